@@ -1,0 +1,1 @@
+//! A guest from a TOML file.

@@ -1,0 +1,255 @@
+//! One error type: what was attempted, for which device, where, how long, and why not.
+//!
+//! [`Error`] is the attempt, [`Reason`] the cause. Every reason has exactly one errno,
+//! so that the C interface and the Rust one never disagree.
+
+mod reason;
+
+use core::fmt;
+use std::sync::Arc;
+
+pub use reason::{Reason, Refusal};
+/// An error number of the host system.
+pub use rustix::io::Errno;
+
+use crate::addr::{DeviceAddr, GuestPhys, HostPhys};
+
+/// The result of an operation of this crate.
+pub type Result<T> = core::result::Result<T, Error>;
+
+/// What was attempted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Mapping for a device, whole length or nothing.
+    Map,
+    /// Mapping as a vCPU would reach memory.
+    MapFirmware,
+    /// Mapping with a host-physical address.
+    MapHostContig,
+    /// Mapping all pieces of a scattered range.
+    MapScatter,
+    /// Mapping scattered pieces side by side.
+    MapStitched,
+    /// Copying out of guest memory.
+    Read,
+    /// Copying into guest memory.
+    Write,
+    /// Reaching into a mapping.
+    Access,
+    /// Creating a memory object.
+    CreateMemory,
+    /// Adopting somebody else's memory.
+    AdoptMemory,
+    /// Changing the regions of an address space.
+    SetRegion,
+    /// Looking for free space.
+    FindFree,
+    /// Adding an IOMMU rule.
+    Grant,
+    /// Removing IOMMU rules.
+    Revoke,
+    /// Attaching a device to a domain.
+    Attach,
+    /// Creating a guest, a domain or a device.
+    Create,
+    /// Finding out a host-physical address.
+    HostPhysical,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Map => "map",
+            Self::MapFirmware => "firmware map",
+            Self::MapHostContig => "host-contiguous map",
+            Self::MapScatter => "scatter map",
+            Self::MapStitched => "stitched map",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Access => "access to a mapping",
+            Self::CreateMemory => "creation of memory",
+            Self::AdoptMemory => "adoption of memory",
+            Self::SetRegion => "change of a region",
+            Self::FindFree => "search for free space",
+            Self::Grant => "IOMMU grant",
+            Self::Revoke => "IOMMU revoke",
+            Self::Attach => "attachment",
+            Self::Create => "creation",
+            Self::HostPhysical => "host-physical look-up",
+        })
+    }
+}
+
+/// The address an error speaks of, with its kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// A device address.
+    Device(DeviceAddr),
+    /// A guest-physical address.
+    Guest(GuestPhys),
+    /// A host-physical address.
+    Host(HostPhys),
+    /// An offset in a memory object, a file or a mapping.
+    Offset(u64),
+}
+
+impl Place {
+    /// The address as a number.
+    pub fn raw(self) -> u64 {
+        match self {
+            Self::Device(addr) => addr.0,
+            Self::Guest(addr) => addr.0,
+            Self::Host(addr) => addr.0,
+            Self::Offset(offset) => offset,
+        }
+    }
+}
+
+impl From<DeviceAddr> for Place {
+    fn from(addr: DeviceAddr) -> Self {
+        Self::Device(addr)
+    }
+}
+
+impl From<GuestPhys> for Place {
+    fn from(addr: GuestPhys) -> Self {
+        Self::Guest(addr)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(addr) => write!(f, "device address {addr}"),
+            Self::Guest(addr) => write!(f, "guest-physical {addr}"),
+            Self::Host(addr) => write!(f, "host-physical {addr}"),
+            Self::Offset(offset) => write!(f, "offset {offset:#x}"),
+        }
+    }
+}
+
+/// An operation that was refused; nothing has changed by it (decision 10).
+///
+/// ```
+/// use gasp::{DeviceAddr, Guest, MapFlags, Reason};
+/// let guest = Guest::builder().build()?;
+/// let vdev = guest.vdev("disk")?;
+/// let error = vdev.map(DeviceAddr(0x1000), 0, MapFlags::READ).unwrap_err();
+/// assert_eq!(error.reason(), Reason::ZeroLength);
+/// assert_eq!(error.errno_name(), "EINVAL");
+/// assert!(error.to_string().contains("disk"));
+/// # Ok::<(), gasp::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Error {
+    operation: Operation,
+    device: Option<Arc<str>>,
+    place: Place,
+    len: u64,
+    reason: Reason,
+}
+
+impl Error {
+    /// An error about `len` bytes from `place`, without a device.
+    #[cold]
+    pub fn new(operation: Operation, place: impl Into<Place>, len: u64, reason: Reason) -> Self {
+        Self { operation, device: None, place: place.into(), len, reason }
+    }
+
+    /// The same error, naming the device or domain it concerns.
+    #[cold]
+    #[must_use]
+    pub fn of(mut self, device: &Arc<str>) -> Self {
+        self.device = Some(Arc::clone(device));
+        self
+    }
+
+    /// What was attempted.
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// The name of the device or domain, where the operation concerned one.
+    pub fn device(&self) -> Option<&str> {
+        self.device.as_deref()
+    }
+
+    /// Where the attempt began.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// How many bytes the attempt was about.
+    #[expect(clippy::len_without_is_empty, reason = "a length in bytes, not a collection")]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Why it was refused.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// The error number, as `<qvm/gasp.h>` returns it.
+    pub fn errno(&self) -> Errno {
+        self.reason.errno()
+    }
+
+    /// The name of the error number: `"EFAULT"`.
+    pub fn errno_name(&self) -> &'static str {
+        errno_name(self.errno())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {:#x} bytes at {}", self.operation, self.len, self.place)?;
+        if let Some(device) = &self.device {
+            write!(f, " for `{device}`")?;
+        }
+        write!(f, ": {} ({})", self.reason, self.errno_name())
+    }
+}
+
+impl core::error::Error for Error {}
+
+/// The name of an error number, for those this crate returns or passes on.
+pub fn errno_name(errno: Errno) -> &'static str {
+    macro_rules! names {
+        ($($rustix:ident $name:literal),* $(,)?) => {
+            match errno {
+                $(Errno::$rustix => $name,)*
+                _ => "E?",
+            }
+        };
+    }
+    names! {
+        ACCESS "EACCES", AGAIN "EAGAIN", BADF "EBADF", BUSY "EBUSY", EXIST "EEXIST",
+        FAULT "EFAULT", FBIG "EFBIG", INVAL "EINVAL", IO "EIO", ISDIR "EISDIR",
+        LOOP "ELOOP", MFILE "EMFILE", NAMETOOLONG "ENAMETOOLONG", NFILE "ENFILE",
+        NODEV "ENODEV", NOENT "ENOENT", NOMEM "ENOMEM", NOSPC "ENOSPC", NOSYS "ENOSYS",
+        NOTDIR "ENOTDIR", NOTSUP "ENOTSUP", NXIO "ENXIO", OVERFLOW "EOVERFLOW",
+        PERM "EPERM", ROFS "EROFS", STALE "ESTALE", TIMEDOUT "ETIMEDOUT", TXTBSY "ETXTBSY",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_device_address_length_and_reason() {
+        let error = Error::new(Operation::Map, DeviceAddr(0x4000), 0x200, Reason::ZeroLength)
+            .of(&Arc::from("nvme0"));
+        let text = error.to_string();
+        for part in ["map", "nvme0", "0x4000", "0x200", "EINVAL"] {
+            assert!(text.contains(part), "{part} is missing in: {text}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_small_enough_to_return_by_value() {
+        assert!(size_of::<Error>() <= 96, "{}", size_of::<Error>());
+    }
+}

@@ -1,0 +1,88 @@
+//! Fault records: what the guest's IOMMU refused, kept for the guest to read.
+
+use core::fmt;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::access::Access;
+use crate::addr::DeviceAddr;
+use crate::error::Refusal;
+
+/// How many records are kept; further ones are counted and dropped.
+pub const FAULTS_KEPT: usize = 64;
+
+/// One access that the guest's IOMMU refused.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// The device.
+    pub device: Arc<str>,
+    /// The first refused address.
+    pub addr: DeviceAddr,
+    /// What the device asked for.
+    pub access: Access,
+    /// Why it was refused.
+    pub refusal: Refusal,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { device, addr, access, refusal } = self;
+        write!(f, "`{device}` {access} at {addr}: {refusal}")
+    }
+}
+
+/// The records, and how many were dropped since they were last read.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Faults {
+    /// The oldest first, at most [`FAULTS_KEPT`].
+    pub records: Vec<Fault>,
+    /// How many came when there was no room.
+    pub dropped: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct FaultLog(Mutex<(VecDeque<Fault>, u64)>);
+
+impl FaultLog {
+    #[cold]
+    pub(crate) fn record(
+        &self,
+        device: &Arc<str>,
+        addr: DeviceAddr,
+        access: Access,
+        refusal: Refusal,
+    ) {
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if log.0.len() < FAULTS_KEPT {
+            log.0.push_back(Fault { device: Arc::clone(device), addr, access, refusal });
+        } else {
+            log.1 = log.1.saturating_add(1);
+        }
+    }
+
+    /// Takes the records; reading one frees its place.
+    pub(crate) fn take(&self) -> Faults {
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Faults { records: log.0.drain(..).collect(), dropped: core::mem::take(&mut log.1) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sixty_four_faults_are_kept_and_the_others_counted() {
+        let log = FaultLog::default();
+        let device: Arc<str> = Arc::from("net");
+        for addr in 0..100 {
+            log.record(&device, DeviceAddr(addr), Access::READ, Refusal::NoRule);
+        }
+        let faults = log.take();
+        assert_eq!((faults.records.len(), faults.dropped), (64, 36));
+        assert_eq!(faults.records[63].addr, DeviceAddr(63), "the oldest are kept");
+        assert_eq!(log.take(), Faults::default(), "reading frees them");
+        log.record(&device, DeviceAddr(7), Access::WRITE, Refusal::NoRule);
+        assert_eq!(log.take().records.len(), 1);
+    }
+}

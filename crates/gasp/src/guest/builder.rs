@@ -1,0 +1,110 @@
+//! Making a guest.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, RwLock};
+
+use super::{Guest, Inner};
+use crate::error::{Error, Operation, Place, Reason, Refusal, Result};
+use crate::mapping::DrainPolicy;
+use crate::space::Regions;
+use crate::view::segment::Segments;
+use crate::view::{Absent, Attachment, View};
+
+/// What becomes of a device that is attached to no domain, in a guest that has an IOMMU
+/// (decision 14).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Unattached {
+    /// It is denied everything.
+    #[default]
+    Deny,
+    /// It reaches all memory, as if there were no IOMMU.
+    Bypass,
+}
+
+/// A guest to be made.
+#[derive(Clone, Debug)]
+#[must_use = "call `build`"]
+pub struct GuestBuilder {
+    name: String,
+    width: u32,
+    iommu: Option<Unattached>,
+    policy: DrainPolicy,
+    allow_unpinned: bool,
+}
+
+impl Default for GuestBuilder {
+    fn default() -> Self {
+        Self {
+            name: "guest".into(),
+            width: Self::WIDTH,
+            iommu: None,
+            policy: DrainPolicy::default(),
+            allow_unpinned: false,
+        }
+    }
+}
+
+impl GuestBuilder {
+    /// The address width of a guest that is told none: 48 bits.
+    pub const WIDTH: u32 = 48;
+    /// The smallest and the largest address width.
+    pub const WIDTHS: core::ops::RangeInclusive<u32> = 32..=52;
+
+    /// A name for reports.
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// How many bits its addresses have, from 32 to 52.
+    pub fn address_width(self, width: u32) -> Self {
+        Self { width, ..self }
+    }
+
+    /// Gives the guest an IOMMU, and says what becomes of devices that are attached to
+    /// no domain. Without this call every device reaches all of RAM (decision 13).
+    pub fn iommu(self, unattached: Unattached) -> Self {
+        Self { iommu: Some(unattached), ..self }
+    }
+
+    /// How drains wait where their domain says nothing else (decision 15).
+    pub fn drain(self, policy: DrainPolicy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// Accepts host-physical addresses that can change (decision 20).
+    pub fn allow_unpinned(self, allow_unpinned: bool) -> Self {
+        Self { allow_unpinned, ..self }
+    }
+
+    /// Makes the guest, without memory.
+    ///
+    /// # Errors
+    /// `EINVAL` for an address width out of range.
+    pub fn build(self) -> Result<Guest> {
+        if !Self::WIDTHS.contains(&self.width) {
+            let reason = Reason::Invalid("the address width must be from 32 to 52 bits");
+            return Err(Error::new(Operation::Create, Place::Offset(0), 0, reason));
+        }
+        crate::mapping::prepare();
+        crate::mapping::settle();
+        let flat = Arc::new(View::new(self.width, Absent::NoMemory));
+        Ok(Guest(Arc::new(Inner {
+            name: self.name.into(),
+            width: self.width,
+            iommu: self.iommu,
+            policy: self.policy,
+            allow_unpinned: self.allow_unpinned,
+            faults: Default::default(),
+            edit: Default::default(),
+            regions: RwLock::new(Regions::default()),
+            segments: Segments::new(),
+            domains: Mutex::default(),
+            vdevs: Mutex::new(BTreeMap::new()),
+            firmware: Attachment::new(&flat),
+            flat,
+            unattached: Arc::new(View::refusing(Refusal::Unattached)),
+            denied: Arc::new(View::refusing(Refusal::DenyDomain)),
+        })))
+    }
+}

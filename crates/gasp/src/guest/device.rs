@@ -1,0 +1,258 @@
+//! Virtual devices: an identity, and the domain that its addresses go through.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Domain, Guest, Inner};
+use crate::access::MapFlags;
+use crate::addr::DeviceAddr;
+use crate::error::{Operation, Reason, Result};
+use crate::iommu::DomainInner;
+use crate::mapping::{Drain, Mapping, Partial, Port, Revocation, Scatter, Stitched};
+use crate::space::Regions;
+use crate::view::{Attachment, View};
+
+/// The most devices a guest can have.
+const VDEVS_MAX: usize = 1 << 16;
+
+/// A virtual device: what makes the DMA.
+///
+/// Clones are the same device. Every map goes through the domain that the device is
+/// attached to; see [`Guest::domain`].
+#[derive(Clone)]
+pub struct Vdev {
+    pub(super) inner: Arc<VdevInner>,
+    pub(super) guest: Arc<Inner>,
+}
+
+pub(crate) struct VdevInner {
+    pub(super) name: Arc<str>,
+    id: u32,
+    attachment: Attachment,
+    domain: Mutex<Option<Arc<DomainInner>>>,
+}
+
+impl VdevInner {
+    pub(super) fn domain(&self) -> MutexGuard<'_, Option<Arc<DomainInner>>> {
+        self.domain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Guest {
+    /// A new device of this name, attached to no domain.
+    ///
+    /// # Errors
+    /// `EEXIST` where the guest has one of this name; `ENOSPC` where it has 65,536.
+    pub fn vdev(&self, name: &str) -> Result<Vdev> {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let mut vdevs = self.0.lock_vdevs();
+        let fail = |reason| Err(self.0.error(Operation::Create, name, reason));
+        if vdevs.contains_key(name) {
+            return fail(Reason::Overlaps("a device of the same name"));
+        }
+        if vdevs.len() >= VDEVS_MAX {
+            return fail(Reason::Limit { what: "devices", limit: VDEVS_MAX as u64 });
+        }
+        let name: Arc<str> = Arc::from(name);
+        let inner = Arc::new(VdevInner {
+            name: Arc::clone(&name),
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            attachment: Attachment::new(self.0.view_unattached()),
+            domain: Mutex::default(),
+        });
+        vdevs.insert(name, Arc::clone(&inner));
+        Ok(Vdev { inner, guest: Arc::clone(&self.0) })
+    }
+
+    /// The device of this name, if the guest has one.
+    pub fn find_vdev(&self, name: &str) -> Option<Vdev> {
+        let inner = Arc::clone(self.0.lock_vdevs().get(name)?);
+        Some(Vdev { inner, guest: Arc::clone(&self.0) })
+    }
+
+    /// All devices, by name.
+    pub fn vdevs(&self) -> Vec<Vdev> {
+        let vdevs = self.0.lock_vdevs();
+        let guest = &self.0;
+        vdevs
+            .values()
+            .map(|inner| Vdev { inner: Arc::clone(inner), guest: Arc::clone(guest) })
+            .collect()
+    }
+}
+
+impl Vdev {
+    /// The name it was given.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Maps all of `[addr, addr + len)`, or nothing.
+    ///
+    /// # Errors
+    /// In the order of decision 1:
+    /// * `EINVAL`: the length is 0;
+    /// * `ENXIO`: the range wraps or passes the guest's address width;
+    /// * `EFAULT`: the guest's IOMMU does not let this device at all of the range with
+    ///   this access; a fault record is left;
+    /// * `ENXIO`: there is no memory at part of the range, or only of a kind that the
+    ///   flags do not accept; `EACCES`: it is ROM and write access was asked for;
+    /// * `ENXIO`: the memory is not consecutive ([`Reason::NotConsecutive`] says how far
+    ///   it is; [`map_scatter`](Self::map_scatter) gives all of it).
+    #[inline]
+    pub fn map(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
+        self.port().map(Operation::Map, addr.0, len, flags)
+    }
+
+    /// Maps from `addr` on as much, up to `max` bytes, as is consecutive in
+    /// host-physical memory: [`Mapping::host_run`] is where it is there, and
+    /// [`Mapping::len`] how much it is, never 0 (decision 7). Call again behind it for
+    /// the rest.
+    ///
+    /// The whole range must be allowed and be memory (decisions 8 and 9). Whether the
+    /// address can change is told by [`Mapping::stability`].
+    ///
+    /// # Errors
+    /// As [`map`](Self::map), except that the memory need not be consecutive; `EPERM`
+    /// where host-physical addresses are not known (decision 19).
+    pub fn map_host_contig(&self, addr: DeviceAddr, max: u64, flags: MapFlags) -> Result<Mapping> {
+        self.port().map_host_contig(addr.0, max, flags, Partial::Refuse)
+    }
+
+    /// As [`map_host_contig`](Self::map_host_contig), but the mapping also ends where the
+    /// guest's IOMMU, or memory, does (decision 9).
+    ///
+    /// # Errors
+    /// As [`map_host_contig`](Self::map_host_contig), if not even the first byte can be
+    /// mapped.
+    pub fn map_host_contig_truncated(
+        &self,
+        addr: DeviceAddr,
+        max: u64,
+        flags: MapFlags,
+    ) -> Result<Mapping> {
+        self.port().map_host_contig(addr.0, max, flags, Partial::Truncate)
+    }
+
+    /// Maps all of `[addr, addr + len)`, in as many pieces as it takes.
+    ///
+    /// # Errors
+    /// As [`map`](Self::map), except that the memory need not be consecutive.
+    pub fn map_scatter(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Scatter> {
+        self.port().map_scatter(Operation::MapScatter, addr.0, len, flags)
+    }
+
+    /// Maps all of `[addr, addr + len)` at consecutive addresses, by mapping its pieces
+    /// side by side if need be (decision 21). This takes system calls; keep it for
+    /// mappings that are used for long.
+    ///
+    /// # Errors
+    /// As [`map_scatter`](Self::map_scatter); `EINVAL` where the pieces are not whole
+    /// pages of their backing, or are memory without a descriptor; any mmap() error.
+    pub fn map_stitched(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Stitched> {
+        self.port().map_stitched(addr.0, len, flags)
+    }
+
+    /// Copies out of guest memory: all of `into`, or nothing.
+    ///
+    /// # Errors
+    /// As [`map_scatter`](Self::map_scatter) with read access.
+    pub fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<()> {
+        self.port().read(addr.0, into, MapFlags::READ)
+    }
+
+    /// Copies into guest memory: all of `from`, or nothing.
+    ///
+    /// # Errors
+    /// As [`map_scatter`](Self::map_scatter) with write access.
+    pub fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<()> {
+        self.port().write(addr.0, from, MapFlags::WRITE)
+    }
+
+    /// Attaches the device to a domain, or moves it there from another of the same owner.
+    /// Its mappings through the old one are revoked; the drain waits for them.
+    ///
+    /// # Errors
+    /// `EBUSY` where the device belongs to a domain of another owner; `EINVAL` where the
+    /// domain belongs to another guest; `ENOENT` where it has been removed.
+    pub fn attach(&self, domain: &Domain) -> Result<Drain> {
+        let fail = |reason| Err(self.guest.error(Operation::Attach, &self.inner.name, reason));
+        if !Arc::ptr_eq(&self.guest, &domain.guest) {
+            return fail(Reason::Invalid("the domain belongs to another guest"));
+        }
+        let regions = self.guest.read_regions();
+        let vdevs = self.guest.lock_vdevs();
+        let mut current = self.inner.domain();
+        if current.as_ref().is_some_and(|old| old.owner != domain.inner.owner) {
+            return fail(Reason::Owned("a domain of another owner"));
+        }
+        if domain.inner.is_removed() {
+            return fail(Reason::NotFound("such domain any more"));
+        }
+        let old = current.replace(Arc::clone(&domain.inner));
+        let drain = self.switch(&regions, &domain.inner.view, old.as_deref());
+        drop((current, vdevs));
+        Ok(drain)
+    }
+
+    /// Takes the device out of its domain. Its mappings through it are revoked; the
+    /// drain waits for them. A device that is in none stays as it is.
+    pub fn detach(&self) -> Drain {
+        let regions = self.guest.read_regions();
+        let vdevs = self.guest.lock_vdevs();
+        let mut current = self.inner.domain();
+        let old = current.take();
+        let drain = self.switch(&regions, self.guest.view_unattached(), old.as_deref());
+        drop((current, vdevs));
+        drain
+    }
+
+    /// The domain it is attached to.
+    pub fn domain(&self) -> Option<Domain> {
+        let inner = Arc::clone(self.inner.domain().as_ref()?);
+        Some(Domain { inner, guest: Arc::clone(&self.guest) })
+    }
+
+    /// The guest that the device is part of.
+    pub fn guest(&self) -> Guest {
+        Guest(Arc::clone(&self.guest))
+    }
+
+    /// Removes the device from its guest and makes its name free. It is attached to no
+    /// domain from now on; the drain waits for its mappings.
+    pub fn remove(self) -> Drain {
+        let drain = self.detach();
+        self.guest.lock_vdevs().remove(&self.inner.name);
+        drain
+    }
+
+    /// Sends the device's addresses through another view.
+    fn switch(&self, regions: &Regions, new: &Arc<View>, old: Option<&DomainInner>) -> Drain {
+        let old_view = old.map_or(self.guest.view_unattached(), |old| &old.view);
+        let policy = old.map_or(self.guest.policy, |old| old.policy);
+        let mut revocation = Revocation::default();
+        if !self.inner.attachment.is(new) {
+            self.inner.attachment.set(new);
+            revocation.vdev(old_view.id(), self.inner.id);
+        }
+        revocation.scan(policy, || regions.all_segments())
+    }
+
+    #[inline]
+    fn port(&self) -> Port<'_> {
+        Port {
+            attachment: &self.inner.attachment,
+            segments: &self.guest.segments,
+            vdev: self.inner.id,
+            width: self.guest.width,
+            device: Some((&self.inner.name, &self.guest.faults)),
+        }
+    }
+}
+
+impl fmt::Debug for Vdev {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vdev").field("name", &self.inner.name).finish_non_exhaustive()
+    }
+}

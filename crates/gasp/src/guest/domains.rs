@@ -1,0 +1,244 @@
+//! A guest's IOMMU domains.
+
+use core::fmt;
+use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+use super::{Guest, Inner};
+use crate::access::Access;
+use crate::addr::{DeviceAddr, GuestPhys};
+use crate::error::Refusal;
+use crate::error::{Error, Operation, Reason, Result};
+use crate::iommu::{DomainInner, DomainKind, DomainOptions};
+use crate::mapping::Drain;
+use crate::span::Span;
+use crate::view::lookup::guest_of;
+use crate::view::{Absent, View};
+
+/// The most domains a guest can have.
+const DOMAINS_MAX: usize = 1 << 12;
+
+/// One IOMMU configuration that several devices can share.
+///
+/// Clones are the same domain. Rules are additive: granting a range that is granted
+/// already adds to its access, and only [`revoke`](Self::revoke) takes away.
+#[derive(Clone)]
+pub struct Domain {
+    pub(super) inner: Arc<DomainInner>,
+    pub(super) guest: Arc<Inner>,
+}
+
+/// One range of a domain's rules: see [`Domain::rules`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rule {
+    /// The device addresses.
+    pub device: Span<DeviceAddr>,
+    /// Where the first of them leads.
+    pub guest: GuestPhys,
+    /// What is allowed.
+    pub access: Access,
+}
+
+impl Guest {
+    /// A new domain. A guest that was built without an IOMMU has none.
+    ///
+    /// # Errors
+    /// `EINVAL` where the guest has no IOMMU; `EEXIST` where it has a domain of this
+    /// name; `ENOSPC` where it has 4,096.
+    pub fn domain(&self, name: &str, options: DomainOptions) -> Result<Domain> {
+        let fail = |reason| Err(self.0.error(Operation::Create, name, reason));
+        if self.0.iommu.is_none() {
+            return fail(Reason::Invalid("the guest has no IOMMU"));
+        }
+        let mut domains = self.0.lock_domains();
+        if domains.iter().any(|domain| &*domain.name == name) {
+            return fail(Reason::Overlaps("a domain of the same name"));
+        }
+        if domains.len() >= DOMAINS_MAX {
+            return fail(Reason::Limit { what: "domains", limit: DOMAINS_MAX as u64 });
+        }
+        let view = match options.kind {
+            DomainKind::Bypass => Arc::clone(&self.0.flat),
+            DomainKind::Deny => Arc::clone(&self.0.denied),
+            DomainKind::Identity | DomainKind::Translate => {
+                Arc::new(View::new(self.0.width, Absent::Refused(Refusal::NoRule)))
+            }
+        };
+        let inner = Arc::new(DomainInner {
+            name: Arc::from(name),
+            kind: options.kind,
+            owner: options.owner,
+            limit: options.limit,
+            policy: options.drain.unwrap_or(self.0.policy),
+            width: self.0.width,
+            view,
+            removed: AtomicBool::new(false),
+        });
+        domains.push(Arc::clone(&inner));
+        Ok(Domain { inner, guest: Arc::clone(&self.0) })
+    }
+
+    /// The domain of this name, if the guest has one.
+    pub fn find_domain(&self, name: &str) -> Option<Domain> {
+        self.domains().into_iter().find(|domain| domain.name() == name)
+    }
+
+    /// All domains, in the order they were made.
+    pub fn domains(&self) -> Vec<Domain> {
+        let domains = self.0.lock_domains();
+        let all = domains.iter().map(Arc::clone);
+        all.map(|inner| Domain { inner, guest: Arc::clone(&self.0) }).collect()
+    }
+}
+
+impl Domain {
+    /// The name it was given.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// What it does with device addresses.
+    pub fn kind(&self) -> DomainKind {
+        self.inner.kind
+    }
+
+    /// Lets the domain's devices at `len` bytes of guest memory from `start`, at the same
+    /// device addresses, with `access` added to what they have there. The range is
+    /// rounded outward to 4 KiB (decision 11). There need not be memory yet.
+    ///
+    /// # Errors
+    /// `EINVAL` for a length of 0, or where the domain bypasses or denies; `ENXIO` where
+    /// the range wraps or passes the guest's address width, or `access` is empty;
+    /// `EEXIST` where part of the range is mapped elsewhere (in a translating domain);
+    /// `ENOSPC` where the domain's limit would be passed; `ENOENT` where it was removed.
+    pub fn allow(&self, start: GuestPhys, len: u64, access: Access) -> Result<()> {
+        self.map(DeviceAddr::identity(start), start, len, access)
+    }
+
+    /// Translates `len` bytes of device addresses from `device` on to guest memory from
+    /// `guest` on, with `access`. Both are rounded outward to 4 KiB, and must agree in
+    /// their last 12 bits.
+    ///
+    /// # Errors
+    /// As [`allow`](Self::allow), and `EINVAL` where the domain does not translate and
+    /// the addresses differ.
+    pub fn map(
+        &self,
+        device: DeviceAddr,
+        guest: GuestPhys,
+        len: u64,
+        access: Access,
+    ) -> Result<()> {
+        let fail = |reason| self.error(Operation::Grant, device, len, reason);
+        let span = Span::new(device, len).map_err(fail)?;
+        let regions = self.guest.read_regions();
+        self.inner.add(&regions, &self.guest.segments, span, guest, access).map_err(fail)
+    }
+
+    /// Takes back what the devices were let at in `[device, device + len)`, rounded
+    /// outward to 4 KiB. Parts that were not granted are passed over.
+    ///
+    /// When this returns, no new map of the range succeeds. The invalidation is complete,
+    /// and may be reported to the guest, when the [`Drain`] has been waited for
+    /// (decision 15).
+    ///
+    /// # Errors
+    /// `EINVAL` for a length of 0, or where the domain bypasses or denies; `ENXIO` where
+    /// the range wraps.
+    pub fn revoke(&self, device: DeviceAddr, len: u64) -> Result<Drain> {
+        let fail = |reason| self.error(Operation::Revoke, device, len, reason);
+        let span = Span::new(device, len).map_err(fail)?;
+        self.revoke_all(&[span])
+    }
+
+    /// Takes back several ranges together, for the price of one barrier.
+    ///
+    /// # Errors
+    /// `EINVAL` where the domain bypasses or denies.
+    pub fn revoke_all(&self, spans: &[Span<DeviceAddr>]) -> Result<Drain> {
+        let regions = self.guest.read_regions();
+        let drain = self.inner.remove(&self.guest.segments, spans);
+        drop(regions);
+        let first = spans.first().map_or(DeviceAddr(0), Span::start);
+        let len = spans.iter().fold(0_u64, |sum, span| sum.saturating_add(span.len()));
+        drain.map_err(|reason| self.error(Operation::Revoke, first, len, reason))
+    }
+
+    /// The rules as they are now, neighbours that go on from one another joined.
+    pub fn rules(&self) -> Vec<Rule> {
+        let mut rules: Vec<Rule> = Vec::new();
+        let all = Span::new(DeviceAddr(0), 1 << self.inner.width);
+        let (true, Ok(all)) = (self.inner.has_rules(), all) else { return rules };
+        let _regions = self.guest.read_regions();
+        let _writer = self.inner.view.writer();
+        let _: ControlFlow<()> = self.inner.view.table.visit(all, |part, leaf| {
+            let guest = guest_address(&self.guest, leaf);
+            let rule = Rule { device: part, guest, access: leaf.allowed() };
+            match rules.last_mut().and_then(|last| last.joined(&rule).map(|both| (last, both))) {
+                Some((last, both)) => *last = both,
+                None => rules.push(rule),
+            }
+            ControlFlow::Continue(())
+        });
+        rules
+    }
+
+    /// How many table entries the rules take, of the limit it was made with.
+    pub fn entries(&self) -> u64 {
+        if self.inner.has_rules() { self.inner.view.writer().leaves() } else { 0 }
+    }
+
+    /// How many bytes the domain's table takes.
+    pub fn table_bytes(&self) -> usize {
+        if self.inner.has_rules() { self.inner.view.writer().bytes() } else { 0 }
+    }
+
+    /// Removes the domain from its guest.
+    ///
+    /// # Errors
+    /// `EBUSY` where a device is attached to it.
+    pub fn remove(self) -> Result<()> {
+        let mut domains = self.guest.lock_domains();
+        let vdevs = self.guest.lock_vdevs();
+        let attached = |inner: &Arc<DomainInner>| Arc::ptr_eq(inner, &self.inner);
+        if vdevs.values().any(|vdev| vdev.domain().as_ref().is_some_and(attached)) {
+            let reason = Reason::Owned("its devices; move them first, it");
+            return Err(self.guest.error(Operation::Attach, &self.inner.name, reason));
+        }
+        let _writer = self.inner.view.writer();
+        self.inner.removed.store(true, Ordering::Relaxed);
+        domains.retain(|inner| !Arc::ptr_eq(inner, &self.inner));
+        Ok(())
+    }
+
+    fn error(&self, op: Operation, device: DeviceAddr, len: u64, reason: Reason) -> Error {
+        Error::new(op, device, len, reason).of(&self.inner.name)
+    }
+}
+
+/// The guest-physical address that a leaf leads to.
+#[allow(unsafe_code, reason = "reads a segment under the regions' lock")]
+fn guest_address(guest: &Inner, leaf: crate::view::entry::Leaf) -> GuestPhys {
+    // SAFETY: the only caller holds the lock under which segments are removed.
+    GuestPhys(unsafe { guest_of(&guest.segments, leaf, 0) })
+}
+
+impl Rule {
+    fn joined(&self, next: &Self) -> Option<Self> {
+        let goes_on = self.device.last().checked_add(1) == Some(next.device.start())
+            && self.guest.checked_add(self.device.len()) == Some(next.guest)
+            && self.access == next.access;
+        let device = Span::inclusive(self.device.start(), next.device.last())?;
+        goes_on.then_some(Self { device, ..*self })
+    }
+}
+
+impl fmt::Debug for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Domain")
+            .field("name", &self.inner.name)
+            .field("kind", &self.inner.kind)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,229 @@
+//! A guest: its memory, its IOMMU, its devices, and the locks between them.
+//!
+//! | lock | guards | held while |
+//! |---|---|---|
+//! | edit lock | the right to change regions | a caller makes several changes in a row |
+//! | regions | the region map and the segments | one change, or one IOMMU rule, is put in place |
+//! | domains | the list of domains | a domain is added or removed, or regions change |
+//! | vdevs | the list of devices, and each device's domain | a device is attached or moved |
+//! | a view's writer | that view's table | one change of it |
+//!
+//! They are taken in this order. None is held while a drain waits, and no map takes any.
+
+mod builder;
+mod device;
+mod domains;
+mod edit;
+mod space;
+
+use core::fmt;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+pub use builder::{GuestBuilder, Unattached};
+pub use device::Vdev;
+pub use domains::{Domain, Rule};
+pub use edit::SpaceLock;
+pub use space::AddressSpace;
+
+use crate::access::MapFlags;
+use crate::addr::GuestPhys;
+use crate::error::{Error, Operation, Place, Reason, Result};
+use crate::fault::{FaultLog, Faults};
+use crate::iommu::DomainInner;
+use crate::mapping::{DrainPolicy, Keep, Mapping, Port, Revocation};
+use crate::memory::Stability;
+use crate::space::Regions;
+use crate::view::segment::Segments;
+use crate::view::{Attachment, View};
+use device::VdevInner;
+use edit::EditLock;
+
+/// One guest: an address space, an IOMMU if it has one, and virtual devices.
+///
+/// Clones are the same guest. Mappings may outlive it: they keep their memory.
+///
+/// ```
+/// use gasp::{Access, Backing, DeviceAddr, DomainKind, DomainOptions, Guest, GuestPhys};
+/// use gasp::{MapFlags, MemoryObject, Span, Unattached};
+///
+/// // 2 MiB of RAM, and an IOMMU that stands before it.
+/// let guest = Guest::builder().iommu(Unattached::Deny).build()?;
+/// let ram = MemoryObject::ram(2 << 20).prefer(&[Backing::Base]).create()?;
+/// guest.space().add_ram(None, &ram)?;
+///
+/// // A device that the guest lets read the first page.
+/// let disk = guest.vdev("disk")?;
+/// let domain = guest.domain("disk", DomainOptions::new(DomainKind::Identity))?;
+/// disk.attach(&domain)?.wait();
+/// domain.allow(GuestPhys(0), 4096, Access::READ)?;
+///
+/// let page = disk.map(DeviceAddr(0x10), 64, MapFlags::READ)?;
+/// assert_eq!(page.len(), 64);
+/// assert_eq!(disk.map(DeviceAddr(0x10), 64, MapFlags::WRITE).unwrap_err().errno_name(), "EFAULT");
+/// assert_eq!(guest.take_faults().records.len(), 1);
+/// # Ok::<(), gasp::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Guest(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) name: Box<str>,
+    pub(crate) width: u32,
+    pub(crate) iommu: Option<Unattached>,
+    pub(crate) policy: DrainPolicy,
+    pub(crate) allow_unpinned: bool,
+    pub(crate) faults: FaultLog,
+    pub(crate) edit: EditLock,
+    pub(crate) regions: RwLock<Regions>,
+    pub(crate) segments: Segments,
+    pub(crate) domains: Mutex<Vec<Arc<DomainInner>>>,
+    pub(crate) vdevs: Mutex<BTreeMap<Arc<str>, Arc<VdevInner>>>,
+    /// The memory as it is: for firmware, and for devices that no IOMMU stands before.
+    pub(crate) flat: Arc<View>,
+    /// For devices that are attached to nothing, where those are denied.
+    pub(crate) unattached: Arc<View>,
+    /// For domains that deny.
+    pub(crate) denied: Arc<View>,
+    /// How firmware enters: always the flat view.
+    pub(crate) firmware: Attachment,
+}
+
+impl Guest {
+    /// What a guest can be made with.
+    pub fn builder() -> GuestBuilder {
+        GuestBuilder::default()
+    }
+
+    /// The name it was given.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// How many bits its addresses have.
+    pub fn address_width(&self) -> u32 {
+        self.0.width
+    }
+
+    /// The regions of its physical memory.
+    pub fn space(&self) -> AddressSpace<'_> {
+        AddressSpace::new(&self.0)
+    }
+
+    /// Maps guest memory as a vCPU would reach it, without the IOMMU: for virtual
+    /// firmware, and for addresses that the host side chose. For an address that the
+    /// guest supplied use [`Vdev::map`].
+    ///
+    /// # Errors
+    /// `EINVAL` for a length of 0; `ENXIO` where there is no memory, or none of a kind
+    /// that the flags accept, or it is not consecutive; `EACCES` for a write to ROM.
+    pub fn map_firmware(&self, addr: GuestPhys, len: u64, flags: MapFlags) -> Result<Mapping> {
+        self.0.firmware_port().map(Operation::MapFirmware, addr.0, len, flags)
+    }
+
+    /// Copies out of guest memory as a vCPU would.
+    ///
+    /// # Errors
+    /// As [`map_firmware`](Self::map_firmware), except that the range may be scattered.
+    pub fn read_firmware(&self, addr: GuestPhys, into: &mut [u8]) -> Result<()> {
+        self.0.firmware_port().read(addr.0, into, MapFlags::READ.any())
+    }
+
+    /// Copies into guest memory as a vCPU would; ROM cannot be written this way.
+    ///
+    /// # Errors
+    /// As [`map_firmware`](Self::map_firmware), except that the range may be scattered.
+    pub fn write_firmware(&self, addr: GuestPhys, from: &[u8]) -> Result<()> {
+        self.0.firmware_port().write(addr.0, from, MapFlags::WRITE.any())
+    }
+
+    /// Takes the records of what the IOMMU has refused: at most 64, the oldest first, and
+    /// a count of those that came when there was no room.
+    pub fn take_faults(&self) -> Faults {
+        self.0.faults.take()
+    }
+
+    /// Whether the guest's configuration accepts host-physical addresses that can change
+    /// (decision 20).
+    pub fn allows_unpinned(&self) -> bool {
+        self.0.allow_unpinned
+    }
+
+    /// Whether `mapping`'s host-physical address may be given to hardware: it cannot
+    /// change, or the guest's configuration says `allow-unpinned` (decision 20).
+    ///
+    /// # Errors
+    /// `EAGAIN` otherwise.
+    pub fn check_stable(&self, mapping: &Mapping) -> Result<()> {
+        if mapping.stability() > Stability::Unpinned || self.0.allow_unpinned {
+            return Ok(());
+        }
+        let (addr, len) = (mapping.device_addr(), mapping.len() as u64);
+        Err(Error::new(Operation::MapHostContig, addr, len, Reason::Unpinned))
+    }
+}
+
+impl Inner {
+    pub(crate) fn firmware_port(&self) -> Port<'_> {
+        Port {
+            attachment: &self.firmware,
+            segments: &self.segments,
+            vdev: 0,
+            width: self.width,
+            device: None,
+        }
+    }
+
+    pub(crate) fn lock_domains(&self) -> MutexGuard<'_, Vec<Arc<DomainInner>>> {
+        self.domains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lock_vdevs(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<VdevInner>>> {
+        self.vdevs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn read_regions(&self) -> std::sync::RwLockReadGuard<'_, Regions> {
+        self.regions.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The view of a device that is attached to no domain (decisions 13 and 14).
+    pub(crate) fn view_unattached(&self) -> &Arc<View> {
+        match self.iommu {
+            Some(Unattached::Deny) => &self.unattached,
+            Some(Unattached::Bypass) | None => &self.flat,
+        }
+    }
+
+    /// An error about a whole guest, domain or device, without an address.
+    pub(crate) fn error(&self, op: Operation, name: &str, reason: Reason) -> Error {
+        Error::new(op, Place::Offset(0), 0, reason).of(&Arc::from(name))
+    }
+}
+
+impl Regions {
+    /// All segments that regions name: the memory that any mapping may be of.
+    pub(crate) fn all_segments(&self) -> Keep {
+        let mut keep: Keep = self.iter().filter_map(|placed| placed.segment.clone()).collect();
+        keep.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        keep
+    }
+}
+
+impl Drop for Inner {
+    /// Mappings that are still held keep their memory; everything else goes.
+    fn drop(&mut self) {
+        let mut revocation = Revocation::default();
+        revocation.view(self.flat.id());
+        for domain in self.lock_domains().iter() {
+            revocation.view(domain.view.id());
+        }
+        let drain = revocation.scan(self.policy, || self.read_regions().all_segments());
+        drop(drain);
+    }
+}
+
+impl fmt::Debug for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guest").field("name", &self.0.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,73 @@
+//! Guest memory for virtual devices.
+//!
+//! A virtual device does DMA into a guest's memory. It needs an address that it may use,
+//! checked against what the guest's IOMMU allows *this* device, safe against the guest
+//! changing its mind, without a copy, and sometimes the contiguous host-physical address,
+//! to program real hardware with it. This crate gives it a [`Mapping`].
+//!
+//! ```
+//! use gasp::{Backing, DeviceAddr, Guest, MapFlags, MemoryObject};
+//!
+//! let guest = Guest::builder().build()?;
+//! let ram = MemoryObject::ram(2 << 20).prefer(&[Backing::Base]).create()?;
+//! guest.space().add_ram(None, &ram)?;
+//!
+//! let disk = guest.vdev("disk")?;
+//! let request = disk.map(DeviceAddr(0x1000), 512, MapFlags::RW)?;
+//! request.write_at(0, b"a sector")?;
+//! match disk.map_host_contig(DeviceAddr(0x1000), 0x8000, MapFlags::READ) {
+//!     Ok(run) => println!("{} bytes at {}", run.len(), run.host_run()?.addr),
+//!     Err(error) => println!("{error}"), // EPERM without the privilege
+//! }
+//! # Ok::<(), gasp::Error>(())
+//! ```
+//!
+//! The modules, each knowing only those above it:
+//!
+//! | | |
+//! |---|---|
+//! | addresses, access, [`Error`] | newtypes for every address; one error with one errno |
+//! | [`memory`] | objects: created, adopted or declared; pinned; their frame numbers |
+//! | view | one word for each page of a domain, looked up without locks |
+//! | [`space`] | regions: split, merge, find, walk |
+//! | mapping | [`Mapping`], [`Scatter`], [`Stitched`]; revoke and [`Drain`] |
+//! | [`iommu`] | domains and their rules |
+//! | guest | [`Guest`], [`Domain`], [`Vdev`]: what a program uses |
+//! | [`config`] | a guest from a TOML file |
+
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+mod access;
+mod addr;
+#[cfg(feature = "config")]
+pub mod config;
+pub mod error;
+mod fault;
+mod guest;
+pub mod iommu;
+mod mapping;
+pub mod memory;
+pub mod space;
+mod span;
+mod view;
+
+pub use access::{Access, MapFlags};
+pub use addr::{Address, DeviceAddr, GRANULE, GuestPhys, HostPhys};
+pub use error::{Errno, Error, Operation, Place, Reason, Refusal, Result, errno_name};
+pub use fault::{FAULTS_KEPT, Fault, Faults};
+pub use guest::{AddressSpace, Domain, Guest, GuestBuilder, Rule, SpaceLock, Unattached, Vdev};
+pub use iommu::{DomainKind, DomainOptions};
+pub use mapping::{
+    Deadline, Drain, DrainPolicy, Drained, Integer, Mapping, Piece, Scatter, Stitched,
+};
+pub use memory::{
+    Adopt, Alias, Backing, BackingReport, External, HostRun, MemoryObject, PassedOver, Residency,
+    Seals, Stability,
+};
+pub use space::{Region, RegionKind, Search, Walk, WalkEntry};
+pub use span::Span;
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("gasp is for hosts with 64-bit pointers");
+#[cfg(not(target_os = "linux"))]
+compile_error!("gasp is for Linux");

@@ -1,0 +1,295 @@
+//! The handle of one mapping.
+#![allow(unsafe_code, reason = "reaches guest memory through a pointer that its slot keeps valid")]
+
+use core::fmt;
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use super::lane::Hold;
+use crate::access::Access;
+use crate::addr::DeviceAddr;
+use crate::error::{Error, Operation, Place, Reason, Result};
+use crate::memory::raw;
+use crate::memory::{HostRun, MemoryObject, Stability};
+use crate::view::lookup::Extent;
+use crate::view::segment::Segment;
+
+/// A device's mapping of guest memory, until it is dropped.
+///
+/// While it lives, the pointer is valid and leads to the memory that was looked up, even
+/// if the guest has taken its permission back meanwhile: that revoke waits, or detaches
+/// the mapping, as its domain's [`DrainPolicy`](crate::DrainPolicy) says. A mapping can
+/// be sent to and dropped on any thread.
+///
+/// The guest can write the memory at any time, so there is never a Rust reference to it:
+/// copy with [`read_at`](Self::read_at) and [`write_at`](Self::write_at), use the atomic
+/// [`load`](Self::load) and [`store`](Self::store), or take the raw pointer.
+pub struct Mapping {
+    extent: Extent,
+    pointer: NonNull<u8>,
+    addr: DeviceAddr,
+    access: Access,
+    /// The run over all of the mapping, where it was asked for.
+    host: Option<HostRun>,
+    hold: Hold,
+}
+
+// SAFETY: the pointer is to memory shared with a guest, which is only accessed through
+// `memory::raw`, atomics or the user's own unsafe code; the segment is shared and immutable;
+// a slot may be released on any thread.
+unsafe impl Send for Mapping {}
+// SAFETY: as above: `&Mapping` allows concurrent accesses, and every safe one is atomic.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// # Safety
+    /// `extent` was found after `hold` was published, and `hold` is established for it.
+    #[inline]
+    pub(super) unsafe fn new(
+        hold: Hold,
+        extent: Extent,
+        addr: DeviceAddr,
+        access: Access,
+        host: Option<HostRun>,
+    ) -> Self {
+        // SAFETY: the caller's promise.
+        let pointer = unsafe { extent.pointer() };
+        Self { extent, pointer, addr, access, host, hold }
+    }
+
+    /// The device address of the first byte.
+    pub fn device_addr(&self) -> DeviceAddr {
+        self.addr
+    }
+
+    /// How many bytes; never 0.
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "a mapping is never empty")]
+    pub fn len(&self) -> usize {
+        self.extent.len as usize
+    }
+
+    /// What the mapping was made for.
+    #[inline]
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// The first byte, for reading. Valid for [`len`](Self::len) bytes while the mapping
+    /// lives; the guest may write them at any time.
+    #[inline]
+    pub fn as_ptr(&self) -> *const u8 {
+        self.pointer.as_ptr()
+    }
+
+    /// The first byte, for writing.
+    ///
+    /// # Errors
+    /// `EACCES` where the mapping was not made for writing.
+    pub fn as_mut_ptr(&self) -> Result<*mut u8> {
+        match self.access.contains(Access::WRITE) {
+            true => Ok(self.pointer.as_ptr()),
+            false => Err(self.error(0, self.len(), Reason::NotAllowed { allowed: self.access })),
+        }
+    }
+
+    /// The host-physical run that begins at the first byte. It covers the whole mapping
+    /// if that was made with [`map_host_contig`](crate::Vdev::map_host_contig), and may be
+    /// shorter otherwise.
+    ///
+    /// # Errors
+    /// `EPERM` where host-physical addresses are not known (decision 19).
+    pub fn host_run(&self) -> Result<HostRun> {
+        match self.host {
+            Some(run) => Ok(run),
+            None => self
+                .object()
+                .phys_run(self.extent.offset, self.extent.len)
+                .map_err(|reason| self.error(0, self.len(), reason)),
+        }
+    }
+
+    /// All host-physical runs under the mapping, in order, as offset and run; the run is
+    /// `None` from where addresses are not known.
+    pub fn host_runs(&self) -> impl Iterator<Item = (u64, u64, Option<HostRun>)> + '_ {
+        runs(self.object(), self.extent.offset, self.extent.len)
+    }
+
+    /// Whether the host-physical address can change while the mapping lives.
+    pub fn stability(&self) -> Stability {
+        self.object().stability()
+    }
+
+    /// The memory behind the mapping, and where in it the mapping begins.
+    pub fn memory(&self) -> (MemoryObject, u64) {
+        (self.object().clone(), self.extent.offset)
+    }
+
+    /// Whether a revoke of the range has completed without waiting for this mapping any
+    /// longer. The memory is still there, but it is no longer the device's to use.
+    pub fn is_revoked(&self) -> bool {
+        self.hold.is_revoked()
+    }
+
+    /// Copies bytes out of the mapping.
+    ///
+    /// # Errors
+    /// `EINVAL` where the range passes the end, `EACCES` where the mapping was not made
+    /// for reading.
+    pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<()> {
+        let from = self.reach(offset, into.len(), Access::READ)?;
+        // SAFETY: `reach` checked that the range is inside the mapping.
+        unsafe { raw::copy_out(from.as_ptr(), into) };
+        Ok(())
+    }
+
+    /// Copies bytes into the mapping.
+    ///
+    /// # Errors
+    /// `EINVAL` where the range passes the end, `EACCES` where the mapping was not made
+    /// for writing.
+    pub fn write_at(&self, offset: usize, from: &[u8]) -> Result<()> {
+        let to = self.reach(offset, from.len(), Access::WRITE)?;
+        // SAFETY: `reach` checked that the range is inside the mapping and writable.
+        unsafe { raw::copy_in(from, to.as_ptr()) };
+        Ok(())
+    }
+
+    /// Reads one integer, atomically, in the host's byte order.
+    ///
+    /// # Errors
+    /// `EINVAL` where it passes the end or is not aligned; `EACCES` where the mapping was
+    /// not made for reading.
+    ///
+    /// # Panics
+    /// Where `order` is not an order for loads, as [`AtomicU64::load`] does.
+    ///
+    /// [`AtomicU64::load`]: core::sync::atomic::AtomicU64::load
+    pub fn load<T: Integer>(&self, offset: usize, order: Ordering) -> Result<T> {
+        let at = self.reach_aligned::<T>(offset, Access::READ)?;
+        // SAFETY: inside the mapping and aligned, checked by `reach_aligned`.
+        Ok(unsafe { T::load_from(at, order) })
+    }
+
+    /// Writes one integer, atomically, in the host's byte order.
+    ///
+    /// # Errors
+    /// `EINVAL` where it passes the end or is not aligned; `EACCES` where the mapping was
+    /// not made for writing.
+    ///
+    /// # Panics
+    /// Where `order` is not an order for stores, as [`AtomicU64::store`] does.
+    ///
+    /// [`AtomicU64::store`]: core::sync::atomic::AtomicU64::store
+    pub fn store<T: Integer>(&self, offset: usize, value: T, order: Ordering) -> Result<()> {
+        let at = self.reach_aligned::<T>(offset, Access::WRITE)?;
+        // SAFETY: inside the mapping, aligned and writable, checked by `reach_aligned`.
+        unsafe { T::store_to(at, value, order) };
+        Ok(())
+    }
+
+    fn reach_aligned<T>(&self, offset: usize, access: Access) -> Result<NonNull<u8>> {
+        let at = self.reach(offset, size_of::<T>(), access)?;
+        let align = size_of::<T>();
+        if !at.addr().get().is_multiple_of(align) {
+            let reason = Reason::Unaligned { align: align as u64 };
+            return Err(self.error(offset, align, reason));
+        }
+        Ok(at)
+    }
+
+    #[inline]
+    fn reach(&self, offset: usize, len: usize, access: Access) -> Result<NonNull<u8>> {
+        if offset.checked_add(len).is_none_or(|end| end > self.len()) {
+            return Err(self.error(offset, len, Reason::OutOfBounds { size: self.extent.len }));
+        }
+        if !self.access.contains(access) {
+            return Err(self.error(offset, len, Reason::NotAllowed { allowed: self.access }));
+        }
+        // SAFETY: `offset` is inside the mapping, or right behind it for an empty range.
+        Ok(unsafe { self.pointer.add(offset) })
+    }
+
+    #[cold]
+    fn error(&self, offset: usize, len: usize, reason: Reason) -> Error {
+        Error::new(Operation::Access, Place::Offset(offset as u64), len as u64, reason)
+    }
+
+    fn object(&self) -> &MemoryObject {
+        segment_of(&self.extent, &self.hold).object()
+    }
+}
+
+/// The segment behind an extent that `hold` holds.
+pub(super) fn segment_of<'hold>(extent: &Extent, _hold: &'hold Hold) -> &'hold Segment {
+    // SAFETY: an extent is only stored beside the slot under which it was found. While
+    // the slot is held, whoever removes the segment keeps it: the revoke that precedes
+    // every removal collects the slot and stores the segment with it.
+    unsafe { &*extent.segment.as_ptr() }
+}
+
+/// The host-physical runs of a part of an object.
+pub(super) fn runs(
+    object: &MemoryObject,
+    start: u64,
+    len: u64,
+) -> impl Iterator<Item = (u64, u64, Option<HostRun>)> + '_ {
+    let mut done = 0;
+    core::iter::from_fn(move || {
+        let rest = len - done;
+        if rest == 0 {
+            return None;
+        }
+        let run = object.phys_run(start + done, rest).ok();
+        let piece = (done, run.map_or(rest, |run| run.len), run);
+        done += piece.1;
+        Some(piece)
+    })
+}
+
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mapping")
+            .field("addr", &self.addr)
+            .field("len", &self.len())
+            .field("access", &self.access)
+            .field("pointer", &self.pointer)
+            .field("host", &self.host)
+            .field("revoked", &self.is_revoked())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Integers that can be read and written atomically: `u8`, `u16`, `u32`, `u64`.
+pub trait Integer: Copy + sealed::Sealed {}
+
+mod sealed {
+    use core::ptr::NonNull;
+    use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+    pub trait Sealed: Sized {
+        /// # Safety
+        /// `at` must be valid and aligned for an atomic access of this size.
+        unsafe fn load_from(at: NonNull<u8>, order: Ordering) -> Self;
+        /// # Safety
+        /// As `load_from`, and writable.
+        unsafe fn store_to(at: NonNull<u8>, value: Self, order: Ordering);
+    }
+
+    macro_rules! integers {
+        ($($integer:ident $atomic:ident),*) => {$(
+            impl super::Integer for $integer {}
+            impl Sealed for $integer {
+                unsafe fn load_from(at: NonNull<u8>, order: Ordering) -> Self {
+                    // SAFETY: the caller's promise.
+                    unsafe { $atomic::from_ptr(at.as_ptr().cast()) }.load(order)
+                }
+                unsafe fn store_to(at: NonNull<u8>, value: Self, order: Ordering) {
+                    // SAFETY: the caller's promise.
+                    unsafe { $atomic::from_ptr(at.as_ptr().cast()) }.store(value, order)
+                }
+            }
+        )*};
+    }
+    integers!(u8 AtomicU8, u16 AtomicU16, u32 AtomicU32, u64 AtomicU64);
+}

@@ -1,0 +1,424 @@
+//! Lanes and slots: how a thread says which memory it is using.
+//!
+//! Each thread that maps has a *lane* of *slots*, one for each mapping it holds. Only the
+//! owning thread takes a slot; whoever drops the mapping gives it back, on any thread,
+//! with one store. A slot is a cache line of its own, so nobody else's store is in the
+//! way.
+//!
+//! ```text
+//! free  --publish-->  busy  --establish-->  held  --release--> free
+//!                       \------------------- release ----------/
+//! ```
+//!
+//! *Busy* is a look-up in progress: it lasts a bounded number of instructions and never
+//! waits for anything, so a revoking thread waits for it to end. *Held* is a mapping:
+//! it may last for ever, and the revoking thread drains it. The stamp that a slot gets
+//! with each publish is never used twice in its lane, so a revoking thread that waits for
+//! one mapping is not kept by the next one in the same slot.
+//!
+//! Lanes are never freed: a thread that ends leaves its lane, with the mappings still
+//! held in it, to the next new thread.
+
+use core::cell::Cell;
+use core::hint;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use super::barrier;
+use crate::addr::DeviceAddr;
+use crate::error::Reason;
+use crate::span::Span;
+
+const FREE: u64 = 0;
+const BUSY: u64 = 1;
+const NEXT_STAMP: u64 = 2;
+
+/// Slots in a lane's first block; each further block is twice as long.
+const FIRST_BLOCK: usize = 64;
+const BLOCKS: usize = 16;
+/// The most mappings that one thread can have made and nobody dropped.
+const SLOTS_MAX: u64 = (FIRST_BLOCK as u64) * ((1 << BLOCKS) - 1);
+
+/// What one mapping uses. Two adjacent lines are fetched together on some machines, but
+/// a line is what threads contend for.
+#[repr(align(64))]
+pub(super) struct Slot {
+    /// [`FREE`], or a stamp, with the [`BUSY`] bit while a look-up is in progress.
+    stamp: AtomicU64,
+    /// The view in the upper half, the vdev in the lower.
+    user: AtomicU64,
+    start: AtomicU64,
+    last: AtomicU64,
+    /// The stamp of a mapping whose drain ended without it.
+    revoked: AtomicU64,
+    lane: &'static Lane,
+}
+
+/// One thread's slots.
+pub(super) struct Lane {
+    blocks: [OnceLock<Box<[Slot]>>; BLOCKS],
+    /// The slot to try first: the one given back last.
+    hint: AtomicPtr<Slot>,
+    /// How many slots have ever been used; the others need not be read.
+    used: AtomicU32,
+    /// The stamp for the next publish; only the owner uses it.
+    next_stamp: AtomicU64,
+    /// Where to look for a free slot next; only the owner uses it.
+    cursor: AtomicU32,
+    owned: AtomicBool,
+}
+
+/// A slot that is busy or held; dropping it gives the slot back.
+pub(super) struct Hold {
+    slot: &'static Slot,
+    stamp: u64,
+}
+
+/// A mapping that a revoking thread has found.
+#[derive(Clone, Copy)]
+pub(super) struct Holder {
+    slot: &'static Slot,
+    stamp: u64,
+}
+
+/// What a held slot says.
+#[derive(Clone, Copy)]
+pub(super) struct Use {
+    pub(super) view: u32,
+    pub(super) vdev: u32,
+    pub(super) span: (u64, u64),
+}
+
+static LANES: Mutex<Vec<&'static Lane>> = Mutex::new(Vec::new());
+
+thread_local! {
+    static CURRENT: Cell<Option<&'static Lane>> = const { Cell::new(None) };
+    static LEAVE: Leave = const { Leave };
+}
+
+/// Gives the lane up when its thread ends.
+struct Leave;
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        if let Some(lane) = CURRENT.take() {
+            lane.owned.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl Lane {
+    /// The lane of this thread.
+    #[inline]
+    pub(super) fn current() -> &'static Self {
+        match CURRENT.get() {
+            Some(lane) => lane,
+            None => Self::enter(),
+        }
+    }
+
+    #[cold]
+    fn enter() -> &'static Self {
+        let mut lanes = LANES.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = lanes.iter().find(|lane| !lane.owned.swap(true, Ordering::Acquire));
+        let lane = left.copied().unwrap_or_else(|| {
+            let lane: &'static Self = Box::leak(Box::new(Self::new()));
+            lanes.push(lane);
+            lane
+        });
+        CURRENT.set(Some(lane));
+        // A thread that is already ending keeps its lane: nobody tells when it is done.
+        let _ = LEAVE.try_with(|_| ());
+        lane
+    }
+
+    fn new() -> Self {
+        Self {
+            blocks: [const { OnceLock::new() }; BLOCKS],
+            hint: AtomicPtr::new(core::ptr::null_mut()),
+            used: AtomicU32::new(0),
+            next_stamp: AtomicU64::new(NEXT_STAMP),
+            cursor: AtomicU32::new(0),
+            owned: AtomicBool::new(true),
+        }
+    }
+
+    /// Takes a slot and publishes that `vdev` is about to look up `span`. Look-ups that
+    /// come after this call see every removal whose thread did not see the slot.
+    #[inline]
+    pub(super) fn publish(
+        &'static self,
+        vdev: u32,
+        span: Span<DeviceAddr>,
+    ) -> Result<Hold, Reason> {
+        let slot = self.take()?;
+        let stamp = self.next_stamp.load(Ordering::Relaxed);
+        self.next_stamp.store(stamp + NEXT_STAMP, Ordering::Relaxed);
+        slot.user.store(u64::from(vdev), Ordering::Relaxed);
+        slot.start.store(span.start().0, Ordering::Relaxed);
+        slot.last.store(span.last().0, Ordering::Relaxed);
+        slot.stamp.store(stamp | BUSY, Ordering::Release);
+        barrier::light();
+        Ok(Hold { slot, stamp })
+    }
+
+    #[inline]
+    fn take(&'static self) -> Result<&'static Slot, Reason> {
+        match self.hinted() {
+            Some(slot) if slot.is_free() => Ok(slot),
+            _ => self.search(),
+        }
+    }
+
+    /// A free slot, from the cursor on; a new block if there is none.
+    #[cold]
+    fn search(&'static self) -> Result<&'static Slot, Reason> {
+        let used = self.used.load(Ordering::Relaxed);
+        let cursor = self.cursor.load(Ordering::Relaxed).min(used);
+        let found = (cursor..used).chain(0..cursor).find_map(|index| {
+            let slot = self.slot(index)?;
+            slot.is_free().then_some((index, slot))
+        });
+        let (index, slot) = match found {
+            Some(found) => found,
+            None => (used, self.grow(used)?),
+        };
+        self.cursor.store(index + 1, Ordering::Relaxed);
+        Ok(slot)
+    }
+
+    fn grow(&'static self, index: u32) -> Result<&'static Slot, Reason> {
+        let limit = Reason::Limit { what: "mappings a thread", limit: SLOTS_MAX };
+        let (block, within) = position(index);
+        let cell = self.blocks.get(block).ok_or(limit)?;
+        let slots =
+            cell.get_or_init(|| (0..FIRST_BLOCK << block).map(|_| Slot::new(self)).collect());
+        self.used.store(index + 1, Ordering::Release);
+        slots.get(within).ok_or(limit)
+    }
+
+    fn slot(&'static self, index: u32) -> Option<&'static Slot> {
+        let (block, within) = position(index);
+        self.blocks.get(block)?.get()?.get(within)
+    }
+}
+
+/// Block, and position in it, of a lane's slot.
+fn position(index: u32) -> (usize, usize) {
+    let shifted = index as usize + FIRST_BLOCK;
+    let block = shifted.ilog2() - FIRST_BLOCK.ilog2();
+    (block as usize, shifted - (FIRST_BLOCK << block))
+}
+
+impl Slot {
+    fn new(lane: &'static Lane) -> Self {
+        Self {
+            stamp: AtomicU64::new(FREE),
+            user: AtomicU64::new(0),
+            start: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+            revoked: AtomicU64::new(FREE),
+            lane,
+        }
+    }
+
+    #[inline]
+    fn is_free(&self) -> bool {
+        self.stamp.load(Ordering::Acquire) == FREE
+    }
+}
+
+mod hint_pointer {
+    #![allow(unsafe_code, reason = "one pointer that only ever points to leaked slots")]
+    use super::{Lane, Ordering, Slot};
+
+    impl Lane {
+        /// The slot that was given back last.
+        #[inline]
+        pub(super) fn hinted(&'static self) -> Option<&'static Slot> {
+            // SAFETY: only `suggest` stores here, and only slots of this lane, which live
+            // as long as the lane: for ever.
+            unsafe { self.hint.load(Ordering::Relaxed).as_ref() }
+        }
+
+        #[inline]
+        pub(super) fn suggest(&self, slot: &'static Slot) {
+            let pointer = core::ptr::from_ref(slot).cast_mut();
+            if self.hint.load(Ordering::Relaxed) != pointer {
+                self.hint.store(pointer, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Hold {
+    /// Turns a look-up into a mapping through `view`.
+    #[inline]
+    pub(super) fn establish(&self, view: u32) {
+        let vdev = self.slot.user.load(Ordering::Relaxed);
+        self.slot.user.store(vdev | u64::from(view) << 32, Ordering::Relaxed);
+        self.slot.stamp.store(self.stamp, Ordering::Release);
+    }
+
+    /// Says that the mapping ends at `last`, sooner than was published.
+    #[inline]
+    pub(super) fn shorten(&self, last: DeviceAddr) {
+        self.slot.last.store(last.0, Ordering::Relaxed);
+    }
+
+    /// Whether the mapping's drain has ended without it.
+    #[inline]
+    pub(super) fn is_revoked(&self) -> bool {
+        self.slot.revoked.load(Ordering::Acquire) == self.stamp
+    }
+}
+
+impl Drop for Hold {
+    #[inline]
+    fn drop(&mut self) {
+        let revoked = self.is_revoked();
+        self.slot.stamp.store(FREE, Ordering::Release);
+        self.slot.lane.suggest(self.slot);
+        if revoked {
+            // The memory was kept for this mapping; nobody else will come by to free it.
+            super::drain::settle();
+        }
+    }
+}
+
+impl core::fmt::Debug for Holder {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Holder").field("held", &self.is_held()).finish()
+    }
+}
+
+impl Holder {
+    /// Whether the mapping is still held.
+    pub(super) fn is_held(&self) -> bool {
+        self.slot.stamp.load(Ordering::Acquire) == self.stamp
+    }
+
+    /// Tells the mapping that its drain has ended without it.
+    pub(super) fn mark_revoked(&self) {
+        self.slot.revoked.store(self.stamp, Ordering::Release);
+    }
+}
+
+/// Waits for every look-up that may have seen what was just removed, and collects the
+/// mappings for which `wanted` holds.
+///
+/// When it returns, no reader is inside anything that was taken out before the call.
+pub(super) fn scan(mut wanted: impl FnMut(Use) -> bool) -> Vec<Holder> {
+    barrier::heavy();
+    let lanes = LANES.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut holders = Vec::new();
+    for lane in lanes {
+        let used = lane.used.load(Ordering::Acquire);
+        for slot in (0..used).filter_map(|index| lane.slot(index)) {
+            let mut stamp = slot.stamp.load(Ordering::Acquire);
+            if stamp & BUSY != 0 {
+                stamp = wait_until_not(slot, stamp);
+            }
+            // A look-up that began since then sees the removal: it needs no waiting for.
+            if stamp == FREE || stamp & BUSY != 0 {
+                continue;
+            }
+            let user = slot.user.load(Ordering::Relaxed);
+            let (view, vdev) = ((user >> 32) as u32, user as u32);
+            let span = (slot.start.load(Ordering::Relaxed), slot.last.load(Ordering::Relaxed));
+            // If the slot changed hands while it was read, its mapping is gone, and the
+            // new one is later than the removal.
+            if wanted(Use { view, vdev, span }) {
+                holders.push(Holder { slot, stamp });
+            }
+        }
+    }
+    holders
+}
+
+/// The slot's stamp once it is no longer `busy`.
+fn wait_until_not(slot: &Slot, busy: u64) -> u64 {
+    let mut spins = 0_u32;
+    loop {
+        let stamp = slot.stamp.load(Ordering::Acquire);
+        if stamp != busy {
+            return stamp;
+        }
+        spins += 1;
+        if spins < 100 { hint::spin_loop() } else { std::thread::yield_now() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(start: u64) -> Span<DeviceAddr> {
+        Span::new(DeviceAddr(start), 0x1000).unwrap()
+    }
+
+    #[test]
+    fn slots_of_all_blocks_have_one_place_each() {
+        let mut seen = std::collections::HashSet::new();
+        for index in 0..FIRST_BLOCK as u32 * 7 {
+            let (block, within) = position(index);
+            assert!(within < FIRST_BLOCK << block);
+            assert!(seen.insert((block, within)));
+        }
+        assert_eq!(position(0), (0, 0));
+        assert_eq!(position(64), (1, 0));
+        assert_eq!(position(192), (2, 0));
+    }
+
+    #[test]
+    fn more_holds_than_a_block_has_slots_and_each_is_found() {
+        const VDEV: u32 = 0xabc1;
+        let holds: Vec<Hold> = (0..1000_u64)
+            .map(|index| {
+                let hold = Lane::current().publish(VDEV, span(index * 0x1000)).unwrap();
+                hold.establish(7);
+                hold
+            })
+            .collect();
+        let mine = |found: Use| found.vdev == VDEV;
+        let found = scan(mine);
+        assert_eq!(found.len(), 1000);
+        assert!(found.iter().all(Holder::is_held));
+        drop(holds);
+        assert!(!found.iter().any(Holder::is_held));
+        assert!(scan(mine).is_empty());
+    }
+
+    #[test]
+    fn a_hold_outlives_its_thread_and_is_released_on_another() {
+        const VDEV: u32 = 0xabc2;
+        let hold = std::thread::spawn(|| {
+            let hold = Lane::current().publish(VDEV, span(0)).unwrap();
+            hold.establish(9);
+            hold
+        })
+        .join()
+        .unwrap();
+        let found = scan(|found| found.vdev == VDEV && found.view == 9);
+        assert_eq!(found.len(), 1);
+        drop(hold);
+        assert!(!found[0].is_held());
+    }
+
+    #[test]
+    fn a_reused_slot_is_another_holder() {
+        const VDEV: u32 = 0xabc3;
+        let make = || {
+            let hold = Lane::current().publish(VDEV, span(0)).unwrap();
+            hold.establish(1);
+            hold
+        };
+        let first = make();
+        let found = scan(|found| found.vdev == VDEV);
+        drop(first);
+        let second = make();
+        assert!(!found[0].is_held(), "the first mapping is gone, though its slot is in use");
+        found[0].mark_revoked();
+        assert!(!second.is_revoked(), "a late mark does not reach the next mapping");
+    }
+}

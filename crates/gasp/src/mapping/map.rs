@@ -1,0 +1,260 @@
+//! The map operations.
+//!
+//! Each publishes a slot, looks the range up, and establishes the slot; a refusal takes
+//! the slow path, which finds out why and tells the guest's fault log.
+#![allow(unsafe_code, reason = "reads views and segments under its own busy slot")]
+
+use std::sync::Arc;
+
+use super::handle::Mapping;
+use super::lane::{Hold, Lane};
+use super::scatter::{Pieces, Scatter};
+use crate::access::MapFlags;
+use crate::addr::{Address, DeviceAddr};
+use crate::error::{Error, Operation, Place, Reason, Refusal, Result};
+use crate::fault::FaultLog;
+use crate::span::Span;
+use crate::view::entry::Want;
+use crate::view::lookup::{self, Extent};
+use crate::view::segment::Segments;
+use crate::view::{Attachment, View};
+
+/// Where a device, or the firmware, enters the guest's memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Port<'a> {
+    pub(crate) attachment: &'a Attachment,
+    pub(crate) segments: &'a Segments,
+    pub(crate) vdev: u32,
+    /// The guest's address width in bits.
+    pub(crate) width: u32,
+    /// The device, for errors and faults; firmware has none.
+    pub(crate) device: Option<(&'a Arc<str>, &'a FaultLog)>,
+}
+
+/// How often a refusal that is gone when one looks for its reason is tried again.
+const TRIES: u32 = 4;
+
+/// What to do where only the beginning of a range can be mapped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Partial {
+    /// Refuse (decisions 8 and 9).
+    Refuse,
+    /// Map what is allowed.
+    Truncate,
+}
+
+impl Port<'_> {
+    /// Maps the whole range, consecutive in host-virtual memory.
+    #[inline]
+    pub(crate) fn map(
+        &self,
+        op: Operation,
+        addr: u64,
+        len: u64,
+        flags: MapFlags,
+    ) -> Result<Mapping> {
+        let span = self.span(op, addr, len)?;
+        let want = Want::new(flags);
+        for _ in 0..TRIES {
+            let hold = self.publish(op, span)?;
+            // SAFETY: the slot is busy until `establish` or the drop of `hold`.
+            let view = unsafe { self.attachment.view() };
+            // SAFETY: as above.
+            let extent = unsafe { lookup::extent(view, self.segments, span, want) };
+            match extent {
+                Some(extent) if extent.len == span.len() => {
+                    hold.establish(view.id());
+                    // SAFETY: found under this slot, which is established for it.
+                    return Ok(unsafe {
+                        Mapping::new(hold, extent, span.start(), flags.access(), None)
+                    });
+                }
+                extent => {
+                    let prefix = extent.map_or(0, |extent| extent.len);
+                    self.refuse(op, hold, view, span, flags, prefix)?;
+                }
+            }
+        }
+        Err(self.unsettled(op, span))
+    }
+
+    /// Maps as much of the range as is consecutive in host-physical memory.
+    pub(crate) fn map_host_contig(
+        &self,
+        addr: u64,
+        len: u64,
+        flags: MapFlags,
+        partial: Partial,
+    ) -> Result<Mapping> {
+        let op = Operation::MapHostContig;
+        let span = self.span(op, addr, len)?;
+        let want = Want::new(flags);
+        for _ in 0..TRIES {
+            let hold = self.publish(op, span)?;
+            // SAFETY: the slot is busy until `establish` or the drop of `hold`.
+            let view = unsafe { self.attachment.view() };
+            // SAFETY: as above.
+            let found = unsafe { lookup::extent(view, self.segments, span, want) };
+            let Some(mut extent) = found else {
+                self.refuse(op, hold, view, span, flags, 0)?;
+                continue;
+            };
+            if extent.len < span.len() && partial == Partial::Refuse {
+                // SAFETY: as above.
+                let reason = unsafe { lookup::diagnose(view, self.segments, span, flags) };
+                if let Some(reason) = reason {
+                    return Err(self.refused(op, hold, span, flags, reason));
+                }
+            }
+            // SAFETY: the slot is busy.
+            let object = unsafe { extent.segment.as_ref() }.object();
+            let run = match object.phys_run(extent.offset, extent.len) {
+                Ok(run) => run,
+                Err(reason) => return Err(self.error(op, span, reason)),
+            };
+            if run.len < span.len() {
+                // No overflow: the run is not empty, and shorter than the span.
+                hold.shorten(DeviceAddr(span.start().0 + (run.len - 1)));
+                extent.len = run.len;
+            }
+            hold.establish(view.id());
+            // SAFETY: found under this slot, which is established for it.
+            return Ok(unsafe {
+                Mapping::new(hold, extent, span.start(), flags.access(), Some(run))
+            });
+        }
+        Err(self.unsettled(op, span))
+    }
+
+    /// Maps all pieces of the range, in order.
+    pub(crate) fn map_scatter(
+        &self,
+        op: Operation,
+        addr: u64,
+        len: u64,
+        flags: MapFlags,
+    ) -> Result<Scatter> {
+        let span = self.span(op, addr, len)?;
+        let want = Want::new(flags);
+        for _ in 0..TRIES {
+            let hold = self.publish(op, span)?;
+            // SAFETY: the slot is busy until `establish` or the drop of `hold`.
+            let view = unsafe { self.attachment.view() };
+            match self.pieces(view, span, want) {
+                Some(pieces) => {
+                    hold.establish(view.id());
+                    // SAFETY: found under this slot, which is established for all of them.
+                    return Ok(unsafe { Scatter::new(hold, pieces, span, flags.access()) });
+                }
+                None => self.refuse(op, hold, view, span, flags, 0)?,
+            }
+        }
+        Err(self.unsettled(op, span))
+    }
+
+    /// The extents of the range; `None` where part of it is refused. Called with a busy
+    /// slot.
+    fn pieces(&self, view: &View, span: Span<DeviceAddr>, want: Want) -> Option<Pieces> {
+        let mut pieces = Pieces::new();
+        let mut rest = span;
+        loop {
+            // SAFETY: `map_scatter`, the only caller, has a busy slot.
+            let extent: Extent = unsafe { lookup::extent(view, self.segments, rest, want) }?;
+            pieces.push(extent);
+            let next = rest.start().0.checked_add(extent.len);
+            match next.and_then(|next| Span::inclusive(DeviceAddr(next), span.last())) {
+                Some(behind) if extent.len < rest.len() => rest = behind,
+                _ => return Some(pieces),
+            }
+        }
+    }
+
+    #[inline]
+    fn span(&self, op: Operation, addr: u64, len: u64) -> Result<Span<DeviceAddr>> {
+        match Span::new(DeviceAddr::new(addr), len) {
+            Ok(span) => Ok(span),
+            Err(reason) => {
+                Err(self.name(Error::new(op, self.place(DeviceAddr(addr)), len, reason)))
+            }
+        }
+    }
+
+    #[inline]
+    fn publish(&self, op: Operation, span: Span<DeviceAddr>) -> Result<Hold> {
+        match Lane::current().publish(self.vdev, span) {
+            Ok(hold) => Ok(hold),
+            Err(reason) => Err(self.error(op, span, reason)),
+        }
+    }
+
+    /// Finds out why a map fails; no error where the reason is gone by now.
+    #[cold]
+    fn refuse(
+        &self,
+        op: Operation,
+        hold: Hold,
+        view: &View,
+        span: Span<DeviceAddr>,
+        flags: MapFlags,
+        prefix: u64,
+    ) -> Result<()> {
+        if self.width < 64 && span.last().0 >> self.width != 0 {
+            drop(hold);
+            return Err(self.error(op, span, Reason::BeyondWidth { bits: self.width }));
+        }
+        // SAFETY: the slot is busy until `hold` is dropped, below.
+        let reason = unsafe { lookup::diagnose(view, self.segments, span, flags) };
+        match reason {
+            Some(reason) => Err(self.refused(op, hold, span, flags, reason)),
+            None if 0 < prefix && prefix < span.len() => {
+                let reason = Reason::NotConsecutive { prefix };
+                Err(self.refused(op, hold, span, flags, reason))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// An error with its reason; the guest's fault log hears of the IOMMU's.
+    fn refused(
+        &self,
+        op: Operation,
+        hold: Hold,
+        span: Span<DeviceAddr>,
+        flags: MapFlags,
+        reason: Reason,
+    ) -> Error {
+        // The log has a lock, and nobody who has a lock may wait for a busy slot's owner.
+        drop(hold);
+        if let (Some((device, faults)), Reason::Refused { at, refusal }) = (self.device, reason) {
+            faults.record(device, at, flags.access(), refusal);
+        }
+        self.error(op, span, reason)
+    }
+
+    /// The range was refused each time it was looked up and allowed each time its reason
+    /// was looked for: the guest keeps changing its mind.
+    #[cold]
+    fn unsettled(&self, op: Operation, span: Span<DeviceAddr>) -> Error {
+        let reason = Reason::Refused { at: span.start(), refusal: Refusal::NoRule };
+        self.error(op, span, reason)
+    }
+
+    #[cold]
+    fn error(&self, op: Operation, span: Span<DeviceAddr>, reason: Reason) -> Error {
+        self.name(Error::new(op, self.place(span.start()), span.len(), reason))
+    }
+
+    fn place(&self, addr: DeviceAddr) -> Place {
+        match self.device {
+            Some(_) => Place::Device(addr),
+            None => Place::Guest(crate::addr::GuestPhys(addr.0)),
+        }
+    }
+
+    fn name(&self, error: Error) -> Error {
+        match self.device {
+            Some((device, _)) => error.of(device),
+            None => error,
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Mappings: the map operations, the handles they give, revoke and drain.
+//!
+//! The protocol between a device that maps and a guest that revokes is told in
+//! [`lane`](self) (the mapping side) and [`drain`](self) (the revoking side): the mapping
+//! side publishes what it is about to map in a slot that only its thread writes, and looks
+//! the range up *after* that; the revoking side takes the range out of the view, makes
+//! every other thread's earlier stores visible with one membarrier(2), and reads the
+//! slots. Either the look-up fails, or the slot is seen.
+
+mod barrier;
+mod copy;
+mod drain;
+mod handle;
+mod lane;
+mod map;
+mod scatter;
+mod stitch;
+
+pub(crate) use barrier::prepare;
+pub(crate) use drain::{Keep, Revocation, settle};
+pub(crate) use map::{Partial, Port};
+
+pub use drain::{Deadline, Drain, DrainPolicy, Drained};
+pub use handle::{Integer, Mapping};
+pub use scatter::{Piece, Scatter};
+pub use stitch::Stitched;

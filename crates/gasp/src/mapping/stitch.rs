@@ -1,0 +1,117 @@
+//! A scattered range as one consecutive pointer: its pieces mapped side by side.
+//!
+//! This is the one map that makes system calls (some microseconds a piece) and where any
+//! mmap() error can come from (decision 21).
+
+use core::fmt;
+
+use rustix::param::page_size;
+
+use super::map::Port;
+use super::scatter::Scatter;
+use crate::access::{Access, MapFlags};
+use crate::addr::DeviceAddr;
+use crate::error::{Error, Operation, Reason, Result};
+use crate::memory::window::Window;
+
+/// A scattered range, mapped once more such that it is consecutive.
+///
+/// The memory is the guest's, not a copy. It stays mapped here until dropped, whatever
+/// becomes of the guest's own mapping; a revoke waits for it like for any other.
+pub struct Stitched {
+    window: Window,
+    /// Where the range begins in the window's first page.
+    head: usize,
+    scatter: Scatter,
+}
+
+impl Port<'_> {
+    pub(crate) fn map_stitched(&self, addr: u64, len: u64, flags: MapFlags) -> Result<Stitched> {
+        let scatter = self.map_scatter(Operation::MapStitched, addr, len, flags)?;
+        let device = self.device.map(|(name, _)| name);
+        Stitched::new(scatter).map_err(|reason| {
+            let error = Error::new(Operation::MapStitched, DeviceAddr(addr), len, reason);
+            device.map_or_else(|| error.clone(), |device| error.clone().of(device))
+        })
+    }
+}
+
+impl Stitched {
+    fn new(scatter: Scatter) -> core::result::Result<Self, Reason> {
+        let unit =
+            scatter.pieces().map(|piece| piece.object().page_size()).max().unwrap_or(page_size());
+        let first = scatter.pieces().next().map_or(0, |piece| piece.offset());
+        let head = (first % unit as u64) as usize;
+        let total =
+            head.checked_add(scatter.len()).and_then(|len| len.checked_next_multiple_of(unit));
+        let total = total.ok_or(Reason::Wraps)?;
+        let mut window = Window::reserve(total, unit)?;
+        let mut at = 0;
+        let count = scatter.pieces().len();
+        for (index, piece) in scatter.pieces().enumerate() {
+            let object = piece.object();
+            let (fd, base) =
+                object.file().ok_or(Reason::Invalid("external memory cannot be stitched"))?;
+            let skip = piece.offset() % unit as u64;
+            let len = piece.len() + skip as usize;
+            if (index > 0 && skip != 0) || (index + 1 < count && !len.is_multiple_of(unit)) {
+                return Err(Reason::Invalid(
+                    "pieces can be put side by side only in whole pages of their backing",
+                ));
+            }
+            let len = len.next_multiple_of(unit);
+            let offset = base + (piece.offset() - skip);
+            window.map_piece(at, fd, offset, len, scatter.access() | Access::READ)?;
+            at += len;
+        }
+        Ok(Self { window, head, scatter })
+    }
+
+    /// The device address of the first byte.
+    pub fn device_addr(&self) -> DeviceAddr {
+        self.scatter.device_addr()
+    }
+
+    /// How many bytes; never 0.
+    #[expect(clippy::len_without_is_empty, reason = "a mapping is never empty")]
+    pub fn len(&self) -> usize {
+        self.scatter.len()
+    }
+
+    /// What the mapping was made for.
+    pub fn access(&self) -> Access {
+        self.scatter.access()
+    }
+
+    /// The first byte, for reading; valid for [`len`](Self::len) bytes while `self` lives.
+    pub fn as_ptr(&self) -> *const u8 {
+        self.window.base().wrapping_add(self.head)
+    }
+
+    /// The first byte, for writing.
+    ///
+    /// # Errors
+    /// `EACCES` where the mapping was not made for writing.
+    pub fn as_mut_ptr(&self) -> Result<*mut u8> {
+        let allowed = self.access();
+        match allowed.contains(Access::WRITE) {
+            true => Ok(self.as_ptr().cast_mut()),
+            false => {
+                let len = self.len() as u64;
+                let reason = Reason::NotAllowed { allowed };
+                Err(Error::new(Operation::Access, self.device_addr(), len, reason))
+            }
+        }
+    }
+
+    /// The same range, piece by piece.
+    pub fn scatter(&self) -> &Scatter {
+        &self.scatter
+    }
+}
+
+impl fmt::Debug for Stitched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stitched").field("scatter", &self.scatter).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,57 @@
+//! A second, independent mapping of an object's memory, to check the first one with.
+#![allow(unsafe_code, reason = "copies through a mapping that it owns")]
+
+use super::object::MemoryObject;
+use super::raw;
+use super::window::Window;
+use crate::access::Access;
+use crate::error::{Error, Operation, Place, Reason, Result};
+
+/// An object's file, mapped once more at another address.
+///
+/// The engine never uses one: it exists so that a program can show that what it wrote
+/// through a mapping is in the guest's memory, and not only where it wrote it.
+#[derive(Debug)]
+pub struct Alias {
+    window: Window,
+}
+
+impl MemoryObject {
+    /// Maps the object's memory a second time, for reading.
+    ///
+    /// # Errors
+    /// `EINVAL` for [`external`](Self::external) memory, which has no descriptor; any
+    /// mmap() error.
+    pub fn alias(&self) -> Result<Alias> {
+        let fail =
+            |reason| Error::new(Operation::CreateMemory, Place::Offset(0), self.len(), reason);
+        let (fd, offset) =
+            self.file().ok_or_else(|| fail(Reason::Invalid("external memory has no file")))?;
+        let len = usize::try_from(self.len()).map_err(|_| fail(Reason::Wraps))?;
+        let align = self.page_size().max(2 << 20);
+        let window = Window::map(fd, offset, len, Access::READ, align).map_err(fail)?;
+        Ok(Alias { window })
+    }
+}
+
+impl Alias {
+    /// Copies out of the memory.
+    ///
+    /// # Errors
+    /// `EINVAL` where the range passes the end.
+    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
+        let size = self.window.len();
+        let at = usize::try_from(offset)
+            .ok()
+            .filter(|at| at.checked_add(into.len()).is_some_and(|end| end <= size))
+            .ok_or_else(|| {
+                let reason = Reason::OutOfBounds { size: size as u64 };
+                Error::new(Operation::Read, Place::Offset(offset), into.len() as u64, reason)
+            })?;
+        // SAFETY: `at + into.len()` was just checked to be inside the window.
+        let from = unsafe { self.window.base().add(at) };
+        // SAFETY: as above; the window is mapped for reading while `self` lives.
+        unsafe { raw::copy_out(from, into) };
+        Ok(())
+    }
+}

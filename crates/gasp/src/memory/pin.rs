@@ -1,0 +1,109 @@
+//! Keeping pages where they are: a long-term pin through io_uring's registered buffers.
+//!
+//! Locked, populated or KVM-mapped pages still move when the kernel compacts memory; only
+//! a pin holds them. A registered buffer is the pin that needs no device. The kernel
+//! takes at most 1 GiB a buffer, so an object is registered in pieces, in a sparse table.
+#![allow(unsafe_code, reason = "registers raw memory with the kernel")]
+
+use io_uring::IoUring;
+
+use super::window::Window;
+
+/// The most bytes that the kernel takes as one registered buffer.
+const PIECE: usize = 1 << 30;
+/// The most buffers that the kernel takes.
+const PIECES_MAX: usize = 1 << 14;
+
+/// A pin on all pages of one window, until dropped.
+pub(crate) struct Pin {
+    ring: IoUring,
+}
+
+impl core::fmt::Debug for Pin {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Pin")
+    }
+}
+
+impl Pin {
+    /// Pins all of `window`.
+    ///
+    /// # Errors
+    /// Why the kernel refuses, and what would help.
+    pub(crate) fn new(window: &Window) -> Result<Self, &'static str> {
+        let pieces = window.len().div_ceil(PIECE);
+        let count = u32::try_from(pieces).ok().filter(|_| pieces <= PIECES_MAX);
+        let count = count.ok_or("the object is larger than 16 TiB")?;
+        let ring = IoUring::new(1).map_err(|error| refusal(&error))?;
+        let submitter = ring.submitter();
+        submitter.register_buffers_sparse(count).map_err(|error| refusal(&error))?;
+        for (index, start) in (0..count).zip((0..window.len()).step_by(PIECE)) {
+            let iovec = iovec(window, start, PIECE.min(window.len() - start));
+            // SAFETY: the range is inside the window. The object that owns both drops
+            // this pin before it unmaps the window, and the kernel never writes to the
+            // buffers because no request is ever submitted on this ring.
+            unsafe { submitter.register_buffers_update(index, &[iovec], None) }
+                .map_err(|error| refusal(&error))?;
+        }
+        Ok(Self { ring })
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        // Closing the ring would release the pages too, but only some time later.
+        if let Err(error) = self.ring.submitter().unregister_buffers() {
+            tracing::warn!(%error, "cannot release pinned pages at once");
+        }
+    }
+}
+
+fn iovec(window: &Window, start: usize, len: usize) -> libc::iovec {
+    // SAFETY: `start <= window.len()` by the caller's loop.
+    let base = unsafe { window.base().add(start) };
+    libc::iovec { iov_base: base.cast(), iov_len: len }
+}
+
+fn refusal(error: &std::io::Error) -> &'static str {
+    use rustix::io::Errno;
+    match Errno::from_io_error(error) {
+        Some(Errno::PERM | Errno::ACCESS) => {
+            "io_uring is disabled here (sysctl kernel.io_uring_disabled or a seccomp filter)"
+        }
+        Some(Errno::NOSYS | Errno::INVAL) => {
+            "the kernel has no io_uring buffer table (5.19 or newer is needed)"
+        }
+        Some(Errno::NOMEM) => {
+            "RLIMIT_MEMLOCK is too small to pin guest RAM; raise it (ulimit -l) or grant \
+             CAP_IPC_LOCK"
+        }
+        Some(Errno::FAULT | Errno::OPNOTSUPP) => {
+            "the kernel does not pin pages of this file or of a read-only mapping"
+        }
+        _ => "the kernel refuses to pin these pages",
+    }
+}
+
+/// Whether this process can pin pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PinAccess {
+    /// It can.
+    Allowed,
+    /// It cannot, and what would change that.
+    Denied(&'static str),
+}
+
+/// Finds out whether this process can pin pages, by pinning `len` bytes.
+///
+/// The memory lock limit counts bytes, so the answer depends on how many are asked for.
+pub fn pin_access(len: usize) -> PinAccess {
+    match super::MemoryObject::ram(len as u64)
+        .prefer(&[super::Backing::Base])
+        .create()
+        .map(|object| object.not_pinned_because())
+    {
+        Ok(None) => PinAccess::Allowed,
+        Ok(Some(why)) => PinAccess::Denied(why),
+        Err(_) => PinAccess::Denied("memory cannot be had"),
+    }
+}

@@ -1,0 +1,301 @@
+//! Making RAM: the best pages that the machine gives, and a report of what that was.
+
+use core::fmt;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::param::page_size;
+
+use super::adopt::{AT_START, Seals};
+use super::backing::{Backing, BackingReport, PassedOver};
+use super::object::{MemoryObject, Parts, Residency};
+use super::window::Window;
+use crate::access::Access;
+use crate::addr::GRANULE;
+use crate::error::{Error, Operation, Reason, Result};
+
+/// Told how far the creation of RAM has come.
+#[derive(Clone, Copy, Debug)]
+pub struct RamProgress {
+    /// The backing that is being tried.
+    pub backing: Backing,
+    /// Bytes in place.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// How RAM is to be made; see [`MemoryObject::ram`].
+#[must_use = "call `create`"]
+pub struct Ram<'a> {
+    len: u64,
+    name: &'a str,
+    prefer: &'a [Backing],
+    residency: Residency,
+    progress: Option<&'a mut dyn FnMut(RamProgress)>,
+}
+
+impl fmt::Debug for Ram<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ram").field("len", &self.len).field("prefer", &self.prefer).finish()
+    }
+}
+
+/// Pages are put in place in pieces of this size, with a report after each.
+const STEP: usize = 64 << 20;
+const HUGE: usize = 2 << 20;
+
+impl MemoryObject {
+    /// Zeroed RAM of `len` bytes, a multiple of 4 KiB and of the host's page size.
+    ///
+    /// It is a sealed memfd, shared, so that it can be given to another process and that
+    /// nobody can shrink it.
+    ///
+    /// ```
+    /// use gasp::{Backing, MemoryObject};
+    /// let ram = MemoryObject::ram(2 << 20).prefer(&[Backing::Thp, Backing::Base]).create()?;
+    /// assert_eq!(ram.len(), 2 << 20);
+    /// println!("{}: {:?}", ram.backing().obtained, ram.backing().passed_over);
+    /// # Ok::<(), gasp::Error>(())
+    /// ```
+    pub fn ram<'a>(len: u64) -> Ram<'a> {
+        Ram {
+            len,
+            name: "ram",
+            prefer: &Backing::PREFERENCE,
+            residency: Residency::Pinned,
+            progress: None,
+        }
+    }
+}
+
+impl<'a> Ram<'a> {
+    /// A name for reports.
+    pub fn name(self, name: &'a str) -> Self {
+        Self { name, ..self }
+    }
+
+    /// The backings to try, in order; [`Backing::PREFERENCE`] unless told otherwise.
+    pub fn prefer(self, prefer: &'a [Backing]) -> Self {
+        Self { prefer, ..self }
+    }
+
+    /// How firmly to hold the pages; pinned unless told otherwise.
+    pub fn residency(self, residency: Residency) -> Self {
+        Self { residency, ..self }
+    }
+
+    /// Calls `progress` now and then while pages are put in place.
+    pub fn progress(self, progress: &'a mut dyn FnMut(RamProgress)) -> Self {
+        Self { progress: Some(progress), ..self }
+    }
+
+    /// Makes the memory.
+    ///
+    /// # Errors
+    /// `EINVAL` for a length of 0 or one that is not whole pages, or an empty preference;
+    /// `ENOMEM` or any mmap() error of the last backing tried.
+    pub fn create(mut self) -> Result<MemoryObject> {
+        let fail = |reason| Error::new(Operation::CreateMemory, AT_START, self.len, reason);
+        if self.len == 0 {
+            return Err(fail(Reason::ZeroLength));
+        }
+        let unit = GRANULE.max(page_size() as u64);
+        let len = usize::try_from(self.len).ok().filter(|_| self.len.is_multiple_of(unit));
+        let len = len.ok_or_else(|| fail(Reason::Invalid("RAM must be whole pages long")))?;
+        let mut passed_over = Vec::new();
+        let mut last = Reason::Invalid("no backing was named that RAM can be made of");
+        for &backing in self.prefer {
+            match attempt(backing, len, &mut self.progress) {
+                Ok((fd, window, note)) => {
+                    let report = BackingReport { obtained: backing, passed_over, note };
+                    let parts = Parts {
+                        name: self.name.into(),
+                        window,
+                        fd: Some((fd, 0, Seals::SHRINK | Seals::GROW)),
+                        access: Access::RWX,
+                        report,
+                        page: backing.page_size(),
+                    };
+                    return Ok(MemoryObject::resident(parts, self.residency));
+                }
+                Err(Attempt { why, reason }) => {
+                    tracing::debug!(%backing, why, "backing passed over");
+                    passed_over.push(PassedOver { backing, why });
+                    last = reason;
+                }
+            }
+        }
+        Err(Error::new(Operation::CreateMemory, AT_START, self.len, last))
+    }
+}
+
+/// Why one backing was not had: in words, and as the reason if it was the last.
+struct Attempt {
+    why: String,
+    reason: Reason,
+}
+
+impl From<Reason> for Attempt {
+    fn from(reason: Reason) -> Self {
+        Self { why: reason.to_string(), reason }
+    }
+}
+
+type Progress<'a> = Option<&'a mut dyn FnMut(RamProgress)>;
+type Made = (OwnedFd, Window, Option<String>);
+
+fn attempt(
+    backing: Backing,
+    len: usize,
+    progress: &mut Progress<'_>,
+) -> core::result::Result<Made, Attempt> {
+    let flags = match backing {
+        Backing::Huge1G => MemfdFlags::HUGETLB | MemfdFlags::HUGE_1GB,
+        Backing::Huge2M => MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
+        Backing::Thp | Backing::Base => MemfdFlags::empty(),
+        Backing::Adopted | Backing::PassThrough | Backing::External => {
+            return Err(Reason::Invalid("RAM cannot be made of this backing").into());
+        }
+    };
+    let page = backing.page_size();
+    let huge = matches!(backing, Backing::Huge1G | Backing::Huge2M);
+    if !len.is_multiple_of(page) {
+        let reason = Reason::Invalid("the length is not a multiple of the page size");
+        return Err(Attempt {
+            why: format!("{len:#x} bytes are not whole {backing} pages"),
+            reason,
+        });
+    }
+    let fd = rustix::fs::memfd_create(
+        "gasp-ram",
+        flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )
+    .map_err(Reason::os("memfd_create"))?;
+    rustix::fs::ftruncate(&fd, len as u64).map_err(Reason::os("ftruncate"))?;
+    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW)
+        .map_err(Reason::os("sealing the memory"))?;
+    let align = if backing == Backing::Thp { HUGE } else { page };
+    let pool_is_short = |reason| match huge {
+        true => Attempt { why: pool_shortage(page, len), reason },
+        false => Attempt::from(reason),
+    };
+    let window = Window::map(fd.as_fd(), 0, len, Access::RW, align).map_err(pool_is_short)?;
+    let note = match backing {
+        Backing::Thp => Some(gather_huge(&window, progress)?),
+        _ => {
+            populate(&window, backing, progress).map_err(pool_is_short)?;
+            None
+        }
+    };
+    Ok((fd, window, note))
+}
+
+fn populate(
+    window: &Window,
+    backing: Backing,
+    progress: &mut Progress<'_>,
+) -> core::result::Result<(), Reason> {
+    for at in (0..window.len()).step_by(STEP) {
+        let step = STEP.min(window.len() - at);
+        window.populate(at, step, Access::RW).map_err(Reason::os("populating memory"))?;
+        report(progress, backing, at + step, window.len());
+    }
+    Ok(())
+}
+
+/// Puts huge pages in place where the kernel finds them; says how many it found.
+///
+/// A memfd gets them at once only where `shmem_enabled` says so; otherwise each 2 MiB is
+/// gathered by request, which needs one page to start from.
+fn gather_huge(
+    window: &Window,
+    progress: &mut Progress<'_>,
+) -> core::result::Result<String, Attempt> {
+    let whole = window.len() / HUGE;
+    if whole == 0 {
+        let reason = Reason::Invalid("the length is less than a huge page");
+        return Err(Attempt { why: "it is shorter than 2 MiB".into(), reason });
+    }
+    let _ = window.want_huge();
+    let mut gathered = 0;
+    for index in 0..whole {
+        let at = index * HUGE;
+        window.populate(at, page_size(), Access::RW).map_err(Reason::os("populating memory"))?;
+        match window.collapse(at, HUGE) {
+            Ok(()) => gathered += 1,
+            Err(errno) if index == 0 => {
+                let why = format!(
+                    "the kernel does not gather huge pages ({}); it needs MADV_COLLAPSE (6.1) and \
+                     free 2 MiB blocks",
+                    crate::error::errno_name(errno)
+                );
+                return Err(Attempt { why, reason: Reason::Os { what: "MADV_COLLAPSE", errno } });
+            }
+            Err(_) => {}
+        }
+        if index % (STEP / HUGE) == 0 {
+            report(progress, Backing::Thp, at, window.len());
+        }
+    }
+    window.populate(0, window.len(), Access::RW).map_err(Reason::os("populating memory"))?;
+    report(progress, Backing::Thp, window.len(), window.len());
+    Ok(format!("{gathered} of {whole} huge pages were free"))
+}
+
+fn report(progress: &mut Progress<'_>, backing: Backing, done: usize, total: usize) {
+    if let Some(progress) = progress {
+        progress(RamProgress { backing, done: done as u64, total: total as u64 });
+    }
+}
+
+/// Says how short the pool is and how to fill it.
+fn pool_shortage(page: usize, len: usize) -> String {
+    let pool = format!("/sys/kernel/mm/hugepages/hugepages-{}kB", page >> 10);
+    let read = |file: &str| -> Option<u64> {
+        fs::read_to_string(format!("{pool}/{file}")).ok()?.trim().parse().ok()
+    };
+    let need = len / page;
+    match read("free_hugepages") {
+        Some(free) => format!("{need} pages are needed, {free} are free; fill {pool}/nr_hugepages"),
+        None => format!("the host has no pages of {} KiB", page >> 10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ram_is_zeroed_and_reports_what_it_is_made_of() {
+        let ram = MemoryObject::ram(4 << 20).name("test").create().unwrap();
+        let mut bytes = vec![1; 4 << 20];
+        ram.read_at(0, &mut bytes).unwrap();
+        assert!(bytes.iter().all(|&byte| byte == 0));
+        let passed: Vec<Backing> = ram.backing().passed_over.iter().map(|p| p.backing).collect();
+        assert!(passed.contains(&Backing::Huge1G), "4 MiB is not a multiple of 1 GiB");
+        assert!(!passed.contains(&ram.backing().obtained));
+    }
+
+    #[test]
+    fn lengths_that_cannot_be_are_refused() {
+        for (len, errno) in [(0, "EINVAL"), (100, "EINVAL"), (1 << 62, "ENOMEM")] {
+            let error = MemoryObject::ram(len).prefer(&[Backing::Base]).create().unwrap_err();
+            let name = error.errno_name();
+            assert!(name == errno || (len > 100 && name == "EINVAL"), "{len:#x}: {error}");
+        }
+        let error = MemoryObject::ram(4096).prefer(&[]).create().unwrap_err();
+        assert_eq!(error.errno_name(), "EINVAL");
+        let error = MemoryObject::ram(4096).prefer(&[Backing::Adopted]).create().unwrap_err();
+        assert_eq!(error.errno_name(), "EINVAL");
+    }
+
+    #[test]
+    fn progress_ends_at_the_whole_length() {
+        let mut last = None;
+        let mut note = |progress: RamProgress| last = Some((progress.done, progress.total));
+        MemoryObject::ram(8 << 20).prefer(&[Backing::Base]).progress(&mut note).create().unwrap();
+        assert_eq!(last, Some((8 << 20, 8 << 20)));
+    }
+}

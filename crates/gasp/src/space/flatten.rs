@@ -1,0 +1,46 @@
+//! From regions to leaves: what is behind a range, in pieces that are alike.
+
+use super::regions::Regions;
+use crate::addr::{GRANULE, GuestPhys};
+use crate::span::Span;
+use crate::view::entry::Behind;
+
+/// What is behind each part of `span`, which is granular, in order and without gaps.
+pub(crate) fn pieces(
+    regions: &Regions,
+    span: Span<GuestPhys>,
+) -> impl Iterator<Item = (Span<GuestPhys>, Behind)> {
+    let mut next = Some(span.start());
+    let mut there = regions.overlapping(span).peekable();
+    core::iter::from_fn(move || {
+        let start = next.filter(|&start| start <= span.last())?;
+        let (last, behind) = match there.peek() {
+            Some(placed) if placed.region.span().contains(start) => {
+                let region = &placed.region;
+                let last = region.span().last().min(span.last());
+                let behind = match (&placed.segment, region.backing()) {
+                    (Some(segment), Some(_)) => Behind::Memory {
+                        segment: segment.index(),
+                        page: segment.offset(start) / GRANULE,
+                        offered: region.access(),
+                        ram: region.kind() == super::RegionKind::Ram,
+                    },
+                    _ => hole(start),
+                };
+                there.next();
+                (last, behind)
+            }
+            Some(placed) => {
+                let last = GuestPhys(placed.region.span().start().0 - 1);
+                (last, hole(start))
+            }
+            None => (span.last(), hole(start)),
+        };
+        next = last.checked_add(1);
+        Some((Span::inclusive(start, last)?, behind))
+    })
+}
+
+fn hole(start: GuestPhys) -> Behind {
+    Behind::Hole { guest_page: start.0 / GRANULE }
+}

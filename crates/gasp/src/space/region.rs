@@ -1,0 +1,231 @@
+//! A range of guest-physical addresses, and what is there.
+
+use core::fmt;
+use std::sync::Arc;
+
+use crate::access::Access;
+use crate::addr::GuestPhys;
+use crate::error::Reason;
+use crate::memory::MemoryObject;
+use crate::span::Span;
+
+/// What a region is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RegionKind {
+    /// System RAM: what devices map without further ado.
+    Ram,
+    /// Memory that the guest and its devices may not write.
+    Rom,
+    /// A window to memory that is not the guest's own: passed-through hardware, or
+    /// memory shared with others. Mapped only with [`MapFlags::any`](crate::MapFlags::any).
+    PassThrough,
+    /// Kept free; nothing is there.
+    Reserved,
+    /// The registers of a virtual device; nothing that could be mapped is there.
+    Device,
+}
+
+impl RegionKind {
+    /// The name in configuration files and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ram => "ram",
+            Self::Rom => "rom",
+            Self::PassThrough => "pass-through",
+            Self::Reserved => "reserved",
+            Self::Device => "device",
+        }
+    }
+
+    /// Whether memory is behind such a region.
+    pub fn is_memory(self) -> bool {
+        matches!(self, Self::Ram | Self::Rom | Self::PassThrough)
+    }
+}
+
+impl fmt::Display for RegionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A range of guest-physical addresses with a kind, an access, and the memory behind it.
+///
+/// ```
+/// use gasp::{GuestPhys, MemoryObject, Region};
+/// let ram = MemoryObject::ram(2 << 20).create()?;
+/// let region = Region::ram(GuestPhys(0), &ram).map_err(|reason| reason.to_string()).unwrap();
+/// assert_eq!(region.span().len(), 2 << 20);
+/// # Ok::<(), gasp::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Region {
+    span: Span<GuestPhys>,
+    kind: RegionKind,
+    access: Access,
+    memory: Option<(MemoryObject, u64)>,
+    owner: Option<Arc<str>>,
+}
+
+impl Region {
+    /// System RAM: all of `object`, from `start` on.
+    ///
+    /// # Errors
+    /// [`Reason::Wraps`] where it would pass 2^64.
+    pub fn ram(start: GuestPhys, object: &MemoryObject) -> Result<Self, Reason> {
+        Self::memory(RegionKind::Ram, Span::new(start, object.len())?, object, 0)
+    }
+
+    /// Read-only memory: all of `object`, from `start` on.
+    ///
+    /// # Errors
+    /// [`Reason::Wraps`] where it would pass 2^64.
+    pub fn rom(start: GuestPhys, object: &MemoryObject) -> Result<Self, Reason> {
+        Self::memory(RegionKind::Rom, Span::new(start, object.len())?, object, 0)
+    }
+
+    /// A window: all of `object`, from `start` on.
+    ///
+    /// # Errors
+    /// [`Reason::Wraps`] where it would pass 2^64.
+    pub fn pass_through(start: GuestPhys, object: &MemoryObject) -> Result<Self, Reason> {
+        Self::memory(RegionKind::PassThrough, Span::new(start, object.len())?, object, 0)
+    }
+
+    /// A range that is kept free.
+    pub fn reserved(span: Span<GuestPhys>) -> Self {
+        Self {
+            span,
+            kind: RegionKind::Reserved,
+            access: Access::empty(),
+            memory: None,
+            owner: None,
+        }
+    }
+
+    /// The registers of the device `owner`.
+    pub fn device(span: Span<GuestPhys>, owner: &str) -> Self {
+        let owner = Some(Arc::from(owner));
+        Self { span, kind: RegionKind::Device, access: Access::empty(), memory: None, owner }
+    }
+
+    /// Part of an object: `span.len()` bytes of it from `offset` on.
+    ///
+    /// # Errors
+    /// [`Reason::Invalid`] where `kind` is not one of memory or the offset is not a whole
+    /// granule; [`Reason::OutOfBounds`] where the object ends sooner.
+    pub fn memory(
+        kind: RegionKind,
+        span: Span<GuestPhys>,
+        object: &MemoryObject,
+        offset: u64,
+    ) -> Result<Self, Reason> {
+        if !kind.is_memory() {
+            return Err(Reason::Invalid("reserved and device regions have no memory"));
+        }
+        if !offset.is_multiple_of(crate::addr::GRANULE) {
+            return Err(Reason::Invalid("the offset must be a multiple of 4 KiB"));
+        }
+        if offset.checked_add(span.len()).is_none_or(|end| end > object.len()) {
+            return Err(Reason::OutOfBounds { size: object.len() });
+        }
+        let offered = match kind {
+            RegionKind::Rom => Access::READ | Access::EXEC,
+            _ => Access::RWX,
+        };
+        let access = offered & readable_is_executable(object.access());
+        Ok(Self { span, kind, access, memory: Some((object.clone(), offset)), owner: None })
+    }
+
+    /// The same region, offering only `access` of what its kind and memory allow.
+    #[must_use]
+    pub fn restricted(mut self, access: Access) -> Self {
+        self.access &= access;
+        self
+    }
+
+    /// The addresses.
+    pub fn span(&self) -> Span<GuestPhys> {
+        self.span
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> RegionKind {
+        self.kind
+    }
+
+    /// What may be done to it; nothing where there is no memory.
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// The memory behind it, and where in that it begins.
+    pub fn backing(&self) -> Option<(&MemoryObject, u64)> {
+        self.memory.as_ref().map(|(object, offset)| (object, *offset))
+    }
+
+    /// The device that it belongs to.
+    pub fn owner(&self) -> Option<&str> {
+        self.owner.as_deref()
+    }
+
+    /// What the region could offer at most.
+    pub(super) fn limit(&self) -> Access {
+        match (&self.memory, self.kind) {
+            (None, _) => Access::empty(),
+            (Some((object, _)), RegionKind::Rom) => {
+                (Access::READ | Access::EXEC) & readable_is_executable(object.access())
+            }
+            (Some((object, _)), _) => readable_is_executable(object.access()),
+        }
+    }
+
+    pub(super) fn with_access(&self, access: Access) -> Self {
+        Self { access, ..self.clone() }
+    }
+
+    /// The part of the region that lies in `span`, if any.
+    pub(crate) fn part(&self, span: Span<GuestPhys>) -> Option<Self> {
+        let span = self.span.intersection(&span)?;
+        let skip = span.start().0 - self.span.start().0;
+        let memory = self.memory.as_ref().map(|(object, offset)| (object.clone(), offset + skip));
+        Some(Self { span, memory, ..self.clone() })
+    }
+
+    /// One region for this one and the one behind it, where they only differ in place.
+    pub(super) fn joined(&self, next: &Self) -> Option<Self> {
+        let adjacent = self.span.last().checked_add(1) == Some(next.span.start());
+        let same_memory = match (&self.memory, &next.memory) {
+            (None, None) => true,
+            (Some((a, at)), Some((b, bt))) => a.same(b) && at + self.span.len() == *bt,
+            _ => false,
+        };
+        let alike = self.kind == next.kind && self.access == next.access;
+        if !(adjacent && same_memory && alike && self.owner == next.owner) {
+            return None;
+        }
+        let span = Span::inclusive(self.span.start(), next.span.last())?;
+        Some(Self { span, ..self.clone() })
+    }
+}
+
+/// A device that may read memory may fetch from it, as far as the memory is concerned.
+fn readable_is_executable(access: Access) -> Access {
+    match access.contains(Access::READ) {
+        true => access | Access::EXEC,
+        false => access,
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Region({} {} {}", self.kind, self.span, self.access)?;
+        if let Some((object, offset)) = &self.memory {
+            write!(f, " {}+{offset:#x}", object.name())?;
+        }
+        if let Some(owner) = &self.owner {
+            write!(f, " of {owner}")?;
+        }
+        f.write_str(")")
+    }
+}

@@ -1,0 +1,210 @@
+//! One word of a view's table.
+//!
+//! ```text
+//! bit 0   4      7      10  11    13         23                 55      63
+//!     | tag | IOMMU | region |RAM|other| – | segment | page in object | index |   leaf
+//!     | tag | IOMMU |   0    | 0 |  0  | – |      guest page          | index |   hole
+//!     | tag |            address of the node                          | index |   node
+//! ```
+//!
+//! A *leaf* is memory: which accesses the IOMMU allows, which the region offers, whether
+//! it is system RAM, and where it is. A *hole* is an address that the IOMMU lets through
+//! to where there is no mappable memory; it remembers the guest-physical page, so that
+//! memory added there later is found. The *index* says which of a node's 512 pages the
+//! word is about, because small nodes keep their words in any order.
+
+use crate::access::{Access, MapFlags};
+
+/// Words with tag 0 are empty, whatever else they hold.
+pub(crate) const EMPTY: u64 = 0;
+
+const TAG: u64 = 0xf;
+const TAG_LEAF: u64 = 1;
+/// A node of `2 << n` words has tag `TAG_NODE + n`.
+pub(crate) const TAG_NODE: u64 = 2;
+/// A word of a small node that was removed: look-ups go on behind it.
+pub(crate) const DEAD: u64 = 0xf;
+
+const IOMMU_SHIFT: u32 = 4;
+const REGION_SHIFT: u32 = 7;
+const RAM: u64 = 1 << 10;
+const OTHER: u64 = 1 << 11;
+const SEGMENT_SHIFT: u32 = 13;
+/// How many segments a guest can have.
+pub(crate) const SEGMENTS: usize = 1 << 10;
+const PAGE_SHIFT: u32 = 23;
+/// Pages of 4 KiB in an object: 16 TiB.
+pub(crate) const PAGE_MAX: u64 = (1 << 32) - 1;
+const INDEX_SHIFT: u32 = 55;
+const CONTENT: u64 = (1 << INDEX_SHIFT) - 1;
+
+/// The tag of a word.
+#[inline]
+pub(crate) fn tag(word: u64) -> u64 {
+    word & TAG
+}
+
+/// The word without its index.
+#[inline]
+pub(crate) fn content(word: u64) -> u64 {
+    word & CONTENT
+}
+
+/// Which of a node's pages the word is about.
+#[inline]
+pub(crate) fn index(word: u64) -> u64 {
+    word >> INDEX_SHIFT
+}
+
+/// The word with an index.
+#[inline]
+pub(crate) fn with_index(word: u64, index: u64) -> u64 {
+    content(word) | index << INDEX_SHIFT
+}
+
+/// A word that is a leaf or a hole.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Leaf(u64);
+
+/// What is behind a leaf.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Behind {
+    /// Memory of the object of this segment, from this page of it.
+    Memory { segment: usize, page: u64, offered: Access, ram: bool },
+    /// No mappable memory at this guest-physical page.
+    Hole { guest_page: u64 },
+}
+
+impl Leaf {
+    pub(crate) fn new(allowed: Access, behind: Behind) -> Self {
+        let allowed = u64::from(allowed.bits()) << IOMMU_SHIFT | TAG_LEAF;
+        Self(match behind {
+            Behind::Memory { segment, page, offered, ram } => {
+                debug_assert!(segment < SEGMENTS && page <= PAGE_MAX);
+                allowed
+                    | u64::from(offered.bits()) << REGION_SHIFT
+                    | if ram { RAM } else { OTHER }
+                    | (segment as u64) << SEGMENT_SHIFT
+                    | page << PAGE_SHIFT
+            }
+            Behind::Hole { guest_page } => allowed | guest_page << SEGMENT_SHIFT,
+        })
+    }
+
+    /// The leaf in a word, if it is one.
+    #[inline]
+    pub(crate) fn from_word(word: u64) -> Option<Self> {
+        (tag(word) == TAG_LEAF).then_some(Self(content(word)))
+    }
+
+    #[inline]
+    pub(crate) fn word(self) -> u64 {
+        self.0
+    }
+
+    /// What the IOMMU allows.
+    pub(crate) fn allowed(self) -> Access {
+        Access::from_bits_truncate((self.0 >> IOMMU_SHIFT) as u8)
+    }
+
+    pub(crate) fn behind(self) -> Behind {
+        if self.0 & (RAM | OTHER) == 0 {
+            return Behind::Hole { guest_page: self.0 >> SEGMENT_SHIFT };
+        }
+        Behind::Memory {
+            segment: self.segment(),
+            page: self.page(),
+            offered: Access::from_bits_truncate((self.0 >> REGION_SHIFT) as u8),
+            ram: self.0 & RAM != 0,
+        }
+    }
+
+    /// The segment of a leaf that is memory.
+    #[inline]
+    pub(crate) fn segment(self) -> usize {
+        (self.0 >> SEGMENT_SHIFT) as usize & (SEGMENTS - 1)
+    }
+
+    /// The page in the object of a leaf that is memory.
+    #[inline]
+    pub(crate) fn page(self) -> u64 {
+        self.0 >> PAGE_SHIFT
+    }
+
+    /// The same leaf, `pages` further on.
+    #[inline]
+    pub(crate) fn advanced(self, pages: u64) -> Self {
+        let shift = if self.0 & (RAM | OTHER) == 0 { SEGMENT_SHIFT } else { PAGE_SHIFT };
+        Self(content(self.0.wrapping_add(pages << shift)))
+    }
+}
+
+impl core::fmt::Debug for Leaf {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Leaf({}, {:?})", self.allowed(), self.behind())
+    }
+}
+
+/// What a map asks of every leaf, as one mask and compare.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Want {
+    bits: u64,
+    kinds: u64,
+}
+
+impl Want {
+    #[inline]
+    pub(crate) fn new(flags: MapFlags) -> Self {
+        let access = u64::from(flags.access().bits());
+        Self {
+            bits: access << IOMMU_SHIFT | access << REGION_SHIFT,
+            kinds: if flags.accepts_any() { RAM | OTHER } else { RAM },
+        }
+    }
+
+    /// Whether the word is a leaf with all of the access, of a kind that will do.
+    #[inline]
+    pub(crate) fn met_by(self, word: u64) -> bool {
+        word & self.bits == self.bits && word & self.kinds != 0 && tag(word) == TAG_LEAF
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_leaf_holds_what_was_put_in(
+            allowed in 0u8..8, offered in 0u8..8, ram: bool, segment in 0..SEGMENTS,
+            page in 0..PAGE_MAX / 2, on in 0..PAGE_MAX / 2, index_ in 0u64..512,
+        ) {
+            let allowed = Access::from_bits_truncate(allowed);
+            let offered = Access::from_bits_truncate(offered);
+            let behind = Behind::Memory { segment, page, offered, ram };
+            let word = with_index(Leaf::new(allowed, behind).word(), index_);
+            let leaf = Leaf::from_word(word).unwrap();
+            prop_assert_eq!(index(word), index_);
+            prop_assert_eq!(leaf.allowed(), allowed);
+            prop_assert_eq!(leaf.behind(), behind);
+            let further = Behind::Memory { segment, page: page + on, offered, ram };
+            prop_assert_eq!(leaf.advanced(on).behind(), further);
+            for bits in 1..8 {
+                let access = Access::from_bits_truncate(bits);
+                let flags = MapFlags::new(access).unwrap();
+                let both = allowed & offered;
+                prop_assert_eq!(Want::new(flags).met_by(word), both.contains(access) && ram);
+                prop_assert_eq!(Want::new(flags.any()).met_by(word), both.contains(access));
+            }
+        }
+
+        #[test]
+        fn a_hole_remembers_its_guest_page(page in 0u64..1 << 40, on in 0u64..1 << 30) {
+            let leaf = Leaf::new(Access::RW, Behind::Hole { guest_page: page });
+            let further = Behind::Hole { guest_page: page + on };
+            prop_assert_eq!(leaf.advanced(on).behind(), further);
+            prop_assert!(!Want::new(MapFlags::READ.any()).met_by(leaf.word()));
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The walk over a range: one consecutive extent of memory, or the reason why not.
+//!
+//! [`extent`] is the data path: one look-up where the range lies in one page of the
+//! table, one for each further page otherwise. [`diagnose`] is what it falls back to: it
+//! looks at the whole range in the order of decision 1 and finds the first reason.
+#![allow(unsafe_code, reason = "follows segments under the caller's busy slot")]
+
+use core::ops::ControlFlow;
+use core::ptr::NonNull;
+
+use super::entry::{Behind, Leaf, Want};
+use super::segment::{Segment, Segments};
+use super::{Absent, View};
+use crate::access::{Access, MapFlags};
+use crate::addr::{DeviceAddr, GRANULE};
+use crate::error::{Reason, Refusal};
+use crate::span::Span;
+
+/// Memory that is consecutive in its object, and so in host-virtual addresses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    /// The segment; valid while the caller's slot is busy or established.
+    pub(crate) segment: NonNull<Segment>,
+    /// Where the extent begins in the object.
+    pub(crate) offset: u64,
+    /// How many bytes.
+    pub(crate) len: u64,
+}
+
+impl Extent {
+    /// Where the extent begins in the process.
+    ///
+    /// # Safety
+    /// The caller's slot is busy or established since before the extent was found.
+    #[inline]
+    pub(crate) unsafe fn pointer(&self) -> NonNull<u8> {
+        // SAFETY: by the caller's promise the segment lives.
+        let base = unsafe { self.segment.as_ref() }.object().base();
+        // SAFETY: a leaf's page lies inside its object, so the sum is inside the window.
+        let pointer = unsafe { base.add(self.offset as usize) };
+        // SAFETY: an address inside a window is not null.
+        unsafe { NonNull::new_unchecked(pointer) }
+    }
+}
+
+/// The longest extent from the start of `span`, at most all of it, that meets `want`;
+/// `None` where the first granule does not.
+///
+/// # Safety
+/// As [`Segments::get`].
+#[inline]
+pub(crate) unsafe fn extent(
+    view: &View,
+    segments: &Segments,
+    span: Span<DeviceAddr>,
+    want: Want,
+) -> Option<Extent> {
+    let addr = span.start().0;
+    let found = view.table.find(addr);
+    if !want.met_by(found.word) {
+        return None;
+    }
+    let leaf = found.leaf_at(addr)?;
+    // SAFETY: the caller's promise.
+    let segment = unsafe { segments.get(leaf.segment()) };
+    let offset = leaf.page() * GRANULE + addr % GRANULE;
+    let rest = found.rest(addr);
+    if span.len() <= rest {
+        return Some(Extent { segment, offset, len: span.len() });
+    }
+    let first = Extent { segment, offset, len: rest };
+    // SAFETY: the caller's promise.
+    Some(unsafe { extend(view, segments, span, want, first) })
+}
+
+/// Joins the pages behind an extent's first one, as far as they are consecutive.
+///
+/// # Safety
+/// As [`Segments::get`].
+unsafe fn extend(
+    view: &View,
+    segments: &Segments,
+    span: Span<DeviceAddr>,
+    want: Want,
+    mut extent: Extent,
+) -> Extent {
+    while extent.len < span.len() {
+        // No overflow: the sum is an address inside the span.
+        let addr = span.start().0 + extent.len;
+        let found = view.table.find(addr);
+        if !want.met_by(found.word) {
+            break;
+        }
+        let Some(leaf) = found.leaf_at(addr) else { break };
+        if leaf.page() * GRANULE != extent.offset + extent.len {
+            break;
+        }
+        // SAFETY: the caller's promise.
+        let segment = unsafe { segments.get(leaf.segment()) };
+        if segment != extent.segment {
+            // Two places of the guest's memory map that are one object in a row.
+            // SAFETY: the caller's promise: it lives.
+            let first = unsafe { extent.segment.as_ref() };
+            // SAFETY: as above.
+            let this = unsafe { segment.as_ref() };
+            if !first.object().same(this.object()) {
+                break;
+            }
+        }
+        extent.len += found.rest(addr).min(span.len() - extent.len);
+    }
+    extent
+}
+
+/// Why a map of all of `span` fails, in the order of decision 1: the IOMMU first, over
+/// the whole range, then memory. `None` if it does not, or not any more.
+///
+/// # Safety
+/// As [`Segments::get`].
+pub(crate) unsafe fn diagnose(
+    view: &View,
+    segments: &Segments,
+    span: Span<DeviceAddr>,
+    flags: MapFlags,
+) -> Option<Reason> {
+    if let Absent::Refused(refusal @ (Refusal::Unattached | Refusal::DenyDomain)) = view.absent {
+        return Some(Reason::Refused { at: span.start(), refusal });
+    }
+    let mut search =
+        Search { wanted: flags.access(), any: flags.accepts_any(), ..Search::default() };
+    let mut next = span.start().0;
+    let walked = view.table.visit(span, |part, leaf| {
+        if part.start().0 != next {
+            return ControlFlow::Break(absent(view, DeviceAddr(next)));
+        }
+        next = part.last().0.wrapping_add(1);
+        // SAFETY: the caller's promise.
+        let guest = unsafe { guest_of(segments, leaf, part.start().0 % GRANULE) };
+        match search.look_at(part.start(), guest, leaf) {
+            Some(refused) => ControlFlow::Break(refused),
+            None => ControlFlow::Continue(()),
+        }
+    });
+    match walked {
+        ControlFlow::Break(reason) => Some(reason),
+        ControlFlow::Continue(()) if next != span.last().0.wrapping_add(1) => {
+            Some(absent(view, DeviceAddr(next)))
+        }
+        ControlFlow::Continue(()) => search.no_memory.or(search.not_ram).or(search.forbidden),
+    }
+}
+
+/// What memory has against the map, as far as the walk has come; the first of each kind.
+#[derive(Default)]
+struct Search {
+    wanted: Access,
+    any: bool,
+    no_memory: Option<Reason>,
+    not_ram: Option<Reason>,
+    forbidden: Option<Reason>,
+}
+
+impl Search {
+    /// Notes what speaks against one leaf; gives back the reason if the IOMMU refuses.
+    fn look_at(&mut self, at: DeviceAddr, guest: u64, leaf: Leaf) -> Option<Reason> {
+        let (allowed, wanted) = (leaf.allowed(), self.wanted);
+        if !allowed.contains(wanted) {
+            let refusal = Refusal::Access { allowed, wanted };
+            return Some(Reason::Refused { at, refusal });
+        }
+        match leaf.behind() {
+            Behind::Hole { .. } => {
+                self.no_memory.get_or_insert(Reason::NoMemory { at: guest });
+            }
+            Behind::Memory { ram: false, .. } if !self.any => {
+                self.not_ram.get_or_insert(Reason::NotRam { at: guest });
+            }
+            Behind::Memory { offered, .. } if !offered.contains(wanted) => {
+                let reason = Reason::Forbidden { at: guest, offered, wanted };
+                self.forbidden.get_or_insert(reason);
+            }
+            Behind::Memory { .. } => {}
+        }
+        None
+    }
+}
+
+fn absent(view: &View, at: DeviceAddr) -> Reason {
+    match view.absent {
+        Absent::NoMemory => Reason::NoMemory { at: at.0 },
+        Absent::Refused(refusal) => Reason::Refused { at, refusal },
+    }
+}
+
+/// The guest-physical address `within` bytes into a leaf's first granule.
+///
+/// # Safety
+/// As [`Segments::get`].
+pub(crate) unsafe fn guest_of(segments: &Segments, leaf: Leaf, within: u64) -> u64 {
+    match leaf.behind() {
+        Behind::Hole { guest_page } => guest_page * GRANULE + within,
+        Behind::Memory { segment, page, .. } => {
+            // SAFETY: the caller's promise.
+            let segment = unsafe { segments.get(segment) };
+            // SAFETY: as above: it lives.
+            unsafe { segment.as_ref() }.guest(page * GRANULE + within).0
+        }
+    }
+}
