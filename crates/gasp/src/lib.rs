@@ -49,6 +49,7 @@ mod mapping;
 pub mod memory;
 pub mod space;
 mod span;
+mod sync;
 mod view;
 
 pub use access::{Access, MapFlags};

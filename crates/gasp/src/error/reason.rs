@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{Errno, errno_name};
+use super::Errno;
 use crate::access::Access;
 use crate::addr::DeviceAddr;
 
@@ -164,7 +164,7 @@ pub enum Reason {
     #[error("it is {0}, not memory or a file")]
     NotAFile(&'static str),
     /// The host system refused; any mmap() error comes this way.
-    #[error("{what}: {} ({})", .errno, errno_name(*.errno))]
+    #[error("{what} failed: {}", in_words(*.errno))]
     Os {
         /// What was attempted.
         what: &'static str,
@@ -209,8 +209,18 @@ impl Reason {
     }
 }
 
+/// The system's own words, without the number that they come with.
+fn in_words(errno: Errno) -> String {
+    let text = errno.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::errno_name;
     use super::*;
 
     #[test]

@@ -4,13 +4,16 @@
 //! revoking side must have its removal visible before it reads the slots. Both need a
 //! store-load barrier. Where the kernel has membarrier(2), the revoking side pays for
 //! both: its call makes every running thread of the process pass a full barrier, and the
-//! mapping side only keeps the compiler from reordering. Elsewhere each side has a fence.
+//! mapping side only keeps the compiler from reordering. Elsewhere each side has a fence,
+//! and so it has under loom, which knows fences but no system calls.
 
-use core::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
+use core::sync::atomic::{AtomicBool, compiler_fence};
 use std::sync::Once;
 
 use rustix::io::Errno;
 use rustix::thread::{MembarrierCommand, membarrier, membarrier_query};
+
+use crate::sync::{Ordering, fence};
 
 /// Whether the mapping side may do without a fence. It becomes true at most once, after
 /// the process is registered, and a thread that has not seen it yet is only slower.

@@ -10,7 +10,8 @@ use core::time::Duration;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::lane::{self, Holder, Use};
+use super::lane::{self, Holder};
+use super::slot::Use;
 use crate::addr::DeviceAddr;
 use crate::span::Span;
 use crate::view::segment::Segment;
@@ -87,10 +88,11 @@ impl Revocation {
 
 impl Part {
     fn matches(&self, found: Use) -> bool {
-        let (first, last) = found.span;
         self.view.is_none_or(|view| view == found.view)
             && self.vdev.is_none_or(|vdev| vdev == found.vdev)
-            && self.span.is_none_or(|span| span.start().0 <= last && first <= span.last().0)
+            && self
+                .span
+                .is_none_or(|span| span.start().0 <= found.last && found.first <= span.last().0)
     }
 }
 
@@ -139,11 +141,9 @@ impl Drain {
     /// It takes no lock, and never waits where nothing was held.
     pub fn wait(mut self) -> Drained {
         let mut warned = false;
+        let mut yields = 0;
         let mut pause = Duration::from_micros(1);
-        for spins in 0_u32.. {
-            if self.pending() == 0 {
-                break;
-            }
+        while self.pending() > 0 {
             let over = self.started.elapsed() >= self.policy.deadline;
             if over && self.policy.at_deadline == Deadline::Detach {
                 break;
@@ -152,7 +152,8 @@ impl Drain {
                 warned = true;
                 tracing::warn!(mappings = self.holders.len(), "a drain passes its deadline");
             }
-            if spins < 64 {
+            if yields < 64 {
+                yields += 1;
                 std::thread::yield_now();
             } else {
                 std::thread::sleep(pause);

@@ -29,8 +29,6 @@ pub struct Mapping {
     pointer: NonNull<u8>,
     addr: DeviceAddr,
     access: Access,
-    /// The run over all of the mapping, where it was asked for.
-    host: Option<HostRun>,
     hold: Hold,
 }
 
@@ -45,16 +43,10 @@ impl Mapping {
     /// # Safety
     /// `extent` was found after `hold` was published, and `hold` is established for it.
     #[inline]
-    pub(super) unsafe fn new(
-        hold: Hold,
-        extent: Extent,
-        addr: DeviceAddr,
-        access: Access,
-        host: Option<HostRun>,
-    ) -> Self {
+    pub(super) unsafe fn new(hold: Hold, extent: Extent, addr: DeviceAddr, access: Access) -> Self {
         // SAFETY: the caller's promise.
         let pointer = unsafe { extent.pointer() };
-        Self { extent, pointer, addr, access, host, hold }
+        Self { extent, pointer, addr, access, hold }
     }
 
     /// The device address of the first byte.
@@ -100,13 +92,9 @@ impl Mapping {
     /// # Errors
     /// `EPERM` where host-physical addresses are not known (decision 19).
     pub fn host_run(&self) -> Result<HostRun> {
-        match self.host {
-            Some(run) => Ok(run),
-            None => self
-                .object()
-                .phys_run(self.extent.offset, self.extent.len)
-                .map_err(|reason| self.error(0, self.len(), reason)),
-        }
+        self.object()
+            .phys_run(self.extent.offset, self.extent.len)
+            .map_err(|reason| self.error(0, self.len(), reason))
     }
 
     /// All host-physical runs under the mapping, in order, as offset and run; the run is
@@ -254,7 +242,6 @@ impl fmt::Debug for Mapping {
             .field("len", &self.len())
             .field("access", &self.access)
             .field("pointer", &self.pointer)
-            .field("host", &self.host)
             .field("revoked", &self.is_revoked())
             .finish_non_exhaustive()
     }

@@ -1,37 +1,22 @@
-//! Lanes and slots: how a thread says which memory it is using.
+//! Lanes: each thread's slots.
 //!
-//! Each thread that maps has a *lane* of *slots*, one for each mapping it holds. Only the
-//! owning thread takes a slot; whoever drops the mapping gives it back, on any thread,
-//! with one store. A slot is a cache line of its own, so nobody else's store is in the
-//! way.
-//!
-//! ```text
-//! free  --publish-->  busy  --establish-->  held  --release--> free
-//!                       \------------------- release ----------/
-//! ```
-//!
-//! *Busy* is a look-up in progress: it lasts a bounded number of instructions and never
-//! waits for anything, so a revoking thread waits for it to end. *Held* is a mapping:
-//! it may last for ever, and the revoking thread drains it. The stamp that a slot gets
-//! with each publish is never used twice in its lane, so a revoking thread that waits for
-//! one mapping is not kept by the next one in the same slot.
+//! A thread that maps has a *lane* of [slots](super::slot), one for each mapping it
+//! holds. Only the owning thread takes a slot; whoever drops the mapping gives it back,
+//! on any thread, with one store. A slot is a cache line of its own, so nobody else's
+//! store is in the way.
 //!
 //! Lanes are never freed: a thread that ends leaves its lane, with the mappings still
 //! held in it, to the next new thread.
 
 use core::cell::Cell;
-use core::hint;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::barrier;
+use super::slot::{NEXT_STAMP, Slot, Use};
 use crate::addr::DeviceAddr;
 use crate::error::Reason;
 use crate::span::Span;
-
-const FREE: u64 = 0;
-const BUSY: u64 = 1;
-const NEXT_STAMP: u64 = 2;
 
 /// Slots in a lane's first block; each further block is twice as long.
 const FIRST_BLOCK: usize = 64;
@@ -39,26 +24,18 @@ const BLOCKS: usize = 16;
 /// The most mappings that one thread can have made and nobody dropped.
 const SLOTS_MAX: u64 = (FIRST_BLOCK as u64) * ((1 << BLOCKS) - 1);
 
-/// What one mapping uses. Two adjacent lines are fetched together on some machines, but
-/// a line is what threads contend for.
+/// A slot, and whose it is.
 #[repr(align(64))]
-pub(super) struct Slot {
-    /// [`FREE`], or a stamp, with the [`BUSY`] bit while a look-up is in progress.
-    stamp: AtomicU64,
-    /// The view in the upper half, the vdev in the lower.
-    user: AtomicU64,
-    start: AtomicU64,
-    last: AtomicU64,
-    /// The stamp of a mapping whose drain ended without it.
-    revoked: AtomicU64,
+struct Seat {
+    slot: Slot,
     lane: &'static Lane,
 }
 
 /// One thread's slots.
 pub(super) struct Lane {
-    blocks: [OnceLock<Box<[Slot]>>; BLOCKS],
+    blocks: [OnceLock<Box<[Seat]>>; BLOCKS],
     /// The slot to try first: the one given back last.
-    hint: AtomicPtr<Slot>,
+    hint: AtomicPtr<Seat>,
     /// How many slots have ever been used; the others need not be read.
     used: AtomicU32,
     /// The stamp for the next publish; only the owner uses it.
@@ -70,7 +47,7 @@ pub(super) struct Lane {
 
 /// A slot that is busy or held; dropping it gives the slot back.
 pub(super) struct Hold {
-    slot: &'static Slot,
+    seat: &'static Seat,
     stamp: u64,
 }
 
@@ -79,14 +56,6 @@ pub(super) struct Hold {
 pub(super) struct Holder {
     slot: &'static Slot,
     stamp: u64,
-}
-
-/// What a held slot says.
-#[derive(Clone, Copy)]
-pub(super) struct Use {
-    pub(super) view: u32,
-    pub(super) vdev: u32,
-    pub(super) span: (u64, u64),
 }
 
 static LANES: Mutex<Vec<&'static Lane>> = Mutex::new(Vec::new());
@@ -145,59 +114,57 @@ impl Lane {
 
     /// Takes a slot and publishes that `vdev` is about to look up `span`. Look-ups that
     /// come after this call see every removal whose thread did not see the slot.
-    #[inline]
+    #[inline(always)]
     pub(super) fn publish(
         &'static self,
         vdev: u32,
         span: Span<DeviceAddr>,
     ) -> Result<Hold, Reason> {
-        let slot = self.take()?;
+        let seat = self.take()?;
         let stamp = self.next_stamp.load(Ordering::Relaxed);
         self.next_stamp.store(stamp + NEXT_STAMP, Ordering::Relaxed);
-        slot.user.store(u64::from(vdev), Ordering::Relaxed);
-        slot.start.store(span.start().0, Ordering::Relaxed);
-        slot.last.store(span.last().0, Ordering::Relaxed);
-        slot.stamp.store(stamp | BUSY, Ordering::Release);
-        barrier::light();
-        Ok(Hold { slot, stamp })
+        seat.slot.publish(stamp, vdev, span.start().0, span.last().0);
+        Ok(Hold { seat, stamp })
     }
 
     #[inline]
-    fn take(&'static self) -> Result<&'static Slot, Reason> {
+    fn take(&'static self) -> Result<&'static Seat, Reason> {
         match self.hinted() {
-            Some(slot) if slot.is_free() => Ok(slot),
+            Some(seat) if seat.slot.is_free() => Ok(seat),
             _ => self.search(),
         }
     }
 
     /// A free slot, from the cursor on; a new block if there is none.
     #[cold]
-    fn search(&'static self) -> Result<&'static Slot, Reason> {
+    fn search(&'static self) -> Result<&'static Seat, Reason> {
         let used = self.used.load(Ordering::Relaxed);
         let cursor = self.cursor.load(Ordering::Relaxed).min(used);
         let found = (cursor..used).chain(0..cursor).find_map(|index| {
-            let slot = self.slot(index)?;
-            slot.is_free().then_some((index, slot))
+            let seat = self.seat(index)?;
+            seat.slot.is_free().then_some((index, seat))
         });
-        let (index, slot) = match found {
+        let (index, seat) = match found {
             Some(found) => found,
             None => (used, self.grow(used)?),
         };
         self.cursor.store(index + 1, Ordering::Relaxed);
-        Ok(slot)
+        Ok(seat)
     }
 
-    fn grow(&'static self, index: u32) -> Result<&'static Slot, Reason> {
+    fn grow(&'static self, index: u32) -> Result<&'static Seat, Reason> {
         let limit = Reason::Limit { what: "mappings a thread", limit: SLOTS_MAX };
         let (block, within) = position(index);
         let cell = self.blocks.get(block).ok_or(limit)?;
-        let slots =
-            cell.get_or_init(|| (0..FIRST_BLOCK << block).map(|_| Slot::new(self)).collect());
+        let seats = cell.get_or_init(|| {
+            let seat = |_| Seat { slot: Slot::new(), lane: self };
+            (0..FIRST_BLOCK << block).map(seat).collect()
+        });
         self.used.store(index + 1, Ordering::Release);
-        slots.get(within).ok_or(limit)
+        seats.get(within).ok_or(limit)
     }
 
-    fn slot(&'static self, index: u32) -> Option<&'static Slot> {
+    fn seat(&'static self, index: u32) -> Option<&'static Seat> {
         let (block, within) = position(index);
         self.blocks.get(block)?.get()?.get(within)
     }
@@ -210,40 +177,22 @@ fn position(index: u32) -> (usize, usize) {
     (block as usize, shifted - (FIRST_BLOCK << block))
 }
 
-impl Slot {
-    fn new(lane: &'static Lane) -> Self {
-        Self {
-            stamp: AtomicU64::new(FREE),
-            user: AtomicU64::new(0),
-            start: AtomicU64::new(0),
-            last: AtomicU64::new(0),
-            revoked: AtomicU64::new(FREE),
-            lane,
-        }
-    }
-
-    #[inline]
-    fn is_free(&self) -> bool {
-        self.stamp.load(Ordering::Acquire) == FREE
-    }
-}
-
 mod hint_pointer {
-    #![allow(unsafe_code, reason = "one pointer that only ever points to leaked slots")]
-    use super::{Lane, Ordering, Slot};
+    #![allow(unsafe_code, reason = "one pointer that only ever points to leaked seats")]
+    use super::{Lane, Ordering, Seat};
 
     impl Lane {
         /// The slot that was given back last.
         #[inline]
-        pub(super) fn hinted(&'static self) -> Option<&'static Slot> {
-            // SAFETY: only `suggest` stores here, and only slots of this lane, which live
+        pub(super) fn hinted(&'static self) -> Option<&'static Seat> {
+            // SAFETY: only `suggest` stores here, and only seats of this lane, which live
             // as long as the lane: for ever.
             unsafe { self.hint.load(Ordering::Relaxed).as_ref() }
         }
 
         #[inline]
-        pub(super) fn suggest(&self, slot: &'static Slot) {
-            let pointer = core::ptr::from_ref(slot).cast_mut();
+        pub(super) fn suggest(&self, seat: &'static Seat) {
+            let pointer = core::ptr::from_ref(seat).cast_mut();
             if self.hint.load(Ordering::Relaxed) != pointer {
                 self.hint.store(pointer, Ordering::Relaxed);
             }
@@ -255,21 +204,19 @@ impl Hold {
     /// Turns a look-up into a mapping through `view`.
     #[inline]
     pub(super) fn establish(&self, view: u32) {
-        let vdev = self.slot.user.load(Ordering::Relaxed);
-        self.slot.user.store(vdev | u64::from(view) << 32, Ordering::Relaxed);
-        self.slot.stamp.store(self.stamp, Ordering::Release);
+        self.seat.slot.establish(self.stamp, view);
     }
 
     /// Says that the mapping ends at `last`, sooner than was published.
     #[inline]
     pub(super) fn shorten(&self, last: DeviceAddr) {
-        self.slot.last.store(last.0, Ordering::Relaxed);
+        self.seat.slot.shorten(last.0);
     }
 
     /// Whether the mapping's drain has ended without it.
     #[inline]
     pub(super) fn is_revoked(&self) -> bool {
-        self.slot.revoked.load(Ordering::Acquire) == self.stamp
+        self.seat.slot.is_revoked(self.stamp)
     }
 }
 
@@ -277,8 +224,8 @@ impl Drop for Hold {
     #[inline]
     fn drop(&mut self) {
         let revoked = self.is_revoked();
-        self.slot.stamp.store(FREE, Ordering::Release);
-        self.slot.lane.suggest(self.slot);
+        self.seat.slot.release();
+        self.seat.lane.suggest(self.seat);
         if revoked {
             // The memory was kept for this mapping; nobody else will come by to free it.
             super::drain::settle();
@@ -295,12 +242,12 @@ impl core::fmt::Debug for Holder {
 impl Holder {
     /// Whether the mapping is still held.
     pub(super) fn is_held(&self) -> bool {
-        self.slot.stamp.load(Ordering::Acquire) == self.stamp
+        self.slot.holds(self.stamp)
     }
 
     /// Tells the mapping that its drain has ended without it.
     pub(super) fn mark_revoked(&self) {
-        self.slot.revoked.store(self.stamp, Ordering::Release);
+        self.slot.mark_revoked(self.stamp);
     }
 }
 
@@ -314,39 +261,15 @@ pub(super) fn scan(mut wanted: impl FnMut(Use) -> bool) -> Vec<Holder> {
     let mut holders = Vec::new();
     for lane in lanes {
         let used = lane.used.load(Ordering::Acquire);
-        for slot in (0..used).filter_map(|index| lane.slot(index)) {
-            let mut stamp = slot.stamp.load(Ordering::Acquire);
-            if stamp & BUSY != 0 {
-                stamp = wait_until_not(slot, stamp);
-            }
-            // A look-up that began since then sees the removal: it needs no waiting for.
-            if stamp == FREE || stamp & BUSY != 0 {
-                continue;
-            }
-            let user = slot.user.load(Ordering::Relaxed);
-            let (view, vdev) = ((user >> 32) as u32, user as u32);
-            let span = (slot.start.load(Ordering::Relaxed), slot.last.load(Ordering::Relaxed));
-            // If the slot changed hands while it was read, its mapping is gone, and the
-            // new one is later than the removal.
-            if wanted(Use { view, vdev, span }) {
-                holders.push(Holder { slot, stamp });
+        for seat in (0..used).filter_map(|index| lane.seat(index)) {
+            if let Some(held) = seat.slot.held()
+                && wanted(held)
+            {
+                holders.push(Holder { slot: &seat.slot, stamp: held.stamp });
             }
         }
     }
     holders
-}
-
-/// The slot's stamp once it is no longer `busy`.
-fn wait_until_not(slot: &Slot, busy: u64) -> u64 {
-    let mut spins = 0_u32;
-    loop {
-        let stamp = slot.stamp.load(Ordering::Acquire);
-        if stamp != busy {
-            return stamp;
-        }
-        spins += 1;
-        if spins < 100 { hint::spin_loop() } else { std::thread::yield_now() }
-    }
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ pub(crate) enum Partial {
 
 impl Port<'_> {
     /// Maps the whole range, consecutive in host-virtual memory.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn map(
         &self,
         op: Operation,
@@ -54,20 +54,73 @@ impl Port<'_> {
         flags: MapFlags,
     ) -> Result<Mapping> {
         let span = self.span(op, addr, len)?;
-        let want = Want::new(flags);
+        if let Some((hold, view, extent)) = self.look_up_page(span, flags) {
+            hold.establish(view.id());
+            // SAFETY: found under this slot, which is established for it.
+            return Ok(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) });
+        }
+        self.map_across(op, span, flags)
+    }
+
+    /// Maps as much of the range as is consecutive in host-physical memory.
+    #[inline(always)]
+    pub(crate) fn map_host_contig(
+        &self,
+        addr: u64,
+        len: u64,
+        flags: MapFlags,
+        partial: Partial,
+    ) -> Result<Mapping> {
+        let span = self.span(Operation::MapHostContig, addr, len)?;
+        if let Some((hold, view, mut extent)) = self.look_up_page(span, flags) {
+            // SAFETY: the slot is busy.
+            let object = unsafe { extent.segment.as_ref() }.object();
+            if let Ok(run) = object.phys_run(extent.offset, extent.len) {
+                extent.len = run.len;
+                hold.shorten(last_of(span.start(), run.len));
+                hold.establish(view.id());
+                // SAFETY: found under this slot, which is established for it.
+                return Ok(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) });
+            }
+        }
+        self.map_host_contig_across(span, flags, partial)
+    }
+
+    /// The short way: the whole range lies in one page of the table and nothing speaks
+    /// against it. `None` says nothing about why it does not. The slot that comes back is
+    /// busy; the view is not used any more once it no longer is.
+    #[inline(always)]
+    fn look_up_page(
+        &self,
+        span: Span<DeviceAddr>,
+        flags: MapFlags,
+    ) -> Option<(Hold, &View, Extent)> {
+        let hold = Lane::current().publish(self.vdev, span).ok()?;
+        // SAFETY: the slot is busy.
+        let view = unsafe { self.attachment.view() };
+        // SAFETY: as above.
+        let extent = unsafe { lookup::page(view, self.segments, span, Want::new(flags)) }?;
+        Some((hold, view, extent))
+    }
+
+    #[inline(never)]
+    fn map_across(
+        &self,
+        op: Operation,
+        span: Span<DeviceAddr>,
+        flags: MapFlags,
+    ) -> Result<Mapping> {
         for _ in 0..TRIES {
             let hold = self.publish(op, span)?;
             // SAFETY: the slot is busy until `establish` or the drop of `hold`.
             let view = unsafe { self.attachment.view() };
             // SAFETY: as above.
-            let extent = unsafe { lookup::extent(view, self.segments, span, want) };
+            let extent = unsafe { lookup::extent(view, self.segments, span, Want::new(flags)) };
             match extent {
                 Some(extent) if extent.len == span.len() => {
                     hold.establish(view.id());
                     // SAFETY: found under this slot, which is established for it.
-                    return Ok(unsafe {
-                        Mapping::new(hold, extent, span.start(), flags.access(), None)
-                    });
+                    return Ok(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) });
                 }
                 extent => {
                     let prefix = extent.map_or(0, |extent| extent.len);
@@ -78,23 +131,20 @@ impl Port<'_> {
         Err(self.unsettled(op, span))
     }
 
-    /// Maps as much of the range as is consecutive in host-physical memory.
-    pub(crate) fn map_host_contig(
+    #[inline(never)]
+    fn map_host_contig_across(
         &self,
-        addr: u64,
-        len: u64,
+        span: Span<DeviceAddr>,
         flags: MapFlags,
         partial: Partial,
     ) -> Result<Mapping> {
         let op = Operation::MapHostContig;
-        let span = self.span(op, addr, len)?;
-        let want = Want::new(flags);
         for _ in 0..TRIES {
             let hold = self.publish(op, span)?;
             // SAFETY: the slot is busy until `establish` or the drop of `hold`.
             let view = unsafe { self.attachment.view() };
             // SAFETY: as above.
-            let found = unsafe { lookup::extent(view, self.segments, span, want) };
+            let found = unsafe { lookup::extent(view, self.segments, span, Want::new(flags)) };
             let Some(mut extent) = found else {
                 self.refuse(op, hold, view, span, flags, 0)?;
                 continue;
@@ -112,16 +162,11 @@ impl Port<'_> {
                 Ok(run) => run,
                 Err(reason) => return Err(self.error(op, span, reason)),
             };
-            if run.len < span.len() {
-                // No overflow: the run is not empty, and shorter than the span.
-                hold.shorten(DeviceAddr(span.start().0 + (run.len - 1)));
-                extent.len = run.len;
-            }
+            extent.len = run.len;
+            hold.shorten(last_of(span.start(), run.len));
             hold.establish(view.id());
             // SAFETY: found under this slot, which is established for it.
-            return Ok(unsafe {
-                Mapping::new(hold, extent, span.start(), flags.access(), Some(run))
-            });
+            return Ok(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) });
         }
         Err(self.unsettled(op, span))
     }
@@ -257,4 +302,10 @@ impl Port<'_> {
             None => error,
         }
     }
+}
+
+/// The last address of a run of `len` bytes, at least one, inside a span from `start`.
+#[inline]
+fn last_of(start: DeviceAddr, len: u64) -> DeviceAddr {
+    DeviceAddr(start.0 + (len - 1))
 }

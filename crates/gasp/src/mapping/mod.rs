@@ -1,7 +1,7 @@
 //! Mappings: the map operations, the handles they give, revoke and drain.
 //!
 //! The protocol between a device that maps and a guest that revokes is told in
-//! [`lane`](self) (the mapping side) and [`drain`](self) (the revoking side): the mapping
+//! `slot` (one mapping), `lane` (a thread's) and `drain` (the revoking side): the mapping
 //! side publishes what it is about to map in a slot that only its thread writes, and looks
 //! the range up *after* that; the revoking side takes the range out of the view, makes
 //! every other thread's earlier stores visible with one membarrier(2), and reads the
@@ -14,6 +14,7 @@ mod handle;
 mod lane;
 mod map;
 mod scatter;
+mod slot;
 mod stitch;
 
 pub(crate) use barrier::prepare;

@@ -138,6 +138,7 @@ fn open_window(
         access: how.access,
         report: BackingReport::of(backing),
         page,
+        populated: false,
     })
 }
 

@@ -98,6 +98,8 @@ pub(super) struct Parts {
     pub(super) report: BackingReport,
     /// The size of its pages, which are certain to be contiguous.
     pub(super) page: usize,
+    /// Whether its pages are in memory already.
+    pub(super) populated: bool,
 }
 
 /// What an embedding program says about memory that it has mapped itself.
@@ -150,6 +152,7 @@ impl MemoryObject {
             access,
             report: BackingReport::of(Backing::External),
             page: page_size(),
+            populated: false,
         };
         Ok(Self::resident(parts, residency))
     }
@@ -162,7 +165,9 @@ impl MemoryObject {
             const WHY: &str = "its pages come on demand; create it pinned or resident";
             return Self::assemble(parts, None, Some(WHY), PhysMap::Unknown(WHY));
         }
-        if let Err(errno) = window.populate(0, window.len(), *access) {
+        if !parts.populated
+            && let Err(errno) = window.populate(0, window.len(), *access)
+        {
             tracing::debug!(%errno, object = %parts.name, "pages cannot be put in place");
         }
         let pin = match residency {
@@ -189,7 +194,7 @@ impl MemoryObject {
         not_pinned_because: Option<&'static str>,
         phys: PhysMap,
     ) -> Self {
-        let Parts { name, window, fd, access, report, page } = parts;
+        let Parts { name, window, fd, access, report, page, populated: _ } = parts;
         let file = fd.map(|(fd, offset, seals)| File { fd, offset, seals });
         Self(Arc::new(Object {
             pin,

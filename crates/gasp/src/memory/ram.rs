@@ -107,7 +107,7 @@ impl<'a> Ram<'a> {
         let mut passed_over = Vec::new();
         let mut last = Reason::Invalid("no backing was named that RAM can be made of");
         for &backing in self.prefer {
-            match attempt(backing, len, &mut self.progress) {
+            match attempt(backing, len, self.residency, &mut self.progress) {
                 Ok((fd, window, note)) => {
                     let report = BackingReport { obtained: backing, passed_over, note };
                     let parts = Parts {
@@ -117,6 +117,7 @@ impl<'a> Ram<'a> {
                         access: Access::RWX,
                         report,
                         page: backing.page_size(),
+                        populated: true,
                     };
                     return Ok(MemoryObject::resident(parts, self.residency));
                 }
@@ -149,6 +150,7 @@ type Made = (OwnedFd, Window, Option<String>);
 fn attempt(
     backing: Backing,
     len: usize,
+    residency: Residency,
     progress: &mut Progress<'_>,
 ) -> core::result::Result<Made, Attempt> {
     let flags = match backing {
@@ -182,8 +184,13 @@ fn attempt(
         false => Attempt::from(reason),
     };
     let window = Window::map(fd.as_fd(), 0, len, Access::RW, align).map_err(pool_is_short)?;
-    let note = match backing {
-        Backing::Thp => Some(gather_huge(&window, progress)?),
+    let note = match (backing, residency) {
+        (Backing::Thp, Residency::OnDemand) => {
+            let _ = window.want_huge();
+            None
+        }
+        (_, Residency::OnDemand) => None,
+        (Backing::Thp, _) => Some(gather_huge(&window, progress)?),
         _ => {
             populate(&window, backing, progress).map_err(pool_is_short)?;
             None

@@ -1,6 +1,6 @@
 //! The address space: the regions of one guest's physical memory.
 //!
-//! Pure data, without locks: [`Regions`] splits, merges, finds and walks. The guest
+//! Pure data, without locks: `Regions` splits, merges, finds and walks. The guest
 //! module publishes changes of it to the views.
 
 mod find;

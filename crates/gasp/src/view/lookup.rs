@@ -1,7 +1,7 @@
 //! The walk over a range: one consecutive extent of memory, or the reason why not.
 //!
-//! [`extent`] is the data path: one look-up where the range lies in one page of the
-//! table, one for each further page otherwise. [`diagnose`] is what it falls back to: it
+//! [`page`] is the data path where the range lies in one page of the table; [`extent`]
+//! joins pages, with one look-up for each. [`diagnose`] is what it falls back to: it
 //! looks at the whole range in the order of decision 1 and finds the first reason.
 #![allow(unsafe_code, reason = "follows segments under the caller's busy slot")]
 
@@ -35,21 +35,18 @@ impl Extent {
     #[inline]
     pub(crate) unsafe fn pointer(&self) -> NonNull<u8> {
         // SAFETY: by the caller's promise the segment lives.
-        let base = unsafe { self.segment.as_ref() }.object().base();
+        let base = unsafe { self.segment.as_ref() }.base();
         // SAFETY: a leaf's page lies inside its object, so the sum is inside the window.
-        let pointer = unsafe { base.add(self.offset as usize) };
-        // SAFETY: an address inside a window is not null.
-        unsafe { NonNull::new_unchecked(pointer) }
+        unsafe { base.add(self.offset as usize) }
     }
 }
 
-/// The longest extent from the start of `span`, at most all of it, that meets `want`;
-/// `None` where the first granule does not.
+/// All of `span`, if it lies in one page of the table and meets `want`.
 ///
 /// # Safety
 /// As [`Segments::get`].
-#[inline]
-pub(crate) unsafe fn extent(
+#[inline(always)]
+pub(crate) unsafe fn page(
     view: &View,
     segments: &Segments,
     span: Span<DeviceAddr>,
@@ -57,18 +54,34 @@ pub(crate) unsafe fn extent(
 ) -> Option<Extent> {
     let addr = span.start().0;
     let found = view.table.find(addr);
-    if !want.met_by(found.word) {
+    if !want.met_by(found.word) || span.len() > found.rest(addr) {
         return None;
     }
     let leaf = found.leaf_at(addr)?;
     // SAFETY: the caller's promise.
     let segment = unsafe { segments.get(leaf.segment()) };
-    let offset = leaf.page() * GRANULE + addr % GRANULE;
-    let rest = found.rest(addr);
-    if span.len() <= rest {
-        return Some(Extent { segment, offset, len: span.len() });
+    Some(Extent { segment, offset: leaf.page() * GRANULE + addr % GRANULE, len: span.len() })
+}
+
+/// The longest extent from the start of `span`, at most all of it, that meets `want`;
+/// `None` where the first granule does not.
+///
+/// # Safety
+/// As [`Segments::get`].
+pub(crate) unsafe fn extent(
+    view: &View,
+    segments: &Segments,
+    span: Span<DeviceAddr>,
+    want: Want,
+) -> Option<Extent> {
+    let addr = span.start().0;
+    let rest = view.table.find(addr).rest(addr).min(span.len());
+    let head = Span::new(span.start(), rest).ok()?;
+    // SAFETY: the caller's promise.
+    let first = unsafe { page(view, segments, head, want) }?;
+    if rest == span.len() {
+        return Some(first);
     }
-    let first = Extent { segment, offset, len: rest };
     // SAFETY: the caller's promise.
     Some(unsafe { extend(view, segments, span, want, first) })
 }

@@ -59,6 +59,7 @@ impl Node {
         self.find(index).unwrap_or(EMPTY)
     }
 
+    #[inline]
     fn find(self, index: u64) -> Option<u64> {
         for word in self.probe(index) {
             let word = word.load(Ordering::Acquire);
@@ -126,6 +127,13 @@ impl Node {
         (oversized && live > 0).then(|| self.copied_into(Self::with_room(live)))
     }
 
+    /// All words in use, in no order.
+    pub(super) fn words_in_use(self) -> impl Iterator<Item = u64> {
+        (0..self.words())
+            .map(move |position| self.at(position).load(Ordering::Relaxed))
+            .filter(|&word| word != EMPTY && entry::tag(word) != DEAD)
+    }
+
     /// How many pages have words.
     pub(super) fn live(self) -> u64 {
         self.counts().0
@@ -147,13 +155,10 @@ impl Node {
     }
 
     fn copied_into(self, target: Self) -> Self {
-        for index in 0..self.words() {
-            let word = self.at(index).load(Ordering::Relaxed);
-            if word != EMPTY && entry::tag(word) != DEAD {
-                // A full node's words carry their index, too.
-                let moved = target.put(entry::index(word), word);
-                debug_assert!(moved.is_none(), "the target was made large enough");
-            }
+        for word in self.words_in_use() {
+            // A full node's words carry their index, too.
+            let moved = target.put(entry::index(word), word);
+            debug_assert!(moved.is_none(), "the target was made large enough");
         }
         target
     }
@@ -200,11 +205,14 @@ impl Node {
     }
 
     /// The positions where the word for `index` may be, in order.
+    #[inline]
     fn probe(self, index: u64) -> impl Iterator<Item = &'static AtomicU64> {
-        let words = self.words();
+        // A small node of tag t has `1 << (t - 1)` words; the hash's upper bits choose.
+        let bits = entry::tag(self.0) - (TAG_NODE - 1);
+        let mask = (1 << bits) - 1;
         let hash = index.wrapping_mul(0x9e37_79b9) & 0xffff_ffff;
-        let first = hash >> (32 - words.trailing_zeros());
-        (0..words).map(move |step| self.at((first + step) & (words - 1)))
+        let first = hash >> (32 - bits);
+        (0..=mask).map(move |step| self.at((first + step) & mask))
     }
 
     /// Live words, and words used up by live or dead ones.

@@ -23,13 +23,26 @@ pub(crate) struct Segment {
     /// Where the object's first byte would be; below 0 (wrapped) where only a later part
     /// of the object is placed.
     origin: u64,
+    /// Where the object is mapped: a copy, for the data path.
+    base: NonNull<u8>,
     object: MemoryObject,
 }
+
+// SAFETY: `base` is an address that the segment itself never follows; the rest is Send.
+unsafe impl Send for Segment {}
+// SAFETY: as above; nothing in it can be changed.
+unsafe impl Sync for Segment {}
 
 impl Segment {
     #[inline]
     pub(crate) fn index(&self) -> usize {
         self.index
+    }
+
+    /// Where the object's first byte is mapped.
+    #[inline]
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
     }
 
     #[inline]
@@ -55,12 +68,12 @@ impl Segment {
 
 /// All segments of a guest, by number.
 pub(crate) struct Segments {
-    slots: Box<[AtomicPtr<Segment>]>,
+    slots: Box<[AtomicPtr<Segment>; SEGMENTS]>,
 }
 
 impl Segments {
     pub(crate) fn new() -> Self {
-        Self { slots: (0..SEGMENTS).map(|_| AtomicPtr::new(ptr::null_mut())).collect() }
+        Self { slots: Box::new([const { AtomicPtr::new(ptr::null_mut()) }; SEGMENTS]) }
     }
 
     /// A new segment that places byte `offset` of `object` at `guest`. The caller is the
@@ -79,7 +92,8 @@ impl Segments {
         let limit = Reason::Limit { what: "placed memory objects", limit: SEGMENTS as u64 };
         let index = free.ok_or(limit)?;
         let origin = guest.0.wrapping_sub(offset);
-        let segment = Arc::new(Segment { index, origin, object: object.clone() });
+        let base = NonNull::new(object.base()).ok_or(Reason::Invalid("memory at address 0"))?;
+        let segment = Arc::new(Segment { index, origin, base, object: object.clone() });
         if let Some(slot) = self.slots.get(index) {
             slot.store(Arc::as_ptr(&segment).cast_mut(), Ordering::Release);
         }

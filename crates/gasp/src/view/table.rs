@@ -190,7 +190,7 @@ impl Writer {
 
     /// Whether enough nodes are retired that waiting for readers pays.
     pub(crate) fn wants_grace(&self) -> bool {
-        const ENOUGH: usize = 1 << 20;
+        const ENOUGH: usize = 64 << 10;
         self.retired_bytes >= ENOUGH
     }
 
@@ -300,11 +300,10 @@ impl Writer {
     }
 
     fn retire_all(&mut self, node: Node) {
-        for index in 0..FANOUT {
-            let word = node.get(index);
+        for word in node.words_in_use() {
             match Node::from_word(word) {
                 Some(child) => self.retire_all(child),
-                None => self.leaves -= u64::from(word != EMPTY),
+                None => self.leaves -= 1,
             }
         }
         self.retire(node);

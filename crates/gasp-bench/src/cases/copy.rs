@@ -1,0 +1,69 @@
+//! Using memory: a scattered request, an 8-byte read, a 4 KiB copy.
+
+use std::hint::black_box;
+
+use gasp::{DeviceAddr, GRANULE, MapFlags};
+
+use super::{Contestant, Recipe, contestant, recipe};
+use crate::peers::{Order, Setup, VmMemory, addresses};
+
+const GRANTS: u64 = 1024;
+const PAGES: u64 = 64;
+
+pub(super) fn recipes() -> Vec<Recipe> {
+    vec![
+        recipe("scatter map+unmap over 64 pages".into(), scatter),
+        recipe("8-byte read, 1024 grants, random".into(), read_word),
+        recipe("4 KiB copy, 1024 grants, random".into(), copy_page),
+    ]
+}
+
+fn scatter() -> gasp::Result<Vec<Contestant>> {
+    let setup = Setup::with_grants(GRANTS)?;
+    let vm = VmMemory::with_grants(&setup, GRANTS)?;
+    let (a, b) = (first_pages(), first_pages());
+    let vdev = setup.vdev;
+    Ok(vec![
+        contestant("gasp", move |i| {
+            let addr = DeviceAddr(a[i % a.len()]);
+            if let Ok(scatter) = vdev.map_scatter(addr, PAGES * GRANULE, MapFlags::RW) {
+                scatter.pieces().for_each(|piece| {
+                    black_box(piece.as_ptr());
+                });
+            }
+        }),
+        contestant("vm-memory IommuMemory::get_slices, RwLock", move |i| {
+            vm.get_slices(b[i % b.len()], PAGES * GRANULE);
+        }),
+    ])
+}
+
+/// Addresses from which 64 pages are granted.
+fn first_pages() -> Vec<u64> {
+    addresses(GRANTS - PAGES, Order::Random)
+}
+
+fn read_word() -> gasp::Result<Vec<Contestant>> {
+    read(8)
+}
+
+fn copy_page() -> gasp::Result<Vec<Contestant>> {
+    read(4096)
+}
+
+fn read(len: usize) -> gasp::Result<Vec<Contestant>> {
+    let setup = Setup::with_grants(GRANTS)?;
+    let vm = VmMemory::with_grants(&setup, GRANTS)?;
+    let (a, b) = (addresses(GRANTS, Order::Random), addresses(GRANTS, Order::Random));
+    let (mut ours, mut theirs) = (vec![0; len], vec![0; len]);
+    let vdev = setup.vdev;
+    Ok(vec![
+        contestant("gasp", move |i| {
+            let done = vdev.read(DeviceAddr(a[i % a.len()]), black_box(&mut ours));
+            black_box(done.is_ok());
+        }),
+        contestant("vm-memory IommuMemory::read_slice, RwLock", move |i| {
+            vm.read(b[i % b.len()], black_box(&mut theirs));
+        }),
+    ])
+}

@@ -1,0 +1,116 @@
+//! The cases: what is done, by us and by each peer that can do it.
+
+mod copy;
+mod map;
+mod revoke;
+
+use core::time::Duration;
+
+/// Does an operation this many times, and says how long that took.
+pub type Work = Box<dyn FnMut(u32) -> Duration>;
+
+/// Somebody who does a case.
+pub struct Contestant {
+    /// Who.
+    pub name: &'static str,
+    /// How.
+    pub work: Work,
+}
+
+impl core::fmt::Debug for Contestant {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// One thing that is measured. The first contestant is ours.
+#[derive(Debug)]
+pub struct Case {
+    /// What is done: operation, number of grants, order of addresses, threads.
+    pub name: String,
+    /// Who does it.
+    pub contestants: Vec<Contestant>,
+}
+
+/// How long to measure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effort {
+    /// Some seconds for all cases: numbers good enough to see that all is well.
+    Quick,
+    /// About a minute: numbers to quote.
+    Full,
+}
+
+impl Effort {
+    pub(crate) fn rounds(self) -> u32 {
+        match self {
+            Self::Quick => 8,
+            Self::Full => 60,
+        }
+    }
+
+    pub(crate) fn round(self) -> Duration {
+        match self {
+            Self::Quick => Duration::from_micros(500),
+            Self::Full => Duration::from_millis(2),
+        }
+    }
+}
+
+/// A case to be made: its name is known before its memory is taken.
+pub type Recipe = (String, Box<dyn FnOnce() -> gasp::Result<Case>>);
+
+/// All cases whose name contains `filter`, in order. Each takes memory only while it is
+/// made and run.
+pub fn cases(filter: &str) -> Vec<Recipe> {
+    let mut all = map::recipes();
+    all.extend(copy::recipes());
+    all.extend(revoke::recipes());
+    all.retain(|(name, _)| name.contains(filter));
+    all
+}
+
+fn recipe(name: String, make: impl FnOnce() -> gasp::Result<Vec<Contestant>> + 'static) -> Recipe {
+    let title = name.clone();
+    (name, Box::new(move || Ok(Case { name: title, contestants: make()? })))
+}
+
+/// A contestant whose operation is called with a running number.
+fn contestant(name: &'static str, mut operation: impl FnMut(usize) + 'static) -> Contestant {
+    let mut next = 0_usize;
+    let work = move |count: u32| {
+        let start = std::time::Instant::now();
+        for _ in 0..count {
+            operation(next);
+            next = next.wrapping_add(1);
+        }
+        start.elapsed()
+    };
+    Contestant { name, work: Box::new(work) }
+}
+
+/// A contestant whose operation two threads do at once; the slower one counts.
+fn pair<F: FnMut(usize)>(
+    name: &'static str,
+    operation: impl Fn(usize) -> F + Send + Sync + 'static,
+) -> Contestant {
+    let work = move |count: u32| {
+        let ready = std::sync::Barrier::new(2);
+        let one = |thread: usize| {
+            let mut operation = operation(thread);
+            operation(thread);
+            ready.wait();
+            let start = std::time::Instant::now();
+            for next in 0..count as usize {
+                operation(thread * 31 + next);
+            }
+            start.elapsed()
+        };
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| one(1));
+            let mine = one(0);
+            other.join().map_or(mine, |theirs| theirs.max(mine))
+        })
+    };
+    Contestant { name, work: Box::new(work) }
+}

@@ -1,0 +1,48 @@
+//! The control path: a grant and its revoke, with and without a holder.
+
+use std::hint::black_box;
+
+use gasp::{Access, DeviceAddr, GRANULE, GuestPhys, MapFlags};
+
+use super::{Contestant, Recipe, contestant, recipe};
+use crate::peers::{Setup, VmMemory};
+
+pub(super) fn recipes() -> Vec<Recipe> {
+    let mut all = Vec::new();
+    for grants in [1, 1024, 65_536, 1_048_576] {
+        let name = format!("grant+revoke of one page among {grants}, no holder");
+        all.push(recipe(name, move || no_holder(grants)));
+    }
+    all.push(recipe("grant+map+revoke+unmap+drain of one page among 1024".into(), holder));
+    all
+}
+
+fn no_holder(grants: u64) -> gasp::Result<Vec<Contestant>> {
+    let setup = Setup::with_grants(grants)?;
+    let vm = VmMemory::with_grants(&setup, grants)?;
+    let (addr, domain) = (setup.free_page(grants), setup.domain);
+    let page = GuestPhys(GRANULE);
+    Ok(vec![
+        contestant("gasp", move |_| {
+            let granted = domain.map(DeviceAddr(addr), page, GRANULE, Access::RW);
+            let revoked = domain.revoke(DeviceAddr(addr), GRANULE);
+            black_box((granted.is_ok(), revoked.map(gasp::Drain::wait).is_ok()));
+        }),
+        contestant("vm-memory Iotlb set+invalidate, RwLock, holders not waited for", move |_| {
+            vm.set_and_invalidate(addr);
+        }),
+    ])
+}
+
+fn holder() -> gasp::Result<Vec<Contestant>> {
+    let setup = Setup::with_grants(1024)?;
+    let (addr, domain, vdev) = (setup.free_page(1024), setup.domain, setup.vdev);
+    let page = GuestPhys(GRANULE);
+    Ok(vec![contestant("gasp", move |_| {
+        let granted = domain.map(DeviceAddr(addr), page, GRANULE, Access::RW);
+        let mapping = vdev.map(DeviceAddr(addr), 64, MapFlags::RW);
+        let drain = domain.revoke(DeviceAddr(addr), GRANULE);
+        drop(mapping);
+        black_box((granted.is_ok(), drain.map(gasp::Drain::wait).is_ok()));
+    })])
+}

@@ -1,0 +1,9 @@
+//! Those who do the same job: set up alike, over the same addresses.
+
+mod floor;
+mod setup;
+mod vm_memory;
+
+pub(crate) use floor::{Floor, PerRequest};
+pub(crate) use setup::{Order, Setup, addresses, target};
+pub(crate) use vm_memory::VmMemory;

@@ -1,0 +1,103 @@
+//! The guest that every contestant works on, and the addresses that it is asked for.
+
+use core::fmt;
+
+use gasp::{
+    Access, Backing, DeviceAddr, Domain, DomainKind, DomainOptions, GRANULE, Guest, GuestPhys,
+    MemoryObject, Unattached, Vdev,
+};
+
+/// In which order addresses come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Order {
+    Same,
+    Sequential,
+    Random,
+}
+
+impl Order {
+    pub(crate) const ALL: [Self; 3] = [Self::Same, Self::Sequential, Self::Random];
+
+    /// Whether the order differs from the others for this many grants.
+    pub(crate) fn makes_sense(self, grants: u64) -> bool {
+        (grants == 1) == (self == Self::Same) || (self == Self::Same && grants == 65_536)
+    }
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Same => "same page",
+            Self::Sequential => "sequential",
+            Self::Random => "random",
+        })
+    }
+}
+
+/// Device addresses inside the first `pages` pages: many more than a predictor learns.
+pub(crate) fn addresses(pages: u64, order: Order) -> Vec<u64> {
+    const COUNT: u64 = 1 << 17;
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let page = |index: u64, random: u64| match order {
+        Order::Same => 0,
+        Order::Sequential => index % pages,
+        Order::Random => random % pages,
+    };
+    (0..COUNT)
+        .map(|index| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            page(index, state >> 20) * GRANULE
+        })
+        .collect()
+}
+
+/// Where the grant of a page leads: no two neighbours are consecutive.
+pub(crate) fn target(page: u64) -> u64 {
+    (page.wrapping_mul(7919) % (Setup::RAM / GRANULE)) * GRANULE
+}
+
+/// A guest with RAM, a device, and the domain that the device is attached to.
+pub(crate) struct Setup {
+    pub(crate) vdev: Vdev,
+    pub(crate) domain: Domain,
+    pub(crate) memory: MemoryObject,
+}
+
+impl Setup {
+    /// How much RAM the guest has. More grants than pages lead to some pages twice.
+    pub(crate) const RAM: u64 = 256 << 20;
+
+    pub(crate) fn without_iommu() -> gasp::Result<Self> {
+        Self::new(DomainKind::Bypass)
+    }
+
+    /// A translating domain with a grant for each of the first `grants` pages.
+    pub(crate) fn with_grants(grants: u64) -> gasp::Result<Self> {
+        let setup = Self::new(DomainKind::Translate)?;
+        for page in 0..grants {
+            let (device, guest) = (DeviceAddr(page * GRANULE), GuestPhys(target(page)));
+            setup.domain.map(device, guest, GRANULE, Access::RW)?;
+        }
+        Ok(setup)
+    }
+
+    fn new(kind: DomainKind) -> gasp::Result<Self> {
+        let guest = Guest::builder().iommu(Unattached::Deny).build()?;
+        let memory = MemoryObject::ram(Self::RAM)
+            .prefer(&[Backing::Huge2M, Backing::Thp, Backing::Base])
+            .create()?;
+        guest.space().add_ram(None, &memory)?;
+        let options = DomainOptions { limit: 1 << 21, ..DomainOptions::new(kind) };
+        let domain = guest.domain("bench", options)?;
+        let vdev = guest.vdev("bench")?;
+        vdev.attach(&domain)?.wait();
+        Ok(Self { vdev, domain, memory })
+    }
+
+    /// A device address behind all grants.
+    pub(crate) fn free_page(&self, grants: u64) -> u64 {
+        (grants + 1) * GRANULE
+    }
+}

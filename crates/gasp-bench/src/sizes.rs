@@ -1,0 +1,74 @@
+//! What is not a time for each operation: bytes of tables, and the start of a guest.
+
+use std::time::Instant;
+
+use gasp::{Access, Backing, DeviceAddr, DomainKind, GRANULE, GuestPhys, MemoryObject};
+use serde::Serialize;
+
+use crate::peers::Setup;
+
+/// One figure.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Figure {
+    /// Of what.
+    pub figure: String,
+    /// How much; `None` where it cannot be had on this machine.
+    pub value: Option<f64>,
+    /// In what.
+    pub unit: &'static str,
+    /// A remark, such as why it cannot be had.
+    pub note: Option<String>,
+}
+
+/// Measures table sizes, and the time to make 1 GiB of RAM on each backing.
+pub fn figures() -> gasp::Result<Vec<Figure>> {
+    let mut all = vec![
+        grants("dense, each elsewhere in memory", |page| page)?,
+        grants("one in each 2 MiB", |page| page * 512)?,
+        grants("one in each 1 GiB, then a second", |page| page * (1 << 18))?,
+    ];
+    for backing in Backing::PREFERENCE {
+        all.extend(start(backing));
+    }
+    Ok(all)
+}
+
+/// Bytes of table for each 4 KiB grant, for one way to lay them out.
+fn grants(layout: &str, device: impl Fn(u64) -> u64) -> gasp::Result<Figure> {
+    const GRANTS: u64 = 65_536;
+    const PAGES: u64 = 1 << 36;
+    let setup = Setup::with_grants(0)?;
+    debug_assert_eq!(setup.domain.kind(), DomainKind::Translate);
+    for page in 0..GRANTS {
+        let at = device(page);
+        let addr = DeviceAddr((at % PAGES + at / PAGES) * GRANULE);
+        let guest = GuestPhys(crate::peers::target(page));
+        setup.domain.map(addr, guest, GRANULE, Access::RW)?;
+    }
+    Ok(Figure {
+        figure: format!("domain table for a 4 KiB grant, {layout}"),
+        value: Some(setup.domain.table_bytes() as f64 / GRANTS as f64),
+        unit: "bytes",
+        note: None,
+    })
+}
+
+/// How long 1 GiB of RAM takes, pinned and with its frame numbers read, and how many
+/// bytes of table that needs.
+fn start(backing: Backing) -> Vec<Figure> {
+    let begun = Instant::now();
+    let made = MemoryObject::ram(1 << 30).prefer(&[backing]).create();
+    let took = begun.elapsed().as_secs_f64() * 1e3;
+    let (time, bytes, note) = match &made {
+        Ok(object) => {
+            let note = object.not_pinned_because().map(|why| format!("not pinned: {why}"));
+            (Some(took), Some(object.table_bytes() as f64), note)
+        }
+        Err(error) => (None, None, Some(error.to_string())),
+    };
+    let figure = |figure, value, unit| Figure { figure, value, unit, note: note.clone() };
+    vec![
+        figure(format!("1 GiB of RAM on {backing}, until it can be mapped"), time, "ms"),
+        figure(format!("frame table for 1 GiB on {backing}"), bytes, "bytes"),
+    ]
+}

@@ -1,0 +1,104 @@
+//! What the devices of the demo do: maps that succeed, fall short, or are refused.
+
+use std::io;
+
+use gasp::{Access, DeviceAddr, Errno, GuestPhys, MapFlags, Mapping, Result, Vdev};
+
+use super::report::{FaultRecord, Map, Refused, Report, Shortened};
+use super::scene::Scene;
+use super::verify;
+use crate::failure::Failure;
+
+/// How long a request of a device is.
+const REQUEST: u64 = 64 << 10;
+
+/// `disk` maps a request, host-contiguous; `net` maps one to read what the guest wrote;
+/// `disk` reads the ROM.
+pub(super) fn whole_map(scene: &Scene, report: &mut Report) -> Result<()> {
+    let addr = DeviceAddr::identity(scene.disk_range.start());
+    let addr = DeviceAddr(addr.0 + scene.disk_range.len() / 4);
+    let (mapping, what) = contiguous(&scene.disk, addr, REQUEST)?;
+    let verified = verify::write_and_find(&mapping, 1)?;
+    report.maps.push(Map::of("disk", what, &mapping, verified));
+    drop(mapping);
+
+    // The guest writes; its device reads.
+    let at = scene.net_range.start();
+    let guest = scene.guest.map_firmware(at, REQUEST, MapFlags::RW)?;
+    let written = verify::write_and_find(&guest, 2)?;
+    report.maps.push(Map::of("(guest)", "firmware", &guest, written));
+    let mapping = scene.net.map(DeviceAddr::identity(at), REQUEST, MapFlags::READ)?;
+    let same = verify::read_and_compare(&mapping, |at, len| verify::pattern(2, at, len))?;
+    report.maps.push(Map::of("net", "map", &mapping, written && same));
+
+    let addr = DeviceAddr::identity(scene.rom_at);
+    let mapping = scene.disk.map(addr, 4096, MapFlags::READ.any())?;
+    let mut expected = vec![0; mapping.len()];
+    scene.rom.read_at(0, &mut expected)?;
+    let same = verify::read_and_compare(&mapping, |at, len| expected[at..at + len].to_vec())?;
+    report.maps.push(Map::of("disk", "map of ROM", &mapping, same));
+    Ok(())
+}
+
+/// `disk` asks for all that it may write, from the start of a run; it gets that run.
+pub(super) fn shortened_map(scene: &Scene, report: &mut Report) -> Result<()> {
+    let range = scene.disk_range;
+    // The longest run that ends inside the range, the first of several, shows best what a run is.
+    let inside = report.runs.iter().rev().filter(|run| {
+        run.host.is_some()
+            && range.contains(GuestPhys(run.guest))
+            && run.guest + run.len <= range.last().0
+    });
+    let start = inside.max_by_key(|run| run.len).map_or(range.start().0, |run| run.guest);
+    let asked = range.last().0 - start + 1;
+    let mut shortened = Shortened { addr: start, asked, got: None };
+    match scene.disk.map_host_contig(DeviceAddr(start), asked, MapFlags::RW) {
+        Ok(mapping) => {
+            shortened.got = Some(mapping.len() as u64);
+            let verified = verify::write_and_find(&mapping, 3)?;
+            report.maps.push(Map::of("disk", "host-contiguous", &mapping, verified));
+        }
+        Err(error) if error.errno() == Errno::PERM => {}
+        Err(error) => return Err(error),
+    }
+    report.shortened = Some(shortened);
+    Ok(())
+}
+
+/// `net` asks to write what it may only read; the guest finds a record of it.
+pub(super) fn refused_map(scene: &Scene, report: &mut Report) -> std::result::Result<(), Failure> {
+    let addr = DeviceAddr::identity(scene.net_range.start());
+    let error = refusal(scene.net.map(addr, REQUEST, MapFlags::WRITE))?;
+    report.refused = Some(Refused::of("net", Access::WRITE, &error));
+    report.faults.extend(scene.guest.take_faults().records.into_iter().map(FaultRecord::from));
+    Ok(())
+}
+
+/// `disk` asks to write ROM. Its domain allows it; the memory does not.
+pub(super) fn rom_write(scene: &Scene, report: &mut Report) -> std::result::Result<(), Failure> {
+    let addr = DeviceAddr::identity(scene.rom_at);
+    let error = refusal(scene.disk.map(addr, 4096, MapFlags::WRITE.any()))?;
+    report.rom_write = Some(Refused::of("disk", Access::WRITE, &error));
+    Ok(())
+}
+
+/// A host-contiguous map; an ordinary one where the machine keeps addresses to itself.
+fn contiguous(vdev: &Vdev, addr: DeviceAddr, len: u64) -> Result<(Mapping, &'static str)> {
+    match vdev.map_host_contig(addr, len, MapFlags::RW) {
+        Ok(mapping) => Ok((mapping, "host-contiguous")),
+        Err(error) if error.errno() == Errno::PERM => {
+            Ok((vdev.map(addr, len, MapFlags::RW)?, "map"))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The error of a map that must not succeed.
+pub(super) fn refusal(result: Result<Mapping>) -> std::result::Result<gasp::Error, Failure> {
+    match result {
+        Err(error) => Ok(error),
+        Ok(mapping) => Err(Failure::Io(io::Error::other(format!(
+            "a map that the guest forbids succeeded: {mapping:?}"
+        )))),
+    }
+}

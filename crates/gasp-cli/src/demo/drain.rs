@@ -1,0 +1,74 @@
+//! A revoke that waits: the guest takes a range back while a device holds a mapping of it.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use gasp::{DeviceAddr, MapFlags, Result};
+
+use super::acts::refusal;
+use super::report::{Drain, FaultRecord, Map, Meanwhile, Report};
+use super::scene::Scene;
+use super::verify;
+use crate::failure::Failure;
+
+/// How long the device holds its mapping.
+const HELD: Duration = Duration::from_millis(20);
+/// How long the range is.
+const LEN: u64 = 64 << 10;
+
+/// One thread holds a mapping; this one revokes the range, finds that no new map of it
+/// succeeds, and waits.
+pub(super) fn revoke_while_held(
+    scene: &Scene,
+    report: &mut Report,
+) -> std::result::Result<(), Failure> {
+    let addr = DeviceAddr::identity(scene.disk_range.start());
+    let (mapped, is_mapped) = mpsc::channel();
+    let (held, drain) = thread::scope(|scope| {
+        let holder = scope.spawn(move || hold(scene, addr, &mapped));
+        // Where the device cannot map, there is nothing to wait for, and `join` says why.
+        if is_mapped.recv().is_err() {
+            return (holder.join(), None);
+        }
+        let drain = take_back(scene, addr);
+        (holder.join(), Some(drain))
+    });
+    let held = held.map_err(|_| std::io::Error::other("the holder's thread died"))??;
+    report.maps.push(held);
+    report.drain = drain.transpose()?;
+    let faults = scene.guest.take_faults().records;
+    report.faults.extend(faults.into_iter().map(FaultRecord::from));
+    Ok(())
+}
+
+/// The device: maps, works for a while, and only then lets go.
+fn hold(scene: &Scene, addr: DeviceAddr, mapped: &mpsc::Sender<()>) -> Result<Map> {
+    let mapping = scene.disk.map(addr, LEN, MapFlags::RW)?;
+    // The receiver waits for this; it cannot be gone.
+    let _ = mapped.send(());
+    thread::sleep(HELD);
+    // The guest has taken the range back by now; the mapping works as before.
+    let verified = verify::write_and_find(&mapping, 4)?;
+    Ok(Map::of("disk", "held in a revoke", &mapping, verified))
+}
+
+/// The guest: takes the range back.
+fn take_back(scene: &Scene, addr: DeviceAddr) -> std::result::Result<Drain, Failure> {
+    let drain = scene.disk_domain.revoke(addr, LEN)?;
+    let started = Instant::now();
+    let error = refusal(scene.disk.map(addr, LEN, MapFlags::RW))?;
+    let took_ns = nanoseconds(started.elapsed());
+    let drained = drain.wait();
+    Ok(Drain {
+        held_ns: nanoseconds(HELD),
+        waited_ns: nanoseconds(drained.waited),
+        holders: drained.holders,
+        completed: drained.completed(),
+        meanwhile: Meanwhile { errno: error.errno_name(), took_ns },
+    })
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,93 @@
+//! The domains: a column each, with what its devices reach and what they are denied.
+
+use svg::Document;
+
+use super::lettering::{Anchor, area, clipped, edged, on_colour, text, tip};
+use super::model::{Cell, Column, Model};
+use super::palette::{self, DENIED, GREY};
+use super::scale::Scale;
+use super::{Places, TOP};
+use crate::quantity::length;
+
+/// Between neighbouring columns.
+const GAP: f64 = 8.0;
+/// A cell of less height has no words.
+const WORDS: f64 = 13.0;
+/// A cell of less height has one line of words.
+const TWO_LINES: f64 = 30.0;
+
+/// Draws the columns.
+pub(super) fn draw(mut page: Document, model: &Model, places: &Places, scale: &Scale) -> Document {
+    let (left, width) = places.columns;
+    let mut x = left;
+    for column in &model.columns {
+        let span = (x, x + width - GAP);
+        page = heading(page, column, span);
+        let mut drawn = 0.0;
+        for region in model.regions.iter().filter(|region| region.kind().is_memory()) {
+            let y = (scale.y(region.span().start().0), scale.y_end(region.span().last().0));
+            if y.1 - drawn >= 0.5 {
+                let words = format!("denied to {}", column.name);
+                page = page.add(edged(span, y, DENIED).add(tip(&words)));
+                drawn = y.1;
+            }
+        }
+        let mut drawn = 0.0;
+        for cell in &column.cells {
+            let y = (scale.y(cell.part.first), scale.y_end(cell.part.last));
+            // A translating domain's cells are in order of device address.
+            if y.1 - drawn >= 0.5 || y.0 < drawn {
+                page = one(page, cell, column, span, y);
+                drawn = y.1;
+            }
+        }
+        x += width;
+    }
+    page
+}
+
+fn heading(page: Document, column: &Column, x: (f64, f64)) -> Document {
+    let middle = (x.0 + x.1) / 2.0;
+    // Roughly the width of a letter of this size.
+    let letters = |size: f64| {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "few")]
+        let letters = ((x.1 - x.0) / (size * 0.6)).max(3.0) as usize;
+        letters
+    };
+    let devices = match column.devices.as_slice() {
+        [] => "no device".into(),
+        devices => devices.join(", "),
+    };
+    let name =
+        text(&clipped(&column.name, letters(13.0)), (middle, TOP - 40.0), 13.0, Anchor::Middle);
+    let kind = text(column.kind, (middle, TOP - 25.0), 11.0, Anchor::Middle).set("fill", GREY);
+    let who = text(&clipped(&devices, letters(10.5)), (middle, TOP - 10.0), 10.5, Anchor::Middle)
+        .set("font-style", "italic")
+        .add(tip(&devices));
+    page.add(name.set("font-weight", "bold").add(tip(&column.name))).add(kind).add(who)
+}
+
+fn one(mut page: Document, cell: &Cell, column: &Column, x: (f64, f64), y: (f64, f64)) -> Document {
+    let size = length(cell.part.size());
+    let from = cell.device.map(|device| format!("at {device:#x}"));
+    let words = format!(
+        "{}: {} {size} of guest memory from {:#x} {}",
+        column.name,
+        cell.access,
+        cell.part.first,
+        from.as_deref().unwrap_or_default()
+    );
+    page = page.add(area(x, y, palette::PAPER));
+    page = page.add(edged(x, y, palette::access(cell.access)).add(tip(&words)));
+    let (middle, height) = ((x.0 + x.1) / 2.0, y.1 - y.0);
+    let centre = (y.0 + y.1) / 2.0 + 4.0;
+    let access = cell.access.to_string();
+    let line = if x.1 - x.0 < 90.0 { access.clone() } else { format!("{access} {size}") };
+    match from {
+        _ if height < WORDS => page,
+        Some(from) if height >= TWO_LINES => page
+            .add(on_colour(&line, (middle, centre - 7.0), 11.0))
+            .add(on_colour(&from, (middle, centre + 7.0), 10.0)),
+        _ => page.add(on_colour(&line, (middle, centre), 11.0)),
+    }
+}

@@ -1,0 +1,150 @@
+//! Around the bars: title, headings, legend and remarks.
+
+use gasp::{Access, RegionKind, Stability};
+use svg::Document;
+use svg::node::element::{Description, Title};
+
+use super::bands::Bands;
+use super::lettering::{Anchor, edged, text};
+use super::model::Model;
+use super::palette::{self, DENIED, GREY, PAPER};
+use super::{MARGIN, Places, TOP, WIDTH};
+use crate::quantity::{count, length};
+
+/// What is below the bars.
+const BELOW: f64 = 128.0;
+
+/// The page, with title and headings.
+pub(super) fn begin(model: &Model, places: &Places, bottom: f64) -> Document {
+    let height = (bottom + BELOW).ceil();
+    let title = format!("Guest {}: where its memory lies", model.name);
+    let paper = edged((0.0, WIDTH), (0.0, height), PAPER).set("stroke", "none");
+    let large = text(&title, (MARGIN, 38.0), 21.0, Anchor::Start).set("font-weight", "bold");
+    let below = text(&facts(model), (MARGIN, 60.0), 13.0, Anchor::Start).set("fill", GREY);
+    let heading = |words: &str, x: f64| {
+        text(words, (x, TOP - 25.0), 13.0, Anchor::Middle).set("font-weight", "bold")
+    };
+    let remark =
+        |words: &str, x: f64| text(words, (x, TOP - 10.0), 10.5, Anchor::Middle).set("fill", GREY);
+    let middle = |x: (f64, f64)| (x.0 + x.1) / 2.0;
+    let mut page = Document::new()
+        .set("viewBox", (0.0, 0.0, WIDTH, height))
+        .set("width", WIDTH)
+        .set("height", height)
+        .set("role", "img")
+        .add(Title::new(title))
+        .add(Description::new().add(svg::node::Text::new(facts(model))))
+        .add(palette::definitions())
+        .add(paper)
+        .add(large)
+        .add(below)
+        .add(heading("guest-physical", middle(places.guest)))
+        .add(remark("low addresses on top", middle(places.guest)));
+    if !model.runs.is_empty() {
+        page = page
+            .add(heading("host-physical", middle(places.host)))
+            .add(remark("other memory is grey", middle(places.host)));
+    }
+    if !model.columns.is_empty() {
+        let words = "What the IOMMU's domains let their devices do";
+        let at = (places.columns.0, TOP - 62.0);
+        page = page.add(text(words, at, 12.0, Anchor::Start).set("fill", GREY));
+    }
+    page
+}
+
+/// Legend and remarks.
+pub(super) fn end(mut page: Document, model: &Model, bands: &Bands, bottom: f64) -> Document {
+    let mut at = MARGIN;
+    let y = bottom + 36.0;
+    let mut entry = |page: Document, fill: &str, words: &str| {
+        let box_at = ((at, at + 18.0), (y, y + 13.0));
+        let page = page.add(edged(box_at.0, box_at.1, fill));
+        let page = page.add(text(words, (at + 24.0, y + 11.0), 11.5, Anchor::Start));
+        let letters = f64::from(u32::try_from(words.chars().count()).unwrap_or(0));
+        at += 24.0 + letters * 6.7 + 14.0;
+        page
+    };
+    if !model.columns.is_empty() {
+        for (access, words) in [
+            (Access::READ, "may read"),
+            (Access::RW, "may read and write"),
+            (Access::WRITE, "may write"),
+        ] {
+            page = entry(page, palette::access(access), words);
+        }
+        page = entry(page, DENIED, "denied");
+    }
+    for (kind, words) in [
+        (RegionKind::Ram, "RAM"),
+        (RegionKind::Rom, "ROM"),
+        (RegionKind::PassThrough, "pass-through window"),
+        (RegionKind::Device, "device registers"),
+        (RegionKind::Reserved, "reserved"),
+    ] {
+        if model.bytes(kind) > 0 {
+            page = entry(page, palette::kind(kind), words);
+        }
+    }
+    let mut y = y + 36.0;
+    for remark in remarks(model, bands) {
+        page = page.add(text(&remark, (MARGIN, y), 11.0, Anchor::Start).set("fill", GREY));
+        y += 16.0;
+    }
+    page
+}
+
+/// The guest in one line.
+fn facts(model: &Model) -> String {
+    let mut facts = Vec::new();
+    for (kind, words) in [(RegionKind::Ram, "RAM"), (RegionKind::Rom, "ROM")] {
+        if model.bytes(kind) > 0 {
+            facts.push(format!("{} of {words}", length(model.bytes(kind))));
+        }
+    }
+    let ram = model.regions.iter().find(|region| region.kind() == RegionKind::Ram);
+    if let Some((object, _)) = ram.and_then(|region| region.backing()) {
+        let stays = match object.stability() {
+            Stability::Pinned => "pinned",
+            Stability::Reserved => "from a reserved pool",
+            Stability::Unpinned => "not pinned: addresses can change",
+        };
+        facts.push(format!("{} pages, {stays}", object.backing().obtained));
+    }
+    match model.runs.len() {
+        1.. if model.host_unknown.is_some() => {
+            facts.push("host-physical addresses told only in part".into());
+        }
+        0 if model.host_unknown.is_none() => {}
+        0 => facts.push("host-physical addresses not told".into()),
+        1 => facts.push("one host-physical run".into()),
+        runs => facts.push(format!("{} host-physical runs", count(runs))),
+    }
+    facts.join("  ·  ")
+}
+
+fn remarks(model: &Model, bands: &Bands) -> Vec<String> {
+    let mut remarks = vec![
+        "Heights grow with the cube root of the size, and each part has a scale of its own; a \
+         torn edge stands for addresses that are left out."
+            .to_string(),
+    ];
+    if bands.bands.iter().any(|band| band.kind == RegionKind::Ram) {
+        remarks.push(
+            "A band leads from guest memory to where it lies in the host; the colour of RAM, \
+             dark to light, is its place in the guest."
+                .into(),
+        );
+    }
+    if bands.bands.iter().any(|band| band.runs > 1) {
+        remarks.push(format!(
+            "Runs that begin within {} px of each other on both sides are drawn as one band, as \
+             thick as they are together.",
+            bands.grain
+        ));
+    }
+    if model.hidden_columns > 0 {
+        remarks.push(format!("{} more domains are not shown.", model.hidden_columns));
+    }
+    remarks
+}

@@ -1,0 +1,116 @@
+//! The guest's bar: its regions, by kind, with their sizes and addresses.
+
+use gasp::{Region, RegionKind};
+use svg::Document;
+use svg::node::element::{LinearGradient, Stop};
+
+use super::lettering::{Anchor, address, area, clipped, edged, on_colour, tenths, text, tip, torn};
+use super::model::Model;
+use super::palette::{self, GREY};
+use super::scale::Scale;
+use super::{Places, TOP};
+use crate::quantity::length;
+
+/// Addresses closer than this would run into each other.
+const LABEL: f64 = 12.0;
+
+/// Draws the bar and its addresses.
+pub(super) fn draw(mut page: Document, model: &Model, places: &Places, scale: &Scale) -> Document {
+    let x = places.guest;
+    let span = (scale.y(0), scale.bottom());
+    let mut drawn = 0.0;
+    for (index, region) in model.regions.iter().enumerate() {
+        let y = (scale.y(region.span().start().0), scale.y_end(region.span().last().0));
+        if y.1 - drawn < 0.5 {
+            continue; // It shares its pixel with the one before.
+        }
+        drawn = y.1;
+        let fill = if region.kind() == RegionKind::Ram {
+            let name = format!("ram{index}");
+            page = page.add(gradient(&name, y, span));
+            format!("url(#{name})")
+        } else {
+            palette::kind(region.kind()).to_string()
+        };
+        page = page.add(edged(x, y, &fill).add(tip(&describe(region))));
+        if y.1 - y.0 >= LABEL {
+            let middle = ((x.0 + x.1) / 2.0, (y.0 + y.1) / 2.0 + 4.0);
+            page = page.add(on_colour(&label(region), middle, 12.0).set("font-weight", "bold"));
+        }
+    }
+    let mut last = f64::MIN;
+    for strip in scale.strips() {
+        let (top, bottom) = (strip.top, strip.top + strip.height);
+        if strip.is_break {
+            let middle = ((x.0 + x.1) / 2.0, (top + bottom) / 2.0 + 4.0);
+            let words = format!("{} empty", length(strip.part.size()));
+            page = page
+                .add(area(x, (top + 1.0, bottom - 1.0), palette::PAPER))
+                .add(torn(x, top + 4.0))
+                .add(torn(x, bottom - 4.0))
+                .add(text(&words, middle, 10.0, Anchor::Middle).set("fill", GREY));
+        }
+        if top - last >= LABEL {
+            page = page.add(address(strip.part.first, (x.0 - 8.0, top + 10.0), Anchor::End));
+            last = top;
+        }
+    }
+    if let (Some(strip), true) = (scale.strips().last(), scale.strips().len() > 1)
+        && let Some(end) = strip.part.last.checked_add(1)
+    {
+        page = page.add(address(end, (x.0 - 8.0, scale.bottom() + 12.0), Anchor::End));
+    }
+    if model.regions.is_empty() {
+        page = page.add(text("no memory", (x.0, TOP + 20.0), 12.0, Anchor::Start));
+    }
+    page
+}
+
+/// The colours of a RAM region, by its place on the page.
+fn gradient(name: &str, y: (f64, f64), span: (f64, f64)) -> LinearGradient {
+    const STOPS: u32 = 8;
+    let mut gradient = LinearGradient::new()
+        .set("id", name)
+        .set("gradientUnits", "userSpaceOnUse")
+        .set("x1", 0)
+        .set("x2", 0)
+        .set("y1", tenths(y.0))
+        .set("y2", tenths(y.1));
+    for stop in 0..=STOPS {
+        let share = f64::from(stop) / f64::from(STOPS);
+        let colour = palette::place(place_of(y.0 + (y.1 - y.0) * share, span));
+        gradient = gradient.add(Stop::new().set("offset", share).set("stop-color", colour));
+    }
+    gradient
+}
+
+/// How far down the bar a height is, from 0 to 1.
+pub(super) fn place_of(y: f64, span: (f64, f64)) -> f64 {
+    (y - span.0) / (span.1 - span.0).max(1.0)
+}
+
+fn label(region: &Region) -> String {
+    let kind = match region.kind() {
+        RegionKind::Ram => "RAM",
+        RegionKind::Rom => "ROM",
+        RegionKind::PassThrough => "window",
+        RegionKind::Reserved => "reserved",
+        RegionKind::Device => region.owner().unwrap_or("device"),
+    };
+    format!("{} {}", clipped(kind, 10), length(region.span().len()))
+}
+
+fn describe(region: &Region) -> String {
+    let what = match (region.backing(), region.owner()) {
+        (Some((object, offset)), _) => format!(
+            " {}, from {offset:#x} of `{}` ({} pages, {})",
+            region.access(),
+            object.name(),
+            object.backing().obtained,
+            object.stability()
+        ),
+        (None, Some(owner)) => format!(" of {owner}"),
+        (None, None) => String::new(),
+    };
+    format!("{} {}, {}{what}", region.kind(), region.span(), length(region.span().len()))
+}

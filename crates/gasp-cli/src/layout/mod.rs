@@ -1,0 +1,156 @@
+//! `gasp layout`: a picture of a configured guest, its memory beside the host's.
+//!
+//! [`model`] asks the guest what is to be drawn, [`scale`] decides where addresses are on
+//! the page, [`bands`] joins runs that are too thin to be seen, and the rest draws:
+//! [`guest_bar`], [`columns`] for the domains, [`host_bar`], and the [`frame`] around
+//! them, in the colours of [`palette`] and with the words of [`lettering`].
+
+mod bands;
+mod columns;
+mod frame;
+mod guest_bar;
+mod host_bar;
+mod lettering;
+mod model;
+mod palette;
+mod scale;
+
+use std::fs::File;
+use std::io::{self, Write};
+
+use gasp::Guest;
+use svg::Document;
+
+use crate::cli::Layout;
+use crate::configured;
+use crate::failure::Failure;
+use model::Model;
+use scale::Scale;
+
+/// The width of the picture, in pixels.
+const WIDTH: f64 = 1200.0;
+/// The empty border around it.
+const MARGIN: f64 = 28.0;
+/// Where the bars begin, below title and headings.
+const TOP: f64 = 152.0;
+/// How high the bars are where there is nothing to make them higher.
+const HEIGHT: f64 = 660.0;
+
+/// Makes the guest and writes its picture.
+pub(crate) fn run(args: &Layout) -> Result<(), Failure> {
+    let guest = configured::guest(&args.config)?;
+    let picture = picture(&guest).to_string();
+    if args.svg.as_os_str() == "-" {
+        let mut out = io::stdout().lock();
+        out.write_all(picture.as_bytes())?;
+        return Ok(out.flush()?);
+    }
+    let name =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", args.svg.display()));
+    let mut file = File::create(&args.svg).map_err(name)?;
+    Ok(file.write_all(picture.as_bytes()).map_err(name)?)
+}
+
+/// Where the parts of the picture stand, from left to right.
+struct Places {
+    /// The left edge of the first domain's column, and how wide each is.
+    columns: (f64, f64),
+    /// The left and right edge of the guest's bar.
+    guest: (f64, f64),
+    /// The left and right edge of the host's bar.
+    host: (f64, f64),
+}
+
+impl Places {
+    fn of(columns: usize) -> Self {
+        const BAR: f64 = 124.0;
+        const LABELS: f64 = 112.0;
+        let count = f64::from(u32::try_from(columns).unwrap_or(1).max(1));
+        let width = (420.0 / count).clamp(62.0, 118.0);
+        let guest = MARGIN + if columns == 0 { 0.0 } else { count * width } + LABELS;
+        let host = WIDTH - MARGIN - LABELS - 30.0 - BAR;
+        Self { columns: (MARGIN, width), guest: (guest, guest + BAR), host: (host, host + BAR) }
+    }
+}
+
+/// The picture of a guest as it is now.
+fn picture(guest: &Guest) -> Document {
+    let model = Model::of(guest);
+    let places = Places::of(model.columns.len());
+    let guest_scale = Scale::new(&model.guest_parts(), TOP, HEIGHT);
+    let host_height = match model.host_unknown {
+        None => guest_scale.bottom() - TOP,
+        Some(_) if model.runs.is_empty() => guest_scale.bottom() - TOP,
+        Some(_) => model.known_height(&guest_scale),
+    };
+    let host_scale = Scale::new(&model.host_parts(), TOP, host_height);
+    let bottom = guest_scale.bottom().max(host_scale.bottom());
+    let bands = bands::of(&model.runs, &guest_scale, &host_scale);
+
+    let mut page = frame::begin(&model, &places, bottom);
+    page = columns::draw(page, &model, &places, &guest_scale);
+    page = host_bar::draw(page, &model, &places, &host_scale, &bands, bottom);
+    page = guest_bar::draw(page, &model, &places, &guest_scale);
+    frame::end(page, &model, &bands, bottom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gasp::{
+        Access, Backing, DeviceAddr, DomainKind, DomainOptions, GuestPhys, MemoryObject, Region,
+        Span, Unattached,
+    };
+
+    fn ram(len: u64, backing: Backing) -> MemoryObject {
+        MemoryObject::ram(len).prefer(&[backing]).create().unwrap()
+    }
+
+    fn guest(backing: Backing) -> Guest {
+        let guest = Guest::builder().name("a <&> \"b\"").iommu(Unattached::Deny).build().unwrap();
+        let space = guest.space();
+        space.add_ram(Some(GuestPhys(0)), &ram(64 << 20, backing)).unwrap();
+        space.add_rom(Some(GuestPhys(0xfffc_0000)), &ram(256 << 10, Backing::Base)).unwrap();
+        let device = Span::new(GuestPhys(0xfe00_0000), 0x1000).unwrap();
+        space.add(Region::device(device, "net")).unwrap();
+        let reserved = Span::new(GuestPhys(0xfd00_0000), 1 << 20).unwrap();
+        space.add(Region::reserved(reserved)).unwrap();
+
+        let domain = |name, kind| guest.domain(name, DomainOptions::new(kind)).unwrap();
+        let disk = domain("disk", DomainKind::Identity);
+        disk.allow(GuestPhys(0), 16 << 20, Access::RW).unwrap();
+        disk.allow(GuestPhys(32 << 20), 64 << 10, Access::READ).unwrap();
+        let gpu = domain("gpu", DomainKind::Translate);
+        gpu.map(DeviceAddr(0x8000_0000), GuestPhys(40 << 20), 8 << 20, Access::RW).unwrap();
+        domain("all", DomainKind::Bypass);
+        guest.vdev("disk").unwrap().attach(&disk).unwrap().wait();
+        guest.vdev("gpu").unwrap().attach(&gpu).unwrap().wait();
+        guest.vdev("stray").unwrap();
+        guest
+    }
+
+    #[test]
+    fn a_picture_is_well_formed_and_names_what_it_shows() {
+        let text = picture(&guest(Backing::Base)).to_string();
+        let tree = roxmltree::Document::parse(&text).unwrap();
+        assert_eq!(tree.root_element().tag_name().name(), "svg");
+        let words: String =
+            tree.descendants().filter_map(|node| node.text()).collect::<Vec<_>>().join("\n");
+        for word in ["a <&> \"b\"", "64 MiB", "256 KiB", "disk", "gpu", "stray", "rw-", "bypass"] {
+            assert!(words.contains(word), "{word} is missing");
+        }
+    }
+
+    #[test]
+    fn a_picture_of_tens_of_thousands_of_runs_stays_small() {
+        let text = picture(&guest(Backing::Base)).to_string();
+        assert!(text.len() < 1 << 20, "{} bytes", text.len());
+    }
+
+    #[test]
+    fn a_guest_without_memory_has_a_picture_too() {
+        let guest = Guest::builder().build().unwrap();
+        let text = picture(&guest).to_string();
+        roxmltree::Document::parse(&text).unwrap();
+    }
+}

@@ -1,0 +1,249 @@
+//! What is to be drawn, as asked of the guest.
+
+use gasp::{
+    Access, Domain, DomainKind, Errno, Guest, GuestPhys, MapFlags, Region, RegionKind, Span,
+};
+
+use super::scale::{Part, Scale};
+
+/// What a picture shows of one guest.
+pub(super) struct Model {
+    pub(super) name: String,
+    /// In order of address.
+    pub(super) regions: Vec<Region>,
+    pub(super) columns: Vec<Column>,
+    /// How many domains have no column because there is no room.
+    pub(super) hidden_columns: usize,
+    /// In order of guest-physical address.
+    pub(super) runs: Vec<Run>,
+    /// Why some host-physical addresses are not known.
+    pub(super) host_unknown: Option<String>,
+}
+
+/// A domain, or the devices that are in none.
+pub(super) struct Column {
+    pub(super) name: String,
+    pub(super) kind: &'static str,
+    pub(super) devices: Vec<String>,
+    pub(super) cells: Vec<Cell>,
+}
+
+/// Guest memory that a domain's devices reach.
+pub(super) struct Cell {
+    pub(super) part: Part,
+    pub(super) access: Access,
+    /// The device address, where it is not the guest-physical one.
+    pub(super) device: Option<u64>,
+}
+
+/// A host-physical run behind guest memory.
+#[derive(Clone, Copy)]
+pub(super) struct Run {
+    pub(super) guest: u64,
+    pub(super) host: u64,
+    pub(super) len: u64,
+    pub(super) kind: RegionKind,
+}
+
+/// The most columns that there is room for.
+const COLUMNS: usize = 6;
+/// Up to so many parts, rules have parts of their own.
+const PARTS_FINE: usize = 36;
+/// The most parts of a bar; from here on neighbours share one.
+const PARTS: usize = 120;
+/// The most parts of the host's bar.
+const ISLANDS: usize = 14;
+
+impl Model {
+    pub(super) fn of(guest: &Guest) -> Self {
+        let regions = guest.space().regions();
+        let mut columns: Vec<Column> =
+            guest.domains().iter().map(|domain| Column::of(guest, domain, &regions)).collect();
+        columns.extend(Column::without_domain(guest, &regions));
+        let hidden_columns = columns.len().saturating_sub(COLUMNS);
+        columns.truncate(COLUMNS);
+        let (mut runs, mut host_unknown) = (Vec::new(), None);
+        for region in &regions {
+            if let Err(why) = runs_of(region, &mut runs) {
+                host_unknown.get_or_insert(why);
+            }
+        }
+        Self { name: guest.name().into(), regions, columns, hidden_columns, runs, host_unknown }
+    }
+
+    /// The parts of the guest's bar: regions, cut where a rule begins or ends.
+    pub(super) fn guest_parts(&self) -> Vec<Part> {
+        let whole: Vec<Part> = self.regions.iter().map(|region| part(region.span())).collect();
+        let cells = self.columns.iter().flat_map(|column| &column.cells);
+        let mut cuts: Vec<u64> = cells
+            .flat_map(|cell| [Some(cell.part.first), cell.part.last.checked_add(1)])
+            .flatten()
+            .collect();
+        cuts.sort_unstable();
+        cuts.dedup();
+        let mut parts = Vec::new();
+        for &Part { mut first, last } in &whole {
+            let from = cuts.partition_point(|&cut| cut <= first);
+            for &cut in cuts.iter().skip(from).take_while(|&&cut| cut <= last) {
+                parts.push(Part { first, last: cut - 1 });
+                first = cut;
+            }
+            parts.push(Part { first, last });
+        }
+        let parts = if parts.len() <= PARTS_FINE { parts } else { whole };
+        joined(&parts, PARTS)
+    }
+
+    /// The parts of the host's bar: runs with what lies between those that are close.
+    pub(super) fn host_parts(&self) -> Vec<Part> {
+        let mut runs: Vec<Part> = self
+            .runs
+            .iter()
+            .map(|run| Part { first: run.host, last: run.host + (run.len - 1) })
+            .collect();
+        runs.sort_unstable_by_key(|run| run.first);
+        let mut close = 0;
+        loop {
+            let islands = islands(&runs, close);
+            if islands.len() <= ISLANDS {
+                return islands;
+            }
+            close = (close * 2).max(1 << 20);
+        }
+    }
+
+    /// How high the guest memory is on the page whose place in the host is known.
+    pub(super) fn known_height(&self, guest: &Scale) -> f64 {
+        let high = |run: &Run| guest.y_end(run.guest + (run.len - 1)) - guest.y(run.guest);
+        self.runs.iter().map(high).sum::<f64>().max(40.0)
+    }
+
+    /// The bytes of all regions of one kind.
+    pub(super) fn bytes(&self, kind: RegionKind) -> u64 {
+        let regions = self.regions.iter().filter(|region| region.kind() == kind);
+        regions.fold(0, |sum, region| sum.saturating_add(region.span().len()))
+    }
+}
+
+impl Column {
+    fn of(guest: &Guest, domain: &Domain, regions: &[Region]) -> Self {
+        let attached =
+            |vdev: &gasp::Vdev| vdev.domain().is_some_and(|other| other.name() == domain.name());
+        let devices = guest.vdevs().iter().filter(|vdev| attached(vdev)).map(name).collect();
+        let cells = match domain.kind() {
+            DomainKind::Bypass => everything(regions),
+            _ => domain.rules().iter().flat_map(|rule| cells_of(rule, regions)).collect(),
+        };
+        Self { name: domain.name().into(), kind: domain.kind().name(), devices, cells }
+    }
+
+    /// The devices that are attached to nothing. Whether they are denied is found out as
+    /// they would find out: by asking.
+    fn without_domain(guest: &Guest, regions: &[Region]) -> Option<Self> {
+        let stray: Vec<_> =
+            guest.vdevs().into_iter().filter(|vdev| vdev.domain().is_none()).collect();
+        let first = stray.first()?;
+        let ram = regions.iter().find(|region| region.kind() == RegionKind::Ram);
+        let denied = ram.is_some_and(|ram| {
+            let addr = gasp::DeviceAddr::identity(ram.span().start());
+            first.map(addr, 1, MapFlags::READ).is_err_and(|error| error.errno() == Errno::FAULT)
+        });
+        let _ = guest.take_faults();
+        let cells = if denied { Vec::new() } else { everything(regions) };
+        let kind = if denied { "denied" } else { "bypass" };
+        let devices = stray.iter().map(name).collect();
+        Some(Self { name: "no domain".into(), kind, devices, cells })
+    }
+}
+
+fn name(vdev: &gasp::Vdev) -> String {
+    vdev.name().into()
+}
+
+fn part(span: Span<GuestPhys>) -> Part {
+    Part { first: span.start().0, last: span.last().0 }
+}
+
+fn everything(regions: &[Region]) -> Vec<Cell> {
+    let memory = regions.iter().filter(|region| region.kind().is_memory());
+    let cell =
+        |region: &Region| Cell { part: part(region.span()), access: region.access(), device: None };
+    memory.map(cell).collect()
+}
+
+/// What a rule really gives: the memory it leads to, with the access that both allow.
+fn cells_of<'a>(rule: &'a gasp::Rule, regions: &'a [Region]) -> impl Iterator<Item = Cell> + 'a {
+    let span = Span::new(rule.guest, rule.device.len()).ok();
+    span.into_iter().flat_map(move |span| {
+        let from = regions.partition_point(|region| region.span().last() < span.start());
+        let near =
+            regions.iter().skip(from).take_while(move |region| region.span().overlaps(&span));
+        near.filter_map(move |region| {
+            let both = region.span().intersection(&span)?;
+            let access = rule.access & region.access();
+            let device = rule.device.start().0 + (both.start().0 - span.start().0);
+            let device = (device != both.start().0).then_some(device);
+            (!access.is_empty()).then(|| Cell { part: part(both), access, device })
+        })
+    })
+}
+
+/// The runs behind a region; or why they are not known.
+fn runs_of(region: &Region, runs: &mut Vec<Run>) -> Result<(), String> {
+    let Some((object, offset)) = region.backing() else { return Ok(()) };
+    let (start, len) = (region.span().start().0, region.span().len());
+    let mut done = 0;
+    while done < len {
+        let run = object
+            .host_run(offset + done, len - done)
+            .map_err(|error| error.reason().to_string())?;
+        let kind = region.kind();
+        runs.push(Run { guest: start + done, host: run.addr.0, len: run.len, kind });
+        done += run.len;
+    }
+    Ok(())
+}
+
+/// At most `most` parts: several neighbours, with what lies between them, become one.
+fn joined(parts: &[Part], most: usize) -> Vec<Part> {
+    let together = parts.len().div_ceil(most).max(1);
+    let join =
+        |chunk: &[Part]| Some(Part { first: chunk.first()?.first, last: chunk.last()?.last });
+    parts.chunks(together).filter_map(join).collect()
+}
+
+/// Runs that are at most `close` bytes apart, as one part.
+fn islands(runs: &[Part], close: u64) -> Vec<Part> {
+    let mut islands: Vec<Part> = Vec::new();
+    for run in runs {
+        match islands.last_mut() {
+            Some(island) if run.first <= island.last.saturating_add(close).saturating_add(1) => {
+                island.last = island.last.max(run.last);
+            }
+            _ => islands.push(*run),
+        }
+    }
+    islands
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_are_close_become_one_part() {
+        let run = |first, last| Part { first, last };
+        let runs = [run(0, 9), run(10, 19), run(25, 29), run(100, 109)];
+        assert_eq!(islands(&runs, 0), [run(0, 19), run(25, 29), run(100, 109)]);
+        assert_eq!(islands(&runs, 5), [run(0, 29), run(100, 109)]);
+        assert_eq!(islands(&runs, 1000), [run(0, 109)]);
+    }
+
+    #[test]
+    fn very_many_parts_are_joined() {
+        let parts: Vec<Part> =
+            (0..1000).map(|at| Part { first: at * 10, last: at * 10 + 4 }).collect();
+        let few = joined(&parts, 100);
+        assert_eq!((few.len(), few[0].first, few[99].last), (100, 0, 9994));
+    }
+}

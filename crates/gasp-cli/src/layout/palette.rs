@@ -1,0 +1,78 @@
+//! Colours, told apart by people who see few of them; words say the same everywhere.
+
+use gasp::{Access, RegionKind};
+use svg::node::element::{Definitions, Line, Pattern, Rectangle};
+
+/// Behind everything, so that the picture is the same on light and dark pages.
+pub(super) const PAPER: &str = "#ffffff";
+pub(super) const INK: &str = "#1b1f24";
+pub(super) const GREY: &str = "#5b6470";
+/// Edges of bars and cells.
+pub(super) const EDGE: &str = "#8a939e";
+/// Memory that is not this guest's.
+pub(super) const ELSEWHERE: &str = "#eceff2";
+/// The fill of what a domain denies; defined by [`definitions`].
+pub(super) const DENIED: &str = "url(#denied)";
+
+/// Places in the guest's RAM, from the lowest to the highest: dark to light, so that the
+/// order is seen without colour.
+const RAMP: [(f64, f64, f64); 5] = [
+    (68.0, 20.0, 104.0),
+    (59.0, 82.0, 139.0),
+    (33.0, 145.0, 140.0),
+    (94.0, 190.0, 98.0),
+    (220.0, 205.0, 60.0),
+];
+
+/// The colour of RAM that is `share` (0 to 1) of the way up the guest's.
+pub(super) fn place(share: f64) -> String {
+    let at = share.clamp(0.0, 1.0) * 4.0;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 3")]
+    let index = at.floor().min(3.0) as usize;
+    let rest = at - at.floor().min(3.0);
+    let (from, to) = (RAMP[index.min(3)], RAMP[index.min(3) + 1]);
+    let mix = |a: f64, b: f64| (a + (b - a) * rest).round();
+    format!("rgb({},{},{})", mix(from.0, to.0), mix(from.1, to.1), mix(from.2, to.2))
+}
+
+/// The colour of a region that is no RAM.
+pub(super) fn kind(kind: RegionKind) -> &'static str {
+    match kind {
+        RegionKind::Ram => "#21918c",
+        RegionKind::Rom => "#d55e00",
+        RegionKind::PassThrough => "#b65a96",
+        RegionKind::Device => "#d8cbb0",
+        RegionKind::Reserved => "#d5d9de",
+    }
+}
+
+/// The colour of what a domain allows.
+pub(super) fn access(access: Access) -> &'static str {
+    match (access.contains(Access::READ), access.contains(Access::WRITE)) {
+        (true, true) => "#8fd19e",
+        (true, false) => "#9cc9f0",
+        (false, true) => "#f5c77e",
+        (false, false) => "#dcc6ef",
+    }
+}
+
+/// The hatching of what is denied.
+pub(super) fn definitions() -> Definitions {
+    let ground = Rectangle::new().set("width", 8).set("height", 8).set("fill", "#f1f2f4");
+    let stroke = Line::new()
+        .set("x1", 0)
+        .set("y1", 0)
+        .set("x2", 0)
+        .set("y2", 8)
+        .set("stroke", "#a3abb5")
+        .set("stroke-width", 2.4);
+    let pattern = Pattern::new()
+        .set("id", "denied")
+        .set("width", 8)
+        .set("height", 8)
+        .set("patternUnits", "userSpaceOnUse")
+        .set("patternTransform", "rotate(45)")
+        .add(ground)
+        .add(stroke);
+    Definitions::new().add(pattern)
+}

@@ -1,0 +1,67 @@
+//! Keeping a mapping for a while, so that it can be checked from outside.
+
+use core::fmt;
+use std::io;
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use gasp::{Mapping, Scatter};
+use serde::Serialize;
+
+/// Where a mapping that is held can be found by another process.
+#[derive(Serialize)]
+pub(super) struct Held {
+    pid: u32,
+    vaddr: u64,
+    host: Option<u64>,
+    len: u64,
+    stability: &'static str,
+}
+
+impl Held {
+    /// The host-contiguous mapping, or the first piece where there is none.
+    pub(super) fn of(scatter: &Scatter, first: Option<&Mapping>) -> Self {
+        let pid = std::process::id();
+        let piece = scatter.pieces().next();
+        let (vaddr, len, stability) = match (first, &piece) {
+            (Some(first), _) => (first.as_ptr(), first.len(), first.stability().name()),
+            (None, Some(piece)) => (piece.as_ptr(), piece.len(), piece.stability().name()),
+            (None, None) => (core::ptr::null(), 0, "unpinned"),
+        };
+        let host = first.and_then(|first| first.host_run().ok()).map(|run| run.addr.0);
+        Self { pid, vaddr: vaddr.addr() as u64, host, len: len as u64, stability }
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, vaddr, host, len, stability } = self;
+        let host = host.map_or_else(|| "none".into(), |host| format!("{host:#x}"));
+        write!(f, "pid={pid} vaddr={vaddr:#x} host={host} len={len:#x} stability={stability}")
+    }
+}
+
+/// The end of the wait: a time, or SIGINT, SIGTERM or SIGHUP before that.
+pub(super) struct Until {
+    time: Duration,
+    signal: Receiver<()>,
+}
+
+impl Until {
+    /// From now on the signals no longer end the process.
+    pub(super) fn new(time: Duration) -> io::Result<Self> {
+        let (sender, signal) = mpsc::channel();
+        ctrlc::set_handler(move || {
+            // Nobody waits any longer: the process ends anyway.
+            let _ = sender.send(());
+        })
+        .map_err(io::Error::other)?;
+        Ok(Self { time, signal })
+    }
+
+    /// Waits for it.
+    pub(super) fn wait(self) {
+        // Time over, or a signal: the mapping is given back in both cases.
+        let _ = self.signal.recv_timeout(self.time);
+    }
+}

@@ -1,0 +1,90 @@
+//! What a map came to: the fields of `gasp map --json`.
+
+use gasp::memory::{FrameAccess, frame_access};
+use gasp::{DeviceAddr, DomainKind, Mapping, Rule, Scatter, Vdev};
+use serde::Serialize;
+
+/// One map. The fields are described in `gasp map --help`.
+#[derive(Serialize)]
+pub(super) struct Report {
+    pub(super) vdev: String,
+    pub(super) addr: u64,
+    pub(super) len: u64,
+    pub(super) access: String,
+    pub(super) stability: &'static str,
+    pub(super) first: Option<First>,
+    pub(super) runs: Vec<Run>,
+    /// Why host-physical addresses are not told.
+    #[serde(skip)]
+    pub(super) host_unknown: Option<&'static str>,
+}
+
+/// The host-contiguous run at the beginning.
+#[derive(Serialize)]
+pub(super) struct First {
+    pub(super) host: u64,
+    pub(super) len: u64,
+}
+
+/// One host-physical run.
+#[derive(Serialize)]
+pub(super) struct Run {
+    pub(super) device: u64,
+    pub(super) guest: Option<u64>,
+    pub(super) host: Option<u64>,
+    pub(super) len: u64,
+}
+
+impl Report {
+    pub(super) fn of(vdev: &Vdev, scatter: &Scatter, first: Option<&Mapping>) -> Self {
+        let translation = Translation::of(vdev);
+        let mut runs = Vec::new();
+        for piece in scatter.pieces() {
+            runs.extend(piece.host_runs().map(|(offset, len, host)| {
+                let device = DeviceAddr(piece.device_addr().0 + offset);
+                let guest = translation.guest(device);
+                Run { device: device.0, guest, host: host.map(|run| run.addr.0), len }
+            }));
+        }
+        let host_unknown = match frame_access() {
+            FrameAccess::Denied(why) => Some(why),
+            FrameAccess::Allowed => Some("this memory's pages are not all in place"),
+        };
+        let first = first.and_then(|mapping| mapping.host_run().ok());
+        Self {
+            vdev: vdev.name().into(),
+            addr: scatter.device_addr().0,
+            len: scatter.len() as u64,
+            access: scatter.access().to_string(),
+            stability: scatter
+                .pieces()
+                .map(|piece| piece.stability())
+                .min()
+                .map_or("unpinned", |stability| stability.name()),
+            host_unknown: host_unknown.filter(|_| first.is_none()),
+            first: first.map(|run| First { host: run.addr.0, len: run.len }),
+            runs,
+        }
+    }
+}
+
+/// Where a device's addresses lead.
+struct Translation {
+    /// In order of device address; `None` where they are guest-physical ones.
+    rules: Option<Vec<Rule>>,
+}
+
+impl Translation {
+    fn of(vdev: &Vdev) -> Self {
+        let domain = vdev.domain().filter(|domain| domain.kind() == DomainKind::Translate);
+        Self { rules: domain.map(|domain| domain.rules()) }
+    }
+
+    fn guest(&self, device: DeviceAddr) -> Option<u64> {
+        let Some(rules) = &self.rules else { return Some(device.0) };
+        let behind = rules.partition_point(|rule| rule.device.start() <= device);
+        let rule = rules.get(behind.checked_sub(1)?)?;
+        let inside = rule.device.contains(device);
+        inside.then(|| rule.guest.0 + (device.0 - rule.device.start().0))
+    }
+}

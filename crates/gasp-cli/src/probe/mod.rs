@@ -1,0 +1,79 @@
+//! `gasp probe`: what this machine offers, and how to get what is missing.
+
+mod kernel;
+mod memory;
+mod privilege;
+
+use std::fs;
+
+use serde::Serialize;
+
+use crate::cli::Probe;
+use crate::failure::Failure;
+use crate::output::{self, Mark, Page};
+
+/// What was found out about one thing.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Yes,
+    Limited,
+    No,
+}
+
+/// One thing that was looked at.
+#[derive(Serialize)]
+struct Check {
+    name: &'static str,
+    verdict: Verdict,
+    detail: String,
+    remedy: Option<String>,
+}
+
+impl Check {
+    fn new(name: &'static str, verdict: Verdict, detail: impl Into<String>) -> Self {
+        Self { name, verdict, detail: detail.into(), remedy: None }
+    }
+
+    /// The same, with what would help.
+    fn remedy(self, remedy: impl Into<String>) -> Self {
+        Self { remedy: Some(remedy.into()), ..self }
+    }
+}
+
+#[derive(Serialize)]
+struct Checks {
+    checks: Vec<Check>,
+}
+
+/// Looks at everything, and tells.
+pub(crate) fn run(args: &Probe) -> Result<(), Failure> {
+    let checks: Vec<Check> =
+        [privilege::checks(), memory::checks(), kernel::checks()].into_iter().flatten().collect();
+    if args.json {
+        return Ok(output::json(&Checks { checks })?);
+    }
+    let mut page = Page::stdout();
+    for check in &checks {
+        let (mark, word) = match check.verdict {
+            Verdict::Yes => (Mark::Good, "yes"),
+            Verdict::Limited => (Mark::Fair, "limited"),
+            Verdict::No => (Mark::Bad, "no"),
+        };
+        page.verdict(mark, word, check.name, &check.detail)?;
+        if let Some(remedy) = &check.remedy {
+            page.remedy(remedy)?;
+        }
+    }
+    Ok(page.flush()?)
+}
+
+/// The text of a small file of the kernel's, without the newline.
+fn read(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_string())
+}
+
+/// The number in a small file of the kernel's.
+fn read_number(path: &str) -> Option<u64> {
+    read(path)?.parse().ok()
+}

@@ -1,0 +1,177 @@
+//! Making the guest that a configuration file describes.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use super::ConfigError;
+use super::plan::{Content, DomainPlan, Plan, RegionPlan};
+use super::source::{Mark, Source, open_file};
+use crate::access::Access;
+use crate::error::{Errno, Error, Operation};
+use crate::guest::{Guest, SpaceLock};
+use crate::memory::{Adopt, Backing, MemoryObject, RamProgress, Residency};
+use crate::space::Region;
+
+/// A ROM image is copied in pieces of this size.
+const COPY: usize = 1 << 20;
+
+pub(super) fn build(
+    source: &Source,
+    plan: &Plan,
+    mut progress: Option<&mut dyn FnMut(RamProgress)>,
+) -> Result<Guest, ConfigError> {
+    fits_host(source, plan)?;
+    let mut builder = Guest::builder()
+        .name(&plan.name)
+        .address_width(plan.width)
+        .drain(plan.drain)
+        .allow_unpinned(plan.allow_unpinned);
+    if let Some(unattached) = plan.iommu {
+        builder = builder.iommu(unattached);
+    }
+    // The plan has only values that the builder takes, so this is about no line.
+    let refused = |error| source.refused(Mark::GUEST, error);
+    let guest = builder.build().map_err(refused)?;
+    let space = guest.space();
+    let lock = space.lock().map_err(refused)?;
+    for region in &plan.regions {
+        add_region(source, &lock, region, &mut progress)?;
+    }
+    drop(lock);
+    for domain in &plan.domains {
+        add_domain(source, &guest, domain)?;
+    }
+    for vdev in &plan.vdevs {
+        let refused = |error| source.refused(vdev.at, error);
+        let device = guest.vdev(&vdev.name).map_err(refused)?;
+        let domain = vdev.domain.as_deref().and_then(|name| guest.find_domain(name));
+        if let Some(domain) = domain {
+            // It has no mappings yet that this could wait for.
+            let _ = device.attach(&domain).map_err(refused)?.wait();
+        }
+    }
+    Ok(guest)
+}
+
+fn add_region(
+    source: &Source,
+    lock: &SpaceLock<'_>,
+    plan: &RegionPlan,
+    progress: &mut Option<&mut dyn FnMut(RamProgress)>,
+) -> Result<(), ConfigError> {
+    let (start, len) = (plan.span.start(), plan.span.len());
+    let at_size = |error| source.refused(plan.size_at, error);
+    let region = match &plan.content {
+        Content::Ram { name, prefer, residency } => {
+            let mut ram = MemoryObject::ram(len).name(name).prefer(prefer).residency(*residency);
+            if let Some(progress) = progress.as_deref_mut() {
+                ram = ram.progress(progress);
+            }
+            let ram = ram.create().map_err(at_size)?;
+            Region::ram(start, &ram)
+        }
+        Content::Rom { file, file_at } => {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let rom = MemoryObject::ram(len).name(&name).prefer(&[Backing::Base]);
+            let rom = rom.create().map_err(at_size)?;
+            fill(&rom, file).map_err(|error| {
+                let what = format!("cannot read the ROM image {}", file.display());
+                source.failed(*file_at, &what, &error)
+            })?;
+            Region::rom(start, &rom)
+        }
+        Content::Pass { path, path_at, host, offset, access } => {
+            let write = access.contains(Access::WRITE);
+            let mode = if write { OFlags::RDWR } else { OFlags::RDONLY };
+            let file = open_file(path, mode).map_err(|error| {
+                let how = if write { "read and write" } else { "read" };
+                source.failed(*path_at, &format!("cannot {how} {}", path.display()), &error)
+            })?;
+            let how = Adopt {
+                name: &path.to_string_lossy(),
+                offset: *offset,
+                len,
+                access: *access,
+                residency: Residency::OnDemand,
+            };
+            let window = MemoryObject::pass_through(file.into(), *host, how)
+                .map_err(|error| source.refused(*path_at, error))?;
+            // Readable memory could be executed, too; the file says exactly what is offered.
+            Region::pass_through(start, &window).map(|region| region.restricted(*access))
+        }
+        Content::Reserve => Ok(Region::reserved(plan.span)),
+        Content::Device { vdev } => Ok(Region::device(plan.span, vdev)),
+    };
+    let fail = |reason| Error::new(Operation::SetRegion, start, len, reason);
+    let added = region.map_err(fail).and_then(|region| lock.add(region));
+    added.map_err(|error| source.refused(plan.start_at, error))
+}
+
+fn add_domain(source: &Source, guest: &Guest, plan: &DomainPlan) -> Result<(), ConfigError> {
+    let made = guest.domain(&plan.name, plan.options.clone());
+    let domain = made.map_err(|error| source.refused(plan.at, error))?;
+    for rule in &plan.rules {
+        domain
+            .map(rule.device, rule.guest, rule.len, rule.access)
+            .map_err(|error| source.refused(rule.at, error))?;
+    }
+    Ok(())
+}
+
+/// Copies a file to the start of an object. The file was seen to fit, but that was when
+/// the configuration was read.
+fn fill(object: &MemoryObject, path: &Path) -> io::Result<()> {
+    let mut file: File = open_file(path, OFlags::RDONLY)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no longer a regular file"));
+    }
+    let mut piece = vec![0; COPY];
+    let mut offset = 0_u64;
+    loop {
+        let read = match file.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let bytes = piece.get(..read).unwrap_or_default();
+        object.write_at(offset, bytes).map_err(|_| io::Error::other("it has grown"))?;
+        offset = offset.saturating_add(read as u64);
+    }
+}
+
+/// Refuses more memory than the host has at all, before the host runs out of it and ends
+/// some process. Less than that may still be too much, which the engine says.
+fn fits_host(source: &Source, plan: &Plan) -> Result<(), ConfigError> {
+    let Some(total) = host_memory() else { return Ok(()) };
+    let mut sum = 0_u64;
+    for region in &plan.regions {
+        match region.content {
+            // Takes what the guest touches, which may be far less.
+            Content::Ram { residency: Residency::OnDemand, .. } => continue,
+            Content::Ram { .. } | Content::Rom { .. } => {}
+            Content::Reserve | Content::Pass { .. } | Content::Device { .. } => continue,
+        }
+        sum = sum.saturating_add(region.span.len());
+        if sum > total {
+            let message = format!(
+                "this makes {} MiB of RAM and ROM, and the host has {} MiB of memory",
+                sum >> 20,
+                total >> 20
+            );
+            return Err(source.wrong(region.size_at, &message).with_errno(Errno::NOMEM));
+        }
+    }
+    Ok(())
+}
+
+/// All memory of the host, in bytes, that of its huge page pools included.
+fn host_memory() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
+}

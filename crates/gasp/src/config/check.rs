@@ -1,0 +1,173 @@
+//! Checks of single values that several tables have in common.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::ConfigError;
+use super::file::DrainTable;
+use super::size::{Bytes, Number};
+use super::source::{Mark, Source};
+use crate::addr::{Address, GRANULE};
+use crate::error::Errno;
+use crate::guest::GuestBuilder;
+use crate::mapping::DrainPolicy;
+use crate::span::Span;
+
+/// The longest deadline of a drain, in milliseconds: an hour.
+const DEADLINE_MAX: u64 = 3_600_000;
+/// The longest name, in bytes.
+const NAME_MAX: usize = 128;
+
+/// What a check needs to know.
+pub(super) struct Check<'a> {
+    pub(super) source: &'a Source,
+    /// The guest's address width in bits.
+    pub(super) width: u32,
+}
+
+/// Names and where the file gives them.
+pub(super) type Names = HashMap<String, Mark>;
+
+impl<'a> Check<'a> {
+    pub(super) fn new(
+        source: &'a Source,
+        width: Option<&Spanned<Number>>,
+    ) -> Result<Self, ConfigError> {
+        let Some(width) = width else { return Ok(Self { source, width: GuestBuilder::WIDTH }) };
+        let widths = GuestBuilder::WIDTHS;
+        let bits = u32::try_from(width.get_ref().0).ok().filter(|bits| widths.contains(bits));
+        let wrong = || {
+            let message = format!("expected {} to {} bits", widths.start(), widths.end());
+            source.wrong(Mark::of(width, "guest.address-width"), &message)
+        };
+        Ok(Self { source, width: bits.ok_or_else(wrong)? })
+    }
+
+    /// A range inside the guest's addresses, not empty.
+    pub(super) fn span<A: Address>(
+        &self,
+        (start, start_at): (u64, Mark),
+        (len, len_at): (u64, Mark),
+    ) -> Result<Span<A>, ConfigError> {
+        if len == 0 {
+            return Err(self.source.wrong(len_at, "expected more than 0 bytes"));
+        }
+        let beyond = |at| {
+            let width = self.width;
+            let message = format!(
+                "{len:#x} bytes from {start:#x} on pass the guest's address width of {width} bits"
+            );
+            Err(self.source.wrong(at, &message).with_errno(Errno::NXIO))
+        };
+        if start >> self.width != 0 {
+            return beyond(start_at);
+        }
+        match Span::<A>::new(A::new(start), len) {
+            Ok(span) if span.last().raw() >> self.width == 0 => Ok(span),
+            _ => beyond(len_at),
+        }
+    }
+
+    /// A number of whole granules.
+    pub(super) fn granular(&self, value: u64, at: Mark) -> Result<u64, ConfigError> {
+        match value.is_multiple_of(GRANULE) {
+            true => Ok(value),
+            false => {
+                let message = format!("expected a multiple of 4 KiB and not {value:#x}");
+                Err(self.source.wrong(at, &message))
+            }
+        }
+    }
+
+    /// The length of a region.
+    pub(super) fn region_size(
+        &self,
+        size: &Spanned<Bytes>,
+        key: &'static str,
+    ) -> Result<(u64, Mark), ConfigError> {
+        let at = Mark::of(size, key);
+        Ok((self.granular(size.get_ref().0, at)?, at))
+    }
+
+    /// A name that messages can show.
+    pub(super) fn name(
+        &self,
+        name: &Spanned<String>,
+        key: &'static str,
+    ) -> Result<String, ConfigError> {
+        let text = name.get_ref();
+        let good = !text.is_empty() && text.len() <= NAME_MAX && !text.contains(char::is_control);
+        match good {
+            true => Ok(text.clone()),
+            false => {
+                let message = "expected a name of 1 to 128 bytes without control characters";
+                Err(self.source.wrong(Mark::of(name, key), message))
+            }
+        }
+    }
+
+    /// A name that nothing of its kind has yet.
+    pub(super) fn unique(
+        &self,
+        names: &mut Names,
+        name: &Spanned<String>,
+        key: &'static str,
+    ) -> Result<String, ConfigError> {
+        let text = self.name(name, key)?;
+        let at = Mark::of(name, key);
+        match names.entry(text.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(at);
+                Ok(text)
+            }
+            Entry::Occupied(entry) => {
+                let line = self.source.line(*entry.get());
+                let message = format!("the name `{text}` is taken on line {line}");
+                Err(self.source.wrong(at, &message).with_errno(Errno::EXIST))
+            }
+        }
+    }
+
+    /// A name that something has.
+    pub(super) fn known(
+        &self,
+        names: &Names,
+        name: &Spanned<String>,
+        key: &'static str,
+        table: &str,
+    ) -> Result<String, ConfigError> {
+        let text = name.get_ref();
+        match names.contains_key(text) {
+            true => Ok(text.clone()),
+            false => {
+                let message = format!("there is no {table} with the name `{text}`");
+                Err(self.source.wrong(Mark::of(name, key), &message).with_errno(Errno::NOENT))
+            }
+        }
+    }
+
+    /// A policy; what the table does not say is as in `default`.
+    pub(super) fn drain(
+        &self,
+        table: &DrainTable,
+        default: DrainPolicy,
+        key: &'static str,
+    ) -> Result<DrainPolicy, ConfigError> {
+        let mut policy = default;
+        if let Some(deadline) = &table.deadline_ms {
+            let milliseconds = deadline.get_ref().0;
+            if milliseconds > DEADLINE_MAX {
+                let message = format!("expected 0 to {DEADLINE_MAX} milliseconds");
+                return Err(self.source.wrong(Mark::of(deadline, key), &message));
+            }
+            policy.deadline = Duration::from_millis(milliseconds);
+        }
+        if let Some(word) = table.at_deadline {
+            policy.at_deadline = word.0;
+        }
+        Ok(policy)
+    }
+}

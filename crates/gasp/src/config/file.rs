@@ -1,0 +1,143 @@
+//! The file as it is written: keys and types, nothing checked beyond that.
+//!
+//! A value whose line an error may have to name is [`Spanned`].
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::size::{Bytes, Number};
+use super::words::{Letters, Named};
+use crate::guest::Unattached;
+use crate::iommu::DomainKind;
+use crate::mapping::Deadline;
+use crate::memory::{Backing, Residency};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Document {
+    #[serde(default)]
+    pub(super) guest: GuestTable,
+    #[serde(default)]
+    pub(super) drain: DrainTable,
+    pub(super) iommu: Option<IommuTable>,
+    #[serde(default)]
+    pub(super) ram: Vec<Spanned<RamTable>>,
+    #[serde(default)]
+    pub(super) rom: Vec<Spanned<RomTable>>,
+    #[serde(default)]
+    pub(super) reserve: Vec<Spanned<ReserveTable>>,
+    #[serde(default)]
+    pub(super) pass: Vec<Spanned<PassTable>>,
+    #[serde(default)]
+    pub(super) device: Vec<Spanned<DeviceTable>>,
+    #[serde(default)]
+    pub(super) domain: Vec<Spanned<DomainTable>>,
+    #[serde(default)]
+    pub(super) vdev: Vec<Spanned<VdevTable>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct GuestTable {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) address_width: Option<Spanned<Number>>,
+    #[serde(default)]
+    pub(super) allow_unpinned: bool,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct DrainTable {
+    pub(super) deadline_ms: Option<Spanned<Number>>,
+    pub(super) at_deadline: Option<Named<Deadline>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct IommuTable {
+    pub(super) unattached: Option<Named<Unattached>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RamTable {
+    pub(super) start: Option<Spanned<Bytes>>,
+    pub(super) size: Spanned<Bytes>,
+    pub(super) backing: Option<Spanned<Vec<Named<Backing>>>>,
+    pub(super) residency: Option<Named<Residency>>,
+    pub(super) name: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RomTable {
+    pub(super) start: Option<Spanned<Bytes>>,
+    pub(super) size: Option<Spanned<Bytes>>,
+    pub(super) file: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct ReserveTable {
+    pub(super) start: Spanned<Bytes>,
+    pub(super) size: Spanned<Bytes>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct PassTable {
+    pub(super) start: Spanned<Bytes>,
+    pub(super) size: Spanned<Bytes>,
+    pub(super) host: Spanned<Bytes>,
+    pub(super) path: Spanned<String>,
+    pub(super) offset: Option<Spanned<Bytes>>,
+    pub(super) access: Option<Letters>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct DeviceTable {
+    pub(super) start: Spanned<Bytes>,
+    pub(super) size: Spanned<Bytes>,
+    pub(super) vdev: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct DomainTable {
+    pub(super) name: Spanned<String>,
+    pub(super) kind: Spanned<Named<DomainKind>>,
+    pub(super) owner: Option<Spanned<String>>,
+    pub(super) limit: Option<Spanned<Number>>,
+    pub(super) drain: Option<DrainTable>,
+    pub(super) allow: Option<Spanned<Vec<Spanned<AllowTable>>>>,
+    pub(super) map: Option<Spanned<Vec<Spanned<MapTable>>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct AllowTable {
+    pub(super) start: Spanned<Bytes>,
+    pub(super) size: Spanned<Bytes>,
+    pub(super) access: Letters,
+    #[serde(default)]
+    pub(super) hole: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct MapTable {
+    pub(super) device: Spanned<Bytes>,
+    pub(super) guest: Spanned<Bytes>,
+    pub(super) size: Spanned<Bytes>,
+    pub(super) access: Letters,
+    #[serde(default)]
+    pub(super) hole: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct VdevTable {
+    pub(super) name: Spanned<String>,
+    pub(super) domain: Option<Spanned<String>>,
+}

@@ -1,0 +1,185 @@
+//! Where the regions of a configuration file lie, and that no two lie in one place.
+
+use std::path::Path;
+
+use toml::Spanned;
+
+use super::ConfigError;
+use super::check::{Check, Names};
+use super::file::{DeviceTable, PassTable, RamTable, ReserveTable, RomTable};
+use super::plan::{Content, RegionPlan};
+use super::size::Bytes;
+use super::source::Mark;
+use crate::access::Access;
+use crate::addr::{GRANULE, GuestPhys, HostPhys};
+use crate::error::Errno;
+use crate::memory::Backing;
+
+/// The regions so far.
+pub(super) struct Layout<'a> {
+    check: &'a Check<'a>,
+    regions: Vec<RegionPlan>,
+    ram_names: Names,
+    /// Behind the highest RAM or ROM.
+    next: u64,
+}
+
+impl<'a> Layout<'a> {
+    pub(super) fn new(check: &'a Check<'a>) -> Self {
+        Self { check, regions: Vec::new(), ram_names: Names::new(), next: 0 }
+    }
+
+    pub(super) fn ram(&mut self, table: &Spanned<RamTable>) -> Result<(), ConfigError> {
+        let ram = table.get_ref();
+        let start_at = Mark::or(ram.start.as_ref(), "ram.start", table);
+        let name = match &ram.name {
+            Some(name) => self.check.unique(&mut self.ram_names, name, "ram.name")?,
+            None => format!("ram{}", self.regions.len()),
+        };
+        let prefer = match &ram.backing {
+            None => Backing::PREFERENCE.to_vec(),
+            Some(list) if list.get_ref().is_empty() => {
+                let at = Mark::of(list, "ram.backing");
+                return Err(self.check.source.wrong(at, "expected at least one kind of pages"));
+            }
+            Some(list) => list.get_ref().iter().map(|word| word.0).collect(),
+        };
+        let residency = ram.residency.map(|word| word.0).unwrap_or_default();
+        let size = self.check.region_size(&ram.size, "ram.size")?;
+        let content = Content::Ram { name, prefer, residency };
+        self.memory(ram.start.as_ref(), start_at, size, content)
+    }
+
+    pub(super) fn rom(&mut self, table: &Spanned<RomTable>) -> Result<(), ConfigError> {
+        let rom = table.get_ref();
+        let start_at = Mark::or(rom.start.as_ref(), "rom.start", table);
+        let file_at = Mark::of(&rom.file, "rom.file");
+        let file = self.check.source.resolve(rom.file.get_ref());
+        let len = self.file_len(&file, file_at)?;
+        let size = match &rom.size {
+            Some(size) => self.check.region_size(size, "rom.size")?,
+            None => (len.checked_next_multiple_of(GRANULE).unwrap_or(u64::MAX), file_at),
+        };
+        if len > size.0 {
+            let message = format!("the file holds {len:#x} bytes and its region {:#x}", size.0);
+            return Err(self.check.source.wrong(file_at, &message));
+        }
+        self.memory(rom.start.as_ref(), start_at, size, Content::Rom { file, file_at })
+    }
+
+    pub(super) fn reserve(&mut self, table: &Spanned<ReserveTable>) -> Result<(), ConfigError> {
+        let ReserveTable { start, size } = table.get_ref();
+        let size = self.check.region_size(size, "reserve.size")?;
+        self.place(start.get_ref().0, Mark::of(start, "reserve.start"), size, Content::Reserve)
+    }
+
+    pub(super) fn device(
+        &mut self,
+        table: &Spanned<DeviceTable>,
+        vdevs: &Names,
+    ) -> Result<(), ConfigError> {
+        let DeviceTable { start, size, vdev } = table.get_ref();
+        let size = self.check.region_size(size, "device.size")?;
+        let vdev = self.check.known(vdevs, vdev, "device.vdev", "[[vdev]]")?;
+        let start_at = Mark::of(start, "device.start");
+        self.place(start.get_ref().0, start_at, size, Content::Device { vdev })
+    }
+
+    pub(super) fn pass(&mut self, table: &Spanned<PassTable>) -> Result<(), ConfigError> {
+        let pass = table.get_ref();
+        let size = self.check.region_size(&pass.size, "pass.size")?;
+        let host_at = Mark::of(&pass.host, "pass.host");
+        let host = self.check.granular(pass.host.get_ref().0, host_at)?;
+        let offset = match &pass.offset {
+            Some(offset) => {
+                self.check.granular(offset.get_ref().0, Mark::of(offset, "pass.offset"))?
+            }
+            // The offsets of this file are host-physical addresses.
+            None if pass.path.get_ref() == "/dev/mem" => host,
+            None => 0,
+        };
+        if host.checked_add(size.0).is_none() || offset.checked_add(size.0).is_none() {
+            let message = "host or offset, and size, pass 64 bits";
+            return Err(self.check.source.wrong(size.1, message));
+        }
+        let content = Content::Pass {
+            path: self.check.source.resolve(pass.path.get_ref()),
+            path_at: Mark::of(&pass.path, "pass.path"),
+            host: HostPhys(host),
+            offset,
+            access: pass.access.map_or(Access::RW, |letters| letters.0),
+        };
+        self.place(pass.start.get_ref().0, Mark::of(&pass.start, "pass.start"), size, content)
+    }
+
+    /// All regions, if no two of them overlap.
+    pub(super) fn finish(self) -> Result<Vec<RegionPlan>, ConfigError> {
+        let mut sorted: Vec<&RegionPlan> = self.regions.iter().collect();
+        sorted.sort_by_key(|region| region.span.start());
+        let mut previous: Option<&RegionPlan> = None;
+        for region in sorted {
+            if let Some(before) = previous
+                && before.span.overlaps(&region.span)
+            {
+                let swap = before.start_at.is_behind(region.start_at);
+                let (old, new) = if swap { (region, before) } else { (before, region) };
+                let source = self.check.source;
+                let message = format!(
+                    "{} overlaps {} of line {}",
+                    new.span,
+                    old.span,
+                    source.line(old.start_at)
+                );
+                return Err(source.wrong(new.start_at, &message).with_errno(Errno::EXIST));
+            }
+            previous = Some(region);
+        }
+        Ok(self.regions)
+    }
+
+    /// Places RAM or ROM: where the file says, or behind what there is.
+    fn memory(
+        &mut self,
+        start: Option<&Spanned<Bytes>>,
+        start_at: Mark,
+        size: (u64, Mark),
+        content: Content,
+    ) -> Result<(), ConfigError> {
+        let start = start.map_or(self.next, |start| start.get_ref().0);
+        self.place(start, start_at, size, content)?;
+        // `place` checked that the end is inside the address width.
+        self.next = self.next.max(start.saturating_add(size.0));
+        Ok(())
+    }
+
+    fn place(
+        &mut self,
+        start: u64,
+        start_at: Mark,
+        size: (u64, Mark),
+        content: Content,
+    ) -> Result<(), ConfigError> {
+        let start = self.check.granular(start, start_at)?;
+        let span = self.check.span::<GuestPhys>((start, start_at), size)?;
+        self.regions.push(RegionPlan { span, start_at, size_at: size.1, content });
+        Ok(())
+    }
+
+    /// The length of a ROM image, which is never 0.
+    fn file_len(&self, path: &Path, at: Mark) -> Result<u64, ConfigError> {
+        let source = self.check.source;
+        let metadata = std::fs::metadata(path).map_err(|error| {
+            source.failed(at, &format!("cannot find the ROM image {}", path.display()), &error)
+        })?;
+        let fail = |what: &str, errno| {
+            let message = format!("expected a ROM image, and {} {what}", path.display());
+            Err(source.wrong(at, &message).with_errno(errno))
+        };
+        match metadata.len() {
+            _ if metadata.is_dir() => fail("is a directory", Errno::ISDIR),
+            _ if !metadata.is_file() => fail("is not a regular file", Errno::NODEV),
+            0 => fail("is empty", Errno::INVAL),
+            len => Ok(len),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The domains of a configuration file, and that their rules lead to memory.
+
+use std::sync::Arc;
+
+use toml::Spanned;
+
+use super::ConfigError;
+use super::check::Check;
+use super::file::{AllowTable, DomainTable, MapTable};
+use super::pieces::cut;
+use super::plan::{Content, DomainPlan, RegionPlan, RulePlan};
+use super::source::Mark;
+use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
+use crate::error::Errno;
+use crate::iommu::{DomainKind, DomainOptions};
+use crate::mapping::DrainPolicy;
+use crate::span::Span;
+
+/// The largest limit of a domain: as many entries as 1 TiB has 4 KiB pages. Its table
+/// would take about 2 GiB.
+const LIMIT_MAX: u64 = 1 << 28;
+/// The most rules in one list of a file.
+const RULES_MAX: usize = 1 << 16;
+
+pub(super) fn plan_domains(
+    check: &Check<'_>,
+    tables: &[Spanned<DomainTable>],
+    regions: &[RegionPlan],
+    policy: DrainPolicy,
+) -> Result<Vec<DomainPlan>, ConfigError> {
+    let memory = Memory::of(regions);
+    tables.iter().map(|table| plan_domain(check, table.get_ref(), &memory, policy)).collect()
+}
+
+fn plan_domain(
+    check: &Check<'_>,
+    table: &DomainTable,
+    memory: &Memory,
+    policy: DrainPolicy,
+) -> Result<DomainPlan, ConfigError> {
+    let kind = table.kind.get_ref().0;
+    let mut options = DomainOptions::new(kind);
+    if let Some(owner) = &table.owner {
+        options.owner = Arc::from(check.name(owner, "domain.owner")?);
+    }
+    if let Some(limit) = &table.limit {
+        options.limit = limit.get_ref().0;
+        if !(1..=LIMIT_MAX).contains(&options.limit) {
+            let message = format!("expected 1 to {LIMIT_MAX} table entries");
+            return Err(check.source.wrong(Mark::of(limit, "domain.limit"), &message));
+        }
+    }
+    if let Some(drain) = &table.drain {
+        options.drain = Some(check.drain(drain, policy, "domain.drain.deadline-ms")?);
+    }
+    let (allow, map) = (table.allow.as_ref(), table.map.as_ref());
+    let misplaced = |at, takes| {
+        let message = format!("a domain of kind `{kind}` takes {takes}");
+        Err(check.source.wrong(at, &message))
+    };
+    if let Some(allow) = allow
+        && kind != DomainKind::Identity
+    {
+        let takes = if kind == DomainKind::Translate { "`map` rules" } else { "no rules" };
+        return misplaced(Mark::of(allow, "domain.allow"), takes);
+    }
+    if let Some(map) = map
+        && kind != DomainKind::Translate
+    {
+        let takes = if kind == DomainKind::Identity { "`allow` rules" } else { "no rules" };
+        return misplaced(Mark::of(map, "domain.map"), takes);
+    }
+    let allow = few(check, allow, "domain.allow")?;
+    let map = few(check, map, "domain.map")?;
+    let allow = allow.iter().map(|rule| plan_allow(check, rule.get_ref(), memory));
+    let map = map.iter().map(|rule| plan_map(check, rule.get_ref(), memory));
+    let rules = allow.chain(map).collect::<Result<Vec<_>, _>>()?;
+    let rules = cut(check.source, &rules)?;
+    let at = Mark::of(&table.name, "domain.name");
+    Ok(DomainPlan { name: table.name.get_ref().clone(), at, options, rules })
+}
+
+/// The rules of a list that may not be there, if they are not too many.
+fn few<'a, T>(
+    check: &Check<'_>,
+    list: Option<&'a Spanned<Vec<T>>>,
+    key: &'static str,
+) -> Result<&'a [T], ConfigError> {
+    let Some(list) = list else { return Ok(&[]) };
+    if list.get_ref().len() > RULES_MAX {
+        let message = format!("expected at most {RULES_MAX} rules");
+        return Err(check.source.wrong(Mark::of(list, key), &message).with_errno(Errno::NOSPC));
+    }
+    Ok(list.get_ref())
+}
+
+fn plan_allow(
+    check: &Check<'_>,
+    rule: &AllowTable,
+    memory: &Memory,
+) -> Result<RulePlan, ConfigError> {
+    let at = Mark::of(&rule.start, "domain.allow.start");
+    let size = (rule.size.get_ref().0, Mark::of(&rule.size, "domain.allow.size"));
+    let guest = check.span((rule.start.get_ref().0, at), size)?;
+    if !rule.hole {
+        memory.expect(check, guest, at)?;
+    }
+    let (guest, len) = (guest.start(), guest.len());
+    Ok(RulePlan { at, device: DeviceAddr::identity(guest), guest, len, access: rule.access.0 })
+}
+
+fn plan_map(check: &Check<'_>, rule: &MapTable, memory: &Memory) -> Result<RulePlan, ConfigError> {
+    let at = Mark::of(&rule.device, "domain.map.device");
+    let guest_at = Mark::of(&rule.guest, "domain.map.guest");
+    let size = (rule.size.get_ref().0, Mark::of(&rule.size, "domain.map.size"));
+    let device = check.span::<DeviceAddr>((rule.device.get_ref().0, at), size)?;
+    let guest = check.span::<GuestPhys>((rule.guest.get_ref().0, guest_at), size)?;
+    if device.start().0 % GRANULE != guest.start().0 % GRANULE {
+        let message = format!("expected the same last 12 bits as in `device`, {}", device.start());
+        return Err(check.source.wrong(guest_at, &message));
+    }
+    if !rule.hole {
+        memory.expect(check, guest, guest_at)?;
+    }
+    let (device, guest, len) = (device.start(), guest.start(), guest.len());
+    Ok(RulePlan { at, device, guest, len, access: rule.access.0 })
+}
+
+/// Where there is memory: ranges in order that do not touch.
+struct Memory(Vec<Span<GuestPhys>>);
+
+impl Memory {
+    fn of(regions: &[RegionPlan]) -> Self {
+        let is_memory = |region: &&RegionPlan| {
+            let content = &region.content;
+            matches!(content, Content::Ram { .. } | Content::Rom { .. } | Content::Pass { .. })
+        };
+        let mut spans: Vec<_> = regions.iter().filter(is_memory).map(|r| r.span).collect();
+        spans.sort_by_key(Span::start);
+        let mut joined: Vec<Span<GuestPhys>> = Vec::with_capacity(spans.len());
+        for span in spans {
+            let last = joined.last_mut();
+            match last.filter(|last| last.last().checked_add(1) == Some(span.start())) {
+                Some(last) => *last = Span::inclusive(last.start(), span.last()).unwrap_or(span),
+                None => joined.push(span),
+            }
+        }
+        Self(joined)
+    }
+
+    /// Refuses a rule that leads where there is no memory: in a file, where no memory
+    /// comes later, it is most likely a slip.
+    fn expect(
+        &self,
+        check: &Check<'_>,
+        span: Span<GuestPhys>,
+        at: Mark,
+    ) -> Result<(), ConfigError> {
+        let behind = self.0.partition_point(|memory| memory.start() <= span.start());
+        let memory = behind.checked_sub(1).and_then(|index| self.0.get(index));
+        let end = memory.filter(|memory| memory.contains(span.start())).map(Span::last);
+        let hole = match end {
+            Some(end) if span.last() <= end => return Ok(()),
+            Some(end) => end.checked_add(1).unwrap_or(end),
+            None => span.start(),
+        };
+        let message = format!(
+            "no RAM, ROM or pass-through memory is at {hole}, inside the rule's {span}; say \
+             `hole = true` if that is meant"
+        );
+        Err(check.source.wrong(at, &message).with_errno(Errno::NXIO))
+    }
+}

@@ -1,0 +1,123 @@
+//! Values in a configuration file that are one of a few words, or letters.
+
+use core::fmt;
+use core::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
+
+use crate::access::Access;
+use crate::guest::Unattached;
+use crate::iommu::DomainKind;
+use crate::mapping::Deadline;
+use crate::memory::{Backing, Residency};
+
+/// Something that the file says with one of a few words.
+pub(super) trait Word: Copy + 'static {
+    /// All of them.
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+impl Word for Backing {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("1G", Self::Huge1G), ("2M", Self::Huge2M), ("thp", Self::Thp), ("4K", Self::Base)];
+}
+
+impl Word for Residency {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("pinned", Self::Pinned), ("resident", Self::Resident), ("on-demand", Self::OnDemand)];
+}
+
+impl Word for Unattached {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("deny", Self::Deny), ("bypass", Self::Bypass)];
+}
+
+impl Word for Deadline {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("wait", Self::Wait), ("detach", Self::Detach)];
+}
+
+impl Word for DomainKind {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("bypass", Self::Bypass),
+        ("deny", Self::Deny),
+        ("identity", Self::Identity),
+        ("translate", Self::Translate),
+    ];
+}
+
+/// A [`Word`] as it is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Named<W>(pub(super) W);
+
+impl<'de, W: Word> Deserialize<'de> for Named<W> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(WordVisitor(PhantomData))
+    }
+}
+
+struct WordVisitor<W>(PhantomData<W>);
+
+impl<W: Word> Visitor<'_> for WordVisitor<W> {
+    type Value = Named<W>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut between = "";
+        for (word, _) in W::WORDS {
+            write!(f, "{between}{word:?}")?;
+            between = " or ";
+        }
+        Ok(())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Named<W>, E> {
+        let found = W::WORDS.iter().find(|(word, _)| *word == text);
+        found
+            .map(|&(_, value)| Named(value))
+            .ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
+}
+
+/// An access, written in letters; never empty.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Letters(pub(super) Access);
+
+impl<'de> Deserialize<'de> for Letters {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(LettersVisitor)
+    }
+}
+
+struct LettersVisitor;
+
+impl Visitor<'_> for LettersVisitor {
+    type Value = Letters;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("letters of r, w, x, at least one")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Letters, E> {
+        Access::parse(text)
+            .filter(|access| !access.is_empty())
+            .map(Letters)
+            .ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_are_the_names_in_reports() {
+        for (word, backing) in Backing::WORDS {
+            assert_eq!(*word, backing.name());
+        }
+        assert_eq!(Backing::WORDS.len(), Backing::PREFERENCE.len());
+        for (word, kind) in DomainKind::WORDS {
+            assert_eq!(*word, kind.name());
+        }
+        assert_eq!(DomainKind::WORDS.len(), DomainKind::ALL.len());
+    }
+}
