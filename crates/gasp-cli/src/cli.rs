@@ -12,7 +12,7 @@ use gasp::Access;
 use tracing_subscriber::EnvFilter;
 
 use crate::quantity::{parse_address, parse_length};
-use crate::{companions, demo, layout, map, probe};
+use crate::{bench, companions, demo, layout, map, probe};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -108,6 +108,27 @@ Exit status:
   1  the picture cannot be written
   2  wrong usage or a wrong configuration";
 
+const BENCH_AFTER: &str = "\
+Examples:
+  gasp bench
+  gasp bench --quick '1024 grants'
+  gasp bench --json | jq '.cases[] | select(.ratio < 1)'
+
+Every time is the minimum of many short rounds, in which all contestants take turns, so
+that a busy machine disturbs them alike. Trust the ratios more than the times.
+
+Fields of --json:
+  cases    one for each case and peer: `case`, `ns` (ours, for one operation on each
+           thread), `peer`, `peer_ns`, `ratio` (theirs over ours); the last three are
+           null where nobody else can do the same
+  figures  what is no time for each operation: `figure`, `value` (null: cannot be had
+           here), `unit`, `note`
+
+Exit status:
+  0  measured
+  1  nothing could be measured
+  2  wrong usage";
+
 const COMPLETIONS_AFTER: &str = "\
 Example:
   gasp completions bash > ~/.local/share/bash-completion/completions/gasp
@@ -148,6 +169,9 @@ enum Command {
     /// Draw a configured guest's memory, beside the host's
     #[command(after_help = LAYOUT_AFTER)]
     Layout(Layout),
+    /// Measure what a map costs on this machine, beside what others pay for the same
+    #[command(after_help = BENCH_AFTER)]
+    Bench(Bench),
     /// Print completions for a shell
     #[command(after_help = COMPLETIONS_AFTER)]
     Completions {
@@ -226,6 +250,20 @@ pub(crate) struct Layout {
     pub(crate) svg: PathBuf,
 }
 
+/// Arguments of `gasp bench`.
+#[derive(Args)]
+pub(crate) struct Bench {
+    /// Only cases whose name contains this text
+    #[arg(default_value = "", value_name = "TEXT", hide_default_value = true)]
+    pub(crate) filter: String,
+    /// Shorter rounds, and fewer: enough to see that all is well
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Print one JSON object, with the fields below
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Does what the arguments say.
 pub(crate) fn run(cli: Cli) -> ExitCode {
     log_to_stderr(cli.verbose);
@@ -234,6 +272,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Probe(args) => (probe::run(&args), args.json),
         Command::Map(args) => (map::run(&args), args.json),
         Command::Layout(args) => (layout::run(&args), false),
+        Command::Bench(args) => (bench::run(&args), args.json),
         Command::Completions { shell } => (companions::completions(shell), false),
         Command::Man { out } => (companions::man(out.as_deref()), false),
     };

@@ -6,12 +6,14 @@
 //! | [`demo`] | a guest on this machine's real pages, and what its devices may do |
 //! | [`probe`] | what this machine offers |
 //! | [`map`] | one map for a device of a configured guest |
+//! | [`bench`] | what a map costs, beside what others pay |
 //! | [`layout`] | a picture of a configured guest |
 //! | [`configured`] | a guest from a configuration file |
 //! | [`companions`] | shell completions and man pages |
 //! | [`failure`] | how a command ends, and its exit status |
 //! | [`output`], [`quantity`], [`waiting`] | tables and JSON; sizes and addresses; progress |
 
+mod bench;
 mod cli;
 mod companions;
 mod configured;

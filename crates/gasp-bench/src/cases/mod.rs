@@ -2,6 +2,7 @@
 
 mod copy;
 mod map;
+mod refuse;
 mod revoke;
 
 use core::time::Duration;
@@ -65,6 +66,7 @@ pub type Recipe = (String, Box<dyn FnOnce() -> gasp::Result<Case>>);
 pub fn cases(filter: &str) -> Vec<Recipe> {
     let mut all = map::recipes();
     all.extend(copy::recipes());
+    all.extend(refuse::recipes());
     all.extend(revoke::recipes());
     all.retain(|(name, _)| name.contains(filter));
     all

@@ -1,7 +1,7 @@
 //! Virtual devices: an identity, and the domain that its addresses go through.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Domain, Guest, Inner};
@@ -31,6 +31,8 @@ pub(crate) struct VdevInner {
     id: u32,
     attachment: Attachment,
     domain: Mutex<Option<Arc<DomainInner>>>,
+    /// Whether the guest no longer has it; changed under the guest's lock of devices.
+    removed: AtomicBool,
 }
 
 impl VdevInner {
@@ -60,6 +62,7 @@ impl Guest {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             attachment: Attachment::new(self.0.view_unattached()),
             domain: Mutex::default(),
+            removed: AtomicBool::new(false),
         });
         vdevs.insert(name, Arc::clone(&inner));
         Ok(Vdev { inner, guest: Arc::clone(&self.0) })
@@ -175,7 +178,7 @@ impl Vdev {
     ///
     /// # Errors
     /// `EBUSY` where the device belongs to a domain of another owner; `EINVAL` where the
-    /// domain belongs to another guest; `ENOENT` where it has been removed.
+    /// domain belongs to another guest; `ENOENT` where domain or device has been removed.
     pub fn attach(&self, domain: &Domain) -> Result<Drain> {
         let fail = |reason| Err(self.guest.error(Operation::Attach, &self.inner.name, reason));
         if !Arc::ptr_eq(&self.guest, &domain.guest) {
@@ -190,6 +193,9 @@ impl Vdev {
         if domain.inner.is_removed() {
             return fail(Reason::NotFound("such domain any more"));
         }
+        if self.inner.removed.load(Ordering::Relaxed) {
+            return fail(Reason::NotFound("such device any more"));
+        }
         let old = current.replace(Arc::clone(&domain.inner));
         let drain = self.switch(&regions, &domain.inner.view, old.as_deref());
         drop((current, vdevs));
@@ -201,11 +207,16 @@ impl Vdev {
     pub fn detach(&self) -> Drain {
         let regions = self.guest.read_regions();
         let vdevs = self.guest.lock_vdevs();
+        let drain = self.detach_under(&regions);
+        drop(vdevs);
+        drain
+    }
+
+    /// The caller holds the guest's lock of devices.
+    fn detach_under(&self, regions: &Regions) -> Drain {
         let mut current = self.inner.domain();
         let old = current.take();
-        let drain = self.switch(&regions, self.guest.view_unattached(), old.as_deref());
-        drop((current, vdevs));
-        drain
+        self.switch(regions, self.guest.view_unattached(), old.as_deref())
     }
 
     /// The domain it is attached to.
@@ -222,8 +233,15 @@ impl Vdev {
     /// Removes the device from its guest and makes its name free. It is attached to no
     /// domain from now on; the drain waits for its mappings.
     pub fn remove(self) -> Drain {
-        let drain = self.detach();
-        self.guest.lock_vdevs().remove(&self.inner.name);
+        let regions = self.guest.read_regions();
+        let mut vdevs = self.guest.lock_vdevs();
+        // A removed device must not be attached again: nobody would see that its domain
+        // is in use.
+        if !self.inner.removed.swap(true, Ordering::Relaxed) {
+            vdevs.remove(&self.inner.name);
+        }
+        let drain = self.detach_under(&regions);
+        drop(vdevs);
         drain
     }
 

@@ -2,7 +2,7 @@
 
 use core::fmt;
 use core::ops::ControlFlow;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
 use super::{Guest, Inner};
@@ -168,19 +168,22 @@ impl Domain {
     /// The rules as they are now, neighbours that go on from one another joined.
     pub fn rules(&self) -> Vec<Rule> {
         let mut rules: Vec<Rule> = Vec::new();
-        let all = Span::new(DeviceAddr(0), 1 << self.inner.width);
-        let (true, Ok(all)) = (self.inner.has_rules(), all) else { return rules };
+        if !self.inner.has_rules() {
+            return rules;
+        }
         let _regions = self.guest.read_regions();
         let _writer = self.inner.view.writer();
-        let _: ControlFlow<()> = self.inner.view.table.visit(all, |part, leaf| {
-            let guest = guest_address(&self.guest, leaf);
-            let rule = Rule { device: part, guest, access: leaf.allowed() };
-            match rules.last_mut().and_then(|last| last.joined(&rule).map(|both| (last, both))) {
-                Some((last, both)) => *last = both,
-                None => rules.push(rule),
-            }
-            ControlFlow::Continue(())
-        });
+        let _: ControlFlow<()> =
+            self.inner.view.table.visit(self.inner.addresses(), |part, leaf| {
+                let guest = guest_address(&self.guest, leaf);
+                let rule = Rule { device: part, guest, access: leaf.allowed() };
+                match rules.last_mut().and_then(|last| last.joined(&rule).map(|both| (last, both)))
+                {
+                    Some((last, both)) => *last = both,
+                    None => rules.push(rule),
+                }
+                ControlFlow::Continue(())
+            });
         rules
     }
 
@@ -199,6 +202,7 @@ impl Domain {
     /// # Errors
     /// `EBUSY` where a device is attached to it.
     pub fn remove(self) -> Result<()> {
+        let regions = self.guest.read_regions();
         let mut domains = self.guest.lock_domains();
         let vdevs = self.guest.lock_vdevs();
         let attached = |inner: &Arc<DomainInner>| Arc::ptr_eq(inner, &self.inner);
@@ -206,9 +210,10 @@ impl Domain {
             let reason = Reason::Owned("its devices; move them first, it");
             return Err(self.guest.error(Operation::Attach, &self.inner.name, reason));
         }
-        let _writer = self.inner.view.writer();
-        self.inner.removed.store(true, Ordering::Relaxed);
         domains.retain(|inner| !Arc::ptr_eq(inner, &self.inner));
+        // From now on changes of regions do not reach its table, so it must be empty.
+        self.inner.retire(&self.guest.segments);
+        drop(regions);
         Ok(())
     }
 

@@ -4,7 +4,9 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
+use crate::addr::DeviceAddr;
 use crate::mapping::DrainPolicy;
+use crate::span::Span;
 use crate::view::View;
 
 /// What a domain does with device addresses.
@@ -86,6 +88,13 @@ impl DomainInner {
     /// Whether the domain has rules of its own.
     pub(crate) fn has_rules(&self) -> bool {
         matches!(self.kind, DomainKind::Identity | DomainKind::Translate)
+    }
+
+    /// All device addresses there are.
+    pub(crate) fn addresses(&self) -> Span<DeviceAddr> {
+        let last = DeviceAddr((1 << self.width) - 1);
+        Span::inclusive(DeviceAddr(0), last)
+            .unwrap_or_else(|| unreachable!("the width is at most 52 bits"))
     }
 
     pub(crate) fn is_removed(&self) -> bool {

@@ -62,9 +62,7 @@ fn leading_into(
     changed: Span<GuestPhys>,
 ) -> Vec<(Span<DeviceAddr>, GuestPhys)> {
     let mut parts: Vec<(Span<DeviceAddr>, GuestPhys)> = Vec::new();
-    let everything = Span::new(DeviceAddr(0), 1 << domain.width.min(63));
-    let Ok(everything) = everything else { return parts };
-    let _: ControlFlow<()> = domain.view.table.visit(everything, |part, leaf| {
+    let _: ControlFlow<()> = domain.view.table.visit(domain.addresses(), |part, leaf| {
         // SAFETY: the caller holds the lock under which segments are removed.
         let guest = GuestPhys(unsafe { guest_of(segments, leaf, 0) });
         let Ok(to) = Span::new(guest, part.len()) else { return ControlFlow::Continue(()) };

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "shares segments and frees nodes under the locks that guard them")]
 
 use core::ops::ControlFlow;
+use core::sync::atomic::Ordering;
 
 use super::domain::{DomainInner, DomainKind};
 use crate::access::Access;
@@ -13,6 +14,7 @@ use crate::span::Span;
 use crate::view::entry::{Behind, Leaf};
 use crate::view::lookup::guest_of;
 use crate::view::segment::Segments;
+use crate::view::table::Writer;
 
 impl DomainInner {
     /// Lets `device` through to `guest` and on, with `access` added to what it had.
@@ -86,12 +88,26 @@ impl DomainInner {
         if !self.has_rules() {
             return Err(Reason::Invalid("a domain that bypasses or denies has no rules"));
         }
+        Ok(self.clear(segments, spans, &mut self.view.writer()))
+    }
+
+    /// Takes everything back, for good: no rule can be added any more. No device is
+    /// attached, so every mapping made through it has been revoked before.
+    pub(crate) fn retire(&self, segments: &Segments) {
         let mut writer = self.view.writer();
+        self.removed.store(true, Ordering::Relaxed);
+        if self.has_rules() {
+            drop(self.clear(segments, &[self.addresses()], &mut writer));
+        }
+    }
+
+    fn clear(&self, segments: &Segments, spans: &[Span<DeviceAddr>], writer: &mut Writer) -> Drain {
         let mut revocation = Revocation::default();
         let mut used: Vec<usize> = Vec::new();
         for span in spans {
-            let span = span.rounded_out();
-            self.view.table.update(&mut writer, span, |_, leaf| {
+            // Behind the guest's address width nothing was ever granted.
+            let Some(span) = self.addresses().intersection(&span.rounded_out()) else { continue };
+            self.view.table.update(writer, span, |_, leaf| {
                 if let Behind::Memory { segment, .. } = leaf.behind()
                     && !used.contains(&segment)
                 {
@@ -108,7 +124,7 @@ impl DomainInner {
         });
         // SAFETY: the scan waited for every reader that was in the table.
         unsafe { writer.free_retired() };
-        Ok(drain)
+        drain
     }
 
     /// Both sides of a rule in whole granules, inside the guest's address width.

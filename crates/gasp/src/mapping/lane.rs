@@ -112,18 +112,14 @@ impl Lane {
         }
     }
 
-    /// Takes a slot and publishes that `vdev` is about to look up `span`. Look-ups that
-    /// come after this call see every removal whose thread did not see the slot.
+    /// Takes a slot and publishes that `span` is about to be looked up; see
+    /// [`Slot::publish`].
     #[inline(always)]
-    pub(super) fn publish(
-        &'static self,
-        vdev: u32,
-        span: Span<DeviceAddr>,
-    ) -> Result<Hold, Reason> {
+    pub(super) fn publish(&'static self, span: Span<DeviceAddr>) -> Result<Hold, Reason> {
         let seat = self.take()?;
         let stamp = self.next_stamp.load(Ordering::Relaxed);
         self.next_stamp.store(stamp + NEXT_STAMP, Ordering::Relaxed);
-        seat.slot.publish(stamp, vdev, span.start().0, span.last().0);
+        seat.slot.publish(stamp, span.start().0, span.last().0);
         Ok(Hold { seat, stamp })
     }
 
@@ -201,10 +197,10 @@ mod hint_pointer {
 }
 
 impl Hold {
-    /// Turns a look-up into a mapping through `view`.
-    #[inline]
-    pub(super) fn establish(&self, view: u32) {
-        self.seat.slot.establish(self.stamp, view);
+    /// Turns a look-up into a mapping that `vdev` has made through `view`.
+    #[inline(always)]
+    pub(super) fn establish(&self, view: u32, vdev: u32) {
+        self.seat.slot.establish(self.stamp, view, vdev);
     }
 
     /// Says that the mapping ends at `last`, sooner than was published.
@@ -298,8 +294,8 @@ mod tests {
         const VDEV: u32 = 0xabc1;
         let holds: Vec<Hold> = (0..1000_u64)
             .map(|index| {
-                let hold = Lane::current().publish(VDEV, span(index * 0x1000)).unwrap();
-                hold.establish(7);
+                let hold = Lane::current().publish(span(index * 0x1000)).unwrap();
+                hold.establish(7, VDEV);
                 hold
             })
             .collect();
@@ -316,8 +312,8 @@ mod tests {
     fn a_hold_outlives_its_thread_and_is_released_on_another() {
         const VDEV: u32 = 0xabc2;
         let hold = std::thread::spawn(|| {
-            let hold = Lane::current().publish(VDEV, span(0)).unwrap();
-            hold.establish(9);
+            let hold = Lane::current().publish(span(0)).unwrap();
+            hold.establish(9, VDEV);
             hold
         })
         .join()
@@ -332,8 +328,8 @@ mod tests {
     fn a_reused_slot_is_another_holder() {
         const VDEV: u32 = 0xabc3;
         let make = || {
-            let hold = Lane::current().publish(VDEV, span(0)).unwrap();
-            hold.establish(1);
+            let hold = Lane::current().publish(span(0)).unwrap();
+            hold.establish(1, VDEV);
             hold
         };
         let first = make();

@@ -55,7 +55,7 @@ impl Port<'_> {
     ) -> Result<Mapping> {
         let span = self.span(op, addr, len)?;
         if let Some((hold, view, extent)) = self.look_up_page(span, flags) {
-            hold.establish(view.id());
+            hold.establish(view.id(), self.vdev);
             // SAFETY: found under this slot, which is established for it.
             return Ok(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) });
         }
@@ -78,7 +78,7 @@ impl Port<'_> {
             if let Ok(run) = object.phys_run(extent.offset, extent.len) {
                 extent.len = run.len;
                 hold.shorten(last_of(span.start(), run.len));
-                hold.establish(view.id());
+                hold.establish(view.id(), self.vdev);
                 // SAFETY: found under this slot, which is established for it.
                 return Ok(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) });
             }
@@ -95,7 +95,7 @@ impl Port<'_> {
         span: Span<DeviceAddr>,
         flags: MapFlags,
     ) -> Option<(Hold, &View, Extent)> {
-        let hold = Lane::current().publish(self.vdev, span).ok()?;
+        let hold = Lane::current().publish(span).ok()?;
         // SAFETY: the slot is busy.
         let view = unsafe { self.attachment.view() };
         // SAFETY: as above.
@@ -118,7 +118,7 @@ impl Port<'_> {
             let extent = unsafe { lookup::extent(view, self.segments, span, Want::new(flags)) };
             match extent {
                 Some(extent) if extent.len == span.len() => {
-                    hold.establish(view.id());
+                    hold.establish(view.id(), self.vdev);
                     // SAFETY: found under this slot, which is established for it.
                     return Ok(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) });
                 }
@@ -149,12 +149,11 @@ impl Port<'_> {
                 self.refuse(op, hold, view, span, flags, 0)?;
                 continue;
             };
-            if extent.len < span.len() && partial == Partial::Refuse {
-                // SAFETY: as above.
-                let reason = unsafe { lookup::diagnose(view, self.segments, span, flags) };
-                if let Some(reason) = reason {
-                    return Err(self.refused(op, hold, span, flags, reason));
-                }
+            if extent.len < span.len()
+                && partial == Partial::Refuse
+                && let Some(reason) = self.diagnose(view, span, flags)
+            {
+                return Err(self.refused(op, hold, span, flags, reason));
             }
             // SAFETY: the slot is busy.
             let object = unsafe { extent.segment.as_ref() }.object();
@@ -164,7 +163,7 @@ impl Port<'_> {
             };
             extent.len = run.len;
             hold.shorten(last_of(span.start(), run.len));
-            hold.establish(view.id());
+            hold.establish(view.id(), self.vdev);
             // SAFETY: found under this slot, which is established for it.
             return Ok(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) });
         }
@@ -187,7 +186,7 @@ impl Port<'_> {
             let view = unsafe { self.attachment.view() };
             match self.pieces(view, span, want) {
                 Some(pieces) => {
-                    hold.establish(view.id());
+                    hold.establish(view.id(), self.vdev);
                     // SAFETY: found under this slot, which is established for all of them.
                     return Ok(unsafe { Scatter::new(hold, pieces, span, flags.access()) });
                 }
@@ -201,17 +200,13 @@ impl Port<'_> {
     /// slot.
     fn pieces(&self, view: &View, span: Span<DeviceAddr>, want: Want) -> Option<Pieces> {
         let mut pieces = Pieces::new();
-        let mut rest = span;
-        loop {
-            // SAFETY: `map_scatter`, the only caller, has a busy slot.
-            let extent: Extent = unsafe { lookup::extent(view, self.segments, rest, want) }?;
+        let collect = |extent| {
             pieces.push(extent);
-            let next = rest.start().0.checked_add(extent.len);
-            match next.and_then(|next| Span::inclusive(DeviceAddr(next), span.last())) {
-                Some(behind) if extent.len < rest.len() => rest = behind,
-                _ => return Some(pieces),
-            }
-        }
+            true
+        };
+        // SAFETY: `map_scatter`, the only caller, has a busy slot.
+        let whole = unsafe { lookup::extents(view, self.segments, span, want, collect) };
+        whole.then_some(pieces)
     }
 
     #[inline]
@@ -226,7 +221,7 @@ impl Port<'_> {
 
     #[inline]
     fn publish(&self, op: Operation, span: Span<DeviceAddr>) -> Result<Hold> {
-        match Lane::current().publish(self.vdev, span) {
+        match Lane::current().publish(span) {
             Ok(hold) => Ok(hold),
             Err(reason) => Err(self.error(op, span, reason)),
         }
@@ -243,13 +238,7 @@ impl Port<'_> {
         flags: MapFlags,
         prefix: u64,
     ) -> Result<()> {
-        if self.width < 64 && span.last().0 >> self.width != 0 {
-            drop(hold);
-            return Err(self.error(op, span, Reason::BeyondWidth { bits: self.width }));
-        }
-        // SAFETY: the slot is busy until `hold` is dropped, below.
-        let reason = unsafe { lookup::diagnose(view, self.segments, span, flags) };
-        match reason {
+        match self.diagnose(view, span, flags) {
             Some(reason) => Err(self.refused(op, hold, span, flags, reason)),
             None if 0 < prefix && prefix < span.len() => {
                 let reason = Reason::NotConsecutive { prefix };
@@ -257,6 +246,15 @@ impl Port<'_> {
             }
             None => Ok(()),
         }
+    }
+
+    /// Why a map of all of `span` fails, if it does. Called with a busy slot.
+    fn diagnose(&self, view: &View, span: Span<DeviceAddr>, flags: MapFlags) -> Option<Reason> {
+        if span.last().0 >> self.width != 0 {
+            return Some(Reason::BeyondWidth { bits: self.width });
+        }
+        // SAFETY: the callers have a busy slot.
+        unsafe { lookup::diagnose(view, self.segments, span, flags) }
     }
 
     /// An error with its reason; the guest's fault log hears of the IOMMU's.

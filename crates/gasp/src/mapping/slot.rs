@@ -69,23 +69,21 @@ impl Slot {
         self.stamp.load(Ordering::Acquire) == FREE
     }
 
-    /// Says that `vdev` is about to look up a range. Look-ups that come after this call
+    /// Says that a range is about to be looked up. Look-ups that come after this call
     /// see every removal whose thread did not see the slot. Only the slot's owner calls
     /// this, while it is free.
     #[inline(always)]
-    pub(super) fn publish(&self, stamp: u64, vdev: u32, first: u64, last: u64) {
-        self.user.store(u64::from(vdev), Ordering::Relaxed);
+    pub(super) fn publish(&self, stamp: u64, first: u64, last: u64) {
         self.first.store(first, Ordering::Relaxed);
         self.last.store(last, Ordering::Relaxed);
         self.stamp.store(stamp | BUSY, Ordering::Release);
         barrier::light();
     }
 
-    /// Turns the look-up `stamp` into a mapping through `view`.
-    #[inline]
-    pub(super) fn establish(&self, stamp: u64, view: u32) {
-        let vdev = self.user.load(Ordering::Relaxed);
-        self.user.store(vdev | u64::from(view) << 32, Ordering::Relaxed);
+    /// Turns the look-up `stamp` into a mapping that `vdev` has made through `view`.
+    #[inline(always)]
+    pub(super) fn establish(&self, stamp: u64, view: u32, vdev: u32) {
+        self.user.store(u64::from(vdev) | u64::from(view) << 32, Ordering::Relaxed);
         self.stamp.store(stamp, Ordering::Release);
     }
 
@@ -168,6 +166,7 @@ mod proof {
     use loom::thread;
 
     const VIEW: u32 = 7;
+    const VDEV: u32 = 1;
 
     struct World {
         slot: Slot,
@@ -186,12 +185,12 @@ mod proof {
 
     /// Maps, uses and unmaps once; says whether the map succeeded.
     fn map(world: &World, stamp: u64) -> bool {
-        world.slot.publish(stamp, 1, 0, 4095);
+        world.slot.publish(stamp, 0, 4095);
         if world.granted.load(Ordering::Acquire) == 0 {
             world.slot.release();
             return false;
         }
-        world.slot.establish(stamp, VIEW);
+        world.slot.establish(stamp, VIEW, VDEV);
         assert!(!world.taken_back.load(Ordering::SeqCst), "a mapping outlives its revoke");
         world.slot.release();
         true
@@ -202,7 +201,7 @@ mod proof {
         world.granted.store(0, Ordering::Release);
         barrier::heavy();
         if let Some(found) = world.slot.held() {
-            assert_eq!((found.vdev, found.first, found.last), (1, 0, 4095));
+            assert_eq!((found.view, found.vdev, found.first, found.last), (VIEW, VDEV, 0, 4095));
             while world.slot.holds(found.stamp) {
                 yield_now();
             }
@@ -254,8 +253,8 @@ mod proof {
     fn a_handle_released_on_another_thread_ends_the_drain() {
         loom::model(|| {
             let world = world();
-            world.slot.publish(NEXT_STAMP, 1, 0, 4095);
-            world.slot.establish(NEXT_STAMP, VIEW);
+            world.slot.publish(NEXT_STAMP, 0, 4095);
+            world.slot.establish(NEXT_STAMP, VIEW, VDEV);
             let other = {
                 let world = Arc::clone(&world);
                 thread::spawn(move || {
@@ -273,14 +272,14 @@ mod proof {
     fn a_mark_reaches_the_mapping_it_is_meant_for_and_no_other() {
         loom::model(|| {
             let world = world();
-            world.slot.publish(NEXT_STAMP, 1, 0, 4095);
-            world.slot.establish(NEXT_STAMP, VIEW);
+            world.slot.publish(NEXT_STAMP, 0, 4095);
+            world.slot.establish(NEXT_STAMP, VIEW, VDEV);
             let revoker = {
                 let world = Arc::clone(&world);
                 thread::spawn(move || world.slot.mark_revoked(NEXT_STAMP))
             };
             world.slot.release();
-            world.slot.publish(2 * NEXT_STAMP, 1, 0, 4095);
+            world.slot.publish(2 * NEXT_STAMP, 0, 4095);
             assert!(!world.slot.is_revoked(2 * NEXT_STAMP));
             revoker.join().unwrap();
             assert!(!world.slot.is_revoked(2 * NEXT_STAMP));

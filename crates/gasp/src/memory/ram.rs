@@ -248,7 +248,7 @@ fn gather_huge(
     }
     window.populate(0, window.len(), Access::RW).map_err(Reason::os("populating memory"))?;
     report(progress, Backing::Thp, window.len(), window.len());
-    Ok(format!("{gathered} of {whole} huge pages were free"))
+    Ok(format!("{gathered} of {whole} huge pages were had"))
 }
 
 fn report(progress: &mut Progress<'_>, backing: Backing, done: usize, total: usize) {
@@ -265,7 +265,7 @@ fn pool_shortage(page: usize, len: usize) -> String {
     };
     let need = len / page;
     match read("free_hugepages") {
-        Some(free) => format!("{need} pages are needed, {free} are free; fill {pool}/nr_hugepages"),
+        Some(free) => format!("{free} of {need} pages are free; fill {pool}/nr_hugepages"),
         None => format!("the host has no pages of {} KiB", page >> 10),
     }
 }

@@ -1,6 +1,6 @@
 //! The walk over a range: one consecutive extent of memory, or the reason why not.
 //!
-//! [`page`] is the data path where the range lies in one page of the table; [`extent`]
+//! [`page`] is the data path where the range lies in one page of the table; [`extents`]
 //! joins pages, with one look-up for each. [`diagnose`] is what it falls back to: it
 //! looks at the whole range in the order of decision 1 and finds the first reason.
 #![allow(unsafe_code, reason = "follows segments under the caller's busy slot")]
@@ -39,6 +39,25 @@ impl Extent {
         // SAFETY: a leaf's page lies inside its object, so the sum is inside the window.
         unsafe { base.add(self.offset as usize) }
     }
+
+    /// Whether `next` is what lies behind this extent in the same object. Two places in
+    /// the guest's memory map can be one object in a row.
+    ///
+    /// # Safety
+    /// As [`Segments::get`], for both.
+    unsafe fn goes_on(&self, next: &Self) -> bool {
+        if self.offset + self.len != next.offset {
+            return false;
+        }
+        if self.segment == next.segment {
+            return true;
+        }
+        // SAFETY: the caller's promise: it lives.
+        let this = unsafe { self.segment.as_ref() };
+        // SAFETY: as above.
+        let next = unsafe { next.segment.as_ref() };
+        this.object().same(next.object())
+    }
 }
 
 /// All of `span`, if it lies in one page of the table and meets `want`.
@@ -57,10 +76,10 @@ pub(crate) unsafe fn page(
     if !want.met_by(found.word) || span.len() > found.rest(addr) {
         return None;
     }
-    let leaf = found.leaf_at(addr)?;
+    let leaf = Leaf::from_word(found.word)?;
     // SAFETY: the caller's promise.
     let segment = unsafe { segments.get(leaf.segment()) };
-    Some(Extent { segment, offset: leaf.page() * GRANULE + addr % GRANULE, len: span.len() })
+    Some(Extent { segment, offset: found.offset_of(leaf, addr), len: span.len() })
 }
 
 /// The longest extent from the start of `span`, at most all of it, that meets `want`;
@@ -74,55 +93,57 @@ pub(crate) unsafe fn extent(
     span: Span<DeviceAddr>,
     want: Want,
 ) -> Option<Extent> {
-    let addr = span.start().0;
-    let rest = view.table.find(addr).rest(addr).min(span.len());
-    let head = Span::new(span.start(), rest).ok()?;
+    let mut first = None;
+    let stop = |extent| {
+        first = Some(extent);
+        false
+    };
     // SAFETY: the caller's promise.
-    let first = unsafe { page(view, segments, head, want) }?;
-    if rest == span.len() {
-        return Some(first);
-    }
-    // SAFETY: the caller's promise.
-    Some(unsafe { extend(view, segments, span, want, first) })
+    unsafe { extents(view, segments, span, want, stop) };
+    first
 }
 
-/// Joins the pages behind an extent's first one, as far as they are consecutive.
+/// Calls `each` with the extents of `span`, in order, until it says `false`; says whether
+/// all of `span` meets `want`, as far as it came.
 ///
 /// # Safety
 /// As [`Segments::get`].
-unsafe fn extend(
+pub(crate) unsafe fn extents(
     view: &View,
     segments: &Segments,
     span: Span<DeviceAddr>,
     want: Want,
-    mut extent: Extent,
-) -> Extent {
-    while extent.len < span.len() {
+    mut each: impl FnMut(Extent) -> bool,
+) -> bool {
+    let mut open: Option<Extent> = None;
+    let mut done = 0;
+    while done < span.len() {
         // No overflow: the sum is an address inside the span.
-        let addr = span.start().0 + extent.len;
+        let addr = span.start().0 + done;
         let found = view.table.find(addr);
-        if !want.met_by(found.word) {
-            break;
-        }
-        let Some(leaf) = found.leaf_at(addr) else { break };
-        if leaf.page() * GRANULE != extent.offset + extent.len {
-            break;
-        }
+        let leaf = Leaf::from_word(found.word).filter(|_| want.met_by(found.word));
+        let Some(leaf) = leaf else {
+            open.map(each);
+            return false;
+        };
         // SAFETY: the caller's promise.
         let segment = unsafe { segments.get(leaf.segment()) };
-        if segment != extent.segment {
-            // Two places of the guest's memory map that are one object in a row.
-            // SAFETY: the caller's promise: it lives.
-            let first = unsafe { extent.segment.as_ref() };
-            // SAFETY: as above.
-            let this = unsafe { segment.as_ref() };
-            if !first.object().same(this.object()) {
-                break;
+        let (offset, len) = (found.offset_of(leaf, addr), found.rest(addr).min(span.len() - done));
+        done += len;
+        let next = Extent { segment, offset, len };
+        match &mut open {
+            // SAFETY: the caller's promise is this function's.
+            Some(extent) if unsafe { extent.goes_on(&next) } => extent.len += len,
+            Some(extent) => {
+                if !each(core::mem::replace(extent, next)) {
+                    return true;
+                }
             }
+            None => open = Some(next),
         }
-        extent.len += found.rest(addr).min(span.len() - extent.len);
     }
-    extent
+    open.map(each);
+    true
 }
 
 /// Why a map of all of `span` fails, in the order of decision 1: the IOMMU first, over

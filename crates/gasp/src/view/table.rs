@@ -46,6 +46,12 @@ impl Found {
         size - (addr & (size - 1))
     }
 
+    /// Where in its object the byte at `addr` is, if the word is a leaf of memory.
+    #[inline]
+    pub(crate) fn offset_of(&self, leaf: Leaf, addr: u64) -> u64 {
+        (leaf.page() << PAGE_SHIFT) + (addr & ((1 << self.shift) - 1))
+    }
+
     /// The leaf for the granule of `addr` itself, if the word is one.
     #[inline]
     pub(crate) fn leaf_at(&self, addr: u64) -> Option<Leaf> {
@@ -93,7 +99,8 @@ impl Table {
         mut each: impl FnMut(Span<DeviceAddr>, Leaf) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
         let mut addr = span.start().0;
-        loop {
+        // Behind its last word the table has nothing, however far the span goes.
+        while addr >> TOP_SHIFT < self.top.len() as u64 {
             let found = self.find(addr);
             let rest = found.rest(addr).min(span.last().0 - addr + 1);
             if let (Some(leaf), Ok(part)) = (found.leaf_at(addr), Span::new(DeviceAddr(addr), rest))
@@ -102,9 +109,10 @@ impl Table {
             }
             match addr.checked_add(rest) {
                 Some(next) if next <= span.last().0 => addr = next,
-                _ => return ControlFlow::Continue(()),
+                _ => break,
             }
         }
+        ControlFlow::Continue(())
     }
 
     /// Puts leaves over all of `span`, which is granular: `leaf` for its first granule,

@@ -1,0 +1,86 @@
+//! `gasp bench`: what a map costs on this machine, beside what others pay for the same.
+
+use std::io::{self, IsTerminal};
+
+use gasp_bench::{Effort, Figure, Row};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::cli::Bench;
+use crate::failure::Failure;
+use crate::output::{self, Page};
+use crate::quantity::length;
+
+#[derive(Serialize)]
+struct Report {
+    cases: Vec<Row>,
+    figures: Vec<Figure>,
+}
+
+/// Measures what the arguments name, and shows it.
+pub(crate) fn run(args: &Bench) -> Result<(), Failure> {
+    let effort = if args.quick { Effort::Quick } else { Effort::Full };
+    let recipes = gasp_bench::cases(&args.filter);
+    if recipes.is_empty() {
+        return Err(Failure::Usage(format!("no case has `{}` in its name", args.filter)));
+    }
+    let bar = progress(recipes.len() as u64);
+    let mut cases = Vec::new();
+    for (name, make) in recipes {
+        bar.set_message(name);
+        cases.extend(gasp_bench::run(make()?, effort));
+        bar.inc(1);
+    }
+    let figures = if args.filter.is_empty() {
+        bar.set_message("tables, and the start of a guest");
+        gasp_bench::figures()?
+    } else {
+        Vec::new()
+    };
+    bar.finish_and_clear();
+    if args.json {
+        return Ok(output::json(&Report { cases, figures })?);
+    }
+    Ok(show(&cases, &figures)?)
+}
+
+fn progress(total: u64) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(total);
+    if let Ok(style) = ProgressStyle::with_template("{pos} of {len} {wide_bar} {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn show(cases: &[Row], figures: &[Figure]) -> io::Result<()> {
+    let mut page = Page::stdout();
+    page.heading("Nanoseconds for one operation; the minimum of many rounds, taken in turns")?;
+    let mut last = "";
+    let rows = cases.iter().map(|row| {
+        // A case that has several peers says its own name and time once.
+        let again = core::mem::replace(&mut last, &row.case) == row.case;
+        let ours = if again { String::new() } else { format!("{:.1}", row.ns) };
+        let case = if again { "" } else { &row.case };
+        let ratio = row.ratio.map_or(String::new(), |ratio| format!("{ratio:.2}×"));
+        let theirs = row.peer_ns.map_or(String::new(), |ns| format!("{ns:.1}"));
+        [case.to_owned(), ours, theirs, ratio, row.peer.unwrap_or("").to_owned()]
+    });
+    page.table(&["case", "gasp", "peer", "ratio", ""], &[1, 2, 3], rows)?;
+    page.note("A ratio above 1: gasp is faster by that factor.")?;
+    if figures.is_empty() {
+        return Ok(());
+    }
+    page.heading("Tables, and the start of a guest")?;
+    let rows = figures.iter().map(|figure| {
+        let value = match (figure.value, figure.unit) {
+            (None, _) => "–".to_owned(),
+            (Some(value), "bytes") if value >= 1024.0 => length(value as u64),
+            (Some(value), unit) => format!("{value:.1} {unit}"),
+        };
+        [figure.figure.clone(), value, figure.note.clone().unwrap_or_default()]
+    });
+    page.table(&["figure", "value", ""], &[1], rows)
+}

@@ -1,0 +1,80 @@
+//! Decisions 19 to 21: host-physical addresses, and memory that is not consecutive.
+
+use gasp::{DeviceAddr, Guest, GuestPhys, MapFlags, Reason, Region, Stability};
+
+use crate::RW;
+use crate::support::*;
+
+#[test]
+fn decision_19_without_host_addresses_map_host_contig_is_eperm_and_map_works() {
+    let (guest, ram) = plain_guest(PAGE);
+    let disk = guest.vdev("disk").unwrap();
+    let refused = error(disk.map_host_contig(DeviceAddr(0), 8, RW));
+    assert_eq!(refused.errno_name(), "EPERM");
+    assert!(matches!(refused.reason(), Reason::HostUnknown(why) if !why.is_empty()));
+    let mapping = disk.map(DeviceAddr(0), 8, RW).unwrap();
+    assert_eq!(errno(mapping.host_run()), "EPERM", "never an address of 0");
+    assert_eq!(mapping.host_runs().collect::<Vec<_>>(), [(0, 8, None)]);
+    assert_eq!(errno(ram.host_run(0, 8)), "EPERM");
+}
+
+#[test]
+fn decision_20_addresses_that_can_move_are_refused_unless_configured() {
+    for allowed in [false, true] {
+        let guest = Guest::builder().allow_unpinned(allowed).build().unwrap();
+        guest.space().add_ram(None, &resident(PAGE)).unwrap();
+        let disk = guest.vdev("disk").unwrap();
+        let mapping = disk.map(DeviceAddr(0), 8, RW).unwrap();
+        assert_eq!(mapping.stability(), Stability::Unpinned);
+        let checked = guest.check_stable(&mapping);
+        assert_eq!(checked.is_ok(), allowed);
+        assert!(allowed || errno(checked) == "EAGAIN");
+    }
+}
+
+#[test]
+fn decision_20_a_window_is_pinned_by_its_nature() {
+    let guest = Guest::builder().build().unwrap();
+    guest.space().add(Region::pass_through(GuestPhys(0), &window(PAGE, PAGE)).unwrap()).unwrap();
+    let disk = guest.vdev("disk").unwrap();
+    let mapping = disk.map_host_contig(DeviceAddr(0), 8, MapFlags::READ.any()).unwrap();
+    assert_eq!(mapping.stability(), Stability::Pinned);
+    guest.check_stable(&mapping).unwrap();
+}
+
+#[test]
+fn decision_21_scattered_memory_is_enxio_with_the_prefix_and_scatter_and_stitched_give_it() {
+    let (guest, first) = plain_guest(2 * PAGE);
+    let second = ram(2 * PAGE);
+    guest.space().add_ram(None, &second).unwrap();
+    let disk = guest.vdev("disk").unwrap();
+    let (at, len) = (DeviceAddr(PAGE + 8), 2 * PAGE);
+    let refused = error(disk.map(at, len, RW));
+    assert_eq!(refused.errno_name(), "ENXIO");
+    assert_eq!(refused.reason(), Reason::NotConsecutive { prefix: PAGE - 8 });
+    let scatter = disk.map_scatter(at, len, RW).unwrap();
+    let pieces: Vec<_> = scatter.pieces().map(|p| (p.device_addr().0, p.len())).collect();
+    assert_eq!(pieces, [(PAGE + 8, PAGE as usize - 8), (2 * PAGE, PAGE as usize + 8)]);
+    let stitched = disk.map_stitched(at, len, RW).unwrap();
+    assert_eq!(stitched.as_ptr().addr() as u64 % PAGE, 8);
+    // What is written piece by piece is read back through the consecutive pointer.
+    let text: Vec<u8> = (0..2 * PAGE).map(|i| (i % 253) as u8).collect();
+    scatter.write_at(0, &text).unwrap();
+    let mut parts = (vec![0; PAGE as usize - 8], vec![0; PAGE as usize + 8]);
+    first.read_at(PAGE + 8, &mut parts.0).unwrap();
+    second.read_at(0, &mut parts.1).unwrap();
+    assert_eq!([parts.0, parts.1].concat(), text);
+    assert_eq!(bytes_at(&stitched), text);
+}
+
+/// All bytes of a stitched map, by its pointer.
+#[allow(unsafe_code, reason = "the pointer is what is tested")]
+fn bytes_at(stitched: &gasp::Stitched) -> Vec<u8> {
+    let byte = |at| {
+        // SAFETY: `at` is below the length, for which the pointer is valid.
+        let pointer = unsafe { stitched.as_ptr().add(at) };
+        // SAFETY: as above; nobody writes meanwhile.
+        unsafe { pointer.read_volatile() }
+    };
+    (0..stitched.len()).map(byte).collect()
+}

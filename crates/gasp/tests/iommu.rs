@@ -1,0 +1,291 @@
+//! The guest's IOMMU: rules, domains, attachment, limits and fault records.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gasp::{
+    Access, DeviceAddr, Domain, DomainKind, DomainOptions, FAULTS_KEPT, Guest, GuestPhys, MapFlags,
+    Reason, Refusal, Unattached,
+};
+use support::*;
+
+const READ: MapFlags = MapFlags::READ;
+const WRITE: MapFlags = MapFlags::WRITE;
+
+/// The rules as device page, guest page, pages, access.
+fn rules(domain: &Domain) -> Vec<(u64, u64, u64, String)> {
+    let row = |rule: &gasp::Rule| {
+        let (device, len) = (rule.device.start().0 / PAGE, rule.device.len() / PAGE);
+        (device, rule.guest.0 / PAGE, len, rule.access.to_string())
+    };
+    domain.rules().iter().map(row).collect()
+}
+
+fn row(device: u64, guest: u64, pages: u64, access: &str) -> (u64, u64, u64, String) {
+    (device, guest, pages, access.to_owned())
+}
+
+fn identity() -> (Guest, gasp::Vdev, Domain) {
+    let (guest, _ram) = iommu_guest(16 * PAGE);
+    let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
+    (guest, disk, domain)
+}
+
+fn translate() -> (Guest, gasp::Vdev, Domain) {
+    let (guest, ram) = iommu_guest(16 * PAGE);
+    number_pages(&ram, 1);
+    let (disk, domain) = device(&guest, "disk", DomainKind::Translate);
+    (guest, disk, domain)
+}
+
+#[test]
+fn grants_add_up_and_access_is_the_union() {
+    let (_guest, disk, domain) = identity();
+    domain.allow(GuestPhys(0), 4 * PAGE, Access::READ).unwrap();
+    domain.allow(GuestPhys(2 * PAGE), 4 * PAGE, Access::WRITE).unwrap();
+    assert_eq!(rules(&domain), [row(0, 0, 2, "r--"), row(2, 2, 2, "rw-"), row(4, 4, 2, "-w-")]);
+    assert!(disk.map(DeviceAddr(2 * PAGE), 2 * PAGE, MapFlags::RW).is_ok());
+    assert!(disk.map(DeviceAddr(0), 4 * PAGE, READ).is_ok(), "across two rules");
+    assert_eq!(errno(disk.map(DeviceAddr(PAGE), PAGE, WRITE)), "EFAULT");
+    assert_eq!(errno(disk.map(DeviceAddr(4 * PAGE), PAGE, READ)), "EFAULT");
+    domain.allow(GuestPhys(0), 6 * PAGE, Access::RW).unwrap();
+    assert_eq!(rules(&domain), [row(0, 0, 6, "rw-")], "neighbours that are alike are joined");
+    domain.allow(GuestPhys(PAGE), PAGE, Access::READ).unwrap();
+    assert_eq!(rules(&domain), [row(0, 0, 6, "rw-")], "a grant takes nothing away");
+}
+
+#[test]
+fn removal_splits_a_rule_and_passes_over_what_was_not_granted() {
+    let (_guest, disk, domain) = identity();
+    domain.allow(GuestPhys(0), 8 * PAGE, Access::READ).unwrap();
+    domain.revoke(DeviceAddr(2 * PAGE), 2 * PAGE).unwrap().wait();
+    assert_eq!(rules(&domain), [row(0, 0, 2, "r--"), row(4, 4, 4, "r--")]);
+    assert_eq!(errno(disk.map(DeviceAddr(PAGE), 2 * PAGE, READ)), "EFAULT");
+    domain.revoke(DeviceAddr(0), 1 << 47).unwrap().wait();
+    assert_eq!((rules(&domain), domain.entries(), domain.table_bytes()), (vec![], 0, 0));
+    domain.revoke(DeviceAddr(0), PAGE).unwrap().wait();
+}
+
+#[test]
+fn several_ranges_are_taken_back_together() {
+    let (_guest, disk, domain) = identity();
+    domain.allow(GuestPhys(0), 8 * PAGE, Access::READ).unwrap();
+    let held: Vec<_> = [0, 3, 6].map(|page| disk.map(DeviceAddr(page * PAGE), 1, READ)).into();
+    let spans = [device_span(0, PAGE), device_span(6 * PAGE, 2 * PAGE)];
+    let mut drain = domain.revoke_all(&spans).unwrap();
+    assert_eq!(drain.pending(), 2, "the one between is not concerned");
+    assert_eq!(rules(&domain), [row(1, 1, 5, "r--")]);
+    drop(held);
+    assert!(drain.wait().completed());
+    assert!(domain.revoke_all(&[]).unwrap().wait().completed());
+}
+
+#[test]
+fn ranges_are_rounded_outward_to_whole_granules() {
+    let (_guest, disk, domain) = identity();
+    domain.allow(GuestPhys(PAGE + 0xfff), 2, Access::READ).unwrap();
+    assert_eq!(rules(&domain), [row(1, 1, 2, "r--")]);
+    assert!(disk.map(DeviceAddr(PAGE), 2 * PAGE, READ).is_ok());
+    domain.revoke(DeviceAddr(2 * PAGE + 0x800), 1).unwrap().wait();
+    assert_eq!(rules(&domain), [row(1, 1, 1, "r--")]);
+    let (_guest, disk, domain) = translate();
+    domain.map(DeviceAddr(0x7234), GuestPhys(0x3234), 0x1000, Access::READ).unwrap();
+    assert_eq!(rules(&domain), [row(7, 3, 2, "r--")]);
+    assert_eq!(word(&disk.map(DeviceAddr(0x8000), 8, READ).unwrap()), numbered(1, 4));
+    let error = error(domain.map(DeviceAddr(0x1200), GuestPhys(0x1201), 8, Access::READ));
+    assert_eq!(error.errno_name(), "EINVAL", "the offsets in the page differ");
+}
+
+#[test]
+fn a_translation_that_is_there_with_another_target_is_eexist_and_nothing_changes() {
+    let (guest, disk, domain) = translate();
+    domain.map(DeviceAddr(8 * PAGE), GuestPhys(2 * PAGE), 2 * PAGE, Access::READ).unwrap();
+    let before = Picture::of(&guest);
+    let refused = error(domain.map(DeviceAddr(6 * PAGE), GuestPhys(PAGE), 4 * PAGE, Access::RW));
+    let (at, to) = (DeviceAddr(8 * PAGE), 2 * PAGE);
+    assert_eq!(refused.reason(), Reason::MappedElsewhere { at, to });
+    assert_eq!(refused.errno_name(), "EEXIST");
+    assert_eq!(Picture::of(&guest), before);
+    assert_eq!(errno(disk.map(DeviceAddr(6 * PAGE), 8, READ)), "EFAULT");
+    // The same target adds; two device addresses may lead to one page.
+    domain.map(DeviceAddr(9 * PAGE), GuestPhys(3 * PAGE), PAGE, Access::WRITE).unwrap();
+    domain.map(DeviceAddr(0), GuestPhys(3 * PAGE), PAGE, Access::READ).unwrap();
+    let want = [row(0, 3, 1, "r--"), row(8, 2, 1, "r--"), row(9, 3, 1, "rw-")];
+    assert_eq!(rules(&domain), want);
+    for at in [0, 9] {
+        let mapping = disk.map(DeviceAddr(at * PAGE), 8, READ).unwrap();
+        assert_eq!(word(&mapping), numbered(1, 3));
+    }
+}
+
+#[test]
+fn only_identity_and_translating_domains_have_rules_and_identity_does_not_translate() {
+    let (guest, _ram) = iommu_guest(PAGE);
+    for kind in [DomainKind::Bypass, DomainKind::Deny] {
+        let domain = guest.domain(kind.name(), DomainOptions::new(kind)).unwrap();
+        assert_eq!(errno(domain.allow(GuestPhys(0), PAGE, Access::READ)), "EINVAL");
+        assert_eq!(errno(domain.revoke(DeviceAddr(0), PAGE)), "EINVAL");
+        assert_eq!((domain.rules(), domain.entries()), (vec![], 0));
+    }
+    let domain = guest.domain("identity", DomainOptions::new(DomainKind::Identity)).unwrap();
+    let moved = domain.map(DeviceAddr(0), GuestPhys(PAGE), PAGE, Access::READ);
+    assert_eq!(errno(moved), "EINVAL");
+    assert_eq!(errno(domain.allow(GuestPhys(0), PAGE, Access::empty())), "ENXIO");
+}
+
+#[test]
+fn a_device_of_one_owner_is_busy_for_another_until_it_is_detached() {
+    let (guest, disk, _domain) = identity();
+    let owner = Arc::from("firmware");
+    let options = DomainOptions { owner, ..DomainOptions::new(DomainKind::Bypass) };
+    let foreign = guest.domain("foreign", options).unwrap();
+    assert_eq!(errno(disk.attach(&foreign)), "EBUSY");
+    assert_eq!(disk.domain().unwrap().name(), "disk", "still where it was");
+    disk.detach().wait();
+    disk.attach(&foreign).unwrap().wait();
+    assert!(disk.map(DeviceAddr(0), PAGE, READ).is_ok());
+    let (other, _ram) = iommu_guest(PAGE);
+    assert_eq!(errno(other.vdev("disk").unwrap().attach(&foreign)), "EINVAL", "another guest's");
+}
+
+#[test]
+fn a_move_drains_the_mappings_of_the_moved_device_only() {
+    let (guest, disk, domain) = identity();
+    let net = guest.vdev("net").unwrap();
+    net.attach(&domain).unwrap().wait();
+    domain.allow(GuestPhys(0), PAGE, Access::RW).unwrap();
+    let other = guest.domain("other", DomainOptions::new(DomainKind::Identity)).unwrap();
+    let held = disk.map(DeviceAddr(0), PAGE, READ).unwrap();
+    let neighbour = net.map(DeviceAddr(0), PAGE, READ).unwrap();
+    let mut drain = disk.attach(&other).unwrap();
+    assert_eq!(drain.pending(), 1);
+    assert_eq!(errno(disk.map(DeviceAddr(0), PAGE, READ)), "EFAULT", "the new domain's rules");
+    assert!(net.map(DeviceAddr(0), PAGE, READ).is_ok());
+    drop(held);
+    assert!(drain.wait().completed());
+    assert!(!neighbour.is_revoked());
+    let mut same = net.attach(&domain).unwrap();
+    assert_eq!(same.pending(), 0, "to where it is already: nothing is revoked");
+}
+
+#[test]
+fn a_domain_that_has_devices_is_busy_and_one_that_was_removed_is_gone() {
+    let (guest, disk, domain) = identity();
+    assert_eq!(errno(domain.clone().remove()), "EBUSY");
+    assert!(guest.find_domain("disk").is_some());
+    disk.detach().wait();
+    let gone = domain.clone();
+    domain.remove().unwrap();
+    assert!(guest.find_domain("disk").is_none());
+    assert_eq!(errno(disk.attach(&gone)), "ENOENT");
+    assert_eq!(errno(gone.allow(GuestPhys(0), PAGE, Access::READ)), "ENOENT");
+    assert!(guest.domain("disk", DomainOptions::new(DomainKind::Deny)).is_ok(), "a free name");
+}
+
+#[test]
+fn a_removed_domain_has_no_rules_left_that_could_lead_to_removed_memory() {
+    let (guest, disk, domain) = identity();
+    domain.allow(GuestPhys(0), PAGE, Access::READ).unwrap();
+    disk.detach().wait();
+    let gone = domain.clone();
+    domain.remove().unwrap();
+    // Changes of the guest's regions no longer reach the domain's table, so nothing in it
+    // may name memory any more. (Were it not so, the calls below would follow a number of
+    // a memory object that is not there.)
+    assert_eq!((rules(&gone), gone.entries()), (vec![], 0));
+    guest.space().remove(span(0, 16 * PAGE)).unwrap().wait();
+    assert_eq!(rules(&gone), []);
+    assert_eq!(gone.revoke(DeviceAddr(0), PAGE).unwrap().pending(), 0);
+}
+
+#[test]
+fn a_removed_device_is_attached_to_nothing_any_more() {
+    let (_guest, disk, domain) = identity();
+    domain.allow(GuestPhys(0), PAGE, Access::READ).unwrap();
+    let clone = disk.clone();
+    disk.remove().wait();
+    assert!(clone.domain().is_none());
+    assert_eq!(errno(clone.map(DeviceAddr(0), PAGE, READ)), "EFAULT");
+    // If it could be attached, its domain could be removed under it.
+    assert_eq!(errno(clone.attach(&domain)), "ENOENT");
+    domain.remove().unwrap();
+}
+
+#[test]
+fn names_are_given_once() {
+    let (guest, disk, _domain) = identity();
+    assert_eq!(errno(guest.vdev("disk")), "EEXIST");
+    assert_eq!(errno(guest.domain("disk", DomainOptions::new(DomainKind::Deny))), "EEXIST");
+    assert_eq!((guest.vdevs().len(), guest.domains().len()), (1, 1));
+    disk.remove().wait();
+    assert!(guest.find_vdev("disk").is_none());
+    assert!(guest.vdev("disk").is_ok());
+}
+
+#[test]
+fn the_entry_limit_is_enospc_and_nothing_changes() {
+    let (guest, _ram) = iommu_guest(4 * HUGE);
+    let options = DomainOptions { limit: 8, ..DomainOptions::new(DomainKind::Identity) };
+    let domain = guest.domain("small", options).unwrap();
+    domain.allow(GuestPhys(HUGE), HUGE, Access::READ).unwrap();
+    assert_eq!(domain.entries(), 1, "an aligned 2 MiB is one entry");
+    domain.allow(GuestPhys(0), 7 * PAGE, Access::READ).unwrap();
+    assert_eq!(domain.entries(), 8);
+    let before = Picture::of(&guest);
+    let refused = error(domain.allow(GuestPhys(7 * PAGE), PAGE, Access::READ));
+    assert_eq!(refused.errno_name(), "ENOSPC");
+    assert!(matches!(refused.reason(), Reason::Limit { limit: 8, .. }));
+    assert_eq!(errno(domain.allow(GuestPhys(0), 8 * PAGE, Access::RW)), "ENOSPC");
+    assert_eq!(Picture::of(&guest), before);
+    domain.allow(GuestPhys(0), 7 * PAGE, Access::RW).unwrap();
+    domain.revoke(DeviceAddr(0), PAGE).unwrap().wait();
+    domain.allow(GuestPhys(7 * PAGE), PAGE, Access::READ).unwrap();
+}
+
+#[test]
+fn sixty_four_faults_are_kept_and_the_others_counted() {
+    let (guest, disk, _domain) = identity();
+    for page in 0..100 {
+        assert_eq!(errno(disk.map(DeviceAddr(page * PAGE), 8, READ)), "EFAULT");
+    }
+    let faults = guest.take_faults();
+    assert_eq!((faults.records.len(), faults.dropped), (FAULTS_KEPT, 36));
+    for (page, fault) in (0..).zip(&faults.records) {
+        assert_eq!((&*fault.device, fault.addr.0), ("disk", page * PAGE), "the oldest are kept");
+        assert_eq!((fault.access, fault.refusal), (Access::READ, Refusal::NoRule));
+    }
+    let none = guest.take_faults();
+    assert_eq!((none.records.len(), none.dropped), (0, 0), "reading frees them");
+    assert!(disk.write(DeviceAddr(5), b"x").is_err());
+    assert_eq!(guest.take_faults().records.len(), 1, "copies leave records, too");
+}
+
+#[test]
+fn an_identity_rule_over_the_full_address_width_is_quick() {
+    let (guest, disk, domain) = identity();
+    for page in 0..512 {
+        domain.allow(GuestPhys((1 << 40) + 3 * page * PAGE), PAGE, Access::WRITE).unwrap();
+    }
+    let started = Instant::now();
+    domain.allow(GuestPhys(0), 1 << 48, Access::READ).unwrap();
+    assert!(disk.map(DeviceAddr(0), 16 * PAGE, READ).is_ok());
+    assert_eq!(errno(disk.map(DeviceAddr(1 << 47), 8, READ)), "ENXIO", "allowed, and a hole");
+    guest.space().add_ram(Some(GuestPhys(1 << 47)), &ram(PAGE)).unwrap();
+    assert!(disk.map(DeviceAddr(1 << 47), 8, READ).is_ok());
+    assert_eq!(rules(&domain).len(), 2 * 512 + 1);
+    domain.revoke(DeviceAddr(0), 1 << 48).unwrap().wait();
+    assert_eq!(rules(&domain), []);
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn without_an_iommu_there_are_no_domains_and_unattached_is_configured_per_guest() {
+    let (guest, _ram) = plain_guest(PAGE);
+    assert_eq!(errno(guest.domain("d", DomainOptions::new(DomainKind::Identity))), "EINVAL");
+    let guest = Guest::builder().iommu(Unattached::default()).build().unwrap();
+    assert_eq!(errno(guest.vdev("disk").unwrap().map(DeviceAddr(0), 1, READ)), "EFAULT");
+}

@@ -1,0 +1,288 @@
+//! Memory objects: made, adopted, declared or handed in; what they hold, and how long.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(unsafe_code, reason = "hands in memory that the test has mapped itself")]
+
+mod support;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+
+use gasp::{
+    Access, Adopt, Backing, DeviceAddr, External, Guest, GuestPhys, HostPhys, MapFlags,
+    MemoryObject, Reason, Region, Residency, Seals, Stability,
+};
+use rustix::fs::{Mode, OFlags, SealFlags};
+use support::*;
+
+fn adopt(fd: OwnedFd, offset: u64, len: u64, access: Access) -> gasp::Result<MemoryObject> {
+    MemoryObject::adopt(fd, Adopt { offset, access, ..whole(len) })
+}
+
+fn read(object: &MemoryObject, offset: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0xee; len];
+    object.read_at(offset, &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn ram_is_zeroed_and_an_alias_sees_what_is_written() {
+    for backing in [Backing::Base, Backing::Thp] {
+        let Ok(ram) = MemoryObject::ram(HUGE).prefer(&[backing]).create() else {
+            assert_eq!(backing, Backing::Thp, "ordinary pages are always to be had");
+            continue;
+        };
+        assert!(read(&ram, 0, HUGE as usize).iter().all(|&byte| byte == 0));
+        let alias = ram.alias().unwrap();
+        ram.write_at(HUGE - 5, b"alias").unwrap();
+        let mut bytes = [0; 5];
+        alias.read_at(HUGE - 5, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"alias");
+        assert_eq!(errno(alias.read_at(HUGE - 4, &mut bytes)), "EINVAL");
+        assert_eq!(errno(alias.read_at(u64::MAX, &mut bytes)), "EINVAL");
+    }
+}
+
+#[test]
+fn an_object_is_reached_up_to_its_last_byte_and_not_behind() {
+    let ram = ram(PAGE);
+    ram.write_at(PAGE - 1, b"x").unwrap();
+    assert_eq!(errno(ram.write_at(PAGE - 1, b"xy")), "EINVAL");
+    assert_eq!(errno(ram.read_at(u64::MAX, &mut [0; 2])), "EINVAL");
+    assert!(ram.read_at(PAGE, &mut []).is_ok(), "nothing, right behind the end");
+    assert_eq!(errno(ram.read_at(PAGE + 1, &mut [])), "EINVAL");
+    for (offset, max, name) in [(0, 0, "EINVAL"), (PAGE, 1, "EINVAL"), (1, u64::MAX, "EINVAL")] {
+        assert_eq!(errno(ram.host_run(offset, max)), name);
+    }
+}
+
+#[test]
+fn a_part_of_a_file_is_adopted_as_it_is() {
+    let fd = memfd(8 * PAGE);
+    rustix::io::pwrite(&fd, b"already there", 2 * PAGE).unwrap();
+    let shared = fd.try_clone().unwrap();
+    let object = adopt(fd, 2 * PAGE, 4 * PAGE, Access::RW).unwrap();
+    assert_eq!((object.len(), object.backing().obtained), (4 * PAGE, Backing::Adopted));
+    assert_eq!(read(&object, 0, 13), b"already there", "not zeroed");
+    object.write_at(4 * PAGE - 4, b"tail").unwrap();
+    let mut bytes = [0; 4];
+    rustix::io::pread(&shared, &mut bytes, 6 * PAGE - 4).unwrap();
+    assert_eq!(&bytes, b"tail");
+    let (_, offset) = object.file().unwrap();
+    assert_eq!(offset, 2 * PAGE);
+}
+
+#[test]
+fn a_range_that_the_file_does_not_hold_is_refused() {
+    let adopt = |offset, len| adopt(memfd(4 * PAGE), offset, len, Access::RW);
+    let size = 4 * PAGE;
+    for (offset, len) in
+        [(0, 5 * PAGE), (PAGE, 4 * PAGE), (u64::MAX - 4095, PAGE), (PAGE, u64::MAX)]
+    {
+        assert_eq!(error(adopt(offset, len)).reason(), Reason::FileTooSmall { size });
+    }
+    for (offset, len) in [(1, PAGE), (0, 100), (0, 0), (u64::MAX, 0)] {
+        assert_eq!(errno(adopt(offset, len)), "EINVAL");
+    }
+}
+
+#[test]
+fn seals_are_reported_and_a_file_sealed_against_writing_is_adopted_only_for_reading() {
+    for (seal, reported) in
+        [(SealFlags::WRITE, Seals::WRITE), (SealFlags::FUTURE_WRITE, Seals::FUTURE_WRITE)]
+    {
+        let sealed = || {
+            let fd = memfd(PAGE);
+            rustix::fs::fcntl_add_seals(&fd, seal | SealFlags::SHRINK).unwrap();
+            fd
+        };
+        let refused = error(adopt(sealed(), 0, PAGE, Access::RW));
+        assert_eq!(refused.errno_name(), "EACCES");
+        assert!(refused.to_string().contains("sealed"), "{refused}");
+        let object = adopt(sealed(), 0, PAGE, Access::READ).unwrap();
+        assert_eq!(object.seals(), reported | Seals::SHRINK);
+        assert_eq!(errno(object.write_at(0, b"x")), "EACCES");
+        assert_eq!(read(&object, 0, 1), [0]);
+    }
+    assert_eq!(ram(PAGE).seals(), Seals::SHRINK | Seals::GROW);
+}
+
+#[test]
+fn a_file_opened_read_only_offers_no_write_however_it_is_placed() {
+    let read_only = || reopened(&memfd(PAGE), OFlags::RDONLY);
+    let refused = error(adopt(read_only(), 0, PAGE, Access::RW));
+    assert_eq!(refused.errno_name(), "EACCES");
+    assert!(refused.to_string().contains("read-only"), "{refused}");
+    let object = adopt(read_only(), 0, PAGE, Access::READ).unwrap();
+    let guest = Guest::builder().build().unwrap();
+    guest.space().add_ram(None, &object).unwrap();
+    guest.space().set_access(span(0, PAGE), Access::RWX).unwrap().wait();
+    let disk = guest.vdev("disk").unwrap();
+    assert!(disk.map(DeviceAddr(0), 8, MapFlags::READ).is_ok());
+    assert_eq!(errno(disk.map(DeviceAddr(0), 8, MapFlags::WRITE)), "EACCES");
+    let write_only = reopened(&memfd(PAGE), OFlags::WRONLY);
+    assert_eq!(errno(adopt(write_only, 0, PAGE, Access::WRITE)), "EINVAL");
+}
+
+#[test]
+fn what_is_no_file_is_enodev() {
+    let directory = rustix::fs::open("/", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+    let (reader, _writer) = std::io::pipe().unwrap();
+    let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).unwrap();
+    for (fd, name) in [
+        (directory.unwrap(), "a directory"),
+        (reader.into(), "a pipe"),
+        (socket.into(), "a socket"),
+        (null, "a device"),
+    ] {
+        let refused = error(adopt(fd, 0, PAGE, Access::READ));
+        assert_eq!(refused.reason(), Reason::NotAFile(name));
+        assert_eq!(refused.errno_name(), "ENODEV");
+    }
+}
+
+#[test]
+fn a_window_gives_exactly_its_base_and_offset_over_all_of_it() {
+    const BASE: u64 = 0x12_3456_7000;
+    let guest = Guest::builder().build().unwrap();
+    let window = window(3 * HUGE + PAGE, BASE);
+    guest.space().add(Region::pass_through(GuestPhys(HUGE), &window).unwrap()).unwrap();
+    let disk = guest.vdev("disk").unwrap();
+    let any = MapFlags::RW.any();
+    let len = window.len();
+    for at in [0, 1, PAGE, HUGE - 1, HUGE, HUGE + 0x777, 3 * HUGE, len - 1] {
+        let mapping = disk.map_host_contig(DeviceAddr(HUGE + at), len - at, any).unwrap();
+        let run = mapping.host_run().unwrap();
+        assert_eq!((run.addr.0, run.len), (BASE + at, len - at));
+        assert_eq!(mapping.len() as u64, len - at, "the window is one run");
+    }
+    assert_eq!(window.stability(), Stability::Pinned);
+    assert_eq!(window.host_runs().count(), 1);
+}
+
+#[test]
+fn a_window_whose_base_cannot_be_is_refused() {
+    for base in [1, 0xfff, u64::MAX, u64::MAX - 0xffe, u64::MAX - 4095] {
+        let made = MemoryObject::pass_through(memfd(2 * PAGE), HostPhys(base), whole(2 * PAGE));
+        assert_eq!(errno(made), "EINVAL", "{base:#x}");
+    }
+}
+
+/// Memory mapped by the test, as an embedding VMM would.
+fn mapped(len: usize) -> NonNull<u8> {
+    use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+    let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let base = unsafe { mmap_anonymous(std::ptr::null_mut(), len, prot, flags) };
+    NonNull::new(base.unwrap().cast()).unwrap()
+}
+
+#[test]
+fn memory_that_the_embedder_has_mapped_is_used_in_place_and_left_mapped() {
+    let len = 4 * PAGE as usize;
+    let base = mapped(len);
+    let external = External { base, len, access: Access::RW, residency: Residency::Resident };
+    // SAFETY: the memory stays mapped for as long as the process lives, is shared, and
+    // only accessed through the engine and volatile pointers.
+    let object = unsafe { MemoryObject::external("vmm", external) }.unwrap();
+    assert_eq!((object.backing().obtained, object.len()), (Backing::External, len as u64));
+    let guest = Guest::builder().build().unwrap();
+    guest.space().add_ram(None, &object).unwrap();
+    let disk = guest.vdev("disk").unwrap();
+    let mapping = disk.map(DeviceAddr(PAGE), 8, MapFlags::RW).unwrap();
+    assert_eq!(mapping.as_ptr().addr(), base.addr().get() + PAGE as usize, "no second mapping");
+    mapping.write_at(0, b"in place").unwrap();
+    assert!(object.file().is_none());
+    assert_eq!(errno(object.alias()), "EINVAL");
+    assert_eq!(errno(disk.map_stitched(DeviceAddr(0), 8, MapFlags::RW)), "EINVAL");
+    drop((mapping, disk, guest, object));
+    // SAFETY: the engine does not unmap it; the address is inside.
+    let at = unsafe { base.add(PAGE as usize) };
+    // SAFETY: as above; a page boundary is aligned for any integer.
+    let word = unsafe { at.cast::<u64>().read_volatile() };
+    assert_eq!(&word.to_ne_bytes(), b"in place");
+    for (skip, len) in [(1, PAGE as usize), (0, 100), (0, 0)] {
+        // SAFETY: `skip` is inside the mapping.
+        let base = unsafe { base.add(skip) };
+        let external = External { base, len, ..external };
+        // SAFETY: as for the first one; it is refused, besides.
+        assert_eq!(errno(unsafe { MemoryObject::external("vmm", external) }), "EINVAL");
+    }
+}
+
+#[test]
+fn rom_shows_what_was_loaded_and_keeps_it() {
+    let rom = ram(PAGE);
+    rom.write_at(0, b"firmware").unwrap();
+    let guest = Guest::builder().build().unwrap();
+    let start = guest.space().add_rom(Some(GuestPhys(0xf_f000)), &rom).unwrap();
+    let mut bytes = [0; 8];
+    guest.read_firmware(start, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"firmware");
+    assert_eq!(errno(guest.write_firmware(start, b"x")), "EACCES");
+    let disk = guest.vdev("disk").unwrap();
+    let held = disk.map(DeviceAddr(start.0), 8, MapFlags::READ.any()).unwrap();
+    assert_eq!(errno(held.as_mut_ptr().map(drop)), "EACCES");
+    assert_eq!(errno(held.store(0, 0_u64, std::sync::atomic::Ordering::Relaxed)), "EACCES");
+    assert_eq!(errno(held.write_at(0, b"x")), "EACCES");
+}
+
+#[test]
+fn ram_is_shared_with_whoever_is_given_its_file() {
+    let (guest, ram) = plain_guest(2 * PAGE);
+    let (fd, offset) = ram.file().unwrap();
+    // Opened anew, as another process would that was given a descriptor of it.
+    let other = reopened(&fd, OFlags::RDWR);
+    let peer = adopt(other, offset, 2 * PAGE, Access::RW).unwrap();
+    let disk = guest.vdev("disk").unwrap();
+    let mapping = disk.map(DeviceAddr(PAGE + 3), 5, MapFlags::RW).unwrap();
+    mapping.write_at(0, b"there").unwrap();
+    assert_eq!(read(&peer, PAGE + 3, 5), b"there");
+    peer.write_at(PAGE + 3, b"again").unwrap();
+    let mut bytes = [0; 5];
+    mapping.read_at(0, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"again");
+    let cut = rustix::fs::ftruncate(fd.as_fd(), 0);
+    assert_eq!(cut, Err(rustix::io::Errno::PERM), "nobody can shrink it under us");
+}
+
+#[test]
+fn memory_outlives_its_guest_while_it_is_held_and_not_longer() {
+    let (guest, ram) = plain_guest(4 * PAGE);
+    number_pages(&ram, 9);
+    let disk = guest.vdev("disk").unwrap();
+    let mapping = disk.map(DeviceAddr(2 * PAGE), PAGE, MapFlags::RW).unwrap();
+    let scatter = disk.map_scatter(DeviceAddr(0), PAGE, MapFlags::READ).unwrap();
+    let file = inode(&ram);
+    drop((ram, disk, guest));
+    assert_eq!(word(&mapping), numbered(9, 2));
+    mapping.write_at(0, b"alive").unwrap();
+    drop(mapping);
+    let mut bytes = [0; 8];
+    scatter.read_at(0, &mut bytes).unwrap();
+    assert_eq!(u64::from_le_bytes(bytes), numbered(9, 0));
+    assert_eq!(times_mapped(file), 1, "once, whoever holds it");
+    drop(scatter);
+    assert_eq!(times_mapped(file), 0, "the last one is gone");
+}
+
+#[test]
+fn an_object_taken_out_of_a_mapping_keeps_the_memory() {
+    let (guest, ram) = plain_guest(PAGE);
+    number_pages(&ram, 3);
+    let disk = guest.vdev("disk").unwrap();
+    let mapping = disk.map(DeviceAddr(16), 8, MapFlags::READ).unwrap();
+    let (object, offset) = mapping.memory();
+    assert!(object.same(&ram) && offset == 16);
+    drop((mapping, disk, guest, ram));
+    assert_eq!(read(&object, 0, 8), numbered(3, 0).to_le_bytes());
+}
+
+#[test]
+fn what_was_passed_over_is_reported_with_what_would_help() {
+    let ram = MemoryObject::ram(PAGE).create().unwrap();
+    assert_eq!(ram.backing().obtained, Backing::Base, "one page is no huge page");
+    let passed: Vec<Backing> = ram.backing().passed_over.iter().map(|it| it.backing).collect();
+    assert_eq!(passed, [Backing::Huge1G, Backing::Huge2M, Backing::Thp]);
+    assert!(ram.backing().passed_over.iter().all(|it| !it.why.is_empty()));
+}

@@ -1,0 +1,375 @@
+//! The engine beside the model: each step on both, and what must agree after it.
+
+use std::time::Duration;
+
+use gasp::{
+    DeviceAddr, Domain, DomainOptions, Drain, Guest, GuestPhys, MapFlags, Mapping, MemoryObject,
+    Reason, Region, RegionKind, Scatter, Unattached, Vdev,
+};
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+
+use crate::naive::{Extent, KINDS, Model, Page, View};
+use crate::objects::{BASES, Objects, check_bytes};
+use crate::seen::Seen;
+use crate::steps::{DOMAINS, How, PAGES, Pages, Step, VDEVS};
+use crate::support::{PAGE, detach_after, span};
+
+pub(crate) type Checked = Result<(), TestCaseError>;
+
+enum Handle {
+    One(Mapping),
+    Many(Scatter),
+}
+
+/// A mapping that is kept, and what a revoke needs to know to find it.
+struct Held {
+    handle: Handle,
+    vdev: Option<usize>,
+    view: View,
+    first: u64,
+    last: u64,
+    extents: Vec<Extent>,
+}
+
+pub(crate) struct Pair<'a> {
+    objects: &'a Objects,
+    guest: Guest,
+    domains: Vec<Domain>,
+    vdevs: Vec<Vdev>,
+    model: Model,
+    held: Vec<Held>,
+    pub(crate) seen: Seen,
+}
+
+impl<'a> Pair<'a> {
+    pub(crate) fn new(objects: &'a Objects) -> Self {
+        let guest = Guest::builder().iommu(Unattached::Deny).address_width(32);
+        let guest = guest.drain(detach_after(Duration::ZERO)).build().unwrap();
+        let domain = |index: usize| {
+            guest.domain(&format!("d{index}"), DomainOptions::new(KINDS[index])).unwrap()
+        };
+        let domains = (0..DOMAINS).map(domain).collect();
+        let vdevs = (0..VDEVS).map(|index| guest.vdev(&format!("v{index}")).unwrap()).collect();
+        let (model, seen) = (Model::new(), Seen::default());
+        Self { objects, guest, domains, vdevs, model, held: Vec::new(), seen }
+    }
+
+    pub(crate) fn run(&mut self, step: &Step) -> Checked {
+        match *step {
+            Step::Add { kind, at, object, offset } => self.add(kind, at, object, offset)?,
+            Step::Remove(at) => self.remove(at)?,
+            Step::SetAccess(at, access) => self.set_access(at, access)?,
+            Step::Grant { domain, at, to, access } => {
+                let identity = KINDS[domain] == gasp::DomainKind::Identity;
+                let to = if identity { at.first } else { to };
+                let addr = DeviceAddr(at.first as u64 * PAGE);
+                let len = at.count as u64 * PAGE;
+                let guest = GuestPhys(to as u64 * PAGE);
+                let got = self.domains[domain].map(addr, guest, len, access);
+                let got = got.map_err(|error| error.errno_name());
+                prop_assert_eq!(got, self.grant(domain, at, to, access));
+            }
+            Step::Revoke { domain, at } => self.revoke(domain, at)?,
+            Step::Attach { vdev, domain } => {
+                let drain = self.vdevs[vdev].attach(&self.domains[domain]).unwrap();
+                self.moved(vdev, Some(domain), drain)?;
+            }
+            Step::Detach { vdev } => {
+                let drain = self.vdevs[vdev].detach();
+                self.moved(vdev, None, drain)?;
+            }
+            Step::Map { vdev, how, addr, len, flags, hold } => {
+                return self.map(vdev, how, (addr, len), flags, hold);
+            }
+        }
+        self.agree()
+    }
+
+    fn add(&mut self, kind: RegionKind, at: Pages, object: usize, offset: usize) -> Checked {
+        let where_ = span(at.first as u64 * PAGE, at.count as u64 * PAGE);
+        let memory = &self.objects.0[object];
+        let room = (memory.len() / PAGE) as usize;
+        let region = match kind {
+            RegionKind::Reserved => Ok(Region::reserved(where_)),
+            RegionKind::Device => Ok(Region::device(where_, "uart")),
+            _ => Region::memory(kind, where_, memory, offset as u64 * PAGE),
+        };
+        prop_assert_eq!(region.is_err(), kind.is_memory() && offset + at.count > room);
+        let Ok(region) = region else { return Ok(()) };
+        let free = self.model.range(at).iter().all(Option::is_none);
+        let added = self.guest.space().add(region).map_err(|error| error.errno_name());
+        prop_assert_eq!(added, if free { Ok(()) } else { Err("EEXIST") });
+        if free {
+            for (index, page) in self.model.range(at).iter_mut().enumerate() {
+                let memory = kind.is_memory().then_some((object, offset + index));
+                *page = Some(Page { kind, access: Model::offered(kind), memory });
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, at: Pages) -> Checked {
+        let where_ = span(at.first as u64 * PAGE, at.count as u64 * PAGE);
+        let there = self.model.range(at).iter().any(Option::is_some);
+        match self.guest.space().remove(where_) {
+            Ok(drain) => {
+                prop_assert!(there);
+                self.drained(drain, |model, held| touches(model, held, at))?;
+                self.model.range(at).fill(None);
+            }
+            Err(error) => prop_assert_eq!((error.errno_name(), there), ("ENOENT", false)),
+        }
+        Ok(())
+    }
+
+    fn set_access(&mut self, at: Pages, access: gasp::Access) -> Checked {
+        let where_ = span(at.first as u64 * PAGE, at.count as u64 * PAGE);
+        let whole = self.model.range(at).iter().all(Option::is_some);
+        match self.guest.space().set_access(where_, access) {
+            Ok(drain) => {
+                prop_assert!(whole);
+                let less = |page: &Page| !access.contains(page.access);
+                let reduced = self.model.range(at).iter().flatten().any(less);
+                self.drained(drain, |model, held| reduced && touches(model, held, at))?;
+                for page in self.model.range(at).iter_mut().flatten() {
+                    page.access = access & Model::offered(page.kind);
+                }
+            }
+            Err(error) => prop_assert_eq!((error.errno_name(), whole), ("ENXIO", false)),
+        }
+        Ok(())
+    }
+
+    fn grant(
+        &mut self,
+        domain: usize,
+        at: Pages,
+        to: usize,
+        access: gasp::Access,
+    ) -> Result<(), &'static str> {
+        if matches!(KINDS[domain], gasp::DomainKind::Bypass | gasp::DomainKind::Deny) {
+            return Err("EINVAL");
+        }
+        let grants = &mut self.model.grants[domain][at.first..at.first + at.count];
+        let conflict = |(index, grant): (usize, &crate::naive::Grant)| {
+            grant.is_some_and(|(there, _)| there != to + index)
+        };
+        if grants.iter().enumerate().any(conflict) {
+            return Err("EEXIST");
+        }
+        for (index, grant) in grants.iter_mut().enumerate() {
+            let had = grant.map_or(gasp::Access::empty(), |(_, had)| had);
+            *grant = Some((to + index, had | access));
+        }
+        Ok(())
+    }
+
+    fn revoke(&mut self, domain: usize, at: Pages) -> Checked {
+        let addr = DeviceAddr(at.first as u64 * PAGE + 5);
+        let drain = self.domains[domain].revoke(addr, at.count as u64 * PAGE - 10);
+        if matches!(KINDS[domain], gasp::DomainKind::Bypass | gasp::DomainKind::Deny) {
+            prop_assert_eq!(drain.map(drop).map_err(|error| error.errno_name()), Err("EINVAL"));
+            return Ok(());
+        }
+        let (first, end) = (at.first as u64 * PAGE, (at.first + at.count) as u64 * PAGE);
+        self.drained(drain.unwrap(), |_, held| {
+            held.view == View::Rules(domain) && held.first < end && first <= held.last
+        })?;
+        self.model.grants[domain][at.first..at.first + at.count].fill(None);
+        Ok(())
+    }
+
+    fn moved(&mut self, vdev: usize, to: Option<usize>, drain: Drain) -> Checked {
+        let old = self.model.view(vdev, How::Map);
+        self.model.attached[vdev] = to;
+        let changed = self.model.view(vdev, How::Map) != old;
+        self.drained(drain, |_, held| changed && held.vdev == Some(vdev) && held.view == old)
+    }
+
+    /// Waits for a drain that gives up at once: it must have found the mappings that are
+    /// held and that `hit` names, and marked those and no others.
+    fn drained(&mut self, drain: Drain, hit: impl Fn(&Model, &Held) -> bool) -> Checked {
+        let drained = drain.wait();
+        let (gone, kept): (Vec<Held>, Vec<Held>) =
+            self.held.drain(..).partition(|held| hit(&self.model, held));
+        self.held = kept;
+        prop_assert_eq!((drained.holders, drained.detached), (gone.len(), gone.len()));
+        self.seen.drained += gone.len() as u32;
+        for (held, revoked) in
+            gone.iter().map(|held| (held, true)).chain(self.held.iter().map(|held| (held, false)))
+        {
+            let said = match &held.handle {
+                Handle::One(mapping) => mapping.is_revoked(),
+                Handle::Many(scatter) => scatter.is_revoked(),
+            };
+            prop_assert_eq!(said, revoked);
+            check_memory(&held.handle, &held.extents)?;
+        }
+        Ok(())
+    }
+
+    fn map(
+        &mut self,
+        vdev: usize,
+        how: How,
+        (addr, len): (u64, u64),
+        flags: MapFlags,
+        hold: bool,
+    ) -> Checked {
+        let view = self.model.view(vdev, how);
+        let want = self.wanted(view, how, (addr, len), flags);
+        let (device, at) = (&self.vdevs[vdev], DeviceAddr(addr));
+        let got = match how {
+            How::Map => device.map(at, len, flags).map(Handle::One),
+            How::HostContig => device.map_host_contig(at, len, flags).map(Handle::One),
+            How::Truncated => device.map_host_contig_truncated(at, len, flags).map(Handle::One),
+            How::Scatter => device.map_scatter(at, len, flags).map(Handle::Many),
+            How::Firmware => self.guest.map_firmware(GuestPhys(addr), len, flags).map(Handle::One),
+            How::Stitched => match (device.map_stitched(at, len, flags), &want) {
+                (Ok(stitched), Ok(extents)) => {
+                    check_bytes(stitched.as_ptr(), extents)?;
+                    return Ok(());
+                }
+                (got, want) => {
+                    let got = got.map(|_| vec![]).map_err(|error| error.reason());
+                    prop_assert_eq!(&got, want);
+                    return self.check_faults(vdev, how, flags, got.err());
+                }
+            },
+        };
+        match (got, want) {
+            (Ok(handle), Ok(extents)) => {
+                self.seen.mapped += 1;
+                self.seen.shortened += u32::from(extents.iter().map(|e| e.2).sum::<u64>() < len);
+                self.seen.pieces += u32::from(extents.len() > 1);
+                check_memory(&handle, &extents)?;
+                if let (Handle::One(mapping), How::HostContig | How::Truncated) = (&handle, how) {
+                    let run = mapping.host_run().unwrap();
+                    let (object, offset, len) = extents[0];
+                    prop_assert_eq!(Some(run.addr.0), BASES[object].map(|base| base + offset));
+                    prop_assert_eq!(run.len, len);
+                }
+                let last = addr + extents.iter().map(|extent| extent.2).sum::<u64>() - 1;
+                let vdev = (how != How::Firmware).then_some(vdev);
+                if hold {
+                    self.held.push(Held { handle, vdev, view, first: addr, last, extents });
+                }
+                prop_assert_eq!(self.guest.take_faults().records, []);
+                Ok(())
+            }
+            (got, want) => {
+                let got = got.map(|_| vec![]).map_err(|error| error.reason());
+                let want = want.map_err(|reason| match (reason, got.as_ref().err()) {
+                    // The model does not know the engine's words.
+                    (Reason::HostUnknown(_), Some(&said @ Reason::HostUnknown(_))) => said,
+                    (reason, _) => reason,
+                });
+                prop_assert_eq!(&got, &want, "{:?} {:#x} {:#x}", how, addr, len);
+                self.check_faults(vdev, how, flags, got.err())
+            }
+        }
+    }
+
+    /// What the model says of a map: the memory, or the reason why not.
+    fn wanted(
+        &self,
+        view: View,
+        how: How,
+        (addr, len): (u64, u64),
+        flags: MapFlags,
+    ) -> Result<Vec<Extent>, Reason> {
+        let extents = match how {
+            How::Truncated => vec![self.model.truncated(view, addr, len, flags)?],
+            _ => self.model.look_up(view, addr, len, flags)?,
+        };
+        match how {
+            How::Map | How::Firmware if extents.len() > 1 => {
+                Err(Reason::NotConsecutive { prefix: extents[0].2 })
+            }
+            How::HostContig | How::Truncated => match BASES[extents[0].0] {
+                Some(_) => Ok(vec![extents[0]]),
+                None => Err(Reason::HostUnknown("")),
+            },
+            _ => Ok(extents),
+        }
+    }
+
+    /// One record where the IOMMU refused, and none where it did not.
+    fn check_faults(
+        &mut self,
+        vdev: usize,
+        how: How,
+        flags: MapFlags,
+        reason: Option<Reason>,
+    ) -> Checked {
+        let faults = self.guest.take_faults().records;
+        let Some(reason) = reason else { return Ok(()) };
+        self.seen.refused(reason);
+        match reason {
+            Reason::Refused { at, refusal } if how != How::Firmware => {
+                prop_assert_eq!(faults.len(), 1);
+                prop_assert_eq!(&*faults[0].device, format!("v{vdev}"));
+                let fault = (faults[0].addr, faults[0].access, faults[0].refusal);
+                prop_assert_eq!(fault, (at, flags.access(), refusal));
+            }
+            _ => prop_assert_eq!(faults, []),
+        }
+        Ok(())
+    }
+
+    /// Regions and rules are those of the model.
+    fn agree(&self) -> Checked {
+        let mut pages: Vec<Option<Page>> = vec![None; PAGES];
+        for region in self.guest.space().regions() {
+            let first = (region.span().start().0 / PAGE) as usize;
+            for index in 0..(region.span().len() / PAGE) as usize {
+                let object = |(memory, offset): (&MemoryObject, u64)| {
+                    let object = self.objects.0.iter().position(|object| object.same(memory));
+                    (object.unwrap(), (offset / PAGE) as usize + index)
+                };
+                let (kind, access) = (region.kind(), region.access());
+                pages[first + index] =
+                    Some(Page { kind, access, memory: region.backing().map(object) });
+            }
+        }
+        prop_assert!(pages == self.model.pages, "regions differ");
+        for (index, domain) in self.domains.iter().enumerate() {
+            prop_assert_eq!(domain.rules(), self.model.rules(index));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a change of the guest's pages `at` concerns a mapping.
+fn touches(model: &Model, held: &Held, at: Pages) -> bool {
+    let inside = |page: usize| (at.first..at.first + at.count).contains(&page);
+    let mut pages = (held.first / PAGE) as usize..=(held.last / PAGE) as usize;
+    match held.view {
+        View::Flat => pages.any(inside),
+        View::Refusing(_) => false,
+        View::Rules(domain) => {
+            pages.any(|page| model.grants[domain][page].is_some_and(|(to, _)| inside(to)))
+        }
+    }
+}
+
+/// The pointers lead to the memory that the model says, in its pieces.
+fn check_memory(handle: &Handle, extents: &[Extent]) -> Checked {
+    match handle {
+        Handle::One(mapping) => {
+            prop_assert_eq!(extents.len(), 1);
+            prop_assert_eq!(mapping.len() as u64, extents[0].2);
+            prop_assert_eq!(mapping.memory().1, extents[0].1);
+            check_bytes(mapping.as_ptr(), extents)
+        }
+        Handle::Many(scatter) => {
+            let lens: Vec<u64> = scatter.pieces().map(|piece| piece.len() as u64).collect();
+            prop_assert_eq!(lens, extents.iter().map(|extent| extent.2).collect::<Vec<_>>());
+            for (piece, extent) in scatter.pieces().zip(extents) {
+                check_bytes(piece.as_ptr(), &[*extent])?;
+            }
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The model: what a guest's memory and its IOMMU are, page by page.
+
+use gasp::{
+    Access, DeviceAddr, DomainKind, GuestPhys, MapFlags, Reason, Refusal, RegionKind, Rule, Span,
+};
+
+use crate::steps::{DOMAINS, How, PAGES, Pages, VDEVS};
+use crate::support::PAGE;
+
+/// What the domains are.
+pub(crate) const KINDS: [DomainKind; DOMAINS] = [
+    DomainKind::Identity,
+    DomainKind::Translate,
+    DomainKind::Bypass,
+    DomainKind::Deny,
+    DomainKind::Translate,
+];
+
+/// One page of the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Page {
+    pub(crate) kind: RegionKind,
+    pub(crate) access: Access,
+    /// Object and page of it.
+    pub(crate) memory: Option<(usize, usize)>,
+}
+
+/// One page of a domain: where it leads, and what is allowed.
+pub(crate) type Grant = Option<(usize, Access)>;
+
+/// A part of an object: object, first byte, length.
+pub(crate) type Extent = (usize, u64, u64);
+
+#[derive(Clone)]
+pub(crate) struct Model {
+    pub(crate) pages: Vec<Option<Page>>,
+    pub(crate) grants: Vec<Vec<Grant>>,
+    pub(crate) attached: [Option<usize>; VDEVS],
+}
+
+/// Through what a map goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum View {
+    /// Memory as it is.
+    Flat,
+    /// Nothing gets through.
+    Refusing(Refusal),
+    /// A domain's rules.
+    Rules(usize),
+}
+
+impl Model {
+    pub(crate) fn new() -> Self {
+        let grants = vec![vec![None; PAGES]; DOMAINS];
+        Self { pages: vec![None; PAGES], grants, attached: [None; VDEVS] }
+    }
+
+    /// What the kind of a region lets the memory behind it offer.
+    pub(crate) fn offered(kind: RegionKind) -> Access {
+        match kind {
+            RegionKind::Ram | RegionKind::PassThrough => Access::RWX,
+            RegionKind::Rom => Access::READ | Access::EXEC,
+            RegionKind::Reserved | RegionKind::Device => Access::empty(),
+        }
+    }
+
+    pub(crate) fn range(&mut self, at: Pages) -> &mut [Option<Page>] {
+        &mut self.pages[at.first..at.first + at.count]
+    }
+
+    pub(crate) fn view(&self, vdev: usize, how: How) -> View {
+        match self.attached[vdev] {
+            _ if how == How::Firmware => View::Flat,
+            None => View::Refusing(Refusal::Unattached),
+            Some(domain) => match KINDS[domain] {
+                DomainKind::Bypass => View::Flat,
+                DomainKind::Deny => View::Refusing(Refusal::DenyDomain),
+                DomainKind::Identity | DomainKind::Translate => View::Rules(domain),
+            },
+        }
+    }
+
+    /// Where a device page leads; an error if the IOMMU refuses it.
+    fn through(&self, view: View, page: usize, wanted: Access) -> Result<usize, Refusal> {
+        match view {
+            View::Flat => Ok(page),
+            View::Refusing(refusal) => Err(refusal),
+            View::Rules(domain) => {
+                let grant = self.grants[domain].get(page).copied().flatten();
+                let (to, allowed) = grant.ok_or(Refusal::NoRule)?;
+                match allowed.contains(wanted) {
+                    true => Ok(to),
+                    false => Err(Refusal::Access { allowed, wanted }),
+                }
+            }
+        }
+    }
+
+    /// Why all of a range cannot be mapped, in the order of decision 1; where it can, the
+    /// pieces of memory that it is.
+    pub(crate) fn look_up(
+        &self,
+        view: View,
+        addr: u64,
+        len: u64,
+        flags: MapFlags,
+    ) -> Result<Vec<Extent>, Reason> {
+        let wanted = flags.access();
+        let bytes = bytes_of(addr, len);
+        // The IOMMU over the whole range comes before memory.
+        let mut guest = Vec::new();
+        for &(at, len) in &bytes {
+            let page = (at / PAGE) as usize;
+            let to = self.through(view, page, wanted);
+            let to = to.map_err(|refusal| Reason::Refused { at: DeviceAddr(at), refusal })?;
+            guest.push((to as u64 * PAGE + at % PAGE, len));
+        }
+        let page_at = |at: u64| self.pages.get((at / PAGE) as usize).copied().flatten();
+        let memory_at = |at: u64| page_at(at).filter(|page| page.memory.is_some());
+        let find = |bad: &dyn Fn(Page) -> bool| {
+            guest.iter().map(|piece| piece.0).find(|&at| memory_at(at).is_some_and(bad))
+        };
+        if let Some(&(at, _)) = guest.iter().find(|piece| memory_at(piece.0).is_none()) {
+            return Err(Reason::NoMemory { at });
+        }
+        if let Some(at) = find(&|page| !flags.accepts_any() && page.kind != RegionKind::Ram) {
+            return Err(Reason::NotRam { at });
+        }
+        if let Some(at) = find(&|page| !page.access.contains(wanted)) {
+            let offered = memory_at(at).unwrap().access;
+            return Err(Reason::Forbidden { at, offered, wanted });
+        }
+        let mut extents: Vec<Extent> = Vec::new();
+        for (at, len) in guest {
+            let (object, page) = memory_at(at).unwrap().memory.unwrap();
+            let offset = page as u64 * PAGE + at % PAGE;
+            match extents.last_mut() {
+                Some(last) if last.0 == object && last.1 + last.2 == offset => last.2 += len,
+                _ => extents.push((object, offset, len)),
+            }
+        }
+        Ok(extents)
+    }
+
+    /// The longest range from `addr` on that can be mapped: at least the first page's
+    /// part, or the reason why not.
+    pub(crate) fn truncated(
+        &self,
+        view: View,
+        addr: u64,
+        len: u64,
+        flags: MapFlags,
+    ) -> Result<Extent, Reason> {
+        let whole = self.look_up(view, addr, len, flags);
+        let mut best = None;
+        let mut sum = 0;
+        for (_, part) in bytes_of(addr, len) {
+            sum += part;
+            match self.look_up(view, addr, sum, flags) {
+                Ok(extents) if extents.len() == 1 => best = Some(extents[0]),
+                _ => break,
+            }
+        }
+        best.map_or_else(|| Err(whole.unwrap_err()), Ok)
+    }
+
+    /// The rules of a domain, neighbours joined.
+    pub(crate) fn rules(&self, domain: usize) -> Vec<Rule> {
+        let mut rules: Vec<Rule> = Vec::new();
+        for (page, grant) in (0_u64..).zip(&self.grants[domain]) {
+            let Some((to, access)) = *grant else { continue };
+            let start = DeviceAddr(page * PAGE);
+            let to = GuestPhys(to as u64 * PAGE);
+            if let Some(last) = rules.last_mut()
+                && last.device.last().0 + 1 == start.0
+                && last.guest.0 + last.device.len() == to.0
+                && last.access == access
+            {
+                last.device = Span::new(last.device.start(), last.device.len() + PAGE).unwrap();
+            } else {
+                rules.push(Rule { device: Span::new(start, PAGE).unwrap(), guest: to, access });
+            }
+        }
+        rules
+    }
+}
+
+/// A range, cut at page boundaries: address and length of each part.
+fn bytes_of(addr: u64, len: u64) -> Vec<(u64, u64)> {
+    let (mut at, end) = (addr, addr + len);
+    let mut parts = Vec::new();
+    while at < end {
+        let part = (PAGE - at % PAGE).min(end - at);
+        parts.push((at, part));
+        at += part;
+    }
+    parts
+}

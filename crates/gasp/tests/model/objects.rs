@@ -1,0 +1,55 @@
+//! The memory that both sides speak of, with a tag in every word.
+#![allow(unsafe_code, reason = "reads the memory behind the raw pointers of mappings")]
+
+use gasp::MemoryObject;
+use proptest::prelude::*;
+
+use crate::engine::Checked;
+use crate::naive::Extent;
+use crate::steps::{LENS, OBJECTS};
+use crate::support::{PAGE, ram, window};
+
+/// Where the windows are said to be in the host: apart from one another.
+pub(crate) const BASES: [Option<u64>; OBJECTS] =
+    [None, None, None, Some(0x10_0000_0000), Some(0x20_0000_0000)];
+
+/// The memory, made once: no step writes to it.
+pub(crate) struct Objects(pub(crate) [MemoryObject; OBJECTS]);
+
+impl Objects {
+    pub(crate) fn new() -> Self {
+        let lens = LENS.map(|pages| pages as u64 * PAGE);
+        Self(std::array::from_fn(|index| {
+            let object = BASES[index].map_or_else(|| ram(lens[index]), |b| window(lens[index], b));
+            let words = (0..lens[index]).step_by(8).flat_map(|at| tag(index, at).to_le_bytes());
+            object.write_at(0, &words.collect::<Vec<u8>>()).unwrap();
+            object
+        }))
+    }
+}
+
+/// What an object holds in the word at `at`.
+fn tag(object: usize, at: u64) -> u64 {
+    (object as u64 + 1) << 56 | at
+}
+
+fn byte(object: usize, at: u64) -> u8 {
+    tag(object, at & !7).to_le_bytes()[(at & 7) as usize]
+}
+
+/// The bytes from `pointer` on are those of the extents, one after the other: the first
+/// and the last of each, and one in each page.
+pub(crate) fn check_bytes(pointer: *const u8, extents: &[Extent]) -> Checked {
+    let mut done = 0;
+    for &(object, offset, len) in extents {
+        for at in (0..len).step_by(PAGE as usize).chain([1.min(len - 1), len - 1]) {
+            // SAFETY: the caller holds a mapping of as many bytes as the extents have.
+            let byte_at = unsafe { pointer.add((done + at) as usize) };
+            // SAFETY: as above; nobody writes to the objects.
+            let got = unsafe { byte_at.read_volatile() };
+            prop_assert_eq!(got, byte(object, offset + at));
+        }
+        done += len;
+    }
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! Whether the sequences are worth something.
+
+use std::collections::BTreeMap;
+
+use gasp::Reason;
+
+/// What came of maps and drains, to see that the sequences are worth something.
+#[derive(Default, Debug)]
+pub(crate) struct Seen {
+    pub(crate) mapped: u32,
+    pub(crate) shortened: u32,
+    pub(crate) pieces: u32,
+    pub(crate) drained: u32,
+    refused: BTreeMap<String, u32>,
+}
+
+impl Seen {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.mapped += other.mapped;
+        self.shortened += other.shortened;
+        self.pieces += other.pieces;
+        self.drained += other.drained;
+        for (name, count) in &other.refused {
+            *self.refused.entry(name.clone()).or_default() += count;
+        }
+    }
+
+    /// Counts a refusal, by the name of its reason.
+    pub(crate) fn refused(&mut self, reason: Reason) {
+        let text = format!("{reason:?}");
+        let name = text.split(|c: char| !c.is_alphanumeric()).next().unwrap();
+        *self.refused.entry(name.to_owned()).or_default() += 1;
+    }
+
+    pub(crate) fn assert_varied(&self) {
+        let enough = [self.mapped, self.shortened, self.pieces, self.drained];
+        assert!(enough.iter().all(|&count| count >= 20), "{self:?}");
+        let reasons =
+            ["Refused", "NoMemory", "NotRam", "Forbidden", "NotConsecutive", "HostUnknown"];
+        let found = |name| self.refused.contains_key(name);
+        assert!(reasons.into_iter().all(found), "{self:?}");
+    }
+}

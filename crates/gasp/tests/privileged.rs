@@ -1,0 +1,248 @@
+//! What only a privileged process can see: real frame numbers, pins, huge page pools.
+//!
+//! Each trial says what it needs. Where the machine does not have it, the trial is marked
+//! as ignored, with the reason in its name, so that it is counted and seen.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+mod support;
+
+use std::os::unix::fs::FileExt;
+
+use gasp::memory::{FrameAccess, PinAccess, frame_access, pin_access};
+use gasp::{
+    Backing, DeviceAddr, Guest, GuestPhys, HostRun, MapFlags, MemoryObject, Residency, Stability,
+    Vdev, Walk,
+};
+use libtest_mimic::{Arguments, Trial};
+use support::*;
+
+const SIZE: u64 = 16 << 20;
+const COMPACT: &str = "/proc/sys/vm/compact_memory";
+
+/// Why something cannot be tested here; `None` where it can.
+type Lack = Option<String>;
+
+fn frames() -> Lack {
+    match frame_access() {
+        FrameAccess::Allowed => None,
+        FrameAccess::Denied(why) => Some(why.into()),
+    }
+}
+
+fn pins() -> Lack {
+    match pin_access(SIZE as usize) {
+        PinAccess::Allowed => None,
+        PinAccess::Denied(why) => Some(why.into()),
+    }
+}
+
+/// Whether memory of this backing is to be had at all.
+fn backing(backing: Backing, len: u64) -> Lack {
+    let made = MemoryObject::ram(len).prefer(&[backing]).residency(Residency::Resident).create();
+    made.err().map(|error| format!("no {backing} pages: {}", error.errno_name()))
+}
+
+fn compaction() -> Lack {
+    let open = std::fs::OpenOptions::new().write(true).open(COMPACT);
+    open.err().map(|error| format!("{COMPACT}: {error}"))
+}
+
+fn trial(name: String, lacks: &[Lack], body: impl FnOnce() + Send + 'static) -> Trial {
+    let lack = lacks.iter().flatten().next();
+    let name = lack.map_or_else(|| name.clone(), |why| format!("{name} [skipped: {why}]"));
+    let run = move || {
+        body();
+        Ok(())
+    };
+    Trial::test(name, run).with_ignored_flag(lack.is_some())
+}
+
+fn main() {
+    let mut trials = Vec::new();
+    for (kind, len) in [
+        (Backing::Base, SIZE),
+        (Backing::Thp, SIZE),
+        (Backing::Huge2M, 2 * HUGE),
+        (Backing::Huge1G, 1 << 30),
+    ] {
+        let lacks = [frames(), backing(kind, len)];
+        let mut add = |what: &str, body: fn(Backing, u64)| {
+            trials.push(trial(format!("{what} ({kind})"), &lacks, move || body(kind, len)));
+        };
+        add("host_run_agrees_with_pagemap", host_run_agrees_with_pagemap);
+        add("runs_tile_the_object", runs_tile_the_object);
+        add("walking_by_what_is_returned_covers_all_of_it", walking_covers_all);
+        add("a_walk_tells_the_same_addresses", a_walk_tells_the_same);
+        add("stability_is_what_holds_the_pages", stability_is_what_holds);
+    }
+    let huge_pages_have_long_runs = || huge_runs(Backing::Thp, 2 * HUGE);
+    let lacks = [frames(), backing(Backing::Thp, 2 * HUGE)];
+    trials.push(trial(
+        "gathered_pages_have_runs_of_2_mib".into(),
+        &lacks,
+        huge_pages_have_long_runs,
+    ));
+    let lacks = [frames(), pins(), compaction()];
+    trials.push(trial("pinned_pages_stay_when_memory_is_compacted".into(), &lacks, pinned_stay));
+    let lacks = [frames(), pins()];
+    trials.push(trial("a_pinned_address_is_accepted".into(), &lacks, pinned_accepted));
+    let lacks = [frames(), backing(Backing::Huge2M, HUGE)];
+    trials.push(trial("a_hugetlb_memfd_is_adopted_in_its_pages".into(), &lacks, hugetlb_adopted));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+/// The kernel's own answer for one page: its frame's address.
+fn frame_of(addr: usize) -> u64 {
+    let page = rustix::param::page_size();
+    let mut entry = [0; 8];
+    let at = (addr / page * 8) as u64;
+    pagemap().unwrap().read_exact_at(&mut entry, at).unwrap();
+    let entry = u64::from_ne_bytes(entry);
+    assert_ne!(entry >> 63, 0, "the page is in memory");
+    (entry & ((1 << 55) - 1)) * page as u64 + (addr % page) as u64
+}
+
+fn made(backing: Backing, len: u64) -> (Guest, Vdev, MemoryObject) {
+    let ram = MemoryObject::ram(len).prefer(&[backing]).create().unwrap();
+    let guest = Guest::builder().build().unwrap();
+    guest.space().add_ram(Some(GuestPhys(0)), &ram).unwrap();
+    let vdev = guest.vdev("disk").unwrap();
+    (guest, vdev, ram)
+}
+
+fn host_run_agrees_with_pagemap(backing: Backing, len: u64) {
+    let (_guest, vdev, _ram) = made(backing, len);
+    let mut random = Random::new(3);
+    for _ in 0..200 {
+        let at = random.below(len);
+        let max = 1 + random.below((len - at).min(4 * HUGE));
+        let mapping = vdev.map_host_contig(DeviceAddr(at), max, MapFlags::RW).unwrap();
+        let HostRun { addr, len: run } = mapping.host_run().unwrap();
+        assert_eq!((run, mapping.len() as u64), (mapping.len() as u64, run.min(max)));
+        let vaddr = mapping.as_ptr().addr();
+        // Every page of short runs, and some of long ones.
+        let last = run - 1;
+        let points = (0..run).step_by(PAGE as usize).take(16).chain([last, random.below(run)]);
+        for point in points {
+            assert_eq!(frame_of(vaddr + point as usize), addr.0 + point, "at {point:#x}");
+        }
+    }
+}
+
+fn runs_tile_the_object(backing: Backing, len: u64) {
+    let (_guest, vdev, ram) = made(backing, len);
+    let mut next = 0;
+    let mut end = None;
+    for (offset, length, run) in ram.host_runs() {
+        let run = run.expect("every page has an address");
+        assert_eq!((offset, length), (next, run.len), "no gap and no overlap");
+        assert_ne!(run.addr.0, 0);
+        assert_ne!(end, Some(run.addr.0), "neighbours that go on are one run");
+        next = offset + length;
+        end = Some(run.addr.0 + run.len);
+    }
+    assert_eq!(next, len);
+    let mapping = vdev.map(DeviceAddr(5), len - 9, MapFlags::READ).unwrap();
+    let total: u64 = mapping.host_runs().map(|(_, length, _)| length).sum();
+    assert_eq!(total, len - 9);
+}
+
+fn walking_covers_all(backing: Backing, len: u64) {
+    let (_guest, vdev, ram) = made(backing, len);
+    let start = 0x123;
+    let mut at = start;
+    let mut pieces = 0;
+    while at < len {
+        let mapping = vdev.map_host_contig(DeviceAddr(at), len - at, MapFlags::READ).unwrap();
+        let run = mapping.host_run().unwrap();
+        let got = mapping.len() as u64;
+        assert!(got > 0 && got <= len - at);
+        if at + got < len {
+            // It could not have been longer: what is behind it is somewhere else.
+            let behind = ram.host_run(at + got, 1).unwrap();
+            assert_ne!(behind.addr.0, run.addr.0 + got, "shortened too early at {at:#x}");
+        }
+        at += got;
+        pieces += 1;
+    }
+    assert_eq!(at, len);
+    assert_eq!(pieces, ram.host_runs().count());
+}
+
+fn a_walk_tells_the_same(backing: Backing, len: u64) {
+    let (guest, vdev, _ram) = made(backing, len);
+    let entries = guest.space().walk(Walk { max_len: HUGE, host: true });
+    assert_eq!(entries.iter().map(|entry| entry.guest.len()).sum::<u64>(), len);
+    for entry in entries {
+        let at = DeviceAddr(entry.guest.start().0);
+        let mapping = vdev.map_host_contig(at, entry.guest.len(), MapFlags::READ).unwrap();
+        assert_eq!(Some(mapping.host_run().unwrap().addr), entry.host);
+        assert_eq!(mapping.len() as u64, entry.guest.len());
+    }
+}
+
+fn stability_is_what_holds(backing: Backing, len: u64) {
+    for residency in [Residency::Pinned, Residency::Resident, Residency::OnDemand] {
+        let ram = MemoryObject::ram(len).prefer(&[backing]).residency(residency).create().unwrap();
+        let pool = matches!(backing, Backing::Huge1G | Backing::Huge2M);
+        let without = if pool { Stability::Reserved } else { Stability::Unpinned };
+        let want = match (residency, ram.not_pinned_because()) {
+            (Residency::Pinned, None) => Stability::Pinned,
+            _ => without,
+        };
+        assert_eq!(ram.stability(), want, "{residency:?}");
+        assert_eq!(ram.host_run(0, 1).is_ok(), residency != Residency::OnDemand);
+    }
+}
+
+fn huge_runs(backing: Backing, len: u64) {
+    let (_guest, _vdev, ram) = made(backing, len);
+    let note = ram.backing().note.clone().unwrap_or_default();
+    if note.starts_with(&format!("{} of", len / HUGE)) {
+        for at in (0..len).step_by(HUGE as usize) {
+            let run = ram.host_run(at, HUGE).unwrap();
+            assert_eq!((run.len, run.addr.0 % HUGE), (HUGE, 0), "{note}");
+        }
+    }
+}
+
+fn pinned_stay() {
+    let (_guest, vdev, ram) = made(Backing::Base, SIZE);
+    assert_eq!(ram.stability(), Stability::Pinned);
+    let base = vdev.map(DeviceAddr(0), SIZE, MapFlags::READ).unwrap();
+    let addrs = || -> Vec<u64> {
+        let vaddr = base.as_ptr().addr();
+        (0..SIZE).step_by(PAGE as usize).map(|at| frame_of(vaddr + at as usize)).collect()
+    };
+    let before = addrs();
+    for _ in 0..3 {
+        std::fs::write(COMPACT, "1").unwrap();
+    }
+    assert_eq!(addrs(), before);
+    let told: Vec<u64> =
+        (0..SIZE).step_by(PAGE as usize).map(|at| ram.host_run(at, 1).unwrap().addr.0).collect();
+    assert_eq!(told, before, "and the table is right still");
+}
+
+fn pinned_accepted() {
+    let (guest, vdev, _ram) = made(Backing::Base, SIZE);
+    let mapping = vdev.map_host_contig(DeviceAddr(0), 8, MapFlags::RW).unwrap();
+    assert_eq!(mapping.stability(), Stability::Pinned);
+    guest.check_stable(&mapping).unwrap();
+}
+
+fn hugetlb_adopted() {
+    use rustix::fs::MemfdFlags;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+    let file = || {
+        let fd = rustix::fs::memfd_create("gasp-huge", flags).unwrap();
+        rustix::fs::ftruncate(&fd, HUGE).unwrap();
+        fd
+    };
+    let how = gasp::Adopt { residency: Residency::Pinned, ..whole(HUGE) };
+    let object = MemoryObject::adopt(file(), how).unwrap();
+    assert_eq!(object.page_size() as u64, HUGE);
+    assert_eq!(object.host_run(0, HUGE).unwrap().len, HUGE, "one page is one run");
+    let part = gasp::Adopt { len: PAGE, ..how };
+    assert_eq!(errno(MemoryObject::adopt(file(), part)), "EINVAL", "whole pages only");
+}

@@ -1,0 +1,266 @@
+//! The address space: regions added, removed, split and merged while the guest runs; the
+//! lock; free space; walks.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use gasp::{
+    Access, DeviceAddr, DomainKind, Guest, GuestPhys, MapFlags, Reason, Region, RegionKind, Search,
+    Walk,
+};
+use support::*;
+
+/// The regions as kind, first page, pages, access.
+fn shape(guest: &Guest) -> Vec<(RegionKind, u64, u64, String)> {
+    let shape = |region: &Region| {
+        let span = region.span();
+        let (start, len) = (span.start().0 / PAGE, span.len() / PAGE);
+        (region.kind(), start, len, region.access().to_string())
+    };
+    guest.space().regions().iter().map(shape).collect()
+}
+
+#[test]
+fn removing_the_middle_splits_a_region_and_its_memory_stays_where_it_was() {
+    let (guest, ram) = plain_guest(8 * PAGE);
+    number_pages(&ram, 1);
+    guest.space().remove(span(2 * PAGE, 3 * PAGE)).unwrap().wait();
+    let rwx = || "rwx".to_owned();
+    let ram = RegionKind::Ram;
+    assert_eq!(shape(&guest), [(ram, 0, 2, rwx()), (ram, 5, 3, rwx())]);
+    let disk = guest.vdev("disk").unwrap();
+    for page in [0, 1, 5, 6, 7] {
+        let mapping = disk.map(DeviceAddr(page * PAGE), PAGE, MapFlags::READ).unwrap();
+        assert_eq!(word(&mapping), numbered(1, page));
+    }
+    for page in [2, 3, 4] {
+        assert_eq!(errno(disk.map(DeviceAddr(page * PAGE), 1, MapFlags::READ)), "ENXIO");
+    }
+}
+
+#[test]
+fn what_is_put_back_in_its_place_merges_and_maps_as_one() {
+    let (guest, ram) = plain_guest(8 * PAGE);
+    guest.space().remove(span(2 * PAGE, PAGE)).unwrap().wait();
+    let part = |page| {
+        let at = page * PAGE;
+        Region::memory(RegionKind::Ram, span(at, PAGE), &ram, at).unwrap()
+    };
+    guest.space().add(part(2)).unwrap();
+    assert_eq!(shape(&guest).len(), 1);
+    let disk = guest.vdev("disk").unwrap();
+    assert!(disk.map(DeviceAddr(0), 8 * PAGE, MapFlags::RW).is_ok());
+    // Another page of the same object in the hole is another region, and a seam.
+    guest.space().remove(span(2 * PAGE, PAGE)).unwrap().wait();
+    let other = Region::memory(RegionKind::Ram, span(2 * PAGE, PAGE), &ram, 7 * PAGE).unwrap();
+    guest.space().add(other).unwrap();
+    assert_eq!(shape(&guest).len(), 3);
+    let refused = error(disk.map(DeviceAddr(0), 8 * PAGE, MapFlags::RW));
+    assert_eq!(refused.reason(), Reason::NotConsecutive { prefix: 2 * PAGE });
+}
+
+#[test]
+fn one_removal_takes_regions_of_every_kind() {
+    let (guest, _ram) = plain_guest(2 * PAGE);
+    guest.space().add_rom(None, &ram(2 * PAGE)).unwrap();
+    guest.space().add(Region::reserved(span(4 * PAGE, PAGE))).unwrap();
+    guest.space().add(Region::device(span(6 * PAGE, PAGE), "uart")).unwrap();
+    assert_eq!(guest.space().region_at(GuestPhys(6 * PAGE)).unwrap().owner(), Some("uart"));
+    guest.space().remove(span(PAGE, 16 * PAGE)).unwrap().wait();
+    assert_eq!(shape(&guest), [(RegionKind::Ram, 0, 1, "rwx".to_owned())]);
+    assert_eq!(errno(guest.space().remove(span(PAGE, PAGE))), "ENOENT");
+    assert!(guest.space().region_at(GuestPhys(PAGE)).is_none());
+}
+
+#[test]
+fn memory_without_a_start_goes_after_the_highest_ram_or_rom() {
+    let guest = Guest::builder().build().unwrap();
+    let space = guest.space();
+    assert_eq!(space.add_ram(None, &ram(PAGE)).unwrap(), GuestPhys(0));
+    assert_eq!(space.add_rom(None, &ram(PAGE)).unwrap(), GuestPhys(PAGE));
+    // Windows, reservations and devices do not count.
+    space.add(Region::reserved(span(16 * PAGE, PAGE))).unwrap();
+    let high = Region::pass_through(GuestPhys(32 * PAGE), &window(PAGE, PAGE)).unwrap();
+    space.add(high).unwrap();
+    assert_eq!(space.add_ram(None, &ram(PAGE)).unwrap(), GuestPhys(2 * PAGE));
+    space.add_rom(Some(GuestPhys(64 * PAGE)), &ram(PAGE)).unwrap();
+    assert_eq!(space.add_ram(None, &ram(PAGE)).unwrap(), GuestPhys(65 * PAGE));
+}
+
+#[test]
+fn the_lock_is_refused_to_the_thread_that_has_it() {
+    let (guest, _ram) = plain_guest(PAGE);
+    let lock = guest.space().lock().unwrap();
+    assert_eq!(errno(guest.space().lock()), "EBUSY");
+    assert_eq!(errno(guest.space().add_ram(None, &ram(PAGE))), "EBUSY");
+    assert_eq!(errno(guest.space().remove(span(0, PAGE))), "EBUSY");
+    assert_eq!(errno(guest.space().set_access(span(0, PAGE), Access::READ)), "EBUSY");
+    lock.add_ram(None, &ram(PAGE)).unwrap();
+    assert!(guest.vdev("disk").unwrap().map(DeviceAddr(0), 1, MapFlags::RW).is_ok());
+    drop(lock);
+    guest.space().add_ram(None, &ram(PAGE)).unwrap();
+    let (other, _ram) = plain_guest(PAGE);
+    let _lock = guest.space().lock().unwrap();
+    assert!(other.space().lock().is_ok(), "each guest has a lock of its own");
+}
+
+#[test]
+fn another_thread_waits_for_the_lock() {
+    let (guest, _ram) = plain_guest(PAGE);
+    let lock = guest.space().lock().unwrap();
+    let (done, finished) = mpsc::channel();
+    let other = thread::spawn({
+        let guest = guest.clone();
+        move || {
+            let start = guest.space().add_ram(None, &ram(PAGE)).unwrap();
+            done.send(start).unwrap();
+        }
+    });
+    assert!(finished.recv_timeout(Duration::from_millis(20)).is_err(), "it waits");
+    lock.add_ram(None, &ram(PAGE)).unwrap();
+    drop(lock);
+    assert_eq!(finished.recv_timeout(LONG).unwrap(), GuestPhys(2 * PAGE), "it came second");
+    other.join().unwrap();
+}
+
+#[test]
+fn free_space_is_found_and_not_kept() {
+    let (guest, _ram) = plain_guest(2 * PAGE);
+    guest.space().add(Region::reserved(span(3 * PAGE, PAGE))).unwrap();
+    let find = |size, align| guest.space().find_free(Search::new(size, align));
+    assert_eq!(find(PAGE, 0).unwrap(), span(2 * PAGE, PAGE));
+    assert_eq!(find(PAGE, 0).unwrap(), span(2 * PAGE, PAGE), "it is not kept");
+    assert_eq!(find(2 * PAGE, HUGE).unwrap(), span(HUGE, 2 * PAGE));
+    let low = Search::new(PAGE, 0).within(GuestPhys(0), GuestPhys(3 * PAGE - 1));
+    assert_eq!(guest.space().find_free(low).unwrap(), span(2 * PAGE, PAGE));
+    let none = Search::new(PAGE, 0).within(GuestPhys(0), GuestPhys(3 * PAGE - 2));
+    assert_eq!(errno(guest.space().find_free(none)), "ENOSPC");
+    assert_eq!(errno(find(1 << 48, 0)), "ENOSPC");
+    assert_eq!(errno(find(0, 0)), "EINVAL");
+    assert_eq!(errno(find(1, 12)), "EINVAL");
+}
+
+#[test]
+fn space_inside_ram_is_claimed_once_and_given_back_with_the_ram() {
+    let (guest, ram) = plain_guest(4 * PAGE);
+    let claim = || guest.space().claim_free(Search::new(PAGE, PAGE));
+    guest.space().claim(span(PAGE, PAGE)).unwrap();
+    assert_eq!(errno(guest.space().claim(span(PAGE + 8, 8))), "EEXIST");
+    assert_eq!(errno(guest.space().claim(span(4 * PAGE - 8, 16))), "ENXIO");
+    let starts: Vec<u64> = [(); 3].map(|()| claim().unwrap().start().0 / PAGE).into();
+    assert_eq!(starts, [0, 2, 3]);
+    assert_eq!(errno(claim()), "ENOSPC");
+    guest.space().remove(span(0, 4 * PAGE)).unwrap().wait();
+    guest.space().add_ram(Some(GuestPhys(0)), &ram).unwrap();
+    assert_eq!(claim().unwrap(), span(0, PAGE));
+}
+
+#[test]
+fn a_walk_with_host_addresses_tiles_ram_and_rom_and_nothing_else() {
+    let guest = Guest::builder().build().unwrap();
+    guest.space().add_ram(Some(GuestPhys(PAGE)), &resident(64 * PAGE)).unwrap();
+    guest.space().add(Region::reserved(span(65 * PAGE, PAGE))).unwrap();
+    guest.space().add_rom(Some(GuestPhys(66 * PAGE)), &window(4 * PAGE, 0xf000_0000)).unwrap();
+    for max_len in [0, 3 * PAGE, 1000] {
+        for host in [false, true] {
+            let mut next = PAGE;
+            for entry in guest.space().walk(Walk { max_len, host }) {
+                let (start, len) = (entry.guest.start().0, entry.guest.len());
+                next = if next == 65 * PAGE { 66 * PAGE } else { next };
+                assert_eq!(start, next, "no gap and no overlap");
+                assert!(max_len == 0 || len <= max_len);
+                let rom = start >= 66 * PAGE;
+                assert_eq!(entry.kind, if rom { RegionKind::Rom } else { RegionKind::Ram });
+                assert!(host || entry.host.is_none());
+                if rom && host {
+                    assert_eq!(entry.host.unwrap().0, 0xf000_0000 + (start - 66 * PAGE));
+                }
+                assert_ne!(entry.host.map(|host| host.0), Some(0));
+                next += len;
+            }
+            assert_eq!(next, 70 * PAGE);
+        }
+    }
+}
+
+#[test]
+fn memory_added_under_an_existing_rule_becomes_mappable() {
+    let (guest, _ram) = iommu_guest(PAGE);
+    let (disk, identity) = device(&guest, "disk", DomainKind::Identity);
+    let (net, translate) = device(&guest, "net", DomainKind::Translate);
+    identity.allow(GuestPhys(0), 4 * HUGE, Access::READ).unwrap();
+    translate.map(DeviceAddr(16 * HUGE), GuestPhys(0), 4 * HUGE, Access::READ).unwrap();
+    let at = HUGE + 3 * PAGE;
+    assert_eq!(errno(disk.map(DeviceAddr(at), 8, MapFlags::READ)), "ENXIO");
+    assert_eq!(errno(net.map(DeviceAddr(16 * HUGE + at), 8, MapFlags::READ)), "ENXIO");
+    let rules = (identity.rules(), translate.rules());
+    let added = ram(2 * HUGE);
+    number_pages(&added, 7);
+    guest.space().add_ram(Some(GuestPhys(HUGE)), &added).unwrap();
+    for mapping in [
+        disk.map(DeviceAddr(at), 8, MapFlags::READ).unwrap(),
+        net.map(DeviceAddr(16 * HUGE + at), 8, MapFlags::READ).unwrap(),
+    ] {
+        assert_eq!(word(&mapping), numbered(7, 3));
+    }
+    assert_eq!(errno(disk.map(DeviceAddr(at), 8, MapFlags::WRITE)), "EFAULT");
+    assert_eq!((identity.rules(), translate.rules()), rules, "the rules are as they were");
+}
+
+#[test]
+fn removed_memory_can_be_put_back_or_replaced() {
+    let (guest, ram) = iommu_guest(4 * PAGE);
+    let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
+    domain.allow(GuestPhys(0), 4 * PAGE, Access::RW).unwrap();
+    number_pages(&ram, 1);
+    let map = || disk.map(DeviceAddr(2 * PAGE), PAGE, MapFlags::RW);
+    for round in 0..2000_u64 {
+        guest.space().remove(span(0, 4 * PAGE)).unwrap().wait();
+        assert_eq!(errno(map()), "ENXIO");
+        guest.space().add_ram(Some(GuestPhys(0)), &ram).unwrap();
+        assert_eq!(word(&map().unwrap()), numbered(1, 2), "round {round}");
+    }
+    let other = support::ram(4 * PAGE);
+    number_pages(&other, 2);
+    guest.space().remove(span(0, 4 * PAGE)).unwrap().wait();
+    guest.space().add_ram(Some(GuestPhys(0)), &other).unwrap();
+    assert_eq!(word(&map().unwrap()), numbered(2, 2));
+}
+
+#[test]
+fn reducing_access_revokes_and_restoring_it_does_not() {
+    let (guest, _ram) = plain_guest(4 * PAGE);
+    let disk = guest.vdev("disk").unwrap();
+    let map = |page: u64, flags| disk.map(DeviceAddr(page * PAGE), PAGE, flags);
+    let (held, elsewhere) = (map(1, MapFlags::RW).unwrap(), map(3, MapFlags::RW).unwrap());
+    let mut drain = guest.space().set_access(span(PAGE, PAGE), Access::READ).unwrap();
+    assert_eq!(drain.pending(), 1, "the one inside");
+    assert_eq!(errno(map(1, MapFlags::RW)), "EACCES");
+    assert!(map(1, MapFlags::READ).is_ok());
+    drop(held);
+    assert!(drain.wait().completed());
+    assert_eq!(shape(&guest).len(), 3);
+    let reader = map(1, MapFlags::READ).unwrap();
+    let mut drain = guest.space().set_access(span(PAGE, PAGE), Access::RWX).unwrap();
+    assert_eq!(drain.pending(), 0, "nothing is taken away");
+    drop(reader);
+    assert!(map(1, MapFlags::RW).is_ok());
+    assert_eq!(shape(&guest).len(), 1, "merged again");
+    assert!(!elsewhere.is_revoked());
+}
+
+#[test]
+fn access_never_rises_above_what_kind_and_memory_offer() {
+    let (guest, _ram) = plain_guest(PAGE);
+    guest.space().add_rom(None, &ram(PAGE)).unwrap();
+    let readable = Access::READ | Access::EXEC;
+    guest.space().set_access(span(0, 2 * PAGE), Access::RWX).unwrap().wait();
+    let offered = |at| guest.space().region_at(GuestPhys(at)).unwrap().access();
+    assert_eq!((offered(0), offered(PAGE)), (Access::RWX, readable));
+    assert_eq!(errno(guest.space().set_access(span(0, 3 * PAGE), Access::READ)), "ENXIO");
+    assert_eq!((offered(0), offered(PAGE)), (Access::RWX, readable), "nothing changed");
+}
