@@ -66,9 +66,9 @@ fn show(cases: &[Row], figures: &[Figure]) -> io::Result<()> {
         let case = if again { "" } else { &row.case };
         let ratio = row.ratio.map_or(String::new(), |ratio| format!("{ratio:.2}×"));
         let theirs = row.peer_ns.map_or(String::new(), |ns| format!("{ns:.1}"));
-        [case.to_owned(), ours, theirs, ratio, row.peer.unwrap_or("").to_owned()]
+        [case.to_owned(), ours, ratio, theirs, row.peer.unwrap_or("").to_owned()]
     });
-    page.table(&["case", "gasp", "peer", "ratio", ""], &[1, 2, 3], rows)?;
+    page.table(&["case", "gasp", "ratio", "peer", ""], &[1, 2, 3], rows)?;
     page.note("A ratio above 1: gasp is faster by that factor.")?;
     if figures.is_empty() {
         return Ok(());

@@ -91,7 +91,7 @@ impl MapFlags {
     /// well as system RAM (decision 5). It never widens what the guest's IOMMU allows.
     #[inline]
     #[must_use]
-    pub fn any(self) -> Self {
+    pub const fn any(self) -> Self {
         Self { any: true, ..self }
     }
 

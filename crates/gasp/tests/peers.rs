@@ -45,20 +45,22 @@ fn peer_1_an_empty_domain_lets_nothing_through_at_the_end_of_the_address_space()
 
 #[test]
 fn peer_2_a_warm_lookup_lets_no_wrapping_length_through() {
-    let (guest, _ram) = plain_guest(16 * PAGE);
-    let disk = guest.vdev("disk").unwrap();
-    let at = PAGE + 0x10;
-    for _ in 0..1000 {
-        assert!(disk.map(DeviceAddr(at), 8, READ).is_ok());
-    }
-    for len in [u64::MAX, u64::MAX - at, u64::MAX - at + 1, 0xffff_ffff_ffff_f010, 1 << 63] {
-        let wraps = at.checked_add(len - 1).is_none();
-        let want = if wraps { Reason::Wraps } else { Reason::BeyondWidth { bits: 48 } };
-        assert_eq!(error(disk.map(DeviceAddr(at), len, READ)).reason(), want);
-        assert_eq!(error(disk.map_scatter(DeviceAddr(at), len, READ)).reason(), want);
-        assert_eq!(error(disk.map_host_contig(DeviceAddr(at), len, READ)).reason(), want);
-        assert_eq!(error(guest.map_firmware(GuestPhys(at), len, READ)).reason(), want);
-    }
+    in_time(|| {
+        let (guest, _ram) = plain_guest(16 * PAGE);
+        let disk = guest.vdev("disk").unwrap();
+        let at = PAGE + 0x10;
+        for _ in 0..1000 {
+            assert!(disk.map(DeviceAddr(at), 8, READ).is_ok());
+        }
+        for len in [u64::MAX, u64::MAX - at, u64::MAX - at + 1, 0xffff_ffff_ffff_f010, 1 << 63] {
+            let wraps = at.checked_add(len - 1).is_none();
+            let want = if wraps { Reason::Wraps } else { Reason::BeyondWidth { bits: 48 } };
+            assert_eq!(error(disk.map(DeviceAddr(at), len, READ)).reason(), want);
+            assert_eq!(error(disk.map_scatter(DeviceAddr(at), len, READ)).reason(), want);
+            assert_eq!(error(disk.map_host_contig(DeviceAddr(at), len, READ)).reason(), want);
+            assert_eq!(error(guest.map_firmware(GuestPhys(at), len, READ)).reason(), want);
+        }
+    });
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use gasp::{DeviceAddr, GRANULE, MapFlags};
 
 use super::{Contestant, Recipe, contestant, recipe};
-use crate::peers::{Order, Setup, VmMemory, addresses};
+use crate::peers::{Addresses, Order, Setup, VmMemory, addresses};
 
 const GRANTS: u64 = 1024;
 const PAGES: u64 = 64;
@@ -25,21 +25,21 @@ fn scatter() -> gasp::Result<Vec<Contestant>> {
     let vdev = setup.vdev;
     Ok(vec![
         contestant("gasp", move |i| {
-            let addr = DeviceAddr(a[i % a.len()]);
+            let addr = DeviceAddr(a.at(i));
             if let Ok(scatter) = vdev.map_scatter(addr, PAGES * GRANULE, MapFlags::RW) {
                 scatter.pieces().for_each(|piece| {
                     black_box(piece.as_ptr());
                 });
             }
         }),
-        contestant("vm-memory IommuMemory::get_slices, RwLock", move |i| {
-            vm.get_slices(b[i % b.len()], PAGES * GRANULE);
+        contestant("vm-memory IommuMemory, RwLock", move |i| {
+            vm.get_slices(b.at(i), PAGES * GRANULE);
         }),
     ])
 }
 
 /// Addresses from which 64 pages are granted.
-fn first_pages() -> Vec<u64> {
+fn first_pages() -> Addresses {
     addresses(GRANTS - PAGES, Order::Random)
 }
 
@@ -59,11 +59,11 @@ fn read(len: usize) -> gasp::Result<Vec<Contestant>> {
     let vdev = setup.vdev;
     Ok(vec![
         contestant("gasp", move |i| {
-            let done = vdev.read(DeviceAddr(a[i % a.len()]), black_box(&mut ours));
+            let done = vdev.read(DeviceAddr(a.at(i)), black_box(&mut ours));
             black_box(done.is_ok());
         }),
-        contestant("vm-memory IommuMemory::read_slice, RwLock", move |i| {
-            vm.read(b[i % b.len()], black_box(&mut theirs));
+        contestant("vm-memory IommuMemory, RwLock", move |i| {
+            vm.read(b.at(i), black_box(&mut theirs));
         }),
     ])
 }

@@ -16,22 +16,27 @@ pub(super) fn recipes() -> Vec<Recipe> {
     let mut all = vec![recipe("map+unmap, no IOMMU, random".into(), no_iommu)];
     for grants in GRANTS {
         for order in Order::ALL.into_iter().filter(|&order| order.makes_sense(grants)) {
-            all.push(recipe(format!("map+unmap, {grants} grants, {order}"), move || {
+            all.push(recipe(format!("map+unmap, {}, {order}", granted(grants)), move || {
                 one_thread(grants, order)
             }));
         }
     }
     for grants in [1, 1024, 65_536] {
         let order = if grants == 1 { Order::Same } else { Order::Random };
-        let name = format!("map+unmap, {grants} grants, {order}, 2 threads");
+        let name = format!("map+unmap, {}, {order}, 2 threads", granted(grants));
         all.push(recipe(name, move || two_threads(grants, order)));
     }
     for grants in GRANTS {
         let order = if grants == 1 { Order::Same } else { Order::Random };
-        let name = format!("host-contiguous map+unmap, {grants} grants, {order}");
+        let name = format!("host-contiguous, {}, {order}", granted(grants));
         all.push(recipe(name, move || host_contig(grants, order)));
     }
     all
+}
+
+/// How many grants, in words.
+pub(super) fn granted(grants: u64) -> String {
+    if grants == 1 { "1 grant".into() } else { format!("{grants} grants") }
 }
 
 fn map(vdev: &Vdev, addr: u64) {
@@ -52,9 +57,9 @@ fn no_iommu() -> gasp::Result<Vec<Contestant>> {
     let peer = VmMemory::without_iommu(&setup)?;
     let (a, b, vdev) = (addresses.clone(), addresses, setup.vdev);
     Ok(vec![
-        contestant("gasp", move |i| map(&vdev, a[i % a.len()])),
-        contestant("vm-memory GuestMemoryMmap::get_slice", move |i| {
-            peer.get_slice(b[i % b.len()], LEN);
+        contestant("gasp", move |i| map(&vdev, a.at(i))),
+        contestant("vm-memory GuestMemoryMmap", move |i| {
+            peer.get_slice(b.at(i), LEN);
         }),
     ])
 }
@@ -67,14 +72,14 @@ fn one_thread(grants: u64, order: Order) -> gasp::Result<Vec<Contestant>> {
     let (b, c) = (a.clone(), a.clone());
     let mut all = Vec::new();
     let vdev = setup.vdev.clone();
-    all.push(contestant("gasp", move |i| map(&vdev, a[i % a.len()])));
-    all.push(contestant("vm-memory IommuMemory::get_slices, RwLock", move |i| {
-        vm.get_slices(b[i % b.len()], LEN);
+    all.push(contestant("gasp", move |i| map(&vdev, a.at(i))));
+    all.push(contestant("vm-memory IommuMemory, RwLock", move |i| {
+        vm.get_slices(b.at(i), LEN);
     }));
-    all.push(contestant("array look-up (the floor)", move |i| floor.look_up(c[i % c.len()])));
+    all.push(contestant("array look-up, the floor", move |i| floor.look_up(c.at(i))));
     if grants == 1 {
         let mut per_request = PerRequest::new()?;
-        all.push(contestant("mmap+munmap for each request", move |_| per_request.map()));
+        all.push(contestant("mmap+munmap each time", move |_| per_request.map()));
     }
     Ok(all)
 }
@@ -82,17 +87,17 @@ fn one_thread(grants: u64, order: Order) -> gasp::Result<Vec<Contestant>> {
 fn two_threads(grants: u64, order: Order) -> gasp::Result<Vec<Contestant>> {
     let setup = Setup::with_grants(grants)?;
     let vm = Arc::new(VmMemory::with_grants(&setup, grants)?);
-    let a: Arc<[u64]> = addresses(grants, order).into();
+    let a = Arc::new(addresses(grants, order));
     let b = Arc::clone(&a);
     let vdev = setup.vdev;
     Ok(vec![
         pair("gasp", move |thread| {
             let (a, vdev) = (Arc::clone(&a), vdev.clone());
-            move |i| map(&vdev, a[(i + thread * 7) % a.len()])
+            move |i| map(&vdev, a.at(i + thread * 7))
         }),
-        pair("vm-memory IommuMemory::get_slices, RwLock", move |thread| {
+        pair("vm-memory IommuMemory, RwLock", move |thread| {
             let (b, vm) = (Arc::clone(&b), Arc::clone(&vm));
-            move |i| vm.get_slices(b[(i + thread * 7) % b.len()], LEN)
+            move |i| vm.get_slices(b.at(i + thread * 7), LEN)
         }),
     ])
 }
@@ -103,7 +108,7 @@ fn host_contig(grants: u64, order: Order) -> gasp::Result<Vec<Contestant>> {
     let b = a.clone();
     let (contig, plain) = (setup.vdev.clone(), setup.vdev);
     Ok(vec![
-        contestant("gasp", move |i| map_contig(&contig, a[i % a.len()])),
-        contestant("gasp, plain map", move |i| map(&plain, b[i % b.len()])),
+        contestant("gasp", move |i| map_contig(&contig, a.at(i))),
+        contestant("gasp, plain map", move |i| map(&plain, b.at(i))),
     ])
 }

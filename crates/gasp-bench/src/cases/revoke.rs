@@ -4,16 +4,17 @@ use std::hint::black_box;
 
 use gasp::{Access, DeviceAddr, GRANULE, GuestPhys, MapFlags};
 
+use super::map::granted;
 use super::{Contestant, Recipe, contestant, recipe};
 use crate::peers::{Setup, VmMemory};
 
 pub(super) fn recipes() -> Vec<Recipe> {
     let mut all = Vec::new();
     for grants in [1, 1024, 65_536, 1_048_576] {
-        let name = format!("grant+revoke of one page among {grants}, no holder");
+        let name = format!("grant+revoke, no holder, {} more", granted(grants));
         all.push(recipe(name, move || no_holder(grants)));
     }
-    all.push(recipe("grant+map+revoke+unmap+drain of one page among 1024".into(), holder));
+    all.push(recipe("grant+map+revoke+unmap+drain, 1024 grants".into(), holder));
     all
 }
 
@@ -28,7 +29,7 @@ fn no_holder(grants: u64) -> gasp::Result<Vec<Contestant>> {
             let revoked = domain.revoke(DeviceAddr(addr), GRANULE);
             black_box((granted.is_ok(), revoked.map(gasp::Drain::wait).is_ok()));
         }),
-        contestant("vm-memory Iotlb set+invalidate, RwLock, holders not waited for", move |_| {
+        contestant("vm-memory Iotlb (waits for nobody)", move |_| {
             vm.set_and_invalidate(addr);
         }),
     ])

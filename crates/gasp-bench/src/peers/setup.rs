@@ -34,23 +34,36 @@ impl fmt::Display for Order {
     }
 }
 
-/// Device addresses inside the first `pages` pages: many more than a predictor learns.
-pub(crate) fn addresses(pages: u64, order: Order) -> Vec<u64> {
-    const COUNT: u64 = 1 << 17;
+/// Device addresses, in the order in which they are asked for.
+#[derive(Clone)]
+pub(crate) struct Addresses(Vec<u64>);
+
+impl Addresses {
+    /// Many more than a branch predictor learns; a power of two.
+    const COUNT: usize = 1 << 17;
+
+    /// The address for a running number, which costs the loop next to nothing.
+    #[inline]
+    pub(crate) fn at(&self, index: usize) -> u64 {
+        self.0.get(index % Self::COUNT).copied().unwrap_or(0)
+    }
+}
+
+/// Device addresses inside the first `pages` pages.
+pub(crate) fn addresses(pages: u64, order: Order) -> Addresses {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let page = |index: u64, random: u64| match order {
         Order::Same => 0,
         Order::Sequential => index % pages,
         Order::Random => random % pages,
     };
-    (0..COUNT)
-        .map(|index| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            page(index, state >> 20) * GRANULE
-        })
-        .collect()
+    let all = (0..Addresses::COUNT as u64).map(|index| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        page(index, state >> 20) * GRANULE
+    });
+    Addresses(all.collect())
 }
 
 /// Where the grant of a page leads: no two neighbours are consecutive.

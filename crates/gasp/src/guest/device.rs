@@ -123,8 +123,8 @@ impl Vdev {
         self.port().map_host_contig(addr.0, max, flags, Partial::Refuse)
     }
 
-    /// As [`map_host_contig`](Self::map_host_contig), but the mapping also ends where the
-    /// guest's IOMMU, or memory, does (decision 9).
+    /// As [`map_host_contig`](Self::map_host_contig), but the mapping also ends where what
+    /// the guest's IOMMU allows, memory, or the guest's address width does (decision 9).
     ///
     /// # Errors
     /// As [`map_host_contig`](Self::map_host_contig), if not even the first byte can be

@@ -105,6 +105,12 @@ impl Guest {
         self.0.width
     }
 
+    /// What becomes of devices that are attached to no domain; `None` where the guest has
+    /// no IOMMU, so that every device reaches all of RAM (decision 13).
+    pub fn iommu(&self) -> Option<Unattached> {
+        self.0.iommu
+    }
+
     /// The regions of its physical memory.
     pub fn space(&self) -> AddressSpace<'_> {
         AddressSpace::new(&self.0)

@@ -10,6 +10,7 @@ use core::time::Duration;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::barrier;
 use super::lane::{self, Holder};
 use super::slot::Use;
 use crate::addr::DeviceAddr;
@@ -174,6 +175,9 @@ impl Drop for Drain {
         let grave =
             Grave { holders: core::mem::take(&mut self.holders), keep: self.keep.split_off(0) };
         graves().push(grave);
+        // The other half of the barrier in `Hold`'s drop: whoever released a mapping
+        // without seeing its mark is seen by `settle`.
+        barrier::heavy();
         settle();
     }
 }

@@ -219,10 +219,12 @@ impl Hold {
 impl Drop for Hold {
     #[inline]
     fn drop(&mut self) {
-        let revoked = self.is_revoked();
         self.seat.slot.release();
         self.seat.lane.suggest(self.seat);
-        if revoked {
+        // A drain that gives up marks the mapping and then looks whether it is still
+        // held: either it sees the release, or the mark is seen here.
+        barrier::light();
+        if self.is_revoked() {
             // The memory was kept for this mapping; nobody else will come by to free it.
             super::drain::settle();
         }

@@ -47,7 +47,7 @@ impl Port<'_> {
     /// Maps the whole range, consecutive in host-virtual memory.
     #[inline(always)]
     pub(crate) fn map(
-        &self,
+        self,
         op: Operation,
         addr: u64,
         len: u64,
@@ -65,7 +65,7 @@ impl Port<'_> {
     /// Maps as much of the range as is consecutive in host-physical memory.
     #[inline(always)]
     pub(crate) fn map_host_contig(
-        &self,
+        self,
         addr: u64,
         len: u64,
         flags: MapFlags,
@@ -104,12 +104,7 @@ impl Port<'_> {
     }
 
     #[inline(never)]
-    fn map_across(
-        &self,
-        op: Operation,
-        span: Span<DeviceAddr>,
-        flags: MapFlags,
-    ) -> Result<Mapping> {
+    fn map_across(self, op: Operation, span: Span<DeviceAddr>, flags: MapFlags) -> Result<Mapping> {
         for _ in 0..TRIES {
             let hold = self.publish(op, span)?;
             // SAFETY: the slot is busy until `establish` or the drop of `hold`.
@@ -133,7 +128,7 @@ impl Port<'_> {
 
     #[inline(never)]
     fn map_host_contig_across(
-        &self,
+        self,
         span: Span<DeviceAddr>,
         flags: MapFlags,
         partial: Partial,

@@ -13,7 +13,7 @@ use super::object::{MemoryObject, Parts, Residency};
 use super::window::Window;
 use crate::access::Access;
 use crate::addr::GRANULE;
-use crate::error::{Error, Operation, Reason, Result};
+use crate::error::{Errno, Error, Operation, Reason, Result};
 
 /// Told how far the creation of RAM has come.
 #[derive(Clone, Copy, Debug)]
@@ -179,10 +179,16 @@ fn attempt(
     rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW)
         .map_err(Reason::os("sealing the memory"))?;
     let align = if backing == Backing::Thp { HUGE } else { page };
-    let pool_is_short = |reason| match huge {
-        true => Attempt { why: pool_shortage(page, len), reason },
-        false => Attempt::from(reason),
+    let pool_is_short = |reason| match reason {
+        Reason::Os { errno, .. } if huge => Attempt {
+            why: pool_shortage(page, len),
+            reason: Reason::Os { what: "taking huge pages from the kernel's pool", errno },
+        },
+        other => Attempt::from(other),
     };
+    if !huge && residency != Residency::OnDemand {
+        check_available(len as u64)?;
+    }
     let window = Window::map(fd.as_fd(), 0, len, Access::RW, align).map_err(pool_is_short)?;
     let note = match (backing, residency) {
         (Backing::Thp, Residency::OnDemand) => {
@@ -257,6 +263,21 @@ fn report(progress: &mut Progress<'_>, backing: Backing, done: usize, total: usi
     }
 }
 
+/// Refuses what the machine does not have: populating it would bring the kernel to kill
+/// processes, this one first.
+fn check_available(len: u64) -> core::result::Result<(), Attempt> {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
+    match kilobytes.map(|kilobytes: u64| kilobytes.saturating_mul(1024)) {
+        Some(available) if available < len => Err(Attempt {
+            why: format!("{} MiB are needed, {} are available", len >> 20, available >> 20),
+            reason: Reason::Os { what: "finding that much free memory", errno: Errno::NOMEM },
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Says how short the pool is and how to fill it.
 fn pool_shortage(page: usize, len: usize) -> String {
     let pool = format!("/sys/kernel/mm/hugepages/hugepages-{}kB", page >> 10);
@@ -296,6 +317,12 @@ mod tests {
         assert_eq!(error.errno_name(), "EINVAL");
         let error = MemoryObject::ram(4096).prefer(&[Backing::Adopted]).create().unwrap_err();
         assert_eq!(error.errno_name(), "EINVAL");
+    }
+
+    #[test]
+    fn more_than_the_machine_has_is_refused_before_it_is_tried() {
+        let error = MemoryObject::ram(1 << 44).prefer(&Backing::PREFERENCE).create().unwrap_err();
+        assert_eq!(error.errno_name(), "ENOMEM", "{error}");
     }
 
     #[test]

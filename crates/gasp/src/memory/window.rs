@@ -78,6 +78,27 @@ impl Window {
         Ok(Self { base, len, owned: true })
     }
 
+    /// Zeroed private memory that is no guest's: for tables.
+    pub(crate) fn anonymous(len: usize, align: usize) -> Result<Self, Reason> {
+        let reserved = Self::reserve(len, align)?;
+        // SAFETY: the range was reserved above and nothing else knows of it.
+        unsafe {
+            mm::mmap_anonymous(
+                reserved.base.as_ptr().cast(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
+            )
+        }
+        .map_err(Reason::os("mmap"))?;
+        Ok(reserved)
+    }
+
+    /// Gives the pages of a part of anonymous memory back; it reads as zeros again.
+    pub(crate) fn discard(&mut self, at: usize, len: usize) -> Result<(), Errno> {
+        self.advise(at, len, Advice::LinuxDontNeed)
+    }
+
     /// Maps a piece of `file` over part of this reservation.
     pub(crate) fn map_piece(
         &mut self,
@@ -150,8 +171,9 @@ impl Window {
 
     fn advise(&self, at: usize, len: usize, advice: Advice) -> Result<(), Errno> {
         let start = self.part(at, len)?;
-        // SAFETY: the range is inside the window; the advice used here (populate, huge)
-        // never changes what the memory holds.
+        // SAFETY: the range is inside the window. Populating and asking for huge pages
+        // never change what the memory holds; discarding does, and is only done by the
+        // owner of a window of its own (`&mut`).
         unsafe { mm::madvise(start.cast(), len, advice) }
     }
 

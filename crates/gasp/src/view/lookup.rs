@@ -5,7 +5,6 @@
 //! looks at the whole range in the order of decision 1 and finds the first reason.
 #![allow(unsafe_code, reason = "follows segments under the caller's busy slot")]
 
-use core::ops::ControlFlow;
 use core::ptr::NonNull;
 
 use super::entry::{Behind, Leaf, Want};
@@ -162,26 +161,20 @@ pub(crate) unsafe fn diagnose(
     }
     let mut search =
         Search { wanted: flags.access(), any: flags.accepts_any(), ..Search::default() };
-    let mut next = span.start().0;
-    let walked = view.table.visit(span, |part, leaf| {
-        if part.start().0 != next {
-            return ControlFlow::Break(absent(view, DeviceAddr(next)));
-        }
-        next = part.last().0.wrapping_add(1);
+    let mut done = 0;
+    while done < span.len() {
+        // No overflow: the sum is an address inside the span.
+        let addr = DeviceAddr(span.start().0 + done);
+        let found = view.table.find(addr.0);
+        let Some(leaf) = found.leaf_at(addr.0) else { return Some(absent(view, addr)) };
         // SAFETY: the caller's promise.
-        let guest = unsafe { guest_of(segments, leaf, part.start().0 % GRANULE) };
-        match search.look_at(part.start(), guest, leaf) {
-            Some(refused) => ControlFlow::Break(refused),
-            None => ControlFlow::Continue(()),
+        let guest = unsafe { guest_of(segments, leaf, addr.0 % GRANULE) };
+        if let Some(refused) = search.look_at(addr, guest, leaf) {
+            return Some(refused);
         }
-    });
-    match walked {
-        ControlFlow::Break(reason) => Some(reason),
-        ControlFlow::Continue(()) if next != span.last().0.wrapping_add(1) => {
-            Some(absent(view, DeviceAddr(next)))
-        }
-        ControlFlow::Continue(()) => search.no_memory.or(search.not_ram).or(search.forbidden),
+        done += found.rest(addr.0).min(span.len() - done);
     }
+    search.no_memory.or(search.not_ram).or(search.forbidden)
 }
 
 /// What memory has against the map, as far as the walk has come; the first of each kind.

@@ -5,11 +5,12 @@
 //! domain's rules or of the guest's regions; nothing is worked out at map time.
 //!
 //! * [`entry`]: one 64-bit word for each page, of 4 KiB, 2 MiB or 1 GiB.
-//! * [`node`] and [`table`]: where the words are kept, read without locks while one
+//! * [`node`], [`arena`] and [`table`]: where the words are kept, read without locks while one
 //!   writer changes them.
 //! * [`segment`]: from the number in a word to the memory object.
 //! * [`lookup`]: the walk over a range, and the reason where it is refused.
 
+mod arena;
 mod attachment;
 pub(crate) mod entry;
 pub(crate) mod lookup;
@@ -70,5 +71,14 @@ impl View {
     /// The right to change the table; one thread has it at a time.
     pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for View {
+    #[allow(unsafe_code, reason = "frees the table's nodes with the view")]
+    fn drop(&mut self) {
+        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: `&mut self`: no reader has the view, and nobody can come to it any more.
+        unsafe { writer.free_all(&mut self.table) };
     }
 }

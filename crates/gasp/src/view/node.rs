@@ -15,6 +15,7 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::arena::{self, Arena};
 use super::entry::{self, DEAD, EMPTY, TAG_NODE};
 
 /// Pages that a node stands for.
@@ -22,6 +23,8 @@ pub(crate) const FANOUT: u64 = 512;
 /// The most words of a small node.
 const SMALL_MAX: u64 = 128;
 const TAG_FULL: u64 = 9;
+/// A full node that is kept in the table's arena.
+const TAG_ARENA: u64 = 10;
 const POINTER: u64 = 0x007f_ffff_ffff_fff0;
 
 /// A node, as the word that points to it. Copies are the same node.
@@ -29,13 +32,20 @@ const POINTER: u64 = 0x007f_ffff_ffff_fff0;
 pub(super) struct Node(u64);
 
 impl Node {
-    /// An empty node with room for `pages`.
-    pub(super) fn with_room(pages: u64) -> Self {
+    /// An empty node with room for `pages`; a full one comes from `arena`, if there is
+    /// one.
+    pub(super) fn with_room(pages: u64, arena: Option<&mut Arena>) -> Self {
         let mut words = 2;
         while words <= SMALL_MAX && pages > room(words) {
             words *= 2;
         }
-        Self::allocate(if words > SMALL_MAX { FANOUT } else { words })
+        if words <= SMALL_MAX {
+            return Self::allocate(words);
+        }
+        match arena.and_then(Arena::take) {
+            Some(node) => Self(node.as_ptr().expose_provenance() as u64 | TAG_ARENA),
+            None => Self::allocate(FANOUT),
+        }
     }
 
     /// The node that a word points to, if it does.
@@ -53,36 +63,40 @@ impl Node {
     /// The word for page `index` (below 512), or [`EMPTY`].
     #[inline]
     pub(super) fn get(self, index: u64) -> u64 {
-        if entry::tag(self.0) == TAG_FULL {
+        if self.is_full() {
             return self.at(index).load(Ordering::Acquire);
         }
-        self.find(index).unwrap_or(EMPTY)
+        let (first, mask) = self.first(index);
+        let word = self.at(first).load(Ordering::Acquire);
+        // An empty word has index 0, so it is right for page 0 and wrong for others.
+        if entry::index(word) == index && entry::tag(word) != DEAD {
+            return word;
+        }
+        if word == EMPTY { EMPTY } else { self.find(index, first, mask) }
     }
 
-    #[inline]
-    fn find(self, index: u64) -> Option<u64> {
-        for word in self.probe(index) {
-            let word = word.load(Ordering::Acquire);
-            if word == EMPTY {
-                return None;
-            }
-            if entry::index(word) == index && entry::tag(word) != DEAD {
-                return Some(word);
+    /// The word for page `index`, which is not in the first place.
+    #[inline(never)]
+    fn find(self, index: u64, first: u64, mask: u64) -> u64 {
+        for step in 1..=mask {
+            let word = self.at((first + step) & mask).load(Ordering::Acquire);
+            if word == EMPTY || (entry::index(word) == index && entry::tag(word) != DEAD) {
+                return word;
             }
         }
-        None
+        EMPTY
     }
 
-    /// Sets the word for page `index`; gives back a larger node that has it if this one
-    /// has no room, for the caller to put in place. [`EMPTY`] removes the word.
-    pub(super) fn put(self, index: u64, word: u64) -> Option<Self> {
+    /// Sets the word for page `index`, and says whether that was possible: a node may
+    /// have no room for one more. [`EMPTY`] removes the word.
+    pub(super) fn put(self, index: u64, word: u64) -> bool {
         let word = if word == EMPTY { EMPTY } else { entry::with_index(word, index) };
-        if entry::tag(self.0) == TAG_FULL {
+        if self.is_full() {
             let at = self.at(index);
             let was = at.load(Ordering::Relaxed) != EMPTY;
             at.store(word, Ordering::Release);
             self.count(i64::from(word != EMPTY) - i64::from(was), 0);
-            return None;
+            return true;
         }
         let mut free = None;
         for at in self.probe(index) {
@@ -96,35 +110,29 @@ impl Node {
             } else if entry::index(there) == index {
                 at.store(if word == EMPTY { DEAD } else { word }, Ordering::Release);
                 self.count(if word == EMPTY { -1 } else { 0 }, 0);
-                return None;
+                return true;
             }
         }
         if word == EMPTY {
-            return None;
+            return true;
         }
-        let (live, used) = self.counts();
         match free {
-            Some((at, fresh)) if !fresh || used < room(self.words()) => {
+            Some((at, fresh)) if !fresh || self.counts().1 < room(self.words()) => {
                 at.store(word, Ordering::Release);
                 self.count(1, i64::from(fresh));
-                None
+                true
             }
-            _ => {
-                let larger = self.copied_into(Self::with_room(live + 1));
-                larger.put(index, word);
-                Some(larger)
-            }
+            _ => false,
         }
     }
 
-    /// A smaller node with the same words, where this one is much too large.
-    pub(super) fn shrunk(self) -> Option<Self> {
+    /// Whether the node is much larger than what it holds needs.
+    pub(super) fn is_oversized(self) -> bool {
         let (live, _) = self.counts();
-        let oversized = match self.words() {
+        match self.words() {
             FANOUT => live < 64,
             words => words > 2 && live * 6 < words,
-        };
-        (oversized && live > 0).then(|| self.copied_into(Self::with_room(live)))
+        }
     }
 
     /// All words in use, in no order.
@@ -139,28 +147,34 @@ impl Node {
         self.counts().0
     }
 
-    /// The bytes of memory behind the node.
+    /// The bytes of memory behind the node, without those that its arena counts.
     pub(super) fn bytes(self) -> usize {
-        layout(self.words()).size()
+        if self.is_in_arena() { 0 } else { layout(self.words()).size() }
     }
 
     /// Frees the node.
     ///
     /// # Safety
-    /// Nothing points to it any more, no reader can be in it, and it is freed once.
-    pub(super) unsafe fn free(self) {
+    /// Nothing points to it any more, no reader can be in it, it is freed once, and
+    /// `arena` is the one that it was made with.
+    pub(super) unsafe fn free(self, arena: &mut Arena) {
+        if self.is_in_arena() {
+            self.counter().store(0, Ordering::Relaxed);
+            // SAFETY: the caller's promise.
+            return unsafe { arena.give_back(self.base()) };
+        }
         // SAFETY: allocated with this layout by `allocate`; freed once, by the caller's
         // promise.
         unsafe { std::alloc::dealloc(self.base().as_ptr().cast(), layout(self.words())) }
     }
 
-    fn copied_into(self, target: Self) -> Self {
+    /// Puts the node's words into `target`, which has room for them.
+    pub(super) fn copy_into(self, target: Self) {
         for word in self.words_in_use() {
             // A full node's words carry their index, too.
-            let moved = target.put(entry::index(word), word);
-            debug_assert!(moved.is_none(), "the target was made large enough");
+            let put = target.put(entry::index(word), word);
+            debug_assert!(put, "the target was made large enough");
         }
-        target
     }
 
     fn allocate(words: u64) -> Self {
@@ -173,10 +187,20 @@ impl Node {
         Self(address | (TAG_NODE + u64::from(words.trailing_zeros()) - 1).min(TAG_FULL))
     }
 
+    /// Whether the node has a word for every page.
+    #[inline]
+    pub(super) fn is_full(self) -> bool {
+        entry::tag(self.0) >= TAG_FULL
+    }
+
+    fn is_in_arena(self) -> bool {
+        entry::tag(self.0) == TAG_ARENA
+    }
+
     #[inline]
     fn words(self) -> u64 {
         match entry::tag(self.0) {
-            TAG_FULL => FANOUT,
+            TAG_FULL | TAG_ARENA => FANOUT,
             tag => 2 << (tag - TAG_NODE),
         }
     }
@@ -189,8 +213,19 @@ impl Node {
         unsafe { NonNull::new_unchecked(pointer) }
     }
 
-    /// The word at a position, not at an index, except in a full node. Position
-    /// `words()` is the count.
+    /// The counts of the node, behind its words or where its arena keeps them.
+    fn counter(self) -> &'static AtomicU64 {
+        if !self.is_in_arena() {
+            return self.at(self.words());
+        }
+        let address = arena::count_of(self.base().addr().get());
+        // SAFETY: an arena's chunk begins with a word for each of its nodes, and lives as
+        // long as they do; for the rest see `at`.
+        unsafe { &*core::ptr::with_exposed_provenance::<AtomicU64>(address) }
+    }
+
+    /// The word at a position, not at an index, except in a full node. Outside an arena
+    /// position `words()` is the count.
     #[inline]
     fn at(self, position: u64) -> &'static AtomicU64 {
         debug_assert!(position <= self.words());
@@ -204,20 +239,25 @@ impl Node {
         unsafe { word.as_ref() }
     }
 
-    /// The positions where the word for `index` may be, in order.
+    /// Where the word for `index` is, if there is no other; and the last position. The
+    /// places behind it, round and round, are where it may be otherwise.
     #[inline]
-    fn probe(self, index: u64) -> impl Iterator<Item = &'static AtomicU64> {
+    fn first(self, index: u64) -> (u64, u64) {
         // A small node of tag t has `1 << (t - 1)` words; the hash's upper bits choose.
         let bits = entry::tag(self.0) - (TAG_NODE - 1);
-        let mask = (1 << bits) - 1;
         let hash = index.wrapping_mul(0x9e37_79b9) & 0xffff_ffff;
-        let first = hash >> (32 - bits);
+        (hash >> (32 - bits), (1 << bits) - 1)
+    }
+
+    /// The positions where the word for `index` may be, in order.
+    fn probe(self, index: u64) -> impl Iterator<Item = &'static AtomicU64> {
+        let (first, mask) = self.first(index);
         (0..=mask).map(move |step| self.at((first + step) & mask))
     }
 
     /// Live words, and words used up by live or dead ones.
     fn counts(self) -> (u64, u64) {
-        let counts = self.at(self.words()).load(Ordering::Relaxed);
+        let counts = self.counter().load(Ordering::Relaxed);
         (counts & 0xffff_ffff, counts >> 32)
     }
 
@@ -225,7 +265,7 @@ impl Node {
         let (was_live, was_used) = self.counts();
         let live = was_live.saturating_add_signed(live);
         let used = was_used.saturating_add_signed(used);
-        self.at(self.words()).store(live | used << 32, Ordering::Relaxed);
+        self.counter().store(live | used << 32, Ordering::Relaxed);
     }
 }
 
@@ -261,7 +301,8 @@ mod tests {
         fn a_node_behaves_as_a_map_whatever_its_size(
             steps in prop::collection::vec((0u64..512, prop::option::of(0u64..1000)), 1..600)
         ) {
-            let mut node = Node::with_room(1);
+            let mut arena = Arena::default();
+            let mut node = Node::with_room(1, Some(&mut arena));
             let mut model = BTreeMap::new();
             for (index, page) in steps {
                 let word = page.map_or(EMPTY, leaf);
@@ -269,17 +310,19 @@ mod tests {
                     Some(_) => { model.insert(index, word); }
                     None => { model.remove(&index); }
                 }
-                for replaced in [node.put(index, word), None] {
-                    let replaced = replaced.or_else(|| node.shrunk());
-                    if let Some(other) = replaced {
-                        // SAFETY: this test is the only reader, and goes on with `other`.
-                        unsafe { node.free() };
-                        node = other;
-                    }
+                let put = node.put(index, word);
+                if !put || node.is_oversized() {
+                    let other = Node::with_room(node.live() + 1, Some(&mut arena));
+                    node.copy_into(other);
+                    prop_assert!(put || other.put(index, word));
+                    // SAFETY: this test is the only reader, and goes on with `other`.
+                    unsafe { node.free(&mut arena) };
+                    node = other;
                 }
                 prop_assert_eq!(node.live(), model.len() as u64);
+                let bytes = node.bytes() + arena.bytes().saturating_sub(4096);
                 if model.len() > 1 {
-                    prop_assert!(node.bytes() <= 66 * model.len() + 16, "{} for {}", node.bytes(), model.len());
+                    prop_assert!(bytes <= 66 * model.len() + 16, "{} for {}", bytes, model.len());
                 }
             }
             for index in 0..FANOUT {
@@ -287,7 +330,7 @@ mod tests {
                 prop_assert_eq!(entry::content(got), model.get(&index).copied().unwrap_or(EMPTY));
             }
             // SAFETY: nothing uses it behind this line.
-            unsafe { node.free() };
+            unsafe { node.free(&mut arena) };
         }
     }
 }

@@ -7,6 +7,7 @@
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::arena::Arena;
 use super::entry::{self, EMPTY, Leaf};
 use super::node::{FANOUT, Node};
 use crate::addr::{DeviceAddr, GRANULE};
@@ -29,7 +30,13 @@ pub(crate) struct Writer {
     bytes: usize,
     retired: Vec<Node>,
     retired_bytes: usize,
+    /// Where full nodes come from once there are many.
+    arena: Arena,
+    full_nodes: usize,
 }
+
+/// A table with fewer full nodes than this, 1 MiB of them, is not worth a huge page.
+const SMALL_TABLE: usize = 256;
 
 /// A word that was looked up, and the size of the page it stands for.
 #[derive(Clone, Copy, Debug)]
@@ -193,7 +200,7 @@ impl Writer {
 
     /// The bytes of all nodes, the retired ones included.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes + self.retired_bytes
+        self.bytes + self.retired_bytes + self.arena.bytes()
     }
 
     /// Whether enough nodes are retired that waiting for readers pays.
@@ -210,7 +217,7 @@ impl Writer {
         for node in self.retired.drain(..) {
             // SAFETY: a retired node is out of the table, so no reader can come to it,
             // and by the caller's promise none is left in it. Draining frees it once.
-            unsafe { node.free() };
+            unsafe { node.free(&mut self.arena) };
         }
         self.retired_bytes = 0;
     }
@@ -261,20 +268,18 @@ impl Writer {
         for index in first..=last {
             let word = entry::content(node.get(index));
             let new = self.edit(word, unit.child(index), range, change);
-            if new != word
-                && let Some(larger) = node.put(index, new)
-            {
-                self.replace(node, larger);
-                node = larger;
+            if new != word && !node.put(index, new) {
+                node = self.resized(node, node.live() + 1);
+                let put = node.put(index, new);
+                debug_assert!(put, "it was made large enough");
             }
         }
         if node.live() == 0 {
             self.retire(node);
             return EMPTY;
         }
-        if let Some(smaller) = node.shrunk() {
-            self.replace(node, smaller);
-            node = smaller;
+        if node.is_oversized() {
+            node = self.resized(node, node.live());
         }
         node.word()
     }
@@ -291,18 +296,24 @@ impl Writer {
     }
 
     fn allocate(&mut self, pages: u64) -> Node {
-        let node = Node::with_room(pages);
+        let arena = (self.full_nodes >= SMALL_TABLE).then_some(&mut self.arena);
+        let node = Node::with_room(pages, arena);
         self.bytes += node.bytes();
+        self.full_nodes += usize::from(node.is_full());
         node
     }
 
-    fn replace(&mut self, old: Node, new: Node) {
-        self.bytes += new.bytes();
-        self.retire(old);
+    /// A node with room for `pages` that has the words of `node`, which is retired.
+    fn resized(&mut self, node: Node, pages: u64) -> Node {
+        let new = self.allocate(pages);
+        node.copy_into(new);
+        self.retire(node);
+        new
     }
 
     fn retire(&mut self, node: Node) {
-        self.bytes -= node.bytes();
+        self.bytes = self.bytes.saturating_sub(node.bytes());
+        self.full_nodes = self.full_nodes.saturating_sub(usize::from(node.is_full()));
         self.retired_bytes += node.bytes();
         self.retired.push(node);
     }
@@ -311,31 +322,25 @@ impl Writer {
         for word in node.words_in_use() {
             match Node::from_word(word) {
                 Some(child) => self.retire_all(child),
-                None => self.leaves -= 1,
+                None => self.leaves = self.leaves.saturating_sub(1),
             }
         }
         self.retire(node);
     }
 }
 
-impl Drop for Table {
-    fn drop(&mut self) {
-        let mut writer = Writer::default();
-        for top in &mut self.top {
-            if let Some(node) = Node::from_word(*top.get_mut()) {
-                writer.bytes = usize::MAX / 2;
-                writer.leaves = u64::MAX / 2;
-                writer.retire_all(node);
+impl Writer {
+    /// Frees every node of the table, and leaves it empty.
+    ///
+    /// # Safety
+    /// Nobody reads the table, now or later.
+    pub(crate) unsafe fn free_all(&mut self, table: &mut Table) {
+        for top in &mut table.top {
+            if let Some(node) = Node::from_word(core::mem::replace(top.get_mut(), EMPTY)) {
+                self.retire_all(node);
             }
         }
-        // SAFETY: `&mut self`: there is no reader, and nobody can come any more.
-        unsafe { writer.free_retired() };
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        // SAFETY: a writer is dropped with its view, which no reader can be in any more.
+        // SAFETY: the caller's promise.
         unsafe { self.free_retired() };
     }
 }
