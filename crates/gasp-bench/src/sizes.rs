@@ -54,18 +54,24 @@ fn grants(layout: &str, device: impl Fn(u64) -> u64) -> gasp::Result<Figure> {
 }
 
 /// How long 1 GiB of RAM takes, pinned and with its frame numbers read, and how many
-/// bytes of table that needs.
+/// bytes of table that needs. The shortest of three times.
 fn start(backing: Backing) -> Vec<Figure> {
-    let begun = Instant::now();
-    let made = MemoryObject::ram(1 << 30).prefer(&[backing]).create();
-    let took = begun.elapsed().as_secs_f64() * 1e3;
-    let (time, bytes, note) = match &made {
-        Ok(object) => {
-            let note = object.not_pinned_because().map(|why| format!("not pinned: {why}"));
-            (Some(took), Some(object.table_bytes() as f64), note)
+    let (mut time, mut bytes, mut note) = (None::<f64>, None, None);
+    for _ in 0..3 {
+        let begun = Instant::now();
+        match MemoryObject::ram(1 << 30).prefer(&[backing]).create() {
+            Ok(object) => {
+                let took = begun.elapsed().as_secs_f64() * 1e3;
+                time = Some(time.map_or(took, |best| best.min(took)));
+                bytes = Some(object.table_bytes() as f64);
+                note = object.not_pinned_because().map(|why| format!("not pinned: {why}"));
+            }
+            Err(error) => {
+                note = Some(error.reason().to_string());
+                break;
+            }
         }
-        Err(error) => (None, None, Some(error.to_string())),
-    };
+    }
     let figure = |figure, value, unit| Figure { figure, value, unit, note: note.clone() };
     vec![
         figure(format!("1 GiB of RAM on {backing}, until it can be mapped"), time, "ms"),

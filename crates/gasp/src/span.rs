@@ -90,16 +90,13 @@ impl<A: Address> Span<A> {
         self.start <= other.last() && other.start <= self.last()
     }
 
-    /// The smallest range of whole 4 KiB granules around this one (decision 11).
-    ///
-    /// A range that ends inside the last granule of the address space is rounded to its
-    /// last byte.
+    /// The smallest range of whole 4 KiB granules around this one (decision 11); `None`
+    /// where that is all of the 2^64 addresses.
     #[inline]
-    pub fn rounded_out(&self) -> Self {
+    pub fn rounded_out(&self) -> Option<Self> {
         let start = self.start.raw() & !(GRANULE - 1);
         let last = self.last().raw() | (GRANULE - 1);
-        let len = (last - start).saturating_add(1);
-        Self { start: A::new(start), len: NonZeroU64::new(len).unwrap_or(NonZeroU64::MIN) }
+        Self::inclusive(A::new(start), A::new(last))
     }
 
     /// Whether start and length are whole 4 KiB granules.
@@ -141,9 +138,9 @@ mod tests {
 
     #[test]
     fn rounding_out_covers_whole_granules_and_never_wraps() {
-        assert_eq!(span(0x1fff, 2).rounded_out(), span(0x1000, 0x2000));
-        assert_eq!(span(u64::MAX, 1).rounded_out(), span(u64::MAX - 4095, 4096));
-        assert_eq!(span(0, u64::MAX).rounded_out().start().0, 0);
+        assert_eq!(span(0x1fff, 2).rounded_out(), Some(span(0x1000, 0x2000)));
+        assert_eq!(span(u64::MAX, 1).rounded_out(), Some(span(u64::MAX - 4095, 4096)));
+        assert_eq!(span(1, u64::MAX).rounded_out(), None);
     }
 
     proptest! {

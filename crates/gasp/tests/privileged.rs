@@ -8,6 +8,8 @@ mod support;
 
 use std::os::unix::fs::FileExt;
 
+use std::sync::{Mutex, PoisonError};
+
 use gasp::memory::{FrameAccess, PinAccess, frame_access, pin_access};
 use gasp::{
     Backing, DeviceAddr, Guest, GuestPhys, HostRun, MapFlags, MemoryObject, Residency, Stability,
@@ -51,6 +53,9 @@ fn trial(name: String, lacks: &[Lack], body: impl FnOnce() + Send + 'static) -> 
     let lack = lacks.iter().flatten().next();
     let name = lack.map_or_else(|| name.clone(), |why| format!("{name} [skipped: {why}]"));
     let run = move || {
+        // A pool of huge pages may be just large enough for one of them at a time.
+        static POOL: Mutex<()> = Mutex::new(());
+        let _alone = POOL.lock().unwrap_or_else(PoisonError::into_inner);
         body();
         Ok(())
     };

@@ -106,7 +106,11 @@ impl DomainInner {
         let mut used: Vec<usize> = Vec::new();
         for span in spans {
             // Behind the guest's address width nothing was ever granted.
-            let Some(span) = self.addresses().intersection(&span.rounded_out()) else { continue };
+            let all = self.addresses();
+            let Some(span) = span.rounded_out().map_or(Some(all), |span| all.intersection(&span))
+            else {
+                continue;
+            };
             self.view.table.update(writer, span, |_, leaf| {
                 if let Behind::Memory { segment, .. } = leaf.behind()
                     && !used.contains(&segment)
@@ -142,7 +146,7 @@ impl DomainInner {
         if self.kind == DomainKind::Identity && guest.0 != device.start().0 {
             return Err(Reason::Invalid("an identity domain does not translate"));
         }
-        let device = device.rounded_out();
+        let device = device.rounded_out().ok_or(Reason::BeyondWidth { bits: self.width })?;
         let guest = Span::new(GuestPhys(guest.0 - within), device.len())?;
         let beyond = |last: u64| self.width < 64 && last >> self.width != 0;
         if beyond(device.last().0) || beyond(guest.last().0) {

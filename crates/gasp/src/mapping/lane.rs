@@ -9,7 +9,7 @@
 //! held in it, to the next new thread.
 
 use core::cell::Cell;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::barrier;
@@ -24,18 +24,12 @@ const BLOCKS: usize = 16;
 /// The most mappings that one thread can have made and nobody dropped.
 const SLOTS_MAX: u64 = (FIRST_BLOCK as u64) * ((1 << BLOCKS) - 1);
 
-/// A slot, and whose it is.
-#[repr(align(64))]
-struct Seat {
-    slot: Slot,
-    lane: &'static Lane,
-}
-
 /// One thread's slots.
 pub(super) struct Lane {
-    blocks: [OnceLock<Box<[Seat]>>; BLOCKS],
-    /// The slot to try first: the one given back last.
-    hint: AtomicPtr<Seat>,
+    blocks: [OnceLock<Box<[Slot]>>; BLOCKS],
+    /// The slot to try first: the one taken last, which most often is free again. Only
+    /// the owner uses it.
+    hint: AtomicPtr<Slot>,
     /// How many slots have ever been used; the others need not be read.
     used: AtomicU32,
     /// The stamp for the next publish; only the owner uses it.
@@ -47,7 +41,7 @@ pub(super) struct Lane {
 
 /// A slot that is busy or held; dropping it gives the slot back.
 pub(super) struct Hold {
-    seat: &'static Seat,
+    slot: &'static Slot,
     stamp: u64,
 }
 
@@ -116,51 +110,49 @@ impl Lane {
     /// [`Slot::publish`].
     #[inline(always)]
     pub(super) fn publish(&'static self, span: Span<DeviceAddr>) -> Result<Hold, Reason> {
-        let seat = self.take()?;
+        let slot = self.take()?;
         let stamp = self.next_stamp.load(Ordering::Relaxed);
         self.next_stamp.store(stamp + NEXT_STAMP, Ordering::Relaxed);
-        seat.slot.publish(stamp, span.start().0, span.last().0);
-        Ok(Hold { seat, stamp })
+        slot.publish(stamp, span.start().0, span.last().0);
+        Ok(Hold { slot, stamp })
     }
 
     #[inline]
-    fn take(&'static self) -> Result<&'static Seat, Reason> {
+    fn take(&'static self) -> Result<&'static Slot, Reason> {
         match self.hinted() {
-            Some(seat) if seat.slot.is_free() => Ok(seat),
+            Some(slot) if slot.is_free() => Ok(slot),
             _ => self.search(),
         }
     }
 
     /// A free slot, from the cursor on; a new block if there is none.
     #[cold]
-    fn search(&'static self) -> Result<&'static Seat, Reason> {
+    fn search(&'static self) -> Result<&'static Slot, Reason> {
         let used = self.used.load(Ordering::Relaxed);
         let cursor = self.cursor.load(Ordering::Relaxed).min(used);
         let found = (cursor..used).chain(0..cursor).find_map(|index| {
-            let seat = self.seat(index)?;
-            seat.slot.is_free().then_some((index, seat))
+            let slot = self.slot(index)?;
+            slot.is_free().then_some((index, slot))
         });
-        let (index, seat) = match found {
+        let (index, slot) = match found {
             Some(found) => found,
             None => (used, self.grow(used)?),
         };
         self.cursor.store(index + 1, Ordering::Relaxed);
-        Ok(seat)
+        self.hint.store(core::ptr::from_ref(slot).cast_mut(), Ordering::Relaxed);
+        Ok(slot)
     }
 
-    fn grow(&'static self, index: u32) -> Result<&'static Seat, Reason> {
+    fn grow(&'static self, index: u32) -> Result<&'static Slot, Reason> {
         let limit = Reason::Limit { what: "mappings a thread", limit: SLOTS_MAX };
         let (block, within) = position(index);
         let cell = self.blocks.get(block).ok_or(limit)?;
-        let seats = cell.get_or_init(|| {
-            let seat = |_| Seat { slot: Slot::new(), lane: self };
-            (0..FIRST_BLOCK << block).map(seat).collect()
-        });
+        let slots = cell.get_or_init(|| (0..FIRST_BLOCK << block).map(|_| Slot::new()).collect());
         self.used.store(index + 1, Ordering::Release);
-        seats.get(within).ok_or(limit)
+        slots.get(within).ok_or(limit)
     }
 
-    fn seat(&'static self, index: u32) -> Option<&'static Seat> {
+    fn slot(&'static self, index: u32) -> Option<&'static Slot> {
         let (block, within) = position(index);
         self.blocks.get(block)?.get()?.get(within)
     }
@@ -174,24 +166,16 @@ fn position(index: u32) -> (usize, usize) {
 }
 
 mod hint_pointer {
-    #![allow(unsafe_code, reason = "one pointer that only ever points to leaked seats")]
-    use super::{Lane, Ordering, Seat};
+    #![allow(unsafe_code, reason = "one pointer that only ever points to leaked slots")]
+    use super::{Lane, Ordering, Slot};
 
     impl Lane {
-        /// The slot that was given back last.
+        /// The slot that was taken last.
         #[inline]
-        pub(super) fn hinted(&'static self) -> Option<&'static Seat> {
-            // SAFETY: only `suggest` stores here, and only seats of this lane, which live
+        pub(super) fn hinted(&'static self) -> Option<&'static Slot> {
+            // SAFETY: only `search` stores here, and only slots of this lane, which live
             // as long as the lane: for ever.
             unsafe { self.hint.load(Ordering::Relaxed).as_ref() }
-        }
-
-        #[inline]
-        pub(super) fn suggest(&self, seat: &'static Seat) {
-            let pointer = core::ptr::from_ref(seat).cast_mut();
-            if self.hint.load(Ordering::Relaxed) != pointer {
-                self.hint.store(pointer, Ordering::Relaxed);
-            }
         }
     }
 }
@@ -200,30 +184,31 @@ impl Hold {
     /// Turns a look-up into a mapping that `vdev` has made through `view`.
     #[inline(always)]
     pub(super) fn establish(&self, view: u32, vdev: u32) {
-        self.seat.slot.establish(self.stamp, view, vdev);
+        self.slot.establish(self.stamp, view, vdev);
     }
 
     /// Says that the mapping ends at `last`, sooner than was published.
     #[inline]
     pub(super) fn shorten(&self, last: DeviceAddr) {
-        self.seat.slot.shorten(last.0);
+        self.slot.shorten(last.0);
     }
 
     /// Whether the mapping's drain has ended without it.
     #[inline]
     pub(super) fn is_revoked(&self) -> bool {
-        self.seat.slot.is_revoked(self.stamp)
+        self.slot.is_revoked(self.stamp)
     }
 }
 
 impl Drop for Hold {
     #[inline]
     fn drop(&mut self) {
-        self.seat.slot.release();
-        self.seat.lane.suggest(self.seat);
-        // A drain that gives up marks the mapping and then looks whether it is still
-        // held: either it sees the release, or the mark is seen here.
-        barrier::light();
+        self.slot.release();
+        // A drain that gives up marks the mapping, passes a heavy barrier, and looks
+        // whether it is still held: either it sees the release, or the mark is seen here.
+        // (Where there is no membarrier both may be missed: then the memory waits for the
+        // next revoke. A fence here would cost more than that is worth.)
+        compiler_fence(Ordering::SeqCst);
         if self.is_revoked() {
             // The memory was kept for this mapping; nobody else will come by to free it.
             super::drain::settle();
@@ -259,11 +244,11 @@ pub(super) fn scan(mut wanted: impl FnMut(Use) -> bool) -> Vec<Holder> {
     let mut holders = Vec::new();
     for lane in lanes {
         let used = lane.used.load(Ordering::Acquire);
-        for seat in (0..used).filter_map(|index| lane.seat(index)) {
-            if let Some(held) = seat.slot.held()
+        for slot in (0..used).filter_map(|index| lane.slot(index)) {
+            if let Some(held) = slot.held()
                 && wanted(held)
             {
-                holders.push(Holder { slot: &seat.slot, stamp: held.stamp });
+                holders.push(Holder { slot, stamp: held.stamp });
             }
         }
     }

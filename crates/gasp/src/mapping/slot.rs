@@ -30,8 +30,9 @@ const BUSY: u64 = 1;
 /// Stamps are multiples of this, and never 0.
 pub(super) const NEXT_STAMP: u64 = 2;
 
-/// What one mapping uses.
+/// What one mapping uses, in a cache line of its own.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct Slot {
     /// [`FREE`], or a stamp, with the [`BUSY`] bit while a look-up is in progress.
     stamp: AtomicU64,
@@ -155,7 +156,7 @@ impl Slot {
 #[cfg(all(test, loom))]
 mod proof {
     //! Every interleaving of a mapping and a revoking thread, by loom, with this very
-    //! code: `RUSTFLAGS="--cfg loom" cargo test -p gasp --release --lib proof`.
+    //! code: `RUSTFLAGS="--cfg loom" cargo test -p gasp --no-default-features --release --lib proof`.
     //!
     //! The view is one word that holds 1 while the range is granted, the memory one that
     //! holds 1 while the device may write.

@@ -2,18 +2,19 @@
 //!
 //! The guest may write its memory while we copy, so no reference to it may ever exist,
 //! and the compiler must not assume that two reads agree. Each function here moves bytes
-//! with relaxed atomic accesses, or with one string instruction that the compiler cannot
-//! see into. Bytes that change during the copy come out old or new; nothing else can
-//! happen.
+//! with relaxed atomic accesses or, many at once, with the C library's `memcpy`, called
+//! such that the compiler cannot see what it is. Bytes that change during the copy come
+//! out old or new; nothing else can happen.
 #![allow(unsafe_code, reason = "guest memory is only reachable through raw pointers")]
 #![allow(clippy::multiple_unsafe_ops_per_block, reason = "a load and a store make one move")]
 
+use core::ffi::c_void;
+use core::hint::black_box;
 use core::ptr;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// From this length on one `rep movsb` beats a loop of 8-byte accesses (measured).
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-const STRING_COPY: usize = 256;
+/// From this length on the C library's copy beats a loop of 8-byte accesses (measured).
+const MANY: usize = 128;
 
 /// Copies guest memory at `src` into `dst`.
 ///
@@ -46,20 +47,13 @@ enum Guest {
 /// `src` must be valid for reads and `dst` for writes of `len` bytes; they must not
 /// overlap.
 unsafe fn copy(src: *const u8, dst: *mut u8, len: usize, guest: Guest) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    if len >= STRING_COPY {
-        // SAFETY: the caller's promise is the instruction's own requirement, and the
-        // direction flag is clear on entry to every asm block by the ABI. The block
-        // counts as code outside the abstract machine, so a concurrent write is no race.
-        unsafe {
-            core::arch::asm!(
-                "rep movsb",
-                inout("rcx") len => _,
-                inout("rsi") src => _,
-                inout("rdi") dst => _,
-                options(nostack, preserves_flags),
-            );
-        }
+    if len >= MANY && !cfg!(miri) {
+        type Copy = unsafe extern "C" fn(*mut c_void, *const c_void, usize) -> *mut c_void;
+        let copy: Copy = black_box(libc::memcpy);
+        // SAFETY: the caller's promise is `memcpy`'s requirement. The compiler cannot know
+        // that it is `memcpy`, so it is code outside the abstract machine, in which a
+        // concurrent write by the guest is no race.
+        unsafe { copy(dst.cast(), src.cast(), len) };
         return;
     }
     const WORD: usize = size_of::<u64>();

@@ -36,20 +36,8 @@ impl Window {
         access: Access,
         align: usize,
     ) -> Result<Self, Reason> {
-        let reserved = Self::reserve(len, align)?;
-        // SAFETY: the range was reserved above and nothing else knows of it, so
-        // replacing the reservation disturbs nobody.
-        unsafe {
-            mm::mmap(
-                reserved.base.as_ptr().cast(),
-                len,
-                protection(access),
-                MapFlags::SHARED | MapFlags::FIXED,
-                file,
-                offset,
-            )
-        }
-        .map_err(Reason::os("mmap"))?;
+        let mut reserved = Self::reserve(len, align)?;
+        reserved.map_piece(0, file, offset, len, access)?;
         Ok(reserved)
     }
 

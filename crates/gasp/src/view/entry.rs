@@ -174,6 +174,45 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn the_mask_and_compare_is_right_for_every_combination() {
+        let all = || (0..8).map(Access::from_bits_truncate);
+        for (allowed, offered, wanted) in
+            all().flat_map(|a| all().flat_map(move |b| all().skip(1).map(move |c| (a, b, c))))
+        {
+            let flags = MapFlags::new(wanted).unwrap();
+            for ram in [false, true] {
+                let behind = Behind::Memory { segment: SEGMENTS - 1, page: PAGE_MAX, offered, ram };
+                let word = with_index(Leaf::new(allowed, behind).word(), 511);
+                let both = allowed.contains(wanted) && offered.contains(wanted);
+                assert_eq!(Want::new(flags).met_by(word), both && ram);
+                assert_eq!(Want::new(flags.any()).met_by(word), both);
+            }
+            let hole = Leaf::new(allowed, Behind::Hole { guest_page: (1 << 40) - 1 });
+            assert!(!Want::new(flags.any()).met_by(hole.word()));
+            for not_a_leaf in [EMPTY, DEAD, TAG_NODE, u64::MAX] {
+                assert!(!Want::new(flags.any()).met_by(not_a_leaf), "{not_a_leaf:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_leaf_keeps_its_number_and_page_at_every_power_of_two() {
+        let critical = |bits: u32| (0..bits).flat_map(|bit| [1_u64 << bit, (1 << bit) - 1]);
+        for page in critical(32).chain([PAGE_MAX]) {
+            for segment in critical(10).chain([SEGMENTS as u64 - 1]) {
+                for index_ in [0, 1, 255, 256, 511] {
+                    let segment = segment as usize;
+                    let behind = Behind::Memory { segment, page, offered: Access::RWX, ram: true };
+                    let word = with_index(Leaf::new(Access::RWX, behind).word(), index_);
+                    let leaf = Leaf::from_word(word).unwrap();
+                    assert_eq!((leaf.segment(), leaf.page(), index(word)), (segment, page, index_));
+                    assert_eq!(leaf.behind(), behind);
+                }
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn a_leaf_holds_what_was_put_in(
