@@ -115,7 +115,8 @@ Examples:
   gasp bench --json | jq '.cases[] | select(.ratio < 1)'
 
 Every time is the minimum of many short rounds, in which all contestants take turns, so
-that a busy machine disturbs them alike. Trust the ratios more than the times.
+that a busy machine disturbs them alike. Trust the ratios more than the times. There is
+no cache in front of the look-up, so no case is a hit or a miss of one.
 
 Fields of --json:
   cases    one for each case and peer: `case`, `ns` (ours, for one operation on each

@@ -146,6 +146,11 @@ impl Window {
         self.advise(0, self.len, Advice::LinuxHugepage)
     }
 
+    /// Asks for no transparent huge pages any more.
+    pub(crate) fn want_small(&self) -> Result<(), Errno> {
+        self.advise(0, self.len, Advice::LinuxNoHugepage)
+    }
+
     /// Gathers one range into a huge page now.
     pub(crate) fn collapse(&self, at: usize, len: usize) -> Result<(), Errno> {
         let start = self.part(at, len)?;

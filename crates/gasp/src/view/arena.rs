@@ -76,6 +76,10 @@ impl Arena {
         }
         chunk.free.push((at / NODE) as u16);
         chunk.used -= 1;
+        if chunk.used == NODES / 4 {
+            // Mostly free: the kernel must not gather it into a huge page again.
+            let _ = chunk.window.want_small();
+        }
         if chunk.used == 0 {
             self.chunks.remove(&base);
             self.open.retain(|&open| open != base);
