@@ -21,6 +21,8 @@ use crate::span::Span;
 /// Slots in a lane's first block; each further block is twice as long.
 const FIRST_BLOCK: usize = 64;
 const BLOCKS: usize = 16;
+/// How many slots are looked at before a new one is taken.
+const STRIDE: u32 = 64;
 /// The most mappings that one thread can have made and nobody dropped.
 const SLOTS_MAX: u64 = (FIRST_BLOCK as u64) * ((1 << BLOCKS) - 1);
 
@@ -125,22 +127,37 @@ impl Lane {
         }
     }
 
-    /// A free slot, from the cursor on; a new block if there is none.
+    /// A free slot near the cursor, or a new one. The cursor goes round, so each slot
+    /// that is given back is found in the end, and a thread that holds very many
+    /// mappings does not look at all of them for each new one.
     #[cold]
     fn search(&'static self) -> Result<&'static Slot, Reason> {
         let used = self.used.load(Ordering::Relaxed);
-        let cursor = self.cursor.load(Ordering::Relaxed).min(used);
-        let found = (cursor..used).chain(0..cursor).find_map(|index| {
-            let slot = self.slot(index)?;
-            slot.is_free().then_some((index, slot))
-        });
-        let (index, slot) = match found {
+        let (index, slot) = match self.free_among(STRIDE.min(used), used) {
             Some(found) => found,
-            None => (used, self.grow(used)?),
+            None => match self.grow(used) {
+                Ok(slot) => (used, slot),
+                Err(limit) => self.free_among(used, used).ok_or(limit)?,
+            },
         };
         self.cursor.store(index + 1, Ordering::Relaxed);
         self.hint.store(core::ptr::from_ref(slot).cast_mut(), Ordering::Relaxed);
         Ok(slot)
+    }
+
+    /// A free slot among the next `count` of `used`; the cursor moves behind them.
+    fn free_among(&'static self, count: u32, used: u32) -> Option<(u32, &'static Slot)> {
+        let mut index = self.cursor.load(Ordering::Relaxed);
+        for _ in 0..count {
+            index = if index < used { index } else { 0 };
+            let slot = self.slot(index)?;
+            if slot.is_free() {
+                return Some((index, slot));
+            }
+            index += 1;
+        }
+        self.cursor.store(index, Ordering::Relaxed);
+        None
     }
 
     fn grow(&'static self, index: u32) -> Result<&'static Slot, Reason> {
@@ -293,6 +310,31 @@ mod tests {
         drop(holds);
         assert!(!found.iter().any(Holder::is_held));
         assert!(scan(mine).is_empty());
+    }
+
+    #[test]
+    fn very_many_holds_take_time_in_proportion_and_their_slots_are_used_again() {
+        const COUNT: usize = 200_000;
+        const VDEV: u32 = 0xabc4;
+        let hold = || {
+            let hold = Lane::current().publish(span(0)).unwrap();
+            hold.establish(1, VDEV);
+            hold
+        };
+        let used = || Lane::current().used.load(Ordering::Relaxed) as usize;
+        let body = move || {
+            let fill = || -> Vec<Hold> { (0..COUNT).map(|_| hold()).collect() };
+            drop(fill());
+            let mut holds = fill();
+            assert!(used() <= COUNT + COUNT / 32, "{} slots for {COUNT} mappings", used());
+            // One in and one out, at random places.
+            for step in 0..COUNT {
+                holds.swap_remove(step * 7919 % COUNT);
+                holds.push(hold());
+            }
+            assert!(used() <= COUNT + COUNT / 16, "{} slots for {COUNT} mappings", used());
+        };
+        std::thread::spawn(body).join().unwrap();
     }
 
     #[test]
