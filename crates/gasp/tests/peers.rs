@@ -7,8 +7,12 @@
 //! 5. cloud-hypervisor: the direction is not checked, and a translation goes stale.
 //! 7. Frame number 0 is handed out as an address; locked pages are taken for pinned ones.
 //!
-//! 6 (a server that panics on DMA_UNMAP) and 8 (errors answered with errno 0) are about
-//! the vfio-user protocol, and are tested with the vfio-user server.
+//! 6. A live server: taking back what is granted panics, and memory without a descriptor
+//!    cannot be used.
+//! 8. vfio_user: errors are answered with errno 0.
+//!
+//! 6 and 8 are about servers of the vfio-user protocol; here is what the engine has to do
+//! with them.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -16,11 +20,49 @@ mod support;
 use std::thread;
 use std::time::Duration;
 
-use gasp::{Access, DeviceAddr, DomainKind, Errno, GuestPhys, MapFlags, Reason, Stability};
+use gasp::{
+    Access, DeviceAddr, DomainKind, Errno, GuestPhys, MapFlags, Reason, Region, Span, Stability,
+};
 use support::*;
 
 const READ: MapFlags = MapFlags::READ;
 const TOP: u64 = u64::MAX - 3;
+
+#[test]
+fn peer_6_taking_back_what_was_or_was_not_granted_does_not_panic() {
+    let (guest, _ram) = iommu_guest(4 * PAGE);
+    let (disk, domain) = device(&guest, "disk", DomainKind::Translate);
+    domain.map(DeviceAddr(PAGE), GuestPhys(PAGE), PAGE, Access::RW).unwrap();
+    for (page, pages) in [(0, 1), (0, 4), (1, 1), (1, 1), (1 << 30, 1 << 10)] {
+        assert!(domain.revoke(DeviceAddr(page * PAGE), pages * PAGE).unwrap().wait().completed());
+    }
+    assert_eq!(errno(disk.map(DeviceAddr(PAGE), 8, READ)), "EFAULT");
+    // A region without memory that could be mapped is refused, and stays harmless.
+    let nothing = Span::new(GuestPhys(64 * PAGE), PAGE).unwrap();
+    guest.space().add(Region::device(nothing, "disk")).unwrap();
+    domain.map(DeviceAddr(0), GuestPhys(64 * PAGE), PAGE, Access::RW).unwrap();
+    assert_eq!(errno(disk.map(DeviceAddr(0), 8, READ.any())), "ENXIO");
+}
+
+#[test]
+fn peer_8_no_refusal_has_errno_0() {
+    let (guest, _ram) = iommu_guest(PAGE);
+    let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
+    let refusals = [
+        error(disk.map(DeviceAddr(0), 0, READ)),
+        error(disk.map(DeviceAddr(TOP), 64, READ)),
+        error(disk.map(DeviceAddr(0), 8, READ)),
+        error(domain.revoke(DeviceAddr(0), 0)),
+        error(domain.allow(GuestPhys(0), PAGE, Access::empty())),
+        error(guest.vdev("disk")),
+        error(domain.clone().remove()),
+        error(guest.map_firmware(GuestPhys(64 * PAGE), 8, READ)),
+    ];
+    for refused in refusals {
+        assert!(refused.errno().raw_os_error() > 0, "{refused}");
+        assert_ne!(refused.errno_name(), "E?", "{refused}");
+    }
+}
 
 #[test]
 fn peer_1_an_empty_domain_lets_nothing_through_at_the_end_of_the_address_space() {

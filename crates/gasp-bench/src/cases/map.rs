@@ -7,13 +7,13 @@ use gasp::{DeviceAddr, GRANULE, MapFlags, Vdev};
 
 use super::{Contestant, Recipe, contestant, pair, recipe};
 use crate::peers::{Floor, PerRequest, VmMemory};
-use crate::peers::{Order, Setup, addresses};
+use crate::peers::{Order, Setup, addresses, addresses_of};
 
 const GRANTS: [u64; 5] = [1, 64, 1024, 65_536, 1_048_576];
 const LEN: u64 = 64;
 
 pub(super) fn recipes() -> Vec<Recipe> {
-    let mut all = vec![recipe("map+unmap, no IOMMU, random".into(), no_iommu)];
+    let mut all = vec![recipe("map+unmap, bypass, random".into(), bypass)];
     for grants in GRANTS {
         for order in Order::ALL.into_iter().filter(|&order| order.makes_sense(grants)) {
             all.push(recipe(format!("map+unmap, {}, {order}", granted(grants)), move || {
@@ -21,7 +21,7 @@ pub(super) fn recipes() -> Vec<Recipe> {
             }));
         }
     }
-    for grants in [1, 1024, 65_536] {
+    for grants in GRANTS {
         let order = if grants == 1 { Order::Same } else { Order::Random };
         let name = format!("map+unmap, {}, {order}, 2 threads", granted(grants));
         all.push(recipe(name, move || two_threads(grants, order)));
@@ -51,7 +51,7 @@ fn map_contig(vdev: &Vdev, addr: u64) {
     }
 }
 
-fn no_iommu() -> gasp::Result<Vec<Contestant>> {
+fn bypass() -> gasp::Result<Vec<Contestant>> {
     let setup = Setup::without_iommu()?;
     let addresses = addresses(Setup::RAM / GRANULE, Order::Random);
     let peer = VmMemory::without_iommu(&setup)?;
@@ -87,17 +87,18 @@ fn one_thread(grants: u64, order: Order) -> gasp::Result<Vec<Contestant>> {
 fn two_threads(grants: u64, order: Order) -> gasp::Result<Vec<Contestant>> {
     let setup = Setup::with_grants(grants)?;
     let vm = Arc::new(VmMemory::with_grants(&setup, grants)?);
-    let a = Arc::new(addresses(grants, order));
-    let b = Arc::clone(&a);
+    let of = |thread| Arc::new(addresses_of(thread, grants, order));
+    let a = [of(0), of(1)];
+    let b = a.clone();
     let vdev = setup.vdev;
     Ok(vec![
         pair("gasp", move |thread| {
-            let (a, vdev) = (Arc::clone(&a), vdev.clone());
-            move |i| map(&vdev, a.at(i + thread * 7))
+            let (a, vdev) = (Arc::clone(&a[thread % 2]), vdev.clone());
+            move |i| map(&vdev, a.at(i))
         }),
         pair("vm-memory IommuMemory, RwLock", move |thread| {
-            let (b, vm) = (Arc::clone(&b), Arc::clone(&vm));
-            move |i| vm.get_slices(b.at(i + thread * 7), LEN)
+            let (b, vm) = (Arc::clone(&b[thread % 2]), Arc::clone(&vm));
+            move |i| vm.get_slices(b.at(i), LEN)
         }),
     ])
 }

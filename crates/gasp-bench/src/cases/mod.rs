@@ -104,7 +104,7 @@ fn pair<F: FnMut(usize)>(
             ready.wait();
             let start = std::time::Instant::now();
             for next in 0..count as usize {
-                operation(thread * 31 + next);
+                operation(next);
             }
             start.elapsed()
         };

@@ -25,7 +25,7 @@ impl Floor {
 
     pub(crate) fn look_up(&self, addr: u64) {
         let page = usize::try_from(addr / GRANULE).unwrap_or(usize::MAX);
-        black_box(self.pages.get(page));
+        black_box(self.pages.get(page).copied());
     }
 }
 

@@ -39,8 +39,9 @@ impl fmt::Display for Order {
 pub(crate) struct Addresses(Vec<u64>);
 
 impl Addresses {
-    /// Many more than a branch predictor learns; a power of two.
-    const COUNT: usize = 1 << 17;
+    /// As many as the largest case has grants, and many more than a branch predictor
+    /// learns; a power of two.
+    const COUNT: usize = 1 << 20;
 
     /// The address for a running number, which costs the loop next to nothing.
     #[inline]
@@ -51,7 +52,12 @@ impl Addresses {
 
 /// Device addresses inside the first `pages` pages.
 pub(crate) fn addresses(pages: u64, order: Order) -> Addresses {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    addresses_of(0, pages, order)
+}
+
+/// The same for one of several threads, each in a random order of its own.
+pub(crate) fn addresses_of(thread: u64, pages: u64, order: Order) -> Addresses {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(2 * thread + 1);
     let page = |index: u64, random: u64| match order {
         Order::Same => 0,
         Order::Sequential => index % pages,

@@ -272,7 +272,10 @@ fn check_available(len: u64) -> core::result::Result<(), Attempt> {
     match kilobytes.map(|kilobytes: u64| kilobytes.saturating_mul(1024)) {
         Some(available) if available < len => Err(Attempt {
             why: format!("{} MiB are needed, {} are available", len >> 20, available >> 20),
-            reason: Reason::Os { what: "finding that much free memory", errno: Errno::NOMEM },
+            reason: Reason::Os {
+                what: "taking more memory than /proc/meminfo says is available",
+                errno: Errno::NOMEM,
+            },
         }),
         _ => Ok(()),
     }

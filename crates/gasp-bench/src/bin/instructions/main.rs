@@ -21,7 +21,7 @@ type Result<T> = core::result::Result<T, Box<dyn Error>>;
 /// The cases, as [`gasp_bench::cases`] calls them, and how many operations are N: enough
 /// that the start, which is not quite the same each time, does not show.
 const HOT: [(&str, u32); 10] = [
-    ("map+unmap, no IOMMU, random", 20_000),
+    ("map+unmap, bypass, random", 20_000),
     ("map+unmap, 1 grant, same page", 20_000),
     ("map+unmap, 1024 grants, random", 20_000),
     ("map+unmap, 65536 grants, random", 20_000),
