@@ -53,8 +53,11 @@ pub(crate) fn run(args: &Map) -> Result<(), Failure> {
 fn find(guest: &Guest, name: &str) -> Result<Vdev, Failure> {
     guest.find_vdev(name).ok_or_else(|| {
         let names: Vec<String> = guest.vdevs().iter().map(|vdev| vdev.name().into()).collect();
-        let has = if names.is_empty() { "it has none".into() } else { names.join(", ") };
-        Failure::Usage(format!("the guest `{}` has no device `{name}` ({has})", guest.name()))
+        let has = match names.as_slice() {
+            [] => "its configuration has no `[[vdev]]`".into(),
+            names => format!("it has {}", names.join(", ")),
+        };
+        Failure::Usage(format!("the guest `{}` has no device `{name}`: {has}", guest.name()))
     })
 }
 
