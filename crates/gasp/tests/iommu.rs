@@ -289,3 +289,57 @@ fn without_an_iommu_there_are_no_domains_and_unattached_is_configured_per_guest(
     let guest = Guest::builder().iommu(Unattached::default()).build().unwrap();
     assert_eq!(errno(guest.vdev("disk").unwrap().map(DeviceAddr(0), 1, READ)), "EFAULT");
 }
+
+#[test]
+fn a_removed_device_reaches_nothing_even_where_unattached_means_bypass() {
+    for guest in [
+        Guest::builder().build().unwrap(),
+        Guest::builder().iommu(Unattached::Bypass).build().unwrap(),
+    ] {
+        guest.space().add_ram(Some(GuestPhys(0)), &ram(PAGE)).unwrap();
+        let disk = guest.vdev("disk").unwrap();
+        let clone = disk.clone();
+        let held = clone.map(DeviceAddr(0), PAGE, READ).unwrap();
+        let mut drain = disk.remove();
+        assert_eq!(drain.pending(), 1, "the drain waits for its mappings");
+        assert_eq!(errno(clone.map(DeviceAddr(0), PAGE, READ)), "EFAULT");
+        drop(held);
+        assert!(drain.wait().completed());
+        clone.detach().wait();
+        clone.clone().remove().wait();
+        assert_eq!(errno(clone.map(DeviceAddr(0), PAGE, READ)), "EFAULT", "for good");
+    }
+}
+
+#[test]
+fn the_entry_limit_counts_splits_by_access_and_by_regions() {
+    let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
+    let domain = |name: &str| {
+        let options = DomainOptions { limit: 10, ..DomainOptions::new(DomainKind::Identity) };
+        guest.domain(name, options).unwrap()
+    };
+    let raised = domain("raised");
+    raised.allow(GuestPhys(0), 1 << 30, Access::READ).unwrap();
+    assert_eq!(errno(raised.allow(GuestPhys(PAGE), PAGE, Access::WRITE)), "ENOSPC");
+    assert_eq!(raised.entries(), 1, "nothing changed");
+    raised.allow(GuestPhys(0), 1 << 30, Access::WRITE).unwrap();
+    assert_eq!(raised.entries(), 1, "all of it is raised without a split");
+    guest.space().add(gasp::Region::reserved(span(PAGE, PAGE))).unwrap();
+    let cut = domain("cut");
+    // A hole is a hole, whatever is reserved there: one entry would do, more are counted.
+    assert_eq!(errno(cut.allow(GuestPhys(0), 1 << 30, Access::READ)), "ENOSPC");
+    assert_eq!(cut.entries(), 0);
+}
+
+#[test]
+fn a_drain_that_still_waits_is_not_overtaken_by_the_removal_of_its_domain() {
+    let (_guest, disk, domain) = identity();
+    domain.allow(GuestPhys(0), PAGE, Access::READ).unwrap();
+    let held = disk.map(DeviceAddr(0), PAGE, READ).unwrap();
+    let mut drain = disk.detach();
+    domain.remove().unwrap();
+    assert!(!held.is_revoked(), "its drain has not ended");
+    assert_eq!(drain.pending(), 1);
+    drop(held);
+    assert!(drain.wait().completed());
+}

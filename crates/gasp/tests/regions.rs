@@ -264,3 +264,16 @@ fn access_never_rises_above_what_kind_and_memory_offer() {
     assert_eq!(errno(guest.space().set_access(span(0, 3 * PAGE), Access::READ)), "ENXIO");
     assert_eq!((offered(0), offered(PAGE)), (Access::RWX, readable), "nothing changed");
 }
+
+#[test]
+fn a_filter_may_ask_about_and_change_the_regions_that_are_walked() {
+    let guest = Guest::builder().build().unwrap();
+    guest.space().add_ram(Some(GuestPhys(0)), &ram(4 * PAGE)).unwrap();
+    let walked = in_time(move || {
+        guest.space().walk_filtered(Walk { max_len: PAGE, host: false }, |block| {
+            guest.space().claim_free(Search::new(PAGE, PAGE)).unwrap();
+            guest.space().region_at(block.start()).map(|_| block)
+        })
+    });
+    assert_eq!(walked.len(), 4);
+}

@@ -107,3 +107,24 @@ fn a_large_rule_in_pieces_costs_no_more_than_its_pieces() {
     assert_eq!(domain.entries(), 512 * 511);
     check(&domain, "a GiB with holes");
 }
+
+#[test]
+fn a_few_pages_in_each_of_some_ranges_of_each_gigabyte_stay_within_64_bytes_each() {
+    // Between a small node and a full one on the middle level, thinly filled below it.
+    for (ranges, pages, left_ranges, left_pages) in
+        [(97, 1, 97, 1), (97, 3, 97, 1), (97, 1, 64, 1), (97, 3, 64, 1), (200, 3, 129, 1)]
+    {
+        let domain = domain();
+        let page = |gigabyte: u64, range: u64, page: u64| (gigabyte << 18) + range * 512 + page * 5;
+        for gigabyte in 0..500 {
+            for range in 0..ranges {
+                (0..pages).for_each(|index| grant(&domain, page(gigabyte, range, index)));
+            }
+            for range in 0..ranges {
+                let first = if range < left_ranges { left_pages } else { 0 };
+                (first..pages).for_each(|index| take_back(&domain, page(gigabyte, range, index)));
+            }
+        }
+        check(&domain, &format!("{ranges} x {pages}, then {left_ranges} x {left_pages}"));
+    }
+}

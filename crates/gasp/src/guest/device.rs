@@ -174,7 +174,8 @@ impl Vdev {
     }
 
     /// Attaches the device to a domain, or moves it there from another of the same owner.
-    /// Its mappings through the old one are revoked; the drain waits for them.
+    /// Its mappings through the old one are revoked; the drain waits for them. (From one
+    /// bypass to another nothing changes, and nothing is revoked.)
     ///
     /// # Errors
     /// `EBUSY` where the device belongs to a domain of another owner; `EINVAL` where the
@@ -216,7 +217,11 @@ impl Vdev {
     fn detach_under(&self, regions: &Regions) -> Drain {
         let mut current = self.inner.domain();
         let old = current.take();
-        self.switch(regions, self.guest.view_unattached(), old.as_deref())
+        let view = match self.inner.removed.load(Ordering::Relaxed) {
+            true => &self.guest.unattached,
+            false => self.guest.view_unattached(),
+        };
+        self.switch(regions, view, old.as_deref())
     }
 
     /// The domain it is attached to.
@@ -230,8 +235,9 @@ impl Vdev {
         Guest(Arc::clone(&self.guest))
     }
 
-    /// Removes the device from its guest and makes its name free. It is attached to no
-    /// domain from now on; the drain waits for its mappings.
+    /// Removes the device from its guest and makes its name free. It is refused everything
+    /// from now on, also where unattached devices reach all memory; the drain waits for
+    /// its mappings.
     pub fn remove(self) -> Drain {
         let regions = self.guest.read_regions();
         let mut vdevs = self.guest.lock_vdevs();

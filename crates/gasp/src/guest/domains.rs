@@ -212,7 +212,7 @@ impl Domain {
         }
         domains.retain(|inner| !Arc::ptr_eq(inner, &self.inner));
         // From now on changes of regions do not reach its table, so it must be empty.
-        self.inner.retire(&self.guest.segments);
+        self.inner.retire();
         drop(regions);
         Ok(())
     }

@@ -95,7 +95,8 @@ impl<'a> SpaceLock<'a> {
         self.guest.set_access(span, access).map_err(|reason| self.error(span, reason))
     }
 
-    /// As [`AddressSpace::remove`](super::AddressSpace::remove).
+    /// As [`AddressSpace::remove`](super::AddressSpace::remove). Wait for the drain after
+    /// the lock has been dropped, if whoever holds a mapping may need it to let go.
     ///
     /// # Errors
     /// The same.
@@ -165,6 +166,7 @@ impl Inner {
         {
             return Err(Reason::NoMemory { at: hole.start().0 });
         }
+        regions.check_cut(span)?;
         let was = regions.set_access(span, access);
         let reduced = was.iter().any(|placed| !access.contains(placed.region.access()));
         let mut revocation = Revocation::default();
@@ -175,10 +177,11 @@ impl Inner {
     fn remove(&self, span: Span<GuestPhys>) -> core::result::Result<Drain, Reason> {
         granular(span)?;
         let mut regions = self.write_regions();
-        let removed = regions.remove(span);
-        if removed.is_empty() {
+        if regions.overlapping(span).next().is_none() {
             return Err(Reason::NotFound("region in the range"));
         }
+        regions.check_cut(span)?;
+        let removed = regions.remove(span);
         let mut revocation = Revocation::default();
         self.publish(&regions, span, Some(&mut revocation));
         let unused: Keep = removed
@@ -190,6 +193,8 @@ impl Inner {
         // No leaf names them any more, and the scan waited for every look-up that may
         // have seen one that did.
         unused.iter().for_each(|segment| self.segments.remove(segment));
+        // Unmapping takes time, and nobody has to wait for it.
+        drop(regions);
         Ok(drain)
     }
 

@@ -70,7 +70,8 @@ impl<'a> AddressSpace<'a> {
     ///
     /// # Errors
     /// `EINVAL` where the range does not start and end on a multiple of 4 KiB; `ENXIO`
-    /// where part of it has no region; `EBUSY` as for [`add`](Self::add).
+    /// where part of it has no region; `ENOSPC` where a split would make too many regions;
+    /// `EBUSY` as for [`add`](Self::add).
     pub fn set_access(&self, span: Span<GuestPhys>, access: Access) -> Result<Drain> {
         self.lock()?.set_access(span, access)
     }
@@ -81,7 +82,8 @@ impl<'a> AddressSpace<'a> {
     ///
     /// # Errors
     /// `EINVAL` where the range does not start and end on a multiple of 4 KiB; `ENOENT`
-    /// where no region is in it; `EBUSY` as for [`add`](Self::add).
+    /// where no region is in it; `ENOSPC` where a split would make too many regions;
+    /// `EBUSY` as for [`add`](Self::add).
     pub fn remove(&self, span: Span<GuestPhys>) -> Result<Drain> {
         self.lock()?.remove(span)
     }
@@ -141,7 +143,10 @@ impl<'a> AddressSpace<'a> {
         filter: impl FnMut(Span<GuestPhys>) -> Option<Span<GuestPhys>>,
     ) -> Vec<WalkEntry> {
         let mut entries = Vec::new();
-        self.guest.read_regions().walk(walk, filter, |entry| {
+        // The filter is the caller's code, which may well ask about regions: it runs over
+        // a snapshot, without the lock.
+        let regions = self.guest.read_regions().clone();
+        regions.walk(walk, filter, |entry| {
             entries.push(entry);
             true
         });

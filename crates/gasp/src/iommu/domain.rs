@@ -51,8 +51,9 @@ pub struct DomainOptions {
     /// Who configures it. A device of one owner's domain cannot be attached to
     /// another's.
     pub owner: Arc<str>,
-    /// The most table entries that its rules may take: one for each 4 KiB, or for each
-    /// aligned 2 MiB or 1 GiB that a rule covers whole.
+    /// The most table entries that a rule may bring it to: one for each 4 KiB, or for each
+    /// aligned 2 MiB or 1 GiB that a rule covers whole. A revoke is never refused: taking
+    /// back a part of a large entry splits it, into 1,023 at most (8 KiB of table).
     pub limit: u64,
     /// How its revokes wait; the guest's own policy where it has none.
     pub drain: Option<DrainPolicy>,

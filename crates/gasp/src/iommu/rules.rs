@@ -14,7 +14,6 @@ use crate::span::Span;
 use crate::view::entry::{Behind, Leaf};
 use crate::view::lookup::guest_of;
 use crate::view::segment::Segments;
-use crate::view::table::Writer;
 
 impl DomainInner {
     /// Lets `device` through to `guest` and on, with `access` added to what it had.
@@ -57,15 +56,21 @@ impl DomainInner {
             return Err(reason);
         }
         let gaps = gaps(device, &there);
-        let new: u64 = gaps.iter().map(|gap| entries(*gap)).sum();
+        let to = |part: Span<DeviceAddr>| GuestPhys(guest.0 + (part.start().0 - device.start().0));
+        let count = |part| placed(regions, part, to(part)).map(|(piece, _)| entries(piece)).sum();
+        let raised = |had: Access| !had.contains(access);
+        let split = there.iter().filter(|(_, had)| raised(*had)).map(|(part, _)| {
+            let found = self.view.table.find(part.start().0);
+            found.entries_of_a_split(part.len()).saturating_add(count(*part)).saturating_sub(1)
+        });
+        let new = gaps.iter().map(|gap| count(*gap)).chain(split).fold(0, u64::saturating_add);
         if writer.leaves().saturating_add(new) > self.limit {
             return Err(Reason::Limit { what: "table entries of the domain", limit: self.limit });
         }
         let added = gaps.into_iter().map(|gap| (gap, access));
-        let raised = there.into_iter().filter(|(_, had)| !had.contains(access));
-        for (part, allowed) in added.chain(raised.map(|(part, had)| (part, had | access))) {
-            let offset = part.start().0 - device.start().0;
-            for (piece, behind) in placed(regions, part, GuestPhys(guest.0 + offset)) {
+        let more = there.into_iter().filter(|(_, had)| raised(*had));
+        for (part, allowed) in added.chain(more.map(|(part, had)| (part, had | access))) {
+            for (piece, behind) in placed(regions, part, to(part)) {
                 self.view.table.fill(&mut writer, piece, Leaf::new(allowed, behind));
             }
         }
@@ -88,20 +93,25 @@ impl DomainInner {
         if !self.has_rules() {
             return Err(Reason::Invalid("a domain that bypasses or denies has no rules"));
         }
-        Ok(self.clear(segments, spans, &mut self.view.writer()))
+        Ok(self.clear(segments, spans))
     }
 
     /// Takes everything back, for good: no rule can be added any more. No device is
     /// attached, so every mapping made through it has been revoked before.
-    pub(crate) fn retire(&self, segments: &Segments) {
+    pub(crate) fn retire(&self) {
         let mut writer = self.view.writer();
         self.removed.store(true, Ordering::Relaxed);
         if self.has_rules() {
-            drop(self.clear(segments, &[self.addresses()], &mut writer));
+            self.view.table.clear(&mut writer, self.addresses());
+            // Whoever moved the last device away has a drain for its mappings.
+            drop(Revocation::default().scan(self.policy, Keep::new));
+            // SAFETY: the scan waited for every reader that was in the table.
+            unsafe { writer.free_retired() };
         }
     }
 
-    fn clear(&self, segments: &Segments, spans: &[Span<DeviceAddr>], writer: &mut Writer) -> Drain {
+    fn clear(&self, segments: &Segments, spans: &[Span<DeviceAddr>]) -> Drain {
+        let mut writer = self.view.writer();
         let mut revocation = Revocation::default();
         let mut used: Vec<usize> = Vec::new();
         for span in spans {
@@ -111,7 +121,7 @@ impl DomainInner {
             else {
                 continue;
             };
-            self.view.table.update(writer, span, |_, leaf| {
+            self.view.table.update(&mut writer, span, |_, leaf| {
                 if let Behind::Memory { segment, .. } = leaf.behind()
                     && !used.contains(&segment)
                 {

@@ -119,11 +119,12 @@ impl Port<'_> {
                 }
                 extent => {
                     let prefix = extent.map_or(0, |extent| extent.len);
-                    self.refuse(op, hold, view, span, flags, prefix)?;
+                    let reason = self.diagnose(view, span, flags);
+                    self.refuse(op, hold, span, flags, reason, prefix)?;
                 }
             }
         }
-        Err(self.unsettled(op, span))
+        Err(self.unsettled(op, span, flags))
     }
 
     #[inline(never)]
@@ -141,7 +142,8 @@ impl Port<'_> {
             // SAFETY: as above.
             let found = unsafe { lookup::extent(view, self.segments, span, Want::new(flags)) };
             let Some(mut extent) = found else {
-                self.refuse(op, hold, view, span, flags, 0)?;
+                let reason = self.diagnose(view, span, flags);
+                self.refuse(op, hold, span, flags, reason, 0)?;
                 continue;
             };
             if extent.len < span.len()
@@ -162,7 +164,7 @@ impl Port<'_> {
             // SAFETY: found under this slot, which is established for it.
             return Ok(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) });
         }
-        Err(self.unsettled(op, span))
+        Err(self.unsettled(op, span, flags))
     }
 
     /// Maps all pieces of the range, in order.
@@ -185,10 +187,13 @@ impl Port<'_> {
                     // SAFETY: found under this slot, which is established for all of them.
                     return Ok(unsafe { Scatter::new(hold, pieces, span, flags.access()) });
                 }
-                None => self.refuse(op, hold, view, span, flags, 0)?,
+                None => {
+                    let reason = self.diagnose(view, span, flags);
+                    self.refuse(op, hold, span, flags, reason, 0)?;
+                }
             }
         }
-        Err(self.unsettled(op, span))
+        Err(self.unsettled(op, span, flags))
     }
 
     /// The extents of the range; `None` where part of it is refused. Called with a busy
@@ -222,23 +227,20 @@ impl Port<'_> {
         }
     }
 
-    /// Finds out why a map fails; no error where the reason is gone by now.
+    /// A map failed, for this reason; no error where the reason is gone by now.
     #[cold]
     fn refuse(
         &self,
         op: Operation,
         hold: Hold,
-        view: &View,
         span: Span<DeviceAddr>,
         flags: MapFlags,
+        reason: Option<Reason>,
         prefix: u64,
     ) -> Result<()> {
-        match self.diagnose(view, span, flags) {
+        let scattered = 0 < prefix && prefix < span.len();
+        match reason.or(scattered.then_some(Reason::NotConsecutive { prefix })) {
             Some(reason) => Err(self.refused(op, hold, span, flags, reason)),
-            None if 0 < prefix && prefix < span.len() => {
-                let reason = Reason::NotConsecutive { prefix };
-                Err(self.refused(op, hold, span, flags, reason))
-            }
             None => Ok(()),
         }
     }
@@ -272,9 +274,13 @@ impl Port<'_> {
     /// The range was refused each time it was looked up and allowed each time its reason
     /// was looked for: the guest keeps changing its mind.
     #[cold]
-    fn unsettled(&self, op: Operation, span: Span<DeviceAddr>) -> Error {
-        let reason = Reason::Refused { at: span.start(), refusal: Refusal::NoRule };
-        self.error(op, span, reason)
+    fn unsettled(&self, op: Operation, span: Span<DeviceAddr>, flags: MapFlags) -> Error {
+        let (at, refusal) = (span.start(), Refusal::NoRule);
+        let Some((device, faults)) = self.device else {
+            return self.error(op, span, Reason::NoMemory { at: at.0 });
+        };
+        faults.record(device, at, flags.access(), refusal);
+        self.error(op, span, Reason::Refused { at, refusal })
     }
 
     #[cold]

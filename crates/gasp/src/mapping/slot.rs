@@ -23,7 +23,7 @@
 //! below goes through all of them.
 
 use super::barrier;
-use crate::sync::{AtomicU64, Ordering, spin, yield_now};
+use crate::sync::{AtomicU64, Ordering, pause, spin, yield_now};
 
 const FREE: u64 = 0;
 const BUSY: u64 = 1;
@@ -107,7 +107,8 @@ impl Slot {
 
     /// Tells the mapping `stamp` that its drain has ended without it.
     pub(super) fn mark_revoked(&self, stamp: u64) {
-        self.revoked.store(stamp, Ordering::Release);
+        // Stamps of a slot only grow, so a mark that comes late does not erase a newer one.
+        self.revoked.fetch_max(stamp, Ordering::Release);
     }
 
     /// Whether the drain of the mapping `stamp` has ended without it.
@@ -148,7 +149,12 @@ impl Slot {
                 return stamp;
             }
             spins += 1;
-            if spins < 100 { spin() } else { yield_now() }
+            match spins {
+                0..100 => spin(),
+                100..200 => yield_now(),
+                // A thread of real-time priority must let a lesser one finish.
+                _ => pause(),
+            }
         }
     }
 }
@@ -266,6 +272,20 @@ mod proof {
             revoke(&world);
             other.join().unwrap();
             assert!(world.slot.is_free(), "no slot is lost");
+        });
+    }
+
+    #[test]
+    fn a_late_mark_does_not_erase_a_newer_one() {
+        loom::model(|| {
+            let world = world();
+            let late = {
+                let world = Arc::clone(&world);
+                thread::spawn(move || world.slot.mark_revoked(NEXT_STAMP))
+            };
+            world.slot.mark_revoked(2 * NEXT_STAMP);
+            late.join().unwrap();
+            assert!(world.slot.is_revoked(2 * NEXT_STAMP));
         });
     }
 

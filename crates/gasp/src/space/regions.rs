@@ -83,6 +83,19 @@ impl Regions {
         Ok(())
     }
 
+    /// Whether the regions at the ends of `span` could be split there.
+    pub(crate) fn check_cut(&self, span: Span<GuestPhys>) -> Result<(), Reason> {
+        let inside = |addr: GuestPhys| {
+            self.at(addr).is_some_and(|there| there.region.span().start() != addr)
+        };
+        let splits = [Some(span.start()), span.last().checked_add(1)].into_iter().flatten();
+        let more = splits.filter(|&addr| inside(addr)).count();
+        if more > 0 && self.by_start.len() + more > REGIONS_MAX {
+            return Err(Reason::Limit { what: "regions", limit: REGIONS_MAX as u64 });
+        }
+        Ok(())
+    }
+
     /// Adds a region for which [`check_add`](Self::check_add) had nothing to say.
     pub(crate) fn add(&mut self, placed: Placed) {
         let span = placed.region.span();

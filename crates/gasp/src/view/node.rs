@@ -2,7 +2,7 @@
 //!
 //! A node stands for a range of 512 pages. A *full* node has a word for each, found by
 //! its index. Where few pages are in use that would waste up to 4 KiB a page, and a guest
-//! could ask for a million such ranges; a *small* node has 2 to 128 words, each carrying
+//! could ask for a million such ranges; a *small* node has 2 to 256 words, each carrying
 //! its index, in a hash table with open addressing. So the memory a guest can make us
 //! spend stays within 64 bytes for each page granted, wherever it grants them.
 //!
@@ -21,10 +21,10 @@ use super::entry::{self, DEAD, EMPTY, TAG_NODE};
 /// Pages that a node stands for.
 pub(crate) const FANOUT: u64 = 512;
 /// The most words of a small node.
-const SMALL_MAX: u64 = 128;
-const TAG_FULL: u64 = 9;
+const SMALL_MAX: u64 = 256;
+const TAG_FULL: u64 = 10;
 /// A full node that is kept in the table's arena.
-const TAG_ARENA: u64 = 10;
+const TAG_ARENA: u64 = 11;
 const POINTER: u64 = 0x007f_ffff_ffff_fff0;
 
 /// A node, as the word that points to it. Copies are the same node.
@@ -130,8 +130,8 @@ impl Node {
     pub(super) fn is_oversized(self) -> bool {
         let (live, _) = self.counts();
         match self.words() {
-            FANOUT => live < 64,
-            words => words > 2 && live * 6 < words,
+            FANOUT => live < 128,
+            words => words > 2 && live * 4 <= words,
         }
     }
 
@@ -183,7 +183,7 @@ impl Node {
         let memory = unsafe { std::alloc::alloc_zeroed(layout) };
         let Some(memory) = NonNull::new(memory) else { std::alloc::handle_alloc_error(layout) };
         let address = memory.as_ptr().expose_provenance() as u64;
-        debug_assert_eq!(address & !POINTER, 0, "user addresses have at most 55 bits");
+        assert_eq!(address & !POINTER, 0, "user addresses have at most 55 bits");
         Self(address | (TAG_NODE + u64::from(words.trailing_zeros()) - 1).min(TAG_FULL))
     }
 

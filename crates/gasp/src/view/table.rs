@@ -56,6 +56,17 @@ impl Found {
         size - (addr & (size - 1))
     }
 
+    /// How many entries more the word's page becomes, at most, when `len` bytes of it are
+    /// changed; none where that is all of it.
+    pub(crate) fn entries_of_a_split(&self, len: u64) -> u64 {
+        match self.shift {
+            shift if len >= 1 << shift => 0,
+            // Into 2 MiB, and those at both ends into 4 KiB.
+            TOP_SHIFT => 3 * (FANOUT - 1),
+            _ => FANOUT - 1,
+        }
+    }
+
     /// Where in its object the byte at `addr` is, if the word is a leaf of memory.
     #[inline]
     pub(crate) fn offset_of(&self, leaf: Leaf, addr: u64) -> u64 {
@@ -281,7 +292,7 @@ impl Writer {
             self.retire(node);
             return EMPTY;
         }
-        if node.is_oversized() && self.full_nodes > ROOMY {
+        if node.is_oversized() && (!node.is_full() || self.full_nodes > ROOMY) {
             node = self.resized(node, node.live());
         }
         node.word()
