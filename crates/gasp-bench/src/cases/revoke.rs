@@ -14,7 +14,10 @@ pub(super) fn recipes() -> Vec<Recipe> {
         let name = format!("grant+revoke, no holder, {} more", granted(grants));
         all.push(recipe(name, move || no_holder(grants)));
     }
-    all.push(recipe("grant+map+revoke+unmap+drain, 1024 grants".into(), holder));
+    for grants in [1, 1024, 65_536, 1_048_576] {
+        let name = format!("grant+revoke, a holder, {} more", granted(grants));
+        all.push(recipe(name, move || holder(grants)));
+    }
     all
 }
 
@@ -35,9 +38,10 @@ fn no_holder(grants: u64) -> gasp::Result<Vec<Contestant>> {
     ])
 }
 
-fn holder() -> gasp::Result<Vec<Contestant>> {
-    let setup = Setup::with_grants(1024)?;
-    let (addr, domain, vdev) = (setup.free_page(1024), setup.domain, setup.vdev);
+/// The holder lets go once the revoke has taken effect, and then the drain ends.
+fn holder(grants: u64) -> gasp::Result<Vec<Contestant>> {
+    let setup = Setup::with_grants(grants)?;
+    let (addr, domain, vdev) = (setup.free_page(grants), setup.domain, setup.vdev);
     let page = GuestPhys(GRANULE);
     Ok(vec![contestant("gasp", move |_| {
         let granted = domain.map(DeviceAddr(addr), page, GRANULE, Access::RW);

@@ -18,9 +18,9 @@ pub(crate) enum Order {
 impl Order {
     pub(crate) const ALL: [Self; 3] = [Self::Same, Self::Sequential, Self::Random];
 
-    /// Whether the order differs from the others for this many grants.
+    /// Whether there is such an order of this many pages.
     pub(crate) fn makes_sense(self, grants: u64) -> bool {
-        (grants == 1) == (self == Self::Same) || (self == Self::Same && grants == 65_536)
+        grants > 1 || self == Self::Same
     }
 }
 
