@@ -24,7 +24,8 @@ pub(super) fn recipes() -> Vec<Recipe> {
 fn no_holder(grants: u64) -> gasp::Result<Vec<Contestant>> {
     let setup = Setup::with_grants(grants)?;
     let vm = VmMemory::with_grants(&setup, grants)?;
-    let (addr, domain) = (setup.free_page(grants), setup.domain);
+    // The page in the middle, which nobody has any more.
+    let (addr, domain) = (setup.gap_among(grants)?, setup.domain);
     let page = GuestPhys(GRANULE);
     Ok(vec![
         contestant("gasp", move |_| {
@@ -41,7 +42,7 @@ fn no_holder(grants: u64) -> gasp::Result<Vec<Contestant>> {
 /// The holder lets go once the revoke has taken effect, and then the drain ends.
 fn holder(grants: u64) -> gasp::Result<Vec<Contestant>> {
     let setup = Setup::with_grants(grants)?;
-    let (addr, domain, vdev) = (setup.free_page(grants), setup.domain, setup.vdev);
+    let (addr, domain, vdev) = (setup.gap_among(grants)?, setup.domain, setup.vdev);
     let page = GuestPhys(GRANULE);
     Ok(vec![contestant("gasp", move |_| {
         let granted = domain.map(DeviceAddr(addr), page, GRANULE, Access::RW);

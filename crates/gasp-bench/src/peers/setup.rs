@@ -115,6 +115,13 @@ impl Setup {
         Ok(Self { vdev, domain, memory })
     }
 
+    /// Takes back the page in the middle of the grants, and tells its device address.
+    pub(crate) fn gap_among(&self, grants: u64) -> gasp::Result<u64> {
+        let addr = grants / 2 * GRANULE;
+        self.domain.revoke(DeviceAddr(addr), GRANULE)?.wait();
+        Ok(addr)
+    }
+
     /// A device address behind all grants.
     pub(crate) fn free_page(&self, grants: u64) -> u64 {
         (grants + 1) * GRANULE
