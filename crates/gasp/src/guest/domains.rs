@@ -192,7 +192,8 @@ impl Domain {
         if self.inner.has_rules() { self.inner.view.writer().leaves() } else { 0 }
     }
 
-    /// How many bytes the domain's table takes.
+    /// How many bytes the nodes of the domain's table take. Its top level, 8 bytes for each
+    /// GiB of addresses and only where it is used, comes to that.
     pub fn table_bytes(&self) -> usize {
         if self.inner.has_rules() { self.inner.view.writer().bytes() } else { 0 }
     }

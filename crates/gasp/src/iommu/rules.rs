@@ -75,8 +75,7 @@ impl DomainInner {
             }
         }
         if writer.wants_grace() {
-            let nothing = Revocation::default().scan(self.policy, Keep::new);
-            drop(nothing);
+            drop(Revocation::default().scan(self.policy, Keep::new));
             // SAFETY: the scan waited for every reader that was in the table.
             unsafe { writer.free_retired() };
         }
@@ -97,7 +96,7 @@ impl DomainInner {
     }
 
     /// Takes everything back, for good: no rule can be added any more. No device is
-    /// attached, so every mapping made through it has been revoked before.
+    /// attached, so every mapping made through it is in the drain of an earlier revoke.
     pub(crate) fn retire(&self) {
         let mut writer = self.view.writer();
         self.removed.store(true, Ordering::Relaxed);

@@ -139,7 +139,7 @@ impl Drain {
 
     /// Waits until every mapping is gone, or the policy says to go on without.
     ///
-    /// It takes no lock, and never waits where nothing was held.
+    /// It holds no lock while it waits, and never waits where nothing was held.
     pub fn wait(mut self) -> Drained {
         let mut warned = false;
         let mut yields = 0;

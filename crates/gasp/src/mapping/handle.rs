@@ -36,7 +36,8 @@ pub struct Mapping {
 // `memory::raw`, atomics or the user's own unsafe code; the segment is shared and immutable;
 // a slot may be released on any thread.
 unsafe impl Send for Mapping {}
-// SAFETY: as above: `&Mapping` allows concurrent accesses, and every safe one is atomic.
+// SAFETY: as above: `&Mapping` allows concurrent accesses, and every safe one is atomic or
+// a copy of `memory::raw`, which says why a concurrent write does it no harm.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
