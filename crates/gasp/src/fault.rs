@@ -60,6 +60,13 @@ impl FaultLog {
         }
     }
 
+    /// Takes the oldest record, and how many were dropped since one was last read.
+    pub(crate) fn take_one(&self) -> Option<(Fault, u64)> {
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fault = log.0.pop_front()?;
+        Some((fault, core::mem::take(&mut log.1)))
+    }
+
     /// Takes the records; reading one frees its place.
     pub(crate) fn take(&self) -> Faults {
         let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +89,13 @@ mod tests {
         assert_eq!((faults.records.len(), faults.dropped), (64, 36));
         assert_eq!(faults.records[63].addr, DeviceAddr(63), "the oldest are kept");
         assert_eq!(log.take(), Faults::default(), "reading frees them");
-        log.record(&device, DeviceAddr(7), Access::WRITE, Refusal::NoRule);
-        assert_eq!(log.take().records.len(), 1);
+        for addr in 0..66 {
+            log.record(&device, DeviceAddr(addr), Access::WRITE, Refusal::NoRule);
+        }
+        let one = |(fault, dropped): (Fault, u64)| (fault.addr.0, dropped);
+        assert_eq!(log.take_one().map(one), Some((0, 2)), "one at a time, too");
+        assert_eq!(log.take_one().map(one), Some((1, 0)));
+        assert_eq!(log.take().records.len(), 62);
+        assert_eq!(log.take_one(), None);
     }
 }

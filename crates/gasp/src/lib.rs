@@ -59,7 +59,8 @@ pub use fault::{FAULTS_KEPT, Fault, Faults};
 pub use guest::{AddressSpace, Domain, Guest, GuestBuilder, Rule, SpaceLock, Unattached, Vdev};
 pub use iommu::{DomainKind, DomainOptions};
 pub use mapping::{
-    Deadline, Drain, DrainPolicy, Drained, Integer, Mapping, Piece, Scatter, Stitched,
+    Deadline, Drain, DrainPolicy, Drained, Integer, Mapping, Piece, Scatter, Section, Stitched,
+    Token, grace_period,
 };
 pub use memory::{
     Adopt, Alias, Backing, BackingReport, External, HostRun, MemoryObject, PassedOver, Residency,

@@ -58,7 +58,7 @@ pub(super) fn build(
 
 fn add_region(
     source: &Source,
-    lock: &SpaceLock<'_>,
+    lock: &SpaceLock,
     plan: &RegionPlan,
     progress: &mut Option<&mut dyn FnMut(RamProgress)>,
 ) -> Result<(), ConfigError> {

@@ -108,6 +108,22 @@ impl Vdev {
         self.port().map(Operation::Map, addr.0, len, flags)
     }
 
+    /// As [`map`](Self::map) of the device that `find` finds, where that takes one look at
+    /// one page of the domain's table; `None` otherwise, which says nothing about why.
+    ///
+    /// `find` may use what it finds in a list that others take things out of, as in a
+    /// [`Section`](crate::Section), and at less cost. For front ends whose callers name
+    /// devices by number.
+    #[inline(always)]
+    pub fn map_page_of<'list>(
+        find: impl FnOnce() -> Option<&'list Self>,
+        addr: DeviceAddr,
+        len: u64,
+        flags: MapFlags,
+    ) -> Option<Mapping> {
+        Port::map_page_of(|| find().map(Self::port), addr.0, len, flags)
+    }
+
     /// Maps from `addr` on as much, up to `max` bytes, as is consecutive in
     /// host-physical memory: [`Mapping::host_run`] is where it is there, and
     /// [`Mapping::len`] how much it is, never 0 (decision 7). Call again behind it for

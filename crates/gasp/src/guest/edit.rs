@@ -27,14 +27,14 @@ pub(crate) struct EditLock {
 /// The right to change a guest's regions; see [`AddressSpace::lock`].
 ///
 /// [`AddressSpace::lock`]: super::AddressSpace::lock
-pub struct SpaceLock<'a> {
-    guest: &'a Arc<Inner>,
+pub struct SpaceLock {
+    guest: Arc<Inner>,
     /// The thread that took it gives it back.
     not_send: PhantomData<*const ()>,
 }
 
-impl<'a> SpaceLock<'a> {
-    pub(super) fn new(guest: &'a Arc<Inner>) -> Result<Self> {
+impl SpaceLock {
+    pub(super) fn new(guest: &Arc<Inner>) -> Result<Self> {
         let me = thread::current().id();
         let mut holder = guest.edit.holder.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(other) = *holder {
@@ -44,7 +44,8 @@ impl<'a> SpaceLock<'a> {
             holder = guest.edit.released.wait(holder).unwrap_or_else(PoisonError::into_inner);
         }
         *holder = Some(me);
-        Ok(Self { guest, not_send: PhantomData })
+        drop(holder);
+        Ok(Self { guest: Arc::clone(guest), not_send: PhantomData })
     }
 
     /// As [`AddressSpace::add`](super::AddressSpace::add).
@@ -95,6 +96,14 @@ impl<'a> SpaceLock<'a> {
         self.guest.set_access(span, access).map_err(|reason| self.error(span, reason))
     }
 
+    /// As [`AddressSpace::set_tag`](super::AddressSpace::set_tag).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn set_tag(&self, span: Span<GuestPhys>, tag: u64) -> Result<()> {
+        self.guest.set_tag(span, tag).map_err(|reason| self.error(span, reason))
+    }
+
     /// As [`AddressSpace::remove`](super::AddressSpace::remove). Wait for the drain after
     /// the lock has been dropped, if whoever holds a mapping may need it to let go.
     ///
@@ -109,14 +118,14 @@ impl<'a> SpaceLock<'a> {
     }
 }
 
-impl Drop for SpaceLock<'_> {
+impl Drop for SpaceLock {
     fn drop(&mut self) {
         *self.guest.edit.holder.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.guest.edit.released.notify_one();
     }
 }
 
-impl fmt::Debug for SpaceLock<'_> {
+impl fmt::Debug for SpaceLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SpaceLock").finish_non_exhaustive()
     }
@@ -159,19 +168,20 @@ impl Inner {
         span: Span<GuestPhys>,
         access: Access,
     ) -> core::result::Result<Drain, Reason> {
-        granular(span)?;
         let mut regions = self.write_regions();
-        if let Some((hole, _)) =
-            pieces(&regions, span).find(|(piece, _)| regions.at(piece.start()).is_none())
-        {
-            return Err(Reason::NoMemory { at: hole.start().0 });
-        }
-        regions.check_cut(span)?;
+        check_change(&regions, span)?;
         let was = regions.set_access(span, access);
         let reduced = was.iter().any(|placed| !access.contains(placed.region.access()));
         let mut revocation = Revocation::default();
         self.publish(&regions, span, reduced.then_some(&mut revocation));
         Ok(self.drain(revocation, was))
+    }
+
+    fn set_tag(&self, span: Span<GuestPhys>, tag: u64) -> core::result::Result<(), Reason> {
+        let mut regions = self.write_regions();
+        check_change(&regions, span)?;
+        regions.set_tag(span, tag);
+        Ok(())
     }
 
     fn remove(&self, span: Span<GuestPhys>) -> core::result::Result<Drain, Reason> {
@@ -243,6 +253,17 @@ impl Inner {
         }
         drain
     }
+}
+
+/// Whether there are regions in all of `span`, which can be split at its ends.
+fn check_change(regions: &Regions, span: Span<GuestPhys>) -> core::result::Result<(), Reason> {
+    granular(span)?;
+    if let Some((hole, _)) =
+        pieces(regions, span).find(|(piece, _)| regions.at(piece.start()).is_none())
+    {
+        return Err(Reason::NoMemory { at: hole.start().0 });
+    }
+    regions.check_cut(span)
 }
 
 fn granular(span: Span<GuestPhys>) -> core::result::Result<(), Reason> {

@@ -29,7 +29,7 @@ pub use space::AddressSpace;
 use crate::access::MapFlags;
 use crate::addr::GuestPhys;
 use crate::error::{Error, Operation, Place, Reason, Result};
-use crate::fault::{FaultLog, Faults};
+use crate::fault::{Fault, FaultLog, Faults};
 use crate::iommu::DomainInner;
 use crate::mapping::{DrainPolicy, Keep, Mapping, Port, Revocation};
 use crate::memory::Stability;
@@ -147,6 +147,11 @@ impl Guest {
     /// a count of those that came when there was no room.
     pub fn take_faults(&self) -> Faults {
         self.0.faults.take()
+    }
+
+    /// Takes the oldest of those records, and how many were dropped since one was last read.
+    pub fn take_fault(&self) -> Option<(Fault, u64)> {
+        self.0.faults.take_one()
     }
 
     /// Whether the guest's configuration accepts host-physical addresses that can change

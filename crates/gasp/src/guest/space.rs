@@ -31,7 +31,7 @@ impl<'a> AddressSpace<'a> {
     ///
     /// # Errors
     /// `EBUSY` where this thread has it already: make the change through that lock.
-    pub fn lock(&self) -> Result<SpaceLock<'a>> {
+    pub fn lock(&self) -> Result<SpaceLock> {
         SpaceLock::new(self.guest)
     }
 
@@ -74,6 +74,14 @@ impl<'a> AddressSpace<'a> {
     /// `EBUSY` as for [`add`](Self::add).
     pub fn set_access(&self, span: Span<GuestPhys>, access: Access) -> Result<Drain> {
         self.lock()?.set_access(span, access)
+    }
+
+    /// Gives the regions in `span` a [tag](Region::tagged), splitting them at its ends.
+    ///
+    /// # Errors
+    /// As [`set_access`](Self::set_access).
+    pub fn set_tag(&self, span: Span<GuestPhys>, tag: u64) -> Result<()> {
+        self.lock()?.set_tag(span, tag)
     }
 
     /// Removes everything in `span`, splitting regions at its ends. No new map of it
@@ -151,6 +159,12 @@ impl<'a> AddressSpace<'a> {
             true
         });
         entries
+    }
+
+    /// The first entry of [`walk`](Self::walk) at or behind `from`; it begins at `from` where
+    /// that is inside RAM or ROM. For callers that go step by step while regions may change.
+    pub fn walk_from(&self, from: GuestPhys, walk: Walk) -> Option<WalkEntry> {
+        self.guest.read_regions().walk_from(from, walk)
     }
 
     /// The bytes that the guest's own table takes, without those of memory objects and

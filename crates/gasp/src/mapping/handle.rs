@@ -50,6 +50,12 @@ impl Mapping {
         Self { extent, pointer, addr, access, hold }
     }
 
+    /// What keeps the mapping.
+    #[inline]
+    pub(super) fn into_hold(self) -> Hold {
+        self.hold
+    }
+
     /// The device address of the first byte.
     pub fn device_addr(&self) -> DeviceAddr {
         self.addr

@@ -7,12 +7,18 @@
 //!
 //! Lanes are never freed: a thread that ends leaves its lane, with the mappings still
 //! held in it, to the next new thread.
+//!
+//! A lane is entered in the list of lanes before it publishes anything, so a revoking
+//! thread that does not find it there is in the position of one that does not see the
+//! slot's stamp: the look-up sees the removal.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::barrier;
+use super::directory;
+use super::section::Sections;
 use super::slot::{NEXT_STAMP, Slot, Use};
 use crate::addr::DeviceAddr;
 use crate::error::Reason;
@@ -28,7 +34,7 @@ const SLOTS_MAX: u64 = (FIRST_BLOCK as u64) * ((1 << BLOCKS) - 1);
 
 /// One thread's slots.
 pub(super) struct Lane {
-    blocks: [OnceLock<Box<[Slot]>>; BLOCKS],
+    blocks: [OnceLock<&'static [Slot]>; BLOCKS],
     /// The slot to try first: the one taken last, which most often is free again. Only
     /// the owner uses it.
     hint: AtomicPtr<Slot>,
@@ -39,6 +45,8 @@ pub(super) struct Lane {
     /// Where to look for a free slot next; only the owner uses it.
     cursor: AtomicU32,
     owned: AtomicBool,
+    /// The [sections](super::section) that the owner is in.
+    pub(super) sections: Sections,
 }
 
 /// A slot that is busy or held; dropping it gives the slot back.
@@ -54,7 +62,21 @@ pub(super) struct Holder {
     stamp: u64,
 }
 
-static LANES: Mutex<Vec<&'static Lane>> = Mutex::new(Vec::new());
+/// All lanes, in blocks as a lane's slots: the list only grows, and is read without a lock.
+static LANES: [OnceLock<Box<[OnceLock<Lane>]>>; BLOCKS] = [const { OnceLock::new() }; BLOCKS];
+static COUNT: AtomicU32 = AtomicU32::new(0);
+static GROW: Mutex<()> = Mutex::new(());
+
+/// All lanes there are.
+pub(super) fn all() -> impl Iterator<Item = &'static Lane> {
+    (0..COUNT.load(Ordering::Acquire)).filter_map(by_index)
+}
+
+#[inline]
+fn by_index(index: u32) -> Option<&'static Lane> {
+    let (block, within) = position(index);
+    LANES.get(block)?.get()?.get(within)?.get()
+}
 
 thread_local! {
     static CURRENT: Cell<Option<&'static Lane>> = const { Cell::new(None) };
@@ -84,16 +106,25 @@ impl Lane {
 
     #[cold]
     fn enter() -> &'static Self {
-        let mut lanes = LANES.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = lanes.iter().find(|lane| !lane.owned.swap(true, Ordering::Acquire));
-        let lane = left.copied().unwrap_or_else(|| {
-            let lane: &'static Self = Box::leak(Box::new(Self::new()));
-            lanes.push(lane);
-            lane
-        });
+        let left = all().find(|lane| !lane.owned.swap(true, Ordering::Acquire));
+        let lane = left.unwrap_or_else(Self::enlist);
         CURRENT.set(Some(lane));
         // A thread that is already ending keeps its lane: nobody tells when it is done.
         let _ = LEAVE.try_with(|_| ());
+        lane
+    }
+
+    #[allow(clippy::expect_used, reason = "a process cannot have so many threads")]
+    fn enlist() -> &'static Self {
+        let _grow = GROW.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = COUNT.load(Ordering::Relaxed);
+        let (block, within) = position(index);
+        let block = LANES.get(block).map(|lanes| {
+            lanes.get_or_init(|| (0..FIRST_BLOCK << block).map(|_| OnceLock::new()).collect())
+        });
+        let place = block.and_then(|block| block.get(within));
+        let lane = place.expect("at most four million threads").get_or_init(Self::new);
+        COUNT.store(index + 1, Ordering::Release);
         lane
     }
 
@@ -105,6 +136,7 @@ impl Lane {
             next_stamp: AtomicU64::new(NEXT_STAMP),
             cursor: AtomicU32::new(0),
             owned: AtomicBool::new(true),
+            sections: Sections::new(),
         }
     }
 
@@ -164,7 +196,14 @@ impl Lane {
         let limit = Reason::Limit { what: "mappings a thread", limit: SLOTS_MAX };
         let (block, within) = position(index);
         let cell = self.blocks.get(block).ok_or(limit)?;
-        let slots = cell.get_or_init(|| (0..FIRST_BLOCK << block).map(|_| Slot::new()).collect());
+        let slots = match cell.get() {
+            Some(slots) => slots,
+            // Only the owner gets here, so nobody fills the cell meanwhile.
+            None => {
+                let made = directory::enlist(FIRST_BLOCK << block).ok_or(limit)?;
+                cell.get_or_init(|| made)
+            }
+        };
         self.used.store(index + 1, Ordering::Release);
         slots.get(within).ok_or(limit)
     }
@@ -215,21 +254,35 @@ impl Hold {
     pub(super) fn is_revoked(&self) -> bool {
         self.slot.is_revoked(self.stamp)
     }
+
+    /// Makes the mapping at `pointer` a token; gives back its slot's id and its stamp.
+    #[inline]
+    pub(super) fn into_token(self, pointer: u64) -> (u64, u64) {
+        let hold = core::mem::ManuallyDrop::new(self);
+        hold.slot.make_token(hold.stamp, pointer);
+        (hold.slot.id(), hold.stamp)
+    }
 }
 
 impl Drop for Hold {
     #[inline]
     fn drop(&mut self) {
         self.slot.release();
-        // A drain that gives up marks the mapping, passes a heavy barrier, and looks
-        // whether it is still held: either it sees the release, or the mark is seen here.
-        // (Where there is no membarrier both may be missed: then the memory waits for the
-        // next revoke. A fence here would cost more than that is worth.)
-        compiler_fence(Ordering::SeqCst);
-        if self.is_revoked() {
-            // The memory was kept for this mapping; nobody else will come by to free it.
-            super::drain::settle();
-        }
+        after_release(self.slot, self.stamp);
+    }
+}
+
+/// What follows a release: the end of a mapping that a drain has given up frees memory.
+#[inline]
+pub(super) fn after_release(slot: &Slot, stamp: u64) {
+    // A drain that gives up marks the mapping, passes a heavy barrier, and looks whether it
+    // is still held: either it sees the release, or the mark is seen here. (Where there is
+    // no membarrier both may be missed: then the memory waits for the next revoke. A fence
+    // here would cost more than that is worth.)
+    compiler_fence(Ordering::SeqCst);
+    if slot.is_revoked(stamp) {
+        // The memory was kept for this mapping; nobody else will come by to free it.
+        super::drain::settle();
     }
 }
 
@@ -257,19 +310,29 @@ impl Holder {
 /// When it returns, no reader is inside anything that was taken out before the call.
 pub(super) fn scan(mut wanted: impl FnMut(Use) -> bool) -> Vec<Holder> {
     barrier::heavy();
-    let lanes = LANES.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut holders = Vec::new();
-    for lane in lanes {
+    each_held(|slot, held| {
+        if wanted(held) {
+            holders.push(Holder { slot, stamp: held.stamp });
+        }
+    });
+    holders
+}
+
+/// Waits for every look-up in progress. Called behind the heavy barrier.
+pub(super) fn wait_for_lookups() {
+    each_held(|_, _| ());
+}
+
+fn each_held(mut each: impl FnMut(&'static Slot, Use)) {
+    for lane in all() {
         let used = lane.used.load(Ordering::Acquire);
         for slot in (0..used).filter_map(|index| lane.slot(index)) {
-            if let Some(held) = slot.held()
-                && wanted(held)
-            {
-                holders.push(Holder { slot, stamp: held.stamp });
+            if let Some(held) = slot.held() {
+                each(slot, held);
             }
         }
     }
-    holders
 }
 
 #[cfg(test)]

@@ -86,6 +86,28 @@ impl Port<'_> {
         self.map_host_contig_across(span, flags, partial)
     }
 
+    /// The short way of [`map`](Self::map) for a device that is in a list which others
+    /// take devices out of. It is looked for under the busy slot, for which those others
+    /// wait: see [`grace_period`](super::grace_period).
+    #[inline(always)]
+    pub(crate) fn map_page_of(
+        find: impl FnOnce() -> Option<Self>,
+        addr: u64,
+        len: u64,
+        flags: MapFlags,
+    ) -> Option<Mapping> {
+        let span = Span::new(DeviceAddr(addr), len).ok()?;
+        let hold = Lane::current().publish(span).ok()?;
+        let port = find()?;
+        // SAFETY: the slot is busy.
+        let view = unsafe { port.attachment.view() };
+        // SAFETY: as above.
+        let extent = unsafe { lookup::page(view, port.segments, span, Want::new(flags)) }?;
+        hold.establish(view.id(), port.vdev);
+        // SAFETY: found under this slot, which is established for it.
+        Some(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) })
+    }
+
     /// The short way: the whole range lies in one page of the table and nothing speaks
     /// against it. `None` says nothing about why it does not. The slot that comes back is
     /// busy; the view is not used any more once it no longer is.

@@ -9,13 +9,16 @@
 
 mod barrier;
 mod copy;
+mod directory;
 mod drain;
 mod handle;
 mod lane;
 mod map;
 mod scatter;
+mod section;
 mod slot;
 mod stitch;
+mod token;
 
 pub(crate) use barrier::prepare;
 pub(crate) use drain::{Keep, Revocation, settle};
@@ -24,4 +27,6 @@ pub(crate) use map::{Partial, Port};
 pub use drain::{Deadline, Drain, DrainPolicy, Drained};
 pub use handle::{Integer, Mapping};
 pub use scatter::{Piece, Scatter};
+pub use section::{Section, grace_period};
 pub use stitch::Stitched;
+pub use token::Token;

@@ -42,7 +42,14 @@ pub(super) struct Slot {
     last: AtomicU64,
     /// The stamp of a mapping whose drain ended without it.
     revoked: AtomicU64,
+    /// The stamp of a mapping that is a [token](super::token), and its address.
+    token: AtomicU64,
+    pointer: AtomicU64,
+    /// Lane and place, for tokens.
+    id: u64,
 }
+
+const _: () = assert!(size_of::<Slot>() == 64 || cfg!(loom), "a slot is one cache line");
 
 /// What a held slot says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,14 +62,21 @@ pub(super) struct Use {
 }
 
 impl Slot {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(id: u64) -> Self {
         Self {
             stamp: AtomicU64::new(FREE),
             user: AtomicU64::new(0),
             first: AtomicU64::new(0),
             last: AtomicU64::new(0),
             revoked: AtomicU64::new(FREE),
+            token: AtomicU64::new(FREE),
+            pointer: AtomicU64::new(0),
+            id,
         }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 
     #[inline]
@@ -98,6 +112,38 @@ impl Slot {
     #[inline]
     pub(super) fn release(&self) {
         self.stamp.store(FREE, Ordering::Release);
+    }
+
+    /// Makes the mapping `stamp` a token: it is from now on released with
+    /// [`release_token`](Self::release_token) only.
+    #[inline]
+    pub(super) fn make_token(&self, stamp: u64, pointer: u64) {
+        // Whoever sees the pointer of a later token sees that the earlier one's stamp is
+        // gone; whoever sees the stamp here sees its pointer.
+        self.pointer.store(pointer, Ordering::Release);
+        self.token.store(stamp, Ordering::Release);
+    }
+
+    /// The address of the token `stamp`, if it is one and held. Any number may be asked.
+    #[inline]
+    pub(super) fn token_pointer(&self, stamp: u64) -> Option<u64> {
+        if stamp == FREE || self.token.load(Ordering::Acquire) != stamp {
+            return None;
+        }
+        let pointer = self.pointer.load(Ordering::Acquire);
+        self.holds(stamp).then_some(pointer)
+    }
+
+    /// Releases the token `stamp`, if it is one and held: of several threads that try, one
+    /// succeeds. A mapping that is not a token cannot be released in this way, whatever
+    /// number is tried.
+    #[inline]
+    pub(super) fn release_token(&self, stamp: u64, pointer: u64) -> bool {
+        // Should the pointer be that of a later token, the stamp is gone.
+        stamp != FREE
+            && self.token.load(Ordering::Acquire) == stamp
+            && self.pointer.load(Ordering::Relaxed) == pointer
+            && self.stamp.compare_exchange(stamp, FREE, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Whether the mapping `stamp` is still held.
@@ -184,7 +230,7 @@ mod proof {
 
     fn world() -> Arc<World> {
         Arc::new(World {
-            slot: Slot::new(),
+            slot: Slot::new(0),
             granted: AtomicU64::new(1),
             taken_back: AtomicBool::new(false),
         })
@@ -272,6 +318,52 @@ mod proof {
             revoke(&world);
             other.join().unwrap();
             assert!(world.slot.is_free(), "no slot is lost");
+        });
+    }
+
+    #[test]
+    fn a_token_is_released_once_and_ends_the_drain() {
+        loom::model(|| {
+            let world = world();
+            world.slot.publish(NEXT_STAMP, 0, 4095);
+            world.slot.establish(NEXT_STAMP, VIEW, VDEV);
+            world.slot.make_token(NEXT_STAMP, 0x1000);
+            let other = {
+                let world = Arc::clone(&world);
+                thread::spawn(move || world.slot.release_token(NEXT_STAMP, 0x1000))
+            };
+            let mine = world.slot.release_token(NEXT_STAMP, 0x1000);
+            revoke(&world);
+            assert!(mine ^ other.join().unwrap(), "of two threads that unmap one succeeds");
+            assert!(world.slot.is_free());
+        });
+    }
+
+    #[test]
+    fn a_stale_token_never_shows_nor_ends_the_next_mapping() {
+        loom::model(|| {
+            let world = world();
+            world.slot.publish(NEXT_STAMP, 0, 4095);
+            world.slot.establish(NEXT_STAMP, VIEW, VDEV);
+            world.slot.make_token(NEXT_STAMP, 0x1000);
+            let stale = {
+                let world = Arc::clone(&world);
+                thread::spawn(move || {
+                    let seen = world.slot.token_pointer(NEXT_STAMP);
+                    assert!(matches!(seen, None | Some(0x1000)), "{seen:?}");
+                    world.slot.release_token(NEXT_STAMP, 0x1000)
+                })
+            };
+            let mine = world.slot.release_token(NEXT_STAMP, 0x1000);
+            if mine || world.slot.is_free() {
+                world.slot.publish(2 * NEXT_STAMP, 0, 4095);
+                world.slot.establish(2 * NEXT_STAMP, VIEW, VDEV);
+                world.slot.make_token(2 * NEXT_STAMP, 0x2000);
+                assert!(mine ^ stale.join().unwrap());
+                assert_eq!(world.slot.token_pointer(2 * NEXT_STAMP), Some(0x2000));
+            } else {
+                stale.join().unwrap();
+            }
         });
     }
 

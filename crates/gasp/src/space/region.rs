@@ -65,6 +65,7 @@ pub struct Region {
     access: Access,
     memory: Option<(MemoryObject, u64)>,
     owner: Option<Arc<str>>,
+    tag: u64,
 }
 
 impl Region {
@@ -100,13 +101,21 @@ impl Region {
             access: Access::empty(),
             memory: None,
             owner: None,
+            tag: 0,
         }
     }
 
     /// The registers of the device `owner`.
     pub fn device(span: Span<GuestPhys>, owner: &str) -> Self {
         let owner = Some(Arc::from(owner));
-        Self { span, kind: RegionKind::Device, access: Access::empty(), memory: None, owner }
+        Self {
+            span,
+            kind: RegionKind::Device,
+            access: Access::empty(),
+            memory: None,
+            owner,
+            tag: 0,
+        }
     }
 
     /// Part of an object: `span.len()` bytes of it from `offset` on.
@@ -134,7 +143,7 @@ impl Region {
             _ => Access::RWX,
         };
         let access = offered & readable_is_executable(object.access());
-        Ok(Self { span, kind, access, memory: Some((object.clone(), offset)), owner: None })
+        Ok(Self { span, kind, access, memory: Some((object.clone(), offset)), owner: None, tag: 0 })
     }
 
     /// The same region, offering only `access` of what its kind and memory allow.
@@ -142,6 +151,19 @@ impl Region {
     pub fn restricted(mut self, access: Access) -> Self {
         self.access &= access;
         self
+    }
+
+    /// The same region with a number of the caller's, which stays with each part of it
+    /// when it is split. Neighbours with different tags are not joined. It is 0 otherwise,
+    /// and means nothing to this crate.
+    #[must_use]
+    pub fn tagged(self, tag: u64) -> Self {
+        Self { tag, ..self }
+    }
+
+    /// The [tag](Self::tagged).
+    pub fn tag(&self) -> u64 {
+        self.tag
     }
 
     /// The addresses.
@@ -200,7 +222,7 @@ impl Region {
             (Some((a, at)), Some((b, bt))) => a.same(b) && at + self.span.len() == *bt,
             _ => false,
         };
-        let alike = self.kind == next.kind && self.access == next.access;
+        let alike = self.kind == next.kind && self.access == next.access && self.tag == next.tag;
         if !(adjacent && same_memory && alike && self.owner == next.owner) {
             return None;
         }

@@ -113,9 +113,18 @@ impl Regions {
     /// Changes what the memory in `span` offers, as far as its kinds allow; gives back
     /// what it was before.
     pub(crate) fn set_access(&mut self, span: Span<GuestPhys>, access: Access) -> Vec<Placed> {
+        self.change(span, |region| region.with_access(access & region.limit()))
+    }
+
+    /// Gives the regions in `span` a tag.
+    pub(crate) fn set_tag(&mut self, span: Span<GuestPhys>, tag: u64) {
+        self.change(span, |region| region.clone().tagged(tag));
+    }
+
+    fn change(&mut self, span: Span<GuestPhys>, change: impl Fn(&Region) -> Region) -> Vec<Placed> {
         let was = self.cut(span);
         for placed in &was {
-            let region = placed.region.with_access(access & placed.region.limit());
+            let region = change(&placed.region);
             let segment = placed.segment.clone();
             self.by_start.insert(region.span().start(), Placed { region, segment });
         }

@@ -60,6 +60,16 @@ impl Regions {
         }
     }
 
+    /// The first entry at or behind `from`.
+    pub(crate) fn walk_from(&self, from: GuestPhys, walk: Walk) -> Option<WalkEntry> {
+        // No guest's addresses are longer than 52 bits.
+        let rest = Span::inclusive(from, GuestPhys((1 << 52) - 1))?;
+        let memory = |kind| matches!(kind, RegionKind::Ram | RegionKind::Rom);
+        let placed = self.overlapping(rest).find(|placed| memory(placed.region.kind()))?;
+        let span = placed.region.span().intersection(&rest)?;
+        Some(self.entry(placed, span, walk, placed.region.kind()))
+    }
+
     fn entry(
         &self,
         placed: &super::Placed,
@@ -122,6 +132,27 @@ mod tests {
         assert_eq!(spans(whole, Some), [(0x1000, 0x8000)]);
         let host: u64 = spans(Walk { max_len: 0, host: true }, Some).iter().map(|e| e.1).sum();
         assert_eq!(host, 0x8000);
+    }
+
+    #[test]
+    fn step_by_step_gives_the_same_entries() {
+        let regions = regions();
+        for walk in [Walk { max_len: 0x1800, host: false }, Walk { max_len: 0, host: true }] {
+            let mut whole = Vec::new();
+            regions.walk(walk, Some, |entry| {
+                whole.push(entry);
+                true
+            });
+            let mut steps = Vec::new();
+            let mut from = Some(GuestPhys(0));
+            while let Some(entry) = from.and_then(|from| regions.walk_from(from, walk)) {
+                steps.push(entry);
+                from = entry.guest.last().checked_add(1);
+            }
+            assert_eq!(steps, whole);
+        }
+        let inside = regions.walk_from(GuestPhys(0x1234), Walk { max_len: 0, host: false });
+        assert_eq!(inside.map(|entry| entry.guest.start().0), Some(0x1234));
     }
 
     #[test]

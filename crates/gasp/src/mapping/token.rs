@@ -1,0 +1,78 @@
+//! A mapping as plain data: for C, where handles are copied, kept in tables, and used when
+//! they are stale.
+
+use super::directory;
+use super::handle::Mapping;
+use super::lane;
+use super::slot::Slot;
+
+/// A mapping as three numbers, which may be copied and passed on at will; see
+/// [`Mapping::into_token`].
+///
+/// A token is good until [`unmap`](Self::unmap) is called with it or with a copy. One that
+/// was unmapped already, is zeroed or made up is harmless: it has no address, and
+/// unmapping it does nothing (decisions 17 and 18). The numbers are the slot that keeps the
+/// mapping, the mapping's stamp, which no other mapping in that slot ever has, and its
+/// address; a token is only good if all three agree.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Token([u64; 3]);
+
+impl Mapping {
+    /// Turns the mapping into plain data. It lives until [`Token::unmap`]; if that is
+    /// never called, it lives for ever, and a revoke of its range waits for ever.
+    #[inline]
+    pub fn into_token(self) -> Token {
+        let pointer = self.as_ptr().expose_provenance() as u64;
+        let (slot, stamp) = self.into_hold().into_token(pointer);
+        Token([slot, stamp, pointer])
+    }
+}
+
+impl Token {
+    /// A token from its numbers. Any numbers will do.
+    #[inline]
+    pub fn from_words(words: [u64; 3]) -> Self {
+        Self(words)
+    }
+
+    /// The numbers.
+    #[inline]
+    pub fn words(self) -> [u64; 3] {
+        self.0
+    }
+
+    /// The mapping's first byte; `None` where the token is not good. Another thread can
+    /// unmap it at any time.
+    #[inline]
+    pub fn pointer(self) -> Option<*mut u8> {
+        let [_, stamp, pointer] = self.0;
+        let found = self.slot()?.token_pointer(stamp)?;
+        (found == pointer).then(|| core::ptr::with_exposed_provenance_mut(pointer as usize))
+    }
+
+    /// Ends the mapping, on any thread; whether there was one to end. Of several threads
+    /// that try at once one is told `true`.
+    #[inline]
+    pub fn unmap(self) -> bool {
+        let [_, stamp, pointer] = self.0;
+        let Some(slot) = self.slot() else { return false };
+        let released = slot.release_token(stamp, pointer);
+        if released {
+            lane::after_release(slot, stamp);
+        }
+        released
+    }
+
+    /// Whether a revoke has completed without waiting for the mapping any longer, as
+    /// [`Mapping::is_revoked`]; `None` where the token is not good.
+    pub fn is_revoked(self) -> Option<bool> {
+        let [_, stamp, _] = self.0;
+        self.pointer()?;
+        Some(self.slot()?.is_revoked(stamp))
+    }
+
+    #[inline]
+    fn slot(self) -> Option<&'static Slot> {
+        directory::slot(self.0[0])
+    }
+}

@@ -1,0 +1,166 @@
+//! Mappings as plain data: what a stale, copied or made-up token can do, which is nothing.
+
+#![allow(unsafe_code, reason = "a list of devices as a front end has it")]
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use gasp::{
+    Access, Backing, Deadline, DeviceAddr, DomainKind, DomainOptions, DrainPolicy, Guest,
+    GuestPhys, MapFlags, MemoryObject, Token, Unattached, Vdev, grace_period,
+};
+
+fn guest() -> (Guest, Vdev) {
+    let guest = Guest::builder().build().unwrap();
+    let ram = MemoryObject::ram(1 << 20).prefer(&[Backing::Base]).create().unwrap();
+    guest.space().add_ram(None, &ram).unwrap();
+    let vdev = guest.vdev("disk").unwrap();
+    (guest, vdev)
+}
+
+fn token(vdev: &Vdev, addr: u64) -> Token {
+    vdev.map(DeviceAddr(addr), 64, MapFlags::RW).unwrap().into_token()
+}
+
+#[test]
+fn a_token_is_good_until_it_or_a_copy_is_unmapped() {
+    let (_guest, vdev) = guest();
+    let token = token(&vdev, 0x1000);
+    let copy = Token::from_words(token.words());
+    assert!(token.pointer().is_some());
+    assert_eq!((copy.pointer(), copy.is_revoked()), (token.pointer(), Some(false)));
+    assert!(copy.unmap());
+    assert_eq!((token.pointer(), token.is_revoked()), (None, None));
+    assert!(!token.unmap() && !copy.unmap());
+}
+
+#[test]
+fn a_token_from_an_earlier_mapping_of_the_slot_is_stale() {
+    let (_guest, vdev) = guest();
+    let first = token(&vdev, 0x1000);
+    assert!(first.unmap());
+    let second = token(&vdev, 0x1000);
+    assert_eq!(first.words()[0], second.words()[0], "the slot is the same");
+    assert!(!first.unmap());
+    assert_eq!(first.pointer(), None);
+    assert!(second.unmap());
+}
+
+#[test]
+fn made_up_tokens_do_nothing() {
+    let (guest, vdev) = guest();
+    let good = token(&vdev, 0x1000);
+    let kept = vdev.map(DeviceAddr(0x2000), 64, MapFlags::RW).unwrap();
+    let [slot, stamp, pointer] = good.words();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for near in 0..256 {
+        for words in [
+            [slot, stamp, pointer ^ (1 << (near % 64))],
+            [slot, stamp.wrapping_add(2 + near), pointer],
+            [slot + 1 + near, stamp, pointer],
+            // The kept mapping is not a token, whatever number is tried.
+            [slot + near, near, kept.as_ptr().addr() as u64],
+            [slot, 0, pointer],
+            [near, near, near],
+            [u64::MAX - near, u64::MAX, u64::MAX],
+        ] {
+            let made_up = Token::from_words(words);
+            assert_eq!(made_up.pointer(), None, "{words:x?}");
+            assert!(!made_up.unmap(), "{words:x?}");
+        }
+    }
+    for _ in 0..1_000_000 {
+        assert!(!Token::from_words([random() % 4096, random() % 4096, random()]).unmap());
+    }
+    assert!(!Token::default().unmap());
+    assert!(good.pointer().is_some() && !kept.is_revoked());
+    assert!(good.unmap());
+    drop((kept, guest));
+}
+
+#[test]
+fn of_many_threads_that_unmap_one_succeeds() {
+    let (_guest, vdev) = guest();
+    let (threads, rounds) = (4, 500);
+    let barrier = Arc::new(Barrier::new(threads));
+    for _ in 0..rounds {
+        let token = token(&vdev, 0x1000);
+        let ended = Arc::new(AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                let (barrier, ended) = (Arc::clone(&barrier), Arc::clone(&ended));
+                scope.spawn(move || {
+                    barrier.wait();
+                    if token.unmap() {
+                        ended.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        assert_eq!(ended.load(Ordering::Relaxed), 1);
+    }
+}
+
+#[test]
+fn a_revoke_waits_for_a_token_and_tells_it_when_it_does_not() {
+    let detach = DrainPolicy { deadline: Default::default(), at_deadline: Deadline::Detach };
+    let guest = Guest::builder().iommu(Unattached::Deny).drain(detach).build().unwrap();
+    let ram = MemoryObject::ram(1 << 20).prefer(&[Backing::Base]).create().unwrap();
+    guest.space().add_ram(None, &ram).unwrap();
+    let vdev = guest.vdev("disk").unwrap();
+    let domain = guest.domain("disk", DomainOptions::new(DomainKind::Identity)).unwrap();
+    vdev.attach(&domain).unwrap().wait();
+    domain.allow(GuestPhys(0), 1 << 20, Access::RW).unwrap();
+
+    let token = token(&vdev, 0x1000);
+    let mut drain = domain.revoke(DeviceAddr(0x1000), 4096).unwrap();
+    assert_eq!(drain.pending(), 1);
+    let drained = drain.wait();
+    assert_eq!((drained.holders, drained.detached), (1, 1));
+    assert_eq!(token.is_revoked(), Some(true));
+    assert!(token.pointer().is_some(), "its memory stays");
+    drop((guest, ram, vdev, domain));
+    assert!(token.pointer().is_some(), "also when the guest is gone");
+    assert!(token.unmap());
+}
+
+#[test]
+fn a_device_is_found_and_mapped_through_while_others_take_it_away() {
+    // The list has one place; whoever takes the device out waits before it is dropped.
+    struct List(std::sync::atomic::AtomicPtr<Vdev>);
+    let list = Arc::new(List(Default::default()));
+    let stop = Arc::new(AtomicBool::new(false));
+    let user = {
+        let (list, stop) = (Arc::clone(&list), Arc::clone(&stop));
+        thread::spawn(move || {
+            let mut mapped = 0_u32;
+            while !stop.load(Ordering::Acquire) {
+                // SAFETY: the device is dropped after a grace period.
+                let find = || unsafe { list.0.load(Ordering::Acquire).as_ref() };
+                let mapping = Vdev::map_page_of(find, DeviceAddr(0x1000), 64, MapFlags::RW);
+                mapped += u32::from(mapping.is_some());
+            }
+            mapped
+        })
+    };
+    for _ in 0..200 {
+        let (guest, vdev) = guest();
+        let listed = Box::into_raw(Box::new(vdev));
+        list.0.store(listed, Ordering::Release);
+        thread::yield_now();
+        list.0.store(std::ptr::null_mut(), Ordering::Release);
+        grace_period();
+        // SAFETY: from `Box::into_raw`, and nobody uses it any more.
+        drop(unsafe { Box::from_raw(listed) });
+        drop(guest);
+    }
+    stop.store(true, Ordering::Release);
+    user.join().unwrap();
+}
