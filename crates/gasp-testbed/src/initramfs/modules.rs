@@ -1,0 +1,110 @@
+//! The guest kernel's modules: where they are, and what each needs before it.
+//!
+//! A package has no `modules.dep`, which is made when a kernel is installed. Each module
+//! tells in its `.modinfo` section what it needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::read;
+use crate::error::{Error, Result};
+
+const DEPENDS: &[u8] = b"\0depends=";
+
+/// The files of the modules `names` and of all that they need, each behind what it needs.
+pub(super) fn in_order(folder: &Path, names: &[String]) -> Result<Vec<PathBuf>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let builtin = fs::read_to_string(folder.join("modules.builtin")).unwrap_or_default();
+    let mut modules = Modules {
+        builtin: builtin.lines().map(|path| name_of(Path::new(path))).collect(),
+        ..Modules::default()
+    };
+    modules.find(&folder.join("kernel"))?;
+    for name in names {
+        modules.add(&plain(name))?;
+    }
+    Ok(modules.order)
+}
+
+#[derive(Default)]
+struct Modules {
+    builtin: BTreeSet<String>,
+    files: BTreeMap<String, PathBuf>,
+    added: BTreeSet<String>,
+    order: Vec<PathBuf>,
+}
+
+impl Modules {
+    fn find(&mut self, folder: &Path) -> Result<()> {
+        let failed = |source| Error::File { path: folder.into(), source };
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.is_dir() {
+                self.find(&path)?;
+            } else if path.extension().is_some_and(|extension| extension == "ko") {
+                self.files.insert(name_of(&path), path);
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, name: &str) -> Result<()> {
+        if self.builtin.contains(name) || !self.added.insert(name.into()) {
+            return Ok(());
+        }
+        let path = self.files.get(name).cloned();
+        let path = path.ok_or_else(|| Error::NoModule(name.into()))?;
+        for needed in needed(&read(&path)?) {
+            self.add(&needed)?;
+        }
+        self.order.push(path);
+        Ok(())
+    }
+}
+
+/// What a module says that it needs.
+fn needed(module: &[u8]) -> Vec<String> {
+    let at = module.windows(DEPENDS.len()).position(|bytes| bytes == DEPENDS);
+    let text = at.and_then(|at| module.get(at + DEPENDS.len()..)).unwrap_or_default();
+    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    let text = String::from_utf8_lossy(text.get(..end).unwrap_or_default()).into_owned();
+    text.split(',').filter(|name| !name.is_empty()).map(plain).collect()
+}
+
+fn name_of(path: &Path) -> String {
+    plain(&path.file_stem().unwrap_or_default().to_string_lossy())
+}
+
+/// A module's name with one of the two characters that the kernel takes as the same.
+fn plain(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_comes_behind_what_it_needs_and_only_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kernel/drivers");
+        fs::create_dir_all(&path).unwrap();
+        for (name, needs) in [("top", "left-one,right"), ("left_one", "base"), ("right", "base")] {
+            let text = format!("license=x\0depends={needs}\0name=y\0");
+            fs::write(path.join(name).with_extension("ko"), text).unwrap();
+        }
+        fs::write(path.join("base.ko"), "license=x\0depends=\0depends=never\0").unwrap();
+        fs::write(folder.path().join("modules.builtin"), "kernel/fs/ext4/ext4.ko\n").unwrap();
+        let order = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_string()).collect();
+            let files = in_order(folder.path(), &names)?;
+            Ok::<_, Error>(files.iter().map(|path| name_of(path)).collect::<Vec<_>>())
+        };
+        assert_eq!(order(&["top", "ext4"]).unwrap(), ["base", "left_one", "right", "top"]);
+        assert_eq!(order(&["ext4"]).unwrap(), [""; 0]);
+        assert!(matches!(order(&["other"]), Err(Error::NoModule(name)) if name == "other"));
+    }
+}
