@@ -1,8 +1,9 @@
 //! Mappings as plain data: what a stale, copied or made-up token can do, which is nothing.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(unsafe_code, reason = "a list of devices as a front end has it")]
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
@@ -106,6 +107,40 @@ fn of_many_threads_that_unmap_one_succeeds() {
         });
         assert_eq!(ended.load(Ordering::Relaxed), 1);
     }
+}
+
+#[test]
+fn the_next_mapping_of_a_slot_outlives_late_unmaps_of_the_one_before() {
+    let guest = Guest::builder().iommu(Unattached::Bypass).build().unwrap();
+    let ram = MemoryObject::ram(1 << 20).prefer(&[Backing::Base]).create().unwrap();
+    guest.space().add_ram(None, &ram).unwrap();
+    let vdev = guest.vdev("disk").unwrap();
+    let shared: Arc<[AtomicU64; 3]> = Arc::default();
+    let stop = Arc::new(AtomicBool::new(false));
+    let others: Vec<_> = (0..2)
+        .map(|_| {
+            let (shared, stop) = (Arc::clone(&shared), Arc::clone(&stop));
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let words = [0, 1, 2].map(|word: usize| shared[word].load(Ordering::Relaxed));
+                    Token::from_words(words).unmap();
+                }
+            })
+        })
+        .collect();
+    for _ in 0..100_000 {
+        // Everybody may unmap the first; nobody knows the second, in the same slot.
+        let first = token(&vdev, 0x1000);
+        shared.iter().zip(first.words()).for_each(|(to, from)| to.store(from, Ordering::Relaxed));
+        first.unmap();
+        let second = token(&vdev, 0x1000);
+        for _ in 0..20 {
+            assert!(second.pointer().is_some(), "unmapped by somebody who does not know it");
+        }
+        assert!(second.unmap());
+    }
+    stop.store(true, Ordering::Relaxed);
+    others.into_iter().for_each(|other| other.join().unwrap());
 }
 
 #[test]

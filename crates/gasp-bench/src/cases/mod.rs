@@ -1,5 +1,6 @@
 //! The cases: what is done, by us and by each peer that can do it.
 
+mod c;
 mod copy;
 mod map;
 mod refuse;
@@ -65,6 +66,7 @@ pub type Recipe = (String, Box<dyn FnOnce() -> gasp::Result<Case>>);
 /// made and run.
 pub fn cases(filter: &str) -> Vec<Recipe> {
     let mut all = map::recipes();
+    all.extend(c::recipes());
     all.extend(copy::recipes());
     all.extend(refuse::recipes());
     all.extend(revoke::recipes());

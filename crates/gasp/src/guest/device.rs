@@ -121,7 +121,18 @@ impl Vdev {
         len: u64,
         flags: MapFlags,
     ) -> Option<Mapping> {
-        Port::map_page_of(|| find().map(Self::port), addr.0, len, flags)
+        Port::map_page_of(|| find().map(Self::port), addr.0, len, flags, false)
+    }
+
+    /// The same for [`map_host_contig`](Self::map_host_contig).
+    #[inline(always)]
+    pub fn map_host_contig_page_of<'list>(
+        find: impl FnOnce() -> Option<&'list Self>,
+        addr: DeviceAddr,
+        max: u64,
+        flags: MapFlags,
+    ) -> Option<Mapping> {
+        Port::map_page_of(|| find().map(Self::port), addr.0, max, flags, true)
     }
 
     /// Maps from `addr` on as much, up to `max` bytes, as is consecutive in

@@ -98,10 +98,12 @@ impl Mapping {
     ///
     /// # Errors
     /// `EPERM` where host-physical addresses are not known (decision 19).
+    #[inline]
     pub fn host_run(&self) -> Result<HostRun> {
-        self.object()
-            .phys_run(self.extent.offset, self.extent.len)
-            .map_err(|reason| self.error(0, self.len(), reason))
+        match self.object().phys_run(self.extent.offset, self.extent.len) {
+            Ok(run) => Ok(run),
+            Err(reason) => Err(self.error(0, self.len(), reason)),
+        }
     }
 
     /// All host-physical runs under the mapping, in order, as offset and run; the run is
@@ -111,6 +113,7 @@ impl Mapping {
     }
 
     /// Whether the host-physical address can change while the mapping lives.
+    #[inline]
     pub fn stability(&self) -> Stability {
         self.object().stability()
     }
@@ -210,12 +213,14 @@ impl Mapping {
         Error::new(Operation::Access, Place::Offset(offset as u64), len as u64, reason)
     }
 
+    #[inline]
     fn object(&self) -> &MemoryObject {
         segment_of(&self.extent, &self.hold).object()
     }
 }
 
 /// The segment behind an extent that `hold` holds.
+#[inline]
 pub(super) fn segment_of<'hold>(extent: &Extent, _hold: &'hold Hold) -> &'hold Segment {
     // SAFETY: an extent is only stored beside the slot under which it was found. While
     // the slot is held, whoever removes the segment keeps it: the revoke that precedes

@@ -44,6 +44,8 @@ pub(super) struct Lane {
     next_stamp: AtomicU64,
     /// Where to look for a free slot next; only the owner uses it.
     cursor: AtomicU32,
+    /// Where it is in the list of lanes.
+    index: u32,
     owned: AtomicBool,
     /// The [sections](super::section) that the owner is in.
     pub(super) sections: Sections,
@@ -104,6 +106,12 @@ impl Lane {
         }
     }
 
+    /// Whether this thread owns the lane of this number.
+    #[inline]
+    pub(super) fn is_current(index: u32) -> bool {
+        CURRENT.get().is_some_and(|lane| lane.index == index)
+    }
+
     #[cold]
     fn enter() -> &'static Self {
         let left = all().find(|lane| !lane.owned.swap(true, Ordering::Acquire));
@@ -123,18 +131,19 @@ impl Lane {
             lanes.get_or_init(|| (0..FIRST_BLOCK << block).map(|_| OnceLock::new()).collect())
         });
         let place = block.and_then(|block| block.get(within));
-        let lane = place.expect("at most four million threads").get_or_init(Self::new);
+        let lane = place.expect("at most four million threads").get_or_init(|| Self::new(index));
         COUNT.store(index + 1, Ordering::Release);
         lane
     }
 
-    fn new() -> Self {
+    fn new(index: u32) -> Self {
         Self {
             blocks: [const { OnceLock::new() }; BLOCKS],
             hint: AtomicPtr::new(core::ptr::null_mut()),
             used: AtomicU32::new(0),
             next_stamp: AtomicU64::new(NEXT_STAMP),
             cursor: AtomicU32::new(0),
+            index,
             owned: AtomicBool::new(true),
             sections: Sections::new(),
         }
@@ -200,7 +209,7 @@ impl Lane {
             Some(slots) => slots,
             // Only the owner gets here, so nobody fills the cell meanwhile.
             None => {
-                let made = directory::enlist(FIRST_BLOCK << block).ok_or(limit)?;
+                let made = directory::enlist(self.index, FIRST_BLOCK << block).ok_or(limit)?;
                 cell.get_or_init(|| made)
             }
         };

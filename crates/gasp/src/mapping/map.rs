@@ -95,6 +95,7 @@ impl Port<'_> {
         addr: u64,
         len: u64,
         flags: MapFlags,
+        host_contig: bool,
     ) -> Option<Mapping> {
         let span = Span::new(DeviceAddr(addr), len).ok()?;
         let hold = Lane::current().publish(span).ok()?;
@@ -102,7 +103,13 @@ impl Port<'_> {
         // SAFETY: the slot is busy.
         let view = unsafe { port.attachment.view() };
         // SAFETY: as above.
-        let extent = unsafe { lookup::page(view, port.segments, span, Want::new(flags)) }?;
+        let mut extent = unsafe { lookup::page(view, port.segments, span, Want::new(flags)) }?;
+        if host_contig {
+            // SAFETY: the slot is busy.
+            let object = unsafe { extent.segment.as_ref() }.object();
+            extent.len = object.phys_run(extent.offset, extent.len).ok()?.len;
+            hold.shorten(last_of(span.start(), extent.len));
+        }
         hold.establish(view.id(), port.vdev);
         // SAFETY: found under this slot, which is established for it.
         Some(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) })

@@ -3,7 +3,7 @@
 
 use super::directory;
 use super::handle::Mapping;
-use super::lane;
+use super::lane::{self, Lane};
 use super::slot::Slot;
 
 /// A mapping as three numbers, which may be copied and passed on at will; see
@@ -50,13 +50,22 @@ impl Token {
         (found == pointer).then(|| core::ptr::with_exposed_provenance_mut(pointer as usize))
     }
 
-    /// Ends the mapping, on any thread; whether there was one to end. Of several threads
-    /// that try at once one is told `true`.
+    /// Ends the mapping, on any thread; whether there was one to end. (Where the thread that
+    /// has mapped and another do so in the same moment, both may be told that there was.)
     #[inline]
     pub fn unmap(self) -> bool {
         let [_, stamp, pointer] = self.0;
         let Some(slot) = self.slot() else { return false };
-        let released = slot.release_token(stamp, pointer);
+        if !slot.is_token(stamp, pointer) {
+            return false;
+        }
+        let released = match Lane::is_current(directory::lane(slot.id())) {
+            true => {
+                slot.release();
+                true
+            }
+            false => slot.release_token(stamp),
+        };
         if released {
             lane::after_release(slot, stamp);
         }

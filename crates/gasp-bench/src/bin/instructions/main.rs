@@ -20,12 +20,13 @@ type Result<T> = core::result::Result<T, Box<dyn Error>>;
 
 /// The cases, as [`gasp_bench::cases`] calls them, and how many operations are N: enough
 /// that the start, which is not quite the same each time, does not show.
-const HOT: [(&str, u32); 10] = [
+const HOT: [(&str, u32); 11] = [
     ("map+unmap, bypass, random", 20_000),
     ("map+unmap, 1 grant, same page", 20_000),
     ("map+unmap, 1024 grants, random", 20_000),
     ("map+unmap, 65536 grants, random", 20_000),
     (CONTIGUOUS, 20_000),
+    ("C: map+unmap, 1024 grants, random", 20_000),
     ("scatter map+unmap over 64 pages", 2_000),
     ("8-byte read, 1024 grants, random", 20_000),
     ("4 KiB copy, 1024 grants, random", 5_000),

@@ -1,0 +1,127 @@
+//! Pointers and texts that come from C.
+#![allow(unsafe_code, reason = "reads and writes where C says")]
+
+use core::ffi::{CStr, c_char};
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+use gasp::{Access, Errno, Error, MapFlags, Operation, Place, Reason};
+
+use crate::boundary::{Failure, Outcome};
+
+/// The longest name, in bytes.
+pub(crate) const NAME_MAX: usize = 128;
+
+/// A place for a result; nothing is written before everything has succeeded.
+pub(crate) struct Out<'call, T> {
+    place: NonNull<T>,
+    call: PhantomData<&'call mut T>,
+}
+
+impl<T> Out<'_, T> {
+    /// # Safety
+    /// `place` is NULL, or valid for reads and writes of a `T` during the call.
+    pub(crate) unsafe fn new(place: *mut T, null: &'static str) -> Outcome<Self> {
+        let place = NonNull::new(place).ok_or_else(|| Failure::invalid(null))?;
+        Ok(Self { place, call: PhantomData })
+    }
+
+    pub(crate) fn write(self, value: T) {
+        // SAFETY: valid for writes, by the promise of `new`.
+        unsafe { self.place.write(value) };
+    }
+
+    /// What is there now.
+    pub(crate) fn read(&self) -> T
+    where
+        T: Copy,
+    {
+        // SAFETY: valid for reads, by the promise of `new`; C has put a value there.
+        unsafe { self.place.read() }
+    }
+}
+
+/// What C has at `place`.
+///
+/// # Safety
+/// `place` is NULL, or valid for reads of a `T` during the call.
+pub(crate) unsafe fn read<T: Copy>(place: *const T, null: &'static str) -> Outcome<T> {
+    match place.is_null() {
+        true => Err(Failure::invalid(null)),
+        // SAFETY: not NULL, and valid by the caller's promise.
+        false => Ok(unsafe { place.read() }),
+    }
+}
+
+/// `count` values from `first` on, copied: C could change them meanwhile.
+///
+/// # Safety
+/// `first` is NULL, or valid for reads of that many during the call.
+pub(crate) unsafe fn array<T: Copy>(
+    first: *const T,
+    count: usize,
+    null: &'static str,
+) -> Outcome<Vec<T>> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    if first.is_null() {
+        return Err(Failure::invalid(null));
+    }
+    let mut values = Vec::new();
+    if values.try_reserve_exact(count).is_err() {
+        return Err(Failure::Call(Errno::NOMEM, "there is no memory for so many entries"));
+    }
+    // SAFETY: not NULL, and valid for `count` values by the caller's promise; there is room
+    // for as many, of our own.
+    unsafe { first.copy_to_nonoverlapping(values.as_mut_ptr(), count) };
+    // SAFETY: they were just written.
+    unsafe { values.set_len(count) };
+    Ok(values)
+}
+
+/// A text.
+///
+/// # Safety
+/// `text` is NULL, or a C string that does not change during the call.
+pub(crate) unsafe fn text<'call>(text: *const c_char, null: &'static str) -> Outcome<&'call str> {
+    if text.is_null() {
+        return Err(Failure::invalid(null));
+    }
+    // SAFETY: a C string, by the caller's promise.
+    let text = unsafe { CStr::from_ptr(text) };
+    text.to_str().map_err(|_| Failure::invalid("the text is not UTF-8"))
+}
+
+/// A name: 1 to 128 bytes, without control characters.
+///
+/// # Safety
+/// As [`text`].
+pub(crate) unsafe fn name<'call>(name: *const c_char) -> Outcome<&'call str> {
+    // SAFETY: the caller's promise.
+    let name = unsafe { text(name, "the name is NULL") }?;
+    match (1..=NAME_MAX).contains(&name.len()) && !name.contains(char::is_control) {
+        true => Ok(name),
+        false => Err(Failure::invalid("a name is 1 to 128 bytes without control characters")),
+    }
+}
+
+/// What a map asks for.
+#[inline]
+pub(crate) fn map_flags(
+    op: Operation,
+    place: impl FnOnce() -> Place,
+    len: usize,
+    bits: u32,
+) -> Outcome<MapFlags> {
+    match MapFlags::from_bits(bits) {
+        Ok(flags) => Ok(flags),
+        Err(reason) => Err(Error::new(op, place(), len as u64, reason).into()),
+    }
+}
+
+/// `GMF_READ`, `GMF_WRITE`, `GMF_EXEC`, at least one.
+pub(crate) fn access(bits: u32) -> Result<Access, Reason> {
+    let access = u8::try_from(bits).ok().and_then(Access::from_bits);
+    access.filter(|access| !access.is_empty()).ok_or(Reason::BadFlags(bits))
+}

@@ -1,0 +1,183 @@
+//! The boundary to C: what fails becomes an error number and a text, what panics as well.
+
+use core::any::Any;
+use core::cell::RefCell;
+use core::ffi::{c_char, c_int};
+use core::fmt;
+use std::ffi::CString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use gasp::config::ConfigError;
+use gasp::{Errno, Error};
+
+use crate::types::EOK;
+
+/// Why a call fails.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The engine refused.
+    Engine(Error),
+    /// The configuration file is wrong.
+    Config(ConfigError),
+    /// An argument, or the moment, is wrong.
+    Call(Errno, &'static str),
+    /// Something inside has failed.
+    Internal(String),
+}
+
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    /// A wrong argument.
+    pub(crate) fn invalid(why: &'static str) -> Self {
+        Self::Call(Errno::INVAL, why)
+    }
+
+    /// A call in the wrong phase, or without its lock: this also leaves a line in the log.
+    #[cold]
+    pub(crate) fn misuse(errno: Errno, why: &'static str) -> Self {
+        tracing::warn!("{why}");
+        Self::Call(errno, why)
+    }
+
+    pub(crate) fn errno(&self) -> c_int {
+        match self {
+            Self::Engine(error) => error.errno().raw_os_error(),
+            Self::Config(error) => error.errno().raw_os_error(),
+            Self::Call(errno, _) => errno.raw_os_error(),
+            Self::Internal(_) => libc::ENOTRECOVERABLE,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Engine(error) => error.fmt(f),
+            Self::Config(error) => error.fmt(f),
+            Self::Call(errno, why) => write!(f, "{why} ({})", gasp::errno_name(*errno)),
+            Self::Internal(what) => {
+                write!(f, "a failure inside libgasp: {what} (ENOTRECOVERABLE)")
+            }
+        }
+    }
+}
+
+thread_local! {
+    static LAST: RefCell<Last> = const { RefCell::new(Last { failure: None, text: None }) };
+}
+
+/// Why the last call failed; its text once it has been asked for.
+struct Last {
+    failure: Option<Failure>,
+    text: Option<CString>,
+}
+
+/// Runs the body of a function that returns an error number.
+#[inline(always)]
+pub(crate) fn call(body: impl FnOnce() -> Outcome) -> c_int {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => EOK,
+        Ok(Err(failure)) => keep(failure),
+        Err(panic) => keep(caught(panic)),
+    }
+}
+
+/// Runs the body of a function that returns something else: `failed` with errno set where
+/// it fails.
+pub(crate) fn value<T>(failed: T, body: impl FnOnce() -> Outcome<T>) -> T {
+    let errno = match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(value)) => return value,
+        Ok(Err(failure)) => keep(failure),
+        Err(panic) => keep(caught(panic)),
+    };
+    set_errno(errno);
+    failed
+}
+
+#[cold]
+fn keep(failure: Failure) -> c_int {
+    let errno = failure.errno();
+    match &failure {
+        Failure::Internal(_) => tracing::error!("{failure}"),
+        _ => tracing::debug!("{failure}"),
+    }
+    // A thread that is ending has nowhere to keep it.
+    let _ = LAST.try_with(|last| {
+        if let Ok(mut last) = last.try_borrow_mut() {
+            *last = Last { failure: Some(failure), text: None };
+        }
+    });
+    errno
+}
+
+#[cold]
+fn caught(panic: Box<dyn Any + Send>) -> Failure {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    // Dropping what somebody panicked with could panic again.
+    core::mem::forget(panic);
+    Failure::Internal(text.unwrap_or_else(|| "a panic without a text".into()))
+}
+
+/// The text of the last failure, which stays until the next one of this thread.
+pub(crate) fn last_text() -> *const c_char {
+    let text = LAST.try_with(|last| {
+        let mut last = last.try_borrow_mut().ok()?;
+        if last.text.is_none() {
+            let text = last.failure.as_ref()?.to_string().replace('\0', " ");
+            last.text = CString::new(text).ok();
+        }
+        last.text.as_ref().map(|text| text.as_ptr())
+    });
+    text.ok().flatten().unwrap_or(c"".as_ptr())
+}
+
+/// Sets the C library's errno of this thread.
+pub(crate) fn set_errno(errno: c_int) {
+    #![allow(unsafe_code, reason = "errno is a variable of the C library")]
+    // SAFETY: it asks for nothing.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: it is this thread's errno, which is valid while the thread is.
+    unsafe { place.write(errno) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::CStr;
+
+    fn text() -> String {
+        #[allow(unsafe_code)]
+        // SAFETY: `last_text` gives a C string that stays until the next failure.
+        unsafe { CStr::from_ptr(last_text()) }.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_panic_becomes_an_error_number_and_a_text() {
+        assert_eq!(call(|| panic!("a test")), libc::ENOTRECOVERABLE);
+        assert!(text().contains("a test"), "{}", text());
+        assert_eq!(value(7, || panic!("another {}", 1)), 7);
+        assert!(text().contains("another 1"), "{}", text());
+        assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::ENOTRECOVERABLE));
+    }
+
+    #[test]
+    fn a_success_leaves_the_last_failure_alone() {
+        assert_eq!(call(|| Err(Failure::invalid("a reason"))), libc::EINVAL);
+        assert_eq!(call(|| Ok(())), EOK);
+        assert_eq!(text(), "a reason (EINVAL)");
+    }
+}

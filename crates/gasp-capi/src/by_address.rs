@@ -1,0 +1,91 @@
+//! Mappings that C knows by their address alone: the functions without handles.
+#![allow(unsafe_code, reason = "exports C functions")]
+
+use core::ffi::{c_int, c_void};
+use core::ptr;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use gasp::{DeviceAddr, Operation, Place, Section, Token};
+
+use crate::arguments::map_flags;
+use crate::boundary::{self, Outcome};
+use crate::objects::{VDEVS, no_vdev};
+use crate::types::Vdev;
+
+/// See `<qvm/gasp.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_map_vdma(
+    vdev: *const Vdev,
+    guest_paddr: u64,
+    length: usize,
+    prot: u32,
+) -> *mut c_void {
+    boundary::value(ptr::null_mut(), || vdma(vdev, guest_paddr, length, prot))
+}
+
+/// Maps for both forms of `gasp_map_vdma`.
+pub(crate) fn vdma(
+    vdev: *const Vdev,
+    guest_paddr: u64,
+    length: usize,
+    prot: u32,
+) -> Outcome<*mut c_void> {
+    let place = || Place::Device(DeviceAddr(guest_paddr));
+    let flags = map_flags(Operation::Map, place, length, prot)?;
+    let section = Section::enter();
+    let found = VDEVS.find(&section, vdev.addr()).ok_or_else(no_vdev)?;
+    let mapping = found.vdev.map(DeviceAddr(guest_paddr), length as u64, flags)?;
+    let (guest, length) = (found.guest.number, length as u64);
+    drop(section);
+    Ok(keep(guest, length, mapping.into_token()))
+}
+
+/// See `<qvm/gasp.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_unmap(ptr: *const c_void, length: usize, _flush: c_int) {
+    boundary::value((), || {
+        let_go(None, ptr.addr(), length as u64);
+        Ok(())
+    });
+}
+
+/// A mapping that C knows by its address alone.
+struct Kept {
+    guest: usize,
+    length: u64,
+    token: Token,
+}
+
+/// The mappings at each address that the functions without handles have made. They are
+/// there for old programs, so one lock for all of them will do.
+static KEPT: Mutex<BTreeMap<usize, Vec<Kept>>> = Mutex::new(BTreeMap::new());
+
+fn kept() -> MutexGuard<'static, BTreeMap<usize, Vec<Kept>>> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps a mapping for [`let_go`]; gives back its address.
+pub(crate) fn keep(guest: usize, length: u64, token: Token) -> *mut c_void {
+    let Some(pointer) = token.pointer() else { return ptr::null_mut() };
+    let mut kept = kept();
+    let all = kept.entry(pointer.addr()).or_default();
+    all.push(Kept { guest, length, token });
+    pointer.cast()
+}
+
+/// Ends the mapping at an address: of those of this length the latest, else the latest of
+/// any; nothing where there is none.
+pub(crate) fn let_go(guest: Option<usize>, address: usize, length: u64) {
+    let mut kept = kept();
+    let Some(all) = kept.get_mut(&address) else { return };
+    let of_guest = |one: &Kept| guest.is_none_or(|guest| guest == one.guest);
+    let exact = all.iter().rposition(|one| of_guest(one) && one.length == length);
+    let Some(index) = exact.or_else(|| all.iter().rposition(of_guest)) else { return };
+    let one = all.swap_remove(index);
+    if all.is_empty() {
+        kept.remove(&address);
+    }
+    drop(kept);
+    one.token.unmap();
+}

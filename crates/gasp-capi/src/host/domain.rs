@@ -1,0 +1,121 @@
+//! The guest's IOMMU.
+#![allow(unsafe_code, reason = "exports C functions")]
+
+use core::ffi::{c_char, c_int};
+use std::sync::Arc;
+
+use gasp::{DeviceAddr, DomainKind, DomainOptions, Errno, Error, GuestPhys, Operation};
+
+use super::drain;
+use crate::arguments::{Out, access, name};
+use crate::boundary::{self, Failure, Outcome};
+use crate::objects::{DOMAINS, domain_of, guest_of, opaque};
+use crate::types::*;
+
+const NO_PLACE: &str = "the place for the domain is NULL";
+
+/// See `<gasp/guest.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_domain_create(
+    guest: *mut GuestSystem,
+    label: *const c_char,
+    kind: u32,
+    owner: *const c_char,
+    domain: *mut *mut Domain,
+) -> c_int {
+    boundary::call(|| {
+        // SAFETY: NULL or good during the call, as the header demands.
+        let label = unsafe { name(label) }?;
+        // SAFETY: as above.
+        let place = unsafe { Out::new(domain, NO_PLACE) }?;
+        let mut options = DomainOptions::new(kind_of(kind)?);
+        if !owner.is_null() {
+            // SAFETY: as above.
+            options.owner = Arc::from(unsafe { name(owner) }?);
+        }
+        let guest = guest_of(Some(guest))?;
+        let made = guest.guest.domain(label, options)?;
+        let number = guest.enlist_domain(made.clone()).inspect_err(|_| drop(made.remove()))?;
+        place.write(opaque(number));
+        Ok(())
+    })
+}
+
+fn kind_of(kind: u32) -> Outcome<DomainKind> {
+    match kind {
+        GASP_DOMAIN_BYPASS => Ok(DomainKind::Bypass),
+        GASP_DOMAIN_DENY => Ok(DomainKind::Deny),
+        GASP_DOMAIN_IDENTITY => Ok(DomainKind::Identity),
+        GASP_DOMAIN_TRANSLATE => Ok(DomainKind::Translate),
+        _ => Err(Failure::invalid("the kind is not one of GASP_DOMAIN_*")),
+    }
+}
+
+/// See `<gasp/guest.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_domain_find(
+    guest: *mut GuestSystem,
+    label: *const c_char,
+    domain: *mut *mut Domain,
+) -> c_int {
+    boundary::call(|| {
+        // SAFETY: NULL or good during the call, as the header demands.
+        let label = unsafe { name(label) }?;
+        // SAFETY: as above.
+        let place = unsafe { Out::new(domain, NO_PLACE) }?;
+        let guest = guest_of(Some(guest))?;
+        let found = guest.names().domains.get(label).copied();
+        let none = Failure::Call(Errno::NOENT, "the guest has no domain of this name");
+        place.write(opaque(found.ok_or(none)?));
+        Ok(())
+    })
+}
+
+/// See `<gasp/guest.h>`.
+#[unsafe(no_mangle)]
+pub extern "C" fn gasp_domain_grant(
+    domain: *mut Domain,
+    device_addr: u64,
+    guest_paddr: u64,
+    length: u64,
+    bits: u32,
+) -> c_int {
+    boundary::call(|| {
+        let device = DeviceAddr(device_addr);
+        let access =
+            access(bits).map_err(|reason| Error::new(Operation::Grant, device, length, reason))?;
+        Ok(domain_of(domain)?.domain.map(device, GuestPhys(guest_paddr), length, access)?)
+    })
+}
+
+/// See `<gasp/guest.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_domain_revoke(
+    domain: *mut Domain,
+    device_addr: u64,
+    length: u64,
+    drain: *mut *mut Drain,
+) -> c_int {
+    boundary::call(|| {
+        let found = domain_of(domain)?.domain.revoke(DeviceAddr(device_addr), length)?;
+        // SAFETY: NULL or good during the call, as the header demands.
+        unsafe { drain::hand_over(found, drain) };
+        Ok(())
+    })
+}
+
+/// See `<gasp/guest.h>`.
+#[unsafe(no_mangle)]
+pub extern "C" fn gasp_domain_destroy(domain: *mut Domain) -> c_int {
+    boundary::call(|| {
+        let found = domain_of(domain)?;
+        let name = found.domain.name().to_owned();
+        found.domain.remove()?;
+        DOMAINS.remove(domain.addr());
+        let mut names = found.guest.names();
+        if names.domains.get(&name) == Some(&domain.addr()) {
+            names.domains.remove(&name);
+        }
+        Ok(())
+    })
+}

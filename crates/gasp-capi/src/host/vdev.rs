@@ -1,0 +1,99 @@
+//! Devices.
+#![allow(unsafe_code, reason = "exports C functions")]
+
+use core::ffi::{c_char, c_int};
+
+use gasp::Errno;
+
+use super::drain;
+use crate::arguments::{Out, name};
+use crate::boundary::{self, Failure};
+use crate::objects::{VDEVS, domain_of, guest_of, no_vdev, opaque, vdev_of};
+use crate::types::{Domain, Drain, GuestSystem, Vdev};
+
+const NO_PLACE: &str = "the place for the vdev is NULL";
+
+/// See `<gasp/guest.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_vdev_create(
+    guest: *mut GuestSystem,
+    label: *const c_char,
+    vdev: *mut *mut Vdev,
+) -> c_int {
+    boundary::call(|| {
+        // SAFETY: NULL or good during the call, as the header demands.
+        let name = unsafe { name(label) }?;
+        // SAFETY: as above.
+        let place = unsafe { Out::new(vdev, NO_PLACE) }?;
+        let guest = guest_of(Some(guest))?;
+        let made = guest.guest.vdev(name)?;
+        let number = guest.enlist_vdev(made.clone()).inspect_err(|_| drop(made.remove()))?;
+        place.write(opaque(number));
+        Ok(())
+    })
+}
+
+/// See `<gasp/guest.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_vdev_find(
+    guest: *mut GuestSystem,
+    label: *const c_char,
+    vdev: *mut *mut Vdev,
+) -> c_int {
+    boundary::call(|| {
+        // SAFETY: NULL or good during the call, as the header demands.
+        let name = unsafe { name(label) }?;
+        // SAFETY: as above.
+        let place = unsafe { Out::new(vdev, NO_PLACE) }?;
+        let guest = guest_of(Some(guest))?;
+        let found = guest.names().vdevs.get(name).copied();
+        let none = Failure::Call(Errno::NOENT, "the guest has no vdev of this name");
+        place.write(opaque(found.ok_or(none)?));
+        Ok(())
+    })
+}
+
+/// See `<gasp/guest.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_vdev_attach(
+    vdev: *mut Vdev,
+    domain: *mut Domain,
+    drain: *mut *mut Drain,
+) -> c_int {
+    boundary::call(|| {
+        let found = vdev_of(vdev)?.vdev.attach(&domain_of(domain)?.domain)?;
+        // SAFETY: NULL or good during the call, as the header demands.
+        unsafe { drain::hand_over(found, drain) };
+        Ok(())
+    })
+}
+
+/// See `<gasp/guest.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_vdev_detach(vdev: *mut Vdev, drain: *mut *mut Drain) -> c_int {
+    boundary::call(|| {
+        let found = vdev_of(vdev)?.vdev.detach();
+        // SAFETY: NULL or good during the call, as the header demands.
+        unsafe { drain::hand_over(found, drain) };
+        Ok(())
+    })
+}
+
+/// See `<gasp/guest.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_vdev_destroy(vdev: *mut Vdev, drain: *mut *mut Drain) -> c_int {
+    boundary::call(|| {
+        let removed = VDEVS.remove(vdev.addr()).ok_or_else(no_vdev)?;
+        // The name is free only when the device is gone from the guest, too.
+        let name = removed.vdev.name().to_owned();
+        let found = removed.vdev.remove();
+        let mut names = removed.guest.names();
+        if names.vdevs.get(&name) == Some(&vdev.addr()) {
+            names.vdevs.remove(&name);
+        }
+        drop(names);
+        // SAFETY: NULL or good during the call, as the header demands.
+        unsafe { drain::hand_over(found, drain) };
+        Ok(())
+    })
+}

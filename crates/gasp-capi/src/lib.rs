@@ -1,0 +1,35 @@
+//! libgasp: gasp for C.
+//!
+//! The functions are described where their users look: in `<qvm/gasp.h>`, `<qvm/types.h>`
+//! and `<gasp/guest.h>`, in this crate's `include` folder. Each function here does what the
+//! header says of it; `tests/abi.rs` compares names, prototypes, layouts and values.
+//!
+//! | | |
+//! |---|---|
+//! | [`types`] | structures and constants |
+//! | `boundary` | errors and panics become error numbers, texts and log lines |
+//! | `registry`, `objects` | what C calls a `vdev_t *`: a number, checked |
+//! | `arguments` | pointers and texts that come from C |
+//! | [`map`], [`by_address`] | the mapping family; its functions without handles |
+//! | [`lock`], [`regions`], [`find`], [`walk`] | the rest of `<qvm/gasp.h>` |
+//! | [`edition_710`] | its 7.x forms |
+//! | [`host`] | `<gasp/guest.h>` |
+
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+#![allow(clippy::missing_safety_doc, reason = "the headers say what C must pass")]
+
+mod arguments;
+mod boundary;
+pub mod by_address;
+pub mod edition_710;
+pub mod find;
+pub mod host;
+pub mod lock;
+mod log;
+pub mod map;
+mod objects;
+mod ports;
+pub mod regions;
+mod registry;
+pub mod types;
+pub mod walk;

@@ -1,0 +1,144 @@
+//! `gasp_lock()` and `gasp_unlock()`: a lock for each guest and kind of space, which belongs
+//! to the thread that took it.
+#![allow(unsafe_code, reason = "exports C functions")]
+
+use core::cell::RefCell;
+use core::ffi::c_int;
+use std::sync::Arc;
+
+use gasp::{Drain, Errno, SpaceLock};
+
+use crate::boundary::{self, Failure, Outcome};
+use crate::objects::{Guest, guest_of};
+use crate::ports::PortLock;
+use crate::types::{GuestSystem, QST_MEMORY, QST_PCI_IO, QST_X86_IO};
+
+/// What a lock is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Space {
+    /// Guest-physical memory.
+    Memory,
+    /// I/O ports.
+    Ports,
+}
+
+impl Space {
+    /// The space of a `QST_*`.
+    pub(crate) fn of(qst: u32) -> Outcome<Self> {
+        match u16::try_from(qst).unwrap_or(u16::MAX) {
+            QST_MEMORY => Ok(Self::Memory),
+            QST_X86_IO => Ok(Self::Ports),
+            // "PCI I/O" is ports where the machine has such, and memory elsewhere.
+            QST_PCI_IO if cfg!(target_arch = "x86_64") => Ok(Self::Ports),
+            QST_PCI_IO => Ok(Self::Memory),
+            _ => Err(Failure::invalid("the type is not QST_MEMORY, QST_X86_IO or QST_PCI_IO")),
+        }
+    }
+}
+
+/// A lock that this thread has.
+struct Held {
+    guest: Arc<Guest>,
+    right: Right,
+    /// What was revoked under it, to be waited for when it is given back.
+    drains: Vec<Drain>,
+}
+
+enum Right {
+    Memory(SpaceLock),
+    Ports(#[expect(dead_code, reason = "held until it is dropped")] PortLock),
+}
+
+impl Right {
+    fn space(&self) -> Space {
+        match self {
+            Self::Memory(_) => Space::Memory,
+            Self::Ports(_) => Space::Ports,
+        }
+    }
+}
+
+thread_local! {
+    /// The locks that this thread has; given back when it ends.
+    static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whether this thread has the lock.
+pub(crate) fn has(guest: &Guest, space: Space) -> bool {
+    let is_it = |held: &Held| held.guest.number == guest.number && held.right.space() == space;
+    HELD.with_borrow(|all| all.iter().any(is_it))
+}
+
+/// Takes the lock, waiting for other threads.
+pub(crate) fn take(guest: &Arc<Guest>, space: Space) -> Outcome {
+    if has(guest, space) {
+        return Err(Failure::misuse(Errno::BUSY, "gasp_lock: this thread has the lock already"));
+    }
+    let right = match space {
+        Space::Memory => Right::Memory(guest.guest.space().lock()?),
+        Space::Ports => Right::Ports(PortLock::take(guest)),
+    };
+    let held = Held { guest: Arc::clone(guest), right, drains: Vec::new() };
+    HELD.with_borrow_mut(|all| all.push(held));
+    Ok(())
+}
+
+/// Gives the lock back, and waits for what was revoked under it.
+pub(crate) fn give_back(guest: Option<usize>, space: Space) -> Outcome {
+    let is_it = |held: &Held| {
+        guest.is_none_or(|guest| held.guest.number == guest) && held.right.space() == space
+    };
+    let found = HELD.with_borrow_mut(|all| {
+        let index = all.iter().rposition(is_it)?;
+        Some(all.remove(index))
+    });
+    let Some(held) = found else {
+        let why = "gasp_unlock: this thread does not have the lock";
+        return Err(Failure::misuse(Errno::PERM, why));
+    };
+    let Held { guest, right, drains } = held;
+    drop(right);
+    // Whoever is to unmap may need the lock: it is free by now.
+    for drain in drains {
+        drain.wait();
+    }
+    drop(guest);
+    Ok(())
+}
+
+/// Changes regions of memory under the lock that this thread has.
+pub(crate) fn with_memory(
+    guest: &Guest,
+    change: impl FnOnce(&SpaceLock) -> Outcome<Option<Drain>>,
+) -> Outcome {
+    HELD.with_borrow_mut(|all| {
+        let held = all
+            .iter_mut()
+            .find(|held| held.guest.number == guest.number && held.right.space() == Space::Memory);
+        let Some(Held { right: Right::Memory(lock), drains, .. }) = held else {
+            return Err(Failure::Call(Errno::PERM, "this thread does not have gasp_lock()"));
+        };
+        drains.extend(change(lock)?);
+        Ok(())
+    })
+}
+
+/// See `<qvm/gasp.h>`.
+#[unsafe(no_mangle)]
+pub extern "C" fn gasp_lock(kind: u16) -> c_int {
+    lock_call(None, kind)
+}
+
+/// See `<qvm/gasp.h>`.
+#[unsafe(no_mangle)]
+pub extern "C" fn gasp_unlock(kind: u16) -> c_int {
+    // The lock that this thread has, also if the guest of its calls has become another.
+    boundary::call(|| give_back(None, Space::of(kind.into())?))
+}
+
+pub(crate) fn lock_call(guest: Option<*const GuestSystem>, kind: u16) -> c_int {
+    boundary::call(|| {
+        let space = Space::of(kind.into())?;
+        take(&guest_of(guest)?, space)
+    })
+}

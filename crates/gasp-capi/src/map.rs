@@ -1,0 +1,228 @@
+//! The mapping family: maps, handles, and their end.
+#![allow(unsafe_code, reason = "exports C functions")]
+
+use core::ffi::{c_int, c_void};
+use core::ptr;
+
+use gasp::{DeviceAddr, GuestPhys, MapFlags, Operation, Place, Section, Stability, Token};
+
+use crate::arguments::{Out, map_flags};
+use crate::boundary::{self, Outcome};
+use crate::objects::{GUESTS, VDEVS, current, no_guest, no_vdev, none_current};
+use crate::types::{EOK, MapHandle, Vdev};
+
+const NO_HANDLE: &str = "the place for the handle is NULL";
+
+/// See `<qvm/gasp.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_map_host_contig(
+    vdev: *const Vdev,
+    ppaddr: *mut u64,
+    plength: *mut usize,
+    prot: u32,
+    h: *mut MapHandle,
+) -> c_int {
+    // What most calls are: a valid one, of a range inside one page. It cannot panic.
+    if let Ok(flags) = MapFlags::from_bits(prot)
+        && !(ppaddr.is_null() || plength.is_null() || h.is_null())
+    {
+        // SAFETY: not NULL, and good during the call, as the header demands.
+        let at = unsafe { ppaddr.read() };
+        // SAFETY: as above.
+        let max = unsafe { plength.read() };
+        let mut allows_unpinned = false;
+        let find = || {
+            // SAFETY: used in the look-up alone.
+            let found = unsafe { VDEVS.find_unguarded(vdev.addr()) }?;
+            allows_unpinned = found.guest.guest.allows_unpinned();
+            Some(&found.vdev)
+        };
+        let mapped = gasp::Vdev::map_host_contig_page_of(find, DeviceAddr(at), max as u64, flags);
+        if let Some(mapping) = mapped
+            && (allows_unpinned || mapping.stability() > Stability::Unpinned)
+            && let Ok(run) = mapping.host_run()
+        {
+            let length = mapping.len();
+            let handle = MapHandle { reserved: mapping.into_token().words() };
+            // SAFETY: as above.
+            unsafe { ppaddr.write(run.addr.0) };
+            // SAFETY: as above.
+            unsafe { plength.write(length) };
+            // SAFETY: as above.
+            unsafe { h.write(handle) };
+            return EOK;
+        }
+    }
+    // SAFETY: good during the call, as the header demands.
+    unsafe { map_host_contig_slowly(vdev, ppaddr, plength, prot, h) }
+}
+
+/// All of `gasp_map_host_contig`, with the reason where it fails.
+///
+/// # Safety
+/// As the header demands of `gasp_map_host_contig`.
+#[cold]
+#[inline(never)]
+unsafe fn map_host_contig_slowly(
+    vdev: *const Vdev,
+    ppaddr: *mut u64,
+    plength: *mut usize,
+    prot: u32,
+    h: *mut MapHandle,
+) -> c_int {
+    boundary::call(|| {
+        // SAFETY: NULL or good during the call, by the caller's promise.
+        let handle = || unsafe { Out::new(h, NO_HANDLE) };
+        // SAFETY: as above.
+        let (handle, made) = unsafe { host_contig(vdev, ppaddr, plength, prot, handle) }?;
+        handle.write(MapHandle { reserved: made.token.words() });
+        Ok(())
+    })
+}
+
+/// A mapping of `host_contig`.
+pub(crate) struct Made {
+    pub(crate) token: Token,
+    pub(crate) guest: usize,
+    pub(crate) length: u64,
+}
+
+/// Maps for `gasp_map_host_contig` and its 7.x form: checks the arguments, `more` of them
+/// where they belong in the order, and writes address and length.
+///
+/// # Safety
+/// `ppaddr` and `plength` are NULL, or good for reading and writing during the call.
+#[inline]
+pub(crate) unsafe fn host_contig<T>(
+    vdev: *const Vdev,
+    ppaddr: *mut u64,
+    plength: *mut usize,
+    prot: u32,
+    more: impl FnOnce() -> Outcome<T>,
+) -> Outcome<(T, Made)> {
+    let op = Operation::MapHostContig;
+    let flags = map_flags(op, || Place::Offset(0), 0, prot)?;
+    // SAFETY: the caller's promise.
+    let addr = unsafe { Out::new(ppaddr, "ppaddr is NULL") }?;
+    // SAFETY: as above.
+    let length = unsafe { Out::new(plength, "plength is NULL") }?;
+    let more = more()?;
+    let section = Section::enter();
+    let found = VDEVS.find(&section, vdev.addr()).ok_or_else(no_vdev)?;
+    let at = DeviceAddr(addr.read());
+    let mapping = found.vdev.map_host_contig(at, length.read() as u64, flags)?;
+    let run = mapping.host_run()?;
+    found.guest.guest.check_stable(&mapping)?;
+    addr.write(run.addr.0);
+    length.write(mapping.len());
+    let (guest, mapped) = (found.guest.number, mapping.len() as u64);
+    Ok((more, Made { token: mapping.into_token(), guest, length: mapped }))
+}
+
+/// See `<qvm/gasp.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_map(
+    vdev: *const Vdev,
+    guest_paddr: u64,
+    length: usize,
+    prot: u32,
+    h: *mut MapHandle,
+) -> c_int {
+    // What most calls are: a valid one, of a range inside one page. It cannot panic.
+    if let Ok(flags) = MapFlags::from_bits(prot)
+        && !h.is_null()
+    {
+        let at = DeviceAddr(guest_paddr);
+        // SAFETY: used in the look-up alone.
+        let find = || unsafe { VDEVS.find_unguarded(vdev.addr()) }.map(|found| &found.vdev);
+        if let Some(mapping) = gasp::Vdev::map_page_of(find, at, length as u64, flags) {
+            let handle = MapHandle { reserved: mapping.into_token().words() };
+            // SAFETY: not NULL, and good during the call, as the header demands.
+            unsafe { h.write(handle) };
+            return EOK;
+        }
+    }
+    map_slowly(vdev, guest_paddr, length, prot, h)
+}
+
+/// All of `gasp_map`, with the reason where it fails.
+#[cold]
+#[inline(never)]
+fn map_slowly(
+    vdev: *const Vdev,
+    guest_paddr: u64,
+    length: usize,
+    prot: u32,
+    h: *mut MapHandle,
+) -> c_int {
+    boundary::call(|| {
+        let op = Operation::Map;
+        let flags = map_flags(op, || Place::Device(DeviceAddr(guest_paddr)), length, prot)?;
+        // SAFETY: NULL or good during the call, as the header demands.
+        let handle = unsafe { Out::new(h, NO_HANDLE) }?;
+        let section = Section::enter();
+        let found = VDEVS.find(&section, vdev.addr()).ok_or_else(no_vdev)?;
+        let mapping = found.vdev.map(DeviceAddr(guest_paddr), length as u64, flags)?;
+        handle.write(MapHandle { reserved: mapping.into_token().words() });
+        Ok(())
+    })
+}
+
+/// See `<qvm/gasp.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_map_firmware(
+    guest_paddr: u64,
+    length: usize,
+    prot: u32,
+    h: *mut MapHandle,
+) -> c_int {
+    boundary::call(|| {
+        // SAFETY: NULL or good during the call, as the header demands.
+        let handle = || unsafe { Out::new(h, NO_HANDLE) };
+        let (handle, token) = firmware(None, guest_paddr, length, prot, handle)?;
+        handle.write(MapHandle { reserved: token.words() });
+        Ok(())
+    })
+}
+
+/// Maps for `gasp_map_firmware` and its 7.x form, which names a guest.
+pub(crate) fn firmware<T>(
+    guest: Option<usize>,
+    guest_paddr: u64,
+    length: usize,
+    prot: u32,
+    more: impl FnOnce() -> Outcome<T>,
+) -> Outcome<(T, Token)> {
+    let op = Operation::MapFirmware;
+    let flags = map_flags(op, || Place::Guest(GuestPhys(guest_paddr)), length, prot)?;
+    let more = more()?;
+    let section = Section::enter();
+    let found = match guest {
+        Some(number) => GUESTS.find(&section, number).ok_or_else(no_guest)?,
+        None => GUESTS.find(&section, current()).ok_or_else(none_current)?,
+    };
+    let mapping = found.guest.map_firmware(GuestPhys(guest_paddr), length as u64, flags)?;
+    Ok((more, mapping.into_token()))
+}
+
+/// See `<qvm/gasp.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_get_vaddr(h: *const MapHandle) -> *mut c_void {
+    // SAFETY: NULL or good during the call, as the header demands.
+    let Some(handle) = (unsafe { h.as_ref() }) else { return ptr::null_mut() };
+    let token = Token::from_words(handle.reserved);
+    token.pointer().map_or(ptr::null_mut(), <*mut u8>::cast)
+}
+
+/// See `<qvm/gasp.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_unmap_handle(h: *mut MapHandle) {
+    // SAFETY: NULL or good during the call, as the header demands.
+    let Some(handle) = (unsafe { h.as_ref() }) else { return };
+    let token = Token::from_words(handle.reserved);
+    // Unmapping may free memory, and with it run code that could fail.
+    boundary::value((), || {
+        token.unmap();
+        Ok(())
+    });
+}

@@ -1,0 +1,194 @@
+//! The objects behind the numbers: guests, devices, domains, drains.
+
+use core::cell::Cell;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gasp::Errno;
+
+use crate::boundary::{Failure, Outcome};
+use crate::ports::Ports;
+use crate::registry::Registry;
+use crate::types;
+
+pub(crate) static GUESTS: Registry<Arc<Guest>> = Registry::new(*b"gu");
+pub(crate) static VDEVS: Registry<Vdev> = Registry::new(*b"vd");
+pub(crate) static DOMAINS: Registry<Domain> = Registry::new(*b"do");
+pub(crate) static DRAINS: Registry<Mutex<Option<gasp::Drain>>> = Registry::new(*b"dr");
+
+/// A guest, and what C adds to it.
+pub(crate) struct Guest {
+    pub(crate) guest: gasp::Guest,
+    pub(crate) number: usize,
+    running: AtomicBool,
+    pub(crate) ports: Ports,
+    names: Mutex<Names>,
+}
+
+/// The numbers of a guest's objects.
+#[derive(Default)]
+pub(crate) struct Names {
+    pub(crate) vdevs: BTreeMap<String, usize>,
+    pub(crate) domains: BTreeMap<String, usize>,
+    /// Whether the guest is destroyed: nothing is added any more.
+    pub(crate) closed: bool,
+}
+
+#[derive(Clone)]
+pub(crate) struct Vdev {
+    pub(crate) vdev: gasp::Vdev,
+    pub(crate) guest: Arc<Guest>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Domain {
+    pub(crate) domain: gasp::Domain,
+    pub(crate) guest: Arc<Guest>,
+}
+
+#[cold]
+fn too_many() -> Failure {
+    Failure::Call(Errno::NOSPC, "there are too many objects of this kind")
+}
+#[cold]
+pub(crate) fn no_vdev() -> Failure {
+    Failure::Call(Errno::INVAL, "the vdev is NULL, destroyed, or not a vdev")
+}
+#[cold]
+pub(crate) fn no_guest() -> Failure {
+    Failure::Call(Errno::INVAL, "the guest is NULL, destroyed, or not a guest")
+}
+#[cold]
+pub(crate) fn no_domain() -> Failure {
+    Failure::Call(Errno::INVAL, "the domain is NULL, destroyed, or not a domain")
+}
+
+impl Guest {
+    /// Enters a guest, and the devices and domains that it has already.
+    pub(crate) fn enlist(guest: gasp::Guest) -> Outcome<usize> {
+        let make = |number| {
+            Arc::new(Self {
+                guest,
+                number,
+                running: AtomicBool::new(false),
+                ports: Ports::default(),
+                names: Mutex::default(),
+            })
+        };
+        let number = GUESTS.insert(make).ok_or_else(too_many)?;
+        let guest = GUESTS.get(number).ok_or_else(no_guest)?;
+        for vdev in guest.guest.vdevs() {
+            guest.enlist_vdev(vdev)?;
+        }
+        for domain in guest.guest.domains() {
+            guest.enlist_domain(domain)?;
+        }
+        list(|order| order.push(number));
+        Ok(number)
+    }
+
+    pub(crate) fn enlist_vdev(self: &Arc<Self>, vdev: gasp::Vdev) -> Outcome<usize> {
+        let mut names = self.names();
+        if names.closed {
+            return Err(no_guest());
+        }
+        let name = vdev.name().to_owned();
+        let make = |_| Vdev { vdev, guest: Arc::clone(self) };
+        let number = VDEVS.insert(make).ok_or_else(too_many)?;
+        names.vdevs.insert(name, number);
+        Ok(number)
+    }
+
+    pub(crate) fn enlist_domain(self: &Arc<Self>, domain: gasp::Domain) -> Outcome<usize> {
+        let mut names = self.names();
+        if names.closed {
+            return Err(no_guest());
+        }
+        let name = domain.name().to_owned();
+        let make = |_| Domain { domain, guest: Arc::clone(self) };
+        let number = DOMAINS.insert(make).ok_or_else(too_many)?;
+        names.domains.insert(name, number);
+        Ok(number)
+    }
+
+    pub(crate) fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins the running phase; whether it had not begun.
+    pub(crate) fn start(&self) -> bool {
+        !self.running.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// Takes the guest and all its objects out of the lists.
+    pub(crate) fn delist(number: usize) -> Outcome<()> {
+        let guest = GUESTS.remove(number).ok_or_else(no_guest)?;
+        list(|order| order.retain(|&other| other != number));
+        let closed = Names { closed: true, ..Names::default() };
+        let names = core::mem::replace(&mut *guest.names(), closed);
+        names.vdevs.values().for_each(|&vdev| drop(VDEVS.remove(vdev)));
+        names.domains.values().for_each(|&domain| drop(DOMAINS.remove(domain)));
+        Ok(())
+    }
+}
+
+/// The numbers of all guests, the oldest first.
+static ORDER: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+/// The oldest of them, or 0.
+static OLDEST: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// The guest that this thread has chosen, or 0.
+    static CHOSEN: Cell<usize> = const { Cell::new(0) };
+}
+
+fn list(change: impl FnOnce(&mut Vec<usize>)) {
+    let mut order = ORDER.lock().unwrap_or_else(PoisonError::into_inner);
+    change(&mut order);
+    OLDEST.store(order.first().copied().unwrap_or(0), Ordering::Release);
+}
+
+/// Chooses the guest that this thread's calls mean; 0 for the oldest.
+pub(crate) fn choose(guest: usize) {
+    CHOSEN.set(guest);
+}
+
+/// The number of the guest that a call means which names none.
+pub(crate) fn current() -> usize {
+    match CHOSEN.try_with(Cell::get) {
+        Ok(0) | Err(_) => OLDEST.load(Ordering::Acquire),
+        Ok(chosen) => chosen,
+    }
+}
+
+/// A guest that a call means which names none.
+#[cold]
+pub(crate) fn none_current() -> Failure {
+    Failure::Call(Errno::NXIO, "there is no guest, or the one that this thread uses is destroyed")
+}
+
+/// The guest of a call: the one it names, or the current one.
+pub(crate) fn guest_of(named: Option<*const types::GuestSystem>) -> Outcome<Arc<Guest>> {
+    match named {
+        Some(guest) => GUESTS.get(guest.addr()).ok_or_else(no_guest),
+        None => GUESTS.get(current()).ok_or_else(none_current),
+    }
+}
+
+pub(crate) fn vdev_of(vdev: *const types::Vdev) -> Outcome<Vdev> {
+    VDEVS.get(vdev.addr()).ok_or_else(no_vdev)
+}
+
+pub(crate) fn domain_of(domain: *const types::Domain) -> Outcome<Domain> {
+    DOMAINS.get(domain.addr()).ok_or_else(no_domain)
+}
+
+/// What C is given for a number.
+pub(crate) fn opaque<T>(number: usize) -> *mut T {
+    core::ptr::without_provenance_mut(number)
+}

@@ -1,0 +1,206 @@
+//! Objects that C names by number.
+//!
+//! What C calls a `vdev_t *` is no address: it is a place in a list, how often that place
+//! has been used before, and what kind of object it is for. So a pointer to an object that
+//! was destroyed, of another kind, or that never was one, is found out. Nobody ever looks
+//! behind it, and a program that does gets a fault at once: no address looks like this.
+//!
+//! ```text
+//! 63      48 47        18 17       0
+//! |  kind   | generation |  place  |
+//! ```
+#![allow(unsafe_code, reason = "lends objects that are freed after a grace period")]
+
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use gasp::{Section, grace_period};
+
+const PLACE_BITS: u32 = 18;
+const GENERATION_BITS: u32 = 30;
+const KIND_SHIFT: u32 = PLACE_BITS + GENERATION_BITS;
+/// The most objects of a kind there can be at a time.
+pub(crate) const OBJECTS_MAX: usize = 1 << PLACE_BITS;
+
+/// All objects of one kind.
+pub(crate) struct Registry<T: 'static> {
+    kind: u16,
+    /// A fixed array, so that a look-up is one load. It takes memory only as it is used.
+    places: [AtomicPtr<Entry<T>>; OBJECTS_MAX],
+    free: Mutex<Free>,
+}
+
+/// Places for new objects.
+struct Free {
+    /// Places to be used again, the longest unused first, each with its next generation.
+    again: VecDeque<(usize, u32)>,
+    /// The first place that has never been used.
+    fresh: usize,
+}
+
+struct Entry<T> {
+    number: usize,
+    object: T,
+}
+
+impl<T: Send + Sync> Registry<T> {
+    /// A list of objects whose numbers begin with `kind`. No two lists may share one.
+    pub(crate) const fn new(kind: [u8; 2]) -> Self {
+        Self {
+            kind: u16::from_be_bytes(kind),
+            places: [const { AtomicPtr::new(ptr::null_mut()) }; OBJECTS_MAX],
+            free: Mutex::new(Free { again: VecDeque::new(), fresh: 0 }),
+        }
+    }
+
+    /// Enters an object; `make` is given its number. `None` where there are too many.
+    pub(crate) fn insert(&self, make: impl FnOnce(usize) -> T) -> Option<usize> {
+        let (place, generation) = self.lock_free().next()?;
+        let number =
+            usize::from(self.kind) << KIND_SHIFT | (generation as usize) << PLACE_BITS | place;
+        let entry = Box::new(Entry { number, object: make(number) });
+        self.places.get(place)?.store(Box::into_raw(entry), Ordering::Release);
+        Some(number)
+    }
+
+    /// The object of this number, if there is one, for as long as the section lasts.
+    #[inline]
+    pub(crate) fn find<'section>(
+        &self,
+        _section: &'section Section,
+        number: usize,
+    ) -> Option<&'section T> {
+        // SAFETY: the section lasts as long as the reference.
+        unsafe { self.find_unguarded(number) }
+    }
+
+    /// The object of this number, if there is one.
+    ///
+    /// # Safety
+    /// The reference is not used when the section, or the look-up of
+    /// [`gasp::Vdev::map_page_of`], that this is called in has ended.
+    #[inline(always)]
+    pub(crate) unsafe fn find_unguarded<'section>(&self, number: usize) -> Option<&'section T> {
+        if number >> KIND_SHIFT != usize::from(self.kind) {
+            return None;
+        }
+        let entry = self.places.get(number & (OBJECTS_MAX - 1))?.load(Ordering::Acquire);
+        // SAFETY: the pointer is null or to an entry that was listed when the section or
+        // look-up had begun. `remove` frees it after it has taken it out of the list and
+        // then waited for all that began before: that is at the end of this one or later.
+        let entry = unsafe { entry.as_ref() }?;
+        (entry.number == number).then_some(&entry.object)
+    }
+
+    /// A copy of the object of this number.
+    pub(crate) fn get(&self, number: usize) -> Option<T>
+    where
+        T: Clone,
+    {
+        self.find(&Section::enter(), number).cloned()
+    }
+
+    /// Takes an object out, once nobody is in a section that could have found it. Of several
+    /// threads that try one succeeds. Not to be called in a section.
+    pub(crate) fn remove(&self, number: usize) -> Option<T> {
+        let section = Section::enter();
+        self.find(&section, number)?;
+        let place = number & (OBJECTS_MAX - 1);
+        let listed = self.places.get(place)?;
+        let entry = listed.load(Ordering::Acquire);
+        // SAFETY: as in `find`.
+        let is_it = unsafe { entry.as_ref() }.is_some_and(|entry| entry.number == number);
+        // An entry that is listed is not freed and its address not given to another while
+        // this section lasts, so the exchange takes out what was looked at.
+        let null = ptr::null_mut();
+        let taken = is_it
+            && listed.compare_exchange(entry, null, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        drop(section);
+        if !taken {
+            return None;
+        }
+        grace_period();
+        // SAFETY: made by `Box::into_raw` in `insert`; the exchange took it out of the list,
+        // which only one thread can do; and nobody has a reference to it any more, as every
+        // section that could have found it is over.
+        let entry = unsafe { Box::from_raw(entry) };
+        let generation = (number >> PLACE_BITS) as u32 & ((1 << GENERATION_BITS) - 1);
+        // A place whose generations are used up is not used again.
+        if generation + 1 < 1 << GENERATION_BITS {
+            self.lock_free().again.push_back((place, generation + 1));
+        }
+        Some(entry.object)
+    }
+
+    fn lock_free(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Free {
+    fn next(&mut self) -> Option<(usize, u32)> {
+        if let Some(again) = self.again.pop_front() {
+            return Some(again);
+        }
+        let place = self.fresh;
+        self.fresh = place.checked_add(1).filter(|&next| next <= OBJECTS_MAX)?;
+        Some((place, 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_number_is_good_for_one_object_only() {
+        static LIST: Registry<u32> = Registry::new(*b"t1");
+        let first = LIST.insert(|_| 1).unwrap();
+        assert_eq!(LIST.get(first), Some(1));
+        assert_eq!(LIST.remove(first), Some(1));
+        assert_eq!((LIST.get(first), LIST.remove(first)), (None, None));
+        let second = LIST.insert(|_| 2).unwrap();
+        assert_ne!(first, second, "the place is the same, the generation is not");
+        assert_eq!(first & (OBJECTS_MAX - 1), second & (OBJECTS_MAX - 1));
+        assert_eq!((LIST.get(first), LIST.get(second)), (None, Some(2)));
+    }
+
+    #[test]
+    fn numbers_that_never_were_one_are_refused() {
+        static LIST: Registry<u32> = Registry::new(*b"t2");
+        static OTHER: Registry<u32> = Registry::new(*b"t3");
+        let number = LIST.insert(|_| 1).unwrap();
+        assert_eq!(OTHER.insert(|_| 2).map(|other| LIST.get(other)), Some(None));
+        for wrong in [0, 1, usize::MAX, number + 1, number ^ 1 << 63, number + (1 << PLACE_BITS)] {
+            assert_eq!(LIST.get(wrong), None, "{wrong:#x}");
+            assert_eq!(LIST.remove(wrong), None, "{wrong:#x}");
+        }
+        assert_eq!(LIST.get(number), Some(1));
+    }
+
+    #[test]
+    fn objects_are_freed_while_others_use_them() {
+        static LIST: Registry<Arc<u64>> = Registry::new(*b"t4");
+        static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let user = || {
+            while NUMBER.load(Ordering::Acquire) != usize::MAX {
+                let section = Section::enter();
+                if let Some(object) = LIST.find(&section, NUMBER.load(Ordering::Acquire)) {
+                    assert_eq!(**object, 7);
+                }
+            }
+        };
+        let users = [std::thread::spawn(user), std::thread::spawn(user)];
+        for _ in 0..2000 {
+            let number = LIST.insert(|_| Arc::new(7)).unwrap();
+            NUMBER.store(number, Ordering::Release);
+            let object = LIST.remove(number).unwrap();
+            assert_eq!(Arc::strong_count(&object), 1);
+        }
+        NUMBER.store(usize::MAX, Ordering::Release);
+        users.into_iter().for_each(|user| user.join().unwrap());
+    }
+}

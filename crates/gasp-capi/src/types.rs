@@ -1,0 +1,294 @@
+//! The structures and constants of the headers, as Rust sees them. `tests/abi.rs` compares
+//! the two, member by member.
+
+use core::ffi::{c_char, c_uint, c_void};
+
+use gasp::MapFlags;
+
+/// `vdev_t`: a number, never looked behind.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Vdev([u8; 0]);
+
+/// `struct guest_system`, `gasp_guest_t`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct GuestSystem([u8; 0]);
+
+/// `gasp_domain_t`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Domain([u8; 0]);
+
+/// `gasp_drain_t`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Drain([u8; 0]);
+
+/// `gasp_map_handle_t`: the words of a [`gasp::Token`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MapHandle {
+    /// Not for callers.
+    pub reserved: [u64; 3],
+}
+
+/// `struct qvm_state_block`, 8.0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StateBlock {
+    /// The address or port.
+    pub location: u64,
+    /// In bytes.
+    pub length: u64,
+    /// What `location` means.
+    pub qst_type: u16,
+    /// `QSF_*`.
+    pub qst_flags: u16,
+    /// 0.
+    pub spare: u32,
+}
+
+/// `struct qvm_state_block`, 7.x.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StateBlock710 {
+    /// The address or port.
+    pub location: u64,
+    /// In bytes.
+    pub length: u32,
+    /// What `location` means.
+    pub qst_type: u16,
+    /// `QSF_*`.
+    pub qst_flags: u16,
+}
+
+/// `struct gasp_region`, 8.0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Region {
+    /// `GRF_*`.
+    pub flags: u32,
+    /// The vdev's number for it.
+    pub cookie: u32,
+    /// Whose it is.
+    pub vdev: *mut Vdev,
+    /// Host-physical.
+    pub host_location: u64,
+    /// Where it is in the guest.
+    pub guest: StateBlock,
+}
+
+/// `struct gasp_region`, 7.x.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Region710 {
+    /// `GRF_*`.
+    pub flags: u32,
+    /// The vdev's number for it.
+    pub cookie: u32,
+    /// Whose it is.
+    pub vdev: *mut Vdev,
+    /// Host-physical.
+    pub host_location: u64,
+    /// Where it is in the guest.
+    pub guest: StateBlock710,
+}
+
+/// `gasp_walk_filter_t`.
+pub type WalkFilter = Option<unsafe extern "C" fn(*mut u64, *mut usize)>;
+
+/// `gasp_walk_state_t`, 8.0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct WalkState {
+    /// The guest.
+    pub span: *mut c_void,
+    /// Where the entry is in the guest.
+    pub guest_loc: u64,
+    /// Where it is in the host.
+    pub host_loc: u64,
+    /// In bytes.
+    pub length: u64,
+    /// The most an entry may have; 0 for any.
+    pub max_length: u64,
+    /// `GWS_*`.
+    pub flags: u32,
+}
+
+/// `struct gasp_walk_state`, 7.x.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct WalkState710 {
+    /// Not used.
+    pub span: *mut c_void,
+    /// The guest.
+    pub gsp: *mut GuestSystem,
+    /// Where the entry is in the guest.
+    pub guest_loc: u64,
+    /// Where it is in the host.
+    pub host_loc: u64,
+    /// In bytes.
+    pub length: u64,
+    /// The most an entry may have; 0 for any.
+    pub max_length: u64,
+    /// `GWS_*`.
+    pub flags: c_uint,
+}
+
+/// `gasp_walk_state_filtered_t`, 8.0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct WalkStateFiltered {
+    /// The entry.
+    pub ws: WalkState,
+    /// What lets parts through.
+    pub filter: WalkFilter,
+    /// What the filter has not been asked about.
+    pub remaining_guest_loc: u64,
+    /// In bytes.
+    pub remaining_length: u64,
+}
+
+/// `struct gasp_walk_state_filtered`, 7.x.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct WalkStateFiltered710 {
+    /// The entry.
+    pub ws: WalkState710,
+    /// What lets parts through.
+    pub filter: WalkFilter,
+    /// What the filter has not been asked about.
+    pub remaining_guest_loc: u64,
+    /// In bytes.
+    pub remaining_length: u64,
+}
+
+/// `struct gasp_guest_options`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct GuestOptions {
+    /// NULL for "guest".
+    pub name: *const c_char,
+    /// In bits; 0 for 48.
+    pub address_width: u32,
+    /// `GASP_IOMMU_*`.
+    pub iommu: u32,
+    /// In milliseconds.
+    pub drain_deadline_ms: u32,
+    /// `GASP_DRAIN_*`.
+    pub at_deadline: u32,
+    /// Not 0: addresses that can move will do.
+    pub allow_unpinned: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// Room for a name of 128 bytes and its NUL.
+pub const FAULT_NAME: usize = 136;
+
+/// `struct gasp_fault`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// NULL where it is gone.
+    pub vdev: *mut Vdev,
+    /// The first refused address.
+    pub device_addr: u64,
+    /// `GMF_*`.
+    pub access: u32,
+    /// `GASP_REFUSED_*`.
+    pub refusal: u32,
+    /// Records lost before this one.
+    pub dropped: u64,
+    /// The device's name.
+    pub name: [c_char; FAULT_NAME],
+}
+
+/// `struct gasp_drained`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Drained {
+    /// Mappings that were held.
+    pub holders: u64,
+    /// Those held still.
+    pub detached: u64,
+    /// How long it took.
+    pub waited_ns: u64,
+}
+
+/// `gasp_log_t`.
+pub type Log = Option<unsafe extern "C" fn(*mut c_void, u32, *const c_char)>;
+
+macro_rules! constants {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $value:expr;)*) => {
+        $($(#[$doc])* #[doc = concat!("`", stringify!($name), "`")] pub const $name: $type = $value;)*
+        /// Name and value of every constant, for the comparison with the headers.
+        pub const CONSTANTS: &[(&str, u64)] = &[$((stringify!($name), $value as u64)),*];
+    };
+}
+
+constants! {
+    EOK: i32 = 0;
+    QSL_NO_LOCATION: u64 = u64::MAX;
+    QST_MEMORY: u16 = 0;
+    QST_PCI_IO: u16 = 6;
+    QST_X86_IO: u16 = 0x8000;
+    QST_NO_TYPE: u16 = 0xffff;
+    GRF_NONE: u32 = 0;
+    GRF_VIRT_RD: u32 = 0x1;
+    GRF_VIRT_WR: u32 = 0x2;
+    GRF_VIRT_EX: u32 = 0x4;
+    GRF_VIRT_ANY: u32 = 0x7;
+    GRF_PASS_RD: u32 = 0x8;
+    GRF_PASS_WR: u32 = 0x10;
+    GRF_PASS_EX: u32 = 0x20;
+    GRF_PASS_ANY: u32 = 0x38;
+    GRF_NOCACHE: u32 = 0x40;
+    GRF_ACTIVE: u32 = 0x80;
+    GRF_MEMORY: u32 = 0x100;
+    GRF_PASSTHRU: u32 = 0x200;
+    GRF_DMA_USES: u32 = 0x400;
+    GRF_DMA_NO_USE: u32 = 0x800;
+    GRF_DMA_SOURCE: u32 = 0x1000;
+    GRF_DMA_TARGET: u32 = 0x2000;
+    GRF_PRECIOUS: u32 = 0x4000;
+    GRF_NOPERMS: u32 = 0x8000;
+    GRF_BACKUP_MASK: u32 = 0xf000_0000;
+    GRF_BACKUP_SHIFT: u32 = 25;
+    GRF_STICKY: u32 = GRF_MEMORY | GRF_DMA_SOURCE | GRF_DMA_TARGET | GRF_PASSTHRU;
+    GMF_READ: u32 = 1;
+    GMF_WRITE: u32 = 2;
+    GMF_EXEC: u32 = 4;
+    GMF_MAP_ANY: u32 = MapFlags::ANY_BIT;
+    GWS_NONE: u32 = 0;
+    GWS_HOST: u32 = 1;
+    GRAM_HINT_NONE: u32 = 0;
+    GASP_LOG_OFF: u32 = 0;
+    GASP_LOG_ERROR: u32 = 1;
+    GASP_LOG_WARN: u32 = 2;
+    GASP_LOG_INFO: u32 = 3;
+    GASP_LOG_DEBUG: u32 = 4;
+    GASP_IOMMU_NONE: u32 = 0;
+    GASP_IOMMU_DENY: u32 = 1;
+    GASP_IOMMU_BYPASS: u32 = 2;
+    GASP_DRAIN_WAIT: u32 = 0;
+    GASP_DRAIN_DETACH: u32 = 1;
+    GASP_ANYWHERE: u64 = u64::MAX;
+    GASP_PAGES_ANY: u32 = 0;
+    GASP_PAGES_1G: u32 = 1;
+    GASP_PAGES_2M: u32 = 2;
+    GASP_PAGES_THP: u32 = 4;
+    GASP_PAGES_4K: u32 = 8;
+    GASP_PINNED: u32 = 0;
+    GASP_RESIDENT: u32 = 1;
+    GASP_ON_DEMAND: u32 = 2;
+    GASP_DOMAIN_BYPASS: u32 = 0;
+    GASP_DOMAIN_DENY: u32 = 1;
+    GASP_DOMAIN_IDENTITY: u32 = 2;
+    GASP_DOMAIN_TRANSLATE: u32 = 3;
+    GASP_REFUSED_NO_RULE: u32 = 0;
+    GASP_REFUSED_ACCESS: u32 = 1;
+    GASP_REFUSED_UNATTACHED: u32 = 2;
+    GASP_REFUSED_DENY_DOMAIN: u32 = 3;
+}

@@ -1,0 +1,256 @@
+//! Walking a guest's RAM and ROM, entry by entry.
+//!
+//! The state is C's and plain data, so nothing is held between the steps: the next entry is
+//! the one behind the address at which the state is.
+#![allow(unsafe_code, reason = "exports C functions, and calls one that C has given")]
+
+use core::ffi::c_int;
+
+use gasp::{Errno, GuestPhys, Walk, WalkEntry};
+
+use crate::arguments::Out;
+use crate::boundary::{self, Failure, Outcome};
+use crate::find::Named;
+use crate::objects::{Guest, guest_of, opaque};
+use crate::types::{GWS_HOST, QSL_NO_LOCATION, WalkFilter, WalkState, WalkStateFiltered};
+
+const NO_STATE: &str = "the walk's state is NULL";
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct How {
+    pub(crate) max_length: u64,
+    pub(crate) flags: u32,
+}
+
+impl How {
+    pub(crate) fn check(self) -> Outcome<Walk> {
+        match self.flags & !GWS_HOST {
+            0 => Ok(Walk { max_len: self.max_length, host: self.flags & GWS_HOST != 0 }),
+            _ => Err(Failure::invalid("a flag of the walk is not GWS_HOST")),
+        }
+    }
+}
+
+/// An entry, as C has it.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) guest: u64,
+    pub(crate) host: u64,
+    pub(crate) length: u64,
+}
+
+impl From<WalkEntry> for Entry {
+    fn from(entry: WalkEntry) -> Self {
+        Self {
+            guest: entry.guest.start().0,
+            host: entry.host.map_or(QSL_NO_LOCATION, |host| host.0),
+            length: entry.guest.len(),
+        }
+    }
+}
+
+/// The entry behind `at`, of `length` bytes: 0 before the first one.
+pub(crate) fn next(guest: &Guest, how: How, at: u64, length: u64) -> Outcome<Entry> {
+    let walk = how.check()?;
+    let from = at.checked_add(length).ok_or_else(over)?;
+    guest.guest.space().walk_from(GuestPhys(from), walk).map(Entry::from).ok_or_else(over)
+}
+
+pub(crate) fn check_filter(filter: WalkFilter) -> Outcome {
+    filter.map(drop).ok_or_else(|| Failure::invalid("the filter is NULL"))
+}
+
+#[cold]
+fn over() -> Failure {
+    Failure::Call(Errno::NOENT, "the walk is over")
+}
+
+/// Where a filtered walk is: the entry, and what the filter has not been asked about.
+#[derive(Clone, Copy)]
+pub(crate) struct Filtered {
+    pub(crate) entry: Entry,
+    pub(crate) rest: (u64, u64),
+}
+
+/// The next part that `filter` lets through.
+///
+/// # Safety
+/// The filter keeps to what the header says of it.
+pub(crate) unsafe fn next_filtered(
+    guest: &Guest,
+    how: How,
+    filter: WalkFilter,
+    mut state: Filtered,
+) -> Outcome<Filtered> {
+    let filter = filter.ok_or_else(|| Failure::invalid("the filter is NULL"))?;
+    loop {
+        let (start, length) = state.rest;
+        if length == 0 {
+            // Behind the entry that the last part was of. (`entry` is that whole entry or
+            // the part; what is behind either begins where the rest does.)
+            let entry = next(guest, how, start, 0)?;
+            state = Filtered { entry, rest: (entry.guest, entry.length) };
+            continue;
+        }
+        let (mut part, mut size) = (start, length as usize);
+        // SAFETY: two valid places; the function is the caller's.
+        unsafe { filter(&mut part, &mut size) };
+        let end = start.saturating_add(length);
+        let part_end = part.saturating_add(size as u64).min(end);
+        let part = part.max(start);
+        if part >= part_end {
+            state.rest = (end, 0);
+            continue;
+        }
+        let host = host_of(guest, how, part);
+        let entry = Entry { guest: part, host, length: part_end - part };
+        return Ok(Filtered { entry, rest: (part_end, end - part_end) });
+    }
+}
+
+/// Where a part of an entry is in the host.
+fn host_of(guest: &Guest, how: How, part: u64) -> u64 {
+    next(guest, how, part, 0).map_or(QSL_NO_LOCATION, |entry| entry.host)
+}
+
+/// Counts the entries of a walk, or of a filtered one.
+///
+/// # Safety
+/// As [`next_filtered`].
+pub(crate) unsafe fn count(guest: &Guest, how: How, filter: Option<WalkFilter>) -> Outcome<u32> {
+    how.check()?;
+    let none = Entry { guest: 0, host: QSL_NO_LOCATION, length: 0 };
+    let mut state = Filtered { entry: none, rest: (0, 0) };
+    let mut count = 0_u32;
+    loop {
+        let step = match filter {
+            // SAFETY: the caller's promise.
+            Some(filter) => unsafe { next_filtered(guest, how, filter, state) },
+            None => next(guest, how, state.entry.guest, state.entry.length)
+                .map(|entry| Filtered { entry, rest: (0, 0) }),
+        };
+        match step {
+            Ok(next) => state = next,
+            Err(Failure::Call(Errno::NOENT, _)) => return Ok(count),
+            Err(failure) => return Err(failure),
+        }
+        count = count.saturating_add(1);
+    }
+}
+
+/// See `<qvm/gasp.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_walk_init(ws: *mut WalkState, max_length: u64, flags: u32) -> c_int {
+    boundary::call(|| {
+        // SAFETY: NULL or good during the call, as the header demands.
+        let state = unsafe { Out::new(ws, NO_STATE) }?;
+        state.write(begin(max_length, flags)?);
+        Ok(())
+    })
+}
+
+fn begin(max_length: u64, flags: u32) -> Outcome<WalkState> {
+    How { max_length, flags }.check()?;
+    let guest = guest_of(None)?;
+    Ok(WalkState {
+        span: opaque(guest.number),
+        guest_loc: 0,
+        host_loc: QSL_NO_LOCATION,
+        length: 0,
+        max_length,
+        flags,
+    })
+}
+
+impl WalkState {
+    fn how(&self) -> How {
+        How { max_length: self.max_length, flags: self.flags }
+    }
+
+    fn named(&self) -> Named {
+        Some(self.span.cast_const().cast())
+    }
+
+    fn entry(&self) -> Entry {
+        Entry { guest: self.guest_loc, host: self.host_loc, length: self.length }
+    }
+
+    fn at(self, entry: Entry) -> Self {
+        Self { guest_loc: entry.guest, host_loc: entry.host, length: entry.length, ..self }
+    }
+}
+
+/// See `<qvm/gasp.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_walk_next(ws: *mut WalkState) -> c_int {
+    boundary::call(|| {
+        // SAFETY: NULL or good during the call, as the header demands.
+        let place = unsafe { Out::new(ws, NO_STATE) }?;
+        let state = place.read();
+        let guest = guest_of(state.named())?;
+        let entry = next(&guest, state.how(), state.guest_loc, state.length)?;
+        place.write(state.at(entry));
+        Ok(())
+    })
+}
+
+/// See `<qvm/gasp.h>`.
+#[unsafe(no_mangle)]
+pub extern "C" fn gasp_walk_count(max_length: u64, flags: u32) -> u32 {
+    boundary::value(0, || {
+        // SAFETY: there is no filter.
+        unsafe { count(&*guest_of(None)?, How { max_length, flags }, None) }
+    })
+}
+
+/// See `<qvm/gasp.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_walk_init_filtered(
+    ws: *mut WalkStateFiltered,
+    max_length: u64,
+    flags: u32,
+    filter: WalkFilter,
+) -> c_int {
+    boundary::call(|| {
+        // SAFETY: NULL or good during the call, as the header demands.
+        let state = unsafe { Out::new(ws, NO_STATE) }?;
+        check_filter(filter)?;
+        let ws = begin(max_length, flags)?;
+        state.write(WalkStateFiltered { ws, filter, remaining_guest_loc: 0, remaining_length: 0 });
+        Ok(())
+    })
+}
+
+/// See `<qvm/gasp.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_walk_next_filtered(ws: *mut WalkStateFiltered) -> c_int {
+    boundary::call(|| {
+        // SAFETY: NULL or good during the call, as the header demands.
+        let place = unsafe { Out::new(ws, NO_STATE) }?;
+        let state = place.read();
+        let rest = (state.remaining_guest_loc, state.remaining_length);
+        let guest = guest_of(state.ws.named())?;
+        let now = Filtered { entry: state.ws.entry(), rest };
+        // SAFETY: the filter is the program's, as the header describes it.
+        let next = unsafe { next_filtered(&guest, state.ws.how(), state.filter, now) }?;
+        let (remaining_guest_loc, remaining_length) = next.rest;
+        let ws = state.ws.at(next.entry);
+        place.write(WalkStateFiltered { ws, remaining_guest_loc, remaining_length, ..state });
+        Ok(())
+    })
+}
+
+/// See `<qvm/gasp.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_walk_count_filtered(
+    max_length: u64,
+    flags: u32,
+    filter: WalkFilter,
+) -> u32 {
+    boundary::value(0, || {
+        check_filter(filter)?;
+        // SAFETY: the filter is the program's, as the header describes it.
+        unsafe { count(&*guest_of(None)?, How { max_length, flags }, Some(filter)) }
+    })
+}

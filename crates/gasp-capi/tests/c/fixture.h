@@ -1,0 +1,151 @@
+/* Guests, memory and devices for tests, each made by one call that must succeed. */
+#ifndef FIXTURE_H
+#define FIXTURE_H
+
+#include "check.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PAGE UINT64_C(4096)
+#define MIB (UINT64_C(1) << 20)
+#define RW (GMF_READ | GMF_WRITE)
+#define ANY_READ (GMF_READ | GMF_MAP_ANY)
+
+/* A guest without memory; its drains wait for a minute. */
+static inline gasp_guest_t *a_guest(uint32_t iommu)
+{
+    struct gasp_guest_options options = GASP_GUEST_OPTIONS_INIT;
+    gasp_guest_t *guest = NULL;
+    options.iommu = iommu;
+    options.drain_deadline_ms = 60000;
+    CHECK_OK(gasp_guest_create(&options, &guest));
+    return guest;
+}
+
+static inline void ram(gasp_guest_t *guest, uint64_t start, uint64_t size)
+{
+    CHECK_OK(gasp_guest_add_ram(guest, &start, size, GASP_PAGES_4K, GASP_PINNED));
+}
+
+static inline void rom(gasp_guest_t *guest, uint64_t start, uint64_t size)
+{
+    char *image = calloc(1, size);
+    CHECK(image);
+    memcpy(image, "rom", 4);
+    CHECK_OK(gasp_guest_add_rom(guest, &start, image, size));
+    free(image);
+}
+
+static inline int memfd(uint64_t size)
+{
+    const int fd = memfd_create("test", MFD_CLOEXEC);
+    CHECK(fd >= 0 && ftruncate(fd, (off_t)size) == 0);
+    return fd;
+}
+
+/* A window that says it is at `host`: host-physical addresses that need no privilege. */
+static inline void window(gasp_guest_t *guest, uint64_t start, uint64_t size, uint64_t host)
+{
+    const int fd = memfd(size);
+    CHECK_OK(gasp_guest_add_window(guest, start, size, fd, 0, host, RW));
+    close(fd);
+}
+
+static inline vdev_t *device(gasp_guest_t *guest, const char *name)
+{
+    vdev_t *vdev = NULL;
+    CHECK_OK(gasp_vdev_create(guest, name, &vdev));
+    return vdev;
+}
+
+/* A new domain with this device in it. */
+static inline gasp_domain_t *domain_of(gasp_guest_t *guest, vdev_t *vdev, const char *name,
+                                       uint32_t kind)
+{
+    gasp_domain_t *domain = NULL;
+    CHECK_OK(gasp_domain_create(guest, name, kind, NULL, &domain));
+    CHECK_OK(gasp_vdev_attach(vdev, domain, NULL));
+    return domain;
+}
+
+static inline void grant(gasp_domain_t *domain, uint64_t start, uint64_t length, uint32_t access)
+{
+    CHECK_OK(gasp_domain_grant(domain, start, start, length, access));
+}
+
+static inline void end(gasp_guest_t *guest)
+{
+    CHECK_OK(gasp_guest_destroy(guest));
+}
+
+/* How many fault records there are; they are taken. */
+static inline unsigned faults(gasp_guest_t *guest)
+{
+    struct gasp_fault fault;
+    unsigned count = 0;
+    while (gasp_guest_next_fault(guest, &fault) == EOK)
+        count++;
+    return count;
+}
+
+/* What a child process that runs `run` ends with; -1 where a signal ends it. */
+static inline int in_child(void (*run)(void))
+{
+    int status;
+    fflush(NULL);
+    const pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        run();
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* The host-physical address of a byte as the kernel tells it; 0 where it does not. */
+static inline uint64_t frame_of(const volatile void *vaddr)
+{
+    uint64_t entry = 0;
+    const uintptr_t at = (uintptr_t)vaddr;
+    const int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    if (pread(fd, &entry, sizeof entry, (off_t)(at / PAGE * sizeof entry)) != sizeof entry)
+        entry = 0;
+    close(fd);
+    const uint64_t frame = entry >> 63 ? entry & ((UINT64_C(1) << 55) - 1) : 0;
+    return frame ? frame * PAGE + at % PAGE : 0;
+}
+
+static inline const char *lacks_frames(void)
+{
+    volatile char byte = 1;
+    (void)byte;
+    return frame_of(&byte) ? NULL : "needs CAP_SYS_ADMIN to learn host-physical addresses";
+}
+
+#if QVM_EDITION == 800
+/* Whether RAM can be kept in place here. */
+static inline const char *lacks_pins(void)
+{
+    if (lacks_frames())
+        return lacks_frames();
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    vdev_t *vdev = device(guest, "probe");
+    uint64_t address = 0;
+    size_t length = 1;
+    gasp_map_handle_t h;
+    ram(guest, 0, 16 * MIB);
+    const errno_t error = gasp_map_host_contig(vdev, &address, &length, GMF_READ, &h);
+    if (error == EOK)
+        gasp_unmap_handle(&h);
+    end(guest);
+    return error == EOK ? NULL : "memory cannot be kept in place here";
+}
+#endif
+
+#endif

@@ -1,0 +1,182 @@
+//! Compilers, and what they make.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use tempfile::TempDir;
+
+use crate::source::{Source, include, stem};
+
+/// The libraries that the static library needs, as rustc tells them.
+const SYSTEM: [&str; 4] = ["-lpthread", "-ldl", "-lm", "-lgcc_s"];
+const STRICT: [&str; 6] = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-g", "-O1"];
+const SANITIZE: [&str; 2] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+
+/// How a program is built.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Link {
+    /// With the static library.
+    Static,
+    /// With the shared library.
+    Shared,
+    /// With the shared library and the sanitizers.
+    Sanitized,
+}
+
+/// A program that can be run.
+pub(crate) struct Built {
+    pub(crate) program: PathBuf,
+    pub(crate) link: Link,
+}
+
+/// Compilers, libraries, and a folder to build in.
+pub(crate) struct Toolchain {
+    cc: OsString,
+    cxx: OsString,
+    libraries: PathBuf,
+    folder: TempDir,
+    next: AtomicUsize,
+    /// Why nothing can be built as C++.
+    pub(crate) cxx_lack: Option<String>,
+}
+
+/// What a program prints; all that it says where it fails.
+pub(crate) fn output_of(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|why| format!("{command:?}: {why}"))?;
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(stdout);
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{command:?}: {}\n{stdout}{stderr}", output.status))
+}
+
+/// Why a tool cannot be used.
+pub(crate) fn tool_lack(tool: &str) -> Option<String> {
+    output_of(Command::new(tool).arg("--version")).err().map(|_| format!("no {tool} here"))
+}
+
+impl Toolchain {
+    /// The compilers of this machine, and the libraries beside this test.
+    pub(crate) fn find() -> Self {
+        let named = |variable, usual: &str| {
+            std::env::var_os(variable).unwrap_or_else(|| OsString::from(usual))
+        };
+        let test = std::env::current_exe().unwrap();
+        let libraries = test.parent().unwrap().to_owned();
+        for library in ["libgasp_capi.a", "libgasp_capi.so"] {
+            let path = libraries.join(library);
+            assert!(
+                path.exists(),
+                "{} is missing: `cargo build -p gasp-capi` makes it",
+                path.display()
+            );
+        }
+        let cxx = named("CXX", "c++");
+        Self {
+            cc: named("CC", "cc"),
+            cxx_lack: tool_lack(&cxx.to_string_lossy()),
+            cxx,
+            libraries,
+            folder: TempDir::new().unwrap(),
+            next: AtomicUsize::new(0),
+        }
+    }
+
+    /// Why nothing can be built with the sanitizers.
+    pub(crate) fn sanitizer_lack(&self) -> Option<String> {
+        let source = self.folder.path().join("empty.c");
+        std::fs::write(&source, "int main(void) { return 0; }\n").unwrap();
+        let program = self.folder.path().join("empty");
+        let mut compile = Command::new(&self.cc);
+        compile.args(SANITIZE).arg(&source).arg("-o").arg(&program);
+        let worked = output_of(&mut compile).and_then(|_| output_of(&mut Command::new(&program)));
+        worked.err().map(|_| "the compiler has no sanitizers here".to_owned())
+    }
+
+    /// Builds programs with the static library, several at a time.
+    pub(crate) fn build_all(&self, sources: Vec<Source>) -> Vec<(Source, Result<Built, String>)> {
+        let total = sources.len();
+        let left = Mutex::new(sources.into_iter().enumerate());
+        let done = Mutex::new(Vec::with_capacity(total));
+        let work = || {
+            loop {
+                let next = left.lock().unwrap().next();
+                let Some((index, source)) = next else { return };
+                let built = self.build(&source, Link::Static);
+                done.lock().unwrap().push((index, source, built));
+            }
+        };
+        thread::scope(|scope| {
+            let workers = thread::available_parallelism().map_or(1, usize::from);
+            for _ in 0..workers {
+                scope.spawn(work);
+            }
+        });
+        let mut done = done.into_inner().unwrap();
+        done.sort_by_key(|(index, ..)| *index);
+        done.into_iter().map(|(_, source, built)| (source, built)).collect()
+    }
+
+    fn compiler(&self, cxx: bool, edition: &str) -> Command {
+        let mut compile = Command::new(if cxx { &self.cxx } else { &self.cc });
+        compile.arg(if cxx { "-std=c++17" } else { "-std=c11" }).args(STRICT);
+        compile.arg("-I").arg(include()).arg(format!("-DQVM_EDITION={edition}"));
+        compile
+    }
+
+    /// Builds one program.
+    pub(crate) fn build(&self, source: &Source, link: Link) -> Result<Built, String> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{number}", source.name.replace('/', "-"));
+        let program = self.folder.path().join(&name);
+        let mut objects = Vec::new();
+        for (index, file) in source.files.iter().enumerate() {
+            let object = self.folder.path().join(format!("{name}-{index}.o"));
+            self.compile(file, &object, link)?;
+            objects.push(object);
+        }
+        let cxx = source.files.iter().any(|file| is_cxx(file));
+        let mut linker = Command::new(if cxx { &self.cxx } else { &self.cc });
+        linker.args(objects);
+        if link == Link::Sanitized {
+            linker.args(SANITIZE);
+        }
+        if link == Link::Static {
+            linker.arg(self.libraries.join("libgasp_capi.a")).args(SYSTEM);
+        } else {
+            linker.arg("-L").arg(&self.libraries).arg("-lgasp_capi");
+            linker.arg(format!("-Wl,-rpath,{}", self.libraries.display())).arg("-lpthread");
+        }
+        output_of(linker.arg("-o").arg(&program))?;
+        Ok(Built { program, link })
+    }
+
+    fn compile(&self, file: &Path, object: &Path, link: Link) -> Result<(), String> {
+        let edition = if stem(file).ends_with("_710") { "710" } else { "800" };
+        let mut compile = self.compiler(is_cxx(file), edition);
+        if link == Link::Sanitized {
+            compile.args(SANITIZE).arg("-fno-omit-frame-pointer");
+        }
+        output_of(compile.arg("-c").arg(file).arg("-o").arg(object)).map(drop)
+    }
+
+    /// Compiles a program that is one header, twice.
+    pub(crate) fn check(&self, header: &str, edition: &str, cxx: bool) -> Result<(), String> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let file = self.folder.path().join(format!("header-{number}"));
+        let text = format!("#include <{header}>\n#include <{header}>\nint nothing;\n");
+        std::fs::write(&file, text).map_err(|why| why.to_string())?;
+        let mut compile = self.compiler(cxx, edition);
+        compile.args(["-fsyntax-only", "-x", if cxx { "c++" } else { "c" }]).arg(file);
+        output_of(&mut compile).map(drop)
+    }
+}
+
+fn is_cxx(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "cpp")
+}

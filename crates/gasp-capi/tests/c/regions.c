@@ -1,0 +1,375 @@
+/* Regions: asked for and set, of memory and of ports. */
+#include "fixture.h"
+
+#include <pthread.h>
+#include <time.h>
+
+static struct gasp_region entry(uint16_t type, uint64_t start, uint64_t length, uint32_t flags,
+                                vdev_t *vdev)
+{
+    const struct gasp_region region = { flags, 7, vdev, QSL_NO_LOCATION, { start, length, type, 0, 0 } };
+    return region;
+}
+
+static struct gasp_region memory(uint64_t start, uint64_t length, uint32_t flags, vdev_t *vdev)
+{
+    return entry(QST_MEMORY, start, length, flags, vdev);
+}
+
+static int info(uint16_t type, uint64_t start, uint64_t length, struct gasp_region *region)
+{
+    const struct qvm_state_block block = { start, length, type, 0, 0 };
+    return gasp_region_info(&block, region);
+}
+
+static void pause_ms(long ms)
+{
+    const struct timespec time = { 0, ms * 1000000 };
+    nanosleep(&time, NULL);
+}
+
+/* Asks again behind each answer, until `end`. */
+static unsigned tile(uint64_t start, uint64_t end_of_range)
+{
+    unsigned count = 0;
+    while (start < end_of_range) {
+        struct gasp_region region;
+        CHECK_OK(info(QST_MEMORY, start, end_of_range - start, &region));
+        CHECK(region.guest.location == start && region.guest.qst_type == QST_MEMORY);
+        CHECK(region.guest.length > 0 && region.guest.length <= end_of_range - start);
+        CHECK(region.grf_flags & GRF_ACTIVE);
+        start += region.guest.length;
+        count++;
+    }
+    CHECK(start == end_of_range);
+    return count;
+}
+
+static void answers_tile_a_range(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    ram(guest, 0, MIB);
+    rom(guest, MIB, 2 * PAGE);
+    window(guest, MIB + 2 * PAGE, 8 * PAGE, 0x10000000);
+    CHECK(tile(0x123, MIB + 9 * PAGE) >= 3);
+    CHECK(tile(MIB - 1, MIB) == 1);
+    end(guest);
+}
+
+static void answers_are_consecutive_in_the_host(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    vdev_t *disk = device(guest, "disk");
+    ram(guest, 0, MIB);
+    for (uint64_t at = 0x40; at < MIB;) {
+        struct gasp_region region;
+        uint64_t host = at;
+        size_t length = MIB - at;
+        gasp_map_handle_t h;
+        CHECK_OK(info(QST_MEMORY, at, MIB - at, &region));
+        CHECK_OK(gasp_map_host_contig(disk, &host, &length, GMF_READ, &h));
+        CHECK(region.host_location == host && region.guest.length == length);
+        gasp_unmap_handle(&h);
+        at += length;
+    }
+    end(guest);
+}
+
+static void flags_tell_what_is_there(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    struct gasp_region region;
+    ram(guest, 0, PAGE);
+    rom(guest, PAGE, PAGE);
+    window(guest, 2 * PAGE, PAGE, 0x10000000);
+    CHECK_OK(info(QST_MEMORY, 0, 8, &region));
+    CHECK(region.grf_flags & GRF_MEMORY && (region.grf_flags & GRF_PASS_ANY) == GRF_PASS_ANY);
+    CHECK(region.vdev == NULL && region.guest.length == 8);
+    CHECK_OK(info(QST_MEMORY, PAGE, PAGE, &region));
+    CHECK((region.grf_flags & (GRF_PASS_RD | GRF_PASS_WR | GRF_MEMORY)) == GRF_PASS_RD);
+    CHECK_OK(info(QST_MEMORY, 2 * PAGE + 16, UINT64_MAX / 2, &region));
+    CHECK(region.grf_flags & GRF_PASSTHRU && region.host_location == 0x10000010);
+    CHECK(region.guest.length == PAGE - 16);
+    end(guest);
+}
+
+static void what_cannot_be_told(void)
+{
+    const struct qvm_state_block block = { 0, PAGE, QST_MEMORY, 0, 0 };
+    struct gasp_region region;
+    CHECK_ERR(gasp_region_info(&block, &region), ENXIO); /* no guest */
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    ram(guest, 0, PAGE);
+    CHECK_ERR(gasp_region_info(NULL, &region), EINVAL);
+    CHECK_ERR(gasp_region_info(&block, NULL), EINVAL);
+    CHECK_ERR(info(QST_MEMORY, 0, 0, &region), EINVAL);
+    CHECK_ERR(info(QST_VIRTUAL, 0, 8, &region), EINVAL);
+    CHECK_ERR(info(QST_NO_TYPE, 0, 8, &region), EINVAL);
+    CHECK_ERR(info(QST_MEMORY, PAGE, 8, &region), ENXIO);
+    CHECK_ERR(info(QST_MEMORY, 8, UINT64_MAX, &region), ENXIO);
+    CHECK_ERR(info(QST_X86_IO, 0, 8, &region), ENXIO);
+    end(guest);
+}
+
+static void registers_are_added_changed_and_deleted(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    vdev_t *uart = device(guest, "uart"), *disk = device(guest, "disk");
+    struct gasp_region region = memory(0x10000, PAGE, GRF_VIRT_RD | GRF_VIRT_WR, uart);
+    gasp_map_handle_t h;
+    gasp_region_set(1, &region);
+    CHECK_OK(info(QST_MEMORY, 0x10000, PAGE, &region));
+    CHECK(region.vdev == uart && region.cookie == 7);
+    CHECK((region.grf_flags & GRF_VIRT_ANY) == (GRF_VIRT_RD | GRF_VIRT_WR));
+    CHECK(region.host_location == QSL_NO_LOCATION);
+    CHECK_ERR(gasp_map(disk, 0x10000, 8, ANY_READ, &h), ENXIO); /* there is no memory */
+    region = memory(0x10000, PAGE, GRF_VIRT_RD, disk);
+    region.cookie = 8;
+    gasp_region_set(1, &region);
+    CHECK_OK(info(QST_MEMORY, 0x10000, PAGE, &region));
+    CHECK(region.vdev == disk && region.cookie == 8);
+    CHECK((region.grf_flags & GRF_VIRT_ANY) == GRF_VIRT_RD);
+    region = memory(0x10000, PAGE, GRF_NONE, NULL);
+    gasp_region_set(1, &region);
+    CHECK_ERR(info(QST_MEMORY, 0x10000, PAGE, &region), ENXIO);
+    end(guest);
+}
+
+static void access_to_ram_is_restricted_and_given_back(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    vdev_t *disk = device(guest, "disk");
+    struct gasp_region region = memory(PAGE, PAGE, GRF_PASS_RD, NULL);
+    gasp_map_handle_t h;
+    ram(guest, 0, 4 * PAGE);
+    gasp_region_set(1, &region);
+    CHECK_ERR(gasp_map(disk, PAGE, 8, GMF_WRITE, &h), EACCES);
+    CHECK_OK(gasp_map(disk, PAGE, 8, GMF_READ, &h));
+    gasp_unmap_handle(&h);
+    CHECK_OK(gasp_map(disk, 2 * PAGE, 8, RW, &h));
+    gasp_unmap_handle(&h);
+    CHECK_OK(info(QST_MEMORY, PAGE, PAGE, &region));
+    CHECK((region.grf_flags & GRF_PASS_ANY) == GRF_PASS_RD);
+    CHECK(region.grf_flags & GRF_MEMORY); /* GRF_STICKY flags stay */
+    CHECK(tile(0, 4 * PAGE) >= 3);
+    region = memory(PAGE, PAGE, GRF_NOPERMS, NULL);
+    gasp_region_set(1, &region);
+    CHECK_ERR(gasp_map(disk, PAGE, 8, GMF_READ, &h), EACCES);
+    region = memory(PAGE, PAGE, GRF_PASS_ANY, NULL);
+    gasp_region_set(1, &region);
+    CHECK_OK(gasp_map(disk, 0, 4 * PAGE, RW, &h));
+    gasp_unmap_handle(&h);
+    end(guest);
+}
+
+static void a_reserved_range_is_added(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    struct gasp_region region = memory(0, MIB, GRF_NOPERMS, NULL);
+    gasp_map_handle_t h;
+    gasp_region_set(1, &region);
+    CHECK_OK(info(QST_MEMORY, 0, MIB, &region));
+    CHECK(region.grf_flags & GRF_NOPERMS);
+    CHECK(gasp_find_free(QST_MEMORY, PAGE, 0) == MIB);
+    CHECK_ERR(gasp_map_firmware(0, 8, ANY_READ, &h), ENXIO);
+    end(guest);
+}
+
+static void ports_are_added_changed_and_deleted(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    vdev_t *uart = device(guest, "uart");
+    struct gasp_region region = entry(QST_X86_IO, 0x3f8, 8, GRF_VIRT_ANY, uart);
+    gasp_region_set(1, &region);
+    CHECK_OK(info(QST_X86_IO, 0x3fa, 100, &region));
+    CHECK(region.guest.location == 0x3fa && region.guest.length == 6);
+    CHECK(region.vdev == uart && region.cookie == 7 && region.grf_flags & GRF_ACTIVE);
+    region = entry(QST_X86_IO, 0x3f8, 4, GRF_NONE, NULL);
+    gasp_region_set(1, &region);
+    CHECK_ERR(info(QST_X86_IO, 0x3fb, 1, &region), ENXIO);
+    CHECK_OK(info(QST_X86_IO, 0x3fc, 1, &region));
+    end(guest);
+}
+
+static void begin_running(gasp_guest_t *guest)
+{
+    CHECK_OK(gasp_guest_start(guest));
+}
+
+static void soft_needs_the_running_phase_and_the_lock(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    struct gasp_region region = memory(0, PAGE, GRF_NONE, NULL);
+    ram(guest, 0, PAGE);
+    CHECK_OK(gasp_lock(QST_MEMORY));
+    CHECK_ERRNO(gasp_region_set_soft(1, &region), 0, EPERM); /* startup */
+    CHECK_OK(gasp_unlock(QST_MEMORY));
+    begin_running(guest);
+    CHECK_ERRNO(gasp_region_set_soft(1, &region), 0, EPERM); /* no lock */
+    CHECK_OK(gasp_lock(QST_X86_IO));
+    CHECK_ERRNO(gasp_region_set_soft(1, &region), 0, EPERM); /* the other lock */
+    CHECK_OK(gasp_unlock(QST_X86_IO));
+    CHECK_OK(info(QST_MEMORY, 0, PAGE, &region));
+    region = memory(0, PAGE, GRF_NONE, NULL);
+    CHECK_OK(gasp_lock(QST_MEMORY));
+    CHECK(gasp_region_set_soft(1, &region) == 1);
+    CHECK_OK(gasp_unlock(QST_MEMORY));
+    CHECK_ERR(info(QST_MEMORY, 0, PAGE, &region), ENXIO);
+    end(guest);
+}
+
+static void soft_tells_the_first_entry_that_failed(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    vdev_t *uart = device(guest, "uart");
+    ram(guest, 0, PAGE);
+    begin_running(guest);
+    const struct gasp_region many[] = {
+        memory(MIB, PAGE, GRF_VIRT_RD, uart),
+        memory(2 * MIB, PAGE, GRF_NOPERMS, NULL),
+        memory(3 * MIB, PAGE, GRF_NONE, NULL),
+        memory(4 * MIB, PAGE, GRF_NOPERMS, NULL),
+    };
+    struct gasp_region region;
+    CHECK_OK(gasp_lock(QST_MEMORY));
+    CHECK_ERRNO(gasp_region_set_soft(4, many), 2, ENOENT);
+    CHECK(gasp_region_set_soft(0, NULL) == 0);
+    CHECK_ERRNO(gasp_region_set_soft(1, NULL), 0, EINVAL);
+    CHECK_OK(gasp_unlock(QST_MEMORY));
+    CHECK_OK(info(QST_MEMORY, MIB, PAGE, &region));
+    CHECK_OK(info(QST_MEMORY, 2 * MIB, PAGE, &region));
+    CHECK_ERR(info(QST_MEMORY, 4 * MIB, PAGE, &region), ENXIO);
+    end(guest);
+}
+
+/* What one wrong entry gives. */
+static void wrong(struct gasp_region region, errno_t wanted)
+{
+    CHECK_ERRNO(gasp_region_set_soft(1, &region), 0, wanted);
+}
+
+static void what_can_be_wrong_with_an_entry(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE), *second = a_guest(GASP_IOMMU_NONE);
+    vdev_t *uart = device(guest, "uart"), *others = device(second, "uart");
+    ram(guest, 0, PAGE);
+    begin_running(guest);
+    CHECK_OK(gasp_lock(QST_MEMORY));
+    CHECK_OK(gasp_lock(QST_X86_IO));
+    wrong(memory(MIB, PAGE, GRF_NONE, NULL), ENOENT);
+    wrong(memory(0, 2 * PAGE, GRF_NOPERMS, NULL), EEXIST);
+    wrong(memory(MIB, 0, GRF_NOPERMS, NULL), EINVAL);
+    wrong(memory(MIB + 1, PAGE, GRF_NOPERMS, NULL), EINVAL);
+    wrong(memory(MIB, PAGE, GRF_VIRT_RD, NULL), EINVAL);
+    wrong(memory(MIB, PAGE, GRF_VIRT_RD, others), EINVAL);
+    wrong(memory(MIB, PAGE, GRF_NOCACHE, NULL), EINVAL);
+    wrong(memory(MIB, PAGE, GRF_PASS_RD, NULL), EINVAL); /* a window to nowhere */
+    wrong(memory(UINT64_MAX - PAGE + 1, 2 * PAGE, GRF_NOPERMS, NULL), ENXIO);
+    wrong(memory(UINT64_C(1) << 48, PAGE, GRF_NOPERMS, NULL), ENXIO);
+    wrong(entry(QST_VIRTUAL, 0, 8, GRF_VIRT_RD, uart), EINVAL);
+    wrong(entry(QST_X86_IO, 0xffff, 2, GRF_VIRT_RD, uart), ENXIO);
+    wrong(entry(QST_X86_IO, 0, 1, GRF_NONE, NULL), ENOENT);
+    CHECK_OK(gasp_unlock(QST_X86_IO));
+    CHECK_OK(gasp_unlock(QST_MEMORY));
+    end(guest);
+    end(second);
+}
+
+struct holder {
+    gasp_map_handle_t h;
+    int unmapped;
+};
+
+static void *unmap_later(void *context)
+{
+    struct holder *holder = context;
+    pause_ms(50);
+    __atomic_store_n(&holder->unmapped, 1, __ATOMIC_SEQ_CST);
+    gasp_unmap_handle(&holder->h);
+    return NULL;
+}
+
+static void deleting_waits_for_mappings(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    vdev_t *disk = device(guest, "disk");
+    struct gasp_region region = memory(0, PAGE, GRF_NONE, NULL);
+    struct holder holder = { { { 0, 0, 0 } }, 0 };
+    pthread_t thread;
+    ram(guest, 0, 2 * PAGE);
+    CHECK_OK(gasp_map(disk, 0, 8, RW, &holder.h));
+    CHECK(pthread_create(&thread, NULL, unmap_later, &holder) == 0);
+    gasp_region_set(1, &region);
+    CHECK(__atomic_load_n(&holder.unmapped, __ATOMIC_SEQ_CST));
+    CHECK(pthread_join(thread, NULL) == 0);
+    end(guest);
+}
+
+static void unlock_waits_for_what_soft_has_deleted(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    vdev_t *disk = device(guest, "disk");
+    const struct gasp_region region = memory(0, PAGE, GRF_NONE, NULL);
+    struct holder holder = { { { 0, 0, 0 } }, 0 };
+    gasp_map_handle_t h;
+    pthread_t thread;
+    ram(guest, 0, 2 * PAGE);
+    begin_running(guest);
+    CHECK_OK(gasp_map(disk, 0, 8, RW, &holder.h));
+    CHECK_OK(gasp_lock(QST_MEMORY));
+    CHECK(gasp_region_set_soft(1, &region) == 1);
+    CHECK_ERR(gasp_map(disk, 0, 8, RW, &h), ENXIO); /* at once */
+    CHECK(pthread_create(&thread, NULL, unmap_later, &holder) == 0);
+    CHECK_OK(gasp_unlock(QST_MEMORY));
+    CHECK(__atomic_load_n(&holder.unmapped, __ATOMIC_SEQ_CST));
+    CHECK(pthread_join(thread, NULL) == 0);
+    end(guest);
+}
+
+static void set_what_is_not_there(void)
+{
+    const struct gasp_region region = memory(MIB, PAGE, GRF_NONE, NULL);
+    gasp_region_set(1, &region);
+    _exit(3); /* it has come back */
+}
+
+static void a_failing_set_ends_the_process(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    CHECK_OK(gasp_set_log(GASP_LOG_OFF, NULL, NULL));
+    CHECK(in_child(set_what_is_not_there) == EXIT_FAILURE);
+    CHECK_OK(gasp_set_log(GASP_LOG_WARN, NULL, NULL));
+    end(guest);
+}
+
+static void set_while_running_changes_nothing(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    struct gasp_region region = memory(0, PAGE, GRF_NONE, NULL);
+    ram(guest, 0, PAGE);
+    begin_running(guest);
+    errno = 0;
+    gasp_region_set(1, &region);
+    CHECK(errno == EPERM);
+    CHECK_OK(info(QST_MEMORY, 0, PAGE, &region));
+    end(guest);
+}
+
+static const struct test tests[] = {
+    TEST(answers_tile_a_range),
+    TEST_NEEDS(answers_are_consecutive_in_the_host, lacks_pins),
+    TEST(flags_tell_what_is_there),
+    TEST(what_cannot_be_told),
+    TEST(registers_are_added_changed_and_deleted),
+    TEST(access_to_ram_is_restricted_and_given_back),
+    TEST(a_reserved_range_is_added),
+    TEST(ports_are_added_changed_and_deleted),
+    TEST(soft_needs_the_running_phase_and_the_lock),
+    TEST(soft_tells_the_first_entry_that_failed),
+    TEST(what_can_be_wrong_with_an_entry),
+    TEST(deleting_waits_for_mappings),
+    TEST(unlock_waits_for_what_soft_has_deleted),
+    TEST(a_failing_set_ends_the_process),
+    TEST(set_while_running_changes_nothing),
+};
+RUN(tests)
