@@ -1,0 +1,100 @@
+//! What a device has to say and do.
+
+use gasp::{DeviceAddr, Span};
+
+use crate::bus::Bus;
+use crate::pci::{Model, Register};
+
+/// A virtual PCI device.
+///
+/// Its methods take `&self` because they run at the same time: register accesses on the
+/// front end's thread, [`work`](Self::work) on the device's own. State that both touch is
+/// the device's to guard, with atomics or a lock that is never held across a transfer. Only
+/// [`reset`](Self::reset) is certain not to overlap `work`.
+///
+/// [`devices::dma`](crate::devices::dma) is a complete device to start from. The smallest
+/// one adds 1 to the byte whose address is written to its only register:
+///
+/// ```
+/// use core::sync::atomic::{AtomicU64, Ordering};
+/// use gasp::DeviceAddr;
+/// use gasp_vdev::{Bar, Bus, Class, Device, Identity, Model, Register};
+///
+/// struct Increment(AtomicU64);
+///
+/// impl Device for Increment {
+///     fn model(&self) -> Model {
+///         let class = Class { base: 0xff, sub: 0, interface: 0 };
+///         let (vendor, device, revision) = (0x1234, 0x0001, 0);
+///         let (subsystem_vendor, subsystem) = (0, 0);
+///         let identity =
+///             Identity { vendor, device, subsystem_vendor, subsystem, revision, class };
+///         Model::new(identity).bar(Bar::memory(0, 4096)).pin()
+///     }
+///
+///     fn read(&self, _: &Bus, at: Register) -> u64 {
+///         at.part_of(0, self.0.load(Ordering::Relaxed))
+///     }
+///
+///     fn write(&self, bus: &Bus, at: Register, value: u64) {
+///         self.0.store(value, Ordering::Relaxed);
+///         bus.ring();
+///     }
+///
+///     fn work(&self, bus: &Bus) {
+///         let addr = DeviceAddr(self.0.load(Ordering::Relaxed));
+///         let mut byte = [0];
+///         let done = bus.read(addr, &mut byte).and_then(|()| {
+///             bus.write(addr, &[byte[0].wrapping_add(1)])
+///         });
+///         if done.is_ok() {
+///             bus.signal(0);
+///         }
+///     }
+///
+///     fn reset(&self) {
+///         self.0.store(0, Ordering::Relaxed);
+///     }
+/// }
+/// # let shell = gasp_vdev::Shell::new("increment", Increment(AtomicU64::new(0))).unwrap();
+/// ```
+pub trait Device: Send + Sync + 'static {
+    /// What the device is; asked once, when its [`Shell`](crate::Shell) is made.
+    fn model(&self) -> Model;
+
+    /// A VMM is there. The device is as after a reset, and no other call has been made
+    /// for this VMM yet.
+    fn attached(&self, bus: &Bus) {
+        let _ = bus;
+    }
+
+    /// The guest reads a register. `at` lies inside a BAR and is aligned to its width;
+    /// bits above the width are dropped. A register that is not there reads as 0.
+    fn read(&self, bus: &Bus, at: Register) -> u64;
+
+    /// The guest writes a register; `value` has no bits above the width of `at`. What
+    /// takes time is for [`work`](Self::work): note it and [`Bus::ring`].
+    fn write(&self, bus: &Bus, at: Register, value: u64);
+
+    /// The doorbell was rung, once or several times: do what there is to do, on the
+    /// device's thread. Return soon after [`Bus::should_stop`] says so, and before every
+    /// long step ask it.
+    fn work(&self, bus: &Bus) {
+        let _ = bus;
+    }
+
+    /// The guest has taken `[span]` back, and waits until no mapping of it is held. Called
+    /// on the front end's thread, only where some are held: a device that keeps mappings
+    /// between calls drops those that overlap; one that does not has nothing to do.
+    fn revoked(&self, bus: &Bus, span: Span<DeviceAddr>) {
+        let _ = (bus, span);
+    }
+
+    /// Back to the state after power-on; data that the device stores stays. Mappings that
+    /// are kept between calls are dropped. [`work`](Self::work) is not running.
+    fn reset(&self);
+
+    /// The VMM is gone, and the device's thread has ended. Mappings that are kept between
+    /// calls are dropped; a [`reset`](Self::reset) follows before the next VMM.
+    fn detached(&self) {}
+}

@@ -1,0 +1,51 @@
+//! How a device's thread is woken: an eventfd, so that rings add up and none is lost.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+
+/// A bell that one thread waits at and any thread rings.
+#[derive(Debug)]
+pub(crate) struct Doorbell(OwnedFd);
+
+impl Doorbell {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC)?))
+    }
+
+    /// Wakes the waiting thread, or makes its next wait end at once.
+    pub(crate) fn ring(&self) {
+        // The counter would have to be rung 2^64 - 1 times without a wait to block.
+        if let Err(errno) =
+            rustix::io::retry_on_intr(|| rustix::io::write(&self.0, &1_u64.to_ne_bytes()))
+        {
+            tracing::error!(%errno, "a doorbell cannot be rung");
+        }
+    }
+
+    /// Waits until the bell has been rung since the last wait.
+    pub(crate) fn wait(&self) -> Result<(), Errno> {
+        let mut count = [0; 8];
+        rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut count)).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_before_a_wait_end_it_at_once_and_together() {
+        let bell = Doorbell::new().unwrap();
+        bell.ring();
+        bell.ring();
+        bell.wait().unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| bell.wait());
+            bell.ring();
+            waiting.join().unwrap().unwrap();
+        });
+    }
+}

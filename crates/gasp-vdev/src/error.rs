@@ -1,0 +1,144 @@
+//! What can go wrong, each with the errno that a front end answers with.
+
+use gasp::{DeviceAddr, Errno};
+use thiserror::Error;
+
+use crate::pci::IrqKind;
+
+/// A transfer that a device could not make.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum DmaError {
+    /// The engine refuses: the guest's IOMMU, or the memory, does not allow it.
+    #[error(transparent)]
+    Engine(#[from] gasp::Error),
+    /// The guest's driver has not let the device become bus master.
+    #[error("DMA of {len:#x} bytes at {addr}: the device is not bus master (PCI command register)")]
+    NotBusMaster {
+        /// Where the transfer was to begin.
+        addr: DeviceAddr,
+        /// How many bytes.
+        len: u64,
+    },
+    /// The VMM gave the device this memory without a descriptor, so there is nothing to
+    /// map: [`Bus::read`](crate::Bus::read) and [`Bus::write`](crate::Bus::write) reach it.
+    #[error(
+        "map of {len:#x} bytes at {addr}: the VMM shares no descriptor for this memory; copy it \
+         with read or write"
+    )]
+    NoDescriptor {
+        /// Where the map was to begin.
+        addr: DeviceAddr,
+        /// How many bytes.
+        len: u64,
+    },
+    /// A copy by messages failed.
+    #[error("copy by message of {len:#x} bytes at {addr}: {errno}")]
+    Message {
+        /// Where the copy was to begin.
+        addr: DeviceAddr,
+        /// How many bytes.
+        len: u64,
+        /// What the VMM answered, or why it did not.
+        errno: Errno,
+    },
+}
+
+impl DmaError {
+    /// The error number, for a device's status register.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Engine(error) => error.errno(),
+            Self::NotBusMaster { .. } => Errno::PERM,
+            Self::NoDescriptor { .. } => Errno::NXIO,
+            Self::Message { errno, .. } => *errno,
+        }
+    }
+}
+
+/// A model that is no PCI function.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("{what}")]
+pub struct ModelError {
+    pub(crate) what: String,
+}
+
+/// A register access that reaches no register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum RegionError {
+    /// The device has no such BAR.
+    #[error("there is no BAR {0}")]
+    NoSuchBar(u32),
+    /// The access passes the end of the BAR or of configuration space.
+    #[error("{len:#x} bytes at {offset:#x} pass the end, which is at {size:#x}")]
+    OutOfRange {
+        /// Where the access begins.
+        offset: u64,
+        /// How many bytes.
+        len: u64,
+        /// How many there are.
+        size: u64,
+    },
+    /// No VMM is attached to the device.
+    #[error("the device is attached to no VMM")]
+    Detached,
+}
+
+impl RegionError {
+    /// The error number.
+    pub fn errno(self) -> Errno {
+        match self {
+            Self::NoSuchBar(_) | Self::OutOfRange { .. } => Errno::INVAL,
+            Self::Detached => Errno::NODEV,
+        }
+    }
+}
+
+/// A request about interrupts that the device does not have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum IrqError {
+    /// There are not so many vectors.
+    #[error("{kind} vectors {start} to {start}+{count}: the device has {have}")]
+    OutOfRange {
+        /// Which interrupts.
+        kind: IrqKind,
+        /// The first vector.
+        start: u32,
+        /// How many vectors.
+        count: u32,
+        /// How many the device has.
+        have: u32,
+    },
+    /// The descriptor is not an eventfd.
+    #[error("a descriptor for {0} is not an eventfd")]
+    NotAnEvent(IrqKind),
+    /// The interrupts cannot do this.
+    #[error("{kind}: {what}")]
+    Unsupported {
+        /// Which interrupts.
+        kind: IrqKind,
+        /// What they cannot do.
+        what: &'static str,
+    },
+}
+
+impl IrqError {
+    /// The error number.
+    pub fn errno(self) -> Errno {
+        match self {
+            Self::OutOfRange { .. } | Self::NotAnEvent(_) => Errno::INVAL,
+            Self::Unsupported { .. } => Errno::OPNOTSUPP,
+        }
+    }
+}
+
+/// Why a shell cannot be attached.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// It is attached already.
+    #[error("the device is attached to a VMM already")]
+    Attached,
+    /// Its thread or doorbell cannot be made.
+    #[error("the device's thread cannot be started: {0}")]
+    Thread(#[source] std::io::Error),
+}

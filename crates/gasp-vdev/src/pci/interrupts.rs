@@ -1,0 +1,510 @@
+//! Interrupts, as eventfds that the front end hands in.
+//!
+//! A VMM gives the device an eventfd for each vector that it wants to hear of, and takes
+//! it away again; that alone says which kind of interrupt is in use. A vector is masked
+//! by the VMM, by the MSI-X table, or by the function's mask bit; what comes meanwhile is
+//! *pending*, and is delivered once when the last mask goes.
+//!
+//! The pin is a level. Each time it is delivered it masks itself, until the VMM unmasks it
+//! because the guest has acknowledged it; if the device still holds it up then, it is
+//! delivered again.
+
+use core::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::OFlags;
+
+use super::model::Model;
+use crate::error::IrqError;
+
+/// A kind of interrupt.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum IrqKind {
+    /// The pin.
+    Pin,
+    /// Message-signalled.
+    Msi,
+    /// Message-signalled, with a table.
+    Msix,
+    /// The device reports an error.
+    Error,
+    /// The device asks its VMM to let go of it.
+    Request,
+}
+
+impl fmt::Display for IrqKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pin => "INTx",
+            Self::Msi => "MSI",
+            Self::Msix => "MSI-X",
+            Self::Error => "error interrupt",
+            Self::Request => "release request",
+        })
+    }
+}
+
+/// The interrupts of one device.
+#[derive(Debug)]
+pub struct Interrupts(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    kinds: [Vec<Vector>; 5],
+    /// The function's mask bit in the MSI-X capability.
+    function_masked: bool,
+    /// Whether the command register switches the pin off.
+    pin_disabled: bool,
+    /// Whether the device holds the pin up.
+    raised: bool,
+    /// What the VMM signals to unmask the pin, where it does so without a message.
+    unmask: Option<Arc<OwnedFd>>,
+}
+
+#[derive(Debug, Default)]
+struct Vector {
+    event: Option<OwnedFd>,
+    masked: bool,
+    table_masked: bool,
+    pending: bool,
+}
+
+impl Interrupts {
+    pub(crate) fn new(model: &Model) -> Self {
+        let vectors = |count: u16| (0..count).map(|_| Vector::default()).collect();
+        let msix = model.msix.map_or(0, |msix| msix.vectors);
+        let kinds = [
+            vectors(u16::from(model.pin)),
+            vectors(u16::from(model.msi)),
+            vectors(msix),
+            vectors(1),
+            vectors(1),
+        ];
+        Self(Mutex::new(State {
+            kinds,
+            function_masked: false,
+            pin_disabled: false,
+            raised: false,
+            unmask: None,
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many vectors of this kind there are.
+    pub fn count(&self, kind: IrqKind) -> u32 {
+        u32::try_from(self.state().vectors(kind).len()).unwrap_or(u32::MAX)
+    }
+
+    /// How many vectors of this kind have an eventfd.
+    pub fn assigned(&self, kind: IrqKind) -> usize {
+        self.state().vectors(kind).iter().filter(|vector| vector.event.is_some()).count()
+    }
+
+    /// Whether the VMM hears of this vector.
+    pub fn is_assigned(&self, kind: IrqKind, vector: u32) -> bool {
+        let state = self.state();
+        let vector = state.vectors(kind).get(vector as usize);
+        vector.is_some_and(|vector| vector.event.is_some())
+    }
+
+    /// A device's own interrupt: `vector` by MSI-X or MSI where the VMM uses them,
+    /// otherwise the pin, which stays up.
+    pub fn signal(&self, vector: u16) {
+        let mut state = self.state();
+        for kind in [IrqKind::Msix, IrqKind::Msi] {
+            let vectors = state.vectors(kind);
+            // MSI may be granted fewer vectors than the device has: then they are shared.
+            let granted = match kind {
+                IrqKind::Msi => vectors.iter().take_while(|one| one.event.is_some()).count(),
+                _ => vectors.len(),
+            };
+            if vectors.iter().any(|vector| vector.event.is_some()) {
+                let index = match kind {
+                    IrqKind::Msi => usize::from(vector) % granted.max(1),
+                    _ => usize::from(vector),
+                };
+                return state.deliver(kind, index);
+            }
+        }
+        state.raised = true;
+        state.deliver(IrqKind::Pin, 0);
+    }
+
+    /// Lowers the pin.
+    pub fn lower(&self) {
+        let mut state = self.state();
+        state.raised = false;
+        if let Some(pin) = state.vectors_mut(IrqKind::Pin).first_mut() {
+            pin.pending = false;
+        }
+    }
+
+    /// Whether the device holds its pin up.
+    pub fn is_raised(&self) -> bool {
+        self.state().raised
+    }
+
+    /// Tells the VMM of an error, where it listens.
+    pub fn signal_error(&self) {
+        self.state().deliver(IrqKind::Error, 0);
+    }
+
+    /// Asks the VMM to let go of the device, where it listens.
+    pub fn request_release(&self) {
+        self.state().deliver(IrqKind::Request, 0);
+    }
+
+    /// Gives vectors from `start` on their eventfds, or takes them away (`None`).
+    ///
+    /// The descriptors are made non-blocking, so that a full counter cannot hold up the
+    /// device.
+    ///
+    /// # Errors
+    /// `EINVAL` where there are not so many vectors, or a descriptor is not an eventfd;
+    /// nothing changes then.
+    pub fn assign(
+        &self,
+        kind: IrqKind,
+        start: u32,
+        events: Vec<Option<OwnedFd>>,
+    ) -> Result<(), IrqError> {
+        let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
+        let mut state = self.state();
+        let range = state.range(kind, start, count)?;
+        for event in events.iter().flatten() {
+            prepare_event(kind, event.as_fd())?;
+        }
+        for (index, event) in range.zip(events) {
+            if let Some(vector) = state.vectors_mut(kind).get_mut(index) {
+                let taken = event.is_none();
+                vector.event = event;
+                if taken {
+                    vector.masked = false;
+                }
+            }
+            state.settle(kind, index);
+        }
+        Ok(())
+    }
+
+    /// Takes all eventfds of this kind away.
+    pub fn disable(&self, kind: IrqKind) {
+        let mut state = self.state();
+        state.vectors_mut(kind).iter_mut().for_each(Vector::forget);
+        if kind == IrqKind::Pin {
+            state.unmask = None;
+        }
+    }
+
+    /// Masks or unmasks vectors for which `which` has `true`.
+    ///
+    /// # Errors
+    /// `EINVAL` where there are not so many vectors.
+    pub fn set_masked(
+        &self,
+        kind: IrqKind,
+        start: u32,
+        which: &[bool],
+        masked: bool,
+    ) -> Result<(), IrqError> {
+        let mut state = self.state();
+        let range = state.range(kind, start, u32::try_from(which.len()).unwrap_or(u32::MAX))?;
+        for (index, _) in range.zip(which).filter(|(_, chosen)| **chosen) {
+            if let Some(vector) = state.vectors_mut(kind).get_mut(index) {
+                vector.masked = masked;
+            }
+            state.settle(kind, index);
+        }
+        Ok(())
+    }
+
+    /// Signals vectors for which `which` has `true`, as the device would.
+    ///
+    /// # Errors
+    /// `EINVAL` where there are not so many vectors.
+    pub fn trigger(&self, kind: IrqKind, start: u32, which: &[bool]) -> Result<(), IrqError> {
+        let mut state = self.state();
+        let range = state.range(kind, start, u32::try_from(which.len()).unwrap_or(u32::MAX))?;
+        for (index, _) in range.zip(which).filter(|(_, chosen)| **chosen) {
+            state.deliver(kind, index);
+        }
+        Ok(())
+    }
+
+    /// An eventfd by which the VMM unmasks the pin without a message; `None` takes it
+    /// away. The front end listens to it, and calls [`unmask_pin`](Self::unmask_pin).
+    ///
+    /// # Errors
+    /// `EINVAL` where the device has no pin, or the descriptor is not an eventfd.
+    pub fn set_unmask_event(&self, event: Option<OwnedFd>) -> Result<(), IrqError> {
+        let mut state = self.state();
+        state.range(IrqKind::Pin, 0, 1)?;
+        if let Some(event) = &event {
+            prepare_event(IrqKind::Pin, event.as_fd())?;
+        }
+        state.unmask = event.map(Arc::new);
+        Ok(())
+    }
+
+    /// The eventfd that [`set_unmask_event`](Self::set_unmask_event) was given.
+    pub fn unmask_event(&self) -> Option<Arc<OwnedFd>> {
+        self.state().unmask.clone()
+    }
+
+    /// The guest has acknowledged the pin; it is delivered again if it is still up.
+    pub fn unmask_pin(&self) {
+        // A device without a pin has nothing to unmask.
+        let _ = self.set_masked(IrqKind::Pin, 0, &[true], false);
+    }
+
+    pub(crate) fn set_table_mask(&self, vector: usize, masked: bool) {
+        let mut state = self.state();
+        if let Some(vector) = state.vectors_mut(IrqKind::Msix).get_mut(vector) {
+            vector.table_masked = masked;
+        }
+        state.settle(IrqKind::Msix, vector);
+    }
+
+    pub(crate) fn set_function_mask(&self, masked: bool) {
+        let mut state = self.state();
+        state.function_masked = masked;
+        for index in 0..state.vectors(IrqKind::Msix).len() {
+            state.settle(IrqKind::Msix, index);
+        }
+    }
+
+    pub(crate) fn set_pin_disabled(&self, disabled: bool) {
+        let mut state = self.state();
+        state.pin_disabled = disabled;
+        state.settle(IrqKind::Pin, 0);
+    }
+
+    /// The pending bits of the 64 vectors from `64 * word` on.
+    pub(crate) fn pending(&self, word: usize) -> u64 {
+        let state = self.state();
+        let vectors = state.vectors(IrqKind::Msix).iter().skip(64 * word).take(64);
+        vectors.enumerate().fold(0, |bits, (index, one)| bits | u64::from(one.pending) << index)
+    }
+
+    /// As after power-on, except that the VMM's eventfds and masks stay.
+    pub(crate) fn reset(&self) {
+        let mut state = self.state();
+        state.function_masked = false;
+        state.pin_disabled = false;
+        state.raised = false;
+        for vector in state.kinds.iter_mut().flatten() {
+            vector.pending = false;
+            vector.table_masked = false;
+        }
+    }
+
+    /// The VMM is gone, and its eventfds with it.
+    pub(crate) fn forget(&self) {
+        let mut state = self.state();
+        state.kinds.iter_mut().flatten().for_each(Vector::forget);
+        state.unmask = None;
+    }
+}
+
+impl State {
+    fn vectors(&self, kind: IrqKind) -> &Vec<Vector> {
+        let [pin, msi, msix, error, request] = &self.kinds;
+        match kind {
+            IrqKind::Pin => pin,
+            IrqKind::Msi => msi,
+            IrqKind::Msix => msix,
+            IrqKind::Error => error,
+            IrqKind::Request => request,
+        }
+    }
+
+    fn vectors_mut(&mut self, kind: IrqKind) -> &mut Vec<Vector> {
+        let [pin, msi, msix, error, request] = &mut self.kinds;
+        match kind {
+            IrqKind::Pin => pin,
+            IrqKind::Msi => msi,
+            IrqKind::Msix => msix,
+            IrqKind::Error => error,
+            IrqKind::Request => request,
+        }
+    }
+
+    fn range(
+        &self,
+        kind: IrqKind,
+        start: u32,
+        count: u32,
+    ) -> Result<core::ops::Range<usize>, IrqError> {
+        let have = u32::try_from(self.vectors(kind).len()).unwrap_or(u32::MAX);
+        match start.checked_add(count) {
+            Some(end) if end <= have => Ok(start as usize..end as usize),
+            _ => Err(IrqError::OutOfRange { kind, start, count, have }),
+        }
+    }
+
+    /// Delivers an interrupt, or notes that it is pending.
+    fn deliver(&mut self, kind: IrqKind, index: usize) {
+        let used = self.vectors(kind).iter().any(|vector| vector.event.is_some());
+        if let Some(vector) = self.vectors_mut(kind).get_mut(index) {
+            // What nobody has ever asked for is not kept for later.
+            vector.pending = used;
+        }
+        self.settle(kind, index);
+    }
+
+    /// Delivers what is pending and no longer masked.
+    fn settle(&mut self, kind: IrqKind, index: usize) {
+        let held_back = match kind {
+            IrqKind::Pin => self.pin_disabled,
+            IrqKind::Msix => self.function_masked,
+            _ => false,
+        };
+        let raised = kind == IrqKind::Pin && self.raised;
+        let Some(vector) = self.vectors_mut(kind).get_mut(index) else { return };
+        if held_back || vector.masked || vector.table_masked || !(vector.pending || raised) {
+            return;
+        }
+        let Some(event) = &vector.event else { return };
+        // A counter that is full is a VMM that has not looked for 2^64 - 2 interrupts: it
+        // will find this one, too.
+        if let Err(errno) = rustix::io::write(event, &1_u64.to_ne_bytes()) {
+            tracing::debug!(%kind, index, %errno, "an interrupt was not delivered");
+        }
+        vector.pending = false;
+        vector.masked |= kind == IrqKind::Pin;
+    }
+}
+
+impl Vector {
+    fn forget(&mut self) {
+        self.event = None;
+        self.masked = false;
+        self.pending = false;
+    }
+}
+
+/// Sees to it that a write to a descriptor from outside cannot do harm: it is an eventfd (as
+/// far as can be told: not without `/proc`), and does not block. Its peer could make it block
+/// again, and so hold up its own device.
+fn prepare_event(kind: IrqKind, event: BorrowedFd<'_>) -> Result<(), IrqError> {
+    let name = rustix::fs::readlink(format!("/proc/self/fd/{}", event.as_raw_fd()), Vec::new());
+    if name.is_ok_and(|name| name.to_bytes() != b"anon_inode:[eventfd]") {
+        return Err(IrqError::NotAnEvent(kind));
+    }
+    let flags = rustix::fs::fcntl_getfl(event).map_err(|_| IrqError::NotAnEvent(kind))?;
+    rustix::fs::fcntl_setfl(event, flags | OFlags::NONBLOCK).map_err(|_| IrqError::NotAnEvent(kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::tests::IDENTITY;
+    use super::super::{Bar, Msix};
+    use super::*;
+    use rustix::event::{EventfdFlags, eventfd};
+
+    fn interrupts() -> Interrupts {
+        let msix = Msix { vectors: 70, bar: 0, table: 0, pending: 0x800 };
+        let model = Model::new(IDENTITY).bar(Bar::memory(0, 4096)).pin().msi(4).msix(msix);
+        model.check().unwrap();
+        Interrupts::new(&model)
+    }
+
+    fn event() -> (OwnedFd, OwnedFd) {
+        let event = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+        (event.try_clone().unwrap(), event)
+    }
+
+    fn count(event: &OwnedFd) -> u64 {
+        let mut bytes = [0; 8];
+        rustix::io::read(event, &mut bytes).map_or(0, |_| u64::from_ne_bytes(bytes))
+    }
+
+    #[test]
+    fn a_message_goes_to_its_vector_and_the_pin_is_used_only_without_messages() {
+        let irqs = interrupts();
+        let (given, pin) = event();
+        irqs.assign(IrqKind::Pin, 0, vec![Some(given)]).unwrap();
+        irqs.signal(3);
+        assert_eq!(count(&pin), 1);
+        let (given, third) = event();
+        irqs.assign(IrqKind::Msix, 3, vec![Some(given)]).unwrap();
+        irqs.signal(3);
+        assert_eq!((count(&pin), count(&third)), (0, 1));
+    }
+
+    #[test]
+    fn the_pin_masks_itself_and_comes_again_while_it_is_up() {
+        let irqs = interrupts();
+        let (given, pin) = event();
+        irqs.assign(IrqKind::Pin, 0, vec![Some(given)]).unwrap();
+        irqs.signal(0);
+        irqs.signal(0);
+        assert_eq!(count(&pin), 1, "masked after the first");
+        irqs.unmask_pin();
+        assert_eq!(count(&pin), 1, "still up");
+        irqs.lower();
+        irqs.unmask_pin();
+        assert_eq!(count(&pin), 0, "down");
+    }
+
+    #[test]
+    fn a_masked_vector_is_pending_and_delivered_once_when_the_last_mask_goes() {
+        let irqs = interrupts();
+        let (given, event) = event();
+        irqs.assign(IrqKind::Msix, 66, vec![Some(given)]).unwrap();
+        irqs.set_table_mask(66, true);
+        irqs.set_function_mask(true);
+        irqs.set_masked(IrqKind::Msix, 66, &[true], true).unwrap();
+        irqs.signal(66);
+        irqs.signal(66);
+        assert_eq!(irqs.pending(1), 1 << 2);
+        irqs.set_table_mask(66, false);
+        irqs.set_function_mask(false);
+        assert_eq!(count(&event), 0);
+        irqs.set_masked(IrqKind::Msix, 66, &[true], false).unwrap();
+        assert_eq!((count(&event), irqs.pending(1)), (1, 0));
+    }
+
+    #[test]
+    fn msi_vectors_that_were_not_granted_share_those_that_were() {
+        let irqs = interrupts();
+        let (given, first) = event();
+        irqs.assign(IrqKind::Msi, 0, vec![Some(given)]).unwrap();
+        irqs.signal(3);
+        assert_eq!(count(&first), 1);
+    }
+
+    #[test]
+    fn what_nobody_listens_to_is_not_kept() {
+        let irqs = interrupts();
+        irqs.signal(5);
+        irqs.lower();
+        let (given, event) = event();
+        irqs.assign(IrqKind::Msix, 5, vec![Some(given)]).unwrap();
+        assert_eq!(count(&event), 0);
+    }
+
+    #[test]
+    fn a_descriptor_that_is_no_eventfd_is_refused_and_so_are_too_many() {
+        let irqs = interrupts();
+        let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let refused = irqs.assign(IrqKind::Msix, 0, vec![Some(file)]).unwrap_err();
+        assert_eq!(refused, IrqError::NotAnEvent(IrqKind::Msix));
+        assert!(irqs.assign(IrqKind::Msix, 69, vec![None, None]).is_err());
+        assert!(irqs.assign(IrqKind::Msix, u32::MAX, vec![None]).is_err());
+        assert!(irqs.trigger(IrqKind::Pin, 1, &[true]).is_err());
+    }
+
+    #[test]
+    fn a_full_counter_does_not_hold_the_device_up() {
+        let irqs = interrupts();
+        let full = eventfd(0, EventfdFlags::empty()).unwrap();
+        rustix::io::write(&full, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        irqs.assign(IrqKind::Msix, 0, vec![Some(full)]).unwrap();
+        irqs.signal(0);
+    }
+}

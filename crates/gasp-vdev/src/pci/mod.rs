@@ -1,0 +1,15 @@
+//! The PCI function around a device: what it is, and the registers that all functions have.
+
+mod config;
+mod interrupts;
+mod model;
+mod msix;
+mod register;
+
+pub use config::CONFIG_SIZE;
+pub(crate) use config::ConfigSpace;
+pub use interrupts::{Interrupts, IrqKind};
+pub use model::{Bar, BarKind, Class, Identity, Model, Msix, Shared};
+pub(crate) use msix::{Part, Table};
+pub(crate) use register::accesses;
+pub use register::{Register, Width};

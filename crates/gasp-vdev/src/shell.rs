@@ -1,0 +1,339 @@
+//! The PCI function around a device, as a front end drives it.
+//!
+//! | call | by | while |
+//! |---|---|---|
+//! | [`attach`](Shell::attach) | the front end, once a VMM is there | detached |
+//! | register and interrupt calls | the front end's thread | attached |
+//! | [`Device::work`] | the device's thread | attached, and no reset goes on |
+//! | [`reset`](Shell::reset) | the front end | always |
+//! | [`detach`](Shell::detach) | the front end, when the VMM is gone | always; ends the thread |
+//!
+//! Attaching and detaching may go on for ever; what the device stores is kept.
+
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::JoinHandle;
+
+use gasp::{DeviceAddr, Span, Vdev};
+
+use crate::bus::{Bus, MessageMemory};
+use crate::device::Device;
+use crate::doorbell::Doorbell;
+use crate::error::{AttachError, ModelError, RegionError};
+use crate::pci::{
+    Bar, CONFIG_SIZE, ConfigSpace, Interrupts, Model, Msix, Part, Register, Table, accesses,
+};
+
+/// A device in its shell.
+pub struct Shell {
+    name: String,
+    device: Arc<dyn Device>,
+    model: Model,
+    config: Mutex<ConfigSpace>,
+    table: Option<Mutex<Table>>,
+    interrupts: Arc<Interrupts>,
+    /// The bus master bit, where the device's thread can see it.
+    master: Arc<AtomicBool>,
+    attached: RwLock<Option<Attached>>,
+    /// Held while the device works, and while it is reset.
+    working: Arc<Mutex<()>>,
+}
+
+struct Attached {
+    bus: Arc<Bus>,
+    thread: JoinHandle<()>,
+}
+
+impl Shell {
+    /// A device, attached to nothing.
+    ///
+    /// # Errors
+    /// Where its model is not that of a PCI function.
+    pub fn new(name: &str, device: impl Device) -> Result<Self, ModelError> {
+        let model = device.model();
+        model.check()?;
+        Ok(Self {
+            name: name.to_owned(),
+            config: Mutex::new(ConfigSpace::new(&model)),
+            table: model.msix.map(|place: Msix| Mutex::new(Table::new(place))),
+            interrupts: Arc::new(Interrupts::new(&model)),
+            master: Arc::default(),
+            attached: RwLock::new(None),
+            working: Arc::default(),
+            device: Arc::new(device),
+            model,
+        })
+    }
+
+    /// The name it was given: of its thread, and in reports.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the device is.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Its interrupts, for the front end to give eventfds to.
+    pub fn interrupts(&self) -> &Interrupts {
+        &self.interrupts
+    }
+
+    /// Attaches the device to a VMM: resets it, and starts its thread.
+    ///
+    /// `vdev` is how the engine knows it; `messages` is memory of this VMM that is reached
+    /// without mapping, if its protocol has such.
+    ///
+    /// # Errors
+    /// Where it is attached already, or the thread cannot be started.
+    pub fn attach(
+        &self,
+        vdev: Vdev,
+        messages: Option<Arc<dyn MessageMemory>>,
+    ) -> Result<(), AttachError> {
+        let mut attached = self.write_attached();
+        if attached.is_some() {
+            return Err(AttachError::Attached);
+        }
+        self.reset_registers();
+        self.device.reset();
+        let bus = Arc::new(Bus {
+            vdev,
+            messages,
+            interrupts: Arc::clone(&self.interrupts),
+            master: Arc::clone(&self.master),
+            doorbell: Doorbell::new().map_err(AttachError::Thread)?,
+            closing: AtomicBool::new(false),
+            pausing: AtomicBool::new(false),
+        });
+        self.device.attached(&bus);
+        let (device, on, working) =
+            (Arc::clone(&self.device), Arc::clone(&bus), Arc::clone(&self.working));
+        let thread = std::thread::Builder::new()
+            .name(self.name.clone())
+            .spawn(move || work(&*device, &on, &working))
+            .map_err(AttachError::Thread)?;
+        *attached = Some(Attached { bus, thread });
+        Ok(())
+    }
+
+    /// Takes the device away from its VMM: ends its thread, takes the VMM's eventfds away,
+    /// and drops every mapping. A device that is detached stays as it is.
+    pub fn detach(&self) {
+        let Some(Attached { bus, thread }) = self.write_attached().take() else { return };
+        bus.closing.store(true, Ordering::Release);
+        bus.ring();
+        if thread.join().is_err() {
+            tracing::error!(device = %self.name, "the device's thread panicked");
+        }
+        self.interrupts.forget();
+        self.device.detached();
+    }
+
+    /// Whether a VMM is attached.
+    pub fn is_attached(&self) -> bool {
+        self.read_attached().is_some()
+    }
+
+    /// Back to the state after power-on. Waits for work in progress; the VMM's eventfds
+    /// stay.
+    pub fn reset(&self) {
+        let attached = self.read_attached();
+        let bus = attached.as_ref().map(|attached| &attached.bus);
+        if let Some(bus) = bus {
+            bus.pausing.store(true, Ordering::Release);
+        }
+        let working = lock(&self.working);
+        self.reset_registers();
+        self.device.reset();
+        if let Some(bus) = bus {
+            bus.pausing.store(false, Ordering::Release);
+        }
+        drop(working);
+    }
+
+    fn reset_registers(&self) {
+        let mut config = lock(&self.config);
+        config.reset();
+        self.interrupts.reset();
+        self.config_changed(&config);
+        drop(config);
+        if let Some(table) = &self.table {
+            lock(table).reset();
+        }
+    }
+
+    /// The guest has taken a range back whose mappings are held still.
+    pub fn revoked(&self, span: Span<DeviceAddr>) {
+        if let Some(Attached { bus, .. }) = &*self.read_attached() {
+            self.device.revoked(bus, span);
+        }
+    }
+
+    /// Reads configuration space.
+    ///
+    /// # Errors
+    /// Where the range passes its end.
+    pub fn config_read(&self, offset: u64, into: &mut [u8]) -> Result<(), RegionError> {
+        let offset = inside(offset, into.len(), CONFIG_SIZE)?;
+        let raised = self.interrupts.is_raised();
+        lock(&self.config).read(offset, into, raised);
+        Ok(())
+    }
+
+    /// Writes configuration space; bits that cannot be written stay.
+    ///
+    /// # Errors
+    /// Where the range passes its end.
+    pub fn config_write(&self, offset: u64, from: &[u8]) -> Result<(), RegionError> {
+        let offset = inside(offset, from.len(), CONFIG_SIZE)?;
+        let mut config = lock(&self.config);
+        config.write(offset, from);
+        self.config_changed(&config);
+        Ok(())
+    }
+
+    fn config_changed(&self, config: &ConfigSpace) {
+        self.master.store(config.is_master(), Ordering::Release);
+        self.interrupts.set_pin_disabled(config.is_pin_disabled());
+        self.interrupts.set_function_mask(config.is_function_masked());
+    }
+
+    /// Reads from a BAR, as one register access where length and alignment allow.
+    ///
+    /// # Errors
+    /// Where there is no such BAR, the range passes its end, or no VMM is attached.
+    pub fn bar_read(&self, index: u32, offset: u64, into: &mut [u8]) -> Result<(), RegionError> {
+        let bar = self.bar(index, offset, into.len())?;
+        let attached = self.read_attached();
+        let Attached { bus, .. } = attached.as_ref().ok_or(RegionError::Detached)?;
+        for (done, at, width) in accesses(offset, into.len()) {
+            let value = match self.place(bar, Register { bar: bar.index, offset: at, width }) {
+                Place::Device(register) => self.device.read(bus, register),
+                Place::Table(table, Part::Table(at)) => lock(table).read(at, width),
+                Place::Table(_, Part::Pending(at)) => {
+                    self.interrupts.pending((at / 8) as usize) >> (8 * (at % 8))
+                }
+                Place::Shared(memory) => {
+                    let mut bytes = [0; 8];
+                    let bytes_of = bytes.get_mut(..width as usize).unwrap_or_default();
+                    // The range was checked against the BAR, which is as long.
+                    let _ = memory.read_at(at, bytes_of);
+                    u64::from_le_bytes(bytes)
+                }
+            };
+            let place = into.iter_mut().skip(done).take(width as usize);
+            place.zip(value.to_le_bytes()).for_each(|(place, byte)| *place = byte);
+        }
+        Ok(())
+    }
+
+    /// Writes to a BAR, as one register access where length and alignment allow.
+    ///
+    /// # Errors
+    /// As [`bar_read`](Self::bar_read).
+    pub fn bar_write(&self, index: u32, offset: u64, from: &[u8]) -> Result<(), RegionError> {
+        let bar = self.bar(index, offset, from.len())?;
+        let attached = self.read_attached();
+        let Attached { bus, .. } = attached.as_ref().ok_or(RegionError::Detached)?;
+        for (done, at, width) in accesses(offset, from.len()) {
+            let mut bytes = [0; 8];
+            let part = from.iter().skip(done).take(width as usize);
+            bytes.iter_mut().zip(part).for_each(|(byte, from)| *byte = *from);
+            let value = u64::from_le_bytes(bytes);
+            match self.place(bar, Register { bar: bar.index, offset: at, width }) {
+                Place::Device(register) => self.device.write(bus, register, value),
+                Place::Table(table, Part::Table(at)) => {
+                    lock(table).write(at, width, value, &self.interrupts);
+                }
+                // The pending bits cannot be written.
+                Place::Table(_, Part::Pending(_)) => {}
+                Place::Shared(memory) => {
+                    // The range was checked against the BAR, which is as long.
+                    let _ = memory.write_at(at, bytes.get(..width as usize).unwrap_or_default());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn bar(&self, index: u32, offset: u64, len: usize) -> Result<&Bar, RegionError> {
+        let bar = self.model.find_bar(index).ok_or(RegionError::NoSuchBar(index))?;
+        inside(offset, len, bar.size)?;
+        Ok(bar)
+    }
+
+    /// What is behind a register.
+    fn place<'a>(&'a self, bar: &'a Bar, at: Register) -> Place<'a> {
+        if let Some(shared) = &bar.shared
+            && shared.areas.iter().any(|&(start, len)| (start..start + len).contains(&at.offset))
+        {
+            return Place::Shared(&shared.memory);
+        }
+        if let Some(table) = &self.table {
+            let part = lock(table).part(at);
+            if let Some(part) = part {
+                return Place::Table(table, part);
+            }
+        }
+        Place::Device(at)
+    }
+
+    fn read_attached(&self) -> RwLockReadGuard<'_, Option<Attached>> {
+        self.attached.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_attached(&self) -> RwLockWriteGuard<'_, Option<Attached>> {
+        self.attached.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Place<'a> {
+    Device(Register),
+    Table(&'a Mutex<Table>, Part),
+    Shared(&'a gasp::MemoryObject),
+}
+
+/// The device's thread.
+fn work(device: &dyn Device, bus: &Bus, working: &Mutex<()>) {
+    while let Ok(()) = bus.doorbell.wait() {
+        if bus.closing.load(Ordering::Acquire) {
+            return;
+        }
+        let _working = lock(working);
+        // Rung before a reset: what was to be done is void.
+        if !bus.should_stop() {
+            device.work(bus);
+        }
+    }
+}
+
+/// The offset, if `[offset, offset + len)` lies inside `size`.
+fn inside(offset: u64, len: usize, size: u64) -> Result<usize, RegionError> {
+    let len = len as u64;
+    let end = offset.checked_add(len).filter(|&end| end <= size);
+    let start = end.and_then(|_| usize::try_from(offset).ok());
+    start.ok_or(RegionError::OutOfRange { offset, len, size })
+}
+
+/// A device that panicked has left nothing half done in what these locks guard.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+impl fmt::Debug for Shell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shell")
+            .field("name", &self.name)
+            .field("attached", &self.is_attached())
+            .finish_non_exhaustive()
+    }
+}

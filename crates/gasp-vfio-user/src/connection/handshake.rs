@@ -1,0 +1,87 @@
+//! The first message: which version, and within which limits.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags};
+
+use crate::report::Counters;
+use crate::server::Server;
+use crate::socket::{Ended, Event, FDS_MAX, Inbox, Packet, Wait};
+use crate::wire::version::{self, Capabilities};
+use crate::wire::{Header, Refused, Reply, command};
+
+/// What the client can do, how many windows both can, and the answer to send once the
+/// device is attached.
+type Shaken = (Capabilities, usize, (Vec<u8>, Vec<std::os::fd::OwnedFd>));
+
+/// Waits for the first message and judges it; otherwise why the client is sent away.
+pub(super) fn shake(server: &Server, inbox: &Arc<Inbox>) -> Result<Shaken, &'static str> {
+    let since = Instant::now();
+    let packet = loop {
+        if server.stop.is_asked() {
+            return Err("the server stops");
+        }
+        let left = server.options.patience.saturating_sub(since.elapsed());
+        if left.is_zero() {
+            return Err("it says nothing");
+        }
+        let listener = PollFd::from_borrowed_fd(server.listener.as_fd(), PollFlags::IN);
+        let others = [server.stop.poll_fd(), listener];
+        match inbox.next(Wait { others: &others, at_most: Some(left) }) {
+            Event::Command(packet) => break packet,
+            Event::Other => server.turn_away(inbox.stream()),
+            Event::Ended(Ended::Unframed(header)) => {
+                return refuse(server, inbox, header, &Refused::invalid("not this size"));
+            }
+            Event::Ended(_) => return Err("it left before it said anything"),
+        }
+    };
+    Counters::count(&server.counters.commands, 1);
+    let header = packet.header;
+    match judge(server, &packet) {
+        Ok((client, ours)) => {
+            let maps = usize::try_from(ours.max_dma_maps).unwrap_or(usize::MAX);
+            Ok((client, maps, version::encode(ours).answer(header)))
+        }
+        Err(refused) => refuse(server, inbox, header, &refused),
+    }
+}
+
+fn judge(server: &Server, packet: &Packet) -> Result<(Capabilities, Capabilities), Refused> {
+    if packet.header.command != command::VERSION || !packet.header.wants_reply() {
+        return Err(Refused::invalid("the first message is VERSION, and wants a reply"));
+    }
+    if packet.header.flags != 0 || !packet.fds.is_empty() || packet.fds_lost {
+        return Err(Refused::invalid("VERSION has no flags and no descriptors"));
+    }
+    let client = version::decode(&packet.payload)?;
+    if client.pgsizes & gasp::GRANULE == 0 {
+        return Err(Refused::invalid("windows are in pages of 4 KiB, which it does not offer"));
+    }
+    if client.max_data_xfer_size == 0 {
+        return Err(Refused::invalid("it takes no data"));
+    }
+    let options = &server.options;
+    let ours = Capabilities {
+        max_msg_fds: FDS_MAX as u64,
+        max_data_xfer_size: u64::from(options.max_data_xfer_size.max(4096)),
+        max_dma_maps: client.max_dma_maps.min(u64::from(options.max_dma_maps)),
+        pgsizes: gasp::GRANULE,
+        write_multiple: client.write_multiple,
+    };
+    Ok((client, ours))
+}
+
+fn refuse<T>(
+    server: &Server,
+    inbox: &Inbox,
+    header: Header,
+    refused: &Refused,
+) -> Result<T, &'static str> {
+    tracing::warn!(device = server.shell.name(), why = %refused, "sends a client away");
+    Counters::count(&server.counters.refused, 1);
+    // It is sent away whether it hears why or not.
+    let _ = inbox.stream().send(&Reply::refusal(header, refused.errno), &[]);
+    Err("its first message was not acceptable")
+}

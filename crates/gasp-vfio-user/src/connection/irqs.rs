@@ -1,0 +1,133 @@
+//! Interrupts: what there is, and what the client wants done about it.
+
+use std::os::fd::OwnedFd;
+
+use gasp::Errno;
+use gasp_vdev::{IrqError, IrqKind};
+use vfio_bindings::bindings::vfio;
+
+use super::Connection;
+use super::device::check_info;
+use crate::wire::{Fields, IrqSet, Refused, Reply};
+
+/// The bytes of an interrupt's information.
+const INFO: u32 = 16;
+
+const DATA_NONE: u32 = vfio::VFIO_IRQ_SET_DATA_NONE;
+const DATA_BOOL: u32 = vfio::VFIO_IRQ_SET_DATA_BOOL;
+const DATA_EVENTFD: u32 = vfio::VFIO_IRQ_SET_DATA_EVENTFD;
+const DATA: u32 = DATA_NONE | DATA_BOOL | DATA_EVENTFD;
+const MASK: u32 = vfio::VFIO_IRQ_SET_ACTION_MASK;
+const UNMASK: u32 = vfio::VFIO_IRQ_SET_ACTION_UNMASK;
+const TRIGGER: u32 = vfio::VFIO_IRQ_SET_ACTION_TRIGGER;
+const ACTION: u32 = MASK | UNMASK | TRIGGER;
+
+impl From<IrqError> for Refused {
+    fn from(error: IrqError) -> Self {
+        Self::new(error.errno(), error.to_string())
+    }
+}
+
+impl Connection<'_> {
+    pub(super) fn irq_info(&self, payload: &[u8]) -> Result<Reply, Refused> {
+        let (_, index) = check_info(payload, INFO)?;
+        let kind = kind_of(index)?;
+        let flags = vfio::VFIO_IRQ_INFO_EVENTFD
+            | match kind {
+                IrqKind::Pin => vfio::VFIO_IRQ_INFO_MASKABLE | vfio::VFIO_IRQ_INFO_AUTOMASKED,
+                IrqKind::Msi | IrqKind::Msix => vfio::VFIO_IRQ_INFO_MASKABLE,
+                IrqKind::Error | IrqKind::Request => 0,
+            };
+        let count = self.server.shell.interrupts().count(kind);
+        Ok(Reply::new().u32(INFO).u32(flags).u32(index).u32(count))
+    }
+
+    pub(super) fn set_irqs(&self, payload: &[u8], fds: Vec<OwnedFd>) -> Result<Reply, Refused> {
+        let mut fields = Fields::new(payload);
+        let set = IrqSet::decode(&mut fields)?;
+        let IrqSet { flags, index, start, count } = set;
+        let (data, action) = (flags & DATA, flags & ACTION);
+        if flags & !(DATA | ACTION) != 0 || !data.is_power_of_two() || !action.is_power_of_two() {
+            let what = format!("flags {flags:#x}: one kind of data and one action are needed");
+            return Err(Refused::invalid(what));
+        }
+        if data != DATA_EVENTFD && !fds.is_empty() {
+            return Err(Refused::invalid("descriptors where none are asked for"));
+        }
+        let kind = kind_of(index)?;
+        let irqs = self.server.shell.interrupts();
+        let have = irqs.count(kind);
+        if start.checked_add(count).is_none_or(|end| end > have) {
+            return Err(IrqError::OutOfRange { kind, start, count, have }.into());
+        }
+        if count == 0 {
+            // Says that the client wants none of them any more.
+            if (data, action, start) != (DATA_NONE, TRIGGER, 0) {
+                return Err(Refused::invalid("no interrupts are named"));
+            }
+            irqs.disable(kind);
+            return Ok(Reply::new());
+        }
+        if data == DATA_EVENTFD {
+            return self.set_events(kind, action, start, count, fds);
+        }
+        let chosen: Vec<bool> = match data {
+            DATA_BOOL => fields.rest().iter().map(|byte| *byte != 0).collect(),
+            _ => vec![true; count as usize],
+        };
+        if chosen.len() != count as usize {
+            let what = format!("{} bytes for {count} interrupts", chosen.len());
+            return Err(Refused::invalid(what));
+        }
+        match action {
+            TRIGGER => irqs.trigger(kind, start, &chosen)?,
+            _ if matches!(kind, IrqKind::Error | IrqKind::Request) => {
+                let what = "it cannot be masked";
+                return Err(IrqError::Unsupported { kind, what }.into());
+            }
+            action => irqs.set_masked(kind, start, &chosen, action == MASK)?,
+        }
+        Ok(Reply::new())
+    }
+
+    /// Descriptors for what the device signals (or, for the pin, for what unmasks it);
+    /// without descriptors those that are there are taken away.
+    fn set_events(
+        &self,
+        kind: IrqKind,
+        action: u32,
+        start: u32,
+        count: u32,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Reply, Refused> {
+        let irqs = self.server.shell.interrupts();
+        if !fds.is_empty() && fds.len() != count as usize {
+            let what = format!("{} descriptors for {count} interrupts", fds.len());
+            return Err(Refused::invalid(what));
+        }
+        match (action, kind) {
+            (TRIGGER, _) => {
+                let mut events: Vec<_> = fds.into_iter().map(Some).collect();
+                events.resize_with(count as usize, || None);
+                irqs.assign(kind, start, events)?;
+            }
+            (UNMASK, IrqKind::Pin) => irqs.set_unmask_event(fds.into_iter().next())?,
+            _ => {
+                let what = "masks are not signalled by descriptors";
+                return Err(Refused::new(Errno::OPNOTSUPP, format!("{kind}: {what}")));
+            }
+        }
+        Ok(Reply::new())
+    }
+}
+
+fn kind_of(index: u32) -> Result<IrqKind, Refused> {
+    Ok(match index {
+        vfio::VFIO_PCI_INTX_IRQ_INDEX => IrqKind::Pin,
+        vfio::VFIO_PCI_MSI_IRQ_INDEX => IrqKind::Msi,
+        vfio::VFIO_PCI_MSIX_IRQ_INDEX => IrqKind::Msix,
+        vfio::VFIO_PCI_ERR_IRQ_INDEX => IrqKind::Error,
+        vfio::VFIO_PCI_REQ_IRQ_INDEX => IrqKind::Request,
+        _ => return Err(Refused::invalid(format!("there are no interrupts of index {index}"))),
+    })
+}

@@ -1,0 +1,106 @@
+//! DMA_MAP and DMA_UNMAP.
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use gasp::{DeviceAddr, Span};
+
+use super::drains::Waiting;
+use super::{Answer, Connection};
+use crate::report::Counters;
+use crate::wire::{Bitmap, DmaMap, DmaUnmap, Header, Refused, Reply};
+
+impl Connection<'_> {
+    pub(super) fn dma_map(&mut self, payload: &[u8], fds: Vec<OwnedFd>) -> Result<Reply, Refused> {
+        let map = DmaMap::decode(payload)?;
+        self.space.map(map, fds)?;
+        Ok(Reply::new())
+    }
+
+    pub(super) fn dma_unmap(&mut self, header: Header, payload: &[u8]) -> Result<Answer, Refused> {
+        let since = Instant::now();
+        let unmap = DmaUnmap::decode(payload)?;
+        if let Some(bitmap) = unmap.bitmap {
+            self.check_bitmap(&unmap, bitmap)?;
+        }
+        let taken = self.space.unmap(&unmap)?;
+        let reply = unmap_reply(&unmap, &taken.writable);
+        let mut waiting = Waiting { taken, since, header, reply, holders: 0 };
+        waiting.holders = waiting.taken.drain.pending();
+        if waiting.holders > 0 {
+            Counters::count(&self.server.counters.drains, 1);
+            for span in &waiting.taken.spans {
+                self.server.shell.revoked(*span);
+            }
+            if !waiting.spin() {
+                return Ok(Answer::Later(Box::new(waiting)));
+            }
+        }
+        // No mapping is left: answered at once.
+        self.tell_unmapped(&waiting, 0);
+        Ok(Answer::Now(waiting.reply))
+    }
+
+    /// A bitmap that has a bit for each page, and whose answer the client has room for.
+    fn check_bitmap(&self, unmap: &DmaUnmap, bitmap: Bitmap) -> Result<(), Refused> {
+        let Bitmap { page_size, size } = bitmap;
+        if unmap.flags & DmaUnmap::ALL != 0 {
+            return Err(Refused::invalid("an unmap of everything has no bitmap"));
+        }
+        if !page_size.is_power_of_two() || page_size < gasp::GRANULE {
+            return Err(Refused::invalid(format!("a bitmap of pages of {page_size:#x} bytes")));
+        }
+        let needed = unmap.size.div_ceil(page_size).div_ceil(8);
+        let most = u64::from(self.server.options.max_data_xfer_size);
+        if size < needed || size > most {
+            let what =
+                format!("a bitmap of {size:#x} bytes, where {needed:#x} to {most:#x} will do");
+            return Err(Refused::invalid(what));
+        }
+        let whole = u64::from(DmaUnmap::SIZE) + 16 + size;
+        match u64::from(unmap.argsz) >= whole {
+            true => Ok(()),
+            false => Err(Refused::invalid(format!("argsz is less than the {whole} of the reply"))),
+        }
+    }
+}
+
+/// The request again, and the bitmap.
+fn unmap_reply(unmap: &DmaUnmap, writable: &[Span<DeviceAddr>]) -> Reply {
+    let fields = |argsz| Reply::new().u32(argsz).u32(unmap.flags).u64(unmap.addr).u64(unmap.size);
+    let Some(Bitmap { page_size, size }) = unmap.bitmap else {
+        return fields(DmaUnmap::SIZE);
+    };
+    // The sizes were checked against argsz, which has 32 bits.
+    let whole = u64::from(DmaUnmap::SIZE) + 16 + size;
+    let mut reply = fields(u32::try_from(whole).unwrap_or(u32::MAX)).u64(page_size).u64(size);
+    let bits = reply.space(usize::try_from(size).unwrap_or(0));
+    for span in writable {
+        // What the device could write, it may have written.
+        let first = (span.start().0 - unmap.addr) / page_size;
+        let last = (span.last().0 - unmap.addr) / page_size;
+        for page in first..=last {
+            let byte = usize::try_from(page / 8).ok().and_then(|byte| bits.get_mut(byte));
+            if let Some(byte) = byte {
+                *byte |= 1 << (page % 8);
+            }
+        }
+    }
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bitmap_has_the_bits_of_writable_windows() {
+        let bitmap = Some(Bitmap { page_size: 8192, size: 8 });
+        let unmap = DmaUnmap { argsz: 48, flags: 1, addr: 0x10000, size: 0x20000, bitmap };
+        let span = |start, len| Span::new(DeviceAddr(start), len).unwrap();
+        let writable = [span(0x11000, 0x2000), span(0x2f000, 0x1000)];
+        let bytes = unmap_reply(&unmap, &writable).command(0, 0);
+        assert_eq!(bytes.len(), 16 + 24 + 16 + 8);
+        assert_eq!(bytes[56..], [0b11, 0x80, 0, 0, 0, 0, 0, 0]);
+    }
+}

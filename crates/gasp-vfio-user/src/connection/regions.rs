@@ -1,0 +1,152 @@
+//! Regions: the BARs and configuration space.
+
+use gasp::Errno;
+use gasp_vdev::RegionError;
+use gasp_vdev::pci::CONFIG_SIZE;
+use vfio_bindings::bindings::vfio;
+
+use super::Connection;
+use super::device::check_info;
+use crate::wire::{Fields, Refused, RegionAccess, Reply, WRITE_MULTI_ENTRY};
+
+/// The bytes of a region's information, without capabilities.
+const INFO: u32 = 32;
+const CONFIG: u32 = vfio::VFIO_PCI_CONFIG_REGION_INDEX;
+const BARS: core::ops::RangeInclusive<u32> =
+    vfio::VFIO_PCI_BAR0_REGION_INDEX..=vfio::VFIO_PCI_BAR5_REGION_INDEX;
+
+impl From<RegionError> for Refused {
+    fn from(error: RegionError) -> Self {
+        Self::new(error.errno(), error.to_string())
+    }
+}
+
+impl Connection<'_> {
+    pub(super) fn region_info(&self, payload: &[u8]) -> Result<Reply, Refused> {
+        let (argsz, index) = check_info(payload, INFO)?;
+        let bar = self.server.shell.model().find_bar(index);
+        let size = match index {
+            CONFIG => CONFIG_SIZE,
+            // The ROM and VGA regions are there, and empty, like BARs that are not there.
+            _ if index < vfio::VFIO_PCI_NUM_REGIONS => bar.map_or(0, |bar| bar.size),
+            _ => return Err(Refused::invalid(format!("there is no region {index}"))),
+        };
+        let mut flags = match size {
+            0 => 0,
+            _ => vfio::VFIO_REGION_INFO_FLAG_READ | vfio::VFIO_REGION_INFO_FLAG_WRITE,
+        };
+        let shared = bar.and_then(|bar| bar.shared.as_ref());
+        let shared =
+            shared.filter(|shared| !shared.areas.is_empty() && self.client.max_msg_fds > 0);
+        let Some(shared) = shared else {
+            return Ok(region(INFO, flags, index, 0, size));
+        };
+        flags |= vfio::VFIO_REGION_INFO_FLAG_MMAP | vfio::VFIO_REGION_INFO_FLAG_CAPS;
+        let areas = u32::try_from(shared.areas.len()).unwrap_or(u32::MAX);
+        // A capability: its header, how many areas, and each area.
+        let whole = areas.saturating_mul(16).saturating_add(INFO + 16);
+        if argsz < whole {
+            // Asked again with more room, it is all told.
+            return Ok(region(whole, flags, index, 0, size));
+        }
+        let sparse = vfio::VFIO_REGION_INFO_CAP_SPARSE_MMAP;
+        let mut reply = region(whole, flags, index, INFO, size)
+            .u16(u16::try_from(sparse).unwrap_or(u16::MAX))
+            .u16(1)
+            .u32(0)
+            .u32(areas)
+            .u32(0);
+        for (offset, len) in &shared.areas {
+            reply = reply.u64(*offset).u64(*len);
+        }
+        let file = shared.memory.file().map(|(fd, _)| fd.try_clone_to_owned());
+        match file {
+            Some(Ok(fd)) => Ok(reply.fd(fd)),
+            _ => Err(Refused::new(Errno::MFILE, "no descriptor for the region's memory")),
+        }
+    }
+
+    /// Devices see every access; none is left to an eventfd.
+    pub(super) fn region_io_fds(&self, payload: &[u8]) -> Result<Reply, Refused> {
+        let (_, index) = check_info(payload, 16)?;
+        if index >= vfio::VFIO_PCI_NUM_REGIONS {
+            return Err(Refused::invalid(format!("there is no region {index}")));
+        }
+        Err(Refused::new(Errno::OPNOTSUPP, "accesses go through messages"))
+    }
+
+    pub(super) fn region_read(&self, payload: &[u8]) -> Result<Reply, Refused> {
+        let mut fields = Fields::new(payload);
+        let access = RegionAccess::decode(&mut fields)?;
+        fields.end()?;
+        let RegionAccess { offset, region, count } = access;
+        let len = self.check_count(count)?;
+        let mut reply = Reply::with_capacity(16 + len).u64(offset).u32(region).u32(count);
+        let into = reply.space(len);
+        match region {
+            CONFIG => self.server.shell.config_read(offset, into)?,
+            _ if BARS.contains(&region) => self.server.shell.bar_read(region, offset, into)?,
+            _ => return Err(Refused::invalid(format!("region {region} cannot be read"))),
+        }
+        Ok(reply)
+    }
+
+    pub(super) fn region_write(&self, payload: &[u8]) -> Result<Reply, Refused> {
+        let mut fields = Fields::new(payload);
+        let access = RegionAccess::decode(&mut fields)?;
+        self.write(access, fields.rest())?;
+        let RegionAccess { offset, region, count } = access;
+        Ok(Reply::new().u64(offset).u32(region).u32(count))
+    }
+
+    /// Several writes of up to 8 bytes. They are carried out one after the other; at the
+    /// first that is refused, the rest is not.
+    pub(super) fn region_write_multi(&self, payload: &[u8]) -> Result<Reply, Refused> {
+        if !self.client.write_multiple {
+            return Err(Refused::new(Errno::OPNOTSUPP, "write_multiple was not agreed upon"));
+        }
+        let mut fields = Fields::new(payload);
+        let count = fields.u64()?;
+        let entries = fields.rest();
+        if count.checked_mul(WRITE_MULTI_ENTRY as u64) != Some(entries.len() as u64) {
+            return Err(Refused::invalid(format!("{count} writes in {} bytes", entries.len())));
+        }
+        for entry in entries.chunks_exact(WRITE_MULTI_ENTRY) {
+            let mut fields = Fields::new(entry);
+            let access = RegionAccess::decode(&mut fields)?;
+            let data = fields.rest().get(..access.count as usize);
+            let data = data.ok_or_else(|| Refused::invalid("more than 8 bytes in one write"))?;
+            self.write(access, data)?;
+        }
+        Ok(Reply::new().u64(count))
+    }
+
+    fn write(&self, access: RegionAccess, data: &[u8]) -> Result<(), Refused> {
+        let RegionAccess { offset, region, count } = access;
+        if self.check_count(count)? != data.len() {
+            return Err(Refused::invalid(format!("{count} bytes were said to come")));
+        }
+        match region {
+            CONFIG => self.server.shell.config_write(offset, data)?,
+            _ if BARS.contains(&region) => self.server.shell.bar_write(region, offset, data)?,
+            _ => return Err(Refused::invalid(format!("region {region} cannot be written"))),
+        }
+        Ok(())
+    }
+
+    fn check_count(&self, count: u32) -> Result<usize, Refused> {
+        let most = self.server.options.max_data_xfer_size.max(4096);
+        match count {
+            0 => Err(Refused::invalid("an access of no bytes")),
+            _ if count > most => {
+                Err(Refused::invalid(format!("{count} bytes, where at most {most} are taken")))
+            }
+            _ => Ok(count as usize),
+        }
+    }
+}
+
+fn region(argsz: u32, flags: u32, index: u32, capabilities: u32, size: u64) -> Reply {
+    // What is to be mapped begins at offset 0 of its descriptor.
+    Reply::new().u32(argsz).u32(flags).u32(index).u32(capabilities).u64(size).u64(0)
+}

@@ -1,0 +1,229 @@
+//! The client's DMA map as the guest's IOMMU: what the device may reach, through the
+//! engine.
+//!
+//! Each connection has a [`gasp::Guest`] of its own. The files that the client hands over
+//! are its memory: each is adopted and mapped **once**, whole, and placed at guest-physical
+//! addresses of our choosing, which mean nothing to anybody else. Each window of a DMA map
+//! is a grant in the device's translating domain, from the client's addresses to there. A
+//! window of a file that is known is therefore a write to a table, and no system call maps
+//! anything.
+//!
+//! ```text
+//!   DMA_MAP addr, size, file, offset          guest-physical (ours)
+//!                                        ┌──────────────────────────────┐ 0
+//!   device address ──► domain's rule ──► │ file A, whole  │ file B  │ …  │
+//!                                        ├──────────────────────────────┤ half
+//!                                        │ nothing: memory by message   │
+//!                                        └──────────────────────────────┘
+//! ```
+//!
+//! Memory that comes without a descriptor is granted as well, to the upper half, where no
+//! memory is. So the engine checks its permissions like those of all other memory, and a
+//! map of it fails for want of memory, not of permission; [`messages`] does the rest.
+
+mod files;
+mod messages;
+mod windows;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use gasp::{
+    Access, DeviceAddr, Domain, DomainKind, DomainOptions, Drain, Guest, GuestPhys, Span,
+    Unattached, Vdev,
+};
+use gasp_vdev::MessageMemory;
+
+use crate::options::{Options, Unsealed};
+use crate::report::{Counters, Happened};
+use crate::socket::Inbox;
+use crate::wire::{DmaMap, DmaUnmap, Refused};
+use files::{Files, Found};
+use messages::Messages;
+use windows::{Backing, Window, Windows};
+
+use gasp::Errno;
+
+/// The windows of one connection, and what is behind them.
+#[derive(Debug)]
+pub(crate) struct DmaSpace {
+    guest: Guest,
+    domain: Domain,
+    vdev: Vdev,
+    windows: Arc<Windows>,
+    files: Files,
+    inbox: Arc<Inbox>,
+    max_windows: usize,
+    /// Where guest-physical memory ends and nothing begins.
+    half: GuestPhys,
+    counters: Arc<Counters>,
+}
+
+/// Windows that have been taken back, and whose mappings may be held still.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) drain: Drain,
+    pub(crate) spans: Vec<Span<DeviceAddr>>,
+    /// The windows that the device could write to.
+    pub(crate) writable: Vec<Span<DeviceAddr>>,
+}
+
+impl DmaSpace {
+    /// A space without windows, for the device `name`.
+    pub(crate) fn new(
+        name: &str,
+        options: &Options,
+        inbox: &Arc<Inbox>,
+        max_windows: usize,
+        counters: &Arc<Counters>,
+    ) -> gasp::Result<Self> {
+        let width = options.address_width.clamp(33, 52);
+        let guest = Guest::builder()
+            .name(name)
+            .address_width(width)
+            .iommu(Unattached::Deny)
+            .drain(options.drain)
+            .build()?;
+        let domain = guest.domain(name, DomainOptions::new(DomainKind::Translate))?;
+        let vdev = guest.vdev(name)?;
+        vdev.attach(&domain)?.wait();
+        let half = GuestPhys(1 << (width - 1));
+        Ok(Self {
+            files: Files::new(&guest, half, options, counters),
+            guest,
+            domain,
+            vdev,
+            windows: Arc::default(),
+            inbox: Arc::clone(inbox),
+            max_windows,
+            half,
+            counters: Arc::clone(counters),
+        })
+    }
+
+    pub(crate) fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    pub(crate) fn vdev(&self) -> &Vdev {
+        &self.vdev
+    }
+
+    /// The device's way to memory without a descriptor.
+    pub(crate) fn messages(&self, max: usize, options: &Options) -> Arc<dyn MessageMemory> {
+        let (inbox, windows) = (Arc::clone(&self.inbox), Arc::clone(&self.windows));
+        let counters = Arc::clone(&self.counters);
+        Arc::new(Messages::new(inbox, windows, max, options.reply_deadline, counters))
+    }
+
+    /// Gives the device a window.
+    pub(crate) fn map(&mut self, map: DmaMap, fds: Vec<OwnedFd>) -> Result<(), Refused> {
+        let access = match map.flags {
+            DmaMap::READ => Access::READ,
+            DmaMap::WRITE => Access::WRITE,
+            flags if flags == DmaMap::READ | DmaMap::WRITE => Access::RW,
+            flags => return Err(Refused::invalid(format!("the flags {flags:#x} are not known"))),
+        };
+        if fds.len() > 1 {
+            return Err(Refused::invalid(format!("{} descriptors for one window", fds.len())));
+        }
+        let span = Span::new(DeviceAddr(map.addr), map.size)
+            .map_err(|reason| Refused::invalid(reason.to_string()))?;
+        if !span.is_granular() {
+            return Err(Refused::invalid("a window is in whole pages of 4 KiB"));
+        }
+        let windows = self.windows.lock();
+        if windows.len() >= self.max_windows {
+            let what = format!("there are {} windows already", self.max_windows);
+            return Err(Refused::new(Errno::NOSPC, what));
+        }
+        if let Some(there) = windows.overlapping(span).next() {
+            let what = format!("a window is there already, at {}", there.start());
+            return Err(Refused::new(Errno::EXIST, what));
+        }
+        drop(windows);
+        let found = match fds.into_iter().next() {
+            Some(fd) => self.files.find(fd, map.offset, map.size, access)?,
+            None => Found::NoMemory,
+        };
+        let (guest, backing) = match found {
+            Found::Memory { at, file } => (at, Backing::File(file)),
+            // Only that nothing is there matters, not where.
+            Found::NoMemory => (self.half, Backing::Messages),
+        };
+        self.domain.map(span.start(), guest, span.len(), access)?;
+        if let Backing::File(file) = backing {
+            self.files.used(file, 1);
+        }
+        self.windows.lock().insert(span, Window { access, backing, len: span.len() });
+        Counters::count(&self.counters.windows, 1);
+        Counters::count(&self.counters.window_bytes, span.len());
+        Counters::count(&self.counters.maps, 1);
+        self.counters.tell(|| Happened::Mapped {
+            addr: map.addr,
+            len: map.size,
+            writable: access.contains(Access::WRITE),
+            mapped: backing != Backing::Messages,
+        });
+        Ok(())
+    }
+
+    /// Takes windows back. No new transfer reaches them from now on; the drain that comes
+    /// back waits for those that go on.
+    pub(crate) fn unmap(&mut self, unmap: &DmaUnmap) -> Result<Taken, Refused> {
+        let all = unmap.flags & DmaUnmap::ALL != 0;
+        if all && (unmap.addr != 0 || unmap.size != 0) {
+            return Err(Refused::invalid("an unmap of everything has no address and size"));
+        }
+        let taken = match all {
+            true => self.windows.lock().take_all(),
+            false => {
+                let span = Span::new(DeviceAddr(unmap.addr), unmap.size)
+                    .map_err(|reason| Refused::invalid(reason.to_string()))?;
+                self.windows.lock().take(span)?
+            }
+        };
+        let spans = windows::joined(&taken);
+        let drain = self.domain.revoke_all(&spans)?;
+        for span in &spans {
+            self.inbox.cancel(*span);
+        }
+        let mut writable = Vec::new();
+        for (span, window) in &taken {
+            if let Backing::File(file) = window.backing {
+                self.files.used(file, -1);
+            }
+            if window.access.contains(Access::WRITE) {
+                writable.push(*span);
+            }
+            Counters::count(&self.counters.windows, 1_u64.wrapping_neg());
+            Counters::count(&self.counters.window_bytes, span.len().wrapping_neg());
+        }
+        Counters::count(&self.counters.unmaps, 1);
+        Ok(Taken { drain, spans, writable })
+    }
+}
+
+impl Drop for DmaSpace {
+    /// The device's thread has ended by now, and let go of what it held; a mapping that
+    /// it keeps all the same keeps its memory.
+    fn drop(&mut self) {
+        drop(self.vdev.clone().remove());
+        Counters::set(&self.counters.windows, 0);
+        Counters::set(&self.counters.window_bytes, 0);
+        Counters::set(&self.counters.files, 0);
+    }
+}
+
+/// Whether a file's owner can make it shorter, and what to do then.
+fn accept_unsealed(how: Unsealed) -> Result<bool, Refused> {
+    match how {
+        Unsealed::Trust => Ok(true),
+        Unsealed::ByMessage => Ok(false),
+        Unsealed::Refuse => Err(Refused::new(
+            Errno::PERM,
+            "the file is not sealed against shrinking: seal it (F_SEAL_SHRINK), or have the \
+             server trust or work around unsealed memory",
+        )),
+    }
+}

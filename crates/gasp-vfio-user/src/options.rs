@@ -1,0 +1,71 @@
+//! What a server can be told.
+
+use core::time::Duration;
+
+use gasp::{DrainPolicy, Residency};
+
+/// What to do with a file of guest memory whose owner can still make it shorter.
+///
+/// If it does while the device copies, the access ends in SIGBUS, and with it the process
+/// and all devices in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Unsealed {
+    /// Use it as if it had come without a descriptor: each copy is a message. Safe, slow,
+    /// and the device cannot map it.
+    #[default]
+    ByMessage,
+    /// Trust its owner.
+    Trust,
+    /// Refuse it.
+    Refuse,
+}
+
+/// How a device is served.
+///
+/// ```
+/// use gasp_vfio_user::{Options, Unsealed};
+/// let options = Options { unsealed: Unsealed::Refuse, ..Options::default() };
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who may connect: the mode of the socket file.
+    pub mode: u32,
+    /// The most windows of memory that a client may have at a time.
+    pub max_dma_maps: u32,
+    /// The most bytes of data in one message, from 4 KiB up; clients that say less are
+    /// sent less.
+    pub max_data_xfer_size: u32,
+    /// What to do with memory that can be cut off.
+    pub unsealed: Unsealed,
+    /// How firmly to hold the pages of guest memory. On demand costs nothing, but
+    /// host-physical addresses are then not known; pinned puts all of the guest's memory
+    /// in place when its first page is mapped.
+    pub residency: Residency,
+    /// How long an unmap waits for mappings that the device holds.
+    pub drain: DrainPolicy,
+    /// How many bits device addresses have, from 33 to 52. Each bit more doubles the room
+    /// that a connection's tables reserve.
+    pub address_width: u32,
+    /// How long to wait for the rest of a message, for the client to take one, and for
+    /// the first one.
+    pub patience: Duration,
+    /// How long a copy by message waits for the client.
+    pub reply_deadline: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            mode: 0o600,
+            max_dma_maps: 65_535,
+            max_data_xfer_size: 1 << 20,
+            unsealed: Unsealed::default(),
+            residency: Residency::OnDemand,
+            drain: DrainPolicy::default(),
+            address_width: 48,
+            patience: Duration::from_secs(10),
+            reply_deadline: Duration::from_secs(5),
+        }
+    }
+}

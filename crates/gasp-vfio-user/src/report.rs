@@ -1,0 +1,170 @@
+//! What a person or a log wants to know of a server.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+
+use gasp::Errno;
+
+/// Something that has happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Happened {
+    /// A VMM is there; its process, if that can be told.
+    Attached {
+        /// The process's number, as this process sees it.
+        pid: Option<i32>,
+    },
+    /// The VMM is gone, or was sent away.
+    Detached {
+        /// In words.
+        why: &'static str,
+    },
+    /// Memory was given to the device.
+    Mapped {
+        /// The device address.
+        addr: u64,
+        /// How many bytes.
+        len: u64,
+        /// Whether the device may write it.
+        writable: bool,
+        /// Whether it can be mapped, or is reached by messages.
+        mapped: bool,
+    },
+    /// Memory was taken back, and no mapping of it is left.
+    Unmapped {
+        /// The device address.
+        addr: u64,
+        /// How many bytes.
+        len: u64,
+        /// How long the device held on to it.
+        waited: Duration,
+        /// How many mappings are held beyond the deadline.
+        detached: usize,
+    },
+    /// The guest's memory file was seen for the first time.
+    Adopted {
+        /// How many bytes.
+        len: u64,
+    },
+    /// The device was reset.
+    Reset,
+    /// A command was answered with an error.
+    Refused {
+        /// The name of the command.
+        command: &'static str,
+        /// The error number.
+        errno: Errno,
+        /// In words.
+        why: String,
+    },
+    /// A client was sent away: a VMM is attached already, or its first message was not
+    /// acceptable.
+    TurnedAway {
+        /// In words.
+        why: &'static str,
+    },
+}
+
+/// Numbers of one server, since it was made; those that say so, of the VMM that is
+/// attached now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Status {
+    /// Whether a VMM is attached.
+    pub attached: bool,
+    /// Its process.
+    pub pid: Option<i32>,
+    /// How many VMMs there have been.
+    pub connections: u64,
+    /// Windows of memory that the VMM has given, now.
+    pub windows: u64,
+    /// Bytes in them, now.
+    pub window_bytes: u64,
+    /// Files behind them, now.
+    pub files: u64,
+    /// Memory maps carried out.
+    pub maps: u64,
+    /// Memory unmaps carried out.
+    pub unmaps: u64,
+    /// Time spent on maps in the server, those refused included: from the first byte read
+    /// until there is an answer to send.
+    pub map_time: Duration,
+    /// Unmaps that had to wait for the device.
+    pub drains: u64,
+    /// Unmaps that wait now.
+    pub draining: u64,
+    /// Commands taken.
+    pub commands: u64,
+    /// Commands refused.
+    pub refused: u64,
+    /// Bytes copied by message.
+    pub message_bytes: u64,
+}
+
+/// What is told of everything that happens; see [`Server::observe`](crate::Server::observe).
+pub(crate) type Observer = Box<dyn Fn(&Happened) + Send + Sync>;
+
+/// The numbers, as the threads count them.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) pid: AtomicU64,
+    pub(crate) attached: AtomicU64,
+    pub(crate) connections: AtomicU64,
+    pub(crate) windows: AtomicU64,
+    pub(crate) window_bytes: AtomicU64,
+    pub(crate) files: AtomicU64,
+    pub(crate) maps: AtomicU64,
+    pub(crate) unmaps: AtomicU64,
+    pub(crate) map_nanos: AtomicU64,
+    pub(crate) drains: AtomicU64,
+    pub(crate) draining: AtomicU64,
+    pub(crate) commands: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) message_bytes: AtomicU64,
+    pub(crate) observer: std::sync::OnceLock<Observer>,
+}
+
+impl Counters {
+    /// Counts one more. The numbers are independent of each other and of everything else.
+    pub(crate) fn count(counter: &AtomicU64, more: u64) {
+        counter.fetch_add(more, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(counter: &AtomicU64, value: u64) {
+        counter.store(value, Ordering::Relaxed);
+    }
+
+    /// Tells the observer, if there is one; what happened is only put together then.
+    pub(crate) fn tell(&self, happened: impl FnOnce() -> Happened) {
+        if let Some(observer) = self.observer.get() {
+            observer(&happened());
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let pid = i32::try_from(get(&self.pid)).ok().filter(|pid| *pid > 0);
+        Status {
+            attached: get(&self.attached) != 0,
+            pid,
+            connections: get(&self.connections),
+            windows: get(&self.windows),
+            window_bytes: get(&self.window_bytes),
+            files: get(&self.files),
+            maps: get(&self.maps),
+            unmaps: get(&self.unmaps),
+            map_time: Duration::from_nanos(get(&self.map_nanos)),
+            drains: get(&self.drains),
+            draining: get(&self.draining),
+            commands: get(&self.commands),
+            refused: get(&self.refused),
+            message_bytes: get(&self.message_bytes),
+        }
+    }
+}
+
+impl fmt::Debug for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.status().fmt(f)
+    }
+}

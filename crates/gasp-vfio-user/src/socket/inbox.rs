@@ -1,0 +1,261 @@
+//! Who reads the socket, when several threads wait for something from it.
+//!
+//! The connection's thread waits for commands; a device's thread that has asked the client
+//! for memory waits for the reply. One thread has the *reader's role* at a time. It
+//! sorts what comes: replies to whoever waits for them, commands into a queue. Whoever
+//! waits and finds the role free takes it.
+//!
+//! So a reply is never stuck behind a command that is being carried out, even where that
+//! command waits for the very device that waits for the reply; and in the usual case,
+//! where nobody waits for a reply, the connection's thread reads its commands itself,
+//! without a switch between threads.
+
+use core::time::Duration;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use gasp::{DeviceAddr, Span};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use super::stream::{Ended, Packet, Stream, timespec};
+use crate::wire::{Reply, command};
+
+/// How many commands, and how many bytes of them, may wait for the connection's thread.
+const QUEUE_MAX: usize = 64;
+const QUEUE_BYTES_MAX: usize = 4 << 20;
+/// How long a thread that waits for a reply goes without looking whether it was cancelled.
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// The messages of one connection, and those who wait for them.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    stream: Stream,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Whether a thread has the reader's role.
+    reading: bool,
+    commands: VecDeque<Packet>,
+    bytes: usize,
+    requests: HashMap<u16, Request>,
+    next_id: u16,
+    ended: Option<Ended>,
+}
+
+/// A command of ours that waits for its reply.
+#[derive(Debug)]
+struct Request {
+    command: u16,
+    span: Span<DeviceAddr>,
+    reply: Option<Packet>,
+    cancelled: bool,
+}
+
+/// What the connection's thread waits for beside messages, and for how long.
+pub(crate) struct Wait<'a> {
+    /// Descriptors that end the wait when they can be read.
+    pub(crate) others: &'a [PollFd<'a>],
+    /// The longest wait; `None` is for ever.
+    pub(crate) at_most: Option<Duration>,
+}
+
+/// What ended a wait.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Command(Box<Packet>),
+    /// Time has passed, or one of the other descriptors can be read.
+    Other,
+    Ended(Ended),
+}
+
+impl Inbox {
+    pub(crate) fn new(stream: Stream) -> Arc<Self> {
+        Arc::new(Self { stream, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next command. For the connection's thread.
+    pub(crate) fn next(&self, wait: Wait<'_>) -> Event {
+        let mut state = self.state();
+        if let Some(packet) = state.commands.pop_front() {
+            state.bytes = state.bytes.saturating_sub(packet.payload.len());
+            self.changed.notify_all();
+            return Event::Command(Box::new(packet));
+        }
+        if let Some(ended) = state.ended {
+            return Event::Ended(ended);
+        }
+        if state.reading {
+            let at_most = wait.at_most.unwrap_or(GLANCE).min(GLANCE);
+            let waited = self.changed.wait_timeout(state, at_most);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+            return Event::Other;
+        }
+        state.reading = true;
+        drop(state);
+        let mut received = self.stream.receive();
+        if let Ok(None) = received {
+            let mut fds = vec![PollFd::from_borrowed_fd(self.stream.as_fd(), PollFlags::IN)];
+            fds.extend(wait.others.iter().cloned());
+            let timeout = wait.at_most.and_then(timespec);
+            let polled = poll(&mut fds, timeout.as_ref());
+            if polled.is_ok() && fds.first().is_some_and(|fd| !fd.revents().is_empty()) {
+                received = self.stream.receive();
+            }
+        }
+        let mut state = self.state();
+        state.reading = false;
+        let event = match received {
+            // No other command can have come meanwhile, so this one need not queue.
+            Ok(Some(packet)) if !packet.header.is_reply() => Event::Command(Box::new(packet)),
+            other => {
+                state.sort(other);
+                state.ended.map_or(Event::Other, Event::Ended)
+            }
+        };
+        self.changed.notify_all();
+        event
+    }
+
+    /// Sends a command of our own about `span` and waits for its reply.
+    ///
+    /// `still_allowed` is asked once the request can be [cancelled](Self::cancel), so
+    /// that whoever takes the memory back either is seen by it or cancels the request.
+    pub(crate) fn request(
+        &self,
+        command: u16,
+        span: Span<DeviceAddr>,
+        message: Reply,
+        patience: Duration,
+        still_allowed: impl FnOnce() -> bool,
+    ) -> Result<Packet, Errno> {
+        let deadline = Instant::now() + patience;
+        let id = self.register(command, span)?;
+        let result = if still_allowed() {
+            self.send_and_wait(id, &message.command(id, command), deadline)
+        } else {
+            Err(Errno::FAULT)
+        };
+        self.state().requests.remove(&id);
+        result
+    }
+
+    fn register(&self, command: u16, span: Span<DeviceAddr>) -> Result<u16, Errno> {
+        let mut state = self.state();
+        // One request for each thread that works, so there are always free numbers.
+        let free = (0..=u16::MAX).map(|n| state.next_id.wrapping_add(n));
+        let id = free.into_iter().find(|id| !state.requests.contains_key(id));
+        let id = id.ok_or(Errno::BUSY)?;
+        state.next_id = id.wrapping_add(1);
+        state.requests.insert(id, Request { command, span, reply: None, cancelled: false });
+        Ok(id)
+    }
+
+    fn send_and_wait(&self, id: u16, message: &[u8], deadline: Instant) -> Result<Packet, Errno> {
+        let sending = self.stream.sending();
+        // Whoever cancels sends its own answer afterwards, through the same lock: so a
+        // request is never sent behind it.
+        self.state().outcome(id)?;
+        let sent = sending.send(message, &[]);
+        drop(sending);
+        if let Err(ended) = sent {
+            self.end(ended);
+        }
+        loop {
+            let mut state = self.state();
+            if let Some(packet) = state.outcome(id)? {
+                return Ok(packet);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Errno::TIMEDOUT);
+            }
+            let left = left.min(GLANCE);
+            if state.reading || state.is_full() {
+                let waited = self.changed.wait_timeout(state, left);
+                drop(waited.unwrap_or_else(PoisonError::into_inner));
+                continue;
+            }
+            state.reading = true;
+            drop(state);
+            let mut fds = [PollFd::from_borrowed_fd(self.stream.as_fd(), PollFlags::IN)];
+            let polled = poll(&mut fds, timespec(left).as_ref());
+            let received = if let Ok(1..) = polled { self.stream.receive() } else { Ok(None) };
+            let mut state = self.state();
+            state.reading = false;
+            state.sort(received);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Gives up requests about memory that is taken back. A reply that still comes is
+    /// dropped; what was sent was sent before any answer that follows this call.
+    pub(crate) fn cancel(&self, span: Span<DeviceAddr>) {
+        let mut state = self.state();
+        let overlapping = state.requests.values_mut().filter(|one| one.span.overlaps(&span));
+        overlapping.for_each(|request| request.cancelled = true);
+        self.changed.notify_all();
+    }
+
+    /// Ends the connection for everybody who waits.
+    pub(crate) fn end(&self, ended: Ended) {
+        self.state().ended.get_or_insert(ended);
+        self.changed.notify_all();
+    }
+}
+
+impl State {
+    fn is_full(&self) -> bool {
+        self.commands.len() >= QUEUE_MAX || self.bytes >= QUEUE_BYTES_MAX
+    }
+
+    fn sort(&mut self, received: Result<Option<Packet>, Ended>) {
+        match received {
+            Ok(None) => {}
+            Ok(Some(packet)) if packet.header.is_reply() => {
+                let header = packet.header;
+                match self.requests.get_mut(&header.id) {
+                    Some(request) if request.command == header.command => {
+                        request.reply = Some(packet);
+                    }
+                    _ => tracing::debug!(
+                        command = command::name(header.command),
+                        id = header.id,
+                        "a reply that nobody waits for"
+                    ),
+                }
+            }
+            Ok(Some(packet)) => {
+                self.bytes = self.bytes.saturating_add(packet.payload.len());
+                self.commands.push_back(packet);
+            }
+            Err(ended) => {
+                self.ended.get_or_insert(ended);
+            }
+        }
+    }
+
+    /// How a request stands.
+    fn outcome(&mut self, id: u16) -> Result<Option<Packet>, Errno> {
+        let request = self.requests.get_mut(&id).ok_or(Errno::CANCELED)?;
+        if request.cancelled {
+            return Err(Errno::CANCELED);
+        }
+        match (request.reply.take(), self.ended) {
+            (None, Some(_)) => Err(Errno::NOTCONN),
+            (reply, _) => Ok(reply),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The socket file: made for its owner alone, never taken from a server that lives,
+//! removed at the end.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::error::BindError;
+
+/// Connections that wait while one is served; more are refused by the kernel.
+const BACKLOG: i32 = 8;
+
+/// A socket that listens.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    fd: OwnedFd,
+    path: PathBuf,
+    /// Device and inode of the file that is ours.
+    file: (u64, u64),
+}
+
+impl Listener {
+    pub(crate) fn bind(path: &Path, mode: u32) -> Result<Self, BindError> {
+        let fail = |source: Errno| BindError::System { path: path.into(), source: source.into() };
+        let address = SocketAddrUnix::new(path).map_err(fail)?;
+        // Two servers that start at a time must not both find a stale file and remove
+        // each other's new one.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = rustix::fs::open(
+            folder.unwrap_or(Path::new(".")),
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
+        let folder = folder.map_err(fail)?;
+        rustix::fs::flock(&folder, FlockOperation::LockExclusive).map_err(fail)?;
+        remove_stale(path, &address)?;
+        let fd = socket().map_err(fail)?;
+        // Before the file is there, so that it never has another mode.
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(fail)?;
+        rustix::net::bind(&fd, &address).map_err(|errno| match errno {
+            Errno::ADDRINUSE => BindError::InUse { path: path.into() },
+            errno => fail(errno),
+        })?;
+        let stat = rustix::fs::lstat(path).map_err(fail)?;
+        let listener = Self { fd, path: path.into(), file: (stat.st_dev, stat.st_ino) };
+        rustix::net::listen(&listener.fd, BACKLOG).map_err(fail)?;
+        Ok(listener)
+    }
+
+    /// The next connection, if one waits.
+    pub(crate) fn accept(&self) -> io::Result<Option<OwnedFd>> {
+        match rustix::net::accept_with(&self.fd, SocketFlags::CLOEXEC) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Whether a connection waits.
+    pub(crate) fn has_waiting(&self) -> bool {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(1)
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let ours =
+            rustix::fs::lstat(&self.path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.file);
+        if ours && let Err(errno) = rustix::fs::unlink(&self.path) {
+            tracing::warn!(path = %self.path.display(), %errno, "the socket cannot be removed");
+        }
+    }
+}
+
+fn socket() -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+}
+
+/// Removes a socket that nobody listens on any more.
+fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), BindError> {
+    let fail = |source: Errno| BindError::System { path: path.into(), source: source.into() };
+    let stat = match rustix::fs::lstat(path) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(fail(errno)),
+    };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
+        return Err(BindError::NotASocket { path: path.into() });
+    }
+    match rustix::net::connect(&socket().map_err(fail)?, address) {
+        Err(Errno::CONNREFUSED) => {
+            tracing::info!(path = %path.display(), "removes the socket of a server that is gone");
+            rustix::fs::unlink(path).map_err(fail)
+        }
+        // Connected, or would be if there were room.
+        Ok(()) | Err(Errno::AGAIN) => Err(BindError::InUse { path: path.into() }),
+        Err(errno) => Err(fail(errno)),
+    }
+}

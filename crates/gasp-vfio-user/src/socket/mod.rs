@@ -1,0 +1,9 @@
+//! The socket: the file that it is reached by, the messages that go over it, and who reads.
+
+mod inbox;
+mod listener;
+mod stream;
+
+pub(crate) use inbox::{Event, Inbox, Wait};
+pub(crate) use listener::Listener;
+pub(crate) use stream::{Ended, FDS_MAX, Packet, Stream};

@@ -1,0 +1,197 @@
+//! Whole messages over one connection.
+//!
+//! Nothing here waits for ever: a peer that begins a message and does not finish it, or
+//! does not take what is sent to it, has a deadline, and the connection ends with it.
+
+use core::mem::MaybeUninit;
+use core::time::Duration;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+
+use crate::wire::Header;
+
+/// The most descriptors that are taken with one message.
+pub(crate) const FDS_MAX: usize = 16;
+
+/// A message that came.
+#[derive(Debug)]
+pub(crate) struct Packet {
+    pub(crate) header: Header,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) fds: Vec<OwnedFd>,
+    /// Whether more descriptors came than are taken.
+    pub(crate) fds_lost: bool,
+    /// When its first byte was read.
+    pub(crate) since: Instant,
+}
+
+/// Why no message came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ended {
+    /// The peer has closed the connection, or it broke.
+    Closed,
+    /// The peer does not go on with a message that it has begun.
+    Stalled,
+    /// The size in a header cannot be: where the next message begins is not known.
+    Unframed(Header),
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    fd: OwnedFd,
+    /// Held while a message is written, so that messages do not mix.
+    sending: Mutex<()>,
+    /// The longest message that is taken.
+    limit: usize,
+    patience: Duration,
+}
+
+/// The right to send, until it is dropped.
+pub(crate) struct Sending<'a> {
+    stream: &'a Stream,
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl Stream {
+    pub(crate) fn new(fd: OwnedFd, limit: usize, patience: Duration) -> Self {
+        Self { fd, sending: Mutex::new(()), limit, patience }
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Whether the peer has gone, though what it sent before may not be read yet.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let gone = PollFlags::HUP | PollFlags::ERR;
+        poll(&mut fds, Some(&now)).is_ok() && fds.iter().any(|fd| fd.revents().intersects(gone))
+    }
+
+    /// Reads the next message; `None` where none has begun yet. One thread at a time.
+    pub(crate) fn receive(&self) -> Result<Option<Packet>, Ended> {
+        let mut fds = Vec::new();
+        let mut fds_lost = false;
+        let mut header = [0; Header::SIZE];
+        let mut have = 0;
+        let mut since = None;
+        while let Some(rest) = header.get_mut(have..).filter(|rest| !rest.is_empty()) {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+            let got =
+                rustix::net::recvmsg(&self.fd, &mut [IoSliceMut::new(rest)], &mut control, flags);
+            match got {
+                Ok(got) if got.bytes == 0 => return Err(Ended::Closed),
+                Ok(got) => {
+                    have += got.bytes;
+                    fds_lost |= got.flags.contains(ReturnFlags::CTRUNC);
+                    for message in control.drain() {
+                        if let RecvAncillaryMessage::ScmRights(rights) = message {
+                            fds.extend(rights);
+                        }
+                    }
+                    since.get_or_insert_with(Instant::now);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => match since {
+                    None => return Ok(None),
+                    Some(since) => self.await_rest(since)?,
+                },
+                Err(_) => return Err(Ended::Closed),
+            }
+        }
+        // A peer that sends its header byte by byte cannot collect descriptors by that.
+        fds_lost |= fds.len() > FDS_MAX;
+        fds.truncate(FDS_MAX);
+        let since = since.unwrap_or_else(Instant::now);
+        let header = Header::decode(header);
+        let size = header.size as usize;
+        if size < Header::SIZE || size > self.limit {
+            return Err(Ended::Unframed(header));
+        }
+        let mut payload = vec![0; size - Header::SIZE];
+        let mut have = 0;
+        while let Some(rest) = payload.get_mut(have..).filter(|rest| !rest.is_empty()) {
+            match rustix::net::recv(&self.fd, rest, RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Err(Ended::Closed),
+                Ok((_, got)) => have += got,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.await_rest(since)?,
+                Err(_) => return Err(Ended::Closed),
+            }
+        }
+        Ok(Some(Packet { header, payload, fds, fds_lost, since }))
+    }
+
+    fn await_rest(&self, since: Instant) -> Result<(), Ended> {
+        match self.wait(PollFlags::IN, since) {
+            true => Ok(()),
+            false => Err(Ended::Stalled),
+        }
+    }
+
+    /// Waits for the socket until `patience` after `since`.
+    fn wait(&self, flags: PollFlags, since: Instant) -> bool {
+        let left = self.patience.saturating_sub(since.elapsed());
+        if left.is_zero() {
+            return false;
+        }
+        let mut fds = [PollFd::new(&self.fd, flags)];
+        matches!(poll(&mut fds, timespec(left).as_ref()), Ok(1..) | Err(Errno::INTR))
+    }
+
+    /// The right to send; other threads wait.
+    pub(crate) fn sending(&self) -> Sending<'_> {
+        let guard = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        Sending { stream: self, _guard: guard }
+    }
+
+    /// Sends one message.
+    pub(crate) fn send(&self, bytes: &[u8], fds: &[OwnedFd]) -> Result<(), Ended> {
+        self.sending().send(bytes, fds)
+    }
+}
+
+impl Sending<'_> {
+    /// Sends one message.
+    pub(crate) fn send(&self, bytes: &[u8], fds: &[OwnedFd]) -> Result<(), Ended> {
+        let stream = self.stream;
+        let since = Instant::now();
+        let mut sent = 0;
+        while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+            // Descriptors travel with the first byte.
+            if sent == 0 && !borrowed.is_empty() {
+                control.push(SendAncillaryMessage::ScmRights(&borrowed));
+            }
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match rustix::net::sendmsg(&stream.fd, &[IoSlice::new(rest)], &mut control, flags) {
+                Ok(more) => sent += more,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) if stream.wait(PollFlags::OUT, since) => {}
+                Err(Errno::AGAIN) => return Err(Ended::Stalled),
+                Err(_) => return Err(Ended::Closed),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A time to wait, as poll takes it; `None`, which is for ever, where it is too long.
+pub(crate) fn timespec(time: Duration) -> Option<Timespec> {
+    Timespec::try_from(time).ok()
+}

@@ -1,0 +1,128 @@
+//! Reading fields from a payload, and writing a reply.
+
+use std::os::fd::OwnedFd;
+
+use gasp::Errno;
+
+use super::{Header, Refused};
+
+/// What is left of a payload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Refused> {
+        let (first, rest) = self
+            .0
+            .split_first_chunk()
+            .ok_or_else(|| Refused::invalid("the message is too short for its command"))?;
+        self.0 = rest;
+        Ok(*first)
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16, Refused> {
+        self.take().map(u16::from_ne_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32, Refused> {
+        self.take().map(u32::from_ne_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, Refused> {
+        self.take().map(u64::from_ne_bytes)
+    }
+
+    /// Everything that has not been read.
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Refuses a message that goes on.
+    pub(crate) fn end(self) -> Result<(), Refused> {
+        match self.0.len() {
+            0 => Ok(()),
+            extra => Err(Refused::invalid(format!("the message is {extra} bytes too long"))),
+        }
+    }
+}
+
+/// A message being written: a header, fields, data, descriptors.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    bytes: Vec<u8>,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+impl Reply {
+    /// A reply without payload.
+    pub(crate) fn new() -> Self {
+        Self::with_capacity(32)
+    }
+
+    /// A reply that will have `len` bytes of payload.
+    pub(crate) fn with_capacity(len: usize) -> Self {
+        let mut bytes = Vec::with_capacity(Header::SIZE + len);
+        bytes.resize(Header::SIZE, 0);
+        Self { bytes, fds: Vec::new() }
+    }
+
+    pub(crate) fn u16(mut self, value: u16) -> Self {
+        self.bytes.extend(value.to_ne_bytes());
+        self
+    }
+
+    pub(crate) fn u32(mut self, value: u32) -> Self {
+        self.bytes.extend(value.to_ne_bytes());
+        self
+    }
+
+    pub(crate) fn u64(mut self, value: u64) -> Self {
+        self.bytes.extend(value.to_ne_bytes());
+        self
+    }
+
+    pub(crate) fn bytes(mut self, value: &[u8]) -> Self {
+        self.bytes.extend(value);
+        self
+    }
+
+    /// Room for `len` bytes of data at the end, as zeros.
+    pub(crate) fn space(&mut self, len: usize) -> &mut [u8] {
+        let start = self.bytes.len();
+        self.bytes.resize(start.saturating_add(len), 0);
+        self.bytes.get_mut(start..).unwrap_or_default()
+    }
+
+    pub(crate) fn fd(mut self, fd: OwnedFd) -> Self {
+        self.fds.push(fd);
+        self
+    }
+
+    /// The message that answers the command with `header`.
+    pub(crate) fn answer(self, to: Header) -> (Vec<u8>, Vec<OwnedFd>) {
+        self.finish(Header { flags: Header::REPLY, error: 0, ..to })
+    }
+
+    /// The message as a command of our own.
+    pub(crate) fn command(self, id: u16, command: u16) -> Vec<u8> {
+        self.finish(Header { id, command, size: 0, flags: 0, error: 0 }).0
+    }
+
+    fn finish(mut self, header: Header) -> (Vec<u8>, Vec<OwnedFd>) {
+        let size = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+        let header = Header { size, ..header }.encode();
+        self.bytes.iter_mut().zip(header).for_each(|(byte, field)| *byte = field);
+        (self.bytes, self.fds)
+    }
+
+    /// The message that says no to the command with `header`.
+    pub(crate) fn refusal(to: Header, errno: Errno) -> Vec<u8> {
+        let error = errno.raw_os_error().unsigned_abs();
+        let flags = Header::REPLY | Header::ERROR;
+        Self::new().finish(Header { flags, error, ..to }).0
+    }
+}

@@ -1,0 +1,153 @@
+//! Messages as bytes: the header, fields in the host's byte order, and the layouts of each
+//! command.
+//!
+//! Nothing here trusts what it reads: a field that is not there is a [`Refused`], never a
+//! panic, and no length from outside is used before it has been compared with what came.
+
+mod fields;
+mod messages;
+pub(crate) mod version;
+
+pub(crate) use fields::{Fields, Reply};
+pub(crate) use messages::{Bitmap, DmaMap, DmaUnmap, IrqSet, RegionAccess, WRITE_MULTI_ENTRY};
+
+use gasp::Errno;
+
+/// A command that is answered with an error, and why.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{what} ({errno})")]
+pub(crate) struct Refused {
+    pub(crate) errno: Errno,
+    pub(crate) what: String,
+}
+
+impl Refused {
+    #[cold]
+    pub(crate) fn new(errno: Errno, what: impl Into<String>) -> Self {
+        Self { errno, what: what.into() }
+    }
+
+    #[cold]
+    pub(crate) fn invalid(what: impl Into<String>) -> Self {
+        Self::new(Errno::INVAL, what)
+    }
+}
+
+impl From<gasp::Error> for Refused {
+    fn from(error: gasp::Error) -> Self {
+        Self::new(error.errno(), error.to_string())
+    }
+}
+
+/// The numbers of the commands.
+pub(crate) mod command {
+    pub(crate) const VERSION: u16 = 1;
+    pub(crate) const DMA_MAP: u16 = 2;
+    pub(crate) const DMA_UNMAP: u16 = 3;
+    pub(crate) const DEVICE_GET_INFO: u16 = 4;
+    pub(crate) const DEVICE_GET_REGION_INFO: u16 = 5;
+    pub(crate) const DEVICE_GET_REGION_IO_FDS: u16 = 6;
+    pub(crate) const DEVICE_GET_IRQ_INFO: u16 = 7;
+    pub(crate) const DEVICE_SET_IRQS: u16 = 8;
+    pub(crate) const REGION_READ: u16 = 9;
+    pub(crate) const REGION_WRITE: u16 = 10;
+    pub(crate) const DMA_READ: u16 = 11;
+    pub(crate) const DMA_WRITE: u16 = 12;
+    pub(crate) const DEVICE_RESET: u16 = 13;
+    pub(crate) const REGION_WRITE_MULTI: u16 = 15;
+    pub(crate) const DEVICE_FEATURE: u16 = 16;
+    pub(crate) const MIG_DATA_READ: u16 = 17;
+    pub(crate) const MIG_DATA_WRITE: u16 = 18;
+
+    /// The name of a command, for logs.
+    pub(crate) fn name(command: u16) -> &'static str {
+        match command {
+            VERSION => "VERSION",
+            DMA_MAP => "DMA_MAP",
+            DMA_UNMAP => "DMA_UNMAP",
+            DEVICE_GET_INFO => "DEVICE_GET_INFO",
+            DEVICE_GET_REGION_INFO => "DEVICE_GET_REGION_INFO",
+            DEVICE_GET_REGION_IO_FDS => "DEVICE_GET_REGION_IO_FDS",
+            DEVICE_GET_IRQ_INFO => "DEVICE_GET_IRQ_INFO",
+            DEVICE_SET_IRQS => "DEVICE_SET_IRQS",
+            REGION_READ => "REGION_READ",
+            REGION_WRITE => "REGION_WRITE",
+            DMA_READ => "DMA_READ",
+            DMA_WRITE => "DMA_WRITE",
+            DEVICE_RESET => "DEVICE_RESET",
+            REGION_WRITE_MULTI => "REGION_WRITE_MULTI",
+            DEVICE_FEATURE => "DEVICE_FEATURE",
+            MIG_DATA_READ => "MIG_DATA_READ",
+            MIG_DATA_WRITE => "MIG_DATA_WRITE",
+            _ => "unknown command",
+        }
+    }
+}
+
+/// The header of every message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Header {
+    /// Chosen by whoever sends the command, and repeated in its reply.
+    pub(crate) id: u16,
+    /// What is to be done.
+    pub(crate) command: u16,
+    /// The whole message, with this header.
+    pub(crate) size: u32,
+    pub(crate) flags: u32,
+    /// The error number of a reply.
+    pub(crate) error: u32,
+}
+
+impl Header {
+    /// The bytes of a header.
+    pub(crate) const SIZE: usize = 16;
+    /// The bits of the flags that tell commands and replies apart.
+    pub(crate) const TYPE: u32 = 0xf;
+    /// A reply.
+    pub(crate) const REPLY: u32 = 1;
+    /// A command that wants no reply.
+    pub(crate) const NO_REPLY: u32 = 1 << 4;
+    /// A reply that says no.
+    pub(crate) const ERROR: u32 = 1 << 5;
+
+    pub(crate) fn decode(bytes: [u8; Self::SIZE]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        Self {
+            id: u16::from_ne_bytes([a, b]),
+            command: u16::from_ne_bytes([c, d]),
+            size: u32::from_ne_bytes([e, f, g, h]),
+            flags: u32::from_ne_bytes([i, j, k, l]),
+            error: u32::from_ne_bytes([m, n, o, p]),
+        }
+    }
+
+    pub(crate) fn encode(self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        let fields = self.id.to_ne_bytes().into_iter().chain(self.command.to_ne_bytes());
+        let fields = fields.chain(self.size.to_ne_bytes()).chain(self.flags.to_ne_bytes());
+        let fields = fields.chain(self.error.to_ne_bytes());
+        bytes.iter_mut().zip(fields).for_each(|(byte, field)| *byte = field);
+        bytes
+    }
+
+    pub(crate) fn is_reply(&self) -> bool {
+        self.flags & Self::TYPE == Self::REPLY
+    }
+
+    pub(crate) fn wants_reply(&self) -> bool {
+        self.flags & Self::NO_REPLY == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_header_reads_back_as_it_was_written(bytes: [u8; 16]) {
+            prop_assert_eq!(Header::decode(bytes).encode(), bytes);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The socket file: whose it is, who may connect, and when it goes.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+mod support;
+
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+
+use gasp_vdev::Shell;
+use gasp_vfio_user::{BindError, Options, Server};
+use support::device::Holder;
+use support::{serve, wait_for};
+
+fn shell() -> Shell {
+    Shell::new("device", Holder::default()).unwrap()
+}
+
+#[test]
+fn only_its_owner_may_connect_unless_the_options_say_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    for mode in [0o600, 0o660] {
+        let path = folder.path().join(format!("{mode:o}"));
+        let _server = Server::bind(&path, shell(), Options { mode, ..Options::default() }).unwrap();
+        let metadata = std::fs::symlink_metadata(&path).unwrap();
+        assert!(metadata.file_type().is_socket());
+        // The process's umask is taken off, as always.
+        let more = metadata.permissions().mode() & 0o777 & !mode;
+        assert_eq!(more, 0, "{:o}", metadata.permissions().mode());
+    }
+}
+
+#[test]
+fn a_live_servers_socket_is_not_taken_and_it_goes_on() {
+    let served = serve(Holder::default(), Options::default());
+    let mut client = served.client();
+    let refused = Server::bind(&served.path, shell(), Options::default()).unwrap_err();
+    assert!(matches!(refused, BindError::InUse { .. }), "{refused}");
+    assert!(refused.to_string().contains("device.sock"));
+    client.read64(0, 0x100);
+    drop(client);
+    wait_for("the next client", || !served.status().attached);
+    served.client().read64(0, 0x100);
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_other_files_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stale");
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    drop(Server::bind(&path, shell(), Options::default()).unwrap());
+    assert!(!path.exists(), "removed at the end");
+    std::fs::write(&path, "precious").unwrap();
+    let refused = Server::bind(&path, shell(), Options::default()).unwrap_err();
+    assert!(matches!(refused, BindError::NotASocket { .. }), "{refused}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[test]
+fn a_socket_that_somebody_else_put_there_is_not_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("moved");
+    let server = Server::bind(&path, shell(), Options::default()).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let _other = UnixListener::bind(&path).unwrap();
+    drop(server);
+    assert!(path.exists());
+}
+
+#[test]
+fn paths_that_cannot_be_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    for path in [folder.path().join("no/such"), folder.path().join("x".repeat(200))] {
+        assert!(Server::bind(path, shell(), Options::default()).is_err());
+    }
+}
+
+#[test]
+fn of_many_that_start_at_once_one_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..20 {
+        let path = folder.path().join(format!("{round}"));
+        drop(UnixListener::bind(&path).unwrap());
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let bind = || Server::bind(&path, shell(), Options::default());
+            let all: Vec<_> = (0..4).map(|_| scope.spawn(bind)).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    }
+}

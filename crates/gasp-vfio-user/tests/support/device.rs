@@ -1,0 +1,113 @@
+//! Devices whose transfers a test holds in its hand.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use gasp::{DeviceAddr, MapFlags, Mapping, Span};
+use gasp_vdev::{Bar, Bus, Class, Device, Identity, Model, Msix, Register, Shared};
+
+/// Holds a mapping of the page whose address is written to register 0, until 0 is written.
+/// Register 8 reads how many spans were revoked under it.
+#[derive(Clone, Default)]
+pub struct Holder {
+    pub held: Arc<Mutex<Option<Mapping>>>,
+    pub revoked: Arc<Mutex<Vec<Span<DeviceAddr>>>>,
+    pub lets_go: bool,
+    pub shared: Option<Shared>,
+}
+
+pub const IDENTITY: Identity = Identity {
+    vendor: 0x1234,
+    device: 0x0001,
+    subsystem_vendor: 0,
+    subsystem: 0,
+    revision: 0,
+    class: Class { base: 0xff, sub: 0, interface: 0 },
+};
+
+impl Device for Holder {
+    fn model(&self) -> Model {
+        let bar = Bar { shared: self.shared.clone(), ..Bar::memory(0, 0x4000) };
+        Model::new(IDENTITY).bar(bar).bar(Bar::memory64(2, 0x1000)).pin().msi(2).msix(Msix {
+            vectors: 8,
+            bar: 2,
+            table: 0,
+            pending: 0x800,
+        })
+    }
+
+    fn read(&self, _: &Bus, at: Register) -> u64 {
+        match at.offset {
+            8 => self.revoked.lock().unwrap().len() as u64,
+            16 => u64::from(self.held.lock().unwrap().is_some()),
+            _ => 0x1122_3344_5566_7788,
+        }
+    }
+
+    fn write(&self, bus: &Bus, at: Register, value: u64) {
+        match (at.offset, value) {
+            (0, 0) => *self.held.lock().unwrap() = None,
+            (0, addr) => {
+                let mapping = bus.map(DeviceAddr(addr), 4096, MapFlags::RW);
+                *self.held.lock().unwrap() = mapping.ok();
+            }
+            (24, vector) => bus.signal(vector as u16),
+            (32, _) => bus.lower(),
+            _ => {}
+        }
+    }
+
+    fn revoked(&self, _: &Bus, span: Span<DeviceAddr>) {
+        self.revoked.lock().unwrap().push(span);
+        if self.lets_go {
+            *self.held.lock().unwrap() = None;
+        }
+    }
+
+    fn reset(&self) {
+        *self.held.lock().unwrap() = None;
+    }
+
+    fn detached(&self) {
+        *self.held.lock().unwrap() = None;
+    }
+}
+
+/// Writes a number that goes up to the page at the address in register 0, as often as it
+/// can and may, from when it was first written to.
+#[derive(Default)]
+pub struct Scribbler {
+    addr: AtomicU64,
+    pub written: Arc<AtomicU64>,
+}
+
+impl Device for Scribbler {
+    fn model(&self) -> Model {
+        Model::new(IDENTITY).bar(Bar::memory(0, 4096))
+    }
+
+    fn read(&self, _: &Bus, _: Register) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    fn write(&self, bus: &Bus, _: Register, value: u64) {
+        self.addr.store(value, Ordering::Relaxed);
+        bus.ring();
+    }
+
+    fn work(&self, bus: &Bus) {
+        while !bus.should_stop() {
+            let addr = DeviceAddr(self.addr.load(Ordering::Relaxed));
+            let Ok(page) = bus.map(addr, 4096, MapFlags::WRITE) else {
+                std::thread::yield_now();
+                continue;
+            };
+            for slot in (0..512).cycle().take(20_000) {
+                let number = self.written.fetch_add(1, Ordering::Relaxed);
+                page.write_at(8 * slot, &number.to_ne_bytes()).unwrap();
+            }
+        }
+    }
+
+    fn reset(&self) {}
+}

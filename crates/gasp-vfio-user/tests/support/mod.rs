@@ -1,0 +1,88 @@
+//! A server in this process, and a client that can say anything to it.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs")]
+
+pub mod client;
+pub mod device;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use gasp_vdev::{Device, Shell};
+use gasp_vfio_user::{Options, Server, Status};
+
+use client::Client;
+
+/// A server that runs until it is dropped.
+pub struct Served {
+    pub server: Arc<Server>,
+    thread: Option<JoinHandle<()>>,
+    _folder: tempfile::TempDir,
+    pub path: PathBuf,
+}
+
+pub fn serve(device: impl Device, options: Options) -> Served {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("device.sock");
+    let shell = Shell::new("device", device).unwrap();
+    let server = Arc::new(Server::bind(&path, shell, options).unwrap());
+    let running = Arc::clone(&server);
+    let thread = std::thread::spawn(move || running.run().unwrap());
+    Served { server, thread: Some(thread), _folder: folder, path }
+}
+
+impl Served {
+    /// A client that has shaken hands.
+    pub fn client(&self) -> Client {
+        let mut client = Client::connect(&self.path);
+        client.hello();
+        client
+    }
+
+    pub fn status(&self) -> Status {
+        self.server.status()
+    }
+
+    /// Waits until no client is attached.
+    pub fn wait_detached(&self) {
+        wait_for("the client to be gone", || {
+            !self.status().attached && !self.server.shell().is_attached()
+        });
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.server.stopper().stop();
+        let ended = self.thread.take().unwrap().join();
+        if !std::thread::panicking() {
+            ended.unwrap();
+        }
+    }
+}
+
+/// Waits until something is so; fails after ten seconds.
+pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let since = std::time::Instant::now();
+    while !is_so() {
+        assert!(since.elapsed().as_secs() < 10, "waited too long for {what}");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+/// Keeps the tests of a file apart, where they count what the process has.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many descriptors the process has.
+pub fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// How many mappings of memory files the process has.
+pub fn mappings() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().filter(|line| line.contains("memfd:")).count()
+}
