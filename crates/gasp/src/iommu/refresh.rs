@@ -27,6 +27,10 @@ pub(crate) fn refresh(
     changed: Span<GuestPhys>,
     revocation: Option<&mut Revocation>,
 ) {
+    // Nothing was granted, so nothing changes, and there is nothing to go through.
+    if writer.leaves() == 0 {
+        return;
+    }
     let parts = match domain.kind {
         DomainKind::Bypass | DomainKind::Deny => return,
         DomainKind::Identity => vec![(identity(changed), changed.start())],
