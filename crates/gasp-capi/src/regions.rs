@@ -227,11 +227,10 @@ fn host_memory(host: u64, len: u64, access: Access) -> Outcome<MemoryObject> {
             Failure::Call(errno, "opening /dev/mem for a window to host memory failed")
         })?;
     let how = Adopt {
-        name: "host memory",
         offset: host,
-        len,
         access: if write { Access::RW } else { Access::READ },
         residency: Residency::OnDemand,
+        ..Adopt::new("host memory", len)
     };
     Ok(MemoryObject::pass_through(OwnedFd::from(file), HostPhys(host), how)?)
 }

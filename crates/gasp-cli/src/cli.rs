@@ -12,7 +12,7 @@ use gasp::Access;
 use tracing_subscriber::EnvFilter;
 
 use crate::quantity::{parse_address, parse_length};
-use crate::{bench, companions, demo, layout, map, probe};
+use crate::{audit, bench, broker, companions, demo, layout, map, probe};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -98,6 +98,43 @@ Exit status:
   1  refused
   2  wrong usage or a wrong configuration";
 
+const AUDIT_AFTER: &str = "\
+Examples:
+  gasp audit --config guest.toml
+  gasp audit --config guest.toml --every 5 --for 3600 --json
+
+The guest is made, and its frame numbers are read again: at once, and then every so many
+seconds. Memory whose class is pinned or reserved must not have moved; unpinned memory may.
+
+Fields of --json, one object in one line for each round (lengths in bytes):
+  round      1, 2, 3, …
+  checked    memory that was looked at
+  unchecked  memory of which nothing is said: on demand, or a pass-through window
+  took_us    how long that took, in microseconds
+  broken     memory that has moved against its promise
+  moved      memory that has moved as it may
+  changes    what moved: `object`, `offset`, `len`, `class`, `was`, `is` (null: not in
+             memory), `broken`
+
+Exit status:
+  0  every promise was kept
+  1  one was broken, or frame numbers are told no longer
+  2  wrong usage or a wrong configuration, or frame numbers are not told at all";
+
+const BROKER_AFTER: &str = "\
+Examples:
+  gasp broker --socket /run/gasp/frames --user gasp
+  (in the guest's configuration)  [guest]  frame-broker = \"/run/gasp/frames\"
+
+Runs as root. A process that connects is given a descriptor of its own page map, which tells
+it the host-physical addresses of its own memory and nothing else; it needs no privilege of
+its own. Nobody but root and the users named may ask.
+
+Exit status:
+  0  ended by SIGINT or SIGTERM
+  1  the socket cannot be made, or this process is not told frame numbers itself
+  2  wrong usage";
+
 const LAYOUT_AFTER: &str = "\
 Examples:
   gasp layout --config guest.toml --svg guest.svg
@@ -167,6 +204,12 @@ enum Command {
     /// Map memory of a configured guest for one of its devices
     #[command(after_help = MAP_AFTER)]
     Map(Map),
+    /// Read host-physical addresses again, and report what has moved
+    #[command(after_help = AUDIT_AFTER)]
+    Audit(Audit),
+    /// Open frame numbers for processes without the privilege, over a socket
+    #[command(after_help = BROKER_AFTER)]
+    Broker(Broker),
     /// Draw a configured guest's memory, beside the host's
     #[command(after_help = LAYOUT_AFTER)]
     Layout(Layout),
@@ -240,6 +283,34 @@ pub(crate) struct Map {
     pub(crate) json: bool,
 }
 
+/// Arguments of `gasp audit`.
+#[derive(Args)]
+pub(crate) struct Audit {
+    /// The guest's configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Audit again every so many seconds, until SIGINT or SIGTERM; 1 where only --for is given
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) every: Option<Duration>,
+    /// End after so many seconds
+    #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) duration: Option<Duration>,
+    /// Print JSON, with the fields below
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `gasp broker`.
+#[derive(Args)]
+pub(crate) struct Broker {
+    /// Where to listen; a socket that nobody listens on any more is replaced
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+    /// A user who may ask, by name or number; can be given several times
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Vec<String>,
+}
+
 /// Arguments of `gasp layout`.
 #[derive(Args)]
 pub(crate) struct Layout {
@@ -272,6 +343,8 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Demo(args) => (demo::run(&args), args.json),
         Command::Probe(args) => (probe::run(&args), args.json),
         Command::Map(args) => (map::run(&args), args.json),
+        Command::Audit(args) => (audit::run(&args), args.json),
+        Command::Broker(args) => (broker::run(&args), false),
         Command::Layout(args) => (layout::run(&args), false),
         Command::Bench(args) => (bench::run(&args), args.json),
         Command::Completions { shell } => (companions::completions(shell), false),

@@ -6,14 +6,18 @@
 //! | [`demo`] | a guest on this machine's real pages, and what its devices may do |
 //! | [`probe`] | what this machine offers |
 //! | [`map`] | one map for a device of a configured guest |
+//! | [`audit`] | whether host-physical addresses stay what they were said to be |
+//! | [`broker`] | opens frame numbers for processes without the privilege |
 //! | [`bench`] | what a map costs, beside what others pay |
 //! | [`layout`] | a picture of a configured guest |
 //! | [`configured`] | a guest from a configuration file |
 //! | [`companions`] | shell completions and man pages |
 //! | [`failure`] | how a command ends, and its exit status |
-//! | [`output`], [`quantity`], [`waiting`] | tables and JSON; sizes and addresses; progress |
+//! | [`output`], [`quantity`], [`waiting`], [`signal`] | tables and JSON; sizes and addresses; progress; signals |
 
+mod audit;
 mod bench;
+mod broker;
 mod cli;
 mod companions;
 mod configured;
@@ -24,6 +28,7 @@ mod map;
 mod output;
 mod probe;
 mod quantity;
+mod signal;
 mod waiting;
 
 use std::process::ExitCode;

@@ -63,8 +63,8 @@ pub use mapping::{
     Token, grace_period,
 };
 pub use memory::{
-    Adopt, Alias, Backing, BackingReport, External, HostRun, MemoryObject, PassedOver, Residency,
-    Seals, Stability,
+    Adopt, Alias, Audit, Backing, BackingReport, Change, Contiguity, External, FilePiece, HostRun,
+    MemoryObject, PassedOver, PinMethod, Residency, Seals, Stability,
 };
 pub use space::{Region, RegionKind, Search, Walk, WalkEntry};
 pub use span::Span;

@@ -151,8 +151,9 @@ errno_t gasp_guest_add_rom(gasp_guest_t *guest, uint64_t *start, const void *ima
 
 /*
  * Adds somebody else's memory, size bytes from offset in a file or memfd, as RAM. The
- * descriptor stays the caller's. GMF_WRITE in access: for writing, too. It should be sealed
- * against shrinking: an access to what its owner has cut off is a SIGBUS.
+ * descriptor stays the caller's. GMF_WRITE in access: for writing, too. The file is sealed
+ * against shrinking where that can be done; otherwise an access to what its owner has cut
+ * off is a SIGBUS.
  *
  * EBADF where the descriptor is not open; EINVAL where the range is empty, unaligned or
  * passes the end of the file; EACCES where the file cannot be written and is to be; ENXIO

@@ -110,8 +110,7 @@ pub unsafe extern "C" fn gasp_guest_add_shared(
         let place = unsafe { Out::new(start, NO_START) }?;
         let guest = guest_of(Some(guest))?;
         let access = file_access(start_of(&place), size, access)?;
-        let residency = Residency::Pinned;
-        let how = Adopt { name: "shared", offset, len: size, access, residency };
+        let how = Adopt { offset, access, ..Adopt::new("shared", size) };
         let object = MemoryObject::adopt(duplicate(fd)?, how)?;
         let at = guest.guest.space().add_ram(place_of(place.read()), &object)?;
         place.write(at.0);
@@ -139,7 +138,7 @@ pub extern "C" fn gasp_guest_add_window(
         let start = GuestPhys(start);
         let access = file_access(start, size, access)?;
         let residency = Residency::OnDemand;
-        let how = Adopt { name: "window", offset, len: size, access, residency };
+        let how = Adopt { offset, access, residency, ..Adopt::new("window", size) };
         let object = MemoryObject::pass_through(duplicate(fd)?, HostPhys(host), how)?;
         let region = Region::pass_through(start, &object).map_err(failed(start, size))?;
         Ok(guest.guest.space().add(region)?)

@@ -1,10 +1,6 @@
-//! Keeping a mapping for a while, so that it can be checked from outside.
+//! A mapping that is kept for a while, so that it can be checked from outside.
 
 use core::fmt;
-use std::io;
-use std::sync::mpsc::{self, Receiver};
-use std::time::Duration;
-
 use gasp::{Mapping, Scatter};
 use serde::Serialize;
 
@@ -38,30 +34,5 @@ impl fmt::Display for Held {
         let Self { pid, vaddr, host, len, stability } = self;
         let host = host.map_or_else(|| "none".into(), |host| format!("{host:#x}"));
         write!(f, "pid={pid} vaddr={vaddr:#x} host={host} len={len:#x} stability={stability}")
-    }
-}
-
-/// The end of the wait: a time, or SIGINT, SIGTERM or SIGHUP before that.
-pub(super) struct Until {
-    time: Duration,
-    signal: Receiver<()>,
-}
-
-impl Until {
-    /// From now on the signals no longer end the process.
-    pub(super) fn new(time: Duration) -> io::Result<Self> {
-        let (sender, signal) = mpsc::channel();
-        ctrlc::set_handler(move || {
-            // Nobody waits any longer: the process ends anyway.
-            let _ = sender.send(());
-        })
-        .map_err(io::Error::other)?;
-        Ok(Self { time, signal })
-    }
-
-    /// Waits for it.
-    pub(super) fn wait(self) {
-        // Time over, or a signal: the mapping is given back in both cases.
-        let _ = self.signal.recv_timeout(self.time);
     }
 }

@@ -10,7 +10,8 @@ use crate::configured;
 use crate::failure::Failure;
 use crate::output::{self, Page};
 use crate::quantity::{address, count, length};
-use hold::{Held, Until};
+use crate::signal::Until;
+use hold::Held;
 use report::Report;
 
 /// How many runs are shown to a person who did not ask for all.

@@ -3,11 +3,12 @@
 use std::fs::OpenOptions;
 use std::io;
 
-use gasp::memory::{FrameAccess, PinAccess, frame_access, pin_access};
+use gasp::memory::{FrameAccess, PinAccess, PinMethod, frame_access};
+use gasp::{Backing, MemoryObject, Residency};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::{Check, Verdict, read};
+use super::{Check, Verdict, read, read_number};
 use crate::quantity::length;
 
 const PROBED: usize = 1 << 20;
@@ -15,7 +16,10 @@ const PROBED: usize = 1 << 20;
 pub(super) fn checks() -> Vec<Check> {
     vec![
         frames(),
-        pinning(),
+        contiguity(),
+        pinning(PinMethod::IoUring),
+        pinning(PinMethod::Pipe),
+        pipe_pages(),
         locking(),
         io_uring(),
         capability("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN, "frame numbers need it"),
@@ -36,16 +40,48 @@ fn frames() -> Check {
     }
 }
 
-fn pinning() -> Check {
-    const NAME: &str = "pinning";
-    match pin_access(PROBED) {
+/// Each way to keep pages where they are, best first.
+fn pinning(method: PinMethod) -> Check {
+    let name = match method {
+        PinMethod::IoUring => "pins by io_uring",
+        PinMethod::Pipe => "pins by pipes",
+    };
+    match method.access(PROBED) {
         PinAccess::Allowed => {
-            Check::new(NAME, Verdict::Yes, "pages can be kept where they are (1 MiB was tried)")
+            Check::new(name, Verdict::Yes, "pages can be kept where they are (1 MiB was tried)")
         }
-        PinAccess::Denied(why) => Check::new(NAME, Verdict::No, why).remedy(
-            "host-physical addresses can change without it; 2M or 1G pages from the kernel's \
-             pool are a way around",
+        PinAccess::Denied(why) => Check::new(name, Verdict::No, why).remedy(
+            "host-physical addresses can change without any pin; 2M or 1G pages from the \
+             kernel's pool are a way around",
         ),
+    }
+}
+
+/// How much a user without privileges can hold by pipes.
+fn pipe_pages() -> Check {
+    const NAME: &str = "pipe-user-pages-soft";
+    match read_number("/proc/sys/fs/pipe-user-pages-soft") {
+        None => Check::new(NAME, Verdict::Limited, "it cannot be read").remedy("mount /proc"),
+        Some(0) => Check::new(NAME, Verdict::Yes, "pipes hold any number of pages"),
+        Some(pages) => {
+            let detail = format!("pipes hold {pages} pages a user: {} of 2M", length(pages << 21));
+            Check::new(NAME, Verdict::Yes, detail)
+        }
+    }
+}
+
+/// Whether contiguity can be shown without addresses.
+fn contiguity() -> Check {
+    const NAME: &str = "PAGEMAP_SCAN";
+    const LEN: u64 = 2 << 20;
+    let thp = [Backing::Thp];
+    let ram = MemoryObject::ram(LEN).prefer(&thp).residency(Residency::Resident).create();
+    match ram.map(|ram| ram.contiguous_at(0, LEN)) {
+        Ok(Ok(LEN)) => {
+            Check::new(NAME, Verdict::Yes, "huge pages are known as such without addresses")
+        }
+        _ => Check::new(NAME, Verdict::Limited, "huge pages are not shown to be such")
+            .remedy("Linux 6.7 or newer; pages of a huge page pool are known without it"),
     }
 }
 

@@ -151,7 +151,8 @@ impl Files {
         self.make_room()?;
         let name = format!("file-{:x}-{:x}", inode.0, inode.1);
         let residency = self.residency;
-        let how = Adopt { name: &name, offset: 0, len, access: whole, residency };
+        // Sealed, or its owner is trusted: see above.
+        let how = Adopt { access: whole, residency, trusted: true, ..Adopt::new(&name, len) };
         let object = MemoryObject::adopt(fd, how)?;
         let span = self.place(&object)?;
         tracing::info!(bytes = len, at = %span.start(), access = %whole, "adopts a memory file");

@@ -7,12 +7,14 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use super::ConfigError;
-use super::plan::{Content, DomainPlan, Plan, RegionPlan};
+use super::plan::{Content, DomainPlan, Plan, RamPlan, RegionPlan};
 use super::source::{Mark, Source, open_file};
 use crate::access::Access;
 use crate::error::{Errno, Error, Operation};
 use crate::guest::{Guest, SpaceLock};
-use crate::memory::{Adopt, Backing, MemoryObject, RamProgress, Residency};
+use crate::memory::{
+    Adopt, Backing, FrameAccess, MemoryObject, RamProgress, Residency, frame_access, use_broker,
+};
 use crate::space::Region;
 
 /// A ROM image is copied in pieces of this size.
@@ -24,6 +26,11 @@ pub(super) fn build(
     mut progress: Option<&mut dyn FnMut(RamProgress)>,
 ) -> Result<Guest, ConfigError> {
     fits_host(source, plan)?;
+    if let Some((path, at)) = &plan.frame_broker
+        && frame_access() != FrameAccess::Allowed
+    {
+        use_broker(path).map_err(|error| source.refused(*at, error))?;
+    }
     let mut builder = Guest::builder()
         .name(&plan.name)
         .address_width(plan.width)
@@ -65,8 +72,16 @@ fn add_region(
     let (start, len) = (plan.span.start(), plan.span.len());
     let at_size = |error| source.refused(plan.size_at, error);
     let region = match &plan.content {
-        Content::Ram { name, prefer, residency } => {
-            let mut ram = MemoryObject::ram(len).name(name).prefer(prefer).residency(*residency);
+        Content::Ram(plan) => {
+            let mut ram = MemoryObject::ram(len)
+                .name(&plan.name)
+                .prefer(&plan.prefer)
+                .residency(plan.residency)
+                .pin(&plan.pins)
+                .exclusive(plan.exclusive);
+            if let Some(contiguity) = plan.contiguity {
+                ram = ram.host_contiguous(contiguity);
+            }
             if let Some(progress) = progress.as_deref_mut() {
                 ram = ram.progress(progress);
             }
@@ -90,12 +105,12 @@ fn add_region(
                 let how = if write { "read and write" } else { "read" };
                 source.failed(*path_at, &format!("cannot {how} {}", path.display()), &error)
             })?;
+            let name = path.to_string_lossy();
             let how = Adopt {
-                name: &path.to_string_lossy(),
                 offset: *offset,
-                len,
                 access: *access,
                 residency: Residency::OnDemand,
+                ..Adopt::new(&name, len)
             };
             let window = MemoryObject::pass_through(file.into(), *host, how)
                 .map_err(|error| source.refused(*path_at, error))?;
@@ -151,8 +166,8 @@ fn fits_host(source: &Source, plan: &Plan) -> Result<(), ConfigError> {
     for region in &plan.regions {
         match region.content {
             // Takes what the guest touches, which may be far less.
-            Content::Ram { residency: Residency::OnDemand, .. } => continue,
-            Content::Ram { .. } | Content::Rom { .. } => {}
+            Content::Ram(RamPlan { residency: Residency::OnDemand, .. }) => continue,
+            Content::Ram(_) | Content::Rom { .. } => {}
             Content::Reserve | Content::Pass { .. } | Content::Device { .. } => continue,
         }
         sum = sum.saturating_add(region.span.len());

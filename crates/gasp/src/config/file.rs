@@ -5,12 +5,12 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::size::{Bytes, Number};
+use super::size::{Bytes, Number, Wanted};
 use super::words::{Letters, Named};
 use crate::guest::Unattached;
 use crate::iommu::DomainKind;
 use crate::mapping::Deadline;
-use crate::memory::{Backing, Residency};
+use crate::memory::{Backing, PinMethod, Residency};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -43,6 +43,7 @@ pub(super) struct GuestTable {
     pub(super) address_width: Option<Spanned<Number>>,
     #[serde(default)]
     pub(super) allow_unpinned: bool,
+    pub(super) frame_broker: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -65,6 +66,10 @@ pub(super) struct RamTable {
     pub(super) size: Spanned<Bytes>,
     pub(super) backing: Option<Spanned<Vec<Named<Backing>>>>,
     pub(super) residency: Option<Named<Residency>>,
+    pub(super) pin: Option<Vec<Named<PinMethod>>>,
+    pub(super) host_contiguous: Option<Wanted>,
+    #[serde(default)]
+    pub(super) exclusive: bool,
     pub(super) name: Option<Spanned<String>>,
 }
 

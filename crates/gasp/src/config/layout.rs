@@ -7,13 +7,13 @@ use toml::Spanned;
 use super::ConfigError;
 use super::check::{Check, Names};
 use super::file::{DeviceTable, PassTable, RamTable, ReserveTable, RomTable};
-use super::plan::{Content, RegionPlan};
+use super::plan::{Content, RamPlan, RegionPlan};
 use super::size::Bytes;
 use super::source::Mark;
 use crate::access::Access;
 use crate::addr::{GRANULE, GuestPhys, HostPhys};
 use crate::error::Errno;
-use crate::memory::Backing;
+use crate::memory::{Backing, PinMethod};
 
 /// The regions so far.
 pub(super) struct Layout<'a> {
@@ -46,7 +46,14 @@ impl<'a> Layout<'a> {
         };
         let residency = ram.residency.map(|word| word.0).unwrap_or_default();
         let size = self.check.region_size(&ram.size, "ram.size")?;
-        let content = Content::Ram { name, prefer, residency };
+        let pins = match &ram.pin {
+            None => PinMethod::PREFERENCE.to_vec(),
+            Some(list) => list.iter().map(|word| word.0).collect(),
+        };
+        let contiguity = ram.host_contiguous.map(|wanted| wanted.0);
+        let exclusive = ram.exclusive;
+        let plan = RamPlan { name, prefer, residency, pins, contiguity, exclusive };
+        let content = Content::Ram(plan);
         self.memory(ram.start.as_ref(), start_at, size, content)
     }
 

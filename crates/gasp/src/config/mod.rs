@@ -51,6 +51,7 @@
 //! |---|---|---|---|
 //! | `name` | name | `"guest"` | for reports |
 //! | `address-width` | bits, 32 to 52 | 48 | how long its addresses are; nothing may pass it |
+//! | `frame-broker` | path of a socket | none | who is asked for [frame numbers](crate::memory::use_broker) where this process is not told them |
 //! | `allow-unpinned` | boolean | `false` | accept host-physical addresses that can change (decision 20) |
 //!
 //! ## `[drain]`
@@ -76,6 +77,9 @@
 //! | `size` | bytes | | how much |
 //! | `backing` | list of `"1G"`, `"2M"`, `"thp"`, `"4K"` | all, in this order | pages to try; the first that the host has are taken |
 //! | `residency` | `"pinned"`, `"resident"` or `"on-demand"` | `"pinned"` | see [`Residency`](crate::Residency) |
+//! | `pin` | list of `"io-uring"`, `"pipe"` | both, in this order | how to pin, where `residency` says so; see [`PinMethod`](crate::PinMethod) |
+//! | `host-contiguous` | `"at least SIZE"` or `"if possible SIZE"` | as it comes | how long every host-physical run must be, or should be; see [`Contiguity`](crate::Contiguity) |
+//! | `exclusive` | boolean | `false` | whether nobody who is given the file may write to it or punch holes into it |
 //! | `name` | name, no two the same | `ram` and a number | for reports |
 //!
 //! ## `[[rom]]`

@@ -13,7 +13,7 @@ use crate::addr::{DeviceAddr, GuestPhys, HostPhys};
 use crate::guest::Unattached;
 use crate::iommu::DomainOptions;
 use crate::mapping::DrainPolicy;
-use crate::memory::{Backing, Residency};
+use crate::memory::{Backing, Contiguity, PinMethod, Residency};
 use crate::span::Span;
 
 /// A guest to be made.
@@ -22,6 +22,7 @@ pub(super) struct Plan {
     pub(super) name: String,
     pub(super) width: u32,
     pub(super) allow_unpinned: bool,
+    pub(super) frame_broker: Option<(PathBuf, Mark)>,
     pub(super) drain: DrainPolicy,
     pub(super) iommu: Option<Unattached>,
     /// RAM, then ROM, then the rest; each in the order of the file.
@@ -42,11 +43,22 @@ pub(super) struct RegionPlan {
 /// What is in a region.
 #[derive(Clone, Debug)]
 pub(super) enum Content {
-    Ram { name: String, prefer: Vec<Backing>, residency: Residency },
+    Ram(RamPlan),
     Rom { file: PathBuf, file_at: Mark },
     Reserve,
     Pass { path: PathBuf, path_at: Mark, host: HostPhys, offset: u64, access: Access },
     Device { vdev: String },
+}
+
+/// How RAM is to be made.
+#[derive(Clone, Debug)]
+pub(super) struct RamPlan {
+    pub(super) name: String,
+    pub(super) prefer: Vec<Backing>,
+    pub(super) residency: Residency,
+    pub(super) pins: Vec<PinMethod>,
+    pub(super) contiguity: Option<Contiguity>,
+    pub(super) exclusive: bool,
 }
 
 /// A domain and its rules.
@@ -122,6 +134,10 @@ impl Plan {
             name,
             width: check.width,
             allow_unpinned: guest.allow_unpinned,
+            frame_broker: guest.frame_broker.map(|path| {
+                let at = Mark::of(&path, "guest.frame-broker");
+                (source.resolve(path.get_ref()), at)
+            }),
             drain,
             iommu,
             regions,

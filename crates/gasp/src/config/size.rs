@@ -4,6 +4,8 @@ use core::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
+use crate::memory::Contiguity;
+
 /// A length or an address in bytes: a number, or a text with a unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Bytes(pub(super) u64);
@@ -34,6 +36,41 @@ impl Bytes {
         }
         let digits = digits.replace('_', "");
         u64::from_str_radix(&digits, radix).ok()?.checked_mul(1 << shift).map(Self)
+    }
+}
+
+/// How host-contiguous memory is to be: `"at least 16M"` or `"if possible 16M"`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Wanted(pub(super) Contiguity);
+
+impl Wanted {
+    fn parse(text: &str) -> Option<Self> {
+        let form = |prefix, form: fn(u64) -> Contiguity| {
+            let Bytes(bytes) = Bytes::parse(text.strip_prefix(prefix)?)?;
+            (bytes > 0).then(|| Self(form(bytes)))
+        };
+        form("at least ", Contiguity::AtLeast)
+            .or_else(|| form("if possible ", Contiguity::IfPossible))
+    }
+}
+
+impl<'de> Deserialize<'de> for Wanted {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(WantedVisitor)
+    }
+}
+
+struct WantedVisitor;
+
+impl Visitor<'_> for WantedVisitor {
+    type Value = Wanted;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"at least SIZE\" or \"if possible SIZE\", such as \"at least 16M\"")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Wanted, E> {
+        Wanted::parse(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
     }
 }
 
@@ -138,6 +175,16 @@ mod tests {
             "١",
         ] {
             assert_eq!(Bytes::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn contiguity_is_a_demand_or_a_wish() {
+        let (least, wish) = (Contiguity::AtLeast(16 << 20), Contiguity::IfPossible(1 << 30));
+        assert_eq!(Wanted::parse("at least 16M"), Some(Wanted(least)));
+        assert_eq!(Wanted::parse("if possible 1G"), Some(Wanted(wish)));
+        for text in ["16M", "at least", "at least  16M", "at least 0", "at most 16M", ""] {
+            assert_eq!(Wanted::parse(text), None, "{text}");
         }
     }
 

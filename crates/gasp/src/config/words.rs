@@ -9,7 +9,7 @@ use crate::access::Access;
 use crate::guest::Unattached;
 use crate::iommu::DomainKind;
 use crate::mapping::Deadline;
-use crate::memory::{Backing, Residency};
+use crate::memory::{Backing, PinMethod, Residency};
 
 /// Something that the file says with one of a few words.
 pub(super) trait Word: Copy + 'static {
@@ -20,6 +20,11 @@ pub(super) trait Word: Copy + 'static {
 impl Word for Backing {
     const WORDS: &'static [(&'static str, Self)] =
         &[("1G", Self::Huge1G), ("2M", Self::Huge2M), ("thp", Self::Thp), ("4K", Self::Base)];
+}
+
+impl Word for PinMethod {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("io-uring", Self::IoUring), ("pipe", Self::Pipe)];
 }
 
 impl Word for Residency {
@@ -115,6 +120,10 @@ mod tests {
             assert_eq!(*word, backing.name());
         }
         assert_eq!(Backing::WORDS.len(), Backing::PREFERENCE.len());
+        for (word, method) in PinMethod::WORDS {
+            assert_eq!(*word, method.name());
+        }
+        assert_eq!(PinMethod::WORDS.len(), PinMethod::PREFERENCE.len());
         for (word, kind) in DomainKind::WORDS {
             assert_eq!(*word, kind.name());
         }

@@ -55,6 +55,8 @@ pub enum Operation {
     Create,
     /// Finding out a host-physical address.
     HostPhysical,
+    /// Reading host-physical addresses again.
+    Audit,
 }
 
 impl fmt::Display for Operation {
@@ -77,6 +79,7 @@ impl fmt::Display for Operation {
             Self::Attach => "attachment",
             Self::Create => "creation",
             Self::HostPhysical => "host-physical look-up",
+            Self::Audit => "audit",
         })
     }
 }
@@ -225,7 +228,8 @@ pub fn errno_name(errno: Errno) -> &'static str {
         };
     }
     names! {
-        ACCESS "EACCES", AGAIN "EAGAIN", BADF "EBADF", BUSY "EBUSY", EXIST "EEXIST",
+        ACCESS "EACCES", AGAIN "EAGAIN", BADF "EBADF", BUSY "EBUSY",
+        CONNREFUSED "ECONNREFUSED", EXIST "EEXIST",
         FAULT "EFAULT", FBIG "EFBIG", INVAL "EINVAL", IO "EIO", ISDIR "EISDIR",
         LOOP "ELOOP", MFILE "EMFILE", NAMETOOLONG "ENAMETOOLONG", NFILE "ENFILE",
         NODEV "ENODEV", NOENT "ENOENT", NOMEM "ENOMEM", NOSPC "ENOSPC", NOSYS "ENOSYS",

@@ -163,6 +163,21 @@ pub enum Reason {
     /// A descriptor of something that cannot be mapped as memory.
     #[error("it is {0}, not memory or a file")]
     NotAFile(&'static str),
+    /// The owner of adopted memory has taken it away while it was in use. (`EFAULT` is kept
+    /// for the guest's IOMMU.)
+    #[error("the memory is gone: its owner has truncated the file or punched a hole into it")]
+    MemoryGone,
+    /// RAM cannot be had in pieces that are long enough.
+    #[error(
+        "RAM in host-contiguous pieces of at least {wanted:#x} bytes cannot be had; the shortest \
+         would be {had:#x}"
+    )]
+    Fragmented {
+        /// How long each piece was to be, in bytes.
+        wanted: u64,
+        /// How long the shortest was, in bytes.
+        had: u64,
+    },
     /// The host system refused; any mmap() error comes this way.
     #[error("{what} failed: {}", in_words(*.errno))]
     Os {
@@ -199,6 +214,8 @@ impl Reason {
             Self::Limit { .. } | Self::NoRoom => Errno::NOSPC,
             Self::NotFound(_) => Errno::NOENT,
             Self::NotAFile(_) => Errno::NODEV,
+            Self::MemoryGone => Errno::IO,
+            Self::Fragmented { .. } => Errno::NOMEM,
             Self::Os { errno, .. } => errno,
         }
     }

@@ -10,6 +10,7 @@
 //!
 //! They are taken in this order. None is held while a drain waits, and no map takes any.
 
+mod audit;
 mod builder;
 mod device;
 mod domains;

@@ -3,13 +3,13 @@
 
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use super::lane::Hold;
 use crate::access::Access;
 use crate::addr::DeviceAddr;
 use crate::error::{Error, Operation, Place, Reason, Result};
-use crate::memory::raw;
+use crate::memory::reach;
 use crate::memory::{HostRun, MemoryObject, Stability};
 use crate::view::lookup::Extent;
 use crate::view::segment::Segment;
@@ -75,7 +75,8 @@ impl Mapping {
     }
 
     /// The first byte, for reading. Valid for [`len`](Self::len) bytes while the mapping
-    /// lives; the guest may write them at any time.
+    /// lives; the guest may write them at any time. Where the memory is
+    /// [guarded](MemoryObject::is_guarded), an access through the pointer may end in SIGBUS.
     #[inline]
     pub fn as_ptr(&self) -> *const u8 {
         self.pointer.as_ptr()
@@ -133,31 +134,31 @@ impl Mapping {
     ///
     /// # Errors
     /// `EINVAL` where the range passes the end, `EACCES` where the mapping was not made
-    /// for reading.
+    /// for reading, `EIO` where the memory is [guarded](MemoryObject::is_guarded) and gone.
     pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<()> {
         let from = self.reach(offset, into.len(), Access::READ)?;
         // SAFETY: `reach` checked that the range is inside the mapping.
-        unsafe { raw::copy_out(from.as_ptr(), into) };
-        Ok(())
+        let copied = unsafe { self.object().copy_out(from.as_ptr(), into) };
+        copied.map_err(|reason| self.error(offset, into.len(), reason))
     }
 
     /// Copies bytes into the mapping.
     ///
     /// # Errors
     /// `EINVAL` where the range passes the end, `EACCES` where the mapping was not made
-    /// for writing.
+    /// for writing, `EIO` where the memory is [guarded](MemoryObject::is_guarded) and gone.
     pub fn write_at(&self, offset: usize, from: &[u8]) -> Result<()> {
         let to = self.reach(offset, from.len(), Access::WRITE)?;
         // SAFETY: `reach` checked that the range is inside the mapping and writable.
-        unsafe { raw::copy_in(from, to.as_ptr()) };
-        Ok(())
+        let copied = unsafe { self.object().copy_in(from, to.as_ptr()) };
+        copied.map_err(|reason| self.error(offset, from.len(), reason))
     }
 
     /// Reads one integer, atomically, in the host's byte order.
     ///
     /// # Errors
     /// `EINVAL` where it passes the end or is not aligned; `EACCES` where the mapping was
-    /// not made for reading.
+    /// not made for reading; `EIO` as for [`read_at`](Self::read_at).
     ///
     /// # Panics
     /// Where `order` is not an order for loads, as [`AtomicU64::load`] does.
@@ -165,6 +166,14 @@ impl Mapping {
     /// [`AtomicU64::load`]: core::sync::atomic::AtomicU64::load
     pub fn load<T: Integer>(&self, offset: usize, order: Ordering) -> Result<T> {
         let at = self.reach_aligned::<T>(offset, Access::READ)?;
+        if self.object().is_guarded() {
+            // Orders that are none for loads panic as they do below.
+            let _ = AtomicU8::new(0).load(order);
+            // SAFETY: inside the mapping and aligned, checked by `reach_aligned`.
+            let loaded = unsafe { reach::load(at, size_of::<T>()) };
+            let gone = |reason| self.error(offset, size_of::<T>(), reason);
+            return loaded.map(T::from_word).map_err(gone);
+        }
         // SAFETY: inside the mapping and aligned, checked by `reach_aligned`.
         Ok(unsafe { T::load_from(at, order) })
     }
@@ -173,7 +182,7 @@ impl Mapping {
     ///
     /// # Errors
     /// `EINVAL` where it passes the end or is not aligned; `EACCES` where the mapping was
-    /// not made for writing.
+    /// not made for writing; `EIO` as for [`write_at`](Self::write_at).
     ///
     /// # Panics
     /// Where `order` is not an order for stores, as [`AtomicU64::store`] does.
@@ -181,6 +190,13 @@ impl Mapping {
     /// [`AtomicU64::store`]: core::sync::atomic::AtomicU64::store
     pub fn store<T: Integer>(&self, offset: usize, value: T, order: Ordering) -> Result<()> {
         let at = self.reach_aligned::<T>(offset, Access::WRITE)?;
+        if self.object().is_guarded() {
+            // Orders that are none for stores panic as they do below.
+            AtomicU8::new(0).store(0, order);
+            // SAFETY: inside the mapping, aligned and writable, checked by `reach_aligned`.
+            let stored = unsafe { reach::store(at, value.to_word(), size_of::<T>()) };
+            return stored.map_err(|reason| self.error(offset, size_of::<T>(), reason));
+        }
         // SAFETY: inside the mapping, aligned and writable, checked by `reach_aligned`.
         unsafe { T::store_to(at, value, order) };
         Ok(())
@@ -273,6 +289,9 @@ mod sealed {
         /// # Safety
         /// As `load_from`, and writable.
         unsafe fn store_to(at: NonNull<u8>, value: Self, order: Ordering);
+        /// The lower bytes of a word.
+        fn from_word(word: u64) -> Self;
+        fn to_word(self) -> u64;
     }
 
     macro_rules! integers {
@@ -286,6 +305,12 @@ mod sealed {
                 unsafe fn store_to(at: NonNull<u8>, value: Self, order: Ordering) {
                     // SAFETY: the caller's promise.
                     unsafe { $atomic::from_ptr(at.as_ptr().cast()) }.store(value, order)
+                }
+                fn from_word(word: u64) -> Self {
+                    word as $integer
+                }
+                fn to_word(self) -> u64 {
+                    self.into()
                 }
             }
         )*};

@@ -11,7 +11,7 @@ use super::lane::Hold;
 use crate::access::Access;
 use crate::addr::DeviceAddr;
 use crate::error::{Error, Operation, Place, Reason, Result};
-use crate::memory::{HostRun, MemoryObject, Stability, raw};
+use crate::memory::{HostRun, MemoryObject, Stability};
 use crate::span::Span;
 use crate::view::lookup::Extent;
 
@@ -91,34 +91,35 @@ impl Scatter {
     ///
     /// # Errors
     /// `EINVAL` where the range passes the end, `EACCES` where the mapping was not made
-    /// for reading.
+    /// for reading, `EIO` where memory is [guarded](MemoryObject::is_guarded) and gone.
     pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<()> {
         self.check(offset, into.len(), Access::READ)?;
-        let mut done = 0;
-        self.each_part(offset, into.len(), |from, len| {
-            let Some(part) = into.get_mut(done..done + len) else { return };
-            // SAFETY: `each_part` gives ranges inside the pieces.
-            unsafe { raw::copy_out(from.as_ptr(), part) };
+        let (mut done, total) = (0, into.len());
+        let copied = self.each_part(offset, total, |object, from, len| {
+            let Some(part) = into.get_mut(done..done + len) else { return Ok(()) };
             done += len;
+            // SAFETY: `each_part` gives ranges inside the pieces.
+            unsafe { object.copy_out(from.as_ptr(), part) }
         });
-        Ok(())
+        copied.map_err(|reason| self.error(offset, total, reason))
     }
 
     /// Copies bytes in, across pieces.
     ///
     /// # Errors
     /// `EINVAL` where the range passes the end, `EACCES` where the mapping was not made
-    /// for writing.
+    /// for writing, `EIO` where memory is [guarded](MemoryObject::is_guarded) and gone; the
+    /// pieces before it are written.
     pub fn write_at(&self, offset: usize, from: &[u8]) -> Result<()> {
         self.check(offset, from.len(), Access::WRITE)?;
         let mut done = 0;
-        self.each_part(offset, from.len(), |to, len| {
-            let Some(part) = from.get(done..done + len) else { return };
-            // SAFETY: `each_part` gives ranges inside the pieces; writable, checked above.
-            unsafe { raw::copy_in(part, to.as_ptr()) };
+        let copied = self.each_part(offset, from.len(), |object, to, len| {
+            let Some(part) = from.get(done..done + len) else { return Ok(()) };
             done += len;
+            // SAFETY: `each_part` gives ranges inside the pieces; writable, checked above.
+            unsafe { object.copy_in(part, to.as_ptr()) }
         });
-        Ok(())
+        copied.map_err(|reason| self.error(offset, from.len(), reason))
     }
 
     fn check(&self, offset: usize, len: usize, access: Access) -> Result<()> {
@@ -129,11 +130,21 @@ impl Scatter {
         } else {
             return Ok(());
         };
-        Err(Error::new(Operation::Access, Place::Offset(offset as u64), len as u64, reason))
+        Err(self.error(offset, len, reason))
+    }
+
+    #[cold]
+    fn error(&self, offset: usize, len: usize, reason: Reason) -> Error {
+        Error::new(Operation::Access, Place::Offset(offset as u64), len as u64, reason)
     }
 
     /// Calls `each` with the parts of pieces that make up a range inside the mapping.
-    fn each_part(&self, offset: usize, len: usize, mut each: impl FnMut(NonNull<u8>, usize)) {
+    fn each_part(
+        &self,
+        offset: usize,
+        len: usize,
+        mut each: impl FnMut(&MemoryObject, NonNull<u8>, usize) -> core::result::Result<(), Reason>,
+    ) -> core::result::Result<(), Reason> {
         let (mut skip, mut rest) = (offset, len);
         for piece in self.pieces() {
             if rest == 0 {
@@ -145,10 +156,12 @@ impl Scatter {
             }
             let take = rest.min(piece.len() - skip);
             // SAFETY: `skip` is less than the piece's length.
-            each(unsafe { piece.pointer().add(skip) }, take);
+            let at = unsafe { piece.pointer().add(skip) };
+            each(piece.object(), at, take)?;
             skip = 0;
             rest -= take;
         }
+        Ok(())
     }
 }
 

@@ -50,8 +50,6 @@ impl Stitched {
         let count = scatter.pieces().len();
         for (index, piece) in scatter.pieces().enumerate() {
             let object = piece.object();
-            let (fd, base) =
-                object.file().ok_or(Reason::Invalid("external memory cannot be stitched"))?;
             let skip = piece.offset() % unit as u64;
             let len = piece.len() + skip as usize;
             if (index > 0 && skip != 0) || (index + 1 < count && !len.is_multiple_of(unit)) {
@@ -60,8 +58,10 @@ impl Stitched {
                 ));
             }
             let len = len.next_multiple_of(unit);
-            let offset = base + (piece.offset() - skip);
-            window.map_piece(at, fd, offset, len, scatter.access() | Access::READ)?;
+            // The last one may end in the middle of a larger page of another.
+            let start = piece.offset() - skip;
+            let range = (start, (len as u64).min(object.len() - start));
+            object.map_into(&mut window, at, range, scatter.access() | Access::READ)?;
             at += len;
         }
         Ok(Self { window, head, scatter })

@@ -6,7 +6,11 @@ use rustix::fs::{FileType, OFlags, SealFlags};
 use rustix::param::page_size;
 
 use super::backing::{Backing, BackingReport};
-use super::object::{MemoryObject, Parts, Residency};
+use super::classes::Residency;
+use super::file::MemoryFile;
+use super::guard;
+use super::object::{MemoryObject, Owner, Parts};
+use super::pin::PinMethod;
 use super::window::Window;
 use crate::access::Access;
 use crate::addr::{GRANULE, HostPhys};
@@ -45,12 +49,38 @@ pub struct Adopt<'a> {
     pub access: Access,
     /// How firmly to hold its pages.
     pub residency: Residency,
+    /// How to pin them, best first.
+    pub pins: &'a [PinMethod],
+    /// Whether whoever has the file is trusted not to truncate it or punch holes into it
+    /// while it is mapped. Where not, it is [sealed](MemoryObject::adopt) or
+    /// [guarded](MemoryObject::is_guarded).
+    pub trusted: bool,
+}
+
+impl<'a> Adopt<'a> {
+    /// All of the first `len` bytes of a file, for reading and writing, pinned, of an owner
+    /// that is not trusted.
+    pub fn new(name: &'a str, len: u64) -> Self {
+        Self {
+            name,
+            offset: 0,
+            len,
+            access: Access::RW,
+            residency: Residency::Pinned,
+            pins: &PinMethod::PREFERENCE,
+            trusted: false,
+        }
+    }
 }
 
 impl MemoryObject {
     /// Adopts a part of a file that was handed over: memfd, hugetlbfs, tmpfs or any other
-    /// that can be mapped. It is not zeroed. The seals are read and then the size, so
-    /// that a file sealed against shrinking is as long as it was seen to be.
+    /// that can be mapped. It is not zeroed.
+    ///
+    /// Unless its owner is [trusted](Adopt::trusted), the file is sealed against shrinking
+    /// if it can be. The seals are read and then the size, so that a file sealed against
+    /// shrinking is as long as it was seen to be. Where its memory can still be taken away,
+    /// every access is [guarded](Self::is_guarded).
     ///
     /// # Errors
     /// `EINVAL` where the range is empty, unaligned or passes the end of the file;
@@ -59,14 +89,14 @@ impl MemoryObject {
     pub fn adopt(fd: OwnedFd, how: Adopt<'_>) -> Result<Self> {
         let parts =
             open_window(fd, &how, Backing::Adopted).map_err(|reason| failed(&how, reason))?;
-        Ok(Self::resident(parts, how.residency))
+        Ok(Self::resident(parts, how.residency, how.pins))
     }
 
     /// A window to memory or registers with a known host-physical address: `fd` is what
     /// gives access to it (`/dev/mem`, a UIO or VFIO resource, …), `host` where its byte
     /// at `how.offset` lies. A host-contiguous map returns exactly `host` + offset, over
-    /// the whole window. The address is believed, not checked: whoever configures the
-    /// guest is responsible for it.
+    /// the whole window. The address is believed, not checked, and the window is trusted to
+    /// stay: whoever configures the guest is responsible for it.
     ///
     /// # Errors
     /// As [`adopt`](Self::adopt); `EINVAL` too where `host` is not a multiple of the
@@ -94,6 +124,11 @@ fn open_window(
 ) -> core::result::Result<Parts, Reason> {
     if how.len == 0 {
         return Err(Reason::ZeroLength);
+    }
+    let trusted = how.trusted || backing == Backing::PassThrough;
+    if !trusted {
+        // Not every file can be sealed, and not everybody may seal it.
+        let _ = rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK);
     }
     let seals = rustix::fs::fcntl_get_seals(&fd).map_or(Seals::empty(), seals_from);
     let stat = rustix::fs::fstat(&fd).map_err(Reason::os("fstat"))?;
@@ -130,27 +165,49 @@ fn open_window(
             return Err(Reason::FileReadOnly("it was opened read-only"));
         }
     }
+    let owner = if trusted { Owner::Trusted } else { power_of_owner(seals, page) };
+    if owner == Owner::Takes {
+        guard::install()?;
+    }
     let window = Window::map(fd.as_fd(), how.offset, len, how.access, page)?;
+    let shared = matches!(file_system(&fd), Some(HUGETLBFS | TMPFS));
     Ok(Parts {
-        name: how.name.into(),
-        window,
-        fd: Some((fd, how.offset, seals)),
-        access: how.access,
-        report: BackingReport::of(backing),
-        page,
-        populated: false,
+        file: Some(MemoryFile::whole(fd, how.offset, how.len, seals)),
+        owner,
+        shared,
+        ..Parts::new(how.name, window, how.access, BackingReport::of(backing), page)
     })
+}
+
+/// What an owner that is not trusted can do to memory whose file has these seals.
+fn power_of_owner(seals: Seals, page: usize) -> Owner {
+    let punches = !seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE);
+    // A hole in ordinary memory is filled by the next access. One in a huge page pool's
+    // file is only if the pool has another page.
+    let holes_fault = page > page_size();
+    match (seals.contains(Seals::SHRINK), punches) {
+        (true, false) => Owner::Trusted,
+        (true, true) if !holes_fault => Owner::Punches,
+        _ => Owner::Takes,
+    }
+}
+
+const HUGETLBFS: u32 = 0x958458f6;
+const TMPFS: u32 = 0x01021994;
+
+/// The kind of file system that a file is on; a memfd is on tmpfs or hugetlbfs.
+fn file_system(fd: &OwnedFd) -> Option<u32> {
+    u32::try_from(rustix::fs::fstatfs(fd).ok()?.f_type).ok()
 }
 
 /// The page size of a file on hugetlbfs, or of a hugetlb memfd; `None` elsewhere.
 fn huge_page_size(fd: &OwnedFd) -> Option<usize> {
-    const HUGETLBFS: u32 = 0x958458f6;
     let stat = rustix::fs::fstatfs(fd).ok()?;
     let is_huge = u32::try_from(stat.f_type).ok()? == HUGETLBFS;
     is_huge.then(|| usize::try_from(stat.f_bsize).ok())?.filter(|size| size.is_power_of_two())
 }
 
-fn seals_from(flags: SealFlags) -> Seals {
+pub(super) fn seals_from(flags: SealFlags) -> Seals {
     [
         (SealFlags::SHRINK, Seals::SHRINK),
         (SealFlags::GROW, Seals::GROW),

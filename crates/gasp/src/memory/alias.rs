@@ -2,18 +2,18 @@
 #![allow(unsafe_code, reason = "copies through a mapping that it owns")]
 
 use super::object::MemoryObject;
-use super::raw;
 use super::window::Window;
 use crate::access::Access;
 use crate::error::{Error, Operation, Place, Reason, Result};
 
-/// An object's file, mapped once more at another address.
+/// An object's file, mapped once more at another address, in the object's order.
 ///
 /// The engine never uses one: it exists so that a program can show that what it wrote
 /// through a mapping is in the guest's memory, and not only where it wrote it.
 #[derive(Debug)]
 pub struct Alias {
     window: Window,
+    object: MemoryObject,
 }
 
 impl MemoryObject {
@@ -25,12 +25,11 @@ impl MemoryObject {
     pub fn alias(&self) -> Result<Alias> {
         let fail =
             |reason| Error::new(Operation::CreateMemory, Place::Offset(0), self.len(), reason);
-        let (fd, offset) =
-            self.file().ok_or_else(|| fail(Reason::Invalid("external memory has no file")))?;
         let len = usize::try_from(self.len()).map_err(|_| fail(Reason::Wraps))?;
         let align = self.page_size().max(2 << 20);
-        let window = Window::map(fd, offset, len, Access::READ, align).map_err(fail)?;
-        Ok(Alias { window })
+        let mut window = Window::reserve(len, align).map_err(fail)?;
+        self.map_into(&mut window, 0, (0, self.len()), Access::READ).map_err(fail)?;
+        Ok(Alias { window, object: self.clone() })
     }
 }
 
@@ -38,20 +37,19 @@ impl Alias {
     /// Copies out of the memory.
     ///
     /// # Errors
-    /// `EINVAL` where the range passes the end.
+    /// `EINVAL` where the range passes the end; `EIO` where its owner has taken the memory
+    /// away.
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         let size = self.window.len();
+        let len = into.len() as u64;
+        let fail = |reason| Error::new(Operation::Read, Place::Offset(offset), len, reason);
         let at = usize::try_from(offset)
             .ok()
             .filter(|at| at.checked_add(into.len()).is_some_and(|end| end <= size))
-            .ok_or_else(|| {
-                let reason = Reason::OutOfBounds { size: size as u64 };
-                Error::new(Operation::Read, Place::Offset(offset), into.len() as u64, reason)
-            })?;
+            .ok_or_else(|| fail(Reason::OutOfBounds { size: size as u64 }))?;
         // SAFETY: `at + into.len()` was just checked to be inside the window.
         let from = unsafe { self.window.base().add(at) };
         // SAFETY: as above; the window is mapped for reading while `self` lives.
-        unsafe { raw::copy_out(from, into) };
-        Ok(())
+        unsafe { self.object.copy_out(from, into) }.map_err(fail)
     }
 }

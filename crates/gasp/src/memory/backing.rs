@@ -4,6 +4,8 @@ use core::fmt;
 
 use rustix::param::page_size;
 
+use super::place::Placement;
+
 /// The kind of pages behind a memory object.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Backing {
@@ -80,11 +82,14 @@ pub struct BackingReport {
     pub passed_over: Vec<PassedOver>,
     /// A remark about what was obtained, such as how many huge pages it holds.
     pub note: Option<String>,
+    /// How it lies in host memory, where it was to be
+    /// [host-contiguous](super::Ram::host_contiguous) and addresses are known.
+    pub placement: Option<Placement>,
 }
 
 impl BackingReport {
     pub(crate) fn of(obtained: Backing) -> Self {
-        Self { obtained, passed_over: Vec::new(), note: None }
+        Self { obtained, passed_over: Vec::new(), note: None, placement: None }
     }
 }
 

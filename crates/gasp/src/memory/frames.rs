@@ -1,100 +1,176 @@
-//! Reading frame numbers, in bulk, when an object is made; never later.
+//! Reading frame numbers: in bulk, when an object is made and when it is audited; never
+//! on the data path.
 //!
-//! The kernel tells them through `/proc/self/pagemap`, to a process whose *opener* of
-//! that file had `CAP_SYS_ADMIN`. Without it the file reads well and every frame number
-//! is 0, which is not an address: present and 0 means "no privilege".
+//! Where pages are certain to be huge, because of what the file is made of or because the
+//! kernel [says so](super::scan), one entry is read for each of them, and none of those in
+//! between: that takes half the time.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use rustix::param::page_size;
 
+use super::pagemap::{self, ENTRY, FRAME, NO_PAGEMAP, NO_PRIVILEGE, PRESENT};
 use super::phys::{PhysMap, PhysTable};
+use super::scan;
+use super::window::Window;
+use crate::access::Access;
 
-const ENTRY: usize = size_of::<u64>();
-const PRESENT: u64 = 1 << 63;
-const FRAME: u64 = (1 << 55) - 1;
 /// Entries read with one system call: 512 KiB.
 const BATCH: usize = 1 << 16;
+const HUGE: usize = 2 << 20;
 
-const NO_PRIVILEGE: &str =
-    "frame numbers need CAP_SYS_ADMIN in the first user namespace; run as root or grant it";
-const NO_PAGEMAP: &str = "/proc/self/pagemap cannot be read; mount /proc";
-const NOT_PRESENT: &str = "a page is not in memory, so it has no frame number";
+pub(super) const NOT_PRESENT: &str = "a page is not in memory, so it has no frame number";
 
-/// Whether this process is told frame numbers.
+/// A part of a window that is one page, or part of one, and where it lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FrameAccess {
-    /// It is.
-    Allowed,
-    /// It is not, and what would change that.
-    Denied(&'static str),
+pub(super) struct Piece {
+    /// Where in the window.
+    pub(super) offset: usize,
+    pub(super) len: usize,
+    /// Its host-physical address; `None` where it is not in memory.
+    pub(super) addr: Option<u64>,
 }
 
-/// Finds out whether this process is told frame numbers, by reading one of its own.
-pub fn frame_access() -> FrameAccess {
-    let probe = Box::new(1_u8);
-    let addr = core::ptr::from_ref(&*probe).addr();
-    let mut entry = [0; ENTRY];
-    let offset = (addr / page_size() * ENTRY) as u64;
-    match File::open(PAGEMAP).and_then(|file| file.read_exact_at(&mut entry, offset)) {
-        Err(_) => FrameAccess::Denied(NO_PAGEMAP),
-        Ok(()) if u64::from_ne_bytes(entry) & FRAME == 0 => FrameAccess::Denied(NO_PRIVILEGE),
-        Ok(()) => FrameAccess::Allowed,
+/// Reads where the pages of `window` are. All of them must be in memory. `page` is the
+/// size of those that are certain to be whole.
+pub(super) fn read_frames(window: &Window, page: usize) -> PhysMap {
+    match runs(window, page) {
+        Ok(runs) => PhysMap::Table(table(&runs, window.len(), page)),
+        Err(why) => PhysMap::Unknown(why),
     }
 }
 
-const PAGEMAP: &str = "/proc/self/pagemap";
+/// Consecutive memory that is in memory, as offset, length and address.
+pub(super) type Run = (usize, usize, u64);
 
-/// Reads where the pages of `[base, base + len)` are. All of them must be in memory.
+/// The runs of a window, in order.
+pub(super) fn runs(window: &Window, page: usize) -> Result<Vec<Run>, &'static str> {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut absent = false;
+    pieces(window, page, |piece| {
+        let Some(addr) = piece.addr else {
+            absent = true;
+            return;
+        };
+        match runs.last_mut() {
+            Some((_, len, start)) if *start + *len as u64 == addr => *len += piece.len,
+            _ => runs.push((piece.offset, piece.len, addr)),
+        }
+    })?;
+    if absent { Err(NOT_PRESENT) } else { Ok(runs) }
+}
+
+/// The table of a whole window, of entries for 2 MiB where all runs begin on such.
+fn table(runs: &[Run], len: usize, page: usize) -> PhysTable {
+    let coarse = runs.iter().all(|(offset, ..)| offset.is_multiple_of(HUGE));
+    let size = if coarse { page.max(HUGE) } else { page };
+    let mut pages = Vec::with_capacity(len.div_ceil(size));
+    for &(_, len, addr) in runs {
+        pages.extend((0..len).step_by(size).map(|at| addr + at as u64));
+    }
+    PhysTable::new(size.trailing_zeros(), &pages)
+}
+
+/// Tells `each` where the pages of `window` are now, in order. A page that is not in the page
+/// table is brought back first: the kernel takes out even those that are held for a moment,
+/// before it finds that it cannot move them.
 ///
-/// `page_shift` is the size of pages that are certain to be contiguous. Where every
-/// 2 MiB turn out to be, too, the table is built of those.
-pub(crate) fn read_frames(base: usize, len: usize, page_shift: u32) -> PhysMap {
-    const HUGE_SHIFT: u32 = 21;
-    let tries = [HUGE_SHIFT.max(page_shift), page_shift];
-    for (attempt, shift) in tries.into_iter().enumerate() {
-        match read_pages(base, len, shift) {
-            Ok(Some(pages)) => return PhysMap::Table(PhysTable::new(shift, &pages)),
-            Ok(None) if attempt == 0 => {}
-            Ok(None) => return PhysMap::Unknown(NOT_PRESENT),
-            Err(why) => return PhysMap::Unknown(why),
+/// # Errors
+/// Why they are not told.
+pub(super) fn pieces(
+    window: &Window,
+    page: usize,
+    mut each: impl FnMut(Piece),
+) -> Result<(), &'static str> {
+    let file = pagemap::open()?;
+    let host_page = page_size();
+    let huge = if page > host_page { None } else { scan::huge_chunks(window) };
+    let is_huge = |at: usize| huge.as_ref().and_then(|huge| huge.get(at / HUGE)) == Some(&true);
+    let mut entries = Entries { file: &file, window, buffer: Vec::new() };
+    let mut at = 0;
+    while at < window.len() {
+        let whole = if page > host_page { page } else { HUGE };
+        if page > host_page || is_huge(at) {
+            let len = whole.min(window.len() - at);
+            let addr = match entries.one(at)? {
+                None => entries.bring_back(at, len)?,
+                there => there,
+            };
+            each(Piece { offset: at, len, addr });
+            at += len;
+            continue;
+        }
+        let end = window.len().min(at + BATCH * host_page);
+        let next_huge =
+            (at / HUGE + 1..end / HUGE).map(|chunk| chunk * HUGE).find(|&at| is_huge(at));
+        let end = next_huge.unwrap_or(end);
+        let mut absent = Vec::new();
+        for &addr in entries.read(at, (end - at) / host_page)? {
+            match addr {
+                None => absent.push(at),
+                there if absent.is_empty() => {
+                    each(Piece { offset: at, len: host_page, addr: there })
+                }
+                _ => {}
+            }
+            at += host_page;
+        }
+        if let Some(&first) = absent.first() {
+            for &at in &absent {
+                entries.bring_back(at, host_page)?;
+            }
+            for (&addr, index) in entries.read(first, (at - first) / host_page)?.iter().zip(0..) {
+                each(Piece { offset: first + index * host_page, len: host_page, addr });
+            }
         }
     }
-    PhysMap::Unknown(NOT_PRESENT)
+    Ok(())
 }
 
-/// The address of each page of `1 << shift` bytes; `None` where one of them is not
-/// contiguous. The last page may be a part of one.
-fn read_pages(base: usize, len: usize, shift: u32) -> Result<Option<Vec<u64>>, &'static str> {
-    let host_page = page_size();
-    let per_page = ((1_usize << shift) / host_page).max(1);
-    let total = len / host_page;
-    let file = File::open(PAGEMAP).map_err(|_| NO_PAGEMAP)?;
-    let mut pages = Vec::with_capacity(total.div_ceil(per_page));
-    let mut buffer = vec![0; BATCH.min(total) * ENTRY];
-    let mut expected = 0;
-    for first in (0..total).step_by(BATCH) {
-        let count = BATCH.min(total - first);
-        let bytes = buffer.get_mut(..count * ENTRY).ok_or(NO_PAGEMAP)?;
-        let offset = ((base / host_page + first) * ENTRY) as u64;
-        file.read_exact_at(bytes, offset).map_err(|_| NO_PAGEMAP)?;
-        for (index, entry) in bytes.chunks_exact(ENTRY).enumerate() {
-            let entry = u64::from_ne_bytes(entry.try_into().map_err(|_| NO_PAGEMAP)?);
-            let addr = match (entry & PRESENT != 0, entry & FRAME) {
-                (false, _) => return Err(NOT_PRESENT),
-                (true, 0) => return Err(NO_PRIVILEGE),
-                (true, frame) => frame * host_page as u64,
-            };
-            if (first + index) % per_page == 0 {
-                pages.push(addr);
-            } else if addr != expected {
-                return Ok(None);
-            }
-            expected = addr + host_page as u64;
-        }
+/// Entries of the kernel's table.
+struct Entries<'a> {
+    file: &'a File,
+    window: &'a Window,
+    buffer: Vec<Option<u64>>,
+}
+
+impl Entries<'_> {
+    /// The address of the page at `at`.
+    fn one(&mut self, at: usize) -> Result<Option<u64>, &'static str> {
+        Ok(self.read(at, 1)?.first().copied().flatten())
     }
-    Ok(Some(pages))
+
+    /// The same, of a page of `len` bytes that was not there; it may really not be.
+    fn bring_back(&mut self, at: usize, len: usize) -> Result<Option<u64>, &'static str> {
+        let _ = self.window.populate(at, len, Access::READ);
+        self.one(at)
+    }
+
+    /// The addresses of `count` host pages from `at` on.
+    fn read(&mut self, at: usize, count: usize) -> Result<&[Option<u64>], &'static str> {
+        let host_page = page_size();
+        let first = (self.window.base().addr() + at) / host_page;
+        let mut one = [0; ENTRY];
+        let mut many = Vec::new();
+        let bytes = if count == 1 {
+            &mut one[..]
+        } else {
+            many.resize(count * ENTRY, 0);
+            &mut many
+        };
+        self.file.read_exact_at(bytes, (first * ENTRY) as u64).map_err(|_| NO_PAGEMAP)?;
+        self.buffer.clear();
+        for entry in bytes.chunks_exact(ENTRY) {
+            let entry = u64::from_ne_bytes(entry.try_into().map_err(|_| NO_PAGEMAP)?);
+            self.buffer.push(match (entry & PRESENT != 0, entry & FRAME) {
+                (false, _) => None,
+                (true, 0) => return Err(NO_PRIVILEGE),
+                (true, frame) => Some(frame * host_page as u64),
+            });
+        }
+        Ok(&self.buffer)
+    }
 }
 
 #[cfg(test)]
@@ -103,8 +179,17 @@ mod tests {
 
     #[test]
     fn a_page_that_is_not_in_memory_gives_no_address() {
-        let untouched = super::super::window::Window::reserve(1 << 21, 1 << 21).unwrap();
-        let map = read_frames(untouched.base().addr(), untouched.len(), 12);
+        let untouched = Window::reserve(1 << 21, 1 << 21).unwrap();
+        let map = read_frames(&untouched, 4096);
         assert!(matches!(map, PhysMap::Unknown(_)), "{map:?}");
+    }
+
+    #[test]
+    fn a_table_is_of_2_mib_where_every_run_begins_on_such() {
+        let coarse = [(0, 2 * HUGE, 1 << 30), (2 * HUGE, HUGE / 2, 4 << 30)];
+        let table_of = |runs: &[Run], len| table(runs, len, 4096).table_bytes() / 8;
+        assert_eq!(table_of(&coarse, 2 * HUGE + HUGE / 2), 3);
+        let fine = [(0, 4096, 1 << 30), (4096, HUGE - 4096, 4 << 30)];
+        assert_eq!(table_of(&fine, HUGE), 512);
     }
 }

@@ -1,64 +1,25 @@
 //! One piece of backing memory, mapped into the process once.
-#![allow(unsafe_code, reason = "hands out memory it owns, through checked raw copies")]
 
 use core::fmt;
-use core::ptr::NonNull;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::param::page_size;
 
-use super::adopt::Seals;
 use super::backing::{Backing, BackingReport};
+use super::classes::{Residency, Stability};
+use super::file::MemoryFile;
 use super::frames;
 use super::phys::{HostRun, PhysMap, PhysTable};
-use super::pin::Pin;
-use super::raw;
+use super::pin::{Pin, PinMethod};
+use super::place::Runs;
+use super::scan;
 use super::window::Window;
 use crate::access::Access;
 use crate::addr::{GRANULE, HostPhys};
-use crate::error::{Error, Operation, Reason, Result};
+use crate::error::{Error, Operation, Place, Reason, Result};
 
-/// Whether a host-physical address can change while a mapping lives.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Stability {
-    /// It can: the kernel moves such pages when it compacts, swaps or merges memory.
-    Unpinned,
-    /// The pages come from a pool that the kernel does not move in practice (hugetlb);
-    /// newer kernels make no promise.
-    Reserved,
-    /// It cannot: a long-term pin is held, or the address is a device's own.
-    Pinned,
-}
-
-impl Stability {
-    /// The name in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pinned => "pinned",
-            Self::Reserved => "reserved",
-            Self::Unpinned => "unpinned",
-        }
-    }
-}
-
-impl fmt::Display for Stability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// How firmly an object's pages are to be held in memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Residency {
-    /// All pages in memory and pinned where the kernel allows it; frame numbers read.
-    #[default]
-    Pinned,
-    /// All pages in memory but free to move; frame numbers read. They may go stale.
-    Resident,
-    /// Pages come when they are touched; host-physical addresses are not known.
-    OnDemand,
-}
+/// What a huge page is where no more is known.
+const HUGE: u64 = 2 << 20;
 
 /// One piece of backing memory.
 ///
@@ -75,92 +36,69 @@ struct Object {
     not_pinned_because: Option<&'static str>,
     phys: PhysMap,
     window: Window,
-    file: Option<File>,
+    file: Option<MemoryFile>,
     access: Access,
     report: BackingReport,
     page: usize,
     name: Box<str>,
+    owner: Owner,
 }
 
-/// The file behind a window, and where in it the window begins.
-struct File {
-    fd: OwnedFd,
-    offset: u64,
-    seals: Seals,
+/// Who can do what to the memory behind our back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Owner {
+    /// Nobody, or somebody who is trusted not to.
+    Trusted,
+    /// Somebody can take pages away, and others come in their place.
+    Punches,
+    /// Somebody can take pages away, and none come: an access may fault.
+    Takes,
 }
 
 /// What a constructor knows about the object it makes.
 pub(super) struct Parts {
     pub(super) name: Box<str>,
     pub(super) window: Window,
-    pub(super) fd: Option<(OwnedFd, u64, Seals)>,
+    pub(super) file: Option<MemoryFile>,
     pub(super) access: Access,
     pub(super) report: BackingReport,
     /// The size of its pages, which are certain to be contiguous.
     pub(super) page: usize,
     /// Whether its pages are in memory already.
     pub(super) populated: bool,
+    /// Whether it is memory that can be held by a pipe.
+    pub(super) shared: bool,
+    pub(super) owner: Owner,
 }
 
-/// What an embedding program says about memory that it has mapped itself.
-#[derive(Clone, Copy, Debug)]
-pub struct External {
-    /// Where it is mapped; a multiple of the host's page size.
-    pub base: NonNull<u8>,
-    /// How many bytes; a multiple of the host's page size.
-    pub len: usize,
-    /// How it is mapped.
-    pub access: Access,
-    /// How firmly to hold its pages.
-    pub residency: Residency,
+impl Parts {
+    /// Memory without a file, which nobody else takes away.
+    pub(super) fn new(
+        name: &str,
+        window: Window,
+        access: Access,
+        report: BackingReport,
+        page: usize,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            window,
+            file: None,
+            access,
+            report,
+            page,
+            populated: false,
+            shared: false,
+            owner: Owner::Trusted,
+        }
+    }
 }
 
 impl MemoryObject {
-    /// Memory that the embedding program has mapped already, and keeps mapped.
-    ///
-    /// This is how the engine is put into a VMM that owns its guest memory. The memory is
-    /// not zeroed, not unmapped, and has no descriptor, so it cannot be part of a
-    /// stitched map.
-    ///
-    /// # Errors
-    /// `EINVAL` where base or length is not a multiple of the host's page size, or the
-    /// length is 0.
-    ///
-    /// # Safety
-    /// From this call until the last clone of the object *and* the last mapping of it
-    /// are gone, which may be after every guest that used it is dropped:
-    /// * `[base, base + len)` stays mapped, with at least `access`, to the same memory;
-    /// * nobody makes a Rust reference to it; every access by anyone in the process is
-    ///   volatile, atomic or made by code outside Rust's memory model;
-    /// * where `residency` is [`Pinned`](Residency::Pinned), nobody punches holes into
-    ///   it, discards it (`MADV_DONTNEED` on private memory) or truncates its file.
-    pub unsafe fn external(name: &str, memory: External) -> Result<Self> {
-        let External { base, len, access, residency } = memory;
-        let fail = |reason| {
-            Err(Error::new(Operation::AdoptMemory, super::adopt::AT_START, len as u64, reason))
-        };
-        if len == 0 {
-            return fail(Reason::ZeroLength);
-        }
-        if !base.addr().get().is_multiple_of(page_size()) || !len.is_multiple_of(page_size()) {
-            return fail(Reason::Invalid("address and length must be whole host pages"));
-        }
-        let parts = Parts {
-            name: name.into(),
-            window: Window::borrowed(base, len),
-            fd: None,
-            access,
-            report: BackingReport::of(Backing::External),
-            page: page_size(),
-            populated: false,
-        };
-        Ok(Self::resident(parts, residency))
-    }
-
     /// Finishes an object: pages in place, pinned, frame numbers read, in this order,
     /// because a pin may itself move a page.
-    pub(super) fn resident(parts: Parts, residency: Residency) -> Self {
-        let Parts { window, access, .. } = &parts;
+    pub(super) fn resident(parts: Parts, residency: Residency, pins: &[PinMethod]) -> Self {
+        let Parts { window, access, page, shared, .. } = &parts;
         if residency == Residency::OnDemand {
             const WHY: &str = "its pages come on demand; create it pinned or resident";
             return Self::assemble(parts, None, Some(WHY), PhysMap::Unknown(WHY));
@@ -171,15 +109,14 @@ impl MemoryObject {
             tracing::debug!(%errno, object = %parts.name, "pages cannot be put in place");
         }
         let pin = match residency {
-            Residency::Pinned => Pin::new(window),
+            Residency::Pinned => Pin::new(window, pins, *page, *shared),
             _ => Err("it was not asked for"),
         };
         let (pin, not_pinned_because) = match pin {
             Ok(pin) => (Some(pin), None),
             Err(why) => (None, Some(why)),
         };
-        let shift = parts.page.trailing_zeros();
-        let phys = frames::read_frames(window.base().addr(), window.len(), shift);
+        let phys = frames::read_frames(window, *page);
         Self::assemble(parts, pin, not_pinned_because, phys)
     }
 
@@ -194,8 +131,11 @@ impl MemoryObject {
         not_pinned_because: Option<&'static str>,
         phys: PhysMap,
     ) -> Self {
-        let Parts { name, window, fd, access, report, page, populated: _ } = parts;
-        let file = fd.map(|(fd, offset, seals)| File { fd, offset, seals });
+        let Parts { name, window, file, access, mut report, page, owner, .. } = parts;
+        if let (Some(placement), PhysMap::Table(table)) = (&mut report.placement, &phys) {
+            // A pin may have moved pages once more.
+            placement.after = Runs::of_table(table, window.len() as u64);
+        }
         Self(Arc::new(Object {
             pin,
             not_pinned_because,
@@ -206,6 +146,7 @@ impl MemoryObject {
             report,
             page,
             name,
+            owner,
         }))
     }
 
@@ -236,12 +177,21 @@ impl MemoryObject {
     }
 
     /// Whether its host-physical addresses can change.
+    ///
+    /// Pages of a huge page pool that are not pinned are `Reserved` only while nobody who is
+    /// not trusted can give them back to the pool.
     pub fn stability(&self) -> Stability {
-        match (&self.0.phys, &self.0.pin, self.0.report.obtained) {
-            (PhysMap::Linear(_), ..) | (_, Some(_), _) => Stability::Pinned,
-            (.., Backing::Huge1G | Backing::Huge2M) => Stability::Reserved,
+        let pool = self.0.page > page_size() && self.0.report.obtained != Backing::PassThrough;
+        match (&self.0.phys, &self.0.pin) {
+            (PhysMap::Linear(_), _) | (_, Some(_)) => Stability::Pinned,
+            _ if pool && self.0.owner == Owner::Trusted => Stability::Reserved,
             _ => Stability::Unpinned,
         }
+    }
+
+    /// What holds its pages; `None` where nothing does.
+    pub fn pinned_by(&self) -> Option<PinMethod> {
+        self.0.pin.as_ref().map(Pin::method)
     }
 
     /// Why its pages are not pinned, and what would help; `None` where they are.
@@ -249,15 +199,14 @@ impl MemoryObject {
         self.0.not_pinned_because
     }
 
-    /// The seals on its file; none where it has no file.
-    pub fn seals(&self) -> Seals {
-        self.0.file.as_ref().map_or(Seals::empty(), |file| file.seals)
-    }
-
-    /// The file behind it and the offset where it begins, to share the memory with
-    /// another process; `None` for [`external`](Self::external) memory.
-    pub fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
-        self.0.file.as_ref().map(|file| (file.fd.as_fd(), file.offset))
+    /// Whether its owner can take the memory away while it is mapped: adopted from a file
+    /// that cannot be sealed, and not said to be [trusted](super::Adopt::trusted).
+    ///
+    /// Every access of the safe interface then goes by a way that costs a little more, and
+    /// gives `EIO` where the memory is gone. An access through a raw pointer gets a SIGBUS.
+    #[inline]
+    pub fn is_guarded(&self) -> bool {
+        self.0.owner == Owner::Takes
     }
 
     /// The host-physical run that begins at `offset`, at most `max` bytes of it.
@@ -266,8 +215,8 @@ impl MemoryObject {
     /// `EINVAL` where the offset or the length passes the end or the length is 0;
     /// `EPERM` where host-physical addresses are not known (decision 19).
     pub fn host_run(&self, offset: u64, max: u64) -> Result<HostRun> {
-        self.check(offset, max).and_then(|_| self.phys_run(offset, max)).map_err(|reason| {
-            Error::new(Operation::HostPhysical, crate::error::Place::Offset(offset), max, reason)
+        self.check(offset, max).and_then(|()| self.phys_run(offset, max)).map_err(|reason| {
+            Error::new(Operation::HostPhysical, Place::Offset(offset), max, reason)
         })
     }
 
@@ -287,26 +236,27 @@ impl MemoryObject {
         })
     }
 
-    /// Copies out of the memory, whatever regions say about it: for loaders and checks.
+    /// How many bytes from `offset` on, at most `max`, certainly lie in one host-physical run,
+    /// whether or not this process is told where: up to the end of the page, where its
+    /// addresses are not known. A huge page is one where its file is made of such, or where
+    /// the kernel says that it is one now. This asks the kernel: it is not for the data path.
     ///
     /// # Errors
-    /// `EINVAL` where the range passes the end, `EACCES` where it cannot be read.
-    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
-        let from = self.reach(offset, into.len(), Access::READ)?;
-        // SAFETY: `reach` checked the range; the window stays mapped while `self` lives.
-        unsafe { raw::copy_out(from, into) };
-        Ok(())
-    }
-
-    /// Copies into the memory, whatever regions say about it: for loaders and checks.
-    ///
-    /// # Errors
-    /// `EINVAL` where the range passes the end, `EACCES` where it cannot be written.
-    pub fn write_at(&self, offset: u64, from: &[u8]) -> Result<()> {
-        let to = self.reach(offset, from.len(), Access::WRITE)?;
-        // SAFETY: as in `read_at`, and `reach` checked that the window is writable.
-        unsafe { raw::copy_in(from, to) };
-        Ok(())
+    /// `EINVAL` as for [`host_run`](Self::host_run).
+    pub fn contiguous_at(&self, offset: u64, max: u64) -> Result<u64> {
+        self.check(offset, max).map_err(|reason| {
+            Error::new(Operation::HostPhysical, Place::Offset(offset), max, reason)
+        })?;
+        if let Ok(run) = self.phys_run(offset, max) {
+            return Ok(run.len);
+        }
+        let chunk = || usize::try_from(offset / HUGE).ok();
+        let huge = || scan::huge_chunks(self.window())?.get(chunk()?).copied();
+        let page = match self.0.page as u64 {
+            page if page < HUGE && huge() == Some(true) => HUGE,
+            page => page,
+        };
+        Ok((page - offset % page).min(max))
     }
 
     /// How many bytes the object's own tables take, beside the memory itself.
@@ -335,29 +285,24 @@ impl MemoryObject {
         self.0.phys.run_at(offset, max).map_err(Reason::HostUnknown)
     }
 
-    fn check(&self, offset: u64, len: u64) -> core::result::Result<(), Reason> {
+    pub(super) fn phys(&self) -> &PhysMap {
+        &self.0.phys
+    }
+
+    pub(super) fn window(&self) -> &Window {
+        &self.0.window
+    }
+
+    pub(super) fn memory_file(&self) -> Option<&MemoryFile> {
+        self.0.file.as_ref()
+    }
+
+    pub(super) fn check(&self, offset: u64, len: u64) -> core::result::Result<(), Reason> {
         if len == 0 {
             return Err(Reason::ZeroLength);
         }
         let end = offset.checked_add(len).filter(|&end| end <= self.len());
         end.map(|_| ()).ok_or(Reason::OutOfBounds { size: self.len() })
-    }
-
-    fn reach(&self, offset: u64, len: usize, access: Access) -> Result<*mut u8> {
-        let fail = |reason| {
-            Error::new(Operation::Access, crate::error::Place::Offset(offset), len as u64, reason)
-        };
-        if len > 0 {
-            self.check(offset, len as u64).map_err(fail)?;
-        } else if offset > self.len() {
-            return Err(fail(Reason::OutOfBounds { size: self.len() }));
-        }
-        if !self.0.access.contains(access) {
-            return Err(fail(Reason::NotAllowed { allowed: self.0.access }));
-        }
-        let at = usize::try_from(offset).map_err(|_| fail(Reason::Wraps))?;
-        // SAFETY: `offset` is at most the window's length, checked above.
-        Ok(unsafe { self.base().add(at) })
     }
 }
 

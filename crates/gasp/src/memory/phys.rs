@@ -76,8 +76,9 @@ impl PhysTable {
         size_of_val(&*self.entries)
     }
 
+    /// As [`PhysMap::run_at`]; `None` where the address is not known.
     #[inline]
-    fn run_at(&self, offset: u64, max: u64) -> Option<HostRun> {
+    pub(crate) fn run_at(&self, offset: u64, max: u64) -> Option<HostRun> {
         let within = offset & ((1 << self.shift) - 1);
         let mut page = usize::try_from(offset >> self.shift).ok()?;
         let (frame, mut run) = self.entry(page)?;

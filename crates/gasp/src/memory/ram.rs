@@ -1,19 +1,23 @@
 //! Making RAM: the best pages that the machine gives, and a report of what that was.
 
 use core::fmt;
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::param::page_size;
 
-use super::adopt::{AT_START, Seals};
+use super::adopt::{AT_START, seals_from};
 use super::backing::{Backing, BackingReport, PassedOver};
-use super::object::{MemoryObject, Parts, Residency};
+use super::classes::Residency;
+use super::file::MemoryFile;
+use super::object::{MemoryObject, Parts};
+use super::pin::PinMethod;
+use super::place::{self, Contiguity, Placed};
+use super::supply::{check_available, pool_shortage};
 use super::window::Window;
 use crate::access::Access;
 use crate::addr::GRANULE;
-use crate::error::{Errno, Error, Operation, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result};
 
 /// Told how far the creation of RAM has come.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +37,9 @@ pub struct Ram<'a> {
     name: &'a str,
     prefer: &'a [Backing],
     residency: Residency,
+    pins: &'a [PinMethod],
+    contiguity: Option<Contiguity>,
+    exclusive: bool,
     progress: Option<&'a mut dyn FnMut(RamProgress)>,
 }
 
@@ -65,6 +72,9 @@ impl MemoryObject {
             name: "ram",
             prefer: &Backing::PREFERENCE,
             residency: Residency::Pinned,
+            pins: &PinMethod::PREFERENCE,
+            contiguity: None,
+            exclusive: false,
             progress: None,
         }
     }
@@ -86,6 +96,28 @@ impl<'a> Ram<'a> {
         Self { residency, ..self }
     }
 
+    /// How to pin the pages, best first; [`PinMethod::PREFERENCE`] unless told otherwise.
+    pub fn pin(self, pins: &'a [PinMethod]) -> Self {
+        Self { pins, ..self }
+    }
+
+    /// Places the memory in the order of its frames, so that it is one host-physical run for
+    /// as long as possible; [`BackingReport::placement`] tells what came of it. Where this
+    /// is a demand that a backing cannot meet, the next one is tried.
+    ///
+    /// Memory that was placed is not one piece of its file: see
+    /// [`MemoryObject::file_pieces`].
+    pub fn host_contiguous(self, contiguity: Contiguity) -> Self {
+        Self { contiguity: Some(contiguity), ..self }
+    }
+
+    /// Seals the file so that nobody can map it for writing any more, or punch holes into
+    /// it: whoever is given it can only read. A [stitched](crate::Vdev::map_stitched) map
+    /// for writing is then `EPERM`.
+    pub fn exclusive(self, exclusive: bool) -> Self {
+        Self { exclusive, ..self }
+    }
+
     /// Calls `progress` now and then while pages are put in place.
     pub fn progress(self, progress: &'a mut dyn FnMut(RamProgress)) -> Self {
         Self { progress: Some(progress), ..self }
@@ -94,8 +126,10 @@ impl<'a> Ram<'a> {
     /// Makes the memory.
     ///
     /// # Errors
-    /// `EINVAL` for a length of 0 or one that is not whole pages, or an empty preference;
-    /// `ENOMEM` or any mmap() error of the last backing tried.
+    /// `EINVAL` for a length of 0 or one that is not whole pages, an empty preference, or
+    /// memory on demand that is to be host-contiguous; `ENOMEM` where the last backing tried
+    /// is not host-contiguous enough, `EPERM` where that cannot be known, or any mmap()
+    /// error of it.
     pub fn create(mut self) -> Result<MemoryObject> {
         let fail = |reason| Error::new(Operation::CreateMemory, AT_START, self.len, reason);
         if self.len == 0 {
@@ -104,22 +138,28 @@ impl<'a> Ram<'a> {
         let unit = GRANULE.max(page_size() as u64);
         let len = usize::try_from(self.len).ok().filter(|_| self.len.is_multiple_of(unit));
         let len = len.ok_or_else(|| fail(Reason::Invalid("RAM must be whole pages long")))?;
+        if self.contiguity.is_some() && self.residency == Residency::OnDemand {
+            const WHY: &str = "memory that comes on demand cannot be placed in host memory";
+            return Err(fail(Reason::Invalid(WHY)));
+        }
         let mut passed_over = Vec::new();
         let mut last = Reason::Invalid("no backing was named that RAM can be made of");
         for &backing in self.prefer {
-            match attempt(backing, len, self.residency, &mut self.progress) {
-                Ok((fd, window, note)) => {
-                    let report = BackingReport { obtained: backing, passed_over, note };
-                    let parts = Parts {
-                        name: self.name.into(),
-                        window,
-                        fd: Some((fd, 0, Seals::SHRINK | Seals::GROW)),
-                        access: Access::RWX,
-                        report,
-                        page: backing.page_size(),
-                        populated: true,
-                    };
-                    return Ok(MemoryObject::resident(parts, self.residency));
+            let made = self.attempt(backing, len).and_then(|made| self.finish(backing, made));
+            match made {
+                Ok((parts, pins)) => {
+                    let mut parts = parts;
+                    parts.report.passed_over = core::mem::take(&mut passed_over);
+                    let object = MemoryObject::resident(parts, self.residency, pins);
+                    match self.contiguity.map_or(Ok(()), |wanted| wanted.check(&object)) {
+                        Ok(()) => return Ok(object),
+                        Err(reason) => {
+                            passed_over = object.backing().passed_over.clone();
+                            let why = reason.to_string();
+                            passed_over.push(PassedOver { backing, why });
+                            last = reason;
+                        }
+                    }
                 }
                 Err(Attempt { why, reason }) => {
                     tracing::debug!(%backing, why, "backing passed over");
@@ -130,12 +170,41 @@ impl<'a> Ram<'a> {
         }
         Err(Error::new(Operation::CreateMemory, AT_START, self.len, last))
     }
+
+    /// Places and seals memory that is there.
+    fn finish(&self, backing: Backing, made: Made) -> core::result::Result<Finished<'a>, Attempt> {
+        let Made { fd, mut window, note } = made;
+        let page = backing.page_size();
+        let placed = match self.contiguity {
+            Some(wanted) => place::in_frame_order(&fd, &mut window, page, wanted)?,
+            None => Placed::as_it_is(window.len() as u64),
+        };
+        let mut seals = SealFlags::SHRINK | SealFlags::GROW;
+        seals.set(SealFlags::FUTURE_WRITE, self.exclusive);
+        rustix::fs::fcntl_add_seals(&fd, seals).map_err(Reason::os("sealing the memory"))?;
+        let mut report = BackingReport::of(backing);
+        report.note = note;
+        report.placement = placed.placement;
+        let parts = Parts {
+            file: Some(MemoryFile { fd, seals: seals_from(seals), pieces: placed.pieces }),
+            populated: true,
+            shared: true,
+            ..Parts::new(self.name, window, Access::RWX, report, page)
+        };
+        Ok((parts, self.pins))
+    }
+
+    fn attempt(&mut self, backing: Backing, len: usize) -> core::result::Result<Made, Attempt> {
+        attempt(backing, len, self.residency, &mut self.progress)
+    }
 }
 
+type Finished<'a> = (Parts, &'a [PinMethod]);
+
 /// Why one backing was not had: in words, and as the reason if it was the last.
-struct Attempt {
-    why: String,
-    reason: Reason,
+pub(super) struct Attempt {
+    pub(super) why: String,
+    pub(super) reason: Reason,
 }
 
 impl From<Reason> for Attempt {
@@ -145,7 +214,13 @@ impl From<Reason> for Attempt {
 }
 
 type Progress<'a> = Option<&'a mut dyn FnMut(RamProgress)>;
-type Made = (OwnedFd, Window, Option<String>);
+
+/// Memory with its pages in place.
+struct Made {
+    fd: OwnedFd,
+    window: Window,
+    note: Option<String>,
+}
 
 fn attempt(
     backing: Backing,
@@ -176,8 +251,6 @@ fn attempt(
     )
     .map_err(Reason::os("memfd_create"))?;
     rustix::fs::ftruncate(&fd, len as u64).map_err(Reason::os("ftruncate"))?;
-    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW)
-        .map_err(Reason::os("sealing the memory"))?;
     let align = if backing == Backing::Thp { HUGE } else { page };
     let pool_is_short = |reason| match reason {
         Reason::Os { errno, .. } if huge => Attempt {
@@ -202,7 +275,7 @@ fn attempt(
             None
         }
     };
-    Ok((fd, window, note))
+    Ok(Made { fd, window, note })
 }
 
 fn populate(
@@ -260,37 +333,6 @@ fn gather_huge(
 fn report(progress: &mut Progress<'_>, backing: Backing, done: usize, total: usize) {
     if let Some(progress) = progress {
         progress(RamProgress { backing, done: done as u64, total: total as u64 });
-    }
-}
-
-/// Refuses what the machine does not have: populating it would bring the kernel to kill
-/// processes, this one first.
-fn check_available(len: u64) -> core::result::Result<(), Attempt> {
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
-    match kilobytes.map(|kilobytes: u64| kilobytes.saturating_mul(1024)) {
-        Some(available) if available < len => Err(Attempt {
-            why: format!("{} MiB are needed, {} are available", len >> 20, available >> 20),
-            reason: Reason::Os {
-                what: "taking more memory than /proc/meminfo says is available",
-                errno: Errno::NOMEM,
-            },
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// Says how short the pool is and how to fill it.
-fn pool_shortage(page: usize, len: usize) -> String {
-    let pool = format!("/sys/kernel/mm/hugepages/hugepages-{}kB", page >> 10);
-    let read = |file: &str| -> Option<u64> {
-        fs::read_to_string(format!("{pool}/{file}")).ok()?.trim().parse().ok()
-    };
-    let need = len / page;
-    match read("free_hugepages") {
-        Some(free) => format!("{free} of {need} pages are free; fill {pool}/nr_hugepages"),
-        None => format!("the host has no pages of {} KiB", page >> 10),
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn reopened(fd: &impl AsFd, flags: rustix::fs::OFlags) -> OwnedFd {
 
 /// How to adopt all of a file of `len` bytes.
 pub(crate) fn whole(len: u64) -> Adopt<'static> {
-    Adopt { name: "adopted", offset: 0, len, access: Access::RW, residency: Residency::OnDemand }
+    Adopt { residency: Residency::OnDemand, ..Adopt::new("adopted", len) }
 }
 
 /// A pass-through window, said to be at `host`.
@@ -168,7 +168,7 @@ pub(crate) fn eventually(mut done: impl FnMut() -> bool) -> bool {
 
 /// Which file an object's memory is. Unlike an address, it is not used again.
 pub(crate) fn inode(object: &MemoryObject) -> u64 {
-    rustix::fs::fstat(object.file().unwrap().0).unwrap().st_ino
+    rustix::fs::fstat(object.file_pieces().unwrap().0).unwrap().st_ino
 }
 
 /// How many times this process has the file mapped.

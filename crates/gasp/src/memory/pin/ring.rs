@@ -1,13 +1,13 @@
-//! Keeping pages where they are: a long-term pin through io_uring's registered buffers.
+//! A long-term pin through io_uring's registered buffers.
 //!
-//! Locked, populated or KVM-mapped pages still move when the kernel compacts memory; only
-//! a pin holds them. A registered buffer is the pin that needs no device. The kernel
-//! takes at most 1 GiB a buffer, so an object is registered in pieces, in a sparse table.
+//! The kernel takes at most 1 GiB a buffer, so an object is registered in pieces, in a
+//! sparse table. Closing a ring lets pages go some time later, and a forked child that
+//! inherited it would keep them, so the buffers are unregistered explicitly.
 #![allow(unsafe_code, reason = "registers raw memory with the kernel")]
 
 use io_uring::IoUring;
 
-use super::window::Window;
+use crate::memory::window::Window;
 
 /// The most bytes that the kernel takes as one registered buffer.
 const PIECE: usize = 1 << 30;
@@ -15,22 +15,22 @@ const PIECE: usize = 1 << 30;
 const PIECES_MAX: usize = 1 << 14;
 
 /// A pin on all pages of one window, until dropped.
-pub(crate) struct Pin {
+pub(crate) struct RingPin {
     ring: IoUring,
 }
 
-impl core::fmt::Debug for Pin {
+impl core::fmt::Debug for RingPin {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("Pin")
+        f.write_str("RingPin")
     }
 }
 
-impl Pin {
+impl RingPin {
     /// Pins all of `window`.
     ///
     /// # Errors
     /// Why the kernel refuses, and what would help.
-    pub(crate) fn new(window: &Window) -> Result<Self, &'static str> {
+    pub(super) fn new(window: &Window) -> Result<Self, &'static str> {
         let pieces = window.len().div_ceil(PIECE);
         let count = u32::try_from(pieces).ok().filter(|_| pieces <= PIECES_MAX);
         let count = count.ok_or("the object is larger than 16 TiB")?;
@@ -49,7 +49,7 @@ impl Pin {
     }
 }
 
-impl Drop for Pin {
+impl Drop for RingPin {
     fn drop(&mut self) {
         // Closing the ring would release the pages too, but only some time later.
         if let Err(error) = self.ring.submitter().unregister_buffers() {
@@ -81,29 +81,5 @@ fn refusal(error: &std::io::Error) -> &'static str {
             "the kernel does not pin pages of this file or of a read-only mapping"
         }
         _ => "the kernel refuses to pin these pages",
-    }
-}
-
-/// Whether this process can pin pages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PinAccess {
-    /// It can.
-    Allowed,
-    /// It cannot, and what would change that.
-    Denied(&'static str),
-}
-
-/// Finds out whether this process can pin pages, by pinning `len` bytes.
-///
-/// The memory lock limit counts bytes, so the answer depends on how many are asked for.
-pub fn pin_access(len: usize) -> PinAccess {
-    match super::MemoryObject::ram(len as u64)
-        .prefer(&[super::Backing::Base])
-        .create()
-        .map(|object| object.not_pinned_because())
-    {
-        Ok(None) => PinAccess::Allowed,
-        Ok(Some(why)) => PinAccess::Denied(why),
-        Err(_) => PinAccess::Denied("memory cannot be had"),
     }
 }

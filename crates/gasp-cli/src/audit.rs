@@ -1,0 +1,134 @@
+//! `gasp audit`: whether a guest's memory lies where it was said to lie, and stays there.
+
+use std::time::{Duration, Instant};
+
+use gasp::memory::{FrameAccess, frame_access};
+use gasp::{Audit, Change, Guest};
+use serde::Serialize;
+
+use crate::cli;
+use crate::configured;
+use crate::failure::Failure;
+use crate::output::{self, Page};
+use crate::quantity::length;
+use crate::signal::Until;
+
+/// Changes that are shown to a person of one round.
+const SHOWN: usize = 20;
+
+/// What one round has found. The fields are described in `gasp audit --help`.
+#[derive(Serialize)]
+struct Round {
+    round: u64,
+    checked: u64,
+    unchecked: u64,
+    took_us: u64,
+    broken: u64,
+    moved: u64,
+    changes: Vec<ChangeFields>,
+}
+
+#[derive(Serialize)]
+struct ChangeFields {
+    object: String,
+    offset: u64,
+    len: u64,
+    class: &'static str,
+    was: u64,
+    is: Option<u64>,
+    broken: bool,
+}
+
+impl ChangeFields {
+    fn of(change: &Change) -> Self {
+        Self {
+            object: change.object.to_string(),
+            offset: change.offset,
+            len: change.len,
+            class: change.class.name(),
+            was: change.was.0,
+            is: change.is.map(|is| is.0),
+            broken: change.is_broken_promise(),
+        }
+    }
+}
+
+impl Round {
+    fn of(round: u64, audit: &Audit, took: Duration) -> Self {
+        let bytes = |broken| {
+            let of = audit.changes.iter().filter(|it| it.is_broken_promise() == broken);
+            of.map(|change| change.len).sum()
+        };
+        Self {
+            round,
+            checked: audit.checked,
+            unchecked: audit.unchecked,
+            took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            broken: bytes(true),
+            moved: bytes(false),
+            changes: audit.changes.iter().map(ChangeFields::of).collect(),
+        }
+    }
+}
+
+/// Makes the guest, and audits it at once and then again and again.
+pub(crate) fn run(args: &cli::Audit) -> Result<(), Failure> {
+    let guest = configured::guest(&args.config)?;
+    if let FrameAccess::Denied(why) = frame_access() {
+        return Err(Failure::Usage(format!("there is nothing to audit: {why}")));
+    }
+    let until = match (args.every, args.duration) {
+        (None, None) => None,
+        (_, duration) => Some(Until::new(duration.unwrap_or(Duration::MAX))?),
+    };
+    let started = Instant::now();
+    let every = args.every.unwrap_or(Duration::from_secs(1));
+    let mut broken = false;
+    for round in 1.. {
+        broken |= audit(&guest, round, args.json)?;
+        let Some(until) = &until else { break };
+        let rest = until.time.saturating_sub(started.elapsed());
+        if rest.is_zero() || until.wait_for(every.min(rest)) {
+            break;
+        }
+    }
+    if broken { Err(Failure::Told) } else { Ok(()) }
+}
+
+/// One audit; whether a promise is broken.
+fn audit(guest: &Guest, round: u64, json: bool) -> Result<bool, Failure> {
+    let started = Instant::now();
+    let audit = guest.audit()?;
+    let took = started.elapsed();
+    let told = Round::of(round, &audit, took);
+    match json {
+        true => output::json_line(&told)?,
+        false => show(&told, &audit, took)?,
+    }
+    Ok(told.broken > 0)
+}
+
+fn show(round: &Round, audit: &Audit, took: Duration) -> Result<(), Failure> {
+    let mut page = Page::stdout();
+    page.line(&format!(
+        "round {}: {} looked at in {:.2?}: {} broke a promise, {} moved as they may{}",
+        round.round,
+        length(round.checked),
+        took,
+        length(round.broken),
+        length(round.moved),
+        match round.unchecked {
+            0 => String::new(),
+            bytes => format!("; nothing is said of {}", length(bytes)),
+        }
+    ))?;
+    for change in audit.changes.iter().take(SHOWN) {
+        let mark = if change.is_broken_promise() { "broken" } else { "moved" };
+        page.line(&format!("  {mark}: {change}"))?;
+    }
+    let hidden = audit.changes.len().saturating_sub(SHOWN);
+    if hidden > 0 {
+        page.note(&format!("and {hidden} changes more; --json tells every one"))?;
+    }
+    Ok(page.flush()?)
+}

@@ -1,0 +1,209 @@
+//! A process without privileges that is told its addresses by a broker, and audits.
+//!
+//! Needs root, to start a broker and to be somebody else; skipped visibly otherwise.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use gasp::memory::{FrameAccess, frame_access};
+use libtest_mimic::{Arguments, Trial};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const GASP: &str = env!("CARGO_BIN_EXE_gasp");
+/// Nobody, on every system.
+const NOBODY: u32 = 65_534;
+
+fn main() {
+    let lack = match frame_access() {
+        FrameAccess::Allowed => None,
+        FrameAccess::Denied(why) => Some(why),
+    };
+    let tests: [(&str, fn()); 5] = [
+        ("nobody_is_told_the_addresses_of_its_own_memory", told),
+        ("who_is_not_named_is_refused", refused),
+        ("a_socket_without_a_listener_is_replaced_and_another_is_not", replaced),
+        ("an_audit_tells_each_round_and_ends_with_0", audited),
+        ("an_audit_that_finds_a_broken_promise_ends_with_1", broken),
+    ];
+    let trials = tests.into_iter().map(|(name, body)| {
+        let name = lack.map_or(name.into(), |why| format!("{name} [skipped: {why}]"));
+        let run = move || {
+            body();
+            Ok(())
+        };
+        Trial::test(name, run).with_ignored_flag(lack.is_some())
+    });
+    // One after the other: a program that is being copied cannot be run, and a child that
+    // another thread starts meanwhile has it open for writing.
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    libtest_mimic::run(&arguments, trials.collect()).exit();
+}
+
+/// A folder that everybody can read, and a command that everybody can run.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy(GASP, folder.path().join("gasp")).unwrap();
+        let config = "[guest]\nframe-broker = \"frames\"\n[[ram]]\nsize = \"4M\"\n\
+                      backing = [\"4K\"]\n[[vdev]]\nname = \"disk\"\n";
+        let place = Self { folder };
+        fs::write(place.path("guest.toml"), config).unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn gasp(&self, user: u32, args: &[&str]) -> Output {
+        let mut command = Command::new(self.path("gasp"));
+        command.current_dir(self.folder.path()).args(args).uid(user).output().unwrap()
+    }
+
+    fn map(&self) -> Output {
+        let map = ["map", "--config", "guest.toml", "--vdev", "disk", "--addr", "0"];
+        self.gasp(NOBODY, &[&map[..], &["--len", "4K", "--access", "rw", "--json"]].concat())
+    }
+
+    fn broker(&self, args: &[&str]) -> Broker {
+        let socket = self.path("frames");
+        let mut command = Command::new(GASP);
+        command.arg("broker").arg("--socket").arg(&socket).args(args);
+        let child = command.stderr(Stdio::null()).spawn().unwrap();
+        let broker = Broker(child);
+        broker.wait_for(&socket);
+        broker
+    }
+}
+
+/// A broker, until it is dropped.
+struct Broker(Child);
+
+impl Broker {
+    fn wait_for(&self, socket: &Path) {
+        for _ in 0..1000 {
+            if std::os::unix::net::UnixStream::connect(socket).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the broker does not listen");
+    }
+
+    /// Ends it by a signal; its exit status.
+    fn end(mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn json(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{output:?}"))
+}
+
+fn told() {
+    let place = Place::new();
+    let broker = place.broker(&["--user", &NOBODY.to_string()]);
+    let map = place.map();
+    assert!(map.status.success(), "{map:?}");
+    let map = json(&map);
+    assert!(map["first"]["host"].as_u64().is_some_and(|host| host > 0), "{map}");
+    assert_eq!(broker.end(), Some(0));
+    assert!(!place.path("frames").exists(), "it clears up behind itself");
+    let alone = place.map();
+    assert_eq!(alone.status.code(), Some(2), "the configuration names a broker: {alone:?}");
+}
+
+fn refused() {
+    let place = Place::new();
+    let _broker = place.broker(&["--user", "1"]);
+    let map = place.map();
+    assert_eq!(map.status.code(), Some(2));
+    assert_eq!(json(&map)["error"]["errno"], "EPERM", "{map:?}");
+    drop(_broker);
+    let _only_root = place.broker(&[]);
+    assert_ne!(place.map().status.code(), Some(0));
+}
+
+fn replaced() {
+    let place = Place::new();
+    drop(place.broker(&["--user", "nobody"]));
+    assert!(place.path("frames").exists(), "it was killed");
+    let _again = place.broker(&["--user", "nobody"]);
+    assert!(place.map().status.success());
+    let second = place.gasp(0, &["broker", "--socket", "frames"]);
+    assert_eq!(second.status.code(), Some(1), "{second:?}");
+    assert!(place.map().status.success(), "the first one is not disturbed");
+}
+
+fn audited() {
+    let place = Place::new();
+    let args = ["audit", "--config", "guest.toml", "--every", "0.05", "--for", "0.3", "--json"];
+    let audit = place.gasp(0, &args);
+    assert_eq!(audit.status.code(), Some(0), "{audit:?}");
+    let text = String::from_utf8(audit.stdout).unwrap();
+    let rounds: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(rounds.len() >= 2, "{text}");
+    for (round, number) in rounds.iter().zip(1..) {
+        assert_eq!((&round["round"], &round["checked"]), (&number.into(), &(4 << 20).into()));
+        assert_eq!(round["broken"], 0);
+    }
+    let once = place.gasp(0, &["audit", "--config", "guest.toml"]);
+    let text = String::from_utf8(once.stdout).unwrap();
+    assert!(text.starts_with("round 1: 4 MiB") && text.lines().count() == 1, "{text}");
+}
+
+/// Somebody punches a hole into pinned memory from outside.
+fn broken() {
+    let place = Place::new();
+    let args = ["audit", "--config", "guest.toml", "--every", "0.02", "--for", "3", "--json"];
+    let mut command = Command::new(place.path("gasp"));
+    command.current_dir(place.folder.path()).args(args).stdout(Stdio::piped());
+    let audit = command.spawn().unwrap();
+    let folder = format!("/proc/{}/fd", audit.id());
+    let is_ram = |path: &PathBuf| {
+        fs::read_link(path).is_ok_and(|file| file.to_string_lossy().contains("gasp-ram"))
+    };
+    let ram = || fs::read_dir(&folder).ok()?.flatten().map(|it| it.path()).find(is_ram);
+    let file = (0..1000).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(2));
+        ram()
+    });
+    // Its pages are in place, pinned and known a moment later.
+    std::thread::sleep(Duration::from_millis(500));
+    let file = fs::OpenOptions::new().read(true).write(true).open(file.unwrap()).unwrap();
+    let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(&file, flags, 4096, 8192).unwrap();
+    let audit = audit.wait_with_output().unwrap();
+    let text = String::from_utf8(audit.stdout).unwrap();
+    let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    if first["broken"] != 0 {
+        return; // The machine was too slow, and nothing was known before the hole.
+    }
+    let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let pinned = last["changes"][0]["class"] == "pinned";
+    assert_eq!(last["changes"][0]["offset"], 4096, "{text}");
+    let expected = if pinned { (Some(1), Some(8192)) } else { (Some(0), Some(0)) };
+    assert_eq!((audit.status.code(), last["broken"].as_u64()), expected);
+}

@@ -1,0 +1,92 @@
+//! The file behind an object, and which part of it is where.
+//!
+//! Most objects are one piece of their file, in its order. RAM that was placed in the order
+//! of its [frames](super::place) is not: what is at an offset of the object is at another
+//! offset of the file. Whoever maps the file by itself has to know that, so such an object
+//! does not pretend to be one piece, but tells its pieces.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::adopt::Seals;
+use super::object::MemoryObject;
+use super::window::Window;
+use crate::access::Access;
+use crate::error::Reason;
+
+/// The file behind a window.
+#[derive(Debug)]
+pub(super) struct MemoryFile {
+    pub(super) fd: OwnedFd,
+    pub(super) seals: Seals,
+    /// Where the pieces are, in order of their offset in the object; at least one.
+    pub(super) pieces: Vec<FilePiece>,
+}
+
+/// A part of an object that is one part of its file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FilePiece {
+    /// Where in the object.
+    pub offset: u64,
+    /// How many bytes.
+    pub len: u64,
+    /// Where in the file.
+    pub file_offset: u64,
+}
+
+impl MemoryFile {
+    pub(super) fn whole(fd: OwnedFd, offset: u64, len: u64, seals: Seals) -> Self {
+        Self { fd, seals, pieces: vec![FilePiece { offset: 0, len, file_offset: offset }] }
+    }
+}
+
+impl MemoryObject {
+    /// The file behind it and the offset where it begins, to share the memory with another
+    /// process. `None` for [`external`](Self::external) memory, and for memory that is not
+    /// one piece of its file: see [`file_pieces`](Self::file_pieces).
+    pub fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        match self.file_pieces()? {
+            (fd, [whole]) => Some((fd, whole.file_offset)),
+            _ => None,
+        }
+    }
+
+    /// The file behind it and which parts of it are where, in order, without gaps: to share
+    /// RAM that was made [host-contiguous](super::Ram::host_contiguous). `None` for
+    /// [`external`](Self::external) memory.
+    pub fn file_pieces(&self) -> Option<(BorrowedFd<'_>, &[FilePiece])> {
+        let file = self.memory_file()?;
+        Some((file.fd.as_fd(), &file.pieces))
+    }
+
+    /// The seals on its file; none where it has no file.
+    pub fn seals(&self) -> Seals {
+        self.memory_file().map_or(Seals::empty(), |file| file.seals)
+    }
+
+    /// Maps a part of the object into `window` at `at`: whole pages of it, that lie in it.
+    pub(crate) fn map_into(
+        &self,
+        window: &mut Window,
+        at: usize,
+        (offset, len): (u64, u64),
+        access: Access,
+    ) -> Result<(), Reason> {
+        const NO_FILE: Reason = Reason::Invalid("external memory has no file");
+        let (fd, pieces) = self.file_pieces().ok_or(NO_FILE)?;
+        let end = offset.checked_add(len).filter(|&end| end <= self.len());
+        let end = end.ok_or(Reason::OutOfBounds { size: self.len() })?;
+        let behind = pieces.partition_point(|piece| piece.offset + piece.len <= offset);
+        for piece in pieces.get(behind..).unwrap_or_default() {
+            let from = offset.max(piece.offset);
+            let to = end.min(piece.offset + piece.len);
+            if from >= to {
+                break;
+            }
+            let file_offset = piece.file_offset + (from - piece.offset);
+            // Both are at most the object's length, which is a `usize`.
+            let (at, len) = (at + (from - offset) as usize, (to - from) as usize);
+            window.map_piece(at, fd, file_offset, len, access)?;
+        }
+        Ok(())
+    }
+}

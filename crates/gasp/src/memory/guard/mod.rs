@@ -1,0 +1,82 @@
+//! Accesses to memory that its owner may take away while they happen.
+//!
+//! A file that cannot be sealed can be truncated, and an access to what is mapped behind
+//! its new end raises SIGBUS, which ends the process. So every access to such memory is
+//! one of the few functions below, in [machine code](code) whose addresses are known. The
+//! first time that they are needed a handler for SIGBUS is installed: where the signal
+//! comes from inside of them, the function returns an error instead of going on.
+//!
+//! * Signals from anywhere else are passed to the handler that was there before, as if it
+//!   had been called by the kernel, or end the process as they would have.
+//! * The handler looks at one address and changes one: it calls nothing that a signal
+//!   handler may not call, and needs no state of any thread.
+//! * A thread must not block SIGBUS while it reaches guarded memory: the kernel ends the
+//!   process then. A handler that is installed later has to call ours for what it does not
+//!   know.
+//!
+//! System calls such as `process_vm_readv` would give an error, too, and need no handler,
+//! but cost a system call for each access and are not atomic.
+#![allow(unsafe_code, reason = "reaches memory that may be gone, and catches the signal")]
+
+mod code;
+mod signal;
+
+use core::sync::atomic::{Ordering, fence};
+
+use crate::error::Reason;
+
+/// Makes sure that the functions below return.
+///
+/// # Errors
+/// Where that is not possible on this machine.
+pub(super) fn install() -> Result<(), Reason> {
+    const WHY: &str = "memory that its owner can take away is not supported on this machine; \
+                       seal it against shrinking, or adopt it as trusted";
+    if signal::install() { Ok(()) } else { Err(Reason::Invalid(WHY)) }
+}
+
+/// Copies guarded memory at `src` into `dst`.
+///
+/// # Safety
+/// `src` must be mapped for reading, for `dst.len()` bytes, though the memory behind it may
+/// be gone; nobody in the process has a Rust reference to it. [`install`] has succeeded.
+pub(super) unsafe fn copy_out(src: *const u8, dst: &mut [u8]) -> Result<(), Reason> {
+    // SAFETY: `src` by the caller's promise, `dst` is ours.
+    done(unsafe { code::copy(dst.as_mut_ptr(), src, dst.len()) })
+}
+
+/// Copies `src` into guarded memory at `dst`.
+///
+/// # Safety
+/// As [`copy_out`], for writing.
+pub(super) unsafe fn copy_in(src: &[u8], dst: *mut u8) -> Result<(), Reason> {
+    // SAFETY: `dst` by the caller's promise, `src` is ours.
+    done(unsafe { code::copy(dst, src.as_ptr(), src.len()) })
+}
+
+/// Reads an integer of `size` bytes: 1, 2, 4 or 8. It is ordered as strongly as any order.
+///
+/// # Safety
+/// As [`copy_out`], for `size` bytes at `src`, which is a multiple of `size`.
+pub(super) unsafe fn load(src: *const u8, size: usize) -> Result<u64, Reason> {
+    let mut value = 0;
+    // SAFETY: the caller's promise; `value` is ours.
+    done(unsafe { code::load(src, &raw mut value, size) })?;
+    // What is read afterwards must not be read before, by the compiler either.
+    fence(Ordering::Acquire);
+    Ok(value)
+}
+
+/// Writes an integer of `size` bytes: 1, 2, 4 or 8. It is ordered as strongly as any order.
+///
+/// # Safety
+/// As [`load`], for writing.
+pub(super) unsafe fn store(dst: *mut u8, value: u64, size: usize) -> Result<(), Reason> {
+    fence(Ordering::Release);
+    // SAFETY: the caller's promise.
+    done(unsafe { code::store(dst, value, size) })
+}
+
+fn done(failed: usize) -> Result<(), Reason> {
+    if failed == 0 { Ok(()) } else { Err(Reason::MemoryGone) }
+}

@@ -1,0 +1,106 @@
+//! The handler for SIGBUS: it ends a guarded access with an error, and passes on the rest.
+#![allow(unsafe_code, reason = "a signal handler")]
+
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
+pub(super) use handler::install;
+
+#[cfg(any(not(any(target_arch = "x86_64", target_arch = "aarch64")), miri))]
+pub(super) fn install() -> bool {
+    false
+}
+
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
+mod handler {
+    use core::ffi::{c_int, c_void};
+    use core::mem;
+    use core::ptr;
+    use std::sync::OnceLock;
+
+    use crate::memory::guard::code;
+
+    /// What was done about SIGBUS before; set before our handler is.
+    static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+    static INSTALLED: OnceLock<bool> = OnceLock::new();
+
+    /// Installs the handler, once; `false` where the system refuses.
+    pub(in crate::memory::guard) fn install() -> bool {
+        *INSTALLED.get_or_init(|| {
+            // SAFETY: all zeros is a valid `sigaction`: the default action.
+            let mut before: libc::sigaction = unsafe { mem::zeroed() };
+            // SAFETY: asks for the action, into a place of ours.
+            if unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &raw mut before) } != 0 {
+                return false;
+            }
+            BEFORE.get_or_init(|| before);
+            // SAFETY: as above.
+            let mut ours: libc::sigaction = unsafe { mem::zeroed() };
+            ours.sa_sigaction = on_sigbus as *const () as usize;
+            // On the alternative stack, so that the handler before ours still sees an
+            // overflow of the stack.
+            ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            // SAFETY: the handler has the signature that SA_SIGINFO asks for, does nothing
+            // that a signal handler may not, and what it looks at is set.
+            unsafe { libc::sigaction(libc::SIGBUS, &raw const ours, ptr::null_mut()) == 0 }
+        })
+    }
+
+    extern "C" fn on_sigbus(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+        // SAFETY: with SA_SIGINFO the kernel passes the interrupted thread's registers, which
+        // are ours to change until we return.
+        let at = unsafe { &mut *counter(context) };
+        // SAFETY: as above, for what the signal is about.
+        let sent = unsafe { (*info).si_code } <= 0;
+        if let Some(instead) = code::instead_of(*at as usize).filter(|_| !sent) {
+            // It is in a function that keeps nothing on the stack and returns 1 from there.
+            *at = instead as _;
+            return;
+        }
+        pass_on(signal, info, context, sent);
+    }
+
+    /// The address of the interrupted instruction, in the context of a signal.
+    #[cfg(target_arch = "x86_64")]
+    fn counter(context: *mut c_void) -> *mut i64 {
+        let context = context.cast::<libc::ucontext_t>();
+        // SAFETY: the kernel's context, as the caller says; the index is one of its array.
+        unsafe { &raw mut (*context).uc_mcontext.gregs[libc::REG_RIP as usize] }
+    }
+
+    /// The address of the interrupted instruction, in the context of a signal.
+    #[cfg(target_arch = "aarch64")]
+    fn counter(context: *mut c_void) -> *mut u64 {
+        let context = context.cast::<libc::ucontext_t>();
+        // SAFETY: the kernel's context, as the caller says.
+        unsafe { &raw mut (*context).uc_mcontext.pc }
+    }
+
+    /// Does what would have been done without us. `sent` by somebody, it is not about an
+    /// instruction.
+    fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, sent: bool) {
+        let Some(before) = BEFORE.get() else { return };
+        match before.sa_sigaction {
+            libc::SIG_IGN if sent => {}
+            libc::SIG_DFL | libc::SIG_IGN => {
+                // The instruction is tried again when we return, and ends the process then.
+                // SAFETY: sets an action; safe in a handler.
+                unsafe { libc::signal(signal, libc::SIG_DFL) };
+                if sent {
+                    // It is blocked until we return, and ends the process then.
+                    // SAFETY: safe in a handler.
+                    unsafe { libc::raise(signal) };
+                }
+            }
+            handler if before.sa_flags & libc::SA_SIGINFO != 0 => {
+                type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+                // SAFETY: whoever installed it with SA_SIGINFO promised this signature.
+                let handler = unsafe { mem::transmute::<usize, Handler>(handler) };
+                handler(signal, info, context);
+            }
+            handler => {
+                // SAFETY: whoever installed it without SA_SIGINFO promised this signature.
+                let handler = unsafe { mem::transmute::<usize, extern "C" fn(c_int)>(handler) };
+                handler(signal);
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Which parts of a mapping are huge pages, as anybody may ask: `PAGEMAP_SCAN` (Linux 6.7).
+//!
+//! It tells no frame numbers and needs no privilege, but a range that is mapped by one
+//! huge entry is one folio, which is contiguous in host-physical memory.
+#![allow(unsafe_code, reason = "an ioctl that the kernel fills a list with")]
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+use super::pagemap;
+use super::window::Window;
+
+/// `struct pm_scan_arg` of `<linux/fs.h>`.
+#[repr(C)]
+#[derive(Default)]
+struct Scan {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+/// `struct page_region` of `<linux/fs.h>`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Region {
+    start: u64,
+    end: u64,
+    categories: u64,
+}
+
+/// `_IOWR('f', 16, struct pm_scan_arg)`.
+const PAGEMAP_SCAN: u32 = 3 << 30 | (size_of::<Scan>() as u32) << 16 | 0x6610;
+const PAGE_IS_HUGE: u64 = 1 << 6;
+const HUGE: usize = 2 << 20;
+/// Regions told with one call.
+const BATCH: usize = 256;
+
+/// Of each whole 2 MiB of the window, whether it is one huge page now; `None` where the
+/// kernel cannot say, or the window does not begin on a multiple of 2 MiB.
+pub(crate) fn huge_chunks(window: &Window) -> Option<Vec<bool>> {
+    if !window.base().addr().is_multiple_of(HUGE) {
+        return None;
+    }
+    let file = pagemap::open().ok()?;
+    let base = window.base().addr() as u64;
+    let mut chunks = vec![false; window.len() / HUGE];
+    let end = base + (chunks.len() * HUGE) as u64;
+    let mut start = base;
+    while start < end {
+        let (regions, walked) = scan(&file, start, end)?;
+        for region in &regions {
+            let first = (region.start - base).div_ceil(HUGE as u64);
+            let last = (region.end - base) / HUGE as u64;
+            let range = usize::try_from(first).ok()?..usize::try_from(last).ok()?;
+            chunks.get_mut(range).unwrap_or_default().fill(true);
+        }
+        // A kernel that does not get on would keep us here for ever.
+        start = Some(walked).filter(|&walked| walked > start)?;
+    }
+    Some(chunks)
+}
+
+/// The ranges of huge pages from `start` on, and how far it looked.
+fn scan(file: &File, start: u64, end: u64) -> Option<(Vec<Region>, u64)> {
+    let mut regions = vec![Region::default(); BATCH];
+    let mut scan = Scan {
+        size: size_of::<Scan>() as u64,
+        start,
+        end,
+        vec: regions.as_mut_ptr().addr() as u64,
+        vec_len: BATCH as u64,
+        category_mask: PAGE_IS_HUGE,
+        return_mask: PAGE_IS_HUGE,
+        ..Scan::default()
+    };
+    // SAFETY: the kernel writes at most `vec_len` regions to `vec`, which are there, and
+    // `walk_end` to the argument. It was given the addresses of both for this call.
+    let told = unsafe { libc::ioctl(file.as_raw_fd(), PAGEMAP_SCAN.into(), &raw mut scan) };
+    regions.truncate(usize::try_from(told).ok()?);
+    Some((regions, scan.walk_end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_not_there_is_not_huge() {
+        let window = Window::reserve(2 * HUGE, HUGE).unwrap();
+        assert!(matches!(huge_chunks(&window).as_deref(), None | Some([false, false])));
+    }
+}

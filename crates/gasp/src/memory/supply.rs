@@ -1,0 +1,50 @@
+//! What the machine has to give.
+
+use std::fs;
+
+use super::ram::Attempt;
+use crate::error::{Errno, Reason};
+
+/// Refuses what the machine does not have: populating it would bring the kernel to kill
+/// processes, this one first.
+pub(super) fn check_available(len: u64) -> Result<(), Attempt> {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
+    match kilobytes.map(|kilobytes: u64| kilobytes.saturating_mul(1024)) {
+        Some(available) if available < len => Err(Attempt {
+            why: format!("{} MiB are needed, {} are available", len >> 20, available >> 20),
+            reason: Reason::Os {
+                what: "taking more memory than /proc/meminfo says is available",
+                errno: Errno::NOMEM,
+            },
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Says how short the pool is and how to fill it.
+pub(super) fn pool_shortage(page: usize, len: usize) -> String {
+    let need = len / page;
+    match pool(page, "free_hugepages") {
+        Some(free) => {
+            let pool = folder(page);
+            format!("{free} of {need} pages are free; fill {pool}/nr_hugepages")
+        }
+        None => format!("the host has no pages of {} KiB", page >> 10),
+    }
+}
+
+/// How many pages of a pool are free and promised to nobody; 0 where there is no pool.
+pub(super) fn pool_spare(page: usize) -> u64 {
+    let number = |file| pool(page, file).unwrap_or(0);
+    number("free_hugepages").saturating_sub(number("resv_hugepages"))
+}
+
+fn pool(page: usize, file: &str) -> Option<u64> {
+    fs::read_to_string(format!("{}/{file}", folder(page))).ok()?.trim().parse().ok()
+}
+
+fn folder(page: usize) -> String {
+    format!("/sys/kernel/mm/hugepages/hugepages-{}kB", page >> 10)
+}

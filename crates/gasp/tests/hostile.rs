@@ -1,0 +1,255 @@
+//! Owners of adopted memory that take it away: truncate the file, punch holes into it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+#![allow(unsafe_code, reason = "reaches what is gone through a raw pointer, in a child")]
+
+mod support;
+
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use gasp::{Adopt, DeviceAddr, Guest, MapFlags, Mapping, MemoryObject, Reason, Seals, Vdev};
+use rustix::fs::{FallocateFlags, MemfdFlags, ftruncate};
+use support::*;
+
+const LEN: u64 = 16 * PAGE;
+
+/// A file that nobody can seal.
+fn unsealable(len: u64) -> OwnedFd {
+    let fd = rustix::fs::memfd_create("gasp-hostile", MemfdFlags::CLOEXEC).unwrap();
+    ftruncate(&fd, len).unwrap();
+    fd
+}
+
+/// The memory of a file, adopted, and a guest that has it as its RAM.
+fn adopted(fd: &OwnedFd, trusted: bool) -> (MemoryObject, Guest, Vdev) {
+    let how = Adopt { trusted, ..whole(LEN) };
+    let object = MemoryObject::adopt(fd.try_clone().unwrap(), how).unwrap();
+    let guest = Guest::builder().build().unwrap();
+    guest.space().add_ram(None, &object).unwrap();
+    let vdev = guest.vdev("disk").unwrap();
+    (object, guest, vdev)
+}
+
+fn punch(fd: &OwnedFd, offset: u64, len: u64) {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(fd, flags, offset, len).unwrap();
+}
+
+#[test]
+fn every_safe_access_to_memory_that_is_gone_is_eio() {
+    let fd = unsealable(LEN);
+    let (object, guest, disk) = adopted(&fd, false);
+    assert!(object.is_guarded());
+    let mapping = disk.map(DeviceAddr(8), LEN - 8, MapFlags::RW).unwrap();
+    let scatter = disk.map_scatter(DeviceAddr(0), LEN, MapFlags::RW).unwrap();
+    let alias = object.alias().unwrap();
+    mapping.write_at(0, b"before").unwrap();
+    ftruncate(&fd, 0).unwrap();
+    for len in [1, 7, 8, 9, 100, 300, 5000] {
+        let mut bytes = vec![0; len];
+        let refused = error(mapping.read_at(0, &mut bytes));
+        assert_eq!((refused.reason(), refused.errno_name()), (Reason::MemoryGone, "EIO"));
+        assert_eq!(errno(mapping.write_at(16, &bytes)), "EIO");
+        assert_eq!(errno(scatter.read_at(3, &mut bytes)), "EIO");
+        assert_eq!(errno(scatter.write_at(3, &bytes)), "EIO");
+        assert_eq!(errno(object.read_at(0, &mut bytes)), "EIO");
+        assert_eq!(errno(object.write_at(0, &bytes)), "EIO");
+        assert_eq!(errno(alias.read_at(0, &mut bytes)), "EIO");
+        assert_eq!(errno(disk.read(DeviceAddr(1), &mut bytes)), "EIO");
+        assert_eq!(errno(disk.write(DeviceAddr(1), &bytes)), "EIO");
+        assert_eq!(errno(guest.read_firmware(gasp::GuestPhys(1), &mut bytes)), "EIO");
+    }
+    fn integers<T: gasp::Integer + std::fmt::Debug>(mapping: &Mapping, value: T) {
+        assert_eq!(errno(mapping.load::<T>(8, Ordering::Acquire)), "EIO");
+        assert_eq!(errno(mapping.store(8, value, Ordering::SeqCst)), "EIO");
+    }
+    integers(&mapping, 1_u8);
+    integers(&mapping, 1_u16);
+    integers(&mapping, 1_u32);
+    integers(&mapping, 1_u64);
+    ftruncate(&fd, LEN).unwrap();
+    let mut bytes = [1; 6];
+    mapping.read_at(0, &mut bytes).unwrap();
+    assert_eq!(bytes, [0; 6], "memory that comes back is empty");
+}
+
+#[test]
+fn guarded_accesses_are_exact_for_every_length_and_size() {
+    let fd = unsealable(LEN);
+    let (object, _guest, disk) = adopted(&fd, false);
+    let mapping = disk.map(DeviceAddr(0), LEN, MapFlags::RW).unwrap();
+    let source: Vec<u8> = (0..600_usize).map(|i| u8::try_from(i % 251).unwrap()).collect();
+    for start in 0..9 {
+        for len in (0..40).chain(250..260).chain([511, 512, 513]) {
+            object.write_at(0, &[0xee; 1024]).unwrap();
+            mapping.write_at(start, &source[..len]).unwrap();
+            let mut out = vec![0; len + 2];
+            object.read_at(start as u64, &mut out[1..=len]).unwrap();
+            assert_eq!((&out[1..=len], out[0], out[len + 1]), (&source[..len], 0, 0));
+            let mut behind = [0];
+            mapping.read_at(start + len, &mut behind).unwrap();
+            assert_eq!(behind, [0xee]);
+        }
+    }
+    let word = 0x8182_8384_8586_8788_u64;
+    object.write_at(0, &[0; 64]).unwrap();
+    mapping.store(8, word, Ordering::Release).unwrap();
+    assert_eq!(mapping.load::<u64>(8, Ordering::SeqCst).unwrap(), word);
+    assert_eq!(mapping.load::<u64>(16, Ordering::SeqCst).unwrap(), 0);
+    mapping.store(8, 0x1122_3344_u32, Ordering::Relaxed).unwrap();
+    mapping.store(12, 0x5566_u16, Ordering::Relaxed).unwrap();
+    mapping.store(14, 0x77_u8, Ordering::Relaxed).unwrap();
+    assert_eq!(mapping.load::<u64>(8, Ordering::Acquire).unwrap(), 0x8177_5566_1122_3344);
+    assert_eq!(mapping.load::<u32>(12, Ordering::Acquire).unwrap(), 0x8177_5566);
+    assert_eq!(mapping.load::<u16>(14, Ordering::Acquire).unwrap(), 0x8177);
+    assert_eq!(mapping.load::<u8>(15, Ordering::Acquire).unwrap(), 0x81);
+    assert_eq!(errno(mapping.load::<u32>(13, Ordering::Acquire)), "EINVAL");
+}
+
+/// Runs `attack` in a loop while threads read and write; gives back how often they could and
+/// how often they could not.
+fn under_attack(fd: &OwnedFd, attack: impl Fn() + Sync) -> (u64, u64) {
+    let (_object, _guest, disk) = adopted(fd, false);
+    let (done, gone) = (AtomicU64::new(0), AtomicU64::new(0));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for seed in 0..4 {
+            let (disk, done, gone, stop) = (&disk, &done, &gone, &stop);
+            scope.spawn(move || {
+                let mapping = disk.map(DeviceAddr(0), LEN, MapFlags::RW).unwrap();
+                let mut random = Random::new(seed);
+                let mut bytes = vec![7; 2 * PAGE as usize];
+                while !stop.load(Ordering::Relaxed) {
+                    let at = random.below(LEN - 2 * PAGE) as usize;
+                    let len = random.below(bytes.len() as u64) as usize;
+                    let word = at & !7;
+                    let accessed = match random.below(4) {
+                        0 => mapping.read_at(at, &mut bytes[..len]),
+                        1 => mapping.write_at(at, &bytes[..len]),
+                        2 => mapping.load::<u64>(word, Ordering::Acquire).map(drop),
+                        _ => mapping.store(word, 1_u64, Ordering::Release),
+                    };
+                    match accessed {
+                        Ok(()) => done.fetch_add(1, Ordering::Relaxed),
+                        Err(error) => {
+                            assert_eq!(error.errno_name(), "EIO");
+                            gone.fetch_add(1, Ordering::Relaxed)
+                        }
+                    };
+                }
+            });
+        }
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_millis(700) {
+            attack();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    (done.into_inner(), gone.into_inner())
+}
+
+#[test]
+fn a_peer_that_truncates_in_a_loop_ends_accesses_and_not_the_process() {
+    let fd = unsealable(LEN);
+    let (done, gone) = under_attack(&fd, || {
+        ftruncate(&fd, 0).unwrap();
+        std::thread::sleep(Duration::from_micros(200));
+        ftruncate(&fd, LEN).unwrap();
+        std::thread::sleep(Duration::from_micros(200));
+    });
+    assert!(done > 0 && gone > 0, "{done} accesses were done, {gone} refused");
+}
+
+#[test]
+fn a_peer_that_punches_in_a_loop_disturbs_nobody() {
+    let fd = unsealable(LEN);
+    let (done, gone) = under_attack(&fd, || punch(&fd, 0, LEN));
+    assert!(done > 0 && gone == 0, "{done} accesses were done, {gone} refused");
+}
+
+#[test]
+fn a_file_that_can_be_sealed_is_and_is_not_guarded() {
+    let fd = memfd(LEN);
+    let (object, _guest, _disk) = adopted(&fd, false);
+    assert!(object.seals().contains(Seals::SHRINK) && !object.is_guarded());
+    assert_eq!(ftruncate(&fd, 0), Err(rustix::io::Errno::PERM));
+}
+
+#[test]
+fn the_file_of_a_trusted_owner_is_left_alone() {
+    let fd = memfd(LEN);
+    let (object, ..) = adopted(&fd, true);
+    assert!(object.seals().is_empty() && !object.is_guarded());
+    ftruncate(&fd, 2 * LEN).unwrap();
+    let unsealable = unsealable(LEN);
+    assert!(!adopted(&unsealable, true).0.is_guarded());
+}
+
+#[test]
+fn a_file_that_can_only_be_read_is_guarded() {
+    let fd = memfd(LEN);
+    let read_only = reopened(&fd, rustix::fs::OFlags::RDONLY);
+    let how = Adopt { access: gasp::Access::READ, ..whole(LEN) };
+    let object = MemoryObject::adopt(read_only, how).unwrap();
+    assert!(object.is_guarded(), "whoever can only read it cannot seal it");
+    ftruncate(&fd, PAGE).unwrap();
+    object.read_at(0, &mut [0; 8]).unwrap();
+    assert_eq!(errno(object.read_at(PAGE, &mut [0; 8])), "EIO");
+}
+
+/// Runs one of the tests below in a process of its own, which may die.
+fn child(test: &str) -> std::process::ExitStatus {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture"]).env("GASP_TEST_CHILD", "1");
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("running 1 test"), "{text}");
+    output.status
+}
+
+/// Reaches what is gone through a raw pointer.
+fn reach_what_is_gone() -> u8 {
+    let fd = unsealable(LEN);
+    let (object, _guest, disk) = adopted(&fd, false);
+    let mapping = disk.map(DeviceAddr(0), LEN, MapFlags::RW).unwrap();
+    ftruncate(&fd, 0).unwrap();
+    assert_eq!(errno(object.read_at(0, &mut [0])), "EIO");
+    // SAFETY: none: this is what nobody should do.
+    unsafe { mapping.as_ptr().read_volatile() }
+}
+
+#[test]
+#[ignore = "dies; run by `what_is_not_ours_ends_the_process_as_before`"]
+fn dies_of_a_raw_pointer() {
+    if std::env::var_os("GASP_TEST_CHILD").is_some() {
+        reach_what_is_gone();
+    }
+}
+
+#[test]
+#[ignore = "exits; run by `what_is_not_ours_reaches_the_handler_before_ours`"]
+fn exits_in_a_handler_before_ours() {
+    extern "C" fn handler(_: libc::c_int) {
+        // SAFETY: may be called in a handler.
+        unsafe { libc::_exit(42) };
+    }
+    if std::env::var_os("GASP_TEST_CHILD").is_some() {
+        let handler = handler as extern "C" fn(libc::c_int);
+        // SAFETY: the handler calls only what it may.
+        unsafe { libc::signal(libc::SIGBUS, handler as usize) };
+        reach_what_is_gone();
+    }
+}
+
+#[test]
+fn what_is_not_ours_ends_the_process_as_before() {
+    assert_eq!(child("dies_of_a_raw_pointer").signal(), Some(libc::SIGBUS));
+}
+
+#[test]
+fn what_is_not_ours_reaches_the_handler_before_ours() {
+    assert_eq!(child("exits_in_a_handler_before_ours").code(), Some(42));
+}

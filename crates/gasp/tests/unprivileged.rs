@@ -1,0 +1,127 @@
+//! A process that drops its privileges, and what it still knows and holds.
+//!
+//! Needs root, to drop something; skipped visibly otherwise. The trials run in processes of
+//! their own, because nothing is ever taken back.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+#![allow(unsafe_code, reason = "changes the user of a child process")]
+
+mod support;
+#[path = "support/trials.rs"]
+mod trials;
+
+use std::process::Command;
+
+use gasp::memory::{FrameAccess, PinMethod, frame_access};
+use gasp::{Backing, MemoryObject, Residency, Stability};
+use libtest_mimic::{Arguments, Trial};
+use support::*;
+use trials::*;
+
+const CHILD: &str = "GASP_TEST_CHILD";
+const NOBODY: libc::uid_t = 65_534;
+const LEN: u64 = 16 << 20;
+
+/// What runs in a process of its own, by name.
+const BODIES: [(&str, fn()); 4] = [
+    ("a_descriptor_opened_before_privileges_are_dropped_keeps_telling", kept),
+    ("huge_pages_are_pinned_without_privilege", pinned),
+    ("contiguity_is_known_without_addresses", contiguous),
+    ("a_child_is_not_told_its_parents_addresses", forked),
+];
+
+fn main() {
+    if let Ok(name) = std::env::var(CHILD) {
+        let (_, body) = BODIES.iter().find(|(other, _)| *other == name).unwrap();
+        body();
+        return;
+    }
+    let trials: Vec<Trial> = BODIES
+        .iter()
+        .map(|(name, _)| {
+            let lacks = [frames(), backing(Backing::Thp, LEN)];
+            trial(*name, &lacks, move || {
+                let child =
+                    Command::new(std::env::current_exe().unwrap()).env(CHILD, name).output();
+                let child = child.unwrap();
+                assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+            })
+        })
+        .collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+fn drop_privileges() {
+    // SAFETY: no memory is involved.
+    let done = unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) };
+    assert_eq!(done, 0);
+}
+
+/// As if the process had been started without privileges: it can open its own files under
+/// `/proc`, which one that has just dropped them cannot.
+fn start_without_privileges() {
+    drop_privileges();
+    // SAFETY: no memory is involved.
+    let done = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) };
+    assert_eq!(done, 0);
+}
+
+fn thp(residency: Residency) -> MemoryObject {
+    MemoryObject::ram(LEN).prefer(&[Backing::Thp]).residency(residency).create().unwrap()
+}
+
+/// Whether all of it was had in huge pages.
+fn all_huge(ram: &MemoryObject) -> bool {
+    ram.backing().note.as_deref() == Some("8 of 8 huge pages were had")
+}
+
+fn kept() {
+    assert_eq!(frame_access(), FrameAccess::Allowed);
+    drop_privileges();
+    assert_eq!(frame_access(), FrameAccess::Allowed);
+    let ram = thp(Residency::Pinned);
+    assert_ne!(ram.host_run(0, 1).unwrap().addr.0, 0);
+    assert_eq!(ram.audit().unwrap().checked, LEN);
+}
+
+fn pinned() {
+    start_without_privileges();
+    let ram = thp(Residency::Pinned);
+    // The limit of locked memory is 8 MiB on most systems, which is too little here.
+    let expected = match PinMethod::IoUring.access(LEN as usize) {
+        gasp::memory::PinAccess::Allowed => PinMethod::IoUring,
+        gasp::memory::PinAccess::Denied(_) => PinMethod::Pipe,
+    };
+    assert_eq!(ram.pinned_by(), Some(expected), "{:?}", ram.not_pinned_because());
+    assert_eq!(ram.stability(), Stability::Pinned);
+    assert_eq!(errno(ram.host_run(0, 1)), "EPERM", "but nobody says where");
+    assert_eq!(ram.audit().unwrap().unchecked, LEN);
+}
+
+fn contiguous() {
+    start_without_privileges();
+    let ram = thp(Residency::Resident);
+    if all_huge(&ram) {
+        assert_eq!(ram.contiguous_at(0, LEN).unwrap(), HUGE);
+        assert_eq!(ram.contiguous_at(HUGE + 5, LEN - HUGE - 5).unwrap(), HUGE - 5);
+        assert_eq!(ram.contiguous_at(HUGE + 5, 7).unwrap(), 7);
+    }
+    let small = resident(4 * PAGE);
+    assert_eq!(small.contiguous_at(5, 2 * PAGE).unwrap(), PAGE - 5);
+    assert_eq!(errno(small.contiguous_at(4 * PAGE, 1)), "EINVAL");
+}
+
+fn forked() {
+    assert_eq!(frame_access(), FrameAccess::Allowed);
+    // SAFETY: the process has one thread; the child calls what is safe for one.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop_privileges();
+        let told = matches!(frame_access(), FrameAccess::Allowed);
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(i32::from(told)) };
+    }
+    let mut status = -1;
+    // SAFETY: waits for the child just made.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!(status, 0, "the child looked at its parent's memory, or failed");
+}
