@@ -1,0 +1,214 @@
+//! Memory and device registers that this crate maps itself.
+//!
+//! All unsafe code of the crate is here. Whatever is mapped is only reached by volatile
+//! accesses of single words, because a device, the guest or another mapping of the same
+//! file may change it at any time.
+#![allow(unsafe_code, reason = "maps memory and device registers, and reaches them")]
+
+use core::ptr::NonNull;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::mm::{self, Advice, MapFlags, ProtFlags};
+
+/// The size of a huge page, and what every mapping here is aligned to: the kernel gathers
+/// pages into huge ones only where address and offset agree.
+pub const HUGE: usize = 2 << 20;
+
+/// A range of the process's own addresses, until dropped.
+#[derive(Debug)]
+pub struct Mapped {
+    base: NonNull<u8>,
+    len: usize,
+    /// What is unmapped in the end: the range and what was reserved to align it.
+    whole: (NonNull<u8>, usize),
+}
+
+enum What<'fd> {
+    Anonymous,
+    File(BorrowedFd<'fd>),
+}
+
+/// What can be done to any memory of a process without changing what it reads there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Disturbance {
+    /// Gather the pages into huge ones at once (`MADV_COLLAPSE`).
+    Collapse,
+    /// Take the pages out of memory, to where there is swap (`MADV_PAGEOUT`).
+    PageOut,
+}
+
+impl Mapped {
+    /// Private memory of ordinary pages, which come when they are touched.
+    ///
+    /// # Errors
+    /// Those of mmap().
+    pub fn anonymous(len: usize) -> io::Result<Self> {
+        let mapped = Self::place(len, &What::Anonymous)?;
+        mapped.advise(0, len, Advice::LinuxNoHugepage)?;
+        Ok(mapped)
+    }
+
+    /// A file of at least `len` bytes once more, shared. Also a device's registers, through
+    /// their file.
+    ///
+    /// # Errors
+    /// Those of mmap().
+    pub fn file(fd: impl AsFd, len: usize) -> io::Result<Self> {
+        Self::place(len, &What::File(fd.as_fd()))
+    }
+
+    fn place(len: usize, what: &What<'_>) -> io::Result<Self> {
+        let reserved = len.checked_add(HUGE).ok_or(io::ErrorKind::InvalidInput)?;
+        let none = (core::ptr::null_mut(), ProtFlags::empty(), MapFlags::PRIVATE);
+        // SAFETY: a new mapping at an address of the kernel's choice touches no other.
+        let start =
+            unsafe { mm::mmap_anonymous(none.0, reserved, none.1, none.2 | MapFlags::NORESERVE) }?;
+        let start = NonNull::new(start.cast::<u8>()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let head = start.addr().get().next_multiple_of(HUGE) - start.addr().get();
+        // SAFETY: `head` is less than `HUGE`, so this and `len` bytes behind it are inside
+        // what was reserved.
+        let base = unsafe { start.add(head) };
+        // From here on, dropping it unmaps the reservation, whatever happens below.
+        let mapped = Self { base, len, whole: (start, reserved) };
+        let rw = ProtFlags::READ | ProtFlags::WRITE;
+        let at = base.as_ptr().cast();
+        match what {
+            What::Anonymous => {
+                let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+                // SAFETY: it replaces a part of the reservation, which nobody has used.
+                unsafe { mm::mmap_anonymous(at, len, rw, flags) }?;
+            }
+            What::File(fd) => {
+                let flags = MapFlags::SHARED | MapFlags::FIXED;
+                // SAFETY: as above.
+                unsafe { mm::mmap(at, len, rw, flags, fd, 0) }?;
+            }
+        }
+        Ok(mapped)
+    }
+
+    /// The first address.
+    pub fn base(&self) -> *const u8 {
+        self.base.as_ptr()
+    }
+
+    /// How many bytes.
+    #[expect(clippy::len_without_is_empty, reason = "nobody maps nothing")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Reads a word, once.
+    ///
+    /// # Errors
+    /// It is not inside, or not aligned.
+    pub fn load(&self, at: usize) -> io::Result<u32> {
+        let at = self.word::<u32>(at)?;
+        // SAFETY: `word` checked that it is mapped and aligned; any bits are a `u32`.
+        Ok(unsafe { at.read_volatile() })
+    }
+
+    /// Writes a word, once.
+    ///
+    /// # Errors
+    /// It is not inside, or not aligned.
+    pub fn store(&self, at: usize, value: u32) -> io::Result<()> {
+        let at = self.word::<u32>(at)?;
+        // SAFETY: as in `load`, and everything here is mapped for writing. No Rust
+        // reference to any of it exists.
+        unsafe { at.write_volatile(value) };
+        Ok(())
+    }
+
+    /// Writes two words at once, as a device wants an address.
+    ///
+    /// # Errors
+    /// They are not inside, or not aligned.
+    pub fn store_wide(&self, at: usize, value: u64) -> io::Result<()> {
+        let at = self.word::<u64>(at)?;
+        // SAFETY: as in `store`.
+        unsafe { at.write_volatile(value) };
+        Ok(())
+    }
+
+    /// Lets huge pages come in a part of it, and be made of what is there.
+    ///
+    /// # Errors
+    /// The range is not inside; those of madvise().
+    pub fn want_huge(&self, at: usize, len: usize) -> io::Result<()> {
+        self.advise(at, len, Advice::LinuxHugepage)
+    }
+
+    /// Gives pages back to the kernel. Of private memory, what was in them is gone.
+    ///
+    /// # Errors
+    /// The range is not inside; those of madvise().
+    pub fn discard(&self, at: usize, len: usize) -> io::Result<()> {
+        self.advise(at, len, Advice::LinuxDontNeed)
+    }
+
+    fn advise(&self, at: usize, len: usize, advice: Advice) -> io::Result<()> {
+        let inside = at.checked_add(len).is_some_and(|end| end <= self.len);
+        let start = inside.then(|| self.base.as_ptr().wrapping_add(at));
+        let start = start.ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: the range is inside this mapping, to which no Rust reference exists; that
+        // its bytes may be zeroed is what the caller asks for.
+        unsafe { mm::madvise(start.cast(), len, advice) }?;
+        Ok(())
+    }
+
+    fn word<T>(&self, at: usize) -> io::Result<*mut T> {
+        let inside = at.checked_add(size_of::<T>()).is_some_and(|end| end <= self.len);
+        if !inside || !at.is_multiple_of(size_of::<T>()) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Ok(self.base.as_ptr().wrapping_add(at).cast())
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        let (start, len) = self.whole;
+        // SAFETY: it is this value's own, and no pointer into it is used after it.
+        let _ = unsafe { mm::munmap(start.as_ptr().cast(), len) };
+    }
+}
+
+/// Disturbs `[base, base + len)` of this process's memory, whoever it belongs to.
+///
+/// # Errors
+/// Those of madvise(), such as `EAGAIN` where the pages are held.
+pub fn disturb(base: *const u8, len: usize, how: Disturbance) -> io::Result<()> {
+    let advice = match how {
+        Disturbance::Collapse => libc::MADV_COLLAPSE,
+        Disturbance::PageOut => libc::MADV_PAGEOUT,
+    };
+    // SAFETY: neither advice unmaps memory, changes what it holds or how it can be reached,
+    // so it is sound for any address; one that is not mapped is an error.
+    match unsafe { libc::madvise(base.cast_mut().cast(), len, advice) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_kept_and_nothing_outside_is_reached() {
+        let mapped = Mapped::anonymous(HUGE).unwrap();
+        assert!(mapped.base().addr().is_multiple_of(HUGE));
+        mapped.store(HUGE - 4, 7).unwrap();
+        mapped.store_wide(8, u64::MAX).unwrap();
+        assert_eq!((mapped.load(HUGE - 4).unwrap(), mapped.load(12).unwrap()), (7, u32::MAX));
+        mapped.discard(0, 4096).unwrap();
+        assert_eq!(mapped.load(8).unwrap(), 0);
+        for at in [HUGE, HUGE - 2, 2, usize::MAX, usize::MAX - 3] {
+            assert!(mapped.load(at).is_err());
+            assert!(mapped.store_wide(at, 1).is_err());
+            assert!(mapped.discard(at, 4096).is_err());
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What the tests of this crate share.
+
+use gasp_oracle::heard;
+use gasp_testbed::{Line, Testbed, Unavailable};
+use libtest_mimic::{Completion, Failed, Trial};
+use serde::de::DeserializeOwned;
+
+pub(crate) type Outcome = Result<Completion, Failed>;
+
+/// A trial on a testbed. Where there is none, it is marked as ignored, with the reason in
+/// its name, so that it is counted and seen.
+pub(crate) fn on_testbed(
+    name: &str,
+    testbed: &Result<Testbed, Unavailable>,
+    body: fn(&Testbed) -> Outcome,
+) -> Trial {
+    match testbed {
+        Ok(testbed) => {
+            let testbed = testbed.clone();
+            Trial::ignorable_test(name, move || body(&testbed))
+        }
+        Err(why) => skipped(name, why),
+    }
+}
+
+/// A trial that cannot be run here.
+pub(crate) fn skipped(name: &str, why: impl std::fmt::Display) -> Trial {
+    Trial::test(format!("{name} [skipped: {why}]"), || Ok(())).with_ignored_flag(true)
+}
+
+/// The one report on a console.
+pub(crate) fn report<T: DeserializeOwned>(lines: &[Line]) -> Result<T, Failed> {
+    let mut reports = lines.iter().filter_map(|line| heard(&line.text).transpose());
+    match reports.next() {
+        Some(report) => report.map_err(|error| Failed::from(error.to_string())),
+        None => Err("the guest told no report".into()),
+    }
+}
