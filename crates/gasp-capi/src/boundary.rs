@@ -145,6 +145,13 @@ pub(crate) fn last_text() -> *const c_char {
     text.ok().flatten().unwrap_or(c"".as_ptr())
 }
 
+/// The text of the last failure.
+pub(crate) fn last() -> String {
+    let text =
+        |last: &RefCell<Last>| last.try_borrow().ok()?.failure.as_ref().map(Failure::to_string);
+    LAST.try_with(text).ok().flatten().unwrap_or_default()
+}
+
 /// Sets the C library's errno of this thread.
 pub(crate) fn set_errno(errno: c_int) {
     #![allow(unsafe_code, reason = "errno is a variable of the C library")]

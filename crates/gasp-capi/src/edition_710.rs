@@ -138,7 +138,7 @@ pub unsafe extern "C" fn gasp_region_set_710(
     rgn: *const Region710,
 ) {
     // SAFETY: NULL or good for so many during the call, as the header demands.
-    regions::set_hard(Some(gsp), unsafe { entries(rgn, num_regions) });
+    regions::set_hard(Some(gsp), || unsafe { entries(rgn, num_regions) });
 }
 
 /// See `<qvm/gasp.h>`.
@@ -149,7 +149,7 @@ pub unsafe extern "C" fn gasp_region_set_soft_710(
     rgn: *const Region710,
 ) -> c_uint {
     // SAFETY: NULL or good for so many during the call, as the header demands.
-    regions::set_soft(Some(gsp), unsafe { entries(rgn, num_regions) })
+    regions::set_soft(Some(gsp), || unsafe { entries(rgn, num_regions) })
 }
 
 /// See `<qvm/gasp.h>`.

@@ -66,11 +66,16 @@ thread_local! {
 /// Whether this thread has the lock.
 pub(crate) fn has(guest: &Guest, space: Space) -> bool {
     let is_it = |held: &Held| held.guest.number == guest.number && held.right.space() == space;
-    HELD.with_borrow(|all| all.iter().any(is_it))
+    // A thread that is ending has given its locks back; one that changes regions has its own
+    // borrowed, and what it logs may come back here.
+    HELD.try_with(|all| all.try_borrow().is_ok_and(|all| all.iter().any(is_it))).unwrap_or(false)
 }
 
 /// Takes the lock, waiting for other threads.
 pub(crate) fn take(guest: &Arc<Guest>, space: Space) -> Outcome {
+    if HELD.try_with(|_| ()).is_err() {
+        return Err(Failure::misuse(Errno::PERM, "gasp_lock: this thread is ending"));
+    }
     if has(guest, space) {
         return Err(Failure::misuse(Errno::BUSY, "gasp_lock: this thread has the lock already"));
     }
@@ -88,11 +93,7 @@ pub(crate) fn give_back(guest: Option<usize>, space: Space) -> Outcome {
     let is_it = |held: &Held| {
         guest.is_none_or(|guest| held.guest.number == guest) && held.right.space() == space
     };
-    let found = HELD.with_borrow_mut(|all| {
-        let index = all.iter().rposition(is_it)?;
-        Some(all.remove(index))
-    });
-    let Some(held) = found else {
+    let Some(held) = take_out(is_it) else {
         let why = "gasp_unlock: this thread does not have the lock";
         return Err(Failure::misuse(Errno::PERM, why));
     };
@@ -111,16 +112,24 @@ pub(crate) fn with_memory(
     guest: &Guest,
     change: impl FnOnce(&SpaceLock) -> Outcome<Option<Drain>>,
 ) -> Outcome {
-    HELD.with_borrow_mut(|all| {
-        let held = all
-            .iter_mut()
-            .find(|held| held.guest.number == guest.number && held.right.space() == Space::Memory);
-        let Some(Held { right: Right::Memory(lock), drains, .. }) = held else {
-            return Err(Failure::Call(Errno::PERM, "this thread does not have gasp_lock()"));
-        };
-        drains.extend(change(lock)?);
-        Ok(())
-    })
+    let is_it =
+        |held: &Held| held.guest.number == guest.number && held.right.space() == Space::Memory;
+    // Taken out meanwhile: what the change logs may come back here.
+    let mut held = take_out(is_it);
+    let outcome = match &mut held {
+        Some(Held { right: Right::Memory(lock), drains, .. }) => {
+            change(lock).map(|drain| drains.extend(drain))
+        }
+        _ => Err(Failure::Call(Errno::PERM, "this thread does not have gasp_lock()")),
+    };
+    HELD.with_borrow_mut(|all| all.extend(held));
+    outcome
+}
+
+/// The lock that was taken last, of those for which `is_it` holds.
+fn take_out(is_it: impl Fn(&Held) -> bool) -> Option<Held> {
+    let take = |all: &mut Vec<Held>| all.iter().rposition(is_it).map(|index| all.remove(index));
+    HELD.try_with(|all| take(&mut *all.try_borrow_mut().ok()?)).ok().flatten()
 }
 
 /// See `<qvm/gasp.h>`.

@@ -1,6 +1,7 @@
 //! The log: one line an event, to stderr or to a function of the program.
 #![allow(unsafe_code, reason = "calls a function that C has given")]
 
+use core::cell::Cell;
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::ffi::CString;
@@ -16,6 +17,11 @@ use crate::types::{GASP_LOG_DEBUG, GASP_LOG_ERROR, GASP_LOG_INFO, GASP_LOG_WARN,
 
 static LEVEL: AtomicU32 = AtomicU32::new(GASP_LOG_WARN);
 static TARGET: Mutex<Target> = Mutex::new(Target { log: None, context: 0 });
+
+thread_local! {
+    /// Whether this thread is inside the program's function.
+    static TELLING: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Where lines go: the program's function with its context, or stderr.
 #[derive(Clone, Copy)]
@@ -110,8 +116,13 @@ impl Drop for Line {
         };
         let Ok(line) = CString::new(bytes) else { return };
         let context = core::ptr::with_exposed_provenance_mut(target.context);
+        // What the function itself makes the library say is not told: it would go on for ever.
+        if TELLING.replace(true) {
+            return;
+        }
         // SAFETY: the program has promised a function that can be called from any thread,
         // with the context that it gave; the line is a C string for as long as the call.
         unsafe { log(context, self.level, line.as_ptr()) };
+        TELLING.set(false);
     }
 }

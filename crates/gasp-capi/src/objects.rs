@@ -78,12 +78,13 @@ impl Guest {
         };
         let number = GUESTS.insert(make).ok_or_else(too_many)?;
         let guest = GUESTS.get(number).ok_or_else(no_guest)?;
-        for vdev in guest.guest.vdevs() {
-            guest.enlist_vdev(vdev)?;
-        }
-        for domain in guest.guest.domains() {
-            guest.enlist_domain(domain)?;
-        }
+        let vdevs = guest.guest.vdevs().into_iter();
+        let domains = guest.guest.domains().into_iter();
+        vdevs
+            .map(|vdev| guest.enlist_vdev(vdev))
+            .chain(domains.map(|domain| guest.enlist_domain(domain)))
+            .try_for_each(|number| number.map(drop))
+            .inspect_err(|_| drop(Self::delist(number)))?;
         list(|order| order.push(number));
         Ok(number)
     }

@@ -24,10 +24,11 @@ use crate::ports::PortRegion;
 use crate::types::*;
 
 /// The flags that are C's alone.
-const OWN: u32 = GRF_VIRT_ANY | GRF_NOCACHE;
+const OWN: u32 = GRF_VIRT_ANY | GRF_NOCACHE | GRF_NOPERMS;
 
 /// Fills a region with what is at the beginning of a range.
 pub(crate) fn info(guest: Named, block: StateBlock) -> Outcome<Region> {
+    check_spare(&block)?;
     let space = Space::of(block.qst_type.into())?;
     let guest = guest_of(guest)?;
     let start = GuestPhys(block.location);
@@ -36,6 +37,13 @@ pub(crate) fn info(guest: Named, block: StateBlock) -> Outcome<Region> {
     match space {
         Space::Memory => memory_info(&guest, span, block),
         Space::Ports => port_info(&guest, span, block),
+    }
+}
+
+fn check_spare(block: &StateBlock) -> Outcome {
+    match block.spare {
+        0 => Ok(()),
+        _ => Err(Failure::invalid("spare is not 0")),
     }
 }
 
@@ -90,7 +98,8 @@ fn port_info(guest: &Guest, span: Span<GuestPhys>, block: StateBlock) -> Outcome
     Ok(Region {
         flags: found.flags | GRF_ACTIVE,
         cookie: found.cookie,
-        vdev: opaque(found.vdev),
+        // Not that of a device which is gone.
+        vdev: opaque(VDEVS.get(found.vdev).map_or(0, |_| found.vdev)),
         host_location: QSL_NO_LOCATION,
         guest: StateBlock { length: found.last.min(span.last().0) - first + 1, ..block },
     })
@@ -99,6 +108,7 @@ fn port_info(guest: &Guest, span: Span<GuestPhys>, block: StateBlock) -> Outcome
 /// Does what one entry says. This thread has the lock of its space.
 fn set_one(guest: &Arc<Guest>, entry: &Region) -> Outcome {
     let block = entry.guest;
+    check_spare(&block)?;
     let start = GuestPhys(block.location);
     let fail = |reason| Error::new(Operation::SetRegion, start, block.length, reason);
     let span = Span::new(start, block.length).map_err(fail)?;
@@ -143,6 +153,11 @@ fn set_memory(
     if entry.flags == GRF_NONE {
         return Ok(Some(lock.remove(span)?));
     }
+    let fail = |reason| Error::new(Operation::SetRegion, span.start(), span.len(), reason);
+    let bits = guest.guest.address_width();
+    if span.last().0 >> bits != 0 {
+        return Err(fail(Reason::BeyondWidth { bits }).into());
+    }
     let tag = u64::from(entry.flags & OWN) << 32 | u64::from(entry.cookie);
     let space = guest.guest.space();
     let unused = |len| space.find_free(Search::new(len, 1).within(span.start(), span.last()));
@@ -152,9 +167,10 @@ fn set_memory(
     }
     if unused(1).is_ok() {
         let why = Reason::Overlaps("a region in part of the range; set that alone, it");
-        return Err(Error::new(Operation::SetRegion, span.start(), span.len(), why).into());
+        return Err(fail(why).into());
     }
-    match owner.filter(|_| all_of_devices(guest, span)) {
+    let all = |wanted: &dyn Fn(RegionKind) -> bool| all_are(guest, span, wanted);
+    match owner.filter(|_| all(&|kind| kind == RegionKind::Device)) {
         // Registers have no memory: nothing of them can be mapped, so nothing is lost while
         // they are replaced.
         Some(owner) => {
@@ -162,19 +178,24 @@ fn set_memory(
             lock.add(Engine::device(span, owner).tagged(tag))?;
             Ok(None)
         }
-        None => {
+        None if all(&RegionKind::is_memory) => {
             let drain = lock.set_access(span, passed(entry.flags))?;
-            lock.set_tag(span, tag)?;
+            lock.set_tag(span, tag, owner)?;
             Ok(Some(drain))
+        }
+        None => {
+            let why = "registers and reserved ranges cannot become something else; delete first";
+            Err(Failure::invalid(why))
         }
     }
 }
 
-fn all_of_devices(guest: &Guest, span: Span<GuestPhys>) -> bool {
+/// Whether every region in a range without holes is of a wanted kind.
+fn all_are(guest: &Guest, span: Span<GuestPhys>, wanted: &dyn Fn(RegionKind) -> bool) -> bool {
     let mut at = Some(span.start());
     while let Some(addr) = at.filter(|&addr| addr <= span.last()) {
         match guest.guest.space().region_at(addr) {
-            Some(region) if region.kind() == RegionKind::Device => {
+            Some(region) if wanted(region.kind()) => {
                 at = region.span().last().checked_add(1);
             }
             _ => return false,
@@ -246,7 +267,7 @@ fn set_all(guest: &Arc<Guest>, entries: &[Region]) -> (usize, Outcome) {
 }
 
 /// Sets regions in the running phase, under the lock that this thread has.
-pub(crate) fn set_soft(guest: Named, entries: Outcome<Vec<Region>>) -> u32 {
+pub(crate) fn set_soft(guest: Named, entries: impl FnOnce() -> Outcome<Vec<Region>>) -> u32 {
     let mut done = 0;
     boundary::value((), || {
         let guest = guest_of(guest)?;
@@ -254,7 +275,7 @@ pub(crate) fn set_soft(guest: Named, entries: Outcome<Vec<Region>>) -> u32 {
             let why = "gasp_region_set_soft: the guest is not running; use gasp_region_set";
             return Err(Failure::misuse(Errno::PERM, why));
         }
-        let entries = entries?;
+        let entries = entries()?;
         let (count, outcome) = set_all(&guest, &entries);
         done = count;
         outcome
@@ -263,7 +284,7 @@ pub(crate) fn set_soft(guest: Named, entries: Outcome<Vec<Region>>) -> u32 {
 }
 
 /// Sets regions in the startup phase; a failure ends the process.
-pub(crate) fn set_hard(guest: Named, entries: Outcome<Vec<Region>>) {
+pub(crate) fn set_hard(guest: Named, entries: impl FnOnce() -> Outcome<Vec<Region>>) {
     let allowed = boundary::call(|| {
         let guest = guest_of(guest)?;
         let why = match guest.is_running() {
@@ -279,21 +300,29 @@ pub(crate) fn set_hard(guest: Named, entries: Outcome<Vec<Region>>) {
         set_errno(allowed);
         return;
     }
+    let mut entry = None;
     let outcome = boundary::call(|| {
-        let (guest, entries) = (guest_of(guest)?, entries?);
-        let spaces = [Space::Memory, Space::Ports];
-        for space in spaces {
+        let (guest, entries) = (guest_of(guest)?, entries()?);
+        let is_of = |entry: &Region, space| {
+            Space::of(entry.guest.qst_type.into()).is_ok_and(|of| of == space)
+        };
+        let mut spaces = vec![Space::Memory, Space::Ports];
+        spaces.retain(|&space| entries.iter().any(|entry| is_of(entry, space)));
+        for &space in &spaces {
             lock::take(&guest, space)?;
         }
         let (index, outcome) = set_all(&guest, &entries);
-        for space in spaces {
+        // A process that ends does not wait for mappings: the locks go with the thread.
+        outcome.inspect_err(|_| entry = Some(index))?;
+        // The ports first: whoever is to unmap may need them while memory's drains wait.
+        for &space in spaces.iter().rev() {
             lock::give_back(Some(guest.number), space)?;
         }
-        outcome.inspect_err(|failure| {
-            tracing::error!("gasp_region_set: entry {index}: {failure}; ending the process");
-        })
+        Ok(())
     });
     if outcome != EOK {
+        let entry = entry.map_or_else(String::new, |index| format!("entry {index}: "));
+        tracing::error!("gasp_region_set: {entry}{}; ending the process", boundary::last());
         std::process::exit(libc::EXIT_FAILURE);
     }
 }
@@ -315,12 +344,12 @@ pub unsafe extern "C" fn gasp_region_info(blk: *const StateBlock, rgn: *mut Regi
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_region_set(num_regions: u32, rgn: *const Region) {
     // SAFETY: NULL or good for so many during the call, as the header demands.
-    set_hard(None, unsafe { array(rgn, num_regions as usize, "rgn is NULL") });
+    set_hard(None, || unsafe { array(rgn, num_regions as usize, "rgn is NULL") });
 }
 
 /// See `<qvm/gasp.h>`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_region_set_soft(num_regions: u32, rgn: *const Region) -> u32 {
     // SAFETY: NULL or good for so many during the call, as the header demands.
-    set_soft(None, unsafe { array(rgn, num_regions as usize, "rgn is NULL") })
+    set_soft(None, || unsafe { array(rgn, num_regions as usize, "rgn is NULL") })
 }

@@ -103,15 +103,17 @@ pub(crate) unsafe fn next_filtered(
             state.rest = (end, 0);
             continue;
         }
-        let host = host_of(guest, how, part);
-        let entry = Entry { guest: part, host, length: part_end - part };
-        return Ok(Filtered { entry, rest: (part_end, end - part_end) });
+        // What is there may have changed since the filter was asked about it.
+        let there = next(guest, how, part, 0)?;
+        if there.guest != part {
+            state.rest = (there.guest, there.length);
+            continue;
+        }
+        let length = there.length.min(part_end - part);
+        let entry = Entry { length, ..there };
+        let behind = part + length;
+        return Ok(Filtered { entry, rest: (behind, end - behind) });
     }
-}
-
-/// Where a part of an entry is in the host.
-fn host_of(guest: &Guest, how: How, part: u64) -> u64 {
-    next(guest, how, part, 0).map_or(QSL_NO_LOCATION, |entry| entry.host)
 }
 
 /// Counts the entries of a walk, or of a filtered one.

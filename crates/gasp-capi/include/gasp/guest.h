@@ -48,7 +48,8 @@ const char *gasp_last_error(void);
 
 /*
  * One line of the log, without a line end. It may be called from any thread, several at a
- * time, and must not throw or jump out.
+ * time, also while the library has its locks: it must not call the library, throw, or jump
+ * out.
  */
 typedef void (*gasp_log_t)(void *context, uint32_t level, const char *line);
 
@@ -99,9 +100,9 @@ errno_t gasp_guest_create(const struct gasp_guest_options *options, gasp_guest_t
 
 /*
  * Ends the guest: its devices, domains and regions are gone, and calls that are made with
- * them are refused. Mappings that are held stay good until they are unmapped. Returns when
- * no other thread is inside a call that could still see the guest's objects; does not wait
- * for mappings.
+ * them are refused. Mappings that are held stay good until they are unmapped. No map
+ * through one of its devices begins any more when this returns; other calls that are in
+ * progress on other threads end with the guest as it was, and its memory goes with the last.
  */
 errno_t gasp_guest_destroy(gasp_guest_t *guest);
 
@@ -135,7 +136,8 @@ errno_t gasp_guest_use(gasp_guest_t *guest);
  * GASP_PAGES_*; residency: GASP_PINNED and so on. Of several kinds of pages the largest
  * that are to be had are taken.
  *
- * EINVAL where start or size is no multiple of the page size; EEXIST where something is
+ * EBUSY where this thread has gasp_lock(): give it back first. EINVAL where start or size is
+ * no multiple of the page size; EEXIST where something is
  * there; ENXIO where it passes the guest's address width; ENOMEM, and other errors of
  * mmap(), where the host has no such memory.
  */
@@ -174,7 +176,8 @@ errno_t gasp_guest_add_window(gasp_guest_t *guest, uint64_t start, uint64_t size
 /*
  * Removes everything in a range (hot-unplug). New maps of it fail at once; see "Drains" for
  * those that are held. ENOENT where nothing is there; EINVAL where the range does not begin
- * and end on a multiple of 4 KiB; EBUSY where this thread has gasp_lock().
+ * and end on a multiple of 4 KiB, or is empty; ENXIO where it wraps; EBUSY where this thread
+ * has gasp_lock().
  */
 errno_t gasp_guest_remove(gasp_guest_t *guest, uint64_t start, uint64_t size,
                           gasp_drain_t **drain);
@@ -225,7 +228,7 @@ errno_t gasp_domain_find(gasp_guest_t *guest, const char *name, gasp_domain_t **
  * domain both addresses are the same.
  *
  * EINVAL for a length of 0, where the domain takes no grants, or is an identity domain and
- * the addresses differ; ENXIO where a range wraps or passes the guest's address width, or
+ * the addresses differ, or where they differ in their last 12 bits; ENXIO where a range wraps or passes the guest's address width, or
  * access is none or has other bits; EEXIST where part of it leads elsewhere already;
  * ENOSPC where the domain is full.
  */

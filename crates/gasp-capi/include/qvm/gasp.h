@@ -26,6 +26,9 @@
  * guest.
  *
  * Every failure leaves a text for gasp_last_error() of <gasp/guest.h>.
+ *
+ * A child that a process with several threads has forked may only exec. A thread inside a
+ * call must not be cancelled.
  */
 #ifndef QVM_GASP_H
 #define QVM_GASP_H
@@ -63,7 +66,7 @@ typedef uint32_t gram_hint_flags_t;
 /*
  * Leaves *length alone to let the whole block through, or sets both to the first part of
  * it that is to be walked; it is then asked about what is behind that part. A length of 0
- * ends the block. It is called without any lock held.
+ * ends the block. It is called without any lock held, and must not throw or jump out.
  */
 typedef void (*gasp_walk_filter_t)(uint64_t *guest_loc, size_t *length);
 
@@ -180,12 +183,16 @@ int gasp_region_info(const struct qvm_state_block *blk, struct gasp_region *rgn)
  *   GRF_PASS_*                access is what is given      a window to host_location is added
  *   GRF_NOPERMS               no access                    a reserved range is added
  *
- * GRF_STICKY flags of a region stay. Memory ranges begin and end on multiples of 4 KiB.
+ * What is there stays what it is: GRF_PASS_* and GRF_NOPERMS are for memory, GRF_VIRT_* for
+ * memory and registers, and anything else is EINVAL. GRF_STICKY flags stay. A window opens
+ * /dev/mem, whose errors come through. Memory ranges begin and end on multiples of 4 KiB.
  * A deleted or restricted range is refused to new maps at once; the call returns when the
  * mappings of it are gone (decision 16).
  *
- * Takes and gives back gasp_lock() itself. An error ends the process, as documented, with
- * a line in the log; a call in the running phase changes nothing, and sets errno to EPERM.
+ * Takes and gives back gasp_lock() itself, of the spaces that the entries name, memory
+ * before ports. An error ends the process, as documented, with a line in the log. A call in
+ * the running phase, or by a thread that has a lock, changes nothing and sets errno to EPERM;
+ * one without a guest sets it to ENXIO.
  */
 void gasp_region_set(unsigned num_regions, const struct gasp_region *rgn);
 
@@ -204,7 +211,8 @@ unsigned gasp_region_set_soft(unsigned num_regions, const struct gasp_region *rg
  * (QST_X86_IO), until gasp_unlock(). Does not keep anybody from mapping.
  *
  * Returns EOK; EBUSY where this thread has it already; EINVAL for another type; ENXIO
- * without a guest. The errors are [ours]. A thread that ends gives its locks back.
+ * without a guest. The errors are [ours]. A thread that ends gives its locks back, and
+ * does not wait for what it has revoked under them.
  */
 int gasp_lock(uint16_t type);
 
@@ -223,7 +231,8 @@ int gasp_unlock(uint16_t type);
  * reserved. min_addr and max_addr are the first and the last address that it may have. The
  * prototypes are [ours].
  *
- * QSL_NO_LOCATION with errno set where there is none: ENOSPC, EINVAL, EPERM.
+ * QSL_NO_LOCATION with errno set where there is none: ENOSPC, EINVAL, EPERM; ENXIO without a
+ * guest.
  */
 uint64_t gasp_find_free(unsigned qst, uint64_t size, uint64_t align);
 uint64_t gasp_find_free_range(unsigned qst, uint64_t size, uint64_t align, uint64_t min_addr,
@@ -234,7 +243,8 @@ uint64_t gasp_find_free_range(unsigned qst, uint64_t size, uint64_t align, uint6
  * by the call, so no two calls give overlapping ranges. flags: GRAM_HINT_*. range_start and
  * range_end are the first and the last address that it may have.
  *
- * QSL_NO_LOCATION with errno set where there is none: ENOSPC, EINVAL, EPERM.
+ * QSL_NO_LOCATION with errno set where there is none: ENOSPC, EINVAL, EPERM; ENXIO without a
+ * guest.
  */
 uint64_t gram_find_free(uint64_t size, uint64_t align, gram_hint_flags_t flags);
 uint64_t gram_find_free_range(uint64_t size, uint64_t align, gram_hint_flags_t flags,

@@ -28,7 +28,7 @@ pub(crate) unsafe fn hand_over(mut drain: gasp::Drain, place: *mut *mut Drain) {
     }
     let mut drain = Some(drain);
     let number = DRAINS.insert(|_| Mutex::new(drain.take()));
-    // With a million drains that nobody waits for there is no room for another.
+    // With too many drains that nobody waits for there is no room for another.
     if let Some(drain) = drain {
         drain.wait();
     }

@@ -131,8 +131,8 @@ pub enum Reason {
     /// The device belongs to a domain of another owner.
     #[error("the device belongs to {0} already")]
     Owned(&'static str),
-    /// Another thread holds the lock.
-    #[error("another thread holds the lock")]
+    /// The calling thread has the lock already.
+    #[error("this thread has the lock already; make the change through it")]
     Locked,
     /// A limit was reached.
     #[error("the limit of {limit} {what} is reached")]

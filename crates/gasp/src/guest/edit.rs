@@ -100,8 +100,8 @@ impl SpaceLock {
     ///
     /// # Errors
     /// The same.
-    pub fn set_tag(&self, span: Span<GuestPhys>, tag: u64) -> Result<()> {
-        self.guest.set_tag(span, tag).map_err(|reason| self.error(span, reason))
+    pub fn set_tag(&self, span: Span<GuestPhys>, tag: u64, owner: Option<&str>) -> Result<()> {
+        self.guest.set_tag(span, tag, owner).map_err(|reason| self.error(span, reason))
     }
 
     /// As [`AddressSpace::remove`](super::AddressSpace::remove). Wait for the drain after
@@ -177,10 +177,15 @@ impl Inner {
         Ok(self.drain(revocation, was))
     }
 
-    fn set_tag(&self, span: Span<GuestPhys>, tag: u64) -> core::result::Result<(), Reason> {
+    fn set_tag(
+        &self,
+        span: Span<GuestPhys>,
+        tag: u64,
+        owner: Option<&str>,
+    ) -> core::result::Result<(), Reason> {
         let mut regions = self.write_regions();
         check_change(&regions, span)?;
-        regions.set_tag(span, tag);
+        regions.set_tag(span, tag, owner);
         Ok(())
     }
 

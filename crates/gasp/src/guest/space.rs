@@ -76,12 +76,13 @@ impl<'a> AddressSpace<'a> {
         self.lock()?.set_access(span, access)
     }
 
-    /// Gives the regions in `span` a [tag](Region::tagged), splitting them at its ends.
+    /// Gives the regions in `span` a [tag](Region::tagged) and an owner, splitting them at
+    /// its ends.
     ///
     /// # Errors
     /// As [`set_access`](Self::set_access).
-    pub fn set_tag(&self, span: Span<GuestPhys>, tag: u64) -> Result<()> {
-        self.lock()?.set_tag(span, tag)
+    pub fn set_tag(&self, span: Span<GuestPhys>, tag: u64, owner: Option<&str>) -> Result<()> {
+        self.lock()?.set_tag(span, tag, owner)
     }
 
     /// Removes everything in `span`, splitting regions at its ends. No new map of it

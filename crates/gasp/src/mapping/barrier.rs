@@ -27,7 +27,6 @@ pub(crate) fn prepare() {
         let expedited = membarrier_query().contains_command(PrivateExpedited)
             && membarrier(RegisterPrivateExpedited).is_ok()
             && membarrier(PrivateExpedited).is_ok();
-        tracing::debug!(expedited, "asymmetric barrier");
         EXPEDITED.store(expedited, Ordering::SeqCst);
     });
 }

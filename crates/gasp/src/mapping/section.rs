@@ -34,7 +34,7 @@ impl Sections {
     #[inline(always)]
     fn enter(&self) {
         let count = self.0.load(Ordering::Relaxed);
-        // Depth is that of the call stack, which overflows first.
+        assert!(count & DEPTH != DEPTH, "65,535 sections in one another");
         self.0.store(count.wrapping_add(1), Ordering::Release);
         barrier::light();
     }

@@ -161,6 +161,12 @@ impl Region {
         Self { tag, ..self }
     }
 
+    /// The same region, belonging to this device.
+    #[must_use]
+    pub fn owned_by(self, owner: Option<&str>) -> Self {
+        Self { owner: owner.map(Arc::from), ..self }
+    }
+
     /// The [tag](Self::tagged).
     pub fn tag(&self) -> u64 {
         self.tag

@@ -116,9 +116,9 @@ impl Regions {
         self.change(span, |region| region.with_access(access & region.limit()))
     }
 
-    /// Gives the regions in `span` a tag.
-    pub(crate) fn set_tag(&mut self, span: Span<GuestPhys>, tag: u64) {
-        self.change(span, |region| region.clone().tagged(tag));
+    /// Gives the regions in `span` a tag and an owner.
+    pub(crate) fn set_tag(&mut self, span: Span<GuestPhys>, tag: u64, owner: Option<&str>) {
+        self.change(span, |region| region.clone().tagged(tag).owned_by(owner));
     }
 
     fn change(&mut self, span: Span<GuestPhys>, change: impl Fn(&Region) -> Region) -> Vec<Placed> {
