@@ -26,7 +26,7 @@
 //! | [`bus`] | what a device can do: DMA, interrupts, its doorbell |
 //! | [`pci`] | identity, BARs, registers, configuration space, interrupts |
 //! | [`shell`] | the function around a device, as a front end drives it |
-//! | [`devices`] | devices: a DMA engine to learn from and test with |
+//! | [`devices`] | devices: a DMA engine to learn from and test with, an NVMe controller |
 
 pub mod bus;
 pub mod device;

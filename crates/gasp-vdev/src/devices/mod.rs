@@ -1,3 +1,4 @@
-//! Devices, one file each.
+//! Devices, a file or a folder each.
 
 pub mod dma;
+pub mod nvme;

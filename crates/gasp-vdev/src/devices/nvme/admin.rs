@@ -1,0 +1,193 @@
+//! Admin commands (NVMe 1.4, 5).
+
+use super::TRANSFER_MAX;
+use super::command::{COMPLETION, Command, ENTRY};
+use super::controller::{Context, Controller};
+use super::data::Direction;
+use super::identify::identify;
+use super::log::{self, Request};
+use super::prp::find_parts;
+use super::queue::{CompletionQueue, Ring, SubmissionQueue};
+use super::status::Status;
+
+/// Opcodes.
+const DELETE_SUBMISSION_QUEUE: u8 = 0x00;
+const CREATE_SUBMISSION_QUEUE: u8 = 0x01;
+const GET_LOG_PAGE: u8 = 0x02;
+const DELETE_COMPLETION_QUEUE: u8 = 0x04;
+const CREATE_COMPLETION_QUEUE: u8 = 0x05;
+const IDENTIFY: u8 = 0x06;
+const ABORT: u8 = 0x08;
+const SET_FEATURES: u8 = 0x09;
+const GET_FEATURES: u8 = 0x0a;
+const EVENT_REQUEST: u8 = 0x0c;
+
+/// Bits of dword 11 when a queue is made: contiguous memory, interrupts.
+const CONTIGUOUS: u32 = 1;
+const INTERRUPTS: u32 = 1 << 1;
+
+/// The result of an abort: the command was not found.
+const NOT_ABORTED: u32 = 1;
+
+impl Controller {
+    /// Does an admin command. Returns its result; `None` where it ends later.
+    pub(super) fn administer(
+        &mut self,
+        at: &Context<'_>,
+        command: &Command,
+    ) -> Result<Option<u32>, Status> {
+        command.check()?;
+        let (dword10, dword11) = (command.dword(10), command.dword(11));
+        let result = match command.opcode() {
+            DELETE_SUBMISSION_QUEUE => self.delete_submission(dword10)?,
+            CREATE_SUBMISSION_QUEUE => self.create_submission(at, command)?,
+            GET_LOG_PAGE => self.get_log(at, command)?,
+            DELETE_COMPLETION_QUEUE => self.delete_completion(dword10)?,
+            CREATE_COMPLETION_QUEUE => self.create_completion(at, command)?,
+            IDENTIFY => {
+                let page = identify(at.nvme, dword10 as u8, command.namespace())?;
+                self.give(at, command, page.bytes())?
+            }
+            ABORT => self.abort(dword10),
+            SET_FEATURES => {
+                let has_queues = self.completions.iter().skip(1).any(Option::is_some);
+                self.features.set(dword10, dword11, has_queues)?
+            }
+            GET_FEATURES => self.features.get(dword10, dword11)?,
+            EVENT_REQUEST => {
+                self.events.request(command.id())?;
+                return Ok(None);
+            }
+            _ => return Err(Status::INVALID_OPCODE),
+        };
+        Ok(Some(result))
+    }
+
+    /// Copies `bytes` to where the command wants them.
+    fn give(&mut self, at: &Context<'_>, command: &Command, bytes: &[u8]) -> Result<u32, Status> {
+        let (prps, len) = ((command.prp1(), command.prp2()), bytes.len() as u64);
+        find_parts(at.bus, prps, len, self.page, &mut self.parts)?;
+        self.data.map(at.bus, &self.parts, Direction::ToGuest)?;
+        let put = self.data.put(bytes);
+        put.and(self.data.finish(at.bus))?;
+        Ok(0)
+    }
+
+    /// Create I/O Completion Queue (5.3).
+    fn create_completion(&mut self, at: &Context<'_>, command: &Command) -> Result<u32, Status> {
+        let id = new_queue(&self.completions, command.dword(10))?;
+        let ring = self.new_ring(at, command, COMPLETION)?;
+        let vector = (command.dword(11) >> 16) as u16;
+        // One for each queue, and the admin queue's.
+        if vector > at.nvme.options.queues {
+            return Err(Status::INTERRUPT_VECTOR);
+        }
+        let vector = (command.dword(11) & INTERRUPTS != 0).then_some(vector);
+        // Whatever was written to the doorbell was for a queue that is gone.
+        at.nvme.front.take_head(id);
+        if let Some(place) = self.completions.get_mut(usize::from(id)) {
+            *place = Some(CompletionQueue::new(ring, vector));
+        }
+        Ok(0)
+    }
+
+    /// Create I/O Submission Queue (5.4).
+    fn create_submission(&mut self, at: &Context<'_>, command: &Command) -> Result<u32, Status> {
+        let id = new_queue(&self.submissions, command.dword(10))?;
+        let completes_to = (command.dword(11) >> 16) as u16;
+        match self.completions.get(usize::from(completes_to)) {
+            None => return Err(Status::QUEUE_IDENTIFIER),
+            Some(Some(_)) if completes_to > 0 => {}
+            Some(_) => return Err(Status::NO_COMPLETION_QUEUE),
+        }
+        let ring = self.new_ring(at, command, ENTRY as u64)?;
+        at.nvme.front.take_tail(id);
+        if let Some(place) = self.submissions.get_mut(usize::from(id)) {
+            *place = Some(SubmissionQueue::new(ring, completes_to));
+        }
+        Ok(0)
+    }
+
+    /// Where the guest wants a queue, and how long.
+    fn new_ring(&self, at: &Context<'_>, command: &Command, entry: u64) -> Result<Ring, Status> {
+        // Counted from 0; a queue of one entry is always empty.
+        let size = (command.dword(10) >> 16) + 1;
+        if size < 2
+            || size > at.nvme.options.entries
+            || !at.nvme.front.registers().has_entry_sizes()
+        {
+            return Err(Status::QUEUE_SIZE);
+        }
+        if command.dword(11) & CONTIGUOUS == 0 {
+            return Err(Status::INVALID_FIELD);
+        }
+        if !command.prp1().is_multiple_of(self.page) {
+            return Err(Status::PRP_OFFSET);
+        }
+        Ring::new(command.prp1(), size, entry).ok_or(Status::INVALID_FIELD)
+    }
+
+    /// Delete I/O Submission Queue (5.6). Commands in it that were not fetched are void.
+    fn delete_submission(&mut self, dword10: u32) -> Result<u32, Status> {
+        *old_queue(&mut self.submissions, dword10)? = None;
+        Ok(0)
+    }
+
+    /// Delete I/O Completion Queue (5.5), which no submission queue may need any more.
+    fn delete_completion(&mut self, dword10: u32) -> Result<u32, Status> {
+        let queue = old_queue(&mut self.completions, dword10)?;
+        let users = self.submissions.iter().flatten();
+        if users.clone().any(|user| u32::from(user.completes_to) == dword10 & 0xffff) {
+            return Err(Status::QUEUE_DELETION);
+        }
+        *queue = None;
+        Ok(0)
+    }
+
+    /// Abort (5.1). Commands are done as they are fetched, so only requests for events can
+    /// still be waiting.
+    fn abort(&mut self, dword10: u32) -> u32 {
+        let (queue, command) = (dword10 as u16, (dword10 >> 16) as u16);
+        match queue == 0 && self.events.abort(command) {
+            true => 0,
+            false => NOT_ABORTED,
+        }
+    }
+
+    /// Get Log Page (5.14).
+    fn get_log(&mut self, at: &Context<'_>, command: &Command) -> Result<u32, Status> {
+        let request = Request::new(command);
+        if request.len > TRANSFER_MAX {
+            return Err(Status::INVALID_FIELD);
+        }
+        let counters = at.nvme.counters.snapshot();
+        let page = log::read(request.page, command.namespace(), &self.errors, &counters)?;
+        let mut answer = vec![0; request.len as usize];
+        let bytes = request.find(page.bytes())?;
+        answer.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+        self.give(at, command, &answer)?;
+        if request.page == log::ERRORS && !request.keeps_event {
+            self.events.clear();
+        }
+        Ok(0)
+    }
+}
+
+/// The number of an I/O queue that does not exist yet.
+fn new_queue<Queue>(queues: &[Option<Queue>], dword10: u32) -> Result<u16, Status> {
+    let id = dword10 as u16;
+    match queues.get(usize::from(id)) {
+        Some(None) if id > 0 => Ok(id),
+        _ => Err(Status::QUEUE_IDENTIFIER),
+    }
+}
+
+/// The place of an I/O queue that exists.
+fn old_queue<Queue>(
+    queues: &mut [Option<Queue>],
+    dword10: u32,
+) -> Result<&mut Option<Queue>, Status> {
+    let id = dword10 as u16;
+    let place = queues.get_mut(usize::from(id)).filter(|queue| id > 0 && queue.is_some());
+    place.ok_or(Status::QUEUE_IDENTIFIER)
+}

@@ -1,0 +1,113 @@
+//! Memory that a disk's contents are kept in: zero until it is written, and given back to
+//! the host when it is zeroed again.
+#![allow(unsafe_code, reason = "maps and unmaps memory, and lends it as a slice")]
+
+use core::ops::{Deref, DerefMut, Range};
+use core::ptr::{self, NonNull};
+use core::slice;
+
+use rustix::io::Errno;
+use rustix::mm::{self, Advice, MapFlags, ProtFlags};
+use rustix::param::page_size;
+
+/// Private memory of this process.
+#[derive(Debug)]
+pub(super) struct Anonymous {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: it owns its memory, as a `Box<[u8]>` does.
+unsafe impl Send for Anonymous {}
+// SAFETY: as above; `&Anonymous` lends it for reading only.
+unsafe impl Sync for Anonymous {}
+
+impl Anonymous {
+    /// Memory of `len` bytes, not 0. Pages come when they are written.
+    ///
+    /// # References
+    /// [mmap(2)](https://man7.org/linux/man-pages/man2/mmap.2.html)
+    pub(super) fn new(len: u64) -> Result<Self, Errno> {
+        // A slice has at most this length.
+        let len = usize::try_from(len).ok().filter(|&len| isize::try_from(len).is_ok());
+        let len = len.ok_or(Errno::NOMEM)?;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let base = unsafe {
+            mm::mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags)
+        }?;
+        // SAFETY: it is the mapping just made; the advice only concerns the size of pages.
+        if let Err(errno) = unsafe { mm::madvise(base, len, Advice::LinuxHugepage) } {
+            tracing::debug!(%errno, "a disk's memory has small pages");
+        }
+        let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
+        Ok(Self { base, len })
+    }
+
+    /// Zeros a range, which must be inside: whole pages are given back.
+    ///
+    /// # References
+    /// [madvise(2)](https://man7.org/linux/man-pages/man2/madvise.2.html)
+    pub(super) fn zero(&mut self, range: Range<usize>) {
+        let page = page_size();
+        let (first, last) = (range.start.next_multiple_of(page), range.end / page * page);
+        let mut done = range.start..range.start;
+        if first < last && last <= self.len {
+            let pages = self.base.as_ptr().wrapping_add(first).cast();
+            // SAFETY: whole pages inside this mapping, which is private and anonymous, so
+            // they read as zeros afterwards; `&mut self` says that nobody is lent them.
+            if unsafe { mm::madvise(pages, last - first, Advice::LinuxDontNeed) }.is_ok() {
+                done = first..last;
+            }
+        }
+        for rest in [range.start..done.start, done.end..range.end] {
+            self.get_mut(rest).unwrap_or_default().fill(0);
+        }
+    }
+}
+
+impl Deref for Anonymous {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the mapping is `len` bytes, readable, zero from the beginning, and only
+        // reached through `self`.
+        unsafe { slice::from_raw_parts(self.base.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for Anonymous {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and writable; `&mut self` makes it exclusive.
+        unsafe { slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Anonymous {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is `self`'s own, and nobody is lent it any more.
+        if let Err(errno) = unsafe { mm::munmap(self.base.as_ptr().cast(), self.len) } {
+            tracing::error!(%errno, "a disk's memory cannot be unmapped");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeroing_reaches_exactly_the_range_whatever_its_alignment() {
+        let len = 4 * page_size();
+        let mut memory = Anonymous::new(len as u64).unwrap();
+        let page = page_size();
+        let ranges = [0..len, 5..7, page - 1..2 * page + 1, page..3 * page, 3..3, len - 1..len];
+        for range in ranges {
+            memory.fill(0xaa);
+            memory.zero(range.clone());
+            for (at, byte) in memory.iter().enumerate() {
+                assert_eq!(*byte == 0, range.contains(&at), "{at} of {range:?}");
+            }
+        }
+    }
+}

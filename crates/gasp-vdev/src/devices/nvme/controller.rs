@@ -1,0 +1,328 @@
+//! The controller at work, on the device's thread: it looks at registers and doorbells,
+//! takes a few commands from each queue in turn, does them, and tells the guest.
+//!
+//! One command is done at a time, from beginning to end, so there is never one to wait for:
+//! a reset takes effect behind the command that is being done, and a guest that takes
+//! memory back waits for one transfer at most.
+
+use super::Nvme;
+use super::command::{COMPLETION, Command, ENTRY};
+use super::data::Data;
+use super::events::{Event, Events};
+use super::features::Features;
+use super::log::ErrorLog;
+use super::prp::Part;
+use super::queue::{CompletionQueue, Ring, SubmissionQueue};
+use super::registers::AdminQueues;
+use super::status::Status;
+use crate::bus::Bus;
+use crate::error::DmaError;
+use crate::pci::IrqKind;
+
+/// The most commands, and about the most bytes, that are done for one queue before the
+/// guest is told and the next queue has its turn.
+const BATCH: usize = 32;
+const BATCH_BYTES: u64 = 512 << 10;
+
+/// What the work is done with.
+pub(super) struct Context<'a> {
+    pub(super) nvme: &'a Nvme,
+    pub(super) bus: &'a Bus,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// The guest has not switched it on.
+    Off,
+    Running,
+    /// It runs, but takes no commands: the guest has shut it down.
+    ShutDown,
+    /// It has lost its queues, or never had any, and waits for a reset.
+    Failed,
+}
+
+/// What the device's thread knows.
+#[derive(Debug)]
+pub(super) struct Controller {
+    state: State,
+    /// The size of a memory page.
+    pub(super) page: u64,
+    /// Queues by number; the first are the admin queues.
+    pub(super) submissions: Vec<Option<SubmissionQueue>>,
+    pub(super) completions: Vec<Option<CompletionQueue>>,
+    pub(super) events: Events,
+    pub(super) features: Features,
+    pub(super) errors: ErrorLog,
+    /// The queue whose turn is first.
+    first: u16,
+    /// Whether the interrupt pin is raised.
+    pin: bool,
+    /// Kept for their memory; empty between commands.
+    pub(super) parts: Vec<Part>,
+    pub(super) data: Data,
+}
+
+impl Controller {
+    /// A controller with this many pairs of I/O queues, switched off.
+    pub(super) fn new(pairs: u16) -> Self {
+        Self {
+            state: State::Off,
+            page: gasp::GRANULE,
+            submissions: (0..=pairs).map(|_| None).collect(),
+            completions: (0..=pairs).map(|_| None).collect(),
+            events: Events::default(),
+            features: Features::new(pairs),
+            errors: ErrorLog::default(),
+            first: 0,
+            pin: false,
+            parts: Vec::new(),
+            data: Data::default(),
+        }
+    }
+
+    /// Works until there is nothing more to do, or it should stop.
+    pub(super) fn work(&mut self, at: &Context<'_>) {
+        while !at.bus.should_stop() {
+            if at.nvme.front.take_look() {
+                self.look(at);
+            }
+            let busy = match self.state {
+                State::Running | State::ShutDown => self.round(at).unwrap_or_else(|error| {
+                    tracing::warn!(%error, "a queue cannot be reached: the controller stops");
+                    self.fail(at);
+                    false
+                }),
+                State::Off | State::Failed => {
+                    at.nvme.front.clear_doorbells();
+                    false
+                }
+            };
+            if !busy && at.nvme.front.fall_asleep() {
+                return;
+            }
+        }
+        at.nvme.front.stop();
+    }
+
+    /// Does what the registers ask for (NVMe 1.4, 7.3.2 and 7.6).
+    fn look(&mut self, at: &Context<'_>) {
+        let mut registers = at.nvme.front.registers();
+        if registers.was_disabled || !registers.is_enabled() && self.state != State::Off {
+            self.stop(at);
+            registers.set_stopped();
+        }
+        if registers.is_enabled() && self.state == State::Off {
+            match registers.admin_queues().and_then(|queues| self.start(queues)) {
+                Some(()) => {
+                    at.nvme.counters.started();
+                    registers.set_ready();
+                }
+                None => {
+                    at.nvme.counters.stopped();
+                    self.state = State::Failed;
+                    registers.set_fatal();
+                }
+            }
+        }
+        let shuts_down = registers.wants_shutdown() && !registers.is_shut_down();
+        drop(registers);
+        if shuts_down {
+            if at.nvme.disk.flush().is_err() {
+                at.nvme.counters.failed();
+            }
+            if self.state == State::Running {
+                self.state = State::ShutDown;
+            }
+            at.nvme.front.registers().set_shut_down();
+        }
+        self.settle_pin(at);
+    }
+
+    /// Starts with nothing but the admin queues; `None` where there cannot be any.
+    fn start(&mut self, queues: AdminQueues) -> Option<()> {
+        let AdminQueues { page, submission, submission_size, completion, completion_size } = queues;
+        let submission = Ring::new(submission, submission_size, ENTRY as u64)?;
+        let completion = Ring::new(completion, completion_size, COMPLETION)?;
+        *self.submissions.first_mut()? = Some(SubmissionQueue::new(submission, 0));
+        *self.completions.first_mut()? = Some(CompletionQueue::new(completion, Some(0)));
+        self.page = page;
+        self.state = State::Running;
+        Some(())
+    }
+
+    /// Forgets all queues and settings.
+    fn stop(&mut self, at: &Context<'_>) {
+        at.nvme.front.clear_doorbells();
+        if self.pin {
+            at.bus.lower();
+        }
+        *self = Self::new(at.nvme.options.queues);
+    }
+
+    fn fail(&mut self, at: &Context<'_>) {
+        at.nvme.counters.stopped();
+        self.state = State::Failed;
+        at.nvme.front.registers().set_fatal();
+    }
+
+    /// Looks at all doorbells and gives each queue its turn. Returns whether there was
+    /// anything to do.
+    fn round(&mut self, at: &Context<'_>) -> Result<bool, DmaError> {
+        let mut busy = self.take_doorbells(at);
+        busy |= self.post_events(at)?;
+        if self.state == State::Running {
+            let count = self.submissions.len() as u16;
+            for turn in 0..count {
+                if at.bus.should_stop() || at.nvme.front.should_look() {
+                    return Ok(true);
+                }
+                busy |= self.serve(at, (self.first + turn) % count)?;
+            }
+            self.first = (self.first + 1) % count;
+        }
+        if self.pin {
+            self.settle_pin(at);
+        }
+        Ok(busy)
+    }
+
+    /// Takes what was written to doorbells. Returns whether anything was.
+    fn take_doorbells(&mut self, at: &Context<'_>) -> bool {
+        let front = &at.nvme.front;
+        let mut event = front.take_stray().then_some(Event::NoSuchDoorbell);
+        let mut any = event.is_some();
+        for (id, queue) in (0..).zip(&mut self.submissions) {
+            if let Some(tail) = front.take_tail(id) {
+                any = true;
+                event = event.or(bad(queue.as_mut().map(|queue| queue.set_tail(tail))));
+            }
+        }
+        for (id, queue) in (0..).zip(&mut self.completions) {
+            if let Some(head) = front.take_head(id) {
+                any = true;
+                event = event.or(bad(queue.as_mut().map(|queue| queue.set_head(head))));
+            }
+        }
+        if let Some(event) = event {
+            self.events.raise(event);
+        }
+        any
+    }
+
+    /// Ends requests for events, as far as there are events and room.
+    fn post_events(&mut self, at: &Context<'_>) -> Result<bool, DmaError> {
+        let (Some(Some(submission)), Some(Some(completion))) =
+            (self.submissions.first(), self.completions.first_mut())
+        else {
+            return Ok(false);
+        };
+        let mut any = false;
+        while !completion.is_full()
+            && let Some((command, result, status)) = self.events.next()
+        {
+            completion.post(at.bus, result, (0, submission.head()), command, status)?;
+            any = true;
+        }
+        if any {
+            self.tell(at, 0);
+        }
+        Ok(any)
+    }
+
+    /// Does a batch of one queue's commands. Returns whether there were any.
+    fn serve(&mut self, at: &Context<'_>, id: u16) -> Result<bool, DmaError> {
+        let (mut count, mut bytes) = (0, 0);
+        let mut told = None;
+        while count < BATCH && bytes < BATCH_BYTES {
+            let Some(Some(queue)) = self.submissions.get_mut(usize::from(id)) else { break };
+            let completes_to = queue.completes_to;
+            let full = match self.completions.get(usize::from(completes_to)) {
+                Some(Some(completion)) => completion.is_full(),
+                _ => true,
+            };
+            // Without room for its completion a command is not begun.
+            if full || queue.is_empty() {
+                break;
+            }
+            let command = queue.fetch(at.bus)?;
+            let head = queue.head();
+            count += 1;
+            let done = match id {
+                0 => {
+                    at.nvme.counters.administered();
+                    self.administer(at, &command)
+                }
+                _ => self.transfer(at, &command).map(|moved| {
+                    bytes += moved;
+                    Some(0)
+                }),
+            };
+            let (result, status) = match done {
+                Ok(Some(result)) => (result, Status::SUCCESS),
+                Ok(None) => continue,
+                Err(status) => (0, self.failed(at, id, &command, status)),
+            };
+            if let Some(Some(completion)) = self.completions.get_mut(usize::from(completes_to)) {
+                completion.post(at.bus, result, (id, head), command.id(), status)?;
+                told = Some(completes_to);
+            }
+            if at.bus.should_stop() || at.nvme.front.should_look() {
+                break;
+            }
+        }
+        if let Some(queue) = told {
+            self.tell(at, queue);
+        }
+        Ok(count > 0)
+    }
+
+    #[cold]
+    fn failed(
+        &mut self,
+        at: &Context<'_>,
+        queue: u16,
+        command: &Command,
+        status: Status,
+    ) -> Status {
+        at.nvme.counters.failed();
+        self.errors.record(queue, command, status);
+        status
+    }
+
+    /// Tells the guest of completions, with one interrupt for all of them.
+    fn tell(&mut self, at: &Context<'_>, queue: u16) {
+        let Some(Some(completion)) = self.completions.get(usize::from(queue)) else { return };
+        let Some(vector) = completion.vector else { return };
+        at.nvme.counters.interrupted();
+        match at.bus.interrupts().assigned(IrqKind::Msix) {
+            0 => self.settle_pin(at),
+            _ => at.bus.signal(vector),
+        }
+    }
+
+    /// Raises the pin, where the guest uses it, while it has completions to take (7.5.1).
+    fn settle_pin(&mut self, at: &Context<'_>) {
+        let masked = at.nvme.front.registers().masked;
+        let uses_pin = at.bus.interrupts().assigned(IrqKind::Msix) == 0;
+        let wanted = uses_pin
+            && self.completions.iter().flatten().any(|queue| {
+                let unmasked = |vector: u16| masked >> (vector % 32) & 1 == 0;
+                queue.vector.is_some_and(unmasked) && queue.is_waiting()
+            });
+        match wanted {
+            true => at.bus.signal(0),
+            false if self.pin => at.bus.lower(),
+            false => {}
+        }
+        self.pin = wanted;
+    }
+}
+
+/// The event that a write to a doorbell leads to, if any.
+fn bad<Error>(queue: Option<Result<(), Error>>) -> Option<Event> {
+    match queue {
+        None => Some(Event::NoSuchDoorbell),
+        Some(Err(_)) => Some(Event::BadDoorbellValue),
+        Some(Ok(())) => None,
+    }
+}

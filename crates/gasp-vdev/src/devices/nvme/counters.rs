@@ -1,0 +1,114 @@
+//! What a controller has done since the process began, for whoever watches it.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+/// A handle to a controller's counters; clones show the same controller.
+#[derive(Clone, Debug, Default)]
+pub struct Counters(Arc<Cells>);
+
+/// What the counters were at one time. Resets of the controller do not clear them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Snapshot {
+    /// Read commands that succeeded.
+    pub reads: u64,
+    /// Bytes that they moved into the guest.
+    pub read_bytes: u64,
+    /// Write commands that succeeded.
+    pub writes: u64,
+    /// Bytes that they moved out of the guest.
+    pub written_bytes: u64,
+    /// Flush commands that succeeded.
+    pub flushes: u64,
+    /// Commands that zeroed or deallocated blocks and succeeded.
+    pub zeroes: u64,
+    /// Admin commands, whatever came of them.
+    pub admin: u64,
+    /// Commands that ended with an error, of any kind.
+    pub errors: u64,
+    /// Interrupts signalled.
+    pub interrupts: u64,
+    /// Times that the guest has switched the controller on.
+    pub starts: u64,
+    /// Times that it has stopped, because it lost its queues or could not be switched on.
+    pub stops: u64,
+}
+
+#[derive(Debug, Default)]
+struct Cells {
+    reads: AtomicU64,
+    read_bytes: AtomicU64,
+    writes: AtomicU64,
+    written_bytes: AtomicU64,
+    flushes: AtomicU64,
+    zeroes: AtomicU64,
+    admin: AtomicU64,
+    errors: AtomicU64,
+    interrupts: AtomicU64,
+    starts: AtomicU64,
+    stops: AtomicU64,
+}
+
+impl Counters {
+    /// The counters as they are now.
+    pub fn snapshot(&self) -> Snapshot {
+        let get = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        let cells = &*self.0;
+        Snapshot {
+            reads: get(&cells.reads),
+            read_bytes: get(&cells.read_bytes),
+            writes: get(&cells.writes),
+            written_bytes: get(&cells.written_bytes),
+            flushes: get(&cells.flushes),
+            zeroes: get(&cells.zeroes),
+            admin: get(&cells.admin),
+            errors: get(&cells.errors),
+            interrupts: get(&cells.interrupts),
+            starts: get(&cells.starts),
+            stops: get(&cells.stops),
+        }
+    }
+
+    pub(super) fn read(&self, bytes: u64) {
+        add(&self.0.reads, 1);
+        add(&self.0.read_bytes, bytes);
+    }
+
+    pub(super) fn written(&self, bytes: u64) {
+        add(&self.0.writes, 1);
+        add(&self.0.written_bytes, bytes);
+    }
+
+    pub(super) fn flushed(&self) {
+        add(&self.0.flushes, 1);
+    }
+
+    pub(super) fn zeroed(&self) {
+        add(&self.0.zeroes, 1);
+    }
+
+    pub(super) fn administered(&self) {
+        add(&self.0.admin, 1);
+    }
+
+    pub(super) fn failed(&self) {
+        add(&self.0.errors, 1);
+    }
+
+    pub(super) fn interrupted(&self) {
+        add(&self.0.interrupts, 1);
+    }
+
+    pub(super) fn started(&self) {
+        add(&self.0.starts, 1);
+    }
+
+    pub(super) fn stopped(&self) {
+        add(&self.0.stops, 1);
+    }
+}
+
+/// Only the device's thread counts, so that no update is lost.
+fn add(cell: &AtomicU64, count: u64) {
+    cell.store(cell.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+}

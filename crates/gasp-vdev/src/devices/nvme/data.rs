@@ -1,0 +1,183 @@
+//! The data of a command: mapped where it is in the guest, for as long as the command
+//! takes.
+
+use gasp::{DeviceAddr, MapFlags, Mapping, Scatter};
+
+use super::prp::Part;
+use super::status::Status;
+use crate::bus::Bus;
+use crate::error::DmaError;
+
+/// Which way data moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Direction {
+    /// The device writes the guest's memory.
+    ToGuest,
+    /// The device reads the guest's memory.
+    FromGuest,
+}
+
+/// One part of the data.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// Consecutive in the process, too.
+    Whole(Mapping),
+    /// Consecutive for the device only.
+    Scattered(Scatter),
+    /// A copy of what can be reached by messages only.
+    Copied(DeviceAddr, Vec<u8>),
+}
+
+/// All of the data, in order.
+#[derive(Debug, Default)]
+pub(super) struct Data {
+    pieces: Vec<Piece>,
+    direction: Option<Direction>,
+}
+
+/// Where zeros come from.
+static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+
+impl Data {
+    /// Maps all parts, or nothing.
+    pub(super) fn map(
+        &mut self,
+        bus: &Bus,
+        parts: &[Part],
+        direction: Direction,
+    ) -> Result<(), Status> {
+        self.release();
+        self.direction = Some(direction);
+        for part in parts {
+            match Piece::map(bus, *part, direction) {
+                Ok(piece) => self.pieces.push(piece),
+                Err(error) => {
+                    self.release();
+                    return Err(refused(&error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of all parts.
+    pub(super) fn release(&mut self) {
+        self.pieces.clear();
+    }
+
+    /// The data is complete: what goes to the guest by messages is sent. Lets go of all
+    /// parts.
+    pub(super) fn finish(&mut self, bus: &Bus) -> Result<(), Status> {
+        let mut result = Ok(());
+        if self.direction == Some(Direction::ToGuest) {
+            for piece in &self.pieces {
+                if let Piece::Copied(addr, bytes) = piece {
+                    let sent = bus.write(*addr, bytes).map_err(|error| refused(&error));
+                    result = result.and(sent);
+                }
+            }
+        }
+        self.release();
+        result
+    }
+
+    pub(super) fn pieces(&mut self) -> &mut [Piece] {
+        &mut self.pieces
+    }
+
+    /// Copies `from` to the guest. The lengths are the same.
+    pub(super) fn put(&mut self, from: &[u8]) -> Result<(), Status> {
+        let mut rest = from;
+        for piece in &mut self.pieces {
+            let (part, behind) = rest.split_at_checked(piece.len()).unwrap_or_default();
+            rest = behind;
+            piece.put(0, part)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the guest's data to `into`. The lengths are the same.
+    pub(super) fn get(&self, into: &mut [u8]) -> Result<(), Status> {
+        let mut rest = into;
+        for piece in &self.pieces {
+            let (part, behind) = rest.split_at_mut_checked(piece.len()).unwrap_or_default();
+            rest = behind;
+            match piece {
+                Piece::Whole(mapping) => mapping.read_at(0, part).map_err(inside)?,
+                Piece::Scattered(scatter) => scatter.read_at(0, part).map_err(inside)?,
+                Piece::Copied(_, bytes) => part.copy_from_slice(bytes),
+            }
+        }
+        Ok(())
+    }
+
+    /// Zeros the guest's memory.
+    pub(super) fn put_zeros(&mut self) -> Result<(), Status> {
+        for piece in &mut self.pieces {
+            for done in (0..piece.len()).step_by(ZEROS.len()) {
+                let zeros = ZEROS.get(..piece.len() - done).unwrap_or(&ZEROS);
+                piece.put(done, zeros)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Piece {
+    fn map(bus: &Bus, part: Part, direction: Direction) -> Result<Self, DmaError> {
+        let Part { addr, len } = part;
+        let (at, flags) = match direction {
+            Direction::ToGuest => (DeviceAddr(addr), MapFlags::WRITE),
+            Direction::FromGuest => (DeviceAddr(addr), MapFlags::READ),
+        };
+        let mapped = match addr % gasp::GRANULE + len <= gasp::GRANULE {
+            true => bus.map(at, len, flags).map(Self::Whole),
+            false => bus.map_scatter(at, len, flags).map(Self::Scattered),
+        };
+        match mapped {
+            Err(DmaError::NoDescriptor { .. }) => {
+                // Commands are checked to be no longer than what fits into memory.
+                let mut bytes = vec![0; len as usize];
+                if direction == Direction::FromGuest {
+                    bus.read(at, &mut bytes)?;
+                }
+                Ok(Self::Copied(at, bytes))
+            }
+            mapped => mapped,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Whole(mapping) => mapping.len(),
+            Self::Scattered(scatter) => scatter.len(),
+            Self::Copied(_, bytes) => bytes.len(),
+        }
+    }
+
+    fn put(&mut self, offset: usize, from: &[u8]) -> Result<(), Status> {
+        match self {
+            Self::Whole(mapping) => mapping.write_at(offset, from).map_err(inside),
+            Self::Scattered(scatter) => scatter.write_at(offset, from).map_err(inside),
+            Self::Copied(_, bytes) => {
+                let into = bytes.iter_mut().skip(offset);
+                into.zip(from).for_each(|(into, from)| *into = *from);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The engine's refusals are for the guest to hear of.
+#[cold]
+fn refused(error: &DmaError) -> Status {
+    tracing::debug!(%error, "data cannot be reached");
+    Status::DATA_TRANSFER
+}
+
+/// The range was inside the mapping, and the access was what the mapping was made for.
+#[cold]
+fn inside(error: gasp::Error) -> Status {
+    tracing::error!(%error, "a mapping is not what it was asked to be");
+    Status::DATA_TRANSFER
+}

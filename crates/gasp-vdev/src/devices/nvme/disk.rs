@@ -1,0 +1,214 @@
+//! What a namespace's blocks are kept in.
+
+use core::fmt;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::io::Errno;
+
+use super::anonymous::Anonymous;
+use super::data::{Data, Direction};
+use super::error::NvmeError;
+use super::status::Status;
+use super::vectored;
+
+/// What to keep a namespace's blocks in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Backing(Kind);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Kind {
+    File(PathBuf),
+    Memory(u64),
+    Null(u64),
+}
+
+impl Backing {
+    /// A file or a block device that exists, as large as it is when it is opened. It is
+    /// locked (flock(2)) against a second controller.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self(Kind::File(path.into()))
+    }
+
+    /// Memory of `size` bytes, zero at first, and gone with the controller.
+    pub fn memory(size: u64) -> Self {
+        Self(Kind::Memory(size))
+    }
+
+    /// Nothing: `size` bytes that read as zeros, whatever is written.
+    pub fn null(size: u64) -> Self {
+        Self(Kind::Null(size))
+    }
+}
+
+impl fmt::Display for Backing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::File(path) => write!(f, "file {}", path.display()),
+            Kind::Memory(size) => write!(f, "memory of {size:#x} bytes"),
+            Kind::Null(size) => write!(f, "nothing, {size:#x} bytes"),
+        }
+    }
+}
+
+/// The blocks.
+#[derive(Debug)]
+pub(super) struct Disk {
+    store: Store,
+    blocks: u64,
+    /// The logarithm of a block's size.
+    shift: u32,
+}
+
+#[derive(Debug)]
+enum Store {
+    File(File),
+    /// Only the device's thread takes the lock.
+    Memory(Mutex<Anonymous>),
+    Null,
+}
+
+/// What becomes of the room that zeroed blocks take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Room {
+    Keep,
+    GiveBack,
+}
+
+impl Disk {
+    /// Opens what the blocks are kept in; `1 << shift` is a block's size.
+    pub(super) fn open(backing: &Backing, shift: u32) -> Result<Self, NvmeError> {
+        let (store, size) = match &backing.0 {
+            Kind::File(path) => {
+                let opened = open_file(path);
+                let (file, size) =
+                    opened.map_err(|source| NvmeError::File { path: path.clone(), source })?;
+                (Store::File(file), size)
+            }
+            Kind::Memory(size) => {
+                check_size(*size, shift)?;
+                let memory = Anonymous::new(*size)
+                    .map_err(|errno| NvmeError::Memory { size: *size, errno })?;
+                (Store::Memory(Mutex::new(memory)), *size)
+            }
+            Kind::Null(size) => (Store::Null, *size),
+        };
+        check_size(size, shift)?;
+        Ok(Self { store, blocks: size >> shift, shift })
+    }
+
+    pub(super) fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    pub(super) fn block_shift(&self) -> u32 {
+        self.shift
+    }
+
+    /// Reads from byte `offset` on as much as there is data, which ends inside.
+    pub(super) fn read(&self, offset: u64, data: &mut Data) -> Result<(), Status> {
+        match &self.store {
+            Store::File(file) => vectored::transfer(file, offset, data, Direction::ToGuest)
+                .map_err(|error| failed(&error, Status::READ_ERROR)),
+            Store::Memory(memory) => {
+                let memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+                // All offsets inside were made from the size of this memory.
+                data.put(memory.get(offset as usize..).unwrap_or_default())
+            }
+            Store::Null => data.put_zeros(),
+        }
+    }
+
+    /// Writes all data from byte `offset` on; it ends inside.
+    pub(super) fn write(&self, offset: u64, data: &mut Data) -> Result<(), Status> {
+        match &self.store {
+            Store::File(file) => vectored::transfer(file, offset, data, Direction::FromGuest)
+                .map_err(|error| failed(&error, Status::WRITE_FAULT)),
+            Store::Memory(memory) => {
+                let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+                data.get(memory.get_mut(offset as usize..).unwrap_or_default())
+            }
+            Store::Null => Ok(()),
+        }
+    }
+
+    /// Zeros `[offset, offset + len)`, which is inside.
+    pub(super) fn zero(&self, offset: u64, len: u64, room: Room) -> Result<(), Status> {
+        match &self.store {
+            Store::File(file) => zero_file(file, offset, len, room)
+                .map_err(|error| failed(&error, Status::WRITE_FAULT)),
+            Store::Memory(memory) => {
+                let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+                memory.zero(offset as usize..(offset + len) as usize);
+                Ok(())
+            }
+            Store::Null => Ok(()),
+        }
+    }
+
+    /// Sees to it that what was written outlasts the host.
+    pub(super) fn flush(&self) -> Result<(), Status> {
+        match &self.store {
+            Store::File(file) => {
+                file.sync_data().map_err(|error| failed(&error, Status::WRITE_FAULT))
+            }
+            Store::Memory(_) | Store::Null => Ok(()),
+        }
+    }
+}
+
+fn check_size(size: u64, shift: u32) -> Result<(), NvmeError> {
+    let block = 1 << shift;
+    // Files have signed offsets.
+    match size >= block && i64::try_from(size).is_ok() {
+        true => Ok(()),
+        false => Err(NvmeError::Size { size, block }),
+    }
+}
+
+fn open_file(path: &PathBuf) -> io::Result<(File, u64)> {
+    let mut file = File::options().read(true).write(true).open(path)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    // Also the size of a block device, whose metadata do not have it.
+    let size = file.seek(SeekFrom::End(0))?;
+    Ok((file, size))
+}
+
+fn zero_file(file: &File, offset: u64, len: u64, room: Room) -> io::Result<()> {
+    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+    let ways = match room {
+        Room::GiveBack => [punch, zero],
+        Room::Keep => [zero, punch],
+    };
+    for way in ways {
+        match rustix::io::retry_on_intr(|| fallocate(file, way, offset, len)) {
+            Ok(()) => return Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    let zeros = [0; 64 << 10];
+    let mut done = 0;
+    while done < len {
+        let part = zeros.len().min(usize::try_from(len - done).unwrap_or(zeros.len()));
+        let zeros = zeros.get(..part).unwrap_or_default();
+        std::os::unix::fs::FileExt::write_all_at(file, zeros, offset + done)?;
+        done += part as u64;
+    }
+    Ok(())
+}
+
+/// The status for an error of the file system; `otherwise` where there is no better one.
+#[cold]
+fn failed(error: &io::Error, otherwise: Status) -> Status {
+    tracing::warn!(%error, "a disk's file fails");
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::FAULT) => Status::DATA_TRANSFER,
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => Status::CAPACITY,
+        _ => otherwise,
+    }
+}

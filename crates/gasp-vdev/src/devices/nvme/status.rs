@@ -1,0 +1,42 @@
+//! How commands end: the status field of a completion (NVMe 1.4, 4.6.1).
+
+/// Status code type and status code, as in the status field without its phase tag, and
+/// the "do not retry" bit where trying again is of no use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Status(pub(super) u16);
+
+/// The status field's "do not retry" bit.
+const DNR: u16 = 1 << 14;
+/// Status code types (4.6.1.1).
+const SPECIFIC: u16 = 1 << 8;
+const MEDIA: u16 = 2 << 8;
+
+impl Status {
+    pub(super) const SUCCESS: Self = Self(0);
+
+    // Generic (4.6.1.2.1).
+    pub(super) const INVALID_OPCODE: Self = Self(0x01 | DNR);
+    pub(super) const INVALID_FIELD: Self = Self(0x02 | DNR);
+    /// The guest may let the device at the memory by the time it tries again.
+    pub(super) const DATA_TRANSFER: Self = Self(0x04);
+    pub(super) const ABORTED: Self = Self(0x07 | DNR);
+    pub(super) const INVALID_NAMESPACE: Self = Self(0x0b | DNR);
+    pub(super) const SEQUENCE: Self = Self(0x0c | DNR);
+    pub(super) const PRP_OFFSET: Self = Self(0x13 | DNR);
+    pub(super) const LBA_RANGE: Self = Self(0x80 | DNR);
+    pub(super) const CAPACITY: Self = Self(0x81 | DNR);
+
+    // Specific to commands (4.6.1.2.2).
+    pub(super) const NO_COMPLETION_QUEUE: Self = Self(SPECIFIC | DNR);
+    pub(super) const QUEUE_IDENTIFIER: Self = Self(SPECIFIC | 0x01 | DNR);
+    pub(super) const QUEUE_SIZE: Self = Self(SPECIFIC | 0x02 | DNR);
+    pub(super) const TOO_MANY_EVENT_REQUESTS: Self = Self(SPECIFIC | 0x05 | DNR);
+    pub(super) const INTERRUPT_VECTOR: Self = Self(SPECIFIC | 0x08 | DNR);
+    pub(super) const LOG_PAGE: Self = Self(SPECIFIC | 0x09 | DNR);
+    pub(super) const QUEUE_DELETION: Self = Self(SPECIFIC | 0x0c | DNR);
+    pub(super) const NOT_SAVEABLE: Self = Self(SPECIFIC | 0x0d | DNR);
+
+    // Of media and data integrity (4.6.1.2.3).
+    pub(super) const WRITE_FAULT: Self = Self(MEDIA | 0x80);
+    pub(super) const READ_ERROR: Self = Self(MEDIA | 0x81);
+}

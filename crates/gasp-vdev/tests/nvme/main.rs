@@ -1,0 +1,10 @@
+//! The NVMe controller, driven through its shell by a driver of the test's own.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod admin;
+mod data;
+mod driver;
+mod garbage;
+mod iommu;
+mod life;
+mod speed;
