@@ -6,179 +6,23 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use gasp::Access;
 use tracing_subscriber::EnvFilter;
 
+use crate::help::{
+    AFTER, AUDIT_AFTER, BENCH_AFTER, BROKER_AFTER, COMPLETIONS_AFTER, DEMO_AFTER, LAYOUT_AFTER,
+    MAN_AFTER, MAP_AFTER, PROBE_AFTER, SERVE_AFTER,
+};
 use crate::quantity::{parse_address, parse_length};
-use crate::{audit, bench, broker, companions, demo, layout, map, probe};
+use crate::{audit, bench, broker, companions, demo, layout, map, probe, serve};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
-
-const AFTER: &str = "\
-Examples:
-  gasp demo                     a guest on this machine's real pages, step by step
-  gasp probe                    what this machine offers, and how to get more
-  gasp layout --config guest.toml --svg guest.svg
-
-Exit status:
-  0  done
-  1  refused: by the guest's IOMMU, its memory, or this machine
-  2  wrong usage or a wrong configuration";
-
-const DEMO_AFTER: &str = "\
-Examples:
-  gasp demo
-  gasp demo --ram 64M --json | jq .runs[0]
-
-Fields of --json (lengths and addresses are integers, in bytes):
-  ram_bytes           the guest's RAM
-  backing             what its pages are: 1G, 2M, thp or 4K
-  backing_note        a remark about it, or null
-  passed_over         better ones, each with `backing` and `why`
-  stability           whether host-physical addresses stay: pinned, reserved, unpinned
-  not_pinned_because  why the pages are not pinned, or null
-  runs                all of RAM, in order: `guest`, `host` (null: not permitted), `len`
-  maps                each map made: `device`, `what`, `access`, `addr`, `len`, `host`,
-                      `verified`
-  refused             the map that the guest's IOMMU refused: `device`, `addr`, `len`,
-                      `errno`, `reason`
-  faults              the records left for the guest: `device`, `addr`, `access`, `reason`
-  rom_write           the write that ROM refused: `addr`, `errno`, `reason`
-  shortened           a host-contiguous map that got less than it asked for: `addr`,
-                      `asked`, `got` (null: not permitted; `asked`: RAM is one run there)
-  drain               the revoke that waited: `held_ns`, `waited_ns`, `holders`,
-                      `completed`; `meanwhile`: `errno` and `took_ns` of a new map
-  verified            whether bytes written through every mapping were read back through
-                      a second, independent mapping of the same memory
-  notes               what this machine does not permit, and what would allow it
-
-Exit status:
-  0  done, even if the machine does not permit all of it
-  1  the guest cannot be made, or bytes did not compare
-  2  wrong usage";
-
-const PROBE_AFTER: &str = "\
-Examples:
-  gasp probe
-  gasp probe --json | jq '.checks[] | select(.verdict != \"yes\")'
-
-Fields of --json:
-  checks   one for each line: `name`, `verdict` (yes, limited or no), `detail`, and
-           `remedy` (null where there is nothing to be done)
-
-Exit status:
-  0  probed, whatever the verdicts
-  2  wrong usage";
-
-const MAP_AFTER: &str = "\
-Examples:
-  gasp map --config guest.toml --vdev disk --addr 0x100000 --len 2M --access rw
-  gasp map --config guest.toml --vdev disk --addr 1M --len 64K --access r --hold 60 --json
-
-Fields of --json (lengths and addresses are integers, in bytes):
-  (first line, with --hold only)
-  pid, vaddr, host, len, stability
-           the host-contiguous mapping at --addr that is held; `host` is null where
-           host-physical addresses are not permitted
-  (then)
-  vdev, addr, len, access, stability
-           what was mapped; `stability` is that of its least stable piece
-  first    the host-contiguous run at --addr: `host` and `len`, or null
-  runs     all of it, in order: `device`, `guest`, `host` (null: not permitted), `len`
-  error    instead of all that, where it is refused: `errno`, `reason`, `message`
-
-Exit status:
-  0  mapped
-  1  refused
-  2  wrong usage or a wrong configuration";
-
-const AUDIT_AFTER: &str = "\
-Examples:
-  gasp audit --config guest.toml
-  gasp audit --config guest.toml --every 5 --for 3600 --json
-
-The guest is made, and its frame numbers are read again: at once, and then every so many
-seconds. Memory whose class is pinned or reserved must not have moved; unpinned memory may.
-
-Fields of --json, one object in one line for each round (lengths in bytes):
-  round      1, 2, 3, …
-  checked    memory that was looked at
-  unchecked  memory of which nothing is said: on demand, or a pass-through window
-  took_us    how long that took, in microseconds
-  broken     memory that has moved against its promise
-  moved      memory that has moved as it may
-  changes    what moved: `object`, `offset`, `len`, `class`, `was`, `is` (null: not in
-             memory), `broken`
-
-Exit status:
-  0  every promise was kept
-  1  one was broken, or frame numbers are told no longer
-  2  wrong usage or a wrong configuration, or frame numbers are not told at all";
-
-const BROKER_AFTER: &str = "\
-Examples:
-  gasp broker --socket /run/gasp/frames --user gasp
-  (in the guest's configuration)  [guest]  frame-broker = \"/run/gasp/frames\"
-
-Runs as root. A process that connects is given a descriptor of its own page map, which tells
-it the host-physical addresses of its own memory and nothing else; it needs no privilege of
-its own. Nobody but root and the users named may ask.
-
-Exit status:
-  0  ended by SIGINT or SIGTERM
-  1  the socket cannot be made, or this process is not told frame numbers itself
-  2  wrong usage";
-
-const LAYOUT_AFTER: &str = "\
-Examples:
-  gasp layout --config guest.toml --svg guest.svg
-  gasp layout --config guest.toml --svg - | rsvg-convert > guest.png
-
-Exit status:
-  0  drawn
-  1  the picture cannot be written
-  2  wrong usage or a wrong configuration";
-
-const BENCH_AFTER: &str = "\
-Examples:
-  gasp bench
-  gasp bench --quick '1024 grants'
-  gasp bench --json | jq '.cases[] | select(.ratio < 1)'
-
-Every time is the minimum of many short rounds, in which all contestants take turns, so
-that a busy machine disturbs them alike. Trust the ratios more than the times. There is
-no cache in front of the look-up, so no case is a hit or a miss of one.
-
-Fields of --json:
-  cases    one for each case and peer: `case`, `ns` (ours, for one operation on each
-           thread), `peer`, `peer_ns`, `ratio` (theirs over ours); the last three are
-           null where nobody else can do the same
-  figures  what is no time for each operation: `figure`, `value` (null: cannot be had
-           here), `unit`, `note`
-
-Exit status:
-  0  measured
-  1  nothing could be measured
-  2  wrong usage";
-
-const COMPLETIONS_AFTER: &str = "\
-Example:
-  gasp completions bash > ~/.local/share/bash-completion/completions/gasp
-
-Exit status: 0 done, 1 cannot be written, 2 wrong usage";
-
-const MAN_AFTER: &str = "\
-Examples:
-  gasp man | man -l -
-  gasp man --out /usr/local/share/man/man1
-
-Exit status: 0 done, 1 cannot be written, 2 wrong usage";
 
 /// Guest memory for virtual devices: IOMMU-checked, revocable, zero-copy maps with
 /// host-physical addresses
@@ -216,6 +60,9 @@ enum Command {
     /// Measure what a map costs on this machine, beside what others pay for the same
     #[command(after_help = BENCH_AFTER)]
     Bench(Bench),
+    /// Serve devices to VMMs over vfio-user
+    #[command(after_help = SERVE_AFTER)]
+    Serve(Serve),
     /// Print completions for a shell
     #[command(after_help = COMPLETIONS_AFTER)]
     Completions {
@@ -336,6 +183,36 @@ pub(crate) struct Bench {
     pub(crate) json: bool,
 }
 
+/// Arguments of `gasp serve`.
+#[derive(Args)]
+#[group(id = "devices", required = true, args = ["config", "device"])]
+pub(crate) struct Serve {
+    /// The devices and their sockets, as below
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// One device: its kind and its keys, as below
+    #[arg(long, value_name = "KIND[,KEY=VALUE...]", requires = "socket")]
+    pub(crate) device: Option<String>,
+    /// The socket of the one device
+    #[arg(long, value_name = "PATH", requires = "device")]
+    pub(crate) socket: Option<PathBuf>,
+    /// How firmly guest memory is held while it is mapped
+    #[arg(long, value_name = "HOW", default_value = "on-demand")]
+    pub(crate) residency: ServeResidency,
+    /// Print what happens as JSON, with the fields below
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `--residency` may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ServeResidency {
+    /// All in place from the first map on: host-physical addresses are known and stay
+    Pinned,
+    /// As the guest and the host use it: costs nothing, but addresses are not known
+    OnDemand,
+}
+
 /// Does what the arguments say.
 pub(crate) fn run(cli: Cli) -> ExitCode {
     log_to_stderr(cli.verbose);
@@ -347,6 +224,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Broker(args) => (broker::run(&args), false),
         Command::Layout(args) => (layout::run(&args), false),
         Command::Bench(args) => (bench::run(&args), args.json),
+        Command::Serve(args) => (serve::run(&args), args.json),
         Command::Completions { shell } => (companions::completions(shell), false),
         Command::Man { out } => (companions::man(out.as_deref()), false),
     };

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use gasp::config::ConfigError;
 use gasp::errno_name;
+use gasp_vdev::devices::nvme::NvmeError;
+use gasp_vfio_user::BindError;
 use serde::Serialize;
 
 use crate::output;
@@ -19,6 +21,10 @@ pub(crate) enum Failure {
     Config(ConfigError),
     /// The arguments are well formed but do not fit the guest.
     Usage(String),
+    /// A socket cannot be had.
+    Socket(BindError),
+    /// What keeps a disk's data cannot be had.
+    Disk(NvmeError),
     /// The answer says itself what is wrong.
     Told,
     /// The answer cannot be written, or the system refuses something else.
@@ -54,6 +60,19 @@ impl Failure {
             }
             Self::Told => return ExitCode::from(REFUSED),
             Self::Io(error) => ("EIO", error.to_string(), error.to_string(), REFUSED),
+            Self::Disk(error) => {
+                (errno_name(error.errno()), error.to_string(), error.to_string(), REFUSED)
+            }
+            Self::Socket(error) => {
+                let errno = match &error {
+                    BindError::InUse { .. } => "EADDRINUSE",
+                    BindError::NotASocket { .. } => "EEXIST",
+                    BindError::System { source, .. } => {
+                        gasp::Errno::from_io_error(source).map_or("EIO", errno_name)
+                    }
+                };
+                (errno, error.to_string(), error.to_string(), REFUSED)
+            }
             Self::Refused(error) => {
                 (error.errno_name(), error.reason().to_string(), error.to_string(), REFUSED)
             }

@@ -10,6 +10,7 @@
 //! | [`broker`] | opens frame numbers for processes without the privilege |
 //! | [`bench`] | what a map costs, beside what others pay |
 //! | [`layout`] | a picture of a configured guest |
+//! | [`serve`] | devices on vfio-user sockets, for VMMs to attach |
 //! | [`configured`] | a guest from a configuration file |
 //! | [`companions`] | shell completions and man pages |
 //! | [`failure`] | how a command ends, and its exit status |
@@ -23,11 +24,13 @@ mod companions;
 mod configured;
 mod demo;
 mod failure;
+mod help;
 mod layout;
 mod map;
 mod output;
 mod probe;
 mod quantity;
+mod serve;
 mod signal;
 mod waiting;
 

@@ -72,6 +72,9 @@ fn every_example_is_tested() {
     ];
     let files = fs::read_dir(EXAMPLES).unwrap().map(|entry| entry.unwrap().file_name());
     let names = files.map(|name| name.into_string().unwrap());
+    // What `gasp serve` reads is of another format, and tested with it.
+    let served = ["dma.toml", "nvme.toml"];
+    let names = names.filter(|name| !served.contains(&name.as_str()));
     let mut found: Vec<String> = names.filter(|name| name.ends_with(".toml")).collect();
     found.sort();
     assert_eq!(found, TESTED);

@@ -104,11 +104,13 @@ impl Drains {
 impl Connection<'_> {
     /// Answers the unmaps that are over.
     pub(super) fn finish_drains(&mut self) {
-        for (waiting, held) in self.drains.take_over() {
-            self.finish(waiting, held);
-        }
+        let over = self.drains.take_over();
+        // Before the answers: whoever has one finds the numbers as they are then.
         let now = self.drains.waiting.len() as u64;
         Counters::set(&self.server.counters.draining, now);
+        for (waiting, held) in over {
+            self.finish(waiting, held);
+        }
     }
 
     /// Answers one unmap. Dropping its drain marks mappings that are held still.

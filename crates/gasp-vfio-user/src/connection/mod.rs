@@ -69,6 +69,7 @@ pub(crate) fn serve(server: &Server, client: OwnedFd) {
     shell.detach();
     *server.guest.lock().unwrap_or_else(PoisonError::into_inner) = None;
     drop((connection, inbox));
+    Counters::set(&counters.draining, 0);
     Counters::set(&counters.attached, 0);
     Counters::set(&counters.pid, 0);
     tracing::info!(device = shell.name(), why, "the VMM is gone");

@@ -2,11 +2,11 @@
 //! removed at the end.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -46,7 +46,7 @@ impl Listener {
             Errno::ADDRINUSE => BindError::InUse { path: path.into() },
             errno => fail(errno),
         })?;
-        let stat = rustix::fs::lstat(path).map_err(fail)?;
+        let stat = set_mode(path, mode).map_err(fail)?;
         let listener = Self { fd, path: path.into(), file: (stat.st_dev, stat.st_ino) };
         rustix::net::listen(&listener.fd, BACKLOG).map_err(fail)?;
         Ok(listener)
@@ -89,6 +89,21 @@ impl Drop for Listener {
 fn socket() -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+}
+
+/// Gives the socket file the permissions that the process's umask has kept from it. Nobody
+/// can connect yet.
+fn set_mode(path: &Path, mode: u32) -> Result<Stat, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&file)?;
+    let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
+    if is_socket && stat.st_mode & 0o777 != mode & 0o777 {
+        // By its descriptor, so that it is this file whatever the path leads to by now.
+        let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::fs::chmod(name, Mode::from_raw_mode(mode))?;
+    }
+    Ok(stat)
 }
 
 /// Removes a socket that nobody listens on any more.

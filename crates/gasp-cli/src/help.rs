@@ -1,0 +1,207 @@
+//! What `--help` says behind the options: examples, the fields of `--json`, the exit status.
+
+pub(crate) const AFTER: &str = "\
+Examples:
+  gasp demo                     a guest on this machine's real pages, step by step
+  gasp probe                    what this machine offers, and how to get more
+  gasp layout --config guest.toml --svg guest.svg
+  gasp serve --device nvme,backing=null:64M --socket /tmp/disk.sock
+
+Exit status:
+  0  done
+  1  refused: by the guest's IOMMU, its memory, or this machine
+  2  wrong usage or a wrong configuration";
+
+pub(crate) const DEMO_AFTER: &str = "\
+Examples:
+  gasp demo
+  gasp demo --ram 64M --json | jq .runs[0]
+
+Fields of --json (lengths and addresses are integers, in bytes):
+  ram_bytes           the guest's RAM
+  backing             what its pages are: 1G, 2M, thp or 4K
+  backing_note        a remark about it, or null
+  passed_over         better ones, each with `backing` and `why`
+  stability           whether host-physical addresses stay: pinned, reserved, unpinned
+  not_pinned_because  why the pages are not pinned, or null
+  runs                all of RAM, in order: `guest`, `host` (null: not permitted), `len`
+  maps                each map made: `device`, `what`, `access`, `addr`, `len`, `host`,
+                      `verified`
+  refused             the map that the guest's IOMMU refused: `device`, `addr`, `len`,
+                      `errno`, `reason`
+  faults              the records left for the guest: `device`, `addr`, `access`, `reason`
+  rom_write           the write that ROM refused: `addr`, `errno`, `reason`
+  shortened           a host-contiguous map that got less than it asked for: `addr`,
+                      `asked`, `got` (null: not permitted; `asked`: RAM is one run there)
+  drain               the revoke that waited: `held_ns`, `waited_ns`, `holders`,
+                      `completed`; `meanwhile`: `errno` and `took_ns` of a new map
+  verified            whether bytes written through every mapping were read back through
+                      a second, independent mapping of the same memory
+  notes               what this machine does not permit, and what would allow it
+
+Exit status:
+  0  done, even if the machine does not permit all of it
+  1  the guest cannot be made, or bytes did not compare
+  2  wrong usage";
+
+pub(crate) const PROBE_AFTER: &str = "\
+Examples:
+  gasp probe
+  gasp probe --json | jq '.checks[] | select(.verdict != \"yes\")'
+
+Fields of --json:
+  checks   one for each line: `name`, `verdict` (yes, limited or no), `detail`, and
+           `remedy` (null where there is nothing to be done)
+
+Exit status:
+  0  probed, whatever the verdicts
+  2  wrong usage";
+
+pub(crate) const MAP_AFTER: &str = "\
+Examples:
+  gasp map --config guest.toml --vdev disk --addr 0x100000 --len 2M --access rw
+  gasp map --config guest.toml --vdev disk --addr 1M --len 64K --access r --hold 60 --json
+
+Fields of --json (lengths and addresses are integers, in bytes):
+  (first line, with --hold only)
+  pid, vaddr, host, len, stability
+           the host-contiguous mapping at --addr that is held; `host` is null where
+           host-physical addresses are not permitted
+  (then)
+  vdev, addr, len, access, stability
+           what was mapped; `stability` is that of its least stable piece
+  first    the host-contiguous run at --addr: `host` and `len`, or null
+  runs     all of it, in order: `device`, `guest`, `host` (null: not permitted), `len`
+  error    instead of all that, where it is refused: `errno`, `reason`, `message`
+
+Exit status:
+  0  mapped
+  1  refused
+  2  wrong usage or a wrong configuration";
+
+pub(crate) const AUDIT_AFTER: &str = "\
+Examples:
+  gasp audit --config guest.toml
+  gasp audit --config guest.toml --every 5 --for 3600 --json
+
+The guest is made, and its frame numbers are read again: at once, and then every so many
+seconds. Memory whose class is pinned or reserved must not have moved; unpinned memory may.
+
+Fields of --json, one object in one line for each round (lengths in bytes):
+  round      1, 2, 3, …
+  checked    memory that was looked at
+  unchecked  memory of which nothing is said: on demand, or a pass-through window
+  took_us    how long that took, in microseconds
+  broken     memory that has moved against its promise
+  moved      memory that has moved as it may
+  changes    what moved: `object`, `offset`, `len`, `class`, `was`, `is` (null: not in
+             memory), `broken`
+
+Exit status:
+  0  every promise was kept
+  1  one was broken, or frame numbers are told no longer
+  2  wrong usage or a wrong configuration, or frame numbers are not told at all";
+
+pub(crate) const BROKER_AFTER: &str = "\
+Examples:
+  gasp broker --socket /run/gasp/frames --user gasp
+  (in the guest's configuration)  [guest]  frame-broker = \"/run/gasp/frames\"
+
+Runs as root. A process that connects is given a descriptor of its own page map, which tells
+it the host-physical addresses of its own memory and nothing else; it needs no privilege of
+its own. Nobody but root and the users named may ask.
+
+Exit status:
+  0  ended by SIGINT or SIGTERM
+  1  the socket cannot be made, or this process is not told frame numbers itself
+  2  wrong usage";
+
+pub(crate) const LAYOUT_AFTER: &str = "\
+Examples:
+  gasp layout --config guest.toml --svg guest.svg
+  gasp layout --config guest.toml --svg - | rsvg-convert > guest.png
+
+Exit status:
+  0  drawn
+  1  the picture cannot be written
+  2  wrong usage or a wrong configuration";
+
+pub(crate) const BENCH_AFTER: &str = "\
+Examples:
+  gasp bench
+  gasp bench --quick '1024 grants'
+  gasp bench --json | jq '.cases[] | select(.ratio < 1)'
+
+Every time is the minimum of many short rounds, in which all contestants take turns, so
+that a busy machine disturbs them alike. Trust the ratios more than the times. There is
+no cache in front of the look-up, so no case is a hit or a miss of one.
+
+Fields of --json:
+  cases    one for each case and peer: `case`, `ns` (ours, for one operation on each
+           thread), `peer`, `peer_ns`, `ratio` (theirs over ours); the last three are
+           null where nobody else can do the same
+  figures  what is no time for each operation: `figure`, `value` (null: cannot be had
+           here), `unit`, `note`
+
+Exit status:
+  0  measured
+  1  nothing could be measured
+  2  wrong usage";
+
+pub(crate) const SERVE_AFTER: &str = "\
+Examples:
+  gasp serve --device nvme,backing=null:64M --socket /tmp/disk.sock
+  gasp serve --device nvme,backing=file:disk.img,queues=2 --socket /tmp/disk.sock --json
+  gasp serve --config examples/nvme.toml
+
+Prints what QEMU has to be told to attach. VMMs may come and go, one at a time for each
+device; what the device stores stays. SIGINT, SIGTERM and SIGHUP end it and remove the
+sockets.
+
+The file has a table [[device]] for each, with the keys that --device has, too:
+  kind        nvme (a disk) or dma (an engine that copies, for tests)
+  socket      the path of its socket; paths are relative to the file's folder
+  backing     nvme only: null:SIZE (keeps nothing, reads zeros), mem:SIZE (keeps its data
+              as long as the process lives) or file:PATH (a file or a block device)
+  block-size  nvme only: 512 or 4096
+  queues      nvme only: the most I/O queue pairs, 1 to 128
+  serial      nvme only: its serial number; made of the socket's path unless told
+  mode        the permissions of the socket, 0o600 unless told
+  name        what reports call it: its kind and number, unless told
+
+Fields of --json, one object a line; `at` is in seconds since the start, lengths and
+addresses are integers, in bytes:
+  at, device, event  in all of them; the others depend on `event`:
+  listening    `kind`, `socket`; `qemu`: the arguments to attach
+  attached     `pid`: the VMM's process, or null
+  detached     `why`
+  adopted      `bytes`: a file of guest memory was seen for the first time
+  totals, stopped
+               `pid`, `connections`, `maps`, `unmaps`; `windows`, `window_bytes` and
+               `files` that are mapped now; `drains` (unmaps that had to wait),
+               `draining` (that wait now), `faults` (refused by the guest's IOMMU),
+               `commands`, `refused`, `message_bytes`, `untold` (events that were too
+               many); `counters`: what the device itself counts
+  drained      an unmap that took long: `addr`, `len`, `waited_ns`, `detached`
+  faults       `count` since the last; `first`: `addr`, `access`, `reason`
+  reset
+  refused      a command of the VMM: `command`, `errno`, `why`
+  turned-away  a client that was sent away: `why`
+
+Exit status:
+  0  stopped by a signal
+  1  a socket is in use, or cannot be made, or a disk cannot be opened
+  2  wrong usage or a wrong configuration";
+
+pub(crate) const COMPLETIONS_AFTER: &str = "\
+Example:
+  gasp completions bash > ~/.local/share/bash-completion/completions/gasp
+
+Exit status: 0 done, 1 cannot be written, 2 wrong usage";
+
+pub(crate) const MAN_AFTER: &str = "\
+Examples:
+  gasp man | man -l -
+  gasp man --out /usr/local/share/man/man1
+
+Exit status: 0 done, 1 cannot be written, 2 wrong usage";

@@ -1,0 +1,201 @@
+//! What happens to a device: as a line for a person, and as JSON.
+
+use core::fmt;
+use core::time::Duration;
+use std::io;
+
+use gasp::errno_name;
+use gasp_vfio_user::{Happened, Status};
+use serde::Serialize;
+
+use super::device::Served;
+use super::totals::Totals;
+use crate::quantity::{count, length};
+
+/// An unmap that takes the device longer than this is told of.
+const LONG: Duration = Duration::from_millis(10);
+
+/// Where it is told. An error ends the serving.
+pub(super) trait Tell {
+    /// The sockets are there.
+    fn begin(&mut self, servers: &[Served]) -> io::Result<()>;
+    /// Something happened.
+    fn event(&mut self, server: &Served, event: &Event) -> io::Result<()>;
+    /// How all stand, several times a second.
+    fn totals(&mut self, servers: &[Served], totals: &[Totals]) -> io::Result<()>;
+    /// Everything was told.
+    fn end(&mut self) -> io::Result<()>;
+}
+
+/// What has happened. The fields are described in `gasp serve --help`.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub(super) enum Event {
+    Listening { kind: &'static str, socket: String, qemu: Vec<String> },
+    Attached { pid: Option<i32> },
+    Detached { why: String },
+    Adopted { bytes: u64 },
+    Totals(Snapshot),
+    Drained { addr: u64, len: u64, waited_ns: u64, detached: usize },
+    Faults { count: u64, first: Option<FaultOf> },
+    Reset,
+    Refused { command: String, errno: &'static str, why: String },
+    TurnedAway { why: String },
+    Stopped(Snapshot),
+}
+
+/// The first of some refused accesses.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(super) struct FaultOf {
+    pub(super) addr: u64,
+    pub(super) access: String,
+    pub(super) reason: String,
+}
+
+/// How a device stands.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub(super) struct Snapshot {
+    pub(super) pid: Option<i32>,
+    pub(super) connections: u64,
+    pub(super) maps: u64,
+    pub(super) unmaps: u64,
+    pub(super) windows: u64,
+    pub(super) window_bytes: u64,
+    pub(super) files: u64,
+    pub(super) drains: u64,
+    pub(super) draining: u64,
+    pub(super) faults: u64,
+    pub(super) commands: u64,
+    pub(super) refused: u64,
+    pub(super) message_bytes: u64,
+    pub(super) untold: u64,
+    #[serde(serialize_with = "as_object")]
+    pub(super) counters: Vec<Counter>,
+}
+
+/// Something that the device itself counts.
+pub(super) type Counter = (&'static str, u64);
+
+fn as_object<S: serde::Serializer>(counters: &[Counter], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(counters.iter().copied())
+}
+
+impl Snapshot {
+    pub(super) fn new(status: &Status, faults: u64, counters: Vec<Counter>, untold: u64) -> Self {
+        Self {
+            pid: status.pid,
+            connections: status.connections,
+            maps: status.maps,
+            unmaps: status.unmaps,
+            windows: status.windows,
+            window_bytes: status.window_bytes,
+            files: status.files,
+            drains: status.drains,
+            draining: status.draining,
+            faults,
+            commands: status.commands,
+            refused: status.refused,
+            message_bytes: status.message_bytes,
+            untold,
+            counters,
+        }
+    }
+}
+
+impl Snapshot {
+    /// What the device counts, in words; what it has not counted yet is left out.
+    pub(super) fn counted(&self) -> Vec<String> {
+        let counted = self.counters.iter().filter(|(_, value)| *value > 0);
+        counted
+            .map(|(name, value)| match name.strip_suffix("_bytes") {
+                Some(name) => format!("{} {name}", length(*value)),
+                None => format!("{} {name}", thousands(*value)),
+            })
+            .collect()
+    }
+}
+
+impl Event {
+    /// What is worth a line. Maps and unmaps are not: there are thousands, and their
+    /// numbers are told instead.
+    pub(super) fn of(happened: &Happened) -> Option<Self> {
+        Some(match happened {
+            Happened::Attached { pid } => Self::Attached { pid: *pid },
+            Happened::Detached { why } => Self::Detached { why: (*why).into() },
+            Happened::Adopted { len } => Self::Adopted { bytes: *len },
+            &Happened::Unmapped { addr, len, waited, detached }
+                if waited >= LONG || detached > 0 =>
+            {
+                let waited_ns = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+                Self::Drained { addr, len, waited_ns, detached }
+            }
+            Happened::Reset => Self::Reset,
+            Happened::Refused { command, errno, why } => Self::Refused {
+                command: (*command).into(),
+                errno: errno_name(*errno),
+                why: why.clone(),
+            },
+            Happened::TurnedAway { why } => Self::TurnedAway { why: (*why).into() },
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listening { kind, socket, .. } => write!(f, "{kind}, listens on {socket}"),
+            Self::Attached { pid: Some(pid) } => write!(f, "attached: process {pid}"),
+            Self::Attached { pid: None } => write!(f, "attached"),
+            Self::Detached { why } => write!(f, "detached: {why}"),
+            Self::Adopted { bytes } => write!(f, "adopts {} of guest memory", length(*bytes)),
+            Self::Totals(snapshot) => snapshot.fmt(f),
+            Self::Drained { addr, len, waited_ns, detached } => {
+                let waited = Duration::from_nanos(*waited_ns);
+                write!(f, "unmapped {} at {addr:#x} after {waited:.1?}", length(*len))?;
+                match detached {
+                    0 => Ok(()),
+                    held => write!(f, ", with {held} mappings still held"),
+                }
+            }
+            Self::Faults { count: 1, first: Some(first) } => write!(f, "fault: {first}"),
+            Self::Faults { count: number, first } => {
+                write!(f, "{} faults", thousands(*number))?;
+                first.as_ref().map_or(Ok(()), |first| write!(f, ", the first: {first}"))
+            }
+            Self::Reset => write!(f, "reset"),
+            Self::Refused { command, errno, why } => {
+                write!(f, "refused {command}: {why} ({errno})")
+            }
+            Self::TurnedAway { why } => write!(f, "turned a client away: {why}"),
+            Self::Stopped(snapshot) => write!(f, "stopped: {snapshot}"),
+        }
+    }
+}
+
+impl fmt::Display for FaultOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {:#x}: {}", self.access, self.addr, self.reason)
+    }
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { maps, unmaps, windows, window_bytes, faults, drains, .. } = self;
+        write!(
+            f,
+            "{} maps, {} unmaps, {} in {} windows, {} drains, {} faults",
+            thousands(*maps),
+            thousands(*unmaps),
+            length(*window_bytes),
+            thousands(*windows),
+            thousands(*drains),
+            thousands(*faults),
+        )?;
+        self.counted().iter().try_for_each(|text| write!(f, ", {text}"))
+    }
+}
+
+pub(super) fn thousands(number: u64) -> String {
+    count(usize::try_from(number).unwrap_or(usize::MAX))
+}

@@ -1,0 +1,172 @@
+//! The configuration file: a list of devices.
+
+use std::path::Path;
+use std::{fs, io};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::plan::{Plan, Wish, Wrong, check_apart};
+use crate::failure::Failure;
+
+/// Longer files are refused, in bytes.
+const SIZE_MAX: u64 = 1 << 20;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(default)]
+    device: Vec<Spanned<Table>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Table {
+    kind: Spanned<String>,
+    name: Option<Spanned<String>>,
+    socket: Spanned<String>,
+    backing: Option<Spanned<String>>,
+    block_size: Option<Spanned<u64>>,
+    queues: Option<Spanned<u64>>,
+    serial: Option<Spanned<String>>,
+    mode: Option<Spanned<u64>>,
+}
+
+impl Table {
+    fn wish(&self) -> Wish {
+        let number = |value: &Option<Spanned<u64>>| value.as_ref().map(|value| *value.get_ref());
+        let text =
+            |value: &Option<Spanned<String>>| value.as_ref().map(|value| value.get_ref().clone());
+        Wish {
+            kind: self.kind.get_ref().clone(),
+            name: text(&self.name),
+            socket: self.socket.get_ref().clone(),
+            backing: text(&self.backing),
+            block_size: number(&self.block_size),
+            queues: number(&self.queues),
+            serial: text(&self.serial),
+            mode: number(&self.mode),
+        }
+    }
+
+    /// Where the value of a key begins, if it is there.
+    fn place(&self, key: &str) -> Option<usize> {
+        let of = |value: &Option<Spanned<u64>>| value.as_ref().map(|value| value.span().start);
+        let text = |value: &Option<Spanned<String>>| value.as_ref().map(|value| value.span().start);
+        match key {
+            "kind" => Some(self.kind.span().start),
+            "name" => text(&self.name),
+            "socket" => Some(self.socket.span().start),
+            "backing" => text(&self.backing),
+            "block-size" => of(&self.block_size),
+            "queues" => of(&self.queues),
+            "serial" => text(&self.serial),
+            "mode" => of(&self.mode),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a file; paths in it are relative to its folder.
+pub(super) fn load(path: &Path) -> Result<Vec<Plan>, Failure> {
+    let cannot = |error: io::Error| {
+        Failure::Usage(format!("{}: cannot read the file: {error}", path.display()))
+    };
+    let metadata = fs::metadata(path).map_err(cannot)?;
+    if !metadata.is_file() || metadata.len() > SIZE_MAX {
+        let message = "it is not a regular file of at most 1 MiB";
+        return Err(Failure::Usage(format!("{}: {message}", path.display())));
+    }
+    parse(&fs::read_to_string(path).map_err(cannot)?, path)
+}
+
+fn parse(text: &str, path: &Path) -> Result<Vec<Plan>, Failure> {
+    let fail = |at: usize, message: &str| {
+        let before = text.as_bytes().get(..at).unwrap_or_default();
+        let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        Failure::Usage(format!("{}:{line}: {message}", path.display()))
+    };
+    let document: Document = toml::from_str(text).map_err(|error| {
+        let at = error.span().unwrap_or_default().start;
+        fail(at, error.message())
+    })?;
+    if document.device.is_empty() {
+        return Err(fail(0, "there is no device: write [[device]]"));
+    }
+    let wrong = |table: &Spanned<Table>, Wrong { key, message }: Wrong| {
+        let at = table.get_ref().place(key).unwrap_or(table.span().start);
+        fail(at, &format!("device.{key}: {message}"))
+    };
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let tables = document.device.iter().enumerate();
+    let plans = tables.map(|(index, table)| {
+        Plan::of(&table.get_ref().wish(), index, folder).map_err(|why| wrong(table, why))
+    });
+    let plans = plans.collect::<Result<Vec<_>, _>>()?;
+    match check_apart(&plans) {
+        Ok(()) => Ok(plans),
+        Err((index, why)) => Err(match document.device.get(index) {
+            Some(table) => wrong(table, why),
+            None => fail(0, &why.message),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "\
+[[device]]
+kind = \"nvme\"
+socket = \"disk.sock\"
+backing = \"null:64M\"
+queues = 4
+mode = 0o660
+
+[[device]]
+kind = \"dma\"
+socket = \"dma.sock\"
+";
+
+    fn message(text: &str) -> String {
+        match parse(text, Path::new("a/b.toml")) {
+            Err(Failure::Usage(message)) => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn devices_are_read_in_their_order() {
+        let plans = parse(GOOD, Path::new("a/b.toml")).unwrap();
+        let names: Vec<_> = plans.iter().map(|plan| plan.name.as_str()).collect();
+        assert_eq!(names, ["nvme0", "dma1"]);
+        assert_eq!(plans[0].mode, 0o660);
+        assert_eq!(plans[1].socket, Path::new("a/dma.sock"));
+    }
+
+    #[test]
+    fn the_examples_are_right() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+        assert_eq!(load(&folder.join("dma.toml")).unwrap().len(), 1);
+        assert_eq!(load(&folder.join("nvme.toml")).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        for (from, to, told) in [
+            ("queues = 4", "colour = 4", "a/b.toml:5: unknown field `colour`"),
+            ("queues = 4", "queues = 400", "a/b.toml:5: device.queues: expected 1 to 128"),
+            ("queues = 4", "queues = \"4\"", "a/b.toml:5: invalid type"),
+            ("backing = \"null:64M\"", "", "a/b.toml:1: device.backing: the kind nvme needs it"),
+            ("kind = \"dma\"", "kind = \"edu\"", "a/b.toml:9: device.kind: expected nvme or dma"),
+            ("dma.sock", "disk.sock", "a/b.toml:10: device.socket: another device"),
+            ("socket = \"dma.sock\"", "", "a/b.toml:8: missing field `socket`"),
+        ] {
+            assert!(GOOD.contains(from));
+            let message = message(&GOOD.replace(from, to));
+            assert!(message.starts_with(told), "{message}");
+        }
+        assert!(message("").contains("[[device]]"));
+    }
+}

@@ -1,0 +1,213 @@
+//! Which devices are to be served, checked.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::quantity::parse_length;
+
+/// The mode of a socket, unless it is told: for its owner alone.
+const MODE: u32 = 0o600;
+
+/// One device on one socket.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Plan {
+    /// What it is called in reports.
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) socket: PathBuf,
+    /// Who may connect.
+    pub(super) mode: u32,
+}
+
+/// What kind of device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Dma,
+    Nvme(Nvme),
+}
+
+/// What an NVMe controller can be told; what is not is its own default.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Nvme {
+    pub(super) backing: Backing,
+    /// Bytes in a block.
+    pub(super) block_size: Option<u32>,
+    /// I/O queue pairs.
+    pub(super) queues: Option<u16>,
+    pub(super) serial: Option<String>,
+}
+
+/// What keeps a disk's data.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Backing {
+    /// Nothing: writes are dropped, and zeros are read. So many bytes.
+    Null(u64),
+    /// Memory, for as long as the process lives.
+    Memory(u64),
+    /// A file or a block device.
+    File(PathBuf),
+}
+
+/// One device as it was asked for, in the words of the file's keys.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Wish {
+    pub(super) kind: String,
+    pub(super) name: Option<String>,
+    pub(super) socket: String,
+    pub(super) backing: Option<String>,
+    pub(super) block_size: Option<u64>,
+    pub(super) queues: Option<u64>,
+    pub(super) serial: Option<String>,
+    pub(super) mode: Option<u64>,
+}
+
+/// Which key of a wish cannot be granted, and why.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) struct Wrong {
+    pub(super) key: &'static str,
+    pub(super) message: String,
+}
+
+fn wrong<T>(key: &'static str, message: impl Into<String>) -> Result<T, Wrong> {
+    Err(Wrong { key, message: message.into() })
+}
+
+impl Plan {
+    /// Checks a wish. `index` is how many there are before it; paths are relative to
+    /// `folder`.
+    pub(super) fn of(wish: &Wish, index: usize, folder: &Path) -> Result<Self, Wrong> {
+        let kind = match wish.kind.as_str() {
+            "dma" => dma(wish)?,
+            "nvme" => nvme(wish, folder)?,
+            other => return wrong("kind", format!("expected nvme or dma, not {other:?}")),
+        };
+        let name = wish.name.clone().unwrap_or_else(|| format!("{}{index}", wish.kind));
+        // It becomes a thread's name, and part of lines.
+        if name.is_empty() || name.len() > 64 || name.contains(char::is_control) {
+            return wrong("name", "expected 1 to 64 bytes without control characters");
+        }
+        if wish.socket.is_empty() {
+            return wrong("socket", "expected a path");
+        }
+        let mode = wish.mode.unwrap_or(u64::from(MODE));
+        let Some(mode) = u32::try_from(mode).ok().filter(|mode| *mode <= 0o777) else {
+            return wrong("mode", "expected the permissions of a file, such as 0o660");
+        };
+        Ok(Self { name, kind, socket: folder.join(&wish.socket), mode })
+    }
+}
+
+fn dma(wish: &Wish) -> Result<Kind, Wrong> {
+    let Wish { backing, block_size, queues, serial, .. } = wish;
+    let surplus = [
+        ("backing", backing.is_some()),
+        ("block-size", block_size.is_some()),
+        ("queues", queues.is_some()),
+        ("serial", serial.is_some()),
+    ];
+    match surplus.iter().find(|(_, there)| *there) {
+        Some((key, _)) => wrong(key, "the kind dma has no such key"),
+        None => Ok(Kind::Dma),
+    }
+}
+
+fn nvme(wish: &Wish, folder: &Path) -> Result<Kind, Wrong> {
+    let Some(backing) = &wish.backing else {
+        return wrong("backing", "the kind nvme needs it: null:64M, mem:64M or file:PATH");
+    };
+    let block_size = match wish.block_size {
+        None => None,
+        Some(512) => Some(512),
+        Some(4096) => Some(4096),
+        Some(_) => return wrong("block-size", "expected 512 or 4096"),
+    };
+    let queues = match wish.queues.map(u16::try_from) {
+        None => None,
+        Some(Ok(queues @ 1..=128)) => Some(queues),
+        Some(_) => return wrong("queues", "expected 1 to 128"),
+    };
+    let serial = wish.serial.clone();
+    let printable = |text: &String| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if serial.as_ref().is_some_and(|text| !(1..=20).contains(&text.len()) || !printable(text)) {
+        return wrong("serial", "expected 1 to 20 printable ASCII characters");
+    }
+    Ok(Kind::Nvme(Nvme { backing: backing_of(backing, folder)?, block_size, queues, serial }))
+}
+
+fn backing_of(text: &str, folder: &Path) -> Result<Backing, Wrong> {
+    let size = |text: &str| match parse_length(text) {
+        Ok(0) => wrong("backing", "expected more than 0 bytes"),
+        Ok(size) => Ok(size),
+        Err(message) => wrong("backing", message),
+    };
+    match text.split_once(':') {
+        Some(("null", text)) => size(text).map(Backing::Null),
+        Some(("mem", text)) => size(text).map(Backing::Memory),
+        Some(("file", path)) if !path.is_empty() => Ok(Backing::File(folder.join(path))),
+        _ => wrong("backing", format!("expected null:SIZE, mem:SIZE or file:PATH, not {text:?}")),
+    }
+}
+
+/// Whether all plans are of different names and sockets; else the number of the first that
+/// is not, and why.
+pub(super) fn check_apart(plans: &[Plan]) -> Result<(), (usize, Wrong)> {
+    let (mut names, mut sockets) = (BTreeSet::new(), BTreeSet::new());
+    for (index, plan) in plans.iter().enumerate() {
+        if !names.insert(&plan.name) {
+            let message = format!("another device is called {:?}", plan.name);
+            return Err((index, Wrong { key: "name", message }));
+        }
+        if !sockets.insert(&plan.socket) {
+            let message = "another device is on this socket".into();
+            return Err((index, Wrong { key: "socket", message }));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(kind: &str, backing: Option<&str>) -> Wish {
+        Wish {
+            kind: kind.into(),
+            socket: "a.sock".into(),
+            backing: backing.map(Into::into),
+            ..Wish::default()
+        }
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_folder_unless_they_are_absolute() {
+        let folder = Path::new("/etc/gasp");
+        let plan = Plan::of(&wish("nvme", Some("file:disk.img")), 3, folder).unwrap();
+        assert_eq!(plan.socket, Path::new("/etc/gasp/a.sock"));
+        assert_eq!((plan.name.as_str(), plan.mode), ("nvme3", 0o600));
+        let Kind::Nvme(nvme) = plan.kind else { panic!() };
+        assert_eq!(nvme.backing, Backing::File("/etc/gasp/disk.img".into()));
+        let plan = Plan::of(&wish("nvme", Some("file:/dev/sda")), 0, folder).unwrap();
+        assert!(
+            matches!(plan.kind, Kind::Nvme(nvme) if nvme.backing == Backing::File("/dev/sda".into()))
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_key_that_is_wrong() {
+        let plan = |wish: Wish| Plan::of(&wish, 0, Path::new("")).map_err(|wrong| wrong.key);
+        for backing in ["", "null", "null:0", "mem:x", "file:", "disk:1M"] {
+            assert_eq!(plan(wish("nvme", Some(backing))), Err("backing"), "{backing}");
+        }
+        let good = wish("nvme", Some("null:1M"));
+        assert!(plan(good.clone()).is_ok());
+        assert_eq!(plan(wish("nvme", None)), Err("backing"));
+        assert_eq!(plan(wish("dma", Some("null:1M"))), Err("backing"));
+        assert_eq!(plan(wish("edu", None)), Err("kind"));
+        assert_eq!(plan(Wish { queues: Some(0), ..good.clone() }), Err("queues"));
+        assert_eq!(plan(Wish { serial: Some("é".into()), ..good.clone() }), Err("serial"));
+        assert_eq!(plan(Wish { block_size: Some(1000), ..good.clone() }), Err("block-size"));
+        assert_eq!(plan(Wish { mode: Some(0o1777), ..good.clone() }), Err("mode"));
+        assert_eq!(plan(Wish { name: Some("a\nb".into()), ..good.clone() }), Err("name"));
+        assert_eq!(plan(Wish { socket: String::new(), ..good }), Err("socket"));
+    }
+}

@@ -1,0 +1,85 @@
+//! `--device`: one device in one word, with the keys of the file.
+
+use std::path::Path;
+
+use super::plan::{Plan, Wish, Wrong};
+use crate::failure::Failure;
+
+/// Reads `nvme,backing=null:64M`.
+pub(super) fn parse(spec: &str, socket: &Path) -> Result<Plan, Failure> {
+    let fail =
+        |Wrong { key, message }: Wrong| Failure::Usage(format!("--device: {key}: {message}"));
+    let mut words = spec.split(',');
+    let kind = words.next().unwrap_or_default().to_owned();
+    let Some(socket) = socket.to_str() else {
+        return Err(Failure::Usage("--socket: the path is not UTF-8".into()));
+    };
+    let mut wish = Wish { kind, socket: socket.into(), ..Wish::default() };
+    for word in words {
+        let Some((key, value)) = word.split_once('=') else {
+            return Err(Failure::Usage(format!("--device: expected KEY=VALUE, not {word:?}")));
+        };
+        set(&mut wish, key, value)
+            .map_err(|message| Failure::Usage(format!("--device: {key}: {message}")))?;
+    }
+    Plan::of(&wish, 0, Path::new("")).map_err(fail)
+}
+
+fn set(wish: &mut Wish, key: &str, value: &str) -> Result<(), String> {
+    let number = || value.parse().map_err(|_| format!("expected a number, not {value:?}"));
+    match key {
+        "name" => wish.name = Some(value.into()),
+        "backing" => wish.backing = Some(value.into()),
+        "block-size" => wish.block_size = Some(number()?),
+        "queues" => wish.queues = Some(number()?),
+        "serial" => wish.serial = Some(value.into()),
+        "mode" => {
+            let digits = value.trim_start_matches("0o");
+            let mode = u64::from_str_radix(digits, 8);
+            wish.mode = Some(mode.map_err(|_| format!("expected octal digits, not {value:?}"))?);
+        }
+        _ => {
+            return Err(
+                "unknown; there are backing, block-size, queues, serial, mode and name".into()
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::plan::{Backing, Kind, Nvme};
+
+    #[test]
+    fn a_device_is_read_from_one_word() {
+        let spec = "nvme,backing=mem:1M,block-size=4096,queues=3,mode=660,name=disk";
+        let plan = parse(spec, Path::new("a.sock")).unwrap();
+        let nvme = Nvme {
+            backing: Backing::Memory(1 << 20),
+            block_size: Some(4096),
+            queues: Some(3),
+            serial: None,
+        };
+        assert_eq!((plan.kind, plan.mode, plan.name.as_str()), (Kind::Nvme(nvme), 0o660, "disk"));
+        assert_eq!(parse("dma", Path::new("a.sock")).unwrap().kind, Kind::Dma);
+    }
+
+    #[test]
+    fn a_word_that_means_nothing_is_named() {
+        for (spec, named) in [
+            ("", "kind"),
+            ("nvme", "backing"),
+            ("dma,", "KEY=VALUE"),
+            ("dma,colour=red", "colour: unknown"),
+            ("dma,mode=9", "octal"),
+            ("nvme,backing=null:1M,queues=many", "queues: expected a number"),
+        ] {
+            let Err(Failure::Usage(message)) = parse(spec, Path::new("a")) else {
+                panic!("{spec}")
+            };
+            assert!(message.contains(named), "{spec}: {message}");
+        }
+    }
+}

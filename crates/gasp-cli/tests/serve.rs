@@ -1,0 +1,282 @@
+//! `gasp serve`, run as a person or a script runs it, with a client that shakes hands.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too, stop at what they do not expect")]
+
+use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+fn gasp(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_gasp")).arg("serve").args(args).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A server in a process of its own, with its event log.
+struct Serving {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Serving {
+    fn start(args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gasp"));
+        command.arg("serve").args(args).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// The next event of this name.
+    fn event(&mut self, name: &str) -> Value {
+        loop {
+            let line = self.lines.next().unwrap_or_else(|| panic!("no {name}")).unwrap();
+            let event: Value = serde_json::from_str(&line).unwrap();
+            if event["event"] == name {
+                return event;
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn wait(&mut self) -> Option<i32> {
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(since.elapsed() < Duration::from_secs(10), "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Agrees upon a version, as a VMM does first of all.
+fn attach(path: &Path) -> UnixStream {
+    let mut stream = UnixStream::connect(path).unwrap();
+    let hello = b"\0\0\0\0{\"capabilities\":{}}\0";
+    let size = 16 + hello.len() as u32;
+    let mut message = Vec::new();
+    message.extend([1_u16, 1].map(u16::to_ne_bytes).concat());
+    message.extend([size, 0, 0].map(u32::to_ne_bytes).concat());
+    message.extend(hello);
+    stream.write_all(&message).unwrap();
+    let mut header = [0; 16];
+    stream.read_exact(&mut header).unwrap();
+    let rest = u32::from_ne_bytes(header[4..8].try_into().unwrap()) as usize - header.len();
+    stream.read_exact(&mut vec![0; rest]).unwrap();
+    stream
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().into()
+    }
+
+    fn dma(&self, name: &str) -> Serving {
+        Serving::start(&["--device", "dma", "--socket", &self.text(name), "--json"])
+    }
+}
+
+#[test]
+fn a_device_is_attached_and_detached_again_and_again() {
+    let folder = Folder::new();
+    let mut serving = folder.dma("a.sock");
+    let listening = serving.event("listening");
+    assert_eq!(listening["socket"], folder.text("a.sock"));
+    assert!(listening["qemu"][2].as_str().unwrap().contains(&folder.text("a.sock")));
+    for _ in 0..3 {
+        let client = attach(&folder.path("a.sock"));
+        assert_eq!(serving.event("attached")["pid"], std::process::id());
+        drop(client);
+        assert!(serving.event("detached")["why"].is_string());
+    }
+    serving.signal(Signal::TERM);
+    assert_eq!(serving.event("stopped")["connections"], 3);
+    assert_eq!(serving.wait(), Some(0));
+}
+
+#[test]
+fn a_signal_ends_it_well_and_removes_the_sockets_even_with_a_vmm_attached() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let folder = Folder::new();
+        let mut serving = folder.dma("a.sock");
+        serving.event("listening");
+        let metadata = std::fs::symlink_metadata(folder.path("a.sock")).unwrap();
+        assert!(metadata.file_type().is_socket());
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "for its owner alone");
+        let mut client = attach(&folder.path("a.sock"));
+        serving.signal(signal);
+        assert_eq!(serving.wait(), Some(0));
+        assert!(!folder.path("a.sock").exists());
+        assert_eq!(client.read(&mut [0]).unwrap(), 0, "the VMM sees the end");
+    }
+}
+
+#[test]
+fn a_second_server_on_a_socket_is_refused_and_the_first_goes_on() {
+    let folder = Folder::new();
+    let mut serving = folder.dma("a.sock");
+    serving.event("listening");
+    let second = gasp(&["--device", "dma", "--socket", &folder.text("a.sock")]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(stderr(&second).contains("another server listens on this socket"), "{second:?}");
+    let second = gasp(&["--device", "dma", "--socket", &folder.text("a.sock"), "--json"]);
+    let told: Value = serde_json::from_slice(&second.stdout).unwrap();
+    assert_eq!(told["error"]["errno"], "EADDRINUSE");
+    attach(&folder.path("a.sock"));
+    serving.event("attached");
+}
+
+#[test]
+fn the_socket_of_a_server_that_was_killed_is_taken_over() {
+    let folder = Folder::new();
+    let mut first = folder.dma("a.sock");
+    first.event("listening");
+    first.signal(Signal::KILL);
+    first.wait();
+    assert!(folder.path("a.sock").exists(), "nobody has removed it");
+    let mut second = folder.dma("a.sock");
+    second.event("listening");
+    attach(&folder.path("a.sock"));
+    second.event("attached");
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_left_alone() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("a.sock"), "precious").unwrap();
+    let output = gasp(&["--device", "dma", "--socket", &folder.text("a.sock")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(std::fs::read(folder.path("a.sock")).unwrap(), b"precious");
+}
+
+#[test]
+fn devices_of_a_file_are_served_side_by_side() {
+    let folder = Folder::new();
+    let config = "[[device]]\nkind = \"dma\"\nsocket = \"a.sock\"\nname = \"one\"\n\
+                  [[device]]\nkind = \"dma\"\nsocket = \"b.sock\"\nmode = 0o660\n";
+    std::fs::write(folder.path("a.toml"), config).unwrap();
+    let mut serving = Serving::start(&["--config", &folder.text("a.toml"), "--json"]);
+    assert_eq!(serving.event("listening")["device"], "one");
+    assert_eq!(serving.event("listening")["device"], "dma1");
+    let metadata = std::fs::metadata(folder.path("b.sock")).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o660);
+    let clients = ["a.sock", "b.sock"].map(|name| attach(&folder.path(name)));
+    serving.event("attached");
+    serving.event("attached");
+    drop(clients);
+}
+
+#[test]
+fn a_disk_is_served_and_its_file_is_for_one_server_alone() {
+    let folder = Folder::new();
+    let file = std::fs::File::create(folder.path("disk")).unwrap();
+    let disk = format!("nvme,backing=file:{}", folder.text("disk"));
+    let serve = |name: &str| gasp(&["--device", &disk, "--socket", &folder.text(name), "--json"]);
+    let told = |output: Output| -> Value { serde_json::from_slice(&output.stdout).unwrap() };
+    assert_eq!(told(serve("a.sock"))["error"]["errno"], "EINVAL", "it is empty");
+    file.set_len(1 << 20).unwrap();
+    let args = ["--device", &disk, "--socket", &folder.text("a.sock"), "--json"];
+    let mut serving = Serving::start(&args);
+    serving.event("listening");
+    let second = serve("b.sock");
+    assert_eq!(second.status.code(), Some(1));
+    assert_eq!(told(second)["error"]["errno"], "EAGAIN");
+    assert!(!folder.path("b.sock").exists());
+    attach(&folder.path("a.sock"));
+    serving.event("attached");
+    serving.signal(Signal::TERM);
+    assert_eq!(serving.event("stopped")["counters"]["errors"], 0);
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_told_with_its_line() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("a.toml"), "[[device]]\nkind = \"dma\"\ncolour = 1\n").unwrap();
+    let output = gasp(&["--config", &folder.text("a.toml")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("a.toml:3: unknown field `colour`"), "{output:?}");
+    for args in [
+        "",
+        "--device dma",
+        "--socket x",
+        "--device edu --socket x",
+        "--config x --device dma --socket x",
+        "--config no-such-file",
+    ] {
+        let args: Vec<&str> = args.split_whitespace().collect();
+        assert_eq!(gasp(&args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn a_person_is_told_what_qemu_needs() {
+    let folder = Folder::new();
+    let mut serving = Serving::start(&["--device", "dma", "--socket", &folder.text("a.sock")]);
+    let mut said = String::new();
+    while !said.contains("listens on") {
+        said.push_str(&serving.lines.next().unwrap().unwrap());
+    }
+    for words in ["vfio-user-pci", "memory-backend-memfd", "share=on", "caching-mode=on"] {
+        assert!(said.contains(words), "{words} is missing in {said}");
+    }
+    assert!(!said.contains('\u{1b}'), "no colours where nobody sees them");
+    serving.signal(Signal::TERM);
+    assert_eq!(serving.wait(), Some(0));
+}
+
+#[test]
+fn a_client_that_is_wrong_is_told_of_and_the_next_is_served() {
+    let folder = Folder::new();
+    let mut serving = folder.dma("a.sock");
+    serving.event("listening");
+    UnixStream::connect(folder.path("a.sock")).unwrap().write_all(&[0xff; 64]).unwrap();
+    assert!(serving.event("turned-away")["why"].is_string());
+    attach(&folder.path("a.sock"));
+    serving.event("attached");
+}
+
+#[test]
+fn every_field_of_the_log_is_documented() {
+    let folder = Folder::new();
+    let help = String::from_utf8(gasp(&["--help"]).stdout).unwrap();
+    let mut serving = folder.dma("a.sock");
+    let listening = serving.event("listening");
+    attach(&folder.path("a.sock"));
+    let attached = serving.event("attached");
+    serving.signal(Signal::TERM);
+    let stopped = serving.event("stopped");
+    for event in [listening, attached, stopped] {
+        for (field, _) in event.as_object().unwrap() {
+            assert!(help.contains(field.as_str()), "{field} is not documented");
+        }
+    }
+}

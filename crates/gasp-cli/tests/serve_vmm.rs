@@ -1,0 +1,155 @@
+//! The command serves devices to a real QEMU: Debian's Linux, behind a strict IOMMU, makes a
+//! file system on the disk of an example file; and what happens is told.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+use std::io::{BufRead, BufReader, Lines};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use gasp_testbed::qtest::{MEMORY, QTest};
+use gasp_testbed::{Initramfs, Testbed, Vm};
+use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(100);
+/// What Linux needs to use its IOMMU, and for every page by itself.
+const IOMMU: &str = "intel-iommu,intremap=off,caching-mode=on";
+const KERNEL: [&str; 2] = ["intel_iommu=on", "iommu.strict=1"];
+
+const SCRIPT: &str = "
+until [ -b /dev/nvme0n1 ] && [ -b /dev/nvme1n1 ]; do sleep 0.1; done
+for disk in nvme0n1 nvme1n1; do
+    if [ $(cat /sys/block/$disk/size) = 524288 ]; then break; fi
+done
+head -c 4000000 /dev/urandom > /tmp/data
+mke2fs -q /dev/$disk 32768 > /dev/null
+mount -t ext4 /dev/$disk /mnt
+cp /tmp/data /mnt/data
+umount /mnt
+echo 3 > /proc/sys/vm/drop_caches
+mount -t ext4 /dev/$disk /mnt
+cmp /tmp/data /mnt/data
+umount /mnt
+echo compared
+";
+
+type Body = fn(&Testbed) -> Result<(), Failed>;
+
+fn main() {
+    let bodies: [(&str, Body); 2] = [
+        ("linux_keeps_its_data_on_the_disk_of_the_example", example),
+        ("faults_and_the_end_of_a_vmm_are_told", faults),
+    ];
+    let testbed = Testbed::obtain();
+    let trials = bodies.into_iter().map(|(name, body)| match &testbed {
+        Ok(testbed) => {
+            let testbed = testbed.clone();
+            Trial::test(name, move || body(&testbed))
+        }
+        Err(why) => {
+            Trial::test(format!("{name} [skipped: {why}]"), || Ok(())).with_ignored_flag(true)
+        }
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+}
+
+struct Serving(Child, Lines<BufReader<ChildStdout>>);
+
+impl Serving {
+    fn start(args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gasp"));
+        command.args(["serve", "--json"]).args(args).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self(child, lines)
+    }
+
+    fn event(&mut self, name: &str) -> Value {
+        let events = self.1.by_ref().map(|line| serde_json::from_str(&line.unwrap()).unwrap());
+        events.into_iter().find(|event: &Value| event["event"] == name).expect(name)
+    }
+}
+
+impl Serving {
+    /// QEMU's argument for the next device, as the command itself says it.
+    fn device(&mut self) -> String {
+        let listening = self.event("listening");
+        let argument = listening["qemu"].as_array().and_then(|all| all.last()).unwrap();
+        let device = argument.as_str().unwrap().trim_start_matches("-device ");
+        device.trim_matches('\'').to_owned()
+    }
+
+    /// Ends it, and gives back how it stood.
+    fn stop(&mut self) -> Result<Value, Failed> {
+        kill_process(Pid::from_child(&self.0), Signal::TERM)?;
+        let stopped = self.event("stopped");
+        assert!(self.0.wait()?.success());
+        Ok(stopped)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn example(testbed: &Testbed) -> Result<(), Failed> {
+    // The example, with its sockets in a folder of the test's own.
+    let folder = tempfile::tempdir()?;
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/nvme.toml");
+    let text = std::fs::read_to_string(example)?.replace("\"/tmp/", "\"");
+    let config = folder.path().join("nvme.toml");
+    std::fs::write(&config, text)?;
+    let mut serving = Serving::start(&["--config", config.to_str().unwrap()]);
+    let mut vm = Vm::linux(testbed, Initramfs::new(testbed).script(SCRIPT)).device(IOMMU);
+    for argument in KERNEL {
+        vm = vm.kernel_arg(argument);
+    }
+    for _ in 0..2 {
+        vm = vm.device(serving.device());
+    }
+    let vm = vm.start()?;
+    vm.wait_for("compared", PATIENCE)?;
+    vm.finish(PATIENCE)?;
+    serving.event("detached");
+    let stopped = serving.stop()?;
+    assert_eq!(stopped["device"], "disk");
+    let number = |name: &str| stopped[name].as_u64().unwrap();
+    assert!(number("maps") > 2000 && number("unmaps") > 2000, "{stopped}");
+    assert_eq!((number("faults"), number("refused"), number("windows")), (0, 0, 0));
+    let written = stopped["counters"]["written_bytes"].as_u64().unwrap();
+    assert!(written >= 4_000_000, "{stopped}");
+    eprintln!("{stopped}");
+    Ok(())
+}
+
+fn faults(testbed: &Testbed) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let socket = folder.path().join("dma.sock");
+    let mut serving = Serving::start(&["--device", "dma", "--socket", socket.to_str().unwrap()]);
+    let device = serving.device();
+    let qtest = QTest::start(testbed, &["-device", &device])?;
+    assert_eq!(serving.event("attached")["pid"], qtest.pid());
+    serving.event("adopted");
+    let engine = qtest.pci(0x1234, 0x6d61)?;
+    let registers = engine.assign_bars()?[0].addr;
+    engine.enable()?;
+    // Reads 8 bytes behind the end of memory, and is refused.
+    for (register, value) in [(0x08, MEMORY), (0x10, 0), (0x18, 8), (0x20, 1)] {
+        qtest.write_u64(registers + register, value)?;
+    }
+    let faults = serving.event("faults");
+    assert_eq!((&faults["count"], &faults["first"]["addr"]), (&1.into(), &MEMORY.into()));
+    assert_eq!(faults["first"]["access"], "r--");
+    let totals = serving.event("totals");
+    assert!(totals["maps"].as_u64() > Some(0) && totals["faults"] == 1, "{totals}");
+    qtest.kill();
+    assert!(serving.event("detached")["why"].is_string());
+    let stopped = serving.stop()?;
+    assert_eq!((&stopped["windows"], &stopped["faults"]), (&0.into(), &1.into()));
+    Ok(())
+}
