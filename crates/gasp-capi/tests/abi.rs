@@ -431,8 +431,7 @@ fn the_archive_has_no_other_names_that_could_be_in_a_program_s_way() {
 /// The symbols of a library that cargo has built beside this test.
 fn nm(options: &[&str], library: &str) -> String {
     let test = std::env::current_exe().unwrap();
-    let folder = test.parent().and_then(Path::parent).unwrap();
-    let library = folder.join(library);
+    let library = test.parent().unwrap().join(library);
     assert!(library.exists(), "{} is built with the package's tests", library.display());
     let output = Command::new("nm").args(options).arg(&library).output().expect("nm, of binutils");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
