@@ -23,6 +23,8 @@ use crate::objects::{Guest, VDEVS, guest_of, opaque};
 use crate::ports::PortRegion;
 use crate::types::*;
 
+const NO_MEMORY: &str = "there is no memory behind registers, so no GRF_PASS_* for them";
+
 /// The flags that are C's alone.
 const OWN: u32 = GRF_VIRT_ANY | GRF_NOCACHE | GRF_NOPERMS;
 
@@ -150,13 +152,17 @@ fn set_memory(
     span: Span<GuestPhys>,
     owner: Option<&str>,
 ) -> Outcome<Option<Drain>> {
-    if entry.flags == GRF_NONE {
-        return Ok(Some(lock.remove(span)?));
-    }
     let fail = |reason| Error::new(Operation::SetRegion, span.start(), span.len(), reason);
     let bits = guest.guest.address_width();
     if span.last().0 >> bits != 0 {
         return Err(fail(Reason::BeyondWidth { bits }).into());
+    }
+    if entry.flags == GRF_NONE {
+        return Ok(Some(lock.remove(span)?));
+    }
+    let access = passed(entry.flags);
+    if entry.flags & GRF_NOPERMS != 0 && !(access.is_empty() && owner.is_none()) {
+        return Err(Failure::invalid("GRF_NOPERMS goes with neither GRF_PASS_* nor GRF_VIRT_*"));
     }
     let tag = u64::from(entry.flags & OWN) << 32 | u64::from(entry.cookie);
     let space = guest.guest.space();
@@ -173,13 +179,14 @@ fn set_memory(
     match owner.filter(|_| all(&|kind| kind == RegionKind::Device)) {
         // Registers have no memory: nothing of them can be mapped, so nothing is lost while
         // they are replaced.
+        Some(_) if !access.is_empty() => Err(Failure::invalid(NO_MEMORY)),
         Some(owner) => {
             drop(lock.remove(span)?);
             lock.add(Engine::device(span, owner).tagged(tag))?;
             Ok(None)
         }
         None if all(&RegionKind::is_memory) => {
-            let drain = lock.set_access(span, passed(entry.flags))?;
+            let drain = lock.set_access(span, access)?;
             lock.set_tag(span, tag, owner)?;
             Ok(Some(drain))
         }
@@ -215,10 +222,12 @@ fn passed(flags: u32) -> Access {
 
 /// What an entry adds where nothing is.
 fn new_region(entry: &Region, span: Span<GuestPhys>, owner: Option<&str>) -> Outcome<Engine> {
-    if let Some(owner) = owner {
-        return Ok(Engine::device(span, owner));
-    }
     let access = passed(entry.flags);
+    match owner {
+        Some(_) if !access.is_empty() => return Err(Failure::invalid(NO_MEMORY)),
+        Some(owner) => return Ok(Engine::device(span, owner)),
+        None => {}
+    }
     if access.is_empty() && entry.flags & GRF_NOPERMS != 0 {
         return Ok(Engine::reserved(span));
     }

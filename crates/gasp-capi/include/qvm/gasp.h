@@ -183,8 +183,8 @@ int gasp_region_info(const struct qvm_state_block *blk, struct gasp_region *rgn)
  *   GRF_PASS_*                access is what is given      a window to host_location is added
  *   GRF_NOPERMS               no access                    a reserved range is added
  *
- * What is there stays what it is: GRF_PASS_* and GRF_NOPERMS are for memory, GRF_VIRT_* for
- * memory and registers, and anything else is EINVAL. GRF_STICKY flags stay. A window opens
+ * What is there stays what it is: GRF_PASS_* and GRF_NOPERMS are for memory and not for
+ * both, GRF_VIRT_* for memory and registers, and anything else is EINVAL. GRF_STICKY flags stay. A window opens
  * /dev/mem, whose errors come through. Memory ranges begin and end on multiples of 4 KiB.
  * A deleted or restricted range is refused to new maps at once; the call returns when the
  * mappings of it are gone (decision 16).

@@ -353,6 +353,26 @@ static void rom_of_a_guest(void)
     end(guest);
 }
 
+/* For the test below: with the sanitizer, too, an allocation can fail. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+    return "allocator_may_return_null=1";
+}
+
+static void rom_that_is_far_too_long(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    gasp_map_handle_t h;
+    volatile size_t huge = SIZE_MAX / 4; /* nothing of it is read */
+    uint64_t start = MIB;
+    CHECK(gasp_guest_add_rom(guest, &start, "x", huge) != EOK && start == MIB);
+    CHECK_ERR(gasp_guest_add_rom(guest, &start, "x", huge), ENOMEM);
+    CHECK_ERR(gasp_map_firmware(MIB, 1, ANY_READ, &h), ENXIO);
+    CHECK_OK(gasp_guest_add_rom(guest, &start, "x", 1)); /* it goes on */
+    end(guest);
+}
+
 static void shared_memory_of_a_guest(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
@@ -618,6 +638,70 @@ static void levels_of_the_log(void)
     end(guest);
 }
 
+/* A log that calls the library, which it must not. */
+struct caller {
+    unsigned lines, depth, deepest;
+};
+
+static void enter(struct caller *caller)
+{
+    caller->lines++;
+    if (++caller->depth > caller->deepest)
+        caller->deepest = caller->depth;
+}
+
+static void fail_again(void *context, uint32_t level, const char *line)
+{
+    struct caller *caller = context;
+    vdev_t *vdev;
+    (void)level;
+    (void)line;
+    enter(caller);
+    if (caller->depth < 50)
+        CHECK_ERR(gasp_vdev_find(NULL, "x", &vdev), EINVAL);
+    caller->depth--;
+}
+
+static void a_log_that_fails_does_not_recurse(void)
+{
+    struct caller caller = { 0, 0, 0 };
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    alarm(30);
+    CHECK_OK(gasp_set_log(GASP_LOG_DEBUG, fail_again, &caller));
+    for (unsigned i = 1; i < 4; i++) {
+        CHECK_ERR(gasp_lock(QST_VIRTUAL), EINVAL);
+        CHECK(caller.lines == i && caller.deepest == 1); /* later lines come, too */
+    }
+    CHECK_OK(gasp_set_log(GASP_LOG_WARN, NULL, NULL));
+    alarm(0);
+    end(guest);
+}
+
+static void make_a_guest(void *context, uint32_t level, const char *line)
+{
+    gasp_guest_t *guest;
+    (void)level;
+    (void)line;
+    enter(context);
+    CHECK_OK(gasp_guest_create(NULL, &guest));
+    end(guest);
+    ((struct caller *)context)->depth--;
+}
+
+static void a_log_that_makes_guests_does_not_hang(void)
+{
+    struct caller caller = { 0, 0, 0 };
+    alarm(30);
+    CHECK_OK(gasp_set_log(GASP_LOG_DEBUG, make_a_guest, &caller));
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE); /* the first of the process, if this is all */
+    ram(guest, 0, PAGE);
+    CHECK_ERR(gasp_lock(QST_VIRTUAL), EINVAL);
+    CHECK(caller.lines >= 1 && caller.deepest == 1);
+    CHECK_OK(gasp_set_log(GASP_LOG_WARN, NULL, NULL));
+    alarm(0);
+    end(guest);
+}
+
 static void without_a_function_the_log_is_stderr(void)
 {
     char text[256] = { 0 };
@@ -648,6 +732,7 @@ static const struct test tests[] = {
     TEST(names),
     TEST(ram_of_a_guest),
     TEST(rom_of_a_guest),
+    TEST(rom_that_is_far_too_long),
     TEST(shared_memory_of_a_guest),
     TEST(removed_memory),
     TEST(kinds_of_domains),
@@ -659,6 +744,8 @@ static const struct test tests[] = {
     TEST(no_drain_is_one_that_is_over),
     TEST(the_last_error_is_a_sentence_of_this_thread),
     TEST(levels_of_the_log),
+    TEST(a_log_that_fails_does_not_recurse),
+    TEST(a_log_that_makes_guests_does_not_hang),
     TEST(without_a_function_the_log_is_stderr),
 };
 RUN(tests)

@@ -300,6 +300,35 @@ static void removing_memory_under_the_own_lock_is_ebusy(void)
     finish(guest);
 }
 
+/* A log that misuses the library inside its own calls, although it must not call it. */
+static void misuse(void *context, uint32_t level, const char *line)
+{
+    const struct gasp_region region = { GRF_NOPERMS, 0, NULL, QSL_NO_LOCATION,
+                                        { MIB, PAGE, QST_MEMORY, 0, 0 } };
+    struct seen *seen = context;
+    see(seen, level, line);
+    if (seen->lines > 8) /* it would go on for ever */
+        return;
+    CHECK_ERR(gasp_unlock(QST_X86_IO), EPERM);
+    CHECK_ERRNO(gasp_region_set_soft(1, &region), 0, EPERM);
+    CHECK_ERRNO(gram_find_free(PAGE, 0, 0), QSL_NO_LOCATION, EPERM);
+}
+
+static void a_log_that_calls_the_library_is_told_once(void)
+{
+    struct seen seen;
+    gasp_guest_t *guest = begin(&seen);
+    CHECK_OK(gasp_set_log(GASP_LOG_WARN, misuse, &seen));
+    alarm(30);
+    CHECK_OK(gasp_guest_start(guest));
+    CHECK_ERR(gasp_unlock(QST_MEMORY), EPERM);
+    warned(&seen, "gasp_unlock");
+    CHECK_ERR(gasp_guest_start(guest), EPERM);
+    warned(&seen, "gasp_guest_start");
+    alarm(0);
+    finish(guest);
+}
+
 static const struct test tests[] = {
     TEST(maps_in_both_phases_from_any_thread),
     TEST(locks_in_both_phases),
@@ -312,5 +341,6 @@ static const struct test tests[] = {
     TEST(gram_at_startup_only),
     TEST(a_guest_starts_once),
     TEST(removing_memory_under_the_own_lock_is_ebusy),
+    TEST(a_log_that_calls_the_library_is_told_once),
 };
 RUN(tests)

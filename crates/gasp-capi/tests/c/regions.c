@@ -162,6 +162,55 @@ static void access_to_ram_is_restricted_and_given_back(void)
     end(guest);
 }
 
+static void registers_in_ram_keep_their_vdev(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    vdev_t *uart = device(guest, "uart");
+    struct gasp_region region = memory(PAGE, PAGE, GRF_VIRT_WR | GRF_PASS_RD, uart);
+    gasp_map_handle_t h;
+    ram(guest, 0, 4 * PAGE);
+    gasp_region_set(1, &region);
+    CHECK_OK(info(QST_MEMORY, PAGE, MIB, &region));
+    CHECK(region.guest.length == PAGE && region.vdev == uart && region.cookie == 7);
+    CHECK((region.grf_flags & GRF_VIRT_ANY) == GRF_VIRT_WR);
+    CHECK((region.grf_flags & GRF_PASS_ANY) == GRF_PASS_RD);
+    CHECK(region.grf_flags & GRF_MEMORY);
+    CHECK_ERR(gasp_map_firmware(PAGE, 8, GMF_WRITE, &h), EACCES);
+    CHECK_OK(gasp_map_firmware(PAGE, 8, GMF_READ, &h));
+    gasp_unmap_handle(&h);
+    CHECK_OK(info(QST_MEMORY, 2 * PAGE, PAGE, &region));
+    CHECK(region.vdev == NULL && (region.grf_flags & GRF_VIRT_ANY) == 0);
+    region = memory(PAGE, PAGE, GRF_PASS_ANY, NULL);
+    gasp_region_set(1, &region);
+    CHECK_OK(info(QST_MEMORY, PAGE, PAGE, &region));
+    CHECK(region.vdev == NULL && (region.grf_flags & GRF_VIRT_ANY) == 0);
+    end(guest);
+}
+
+static void noperms_of_ram_is_told_and_kept(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    vdev_t *disk = device(guest, "disk");
+    struct gasp_region region = memory(PAGE, PAGE, GRF_NOPERMS, NULL);
+    uint64_t address = PAGE;
+    size_t length = 8;
+    gasp_map_handle_t h;
+    ram(guest, 0, 4 * PAGE);
+    gasp_region_set(1, &region);
+    CHECK_OK(info(QST_MEMORY, PAGE, PAGE, &region));
+    CHECK(region.grf_flags & GRF_NOPERMS && region.grf_flags & GRF_MEMORY);
+    CHECK((region.grf_flags & GRF_PASS_ANY) == 0);
+    CHECK_ERR(gasp_map(disk, PAGE, 8, GMF_READ, &h), EACCES);
+    CHECK_ERR(gasp_map(disk, 0, 2 * PAGE, GMF_READ, &h), EACCES);
+    CHECK_ERR(gasp_map_firmware(PAGE, 8, RW | GMF_MAP_ANY, &h), EACCES);
+    CHECK_ERR(gasp_map_host_contig(disk, &address, &length, GMF_READ, &h), EACCES);
+    region = memory(PAGE, PAGE, GRF_PASS_ANY, NULL);
+    gasp_region_set(1, &region);
+    CHECK_OK(info(QST_MEMORY, PAGE, PAGE, &region));
+    CHECK((region.grf_flags & GRF_NOPERMS) == 0);
+    end(guest);
+}
+
 static void a_reserved_range_is_added(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
@@ -188,6 +237,23 @@ static void ports_are_added_changed_and_deleted(void)
     gasp_region_set(1, &region);
     CHECK_ERR(info(QST_X86_IO, 0x3fb, 1, &region), ENXIO);
     CHECK_OK(info(QST_X86_IO, 0x3fc, 1, &region));
+    end(guest);
+}
+
+static void a_destroyed_vdev_is_not_shown(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    vdev_t *uart = device(guest, "uart");
+    struct gasp_region many[] = {
+        memory(MIB, PAGE, GRF_VIRT_RD, uart),
+        entry(QST_X86_IO, 0x3f8, 8, GRF_VIRT_RD, uart),
+    };
+    gasp_region_set(2, many);
+    CHECK_OK(gasp_vdev_destroy(uart, NULL));
+    CHECK_OK(info(QST_X86_IO, 0x3f8, 8, &many[1]));
+    CHECK(many[1].vdev == NULL && many[1].cookie == 7 && many[1].grf_flags & GRF_VIRT_RD);
+    CHECK_OK(info(QST_MEMORY, MIB, PAGE, &many[0]));
+    CHECK(many[0].vdev == NULL && many[0].cookie == 7);
     end(guest);
 }
 
@@ -275,6 +341,87 @@ static void what_can_be_wrong_with_an_entry(void)
     end(second);
 }
 
+/* That one wrong entry gives this, and leaves what is at its beginning as it is. */
+static void leaves(struct gasp_region region, errno_t wanted)
+{
+    struct gasp_region before, after;
+    CHECK_OK(info(QST_MEMORY, region.guest.location, region.guest.length, &before));
+    wrong(region, wanted);
+    CHECK_OK(info(QST_MEMORY, region.guest.location, region.guest.length, &after));
+    CHECK(before.grf_flags == after.grf_flags && before.cookie == after.cookie);
+    CHECK(before.vdev == after.vdev && before.host_location == after.host_location);
+    CHECK(before.guest.length == after.guest.length);
+}
+
+static void registers_and_reserved_ranges_stay_what_they_are(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    vdev_t *uart = device(guest, "uart");
+    const struct gasp_region many[] = {
+        memory(MIB, 2 * PAGE, GRF_VIRT_RD | GRF_VIRT_WR, uart),
+        memory(2 * MIB, 2 * PAGE, GRF_NOPERMS, NULL),
+    };
+    gasp_region_set(2, many);
+    begin_running(guest);
+    CHECK_OK(gasp_lock(QST_MEMORY));
+    for (size_t i = 0; i < COUNT_OF(many); i++) {
+        struct gasp_region region = memory(many[i].guest.location, PAGE, GRF_PASS_RD, NULL);
+        region.cookie = 8;
+        leaves(region, EINVAL);
+        region.host_location = 0;
+        leaves(region, EINVAL);
+        region.grf_flags = GRF_PASS_ANY;
+        leaves(region, EINVAL);
+        region.grf_flags = GRF_NOPERMS;
+        leaves(region, EINVAL);
+    }
+    leaves(memory(2 * MIB, PAGE, GRF_VIRT_RD, uart), EINVAL);
+    CHECK_OK(gasp_unlock(QST_MEMORY));
+    end(guest);
+}
+
+static void a_range_that_partly_passes_the_width(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    vdev_t *uart = device(guest, "uart");
+    const uint64_t last = (UINT64_C(1) << 48) - PAGE;
+    struct gasp_region region;
+    ram(guest, last - PAGE, PAGE);
+    begin_running(guest);
+    CHECK_OK(gasp_lock(QST_MEMORY));
+    wrong(memory(last, 2 * PAGE, GRF_VIRT_RD, uart), ENXIO);
+    wrong(memory(last, 2 * PAGE, GRF_NOPERMS, NULL), ENXIO);
+    leaves(memory(last - PAGE, 3 * PAGE, GRF_NOPERMS, NULL), ENXIO); /* also with RAM in it */
+    CHECK_ERR(info(QST_MEMORY, last, PAGE, &region), ENXIO);
+    region = memory(last, PAGE, GRF_VIRT_RD, uart);
+    CHECK(gasp_region_set_soft(1, &region) == 1);
+    leaves(memory(last, 2 * PAGE, GRF_VIRT_WR, uart), ENXIO);
+    CHECK_OK(gasp_unlock(QST_MEMORY));
+    end(guest);
+}
+
+static void spare_is_zero(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    vdev_t *uart = device(guest, "uart");
+    const uint16_t types[] = { QST_MEMORY, QST_X86_IO };
+    ram(guest, 0, PAGE);
+    begin_running(guest);
+    for (size_t i = 0; i < COUNT_OF(types); i++) {
+        struct gasp_region region = entry(types[i], 4 * PAGE, PAGE, GRF_VIRT_RD, uart), found;
+        region.guest.spare = 1;
+        CHECK_OK(gasp_lock(types[i]));
+        wrong(region, EINVAL);
+        CHECK_ERR(info(types[i], 4 * PAGE, PAGE, &found), ENXIO);
+        region.guest.spare = 0;
+        CHECK(gasp_region_set_soft(1, &region) == 1);
+        CHECK_OK(gasp_unlock(types[i]));
+        region.guest.spare = UINT32_C(1) << 31;
+        CHECK_ERR(gasp_region_info(&region.guest, &found), EINVAL);
+    }
+    end(guest);
+}
+
 struct holder {
     gasp_map_handle_t h;
     int unmapped;
@@ -326,6 +473,46 @@ static void unlock_waits_for_what_soft_has_deleted(void)
     end(guest);
 }
 
+/* Seconds until a test that hangs is ended. */
+#define LIMIT 30
+
+/* Takes both locks once the region is gone, and only then unmaps. */
+static void *unmap_with_both_locks(void *h)
+{
+    struct gasp_region region;
+    while (info(QST_MEMORY, 0, PAGE, &region) == EOK)
+        pause_ms(1);
+    CHECK_OK(gasp_lock(QST_MEMORY));
+    CHECK_OK(gasp_lock(QST_X86_IO));
+    gasp_unmap_handle(h);
+    CHECK_OK(gasp_unlock(QST_X86_IO));
+    CHECK_OK(gasp_unlock(QST_MEMORY));
+    return NULL;
+}
+
+static void the_locks_are_free_while_mappings_are_waited_for(void)
+{
+    alarm(LIMIT);
+    for (unsigned count = 1; count <= 2; count++) {
+        gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+        vdev_t *disk = device(guest, "disk");
+        const struct gasp_region many[] = {
+            memory(0, PAGE, GRF_NONE, NULL),
+            entry(QST_X86_IO, 0x60, 1, GRF_VIRT_RD, disk),
+        };
+        gasp_map_handle_t h;
+        pthread_t thread;
+        ram(guest, 0, 2 * PAGE);
+        CHECK_OK(gasp_map(disk, 0, 8, RW, &h));
+        CHECK(pthread_create(&thread, NULL, unmap_with_both_locks, &h) == 0);
+        gasp_region_set(count, many);
+        CHECK(gasp_get_vaddr(&h) == NULL);
+        CHECK(pthread_join(thread, NULL) == 0);
+        end(guest);
+    }
+    alarm(0);
+}
+
 static void set_what_is_not_there(void)
 {
     const struct gasp_region region = memory(MIB, PAGE, GRF_NONE, NULL);
@@ -339,6 +526,81 @@ static void a_failing_set_ends_the_process(void)
     CHECK_OK(gasp_set_log(GASP_LOG_OFF, NULL, NULL));
     CHECK(in_child(set_what_is_not_there) == EXIT_FAILURE);
     CHECK_OK(gasp_set_log(GASP_LOG_WARN, NULL, NULL));
+    end(guest);
+}
+
+/* What a child that runs `run` ends with, and what it writes to stderr. */
+static int heard(void (*run)(void), char *text, size_t size)
+{
+    int ends[2];
+    const int kept = dup(STDERR_FILENO);
+    CHECK(kept >= 0 && pipe(ends) == 0 && dup2(ends[1], STDERR_FILENO) >= 0);
+    const int status = in_child(run);
+    CHECK(dup2(kept, STDERR_FILENO) >= 0);
+    close(ends[1]);
+    close(kept);
+    const ssize_t length = read(ends[0], text, size - 1);
+    CHECK(length >= 0);
+    text[length] = 0;
+    close(ends[0]);
+    return status;
+}
+
+static void set_null(void)
+{
+    alarm(LIMIT);
+    gasp_region_set(1, NULL);
+    _exit(3);
+}
+
+static void revoke_and_then_fail(void)
+{
+    const struct gasp_region many[] = {
+        memory(0, PAGE, GRF_NONE, NULL), /* it is mapped */
+        memory(MIB, PAGE, GRF_NONE, NULL),
+    };
+    alarm(LIMIT);
+    gasp_region_set(2, many);
+    _exit(3);
+}
+
+static void revoke_and_then_fail_with_ports(void)
+{
+    const struct gasp_region many[] = {
+        memory(0, PAGE, GRF_NONE, NULL),
+        entry(QST_X86_IO, 0x60, 1, GRF_NONE, NULL),
+    };
+    alarm(LIMIT);
+    gasp_region_set(2, many);
+    _exit(3);
+}
+
+static void a_set_that_ends_the_process_says_why(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    char text[512];
+    CHECK(heard(set_null, text, sizeof text) == EXIT_FAILURE);
+    CHECK(strstr(text, "gasp_region_set") && strstr(text, "NULL") && strstr(text, "EINVAL"));
+    CHECK(heard(set_what_is_not_there, text, sizeof text) == EXIT_FAILURE);
+    CHECK(strstr(text, "gasp_region_set") && strstr(text, "entry 0") && strstr(text, "ENOENT"));
+    end(guest);
+}
+
+static void a_failing_set_does_not_wait_for_mappings(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    void (*const runs[])(void) = { revoke_and_then_fail, revoke_and_then_fail_with_ports };
+    gasp_map_handle_t h;
+    ram(guest, 0, PAGE); /* what stays at the end of a process, valgrind calls lost */
+    CHECK_OK(gasp_map(device(guest, "disk"), 0, 8, RW, &h));
+    for (size_t i = 0; i < COUNT_OF(runs); i++) {
+        char text[512];
+        CHECK(heard(runs[i], text, sizeof text) == EXIT_FAILURE);
+        CHECK(strstr(text, "gasp_region_set") && strstr(text, "entry 1"));
+        CHECK(strstr(text, "ENOENT"));
+    }
+    CHECK_OK(gasp_map_check(&h));
+    gasp_unmap_handle(&h);
     end(guest);
 }
 
@@ -362,14 +624,23 @@ static const struct test tests[] = {
     TEST(what_cannot_be_told),
     TEST(registers_are_added_changed_and_deleted),
     TEST(access_to_ram_is_restricted_and_given_back),
+    TEST(registers_in_ram_keep_their_vdev),
+    TEST(noperms_of_ram_is_told_and_kept),
     TEST(a_reserved_range_is_added),
     TEST(ports_are_added_changed_and_deleted),
+    TEST(a_destroyed_vdev_is_not_shown),
     TEST(soft_needs_the_running_phase_and_the_lock),
     TEST(soft_tells_the_first_entry_that_failed),
     TEST(what_can_be_wrong_with_an_entry),
+    TEST(registers_and_reserved_ranges_stay_what_they_are),
+    TEST(a_range_that_partly_passes_the_width),
+    TEST(spare_is_zero),
     TEST(deleting_waits_for_mappings),
     TEST(unlock_waits_for_what_soft_has_deleted),
+    TEST(the_locks_are_free_while_mappings_are_waited_for),
     TEST(a_failing_set_ends_the_process),
+    TEST(a_set_that_ends_the_process_says_why),
+    TEST(a_failing_set_does_not_wait_for_mappings),
     TEST(set_while_running_changes_nothing),
 };
 RUN(tests)

@@ -201,6 +201,111 @@ static void a_filter_is_called_without_a_lock(void)
     end(guest);
 }
 
+/* Lets one page at a time through. */
+static void page_by_page(uint64_t *guest_loc, size_t *length)
+{
+    (void)guest_loc;
+    if (*length > PAGE)
+        *length = PAGE;
+}
+
+static void what_is_gone_is_not_let_through(void)
+{
+    gasp_guest_t *guest = begin();
+    gasp_walk_state_filtered_t ws;
+    CHECK_OK(gasp_walk_init_filtered(&ws, 0, GWS_NONE, page_by_page));
+    CHECK_OK(gasp_walk_next_filtered(&ws));
+    CHECK(is_at(&ws.ws, 0, 1));
+    CHECK_OK(gasp_guest_remove(guest, 0, 3 * PAGE, NULL)); /* the filter was asked about it */
+    CHECK_OK(gasp_walk_next_filtered(&ws));
+    CHECK(is_at(&ws.ws, 3, 1));
+    CHECK_OK(gasp_walk_next_filtered(&ws));
+    CHECK(is_at(&ws.ws, 4, 1));
+    CHECK_OK(gasp_guest_remove(guest, 5 * PAGE, PAGE, NULL));
+    CHECK_OK(gasp_guest_remove(guest, 10 * PAGE, 5 * PAGE, NULL));
+    CHECK_ERR(gasp_walk_next_filtered(&ws), ENOENT);
+    end(guest);
+}
+
+/* One page, and then all that is left. */
+static void first_page_alone(uint64_t *guest_loc, size_t *length)
+{
+    if (*guest_loc == 0)
+        *length = PAGE;
+}
+
+static void what_is_left_ends_where_its_memory_ends(void)
+{
+    gasp_guest_t *guest = begin();
+    gasp_walk_state_filtered_t ws;
+    CHECK_OK(gasp_walk_init_filtered(&ws, 0, GWS_NONE, first_page_alone));
+    CHECK_OK(gasp_walk_next_filtered(&ws));
+    CHECK(is_at(&ws.ws, 0, 1));
+    CHECK_OK(gasp_guest_remove(guest, 2 * PAGE, 2 * PAGE, NULL));
+    CHECK_OK(gasp_walk_next_filtered(&ws));
+    CHECK(is_at(&ws.ws, 1, 1));
+    CHECK_OK(gasp_walk_next_filtered(&ws));
+    CHECK(is_at(&ws.ws, 4, 2));
+    end(guest);
+}
+
+/* Parts that are shorter than what is consecutive in the host. */
+static void a_quarter_of_a_page(uint64_t *guest_loc, size_t *length)
+{
+    (void)guest_loc;
+    if (*length > PAGE / 4)
+        *length = PAGE / 4;
+}
+
+/* Goes on; whether that is here, where a device gets the same host address. */
+static int goes_to(gasp_walk_state_filtered_t *ws, const vdev_t *vdev, uint64_t at)
+{
+    uint64_t address = at;
+    size_t length = PAGE / 4;
+    gasp_map_handle_t h;
+    CHECK_OK(gasp_walk_next_filtered(ws));
+    CHECK_OK(gasp_map_host_contig(vdev, &address, &length, ANY_READ, &h));
+    gasp_unmap_handle(&h);
+    return ws->ws.gw_guest_loc == at && ws->ws.gw_host_loc == address && ws->ws.gw_length == length;
+}
+
+static void host_addresses_are_of_what_is_there_now(void)
+{
+    gasp_guest_t *guest = begin();
+    vdev_t *disk = device(guest, "disk");
+    gasp_walk_state_filtered_t ws;
+    CHECK_OK(gasp_walk_init_filtered(&ws, 0, GWS_HOST, a_quarter_of_a_page));
+    CHECK(goes_to(&ws, disk, 0));
+    CHECK_OK(gasp_guest_remove(guest, 0, PAGE, NULL));
+    CHECK(goes_to(&ws, disk, PAGE));
+    CHECK_OK(gasp_guest_remove(guest, PAGE, PAGE, NULL));
+    ram(guest, PAGE, PAGE); /* other memory */
+    for (uint64_t at = PAGE + PAGE / 4; at < 6 * PAGE; at += PAGE / 4)
+        CHECK(goes_to(&ws, disk, at));
+    CHECK_OK(gasp_guest_remove(guest, 10 * PAGE, 4 * PAGE, NULL));
+    CHECK(goes_to(&ws, disk, 14 * PAGE));
+    end(guest);
+}
+
+static gasp_guest_t *shrinking;
+
+/* Removes what it is asked about, and lets it through. */
+static void removes_the_first(uint64_t *guest_loc, size_t *length)
+{
+    if (*guest_loc == 0)
+        CHECK_OK(gasp_guest_remove(shrinking, 0, *length, NULL));
+}
+
+static void a_filter_may_remove_memory(void)
+{
+    gasp_walk_state_filtered_t ws;
+    shrinking = begin();
+    CHECK_OK(gasp_walk_init_filtered(&ws, 0, GWS_NONE, removes_the_first));
+    CHECK_OK(gasp_walk_next_filtered(&ws));
+    CHECK(is_at(&ws.ws, 4, 2));
+    end(shrinking);
+}
+
 static void what_is_wrong_with_a_filter(void)
 {
     gasp_guest_t *guest = begin();
@@ -224,6 +329,10 @@ static const struct test tests[] = {
     TEST(a_filter_lets_parts_through),
     TEST(filters_of_all_and_nothing),
     TEST(a_filter_is_called_without_a_lock),
+    TEST(what_is_gone_is_not_let_through),
+    TEST(what_is_left_ends_where_its_memory_ends),
+    TEST_NEEDS(host_addresses_are_of_what_is_there_now, lacks_pins),
+    TEST(a_filter_may_remove_memory),
     TEST(what_is_wrong_with_a_filter),
 };
 RUN(tests)

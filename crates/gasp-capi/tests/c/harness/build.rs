@@ -150,6 +150,9 @@ impl Toolchain {
             linker.arg(self.libraries.join("libgasp_capi.a")).args(SYSTEM);
         } else {
             linker.arg("-L").arg(&self.libraries).arg("-lgasp_capi");
+            // As DT_RPATH, which comes before LD_LIBRARY_PATH: cargo sets that to a folder
+            // where an older library may lie.
+            linker.arg("-Wl,--disable-new-dtags");
             linker.arg(format!("-Wl,-rpath,{}", self.libraries.display())).arg("-lpthread");
         }
         output_of(linker.arg("-o").arg(&program))?;
