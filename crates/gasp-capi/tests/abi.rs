@@ -152,7 +152,7 @@ fn functions() -> Vec<Function> {
             gasp_guest_use(_);
             gasp_guest_add_ram(_, _, _, _, _);
             gasp_guest_add_rom(_, _, _, _);
-            gasp_guest_add_shared(_, _, _, _, _, _);
+            gasp_guest_add_shared(_, _, _, _, _, _, _);
             gasp_guest_add_window(_, _, _, _, _, _, _);
             gasp_guest_remove(_, _, _, _);
             gasp_vdev_create(_, _, _);

@@ -156,6 +156,13 @@ pub(crate) struct Broker {
     /// A user who may ask, by name or number; can be given several times
     #[arg(long, value_name = "USER")]
     pub(crate) user: Vec<String>,
+    /// Tell nobody addresses; give tokens that only a trusted user can redeem
+    #[arg(long)]
+    pub(crate) tokens: bool,
+    /// A user who may redeem tokens, by name or number, beside root and this process's own;
+    /// can be given several times
+    #[arg(long, value_name = "USER", requires = "tokens")]
+    pub(crate) redeem_user: Vec<String>,
 }
 
 /// Arguments of `gasp layout`.

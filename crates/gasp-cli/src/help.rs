@@ -106,10 +106,20 @@ pub(crate) const BROKER_AFTER: &str = "\
 Examples:
   gasp broker --socket /run/gasp/frames --user gasp
   (in the guest's configuration)  [guest]  frame-broker = \"/run/gasp/frames\"
+  gasp broker --socket /run/gasp/tokens --tokens --user gasp --redeem-user nic
 
 Runs as root. A process that connects is given a descriptor of its own page map, which tells
 it the host-physical addresses of its own memory and nothing else; it needs no privilege of
 its own. Nobody but root and the users named may ask.
+
+With --tokens, nobody is told an address. A process that may ask is given a token, 16 random
+bytes, for each host-contiguous run of memory of its own that it can write. It passes them on
+to a process of a --redeem-user (or of root, or of this one's user), which is told where the
+run is, if it is still where it was: ESTALE if not, ESRCH if its process is gone, EAGAIN if a
+page is not in memory, ENOENT if the token's connection has ended. Nobody holds the pages by
+that: whoever programs hardware with the address has to trust the sender to keep them pinned,
+or has to hold them itself. A process can have 65,536 tokens, a user four times as many, and
+64 connections.
 
 Exit status:
   0  ended by SIGINT or SIGTERM
@@ -189,7 +199,7 @@ addresses are integers, in bytes:
   turned-away  a client that was sent away: `why`
 
 Exit status:
-  0  stopped by a signal
+  0  stopped by a signal; 130 where a second one, or 10 seconds, had to end it
   1  a socket is in use, or cannot be made, or a disk cannot be opened
   2  wrong usage or a wrong configuration";
 

@@ -24,10 +24,11 @@ fn main() {
         FrameAccess::Allowed => None,
         FrameAccess::Denied(why) => Some(why),
     };
-    let tests: [(&str, fn()); 5] = [
+    let tests: [(&str, fn()); 6] = [
         ("nobody_is_told_the_addresses_of_its_own_memory", told),
         ("who_is_not_named_is_refused", refused),
         ("a_socket_without_a_listener_is_replaced_and_another_is_not", replaced),
+        ("a_file_that_is_no_socket_is_left_alone", left_alone),
         ("an_audit_tells_each_round_and_ends_with_0", audited),
         ("an_audit_that_finds_a_broken_promise_ends_with_1", broken),
     ];
@@ -43,6 +44,15 @@ fn main() {
     // another thread starts meanwhile has it open for writing.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     libtest_mimic::run(&arguments, trials.collect()).exit();
+}
+
+fn left_alone() {
+    let place = Place::new();
+    let path = place.path("precious");
+    fs::write(&path, "data").unwrap();
+    let output = place.gasp(0, &["broker", "--socket", "precious"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "data");
 }
 
 /// A folder that everybody can read, and a command that everybody can run.

@@ -280,3 +280,23 @@ fn every_field_of_the_log_is_documented() {
         }
     }
 }
+
+#[test]
+fn a_second_signal_ends_it_though_nobody_reads_its_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s.sock");
+    let path = socket.to_str().unwrap();
+    let mut serving = Serving::start(&["--json", "--device", "dma", "--socket", path]);
+    serving.event("listening");
+    // More events than a pipe and a channel hold, which nobody reads: clients sent away.
+    let until = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < until {
+        let mut client = UnixStream::connect(&socket).unwrap();
+        let _ = client.write_all(&[0; 16]);
+    }
+    serving.signal(Signal::TERM);
+    std::thread::sleep(Duration::from_millis(100));
+    serving.signal(Signal::TERM);
+    let status = serving.wait();
+    assert!(matches!(status, Some(0 | 130)), "{status:?}");
+}

@@ -41,7 +41,8 @@ fn foreign_device(testbed: &Testbed) -> Outcome {
         tell(checked);
         assert_eq!(checked.missing, None, "{}", checked.backing);
         assert_eq!(checked.stability, "pinned", "{}", checked.backing);
-        assert!(checked.runs_checked > 0 && checked.points == 3 * checked.runs_checked);
+        assert!(checked.runs > 0 && checked.points == 3 * checked.runs_checked);
+        assert_eq!(checked.runs_checked, checked.runs, "every run is checked");
         assert!(checked.mismatches.is_empty(), "{:?}", checked.mismatches);
         // Else the test could not fail.
         assert!(checked.wrong >= 4, "{checked:?}");

@@ -244,6 +244,83 @@ fn exits_in_a_handler_before_ours() {
     }
 }
 
+/// Sends a SIGBUS to this process in each way there is, and reaches what is gone after it.
+fn reach_after_signals() {
+    let fd = unsealable(LEN);
+    let (object, ..) = adopted(&fd, false);
+    // SAFETY: asks for a number.
+    let process = unsafe { libc::getpid() };
+    // SAFETY: as above.
+    let thread = unsafe { libc::gettid() };
+    // SAFETY: all zeros is a valid siginfo.
+    let mut broken: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    (broken.si_signo, broken.si_code) = (libc::SIGBUS, libc::BUS_MCEERR_AO);
+    let number = libc::SYS_rt_tgsigqueueinfo;
+    let ways: [&dyn Fn() -> bool; 3] = [
+        // SAFETY: sends a signal whose action does not end the process.
+        &|| unsafe { libc::kill(process, libc::SIGBUS) == 0 },
+        // SAFETY: as above.
+        &|| unsafe { libc::raise(libc::SIGBUS) == 0 },
+        // SAFETY: as above; what the signal is about outlives the call.
+        &|| unsafe { libc::syscall(number, process, thread, libc::SIGBUS, &raw const broken) == 0 },
+    ];
+    for _ in 0..3 {
+        for send in ways {
+            assert!(send());
+            // Another thread may be the one to handle it.
+            std::thread::sleep(Duration::from_millis(20));
+            ftruncate(&fd, 0).unwrap();
+            assert_eq!(errno(object.read_at(0, &mut [0; 8])), "EIO");
+            ftruncate(&fd, LEN).unwrap();
+            object.read_at(0, &mut [0; 8]).unwrap();
+        }
+    }
+}
+
+#[test]
+#[ignore = "gets signals; run by `a_signal_that_was_sent_leaves_the_guard_in_place`"]
+fn gets_signals_with_the_handler_of_the_standard_library() {
+    if std::env::var_os("GASP_TEST_CHILD").is_some() {
+        reach_after_signals();
+    }
+}
+
+#[test]
+#[ignore = "gets signals; run by `a_signal_that_was_sent_leaves_the_guard_in_place`"]
+fn gets_signals_with_a_handler_that_goes_after_one() {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    extern "C" fn handler(signal: libc::c_int) {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: may be called in a handler.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    if std::env::var_os("GASP_TEST_CHILD").is_some() {
+        let handler = handler as extern "C" fn(libc::c_int);
+        // SAFETY: the handler calls only what it may.
+        unsafe { libc::signal(libc::SIGBUS, handler as usize) };
+        reach_after_signals();
+        assert_eq!(CALLS.load(Ordering::Relaxed), 9, "it got each of them");
+    }
+}
+
+#[test]
+#[ignore = "dies; run by `a_signal_that_was_sent_leaves_the_guard_in_place`"]
+fn gets_signals_that_nobody_handled() {
+    if std::env::var_os("GASP_TEST_CHILD").is_some() {
+        // SAFETY: sets the default action.
+        unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+        reach_after_signals();
+    }
+}
+
+#[test]
+fn a_signal_that_was_sent_leaves_the_guard_in_place() {
+    assert!(child("gets_signals_with_the_handler_of_the_standard_library").success());
+    assert!(child("gets_signals_with_a_handler_that_goes_after_one").success());
+    let ended = child("gets_signals_that_nobody_handled");
+    assert_eq!(ended.signal(), Some(libc::SIGBUS), "as it would have without us");
+}
+
 #[test]
 fn what_is_not_ours_ends_the_process_as_before() {
     assert_eq!(child("dies_of_a_raw_pointer").signal(), Some(libc::SIGBUS));

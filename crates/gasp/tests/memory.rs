@@ -56,6 +56,44 @@ fn an_object_is_reached_up_to_its_last_byte_and_not_behind() {
 }
 
 #[test]
+fn memory_that_is_not_had_takes_no_addresses_of_other_threads() {
+    const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages";
+    const LEN: usize = 1 << 30;
+    const STEP: usize = 1 << 24;
+    // More than the pool has, so that each attempt fails when it is mapped.
+    let free = std::fs::read_to_string(FREE).map_or(0, |text| text.trim().parse().unwrap());
+    let len = (free + 1_u64) << 30;
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // It reaches nothing but memory of its own.
+        let other = scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let prot = libc::PROT_READ | libc::PROT_WRITE;
+                let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+                // SAFETY: a new mapping at an address of the kernel's choice.
+                let at = unsafe { libc::mmap(std::ptr::null_mut(), LEN, prot, flags, -1, 0) };
+                assert_ne!(at, libc::MAP_FAILED);
+                for offset in (0..LEN).step_by(STEP) {
+                    let byte = at.cast::<u8>().wrapping_add(offset);
+                    // SAFETY: it is in the mapping just made, unless somebody unmaps that.
+                    unsafe { byte.write_volatile(1) };
+                    // SAFETY: as above.
+                    assert_eq!(unsafe { byte.read_volatile() }, 1);
+                }
+                // SAFETY: the mapping made above, once.
+                assert_eq!(unsafe { libc::munmap(at, LEN) }, 0);
+            }
+        });
+        let started = std::time::Instant::now();
+        while started.elapsed().as_secs() < 1 && !other.is_finished() {
+            let had = MemoryObject::ram(len).prefer(&[Backing::Huge1G]).create();
+            assert!(had.is_err());
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn a_part_of_a_file_is_adopted_as_it_is() {
     let fd = memfd(8 * PAGE);
     rustix::io::pwrite(&fd, b"already there", 2 * PAGE).unwrap();

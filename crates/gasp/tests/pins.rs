@@ -36,6 +36,7 @@ fn main() {
     let lacks = [pins_by(PinMethod::Pipe, SIZE as usize)];
     trials.push(trial("the_order_of_pins_is_the_callers", &lacks, order_is_the_callers));
     trials.push(trial("too_many_small_pages_are_not_pinned_in_part", &lacks, too_many));
+    trials.push(trial("what_others_can_take_out_of_is_not_called_pinned", &lacks, not_ours));
     trials.push(trial("memory_that_is_not_shared_is_not_pinned_by_a_pipe", &lacks, not_shared));
     trials.push(trial("a_pin_by_pipes_gives_its_descriptors_back", &lacks, descriptors_back));
     let lacks = [backing(Backing::Huge2M, HUGE)];
@@ -121,6 +122,28 @@ fn too_many() {
     let ram = ram.unwrap();
     assert_eq!((ram.pinned_by(), ram.stability()), (None, Stability::Unpinned));
     assert!(ram.not_pinned_because().unwrap().contains("huge"));
+}
+
+fn not_ours() {
+    let how = Adopt { residency: Residency::Pinned, pins: &[PinMethod::Pipe], ..whole(PAGE) };
+    // An owner who can punch holes, and one who can truncate the file, too.
+    let plain = rustix::fs::memfd_create("gasp-pins", MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&plain, PAGE).unwrap();
+    for fd in [memfd(PAGE), plain] {
+        let hostile = MemoryObject::adopt(fd, how).unwrap();
+        assert_eq!(hostile.pinned_by(), Some(PinMethod::Pipe), "it is held nevertheless");
+        assert_eq!(hostile.stability(), Stability::Unpinned);
+        assert!(hostile.not_pinned_because().unwrap().contains("holes"));
+        let told = hostile.host_run(0, PAGE).is_ok();
+        assert_eq!(told, gasp::memory::frame_access() == gasp::memory::FrameAccess::Allowed);
+    }
+    let trusted = MemoryObject::adopt(memfd(PAGE), Adopt { trusted: true, ..how }).unwrap();
+    assert_eq!((trusted.stability(), trusted.not_pinned_because()), (Stability::Pinned, None));
+    let sealed = memfd(PAGE);
+    rustix::fs::fcntl_add_seals(&sealed, rustix::fs::SealFlags::WRITE).unwrap();
+    let read = Adopt { access: gasp::Access::READ, ..how };
+    let sealed = MemoryObject::adopt(sealed, read).unwrap();
+    assert_eq!((sealed.stability(), sealed.not_pinned_because()), (Stability::Pinned, None));
 }
 
 fn not_shared() {

@@ -151,18 +151,26 @@ errno_t gasp_guest_add_ram(gasp_guest_t *guest, uint64_t *start, uint64_t size, 
 errno_t gasp_guest_add_rom(gasp_guest_t *guest, uint64_t *start, const void *image,
                            size_t length);
 
+/* Of somebody else's memory: whether its owner may be trusted not to take it away. */
+#define GASP_OWNER_UNTRUSTED UINT32_C(0)
+#define GASP_OWNER_TRUSTED UINT32_C(1)
+
 /*
  * Adds somebody else's memory, size bytes from offset in a file or memfd, as RAM. The
- * descriptor stays the caller's. GMF_WRITE in access: for writing, too. The file is sealed
- * against shrinking where that can be done; otherwise an access to what its owner has cut
- * off is a SIGBUS.
+ * descriptor stays the caller's. GMF_WRITE in access: for writing, too.
+ *
+ * The file of an owner who is not trusted is sealed against shrinking, and one whose memory
+ * could still be taken away is refused with EPERM: an access through a pointer would be a
+ * SIGBUS. Such an owner can also put other pages where others were, so host-physical
+ * addresses of his memory can change (EAGAIN, decision 20), unless the file is sealed against
+ * writing from outside as well.
  *
  * EBADF where the descriptor is not open; EINVAL where the range is empty, unaligned or
  * passes the end of the file; EACCES where the file cannot be written and is to be; ENXIO
  * for access that is none; ENODEV for what is no file or memory; else as for RAM.
  */
 errno_t gasp_guest_add_shared(gasp_guest_t *guest, uint64_t *start, uint64_t size, int fd,
-                              uint64_t offset, gasp_map_flags_t access);
+                              uint64_t offset, gasp_map_flags_t access, uint32_t owner);
 
 /*
  * Adds a window: size bytes from offset in a file or character device (/dev/mem, a UIO or

@@ -104,14 +104,26 @@ pub unsafe extern "C" fn gasp_guest_add_shared(
     fd: c_int,
     offset: u64,
     access: u32,
+    owner: u32,
 ) -> c_int {
     boundary::call(|| {
         // SAFETY: NULL or good during the call, as the header demands.
         let place = unsafe { Out::new(start, NO_START) }?;
         let guest = guest_of(Some(guest))?;
+        let trusted = match owner {
+            GASP_OWNER_UNTRUSTED => false,
+            GASP_OWNER_TRUSTED => true,
+            _ => return Err(Failure::invalid("owner is not one of GASP_OWNER_*")),
+        };
         let access = file_access(start_of(&place), size, access)?;
-        let how = Adopt { offset, access, ..Adopt::new("shared", size) };
+        let how = Adopt { offset, access, trusted, ..Adopt::new("shared", size) };
         let object = MemoryObject::adopt(duplicate(fd)?, how)?;
+        // Guarded memory is safe to reach with the engine's copies; C has pointers.
+        if object.is_guarded() {
+            let why = "its owner can take the memory away: seal the file against shrinking \
+                       (and use no huge pages of a pool), or say GASP_OWNER_TRUSTED";
+            return Err(Failure::Call(Errno::PERM, why));
+        }
         let at = guest.guest.space().add_ram(place_of(place.read()), &object)?;
         place.write(at.0);
         Ok(())

@@ -190,7 +190,7 @@ static void refuse_guest(gasp_guest_t *bad)
     CHECK_ERR(gasp_guest_next_fault(bad, &fault), EINVAL);
     CHECK_ERR(gasp_guest_add_ram(bad, &start, PAGE, 0, 0), EINVAL);
     CHECK_ERR(gasp_guest_add_rom(bad, &start, "x", 1), EINVAL);
-    CHECK_ERR(gasp_guest_add_shared(bad, &start, PAGE, 0, 0, RW), EINVAL);
+    CHECK_ERR(gasp_guest_add_shared(bad, &start, PAGE, 0, 0, RW, GASP_OWNER_UNTRUSTED), EINVAL);
     CHECK_ERR(gasp_guest_add_window(bad, 0, PAGE, 0, 0, 0, RW), EINVAL);
     CHECK_ERR(gasp_guest_remove(bad, 0, PAGE, NULL), EINVAL);
     CHECK_ERR(gasp_vdev_create(bad, "x", &vdev), EINVAL);
@@ -373,6 +373,25 @@ static void rom_that_is_far_too_long(void)
     end(guest);
 }
 
+static void memory_that_can_be_taken_away(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    const int open_ended = memfd_create("open-ended", MFD_CLOEXEC); /* takes no seals */
+    const int sealable = memfd_create("sealable", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    uint64_t start = 0;
+    CHECK(ftruncate(open_ended, PAGE) == 0 && ftruncate(sealable, PAGE) == 0);
+    CHECK_ERR(gasp_guest_add_shared(guest, &start, PAGE, open_ended, 0, RW, GASP_OWNER_UNTRUSTED),
+              EPERM);
+    CHECK_OK(gasp_guest_add_shared(guest, &start, PAGE, sealable, 0, RW, GASP_OWNER_UNTRUSTED));
+    CHECK(fcntl(sealable, F_GET_SEALS) & F_SEAL_SHRINK);
+    CHECK(ftruncate(sealable, 0) == -1);
+    start = PAGE;
+    CHECK_OK(gasp_guest_add_shared(guest, &start, PAGE, open_ended, 0, RW, GASP_OWNER_TRUSTED));
+    close(open_ended);
+    close(sealable);
+    end(guest);
+}
+
 static void shared_memory_of_a_guest(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
@@ -380,19 +399,20 @@ static void shared_memory_of_a_guest(void)
     gasp_map_handle_t h;
     uint64_t start = 0;
     char byte = 0;
-    CHECK_OK(gasp_guest_add_shared(guest, &start, 2 * PAGE, fd, PAGE, RW));
+    CHECK_ERR(gasp_guest_add_shared(guest, &start, 2 * PAGE, fd, PAGE, RW, 2), EINVAL);
+    CHECK_OK(gasp_guest_add_shared(guest, &start, 2 * PAGE, fd, PAGE, RW, GASP_OWNER_TRUSTED));
     CHECK_OK(gasp_map_firmware(PAGE, 1, RW, &h));
     *(char *)gasp_get_vaddr(&h) = 's';
     gasp_unmap_handle(&h);
     CHECK(pread(fd, &byte, 1, 2 * PAGE) == 1 && byte == 's');
     start = GASP_ANYWHERE;
-    CHECK_OK(gasp_guest_add_shared(guest, &start, PAGE, fd, 0, GMF_READ));
+    CHECK_OK(gasp_guest_add_shared(guest, &start, PAGE, fd, 0, GMF_READ, GASP_OWNER_TRUSTED));
     CHECK(start == 2 * PAGE);
     CHECK_ERR(gasp_map_firmware(start, 1, GMF_WRITE, &h), EACCES);
     start = MIB;
-    CHECK_ERR(gasp_guest_add_shared(guest, &start, PAGE, -1, 0, RW), EBADF);
-    CHECK_ERR(gasp_guest_add_shared(guest, &start, PAGE, 1 << 20, 0, RW), EBADF);
-    CHECK_ERR(gasp_guest_add_shared(guest, &start, 8 * PAGE, fd, 0, RW), EINVAL); /* too short */
+    CHECK_ERR(gasp_guest_add_shared(guest, &start, PAGE, -1, 0, RW, GASP_OWNER_UNTRUSTED), EBADF);
+    CHECK_ERR(gasp_guest_add_shared(guest, &start, PAGE, 1 << 20, 0, RW, GASP_OWNER_UNTRUSTED), EBADF);
+    CHECK_ERR(gasp_guest_add_shared(guest, &start, 8 * PAGE, fd, 0, RW, GASP_OWNER_UNTRUSTED), EINVAL); /* too short */
     CHECK(fcntl(fd, F_GETFD) != -1); /* it stays ours */
     close(fd);
     CHECK_OK(gasp_map_firmware(0, 2 * PAGE, RW, &h));
@@ -733,7 +753,9 @@ static const struct test tests[] = {
     TEST(ram_of_a_guest),
     TEST(rom_of_a_guest),
     TEST(rom_that_is_far_too_long),
-    TEST(shared_memory_of_a_guest),
+    TEST(memory_that_can_be_taken_away),
+        TEST(memory_that_can_be_taken_away),
+        TEST(shared_memory_of_a_guest),
     TEST(removed_memory),
     TEST(kinds_of_domains),
     TEST(owners_of_domains),

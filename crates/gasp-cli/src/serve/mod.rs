@@ -22,6 +22,8 @@ mod spec;
 mod totals;
 
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -37,6 +39,8 @@ use totals::Totals;
 
 /// How often faults are looked for, and the view is drawn.
 const TICK: Duration = Duration::from_millis(100);
+/// How long a stop may take before the process ends without it.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Events that wait to be told; more are counted, so that a VMM that does much wrong costs
 /// no memory.
 const BACKLOG: usize = 1024;
@@ -55,7 +59,8 @@ enum Notice {
 pub(crate) fn run(args: &Serve) -> Result<(), Failure> {
     let plans = plans(args)?;
     let (sender, notices) = mpsc::sync_channel(BACKLOG);
-    stop_at_signals(sender.clone())?;
+    let asked = stop_at_signals(sender.clone())?;
+    raise_descriptor_limit();
     let residency = args.residency.into();
     let mut servers = Vec::new();
     for (index, plan) in plans.iter().enumerate() {
@@ -69,7 +74,7 @@ pub(crate) fn run(args: &Serve) -> Result<(), Failure> {
     };
     tell.begin(&servers)?;
     let tasks = servers.iter().map(|server| server.start(&sender)).collect::<io::Result<_>>()?;
-    let ended = attend(&servers, &notices, &mut *tell);
+    let ended = attend(&servers, &notices, &asked, &mut *tell);
     stop(&servers, tasks);
     // What was on its way when the servers stopped.
     let told = match ended {
@@ -89,24 +94,47 @@ fn plans(args: &Serve) -> Result<Vec<Plan>, Failure> {
     }
 }
 
-/// From now on the signals end the wait instead of the process.
-fn stop_at_signals(sender: SyncSender<Notice>) -> io::Result<()> {
+/// From now on the first signal ends the wait instead of the process; the result says
+/// whether it has come. A second one, or some time that was not enough, ends the process: it
+/// may be stuck in writing to somebody who does not read. (The sockets it leaves behind are
+/// seen to be nobody's at the next start.)
+fn stop_at_signals(sender: SyncSender<Notice>) -> io::Result<Arc<AtomicBool>> {
+    let asked = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&asked);
     let handler = move || {
-        // Nobody listens any longer: the process ends anyway.
-        let _ = sender.send(Notice::Stop);
+        if told.swap(true, Ordering::AcqRel) {
+            std::process::exit(130);
+        }
+        // A full channel is looked at all the time, and the flag with it.
+        let _ = sender.try_send(Notice::Stop);
+        std::thread::spawn(|| {
+            std::thread::sleep(PATIENCE);
+            std::process::exit(130);
+        });
     };
-    ctrlc::set_handler(handler).map_err(io::Error::other)
+    ctrlc::set_handler(handler).map_err(io::Error::other)?;
+    Ok(asked)
+}
+
+/// Each VMM may send some hundred descriptors of memory: what may be had is made use of.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "the limit of descriptors stays");
+    }
 }
 
 /// Tells what happens until the end.
 fn attend(
     servers: &[Served],
     notices: &Receiver<Notice>,
+    asked: &AtomicBool,
     tell: &mut dyn Tell,
 ) -> Result<(), Failure> {
     let mut totals: Vec<Totals> = servers.iter().map(|_| Totals::default()).collect();
     let mut next = Instant::now();
-    loop {
+    while !asked.load(Ordering::Acquire) {
         match notices.recv_timeout(next.saturating_duration_since(Instant::now())) {
             Ok(Notice::Event(index, event)) => report(servers, tell, index, &event)?,
             Ok(Notice::Ended(error)) => return Err(Failure::Io(io::Error::other(error))),
@@ -123,6 +151,7 @@ fn attend(
             next = Instant::now() + TICK;
         }
     }
+    Ok(())
 }
 
 fn report(

@@ -34,10 +34,12 @@ use exchange::{Point, Wrong};
 /// How much guest memory of each backing: enough for many runs, little enough that all of
 /// it is below any limit of the device.
 const RAM: u64 = 32 << 20;
+/// How much of ordinary pages, where nearly each is a run of its own and each is checked.
+const RAM_SMALL: u64 = 1 << 20;
 /// Where it is for the virtual device. Not 0, so that no offset passes for an address.
 const START: u64 = 1 << 30;
-/// How many runs of a backing are checked; all where it has no more.
-const RUNS_MAX: usize = 48;
+/// How many runs of a backing are checked: all, as there are no more.
+const RUNS_MAX: usize = (RAM_SMALL / PAGE as u64) as usize;
 
 /// What a foreign device saw.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -88,21 +90,21 @@ pub fn check() -> Result<Report, Failure> {
     }
     let page = HUGE as u64;
     let pool = Grown::new(page, RAM / page).map_err(doing("the pool of 2 MiB pages"))?;
-    let mut backings = vec![checked(Backing::Huge2M, &devices)?];
+    let mut backings = vec![checked(Backing::Huge2M, RAM, &devices)?];
     drop(pool);
     // More than twice as much as is needed, so that half of it in holes is enough.
-    for (backing, page) in [(Backing::Thp, HUGE), (Backing::Base, PAGE)] {
+    for (backing, len, page) in [(Backing::Thp, RAM, HUGE), (Backing::Base, RAM_SMALL, PAGE)] {
         let neighbours = Neighbours::with_holes(4 * RAM as usize, page)?;
-        backings.push(checked(backing, &devices)?);
+        backings.push(checked(backing, len, &devices)?);
         drop(neighbours);
     }
     Ok(Report { devices: devices.len(), backings })
 }
 
-fn checked(backing: Backing, devices: &[Edu]) -> Result<Checked, Failure> {
+fn checked(backing: Backing, len: u64, devices: &[Edu]) -> Result<Checked, Failure> {
     let started = Instant::now();
     let mut checked = Checked { backing: backing.name().into(), ..Checked::default() };
-    let ram = match MemoryObject::ram(RAM).prefer(&[backing]).create() {
+    let ram = match MemoryObject::ram(len).prefer(&[backing]).create() {
         Ok(ram) => ram,
         Err(error) => {
             checked.missing = Some(error.to_string());
@@ -137,7 +139,7 @@ fn checked(backing: Backing, devices: &[Edu]) -> Result<Checked, Failure> {
 fn mappings(guest: &Guest, ram: &MemoryObject) -> Result<Vec<Mapping>, Failure> {
     guest.space().add_ram(Some(GuestPhys(START)), ram)?;
     let vdev = guest.vdev("disk")?;
-    let (mut at, end) = (START, START + RAM);
+    let (mut at, end) = (START, START + ram.len());
     let mut mappings = Vec::new();
     while at < end {
         let mapping = vdev.map_host_contig(DeviceAddr(at), end - at, MapFlags::RW)?;

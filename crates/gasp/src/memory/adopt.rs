@@ -53,7 +53,8 @@ pub struct Adopt<'a> {
     pub pins: &'a [PinMethod],
     /// Whether whoever has the file is trusted not to truncate it or punch holes into it
     /// while it is mapped. Where not, it is [sealed](MemoryObject::adopt) or
-    /// [guarded](MemoryObject::is_guarded).
+    /// [guarded](MemoryObject::is_guarded), and unless nobody can punch holes it is of no
+    /// better class than [`Unpinned`](super::Stability::Unpinned).
     pub trusted: bool,
 }
 

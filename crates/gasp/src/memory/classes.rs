@@ -5,14 +5,17 @@ use core::fmt;
 /// Whether a host-physical address can change while a mapping lives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Stability {
-    /// It can: the kernel moves such pages when it compacts, swaps or merges memory.
+    /// It can: the kernel moves such pages when it compacts, swaps or merges memory, or an
+    /// owner who is not trusted can put others in their place.
     Unpinned,
     /// The pages come from a pool that the kernel does not move in practice (hugetlb);
     /// newer kernels make no promise.
     Reserved,
     /// It cannot: every page is held by a [`PinMethod`](super::PinMethod), or the address is
-    /// a device's own. The page stays where it is, and nobody else's, even if a peer that
-    /// owns the file takes it out of that.
+    /// a device's own. Nobody who is not trusted can put other pages in their place: but
+    /// for whoever was given the file of our own RAM that is not
+    /// [exclusive](super::Ram::exclusive). A page that is taken out of its file stays where
+    /// it is, and nobody else's.
     Pinned,
 }
 

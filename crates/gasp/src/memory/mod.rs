@@ -32,7 +32,9 @@ mod raw;
 pub(crate) mod reach;
 mod scan;
 mod supply;
+mod tokens;
 pub(crate) mod window;
+pub mod wire;
 
 pub use adopt::{Adopt, Seals};
 pub use alias::Alias;
@@ -48,3 +50,5 @@ pub use phys::HostRun;
 pub use pin::{PinAccess, PinMethod, pin_access};
 pub use place::{Contiguity, Placement, Runs};
 pub use ram::{Ram, RamProgress};
+pub use tokens::redeem_token;
+pub use wire::HostToken;

@@ -13,6 +13,7 @@ use super::phys::{HostRun, PhysMap, PhysTable};
 use super::pin::{Pin, PinMethod};
 use super::place::Runs;
 use super::scan;
+use super::tokens::Held;
 use super::window::Window;
 use crate::access::Access;
 use crate::addr::{GRANULE, HostPhys};
@@ -30,8 +31,10 @@ const HUGE: u64 = 2 << 20;
 #[derive(Clone)]
 pub struct MemoryObject(Arc<Object>);
 
-// Fields are dropped in order: the pin goes before the window that it holds.
+// Fields are dropped in order: tokens go before the pin, which goes before the window that
+// it holds.
 struct Object {
+    tokens: Held,
     pin: Option<Pin>,
     not_pinned_because: Option<&'static str>,
     phys: PhysMap,
@@ -112,7 +115,10 @@ impl MemoryObject {
             Residency::Pinned => Pin::new(window, pins, *page, *shared),
             _ => Err("it was not asked for"),
         };
+        const PUNCHES: &str = "its owner can punch holes, so that other pages come in place of \
+                               those held; adopt it as trusted, or sealed against writing";
         let (pin, not_pinned_because) = match pin {
+            Ok(pin) if parts.owner != Owner::Trusted => (Some(pin), Some(PUNCHES)),
             Ok(pin) => (Some(pin), None),
             Err(why) => (None, Some(why)),
         };
@@ -137,6 +143,7 @@ impl MemoryObject {
             placement.after = Runs::of_table(table, window.len() as u64);
         }
         Self(Arc::new(Object {
+            tokens: Held::default(),
             pin,
             not_pinned_because,
             phys,
@@ -178,23 +185,26 @@ impl MemoryObject {
 
     /// Whether its host-physical addresses can change.
     ///
-    /// Pages of a huge page pool that are not pinned are `Reserved` only while nobody who is
-    /// not trusted can give them back to the pool.
+    /// Where somebody who is not trusted can take pages out of the file, and others come in
+    /// their place, it is `Unpinned`, even if the pages that were there are held.
     pub fn stability(&self) -> Stability {
         let pool = self.0.page > page_size() && self.0.report.obtained != Backing::PassThrough;
         match (&self.0.phys, &self.0.pin) {
-            (PhysMap::Linear(_), _) | (_, Some(_)) => Stability::Pinned,
-            _ if pool && self.0.owner == Owner::Trusted => Stability::Reserved,
+            (PhysMap::Linear(_), _) => Stability::Pinned,
+            _ if self.0.owner != Owner::Trusted => Stability::Unpinned,
+            (_, Some(_)) => Stability::Pinned,
+            _ if pool => Stability::Reserved,
             _ => Stability::Unpinned,
         }
     }
 
-    /// What holds its pages; `None` where nothing does.
+    /// What holds the pages that it had when it was made; `None` where nothing does. Only
+    /// [`stability`](Self::stability) says whether they are still its pages.
     pub fn pinned_by(&self) -> Option<PinMethod> {
         self.0.pin.as_ref().map(Pin::method)
     }
 
-    /// Why its pages are not pinned, and what would help; `None` where they are.
+    /// Why it is not of the class `Pinned`, and what would help; `None` where it is.
     pub fn not_pinned_because(&self) -> Option<&'static str> {
         self.0.not_pinned_because
     }
@@ -287,6 +297,10 @@ impl MemoryObject {
 
     pub(super) fn phys(&self) -> &PhysMap {
         &self.0.phys
+    }
+
+    pub(super) fn held(&self) -> &Held {
+        &self.0.tokens
     }
 
     pub(super) fn window(&self) -> &Window {

@@ -18,6 +18,9 @@ pub(crate) struct Window {
     base: NonNull<u8>,
     len: usize,
     owned: bool,
+    /// A part, as offset and length, that may be somebody else's by now: it is neither
+    /// touched nor unmapped, and nothing else of the window is used any more.
+    lost: Option<(usize, usize)>,
 }
 
 // SAFETY: a window is an address range; every access through it goes through
@@ -36,9 +39,27 @@ impl Window {
         access: Access,
         align: usize,
     ) -> Result<Self, Reason> {
-        let mut reserved = Self::reserve(len, align)?;
-        reserved.map_piece(0, file, offset, len, access)?;
-        Ok(reserved)
+        // At an address of the kernel's choice it fails without having done anything. The
+        // kernel aligns pages of a pool by itself, and others often.
+        // SAFETY: a new mapping, in place of nothing.
+        let start = unsafe {
+            mm::mmap(ptr::null_mut(), len, protection(access), MapFlags::SHARED, file, offset)
+        }
+        .map_err(Reason::os("mmap"))?;
+        match NonNull::new(start.cast::<u8>()) {
+            Some(base) if base.addr().get().is_multiple_of(align) => Ok(Self::owned(base, len)),
+            _ => {
+                unmap(start, len);
+                let mut reserved = Self::reserve(len, align)?;
+                reserved.map_piece(0, file, offset, len, access)?;
+                Ok(reserved)
+            }
+        }
+    }
+
+    /// What this crate has mapped, and unmaps.
+    fn owned(base: NonNull<u8>, len: usize) -> Self {
+        Self { base, len, owned: true, lost: None }
     }
 
     /// Reserves address space without memory: nothing in it may be touched.
@@ -63,22 +84,22 @@ impl Window {
         unmap(start, head);
         unmap(tail.cast(), padded - head - len);
         let base = NonNull::new(base).ok_or(too_large)?;
-        Ok(Self { base, len, owned: true })
+        Ok(Self::owned(base, len))
     }
 
     /// Zeroed private memory that is no guest's: for tables.
     pub(crate) fn anonymous(len: usize, align: usize) -> Result<Self, Reason> {
         let reserved = Self::reserve(len, align)?;
+        // Where this fails the reservation is still there, unlike after a mmap over it.
         // SAFETY: the range was reserved above and nothing else knows of it.
         unsafe {
-            mm::mmap_anonymous(
+            mm::mprotect(
                 reserved.base.as_ptr().cast(),
                 len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
+                mm::MprotectFlags::READ | mm::MprotectFlags::WRITE,
             )
         }
-        .map_err(Reason::os("mmap"))?;
+        .map_err(Reason::os("mprotect"))?;
         Ok(reserved)
     }
 
@@ -87,7 +108,8 @@ impl Window {
         self.advise(at, len, Advice::LinuxDontNeed)
     }
 
-    /// Maps a piece of `file` over part of this reservation.
+    /// Maps a piece of `file` over part of this reservation. After an error the window is
+    /// good for nothing but to be dropped.
     pub(crate) fn map_piece(
         &mut self,
         at: usize,
@@ -99,11 +121,15 @@ impl Window {
         if at.checked_add(len).is_none_or(|end| end > self.len) {
             return Err(Reason::OutOfBounds { size: self.len as u64 });
         }
+        if self.lost.is_some() {
+            return Err(Reason::Os { what: "mmap", errno: Errno::NOMEM });
+        }
         // SAFETY: `[at, at + len)` was just checked to be inside this window, which is
         // ours alone (`&mut`).
         let target = unsafe { self.base.as_ptr().add(at) };
-        // SAFETY: as above: the mapping replaced is part of our own reservation.
-        unsafe {
+        // SAFETY: as above: the mapping replaced is part of our own reservation, all of
+        // which is mapped: no part of it is lost.
+        let mapped = unsafe {
             mm::mmap(
                 target.cast(),
                 len,
@@ -112,14 +138,22 @@ impl Window {
                 file,
                 offset,
             )
+        };
+        match mapped {
+            Ok(_) => Ok(()),
+            Err(errno) => {
+                if !reserve_again(target.cast(), len) {
+                    tracing::warn!(?target, len, %errno, "addresses are left alone for good");
+                    self.lost = Some((at, len));
+                }
+                Err(Reason::os("mmap")(errno))
+            }
         }
-        .map_err(Reason::os("mmap"))?;
-        Ok(())
     }
 
     /// Memory that somebody else mapped and keeps mapped.
     pub(crate) fn borrowed(base: NonNull<u8>, len: usize) -> Self {
-        Self { base, len, owned: false }
+        Self { base, len, owned: false, lost: None }
     }
 
     /// The first address.
@@ -172,7 +206,7 @@ impl Window {
 
     /// Where the part of `len` bytes from `at` begins.
     fn part(&self, at: usize, len: usize) -> Result<*mut u8, Errno> {
-        if at.checked_add(len).is_none_or(|end| end > self.len) {
+        if self.lost.is_some() || at.checked_add(len).is_none_or(|end| end > self.len) {
             return Err(Errno::INVAL);
         }
         // SAFETY: `at <= self.len`, so the pointer stays inside the window.
@@ -182,9 +216,35 @@ impl Window {
 
 impl Drop for Window {
     fn drop(&mut self) {
-        if self.owned {
-            unmap(self.base.as_ptr().cast(), self.len);
+        if !self.owned {
+            return;
         }
+        let (at, len) = self.lost.unwrap_or((self.len, 0));
+        let start = self.base.as_ptr();
+        // SAFETY: a lost part is inside the window, so its end is at most the window's.
+        let behind = unsafe { start.add(at + len) };
+        unmap(start.cast(), at);
+        unmap(behind.cast(), self.len - at - len);
+    }
+}
+
+/// After a mmap over a part of a reservation that has failed: reserves the part again.
+///
+/// The kernel may have taken the reservation away before it saw that it cannot map (so it
+/// does where a pool has too few huge pages), and then another thread may have been given
+/// the addresses meanwhile. So nothing that is mapped there is replaced. `false` where
+/// something is: that is another's, or the reservation as it was, which nobody can tell.
+fn reserve_again(target: *mut c_void, len: usize) -> bool {
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
+    // SAFETY: a new mapping that is refused where there is one already.
+    match unsafe { mm::mmap_anonymous(target, len, ProtFlags::empty(), flags) } {
+        Ok(start) if start == target => true,
+        Ok(elsewhere) => {
+            // A kernel that does not know the flag takes the address as a wish.
+            unmap(elsewhere, len);
+            false
+        }
+        Err(_) => false,
     }
 }
 
@@ -199,8 +259,60 @@ fn unmap(start: *mut c_void, len: usize) {
     if len == 0 {
         return;
     }
-    // SAFETY: only called with ranges of mappings made in this module, once each.
+    // SAFETY: only called with ranges of mappings made in this module, once each, and never
+    // with what may be another's since a mmap over it has failed.
     if let Err(error) = unsafe { mm::munmap(start, len) } {
         tracing::error!(?start, len, %error, "cannot unmap guest memory; it stays mapped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn is_mapped(at: *mut u8, len: usize) -> bool {
+        let mut seen = vec![0_u8; len / rustix::param::page_size()];
+        // SAFETY: asks about addresses, and writes one byte for each page into `seen`.
+        unsafe { libc::mincore(at.cast(), len, seen.as_mut_ptr()) == 0 }
+    }
+
+    #[test]
+    fn a_piece_that_cannot_be_mapped_leaves_no_hole_and_is_not_touched_again() {
+        let page = rustix::param::page_size();
+        let mut window = Window::reserve(3 * page, page).unwrap();
+        let base = window.base();
+        // Nothing can be mapped of a directory.
+        let nothing = std::fs::File::open("/").unwrap();
+        window.map_piece(page, nothing.as_fd(), 0, page, Access::RW).unwrap_err();
+        assert!(is_mapped(base, 3 * page));
+        let is_lost = window.lost.is_some();
+        if is_lost {
+            let more = window.map_piece(0, nothing.as_fd(), 0, page, Access::RW);
+            more.unwrap_err();
+            assert_eq!(window.populate(0, page, Access::RW), Err(Errno::INVAL));
+        }
+        drop(window);
+        let middle = base.wrapping_add(page);
+        assert_eq!(is_mapped(middle, page), is_lost, "what may be another's stays");
+        if is_lost {
+            unmap(middle.cast(), page);
+        }
+    }
+
+    #[test]
+    fn reserving_again_fills_a_hole_and_replaces_nothing() {
+        let page = rustix::param::page_size();
+        let window = Window::anonymous(2 * page, page).unwrap();
+        let base = window.base();
+        assert!(!reserve_again(base.cast(), 2 * page), "there is something");
+        window.populate(0, 2 * page, Access::RW).unwrap();
+        drop(window);
+        // Others may be given the addresses between the two, and then it is refused.
+        if reserve_again(base.cast(), 2 * page) {
+            assert!(is_mapped(base, 2 * page));
+            unmap(base.cast(), 2 * page);
+        }
     }
 }

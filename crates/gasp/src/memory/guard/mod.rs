@@ -7,7 +7,14 @@
 //! comes from inside of them, the function returns an error instead of going on.
 //!
 //! * Signals from anywhere else are passed to the handler that was there before, as if it
-//!   had been called by the kernel, or end the process as they would have.
+//!   had been called by the kernel, or end the process as they would have. So are those
+//!   that were sent, by a process or about a broken page that nobody has reached, even if
+//!   they come while one of the functions runs. What the handler before ours sets while it
+//!   handles such a one is undone: that of Rust's standard library takes itself out. Until
+//!   then, some instructions long, a fault in another thread ends the process.
+//! * Of that handler's flags its mask of signals and `SA_RESTART` are honoured, which ours
+//!   takes over; `SA_RESETHAND` (it is called every time) and `SA_NODEFER` (SIGBUS is
+//!   blocked meanwhile) are not, and it runs on the alternative stack where there is one.
 //! * The handler looks at one address and changes one: it calls nothing that a signal
 //!   handler may not call, and needs no state of any thread.
 //! * A thread must not block SIGBUS while it reaches guarded memory: the kernel ends the

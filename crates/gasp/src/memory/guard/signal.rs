@@ -20,6 +20,8 @@ mod handler {
 
     /// What was done about SIGBUS before; set before our handler is.
     static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+    /// What we do about it; set before it is done, too.
+    static OURS: OnceLock<libc::sigaction> = OnceLock::new();
     static INSTALLED: OnceLock<bool> = OnceLock::new();
 
     /// Installs the handler, once; `false` where the system refuses.
@@ -38,6 +40,13 @@ mod handler {
             // On the alternative stack, so that the handler before ours still sees an
             // overflow of the stack.
             ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            // What the handler before ours relies on. A signal that is ignored interrupts no
+            // system call.
+            ours.sa_mask = before.sa_mask;
+            let ignored = before.sa_sigaction == libc::SIG_IGN;
+            ours.sa_flags |= if ignored { libc::SA_RESTART } else { 0 };
+            ours.sa_flags |= before.sa_flags & libc::SA_RESTART;
+            OURS.get_or_init(|| ours);
             // SAFETY: the handler has the signature that SA_SIGINFO asks for, does nothing
             // that a signal handler may not, and what it looks at is set.
             unsafe { libc::sigaction(libc::SIGBUS, &raw const ours, ptr::null_mut()) == 0 }
@@ -49,7 +58,10 @@ mod handler {
         // are ours to change until we return.
         let at = unsafe { &mut *counter(context) };
         // SAFETY: as above, for what the signal is about.
-        let sent = unsafe { (*info).si_code } <= 0;
+        let code = unsafe { (*info).si_code };
+        // By a process, or by the kernel about a page that is broken and that nobody has
+        // reached: the interrupted instruction has not raised it.
+        let sent = code <= 0 || code == libc::BUS_MCEERR_AO;
         if let Some(instead) = code::instead_of(*at as usize).filter(|_| !sent) {
             // It is in a function that keeps nothing on the stack and returns 1 from there.
             *at = instead as _;
@@ -75,9 +87,10 @@ mod handler {
     }
 
     /// Does what would have been done without us. `sent` by somebody, it is not about an
-    /// instruction.
+    /// instruction, and if the process survives it our handler stays.
     fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, sent: bool) {
         let Some(before) = BEFORE.get() else { return };
+        let kept = if sent { current() } else { None };
         match before.sa_sigaction {
             libc::SIG_IGN if sent => {}
             libc::SIG_DFL | libc::SIG_IGN => {
@@ -95,12 +108,37 @@ mod handler {
                 // SAFETY: whoever installed it with SA_SIGINFO promised this signature.
                 let handler = unsafe { mem::transmute::<usize, Handler>(handler) };
                 handler(signal, info, context);
+                put_back(kept);
             }
             handler => {
                 // SAFETY: whoever installed it without SA_SIGINFO promised this signature.
                 let handler = unsafe { mem::transmute::<usize, extern "C" fn(c_int)>(handler) };
                 handler(signal);
+                put_back(kept);
             }
+        }
+    }
+
+    /// What is done about SIGBUS now: ours, or of a handler that calls ours.
+    fn current() -> Option<libc::sigaction> {
+        // SAFETY: all zeros is a valid `sigaction`.
+        let mut now: libc::sigaction = unsafe { mem::zeroed() };
+        // SAFETY: asks for the action, into a place of ours; safe in a handler.
+        let told = unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &raw mut now) } == 0;
+        match now.sa_sigaction {
+            // Another thread is in the handler before ours, which has set that.
+            libc::SIG_DFL => OURS.get().copied(),
+            _ => Some(now).filter(|_| told),
+        }
+    }
+
+    /// Undoes what the handler before ours may have set: that of Rust's standard library
+    /// takes itself out when the signal is not about a stack, so that the instruction is
+    /// tried again without it. After a signal that was sent there is none to try again.
+    fn put_back(kept: Option<libc::sigaction>) {
+        if let Some(kept) = kept {
+            // SAFETY: sets an action that was in place before; safe in a handler.
+            unsafe { libc::sigaction(libc::SIGBUS, &raw const kept, ptr::null_mut()) };
         }
     }
 }

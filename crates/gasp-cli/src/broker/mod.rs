@@ -6,17 +6,21 @@
 //! `/proc` makes sure that what is opened is of the process that was looked at, and that has
 //! to belong to the user who connected, so that a number that was used again meanwhile leads
 //! to no other user's process.
+//!
+//! With `--tokens`, nobody is handed a descriptor: see [`tokens`].
+
+mod frames;
+mod tokens;
 
 use std::fs;
-use std::io::{self, IoSlice, Read};
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use gasp::memory::{FrameAccess, frame_access};
-use rustix::fs::{Mode, OFlags, open, openat};
+use gasp::memory::{FrameAccess, frame_access, wire};
 use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt::socket_peercred,
 };
@@ -29,8 +33,11 @@ pub(crate) fn run(args: &Broker) -> Result<(), Failure> {
     if let FrameAccess::Denied(why) = frame_access() {
         return Err(io::Error::other(format!("a broker must be told frame numbers: {why}")).into());
     }
-    let users = args.user.iter().map(|user| user_id(user)).collect::<Result<Vec<_>, _>>()?;
-    let listener = listen(&args.socket, !users.is_empty())?;
+    let numbers =
+        |users: &[String]| users.iter().map(|user| user_id(user)).collect::<Result<Vec<_>, _>>();
+    let (users, redeemers) = (numbers(&args.user)?, numbers(&args.redeem_user)?);
+    let listener = listen(&args.socket, !users.is_empty() || !redeemers.is_empty())?;
+    let office = args.tokens.then(|| tokens::Office::new(users.clone(), redeemers));
     let socket = args.socket.clone();
     ctrlc::set_handler(move || {
         // It may be gone already; nobody can be told.
@@ -39,7 +46,11 @@ pub(crate) fn run(args: &Broker) -> Result<(), Failure> {
     })
     .map_err(io::Error::other)?;
     for client in listener.incoming() {
-        match client.and_then(|client| answer(&client, &users)) {
+        let answered = client.and_then(|client| match &office {
+            Some(office) => tokens::Office::receive(office, client),
+            None => answer(&client, &users),
+        });
+        match answered {
             Ok(()) => {}
             // A client that goes away is its own affair; one without a place waits a little.
             Err(error) => {
@@ -70,6 +81,10 @@ fn user_id(user: &str) -> Result<u32, Failure> {
 fn listen(path: &Path, others: bool) -> io::Result<UnixListener> {
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            // "In use" is said of any file, and only a socket may be one that was left behind.
+            if !fs::symlink_metadata(path)?.file_type().is_socket() {
+                return Err(error);
+            }
             match UnixStream::connect(path) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 _ => return Err(error),
@@ -91,41 +106,26 @@ fn answer(client: &UnixStream, users: &[u32]) -> io::Result<()> {
     let (pid, user) = (asks.pid.as_raw_nonzero().get(), asks.uid.as_raw());
     let may = user == 0 || users.contains(&user);
     let opened = match may {
-        true => page_map(pid, user),
+        true => frames::page_map(pid, user),
         false => Err(format!("user {user} is not one of those that may ask (--user)")),
     };
     tracing::info!(pid, user, refused = opened.as_ref().err(), "asked for frame numbers");
+    match opened {
+        Ok(file) => greet(client, wire::DESCRIPTOR, "", Some(file)),
+        Err(why) => greet(client, wire::REFUSED, &why, None),
+    }
+}
+
+/// Says the first thing that is said to a client.
+fn greet(client: &UnixStream, kind: u8, why: &str, file: Option<OwnedFd>) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let (text, file) = match opened {
-        Ok(file) => ("+".to_owned(), Some(file)),
-        Err(why) => (format!("-{why}"), None),
-    };
     let descriptors = file.as_ref().map(|file| [file.as_fd()]);
     if let Some(descriptors) = &descriptors {
         control.push(SendAncillaryMessage::ScmRights(descriptors));
     }
-    let text = [IoSlice::new(text.as_bytes())];
+    let kind = [kind];
+    let text = [IoSlice::new(&kind), IoSlice::new(why.as_bytes())];
     sendmsg(client, &text, &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
-}
-
-/// The page map of a process of this user.
-fn page_map(pid: i32, user: u32) -> Result<OwnedFd, String> {
-    let fail = |error: rustix::io::Errno| format!("process {pid}: {error}");
-    let flags = OFlags::CLOEXEC | OFlags::NOCTTY;
-    let folder = format!("/proc/{pid}");
-    let process =
-        open(folder, flags | OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).map_err(fail)?;
-    let open = |name| openat(&process, name, flags | OFlags::RDONLY, Mode::empty()).map_err(fail);
-    let mut status = String::new();
-    let mut file = fs::File::from(open("status")?);
-    file.read_to_string(&mut status).map_err(|error| error.to_string())?;
-    // Its real, effective, saved and file system user.
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
-    let effective = ids.split_whitespace().nth(1).and_then(|id| id.parse().ok());
-    if effective != Some(user) {
-        return Err(format!("process {pid} does not belong to user {user} any longer"));
-    }
-    open("pagemap")
 }

@@ -1,0 +1,187 @@
+//! Another process's page map, and where the frames of its memory are.
+//!
+//! An open page map belongs to the address space that was there when it was opened: when its
+//! process ends or runs another program, it tells nothing more, whoever has the number then.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+
+use gasp::Errno;
+use gasp::memory::wire::RANGE_MAX;
+use rustix::fs::{Mode, OFlags, open, openat};
+use rustix::param::page_size;
+
+const ENTRY: usize = size_of::<u64>();
+const PRESENT: u64 = 1 << 63;
+/// The page is a file's, or shared memory.
+const OF_FILE: u64 = 1 << 61;
+/// Nobody else has it in its page table.
+const EXCLUSIVE: u64 = 1 << 56;
+const FRAME: u64 = (1 << 55) - 1;
+/// Entries read with one system call: 512 KiB.
+const BATCH: u64 = 1 << 16;
+
+const FLAGS: OFlags = OFlags::CLOEXEC.union(OFlags::NOCTTY);
+
+/// The page map of a process of this user.
+pub(super) fn page_map(pid: i32, user: u32) -> Result<OwnedFd, String> {
+    Ok(Memory::open(pid, user)?.page_map.into())
+}
+
+/// The memory of a process.
+pub(super) struct Memory {
+    /// Its folder under `/proc`.
+    process: OwnedFd,
+    page_map: File,
+}
+
+/// Host-contiguous memory of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Run {
+    /// The first host-virtual address, in the process.
+    pub(super) addr: u64,
+    pub(super) len: u64,
+    /// The first host-physical address.
+    pub(super) host: u64,
+}
+
+/// Part of an address space.
+#[derive(PartialEq, Eq)]
+struct Area {
+    start: u64,
+    end: u64,
+    writable: bool,
+    shared: bool,
+}
+
+impl Memory {
+    /// The memory of a process of this user.
+    pub(super) fn open(pid: i32, user: u32) -> Result<Self, String> {
+        let fail = |error: Errno| format!("process {pid}: {error}");
+        let folder = format!("/proc/{pid}");
+        let kind = FLAGS | OFlags::PATH | OFlags::DIRECTORY;
+        let process = open(folder, kind, Mode::empty()).map_err(fail)?;
+        let page_map = read(&process, "pagemap").map_err(fail)?;
+        // Looked at after the page map was opened: a program with other privileges that the
+        // process runs meanwhile has either both or none.
+        let mut status = String::new();
+        let mut file = read(&process, "status").map_err(fail)?;
+        file.read_to_string(&mut status).map_err(|error| error.to_string())?;
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
+        // Its real, effective, saved and file system user: all, or it is somebody else's too.
+        let mut ids = field("Uid:").unwrap_or_default().split_whitespace();
+        let all = ids.clone().next().is_some() && ids.all(|id| id.parse() == Ok(user));
+        // What has privileges of its own is not the user's to look into; /proc gives the
+        // folder of such a process, and of one that is not dumpable, to root.
+        let privileges = field("CapPrm:").unwrap_or_default().trim();
+        let plain = !privileges.is_empty() && privileges.bytes().all(|digit| digit == b'0');
+        let owner = rustix::fs::fstat(&process).map_err(fail)?.st_uid;
+        if !all || user != 0 && (!plain || owner != user) {
+            return Err(format!("process {pid} is not, or not only, user {user}'s"));
+        }
+        Ok(Self { process, page_map })
+    }
+
+    /// Where the `len` bytes from `addr` on are now, as at most `most` runs.
+    ///
+    /// Only what the process could have written itself is told, so that nobody is led to write
+    /// to a program or a library that others run: all of a shared mapping that is writable,
+    /// and pages of a private one that are this process's alone. (That a mapping is not
+    /// replaced for a moment while this looks, nobody can know.)
+    ///
+    /// # Errors
+    /// `EINVAL` for a range that cannot be; `ESRCH` where the process is gone; `ENXIO` where
+    /// nothing is mapped, `EACCES` where what is mapped is not the process's to write; `EAGAIN`
+    /// where a page is not in memory; `ENOSPC` where there are more runs.
+    pub(super) fn runs(&self, addr: u64, len: u64, most: usize) -> Result<Vec<Run>, Errno> {
+        let end = addr.checked_add(len).filter(|_| (1..=RANGE_MAX).contains(&len));
+        let end = end.filter(|end| i64::try_from(*end).is_ok()).ok_or(Errno::INVAL)?;
+        self.entries(0, &mut [0; ENTRY])?;
+        let areas = self.areas(addr, end)?;
+        let page = page_size() as u64;
+        let (mut at, last) = (addr / page, end.div_ceil(page));
+        let mut runs: Vec<Run> = Vec::new();
+        let mut rest = areas.iter().peekable();
+        let mut bytes = Vec::new();
+        while at < last {
+            let count = BATCH.min(last - at);
+            bytes.resize(count as usize * ENTRY, 0);
+            self.entries(at, &mut bytes)?;
+            for (entry, number) in bytes.chunks_exact(ENTRY).zip(at..) {
+                let start = (number * page).max(addr);
+                while rest.next_if(|area| area.end <= start).is_some() {}
+                let entry = u64::from_ne_bytes(entry.try_into().map_err(|_| Errno::IO)?);
+                let frame = entry & FRAME;
+                if entry & PRESENT == 0 || frame == 0 {
+                    return Err(Errno::AGAIN);
+                }
+                let shared = rest.peek().is_some_and(|area| area.shared);
+                if !shared && entry & (OF_FILE | EXCLUSIVE) != EXCLUSIVE {
+                    return Err(Errno::ACCESS);
+                }
+                let host = frame * page + start % page;
+                let len = ((number + 1) * page).min(end) - start;
+                let full = runs.len() == most;
+                match runs.last_mut() {
+                    Some(run) if run.host + run.len == host => run.len += len,
+                    _ if full => return Err(Errno::NOSPC),
+                    _ => runs.push(Run { addr: start, len, host }),
+                }
+            }
+            at += count;
+        }
+        let same = self.areas(addr, end)? == areas;
+        if same { Ok(runs) } else { Err(Errno::AGAIN) }
+    }
+
+    /// The entries of the pages from number `page` on.
+    fn entries(&self, page: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+        let gone = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::SRCH);
+        self.page_map.read_exact_at(bytes, page * ENTRY as u64).map_err(gone)
+    }
+
+    /// What is mapped in a range, without holes.
+    fn areas(&self, addr: u64, end: u64) -> Result<Vec<Area>, Errno> {
+        let maps = BufReader::new(read(&self.process, "maps")?);
+        let mut areas = Vec::new();
+        let mut behind = addr;
+        for line in maps.split(b'\n') {
+            let line = line.map_err(|_| Errno::SRCH)?;
+            let area = Area::parse(&line).ok_or(Errno::IO)?;
+            if area.end <= addr {
+                continue;
+            }
+            if area.start > behind || behind >= end {
+                break;
+            }
+            if !area.writable {
+                return Err(Errno::ACCESS);
+            }
+            behind = area.end;
+            areas.push(area);
+        }
+        if behind < end { Err(Errno::NXIO) } else { Ok(areas) }
+    }
+}
+
+impl Area {
+    /// From a line of `maps`: `7f00-7f01 rw-s 0000 …`.
+    fn parse(line: &[u8]) -> Option<Self> {
+        let mut words = line.split(|&byte| byte == b' ');
+        let (range, mode) = (words.next()?, words.next()?);
+        let (start, end) = str::from_utf8(range).ok()?.split_once('-')?;
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        Some(Self {
+            start: number(start)?,
+            end: number(end)?,
+            writable: mode.get(1) == Some(&b'w'),
+            shared: mode.get(3) == Some(&b's'),
+        })
+    }
+}
+
+fn read(process: &OwnedFd, name: &str) -> Result<File, Errno> {
+    Ok(openat(process, name, FLAGS | OFlags::RDONLY, Mode::empty())?.into())
+}

@@ -1,0 +1,262 @@
+//! Tokens instead of addresses: who has which, and who may redeem them.
+//!
+//! Every client has a thread of its own, which ends with its connection, and its tokens with
+//! it. There are bounds on the connections and tokens of a user and of all, so that no user
+//! keeps another from being served; whoever may redeem is trusted, and counted apart.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gasp::memory::HostRun;
+use gasp::memory::wire::{self, HostToken, Request};
+use gasp::{Errno, HostPhys};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::frames::{Memory, Run};
+use super::greet;
+
+/// Connections of one user at a time.
+const USER_CONNECTIONS: usize = 64;
+/// Connections at a time, of those who may not redeem, and of those who may.
+const CONNECTIONS: usize = 256;
+/// Tokens of one user at a time.
+const USER_TOKENS: usize = 4 * wire::TOKENS_MAX;
+
+/// How often a page is looked for that is not in memory.
+const ATTEMPTS: usize = 20;
+
+type Token = [u8; 16];
+
+/// Where tokens are given and redeemed.
+pub(super) struct Office {
+    users: Vec<u32>,
+    redeemers: Vec<u32>,
+    books: Mutex<Books>,
+}
+
+#[derive(Default)]
+struct Books {
+    tokens: HashMap<Token, Entry>,
+    connections: HashMap<u32, usize>,
+    held: HashMap<u32, usize>,
+}
+
+/// What a token stands for.
+#[derive(Clone)]
+struct Entry {
+    memory: Arc<Memory>,
+    run: Run,
+}
+
+impl Office {
+    pub(super) fn new(users: Vec<u32>, mut redeemers: Vec<u32>) -> Arc<Self> {
+        // Three descriptors for each connection can be more than are usual.
+        let limit = getrlimit(Resource::Nofile);
+        if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+        {
+            tracing::debug!(%error, "no more descriptors are to be had");
+        }
+        redeemers.extend([0, geteuid().as_raw()]);
+        Arc::new(Self { users, redeemers, books: Mutex::default() })
+    }
+
+    /// Serves one client, in a thread of its own.
+    pub(super) fn receive(office: &Arc<Self>, client: UnixStream) -> io::Result<()> {
+        client.set_write_timeout(Some(wire::PATIENCE))?;
+        let asks = socket_peercred(&client)?;
+        let (pid, user) = (asks.pid.as_raw_nonzero().get(), asks.uid.as_raw());
+        let opened = Session::open(office, pid, user);
+        tracing::info!(pid, user, refused = opened.as_ref().err(), "connected for tokens");
+        let session = match opened {
+            Ok(session) => session,
+            Err(why) => return greet(&client, wire::REFUSED, &why, None),
+        };
+        greet(&client, wire::TOKENS, "", None)?;
+        let serve = move || {
+            if let Err(error) = session.serve(client) {
+                tracing::info!(pid, user, %error, "disconnected");
+            }
+        };
+        std::thread::Builder::new().name("client".into()).spawn(serve).map(drop)
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn may_redeem(&self, user: u32) -> bool {
+        self.redeemers.contains(&user)
+    }
+
+    /// Where the memory of a token is, if it is where it was.
+    fn redeem(&self, token: Token) -> Result<HostRun, Errno> {
+        let entry = self.books().tokens.get(&token).cloned();
+        let Entry { memory, run } = entry.ok_or(Errno::NOENT)?;
+        // More than one run is another run.
+        let look = || memory.runs(run.addr, run.len, 1);
+        let mut now = look();
+        // The kernel takes out even pages that are held, for a moment.
+        for _ in 0..ATTEMPTS {
+            if now != Err(Errno::AGAIN) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            now = look();
+        }
+        match now {
+            Ok(now) if now == [run] => Ok(HostRun { addr: HostPhys(run.host), len: run.len }),
+            Ok(_) | Err(Errno::NOSPC | Errno::NXIO | Errno::ACCESS) => Err(Errno::STALE),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+/// One connection, and its place among all.
+struct Session {
+    office: Arc<Office>,
+    user: u32,
+    /// `None` where this user may only redeem.
+    memory: Option<Arc<Memory>>,
+    /// Its tokens, by address and length.
+    tokens: BTreeMap<(u64, u64), Token>,
+}
+
+impl Session {
+    fn open(office: &Arc<Office>, pid: i32, user: u32) -> Result<Self, String> {
+        let trusted = office.may_redeem(user);
+        let asks = user == 0 || office.users.contains(&user);
+        if !trusted && !asks {
+            return Err(format!("user {user} is not one of those that may ask (--user)"));
+        }
+        let memory = match asks {
+            true => Some(Arc::new(Memory::open(pid, user)?)),
+            false => None,
+        };
+        let mut books = office.books();
+        let alike =
+            books.connections.iter().filter(|(user, _)| office.may_redeem(**user) == trusted);
+        let all: usize = alike.map(|(_, count)| count).sum();
+        let own = books.connections.entry(user).or_default();
+        if all >= CONNECTIONS || (!trusted && *own >= USER_CONNECTIONS) {
+            return Err("there are too many connections".into());
+        }
+        *own += 1;
+        drop(books);
+        Ok(Self { office: Arc::clone(office), user, memory, tokens: BTreeMap::new() })
+    }
+
+    /// Answers until the client goes, or says what makes no sense.
+    fn serve(mut self, mut client: UnixStream) -> io::Result<()> {
+        loop {
+            let mut bytes = [0; Request::LEN];
+            let (first, rest) = bytes.split_at_mut(1);
+            client.set_read_timeout(None)?;
+            if client.read(first)? == 0 {
+                return Ok(());
+            }
+            client.set_read_timeout(Some(wire::PATIENCE))?;
+            client.read_exact(rest)?;
+            let answer = match Request::decode(&bytes).ok_or(io::ErrorKind::InvalidData)? {
+                Request::Grant { addr, len } => self.grant(addr, len),
+                Request::Redeem(token) => self.redeem(token),
+                Request::Release { addr, len } => {
+                    self.release(addr, len);
+                    continue;
+                }
+            };
+            let answer = answer.as_deref().map_err(|errno| *errno);
+            client.write_all(&wire::encode_answer(answer))?;
+        }
+    }
+
+    fn redeem(&self, token: Token) -> Result<Vec<u8>, Errno> {
+        if !self.office.may_redeem(self.user) {
+            return Err(Errno::PERM);
+        }
+        self.office.redeem(token).map(|run| wire::encode_run(run).to_vec())
+    }
+
+    /// Tokens of a range: those that are there already, and new ones. None is made if not all
+    /// can be.
+    fn grant(&mut self, addr: u64, len: u64) -> Result<Vec<u8>, Errno> {
+        let memory = self.memory.as_ref().ok_or(Errno::PERM)?;
+        let runs = memory.runs(addr, len, wire::TOKENS_MAX)?;
+        let own = &mut self.tokens;
+        let mut books = self.office.books();
+        let kept = |books: &Books, own: &BTreeMap<_, Token>, run: &Run| {
+            let token = own.get(&(run.addr, run.len)).copied()?;
+            books.tokens.get(&token).filter(|entry| entry.run == *run).map(|_| token)
+        };
+        // One that stands for what was there before gives its place to the new one.
+        let added = runs.iter().filter(|run| !own.contains_key(&(run.addr, run.len))).count();
+        let held = books.held.entry(self.user).or_default();
+        if own.len() + added > wire::TOKENS_MAX || *held + added > USER_TOKENS {
+            return Err(Errno::NOSPC);
+        }
+        // All random numbers first: this can fail.
+        let fresh = runs.iter().map(|_| random()).collect::<Result<Vec<_>, _>>()?;
+        *held += added;
+        let mut tokens = Vec::with_capacity(runs.len());
+        for (run, fresh) in runs.into_iter().zip(fresh) {
+            let token = kept(&books, own, &run).unwrap_or_else(|| {
+                if let Some(old) = own.insert((run.addr, run.len), fresh) {
+                    books.tokens.remove(&old);
+                }
+                books.tokens.insert(fresh, Entry { memory: Arc::clone(memory), run });
+                fresh
+            });
+            tokens.push(HostToken { token, len: run.len });
+        }
+        drop(books);
+        Ok(wire::encode_tokens(&tokens))
+    }
+
+    /// Forgets the tokens inside a range.
+    fn release(&mut self, addr: u64, len: u64) {
+        let end = addr.saturating_add(len);
+        let own = &mut self.tokens;
+        let inside = own.range((addr, 0)..(end, 0)).map(|(&key, &token)| (key, token));
+        let gone: Vec<_> = inside.filter(|((at, len), _)| at + len <= end).collect();
+        let mut books = self.office.books();
+        for (key, token) in &gone {
+            own.remove(key);
+            books.tokens.remove(token);
+        }
+        books.give_back(self.user, gone.len());
+    }
+}
+
+impl Books {
+    fn give_back(&mut self, user: u32, tokens: usize) {
+        if let Some(held) = self.held.get_mut(&user) {
+            *held = held.saturating_sub(tokens);
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let own = std::mem::take(&mut self.tokens);
+        let mut books = self.office.books();
+        for token in own.values() {
+            books.tokens.remove(token);
+        }
+        books.give_back(self.user, own.len());
+        if let Some(count) = books.connections.get_mut(&self.user) {
+            *count = count.saturating_sub(1);
+        }
+    }
+}
+
+fn random() -> Result<Token, Errno> {
+    let mut token = [0; 16];
+    match getrandom(&mut token, GetRandomFlags::empty())? {
+        16 => Ok(token),
+        _ => Err(Errno::IO),
+    }
+}

@@ -1,0 +1,243 @@
+//! Tokens: host-physical runs for those who may not know addresses.
+//!
+//! A process that may not learn the addresses of its memory asks a broker for a token of each
+//! run, and passes these on to a trusted process that programs the hardware. That one redeems
+//! them at the broker, which reads the frame numbers once more before it tells.
+//!
+//! The broker does not hold the pages: an address is true when it is told, and stays true
+//! while the owner of the memory holds it. So whoever redeems a token has to trust its sender
+//! to keep the memory [pinned](super::Stability::Pinned), or has to hold the pages itself.
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rustix::net::{SendFlags, send};
+use rustix::param::page_size;
+
+use super::broker::{self, Greeting};
+use super::object::MemoryObject;
+use super::phys::HostRun;
+use super::wire::{self, HostToken, Request};
+use crate::access::Access;
+use crate::error::{Errno, Error, Operation, Place, Reason, Result};
+
+/// How often a page is brought back that the kernel takes out at the same time.
+const ATTEMPTS: usize = 10;
+
+/// The broker whose tokens this process uses; they are worth nothing without the connection.
+struct Connection {
+    socket: PathBuf,
+    /// `None` after a failure, until it is tried again.
+    stream: Option<UnixStream>,
+    /// A forked child is another process, whose memory is not what the broker looks at.
+    pid: u32,
+}
+
+static CONNECTION: Mutex<Option<Connection>> = Mutex::new(None);
+
+fn connection() -> MutexGuard<'static, Option<Connection>> {
+    CONNECTION.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Asks this broker for tokens from now on.
+pub(super) fn keep(socket: &Path, stream: UnixStream) {
+    let pid = std::process::id();
+    *connection() = Some(Connection { socket: socket.into(), stream: Some(stream), pid });
+}
+
+/// What an object has asked for; given back when it is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Held(OnceLock<(u64, u64)>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Some(&(addr, len)) = self.0.get() else { return };
+        let mut connection = connection();
+        let pid = std::process::id();
+        if let Some(kept) = connection.as_mut().filter(|kept| kept.pid == pid)
+            && let Some(stream) = &kept.stream
+            && say(stream, &Request::Release { addr, len }).is_err()
+        {
+            // Its tokens are gone with it.
+            kept.stream = None;
+        }
+    }
+}
+
+impl MemoryObject {
+    /// Has the broker that [`use_broker`](super::use_broker) was given make a token for each
+    /// host-physical run of `len` bytes from `offset` on, in order. The pages are brought into
+    /// memory first. Runs are cut at multiples of 16 GiB from `offset`.
+    ///
+    /// The tokens are good until the object or the process ends, or the broker does. The same
+    /// run has the same token. A process can have 65,536 of them.
+    ///
+    /// # Errors
+    /// `EINVAL` as for [`host_run`](Self::host_run); `ENOENT` where no broker that gives
+    /// tokens is used; `EACCES` for memory that this process cannot write, or that it shares
+    /// by a fork; `EAGAIN` where pages do not stay in memory; `ENOSPC` where there would be
+    /// too many; `EPERM` where the broker refuses; `EPIPE` and others where it is gone.
+    pub fn host_tokens(&self, offset: u64, len: u64) -> Result<Vec<HostToken>> {
+        let fail = |reason| Error::new(Operation::HostPhysical, Place::Offset(offset), len, reason);
+        self.check(offset, len).map_err(fail)?;
+        let base = self.window().base().addr() as u64;
+        let mut tokens = Vec::new();
+        let mut at = offset;
+        while at < offset + len {
+            let piece = (offset + len - at).min(wire::RANGE_MAX);
+            tokens.extend(self.tokens_of(base + at, at, piece).map_err(fail)?);
+            at += piece;
+        }
+        Ok(tokens)
+    }
+
+    fn tokens_of(
+        &self,
+        addr: u64,
+        offset: u64,
+        len: u64,
+    ) -> core::result::Result<Vec<HostToken>, Reason> {
+        let page = page_size() as u64;
+        let first = offset / page * page;
+        let end = (offset + len).next_multiple_of(page).min(self.len());
+        let inside = |number: u64| usize::try_from(number).map_err(|_| Reason::Wraps);
+        let (first, count) = (inside(first)?, inside(end - first)?);
+        let writable = self.access().contains(Access::WRITE);
+        let touch = if writable { Access::RW } else { Access::READ };
+        self.held().0.get_or_init(|| (self.window().base().addr() as u64, self.len()));
+        for _ in 0..ATTEMPTS {
+            if let Err(errno) = self.window().populate(first, count, touch) {
+                tracing::debug!(%errno, object = self.name(), "pages cannot be put in place");
+            }
+            match grant(addr, len) {
+                Err(Reason::Os { errno: Errno::AGAIN, .. }) => {}
+                done => return done,
+            }
+        }
+        Err(Reason::Os { what: "asking for tokens of pages in memory", errno: Errno::AGAIN })
+    }
+}
+
+/// Has the kept broker make tokens.
+fn grant(addr: u64, len: u64) -> core::result::Result<Vec<HostToken>, Reason> {
+    const NONE: Reason = Reason::NotFound("broker of tokens in use; see `use_broker`");
+    const WHAT: &str = "asking the broker for tokens";
+    let mut connection = connection();
+    let pid = std::process::id();
+    let kept = connection.as_mut().filter(|kept| kept.pid == pid).ok_or(NONE)?;
+    let mut stream = match kept.stream.take() {
+        Some(stream) => stream,
+        None => connect(&kept.socket)?,
+    };
+    let answer = exchange(&mut stream, &Request::Grant { addr, len });
+    let tokens = match answer.map_err(broker::failed(WHAT))? {
+        Ok(body) => wire::decode_tokens(&body, len).ok_or(NO_SENSE),
+        Err(errno) => Err(Reason::Os { what: WHAT, errno }),
+    };
+    // After an error of the connection, it is not known what will be answered.
+    kept.stream = (tokens != Err(NO_SENSE)).then_some(stream);
+    tokens
+}
+
+/// Has the broker that listens at `socket` tell where the run of a token is *now*.
+///
+/// Nobody holds the pages by that: the address stays true while the owner of the memory keeps
+/// it [pinned](super::Stability::Pinned). Whoever programs hardware with it has to trust the
+/// sender of the token to do so, or has to hold the pages itself.
+///
+/// # Errors
+/// `ESTALE` where the memory has moved, or other memory has taken its place; `EAGAIN` where it
+/// is not in memory at the moment; `ESRCH` where its process is gone; `ENOENT` where there is
+/// no such token (any more); `EPERM` where this user may not redeem; `EINVAL` where the broker
+/// gives no tokens; `ECONNREFUSED` and others where nobody listens.
+pub fn redeem_token(socket: &Path, token: HostToken) -> Result<HostRun> {
+    const WHAT: &str = "redeeming a token";
+    let redeem = || {
+        let mut stream = connect(socket)?;
+        let answer = exchange(&mut stream, &Request::Redeem(token.token));
+        let body = answer
+            .map_err(broker::failed(WHAT))?
+            .map_err(|errno| Reason::Os { what: WHAT, errno })?;
+        let run = wire::decode_run(&body).ok_or(NO_SENSE)?;
+        // It was passed on by somebody who may have changed the length.
+        if run.len == token.len {
+            Ok(run)
+        } else {
+            Err(Reason::Invalid("the token is of another length"))
+        }
+    };
+    redeem()
+        .map_err(|reason| Error::new(Operation::HostPhysical, Place::Offset(0), token.len, reason))
+}
+
+const NO_SENSE: Reason =
+    Reason::Os { what: "making sense of what the broker says", errno: Errno::PROTO };
+
+fn connect(socket: &Path) -> core::result::Result<UnixStream, Reason> {
+    match broker::greet(socket).map_err(broker::failed("asking the broker for tokens"))? {
+        Greeting::Tokens(stream) => Ok(stream),
+        Greeting::Refused => Err(Reason::HostUnknown("the broker refuses")),
+        Greeting::Descriptor(_) => Err(Reason::Invalid("the broker gives no tokens")),
+    }
+}
+
+fn say(stream: &UnixStream, request: &Request) -> std::io::Result<()> {
+    // Not `write`: that kills a process that does not ignore SIGPIPE.
+    let sent = send(stream, &request.encode(), SendFlags::NOSIGNAL)?;
+    if sent == Request::LEN { Ok(()) } else { Err(Errno::PIPE.into()) }
+}
+
+fn exchange(
+    stream: &mut UnixStream,
+    request: &Request,
+) -> std::io::Result<core::result::Result<Vec<u8>, Errno>> {
+    say(stream, request)?;
+    wire::read_answer(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::addr::HostPhys;
+
+    /// What becomes of a token of 8 bytes if the broker says this.
+    fn redeemed(
+        greeting: &'static [u8],
+        answer: Vec<u8>,
+    ) -> core::result::Result<u64, &'static str> {
+        let id = std::process::id();
+        let socket = std::env::temp_dir().join(format!("gasp-tokens-{id}"));
+        let listener = UnixListener::bind(&socket).unwrap();
+        let broker = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(greeting).unwrap();
+            // A client that is refused says nothing.
+            if stream.read_exact(&mut [0; Request::LEN]).is_ok() {
+                stream.write_all(&answer).unwrap();
+            }
+        });
+        let run = redeem_token(&socket, HostToken { token: [1; 16], len: 8 });
+        broker.join().unwrap();
+        std::fs::remove_file(socket).unwrap();
+        run.map(|run| run.addr.0).map_err(|error| error.errno_name())
+    }
+
+    #[test]
+    fn a_broker_that_makes_no_sense_is_not_believed() {
+        let run = |len| wire::encode_run(HostRun { addr: HostPhys(0x1234), len });
+        let answer = |len| wire::encode_answer(Ok(&run(len)));
+        assert_eq!(redeemed(b"t", answer(8)), Ok(0x1234));
+        assert_eq!(redeemed(b"t", answer(16)), Err("EINVAL"), "of another length");
+        assert_eq!(redeemed(b"t", wire::encode_answer(Ok(&[0; 16]))), Err("EPROTO"));
+        assert_eq!(redeemed(b"t", wire::encode_answer(Ok(&[1; 15]))), Err("EPROTO"));
+        assert_eq!(redeemed(b"t", vec![0xff; 64]), Err("EPROTO"));
+        assert_eq!(redeemed(b"t", answer(8)[..20].to_vec()), Err("EPIPE"));
+        assert_eq!(redeemed(b"t", wire::encode_answer(Err(Errno::STALE))), Err("ESTALE"));
+        assert_eq!(redeemed(b"-no", vec![]), Err("EPERM"));
+        assert_eq!(redeemed(b"+", vec![]), Err("EINVAL"));
+    }
+}
