@@ -30,6 +30,12 @@ pub trait MessageMemory: Send + Sync {
     /// # Errors
     /// As [`read`](Self::read).
     fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<(), Errno>;
+
+    /// The device is to stop: from now on until this is called with `false`, copies fail
+    /// with `ECANCELED`, also those that wait for the VMM.
+    fn pause(&self, paused: bool) {
+        let _ = paused;
+    }
 }
 
 /// A device's way to the guest, for as long as one VMM is attached.
@@ -96,7 +102,8 @@ impl Bus {
     ///
     /// # Errors
     /// As [`Vdev::read`]; `EPERM` where the device is not bus master; the VMM's own error,
-    /// or `ETIMEDOUT`, for copies by message.
+    /// or `ETIMEDOUT`, for copies by message, and `ECANCELED` where the device is to
+    /// [stop](Self::should_stop) meanwhile.
     pub fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<(), DmaError> {
         self.check_master(addr, into.len() as u64)?;
         match self.vdev.read(addr, into) {
@@ -172,6 +179,13 @@ impl Bus {
         &self.vdev
     }
 
+    /// Has the copies by message given up, or lets them be made again.
+    pub(crate) fn pause_messages(&self, paused: bool) {
+        if let Some(messages) = &self.messages {
+            messages.pause(paused);
+        }
+    }
+
     #[inline]
     fn check_master(&self, addr: DeviceAddr, len: u64) -> Result<(), DmaError> {
         match self.master.load(Ordering::Relaxed) {
@@ -206,6 +220,10 @@ impl Bus {
         while done < len {
             // The engine has checked that the range does not wrap.
             let at = DeviceAddr(addr.0.wrapping_add(done as u64));
+            if self.should_stop() {
+                let (len, errno) = ((len - done) as u64, Errno::CANCELED);
+                return Err(DmaError::Message { addr: at, len, errno });
+            }
             let extent = messages.extent(at);
             let most = extent.unwrap_or(gasp::GRANULE - at.0 % gasp::GRANULE);
             let piece = (len - done).min(usize::try_from(most).unwrap_or(usize::MAX)).max(1);

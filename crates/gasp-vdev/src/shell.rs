@@ -12,8 +12,12 @@
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use core::time::Duration;
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use gasp::{DeviceAddr, Span, Vdev};
 
@@ -24,6 +28,11 @@ use crate::error::{AttachError, ModelError, RegionError};
 use crate::pci::{
     Bar, CONFIG_SIZE, ConfigSpace, Interrupts, Model, Msix, Part, Register, Table, accesses,
 };
+
+/// When a device's thread that is to stop is looked at: often at first, and then seldom.
+const SOON: Duration = Duration::from_millis(100);
+const GLANCE: Duration = Duration::from_micros(50);
+const LATER: Duration = Duration::from_millis(5);
 
 /// A device in its shell.
 pub struct Shell {
@@ -124,7 +133,9 @@ impl Shell {
     pub fn detach(&self) {
         let Some(Attached { bus, thread }) = self.write_attached().take() else { return };
         bus.closing.store(true, Ordering::Release);
+        bus.pause_messages(true);
         bus.ring();
+        self.wait_until(|| thread.is_finished().then_some(()));
         if thread.join().is_err() {
             tracing::error!(device = %self.name, "the device's thread panicked");
         }
@@ -132,23 +143,47 @@ impl Shell {
         self.device.detached();
     }
 
+    /// Waits for the device's thread, which was asked to stop. It may be stuck in the counter
+    /// of an interrupt that its VMM has filled: see [`Interrupts`].
+    fn wait_until<T>(&self, stopped: impl Fn() -> Option<T>) -> T {
+        let since = Instant::now();
+        loop {
+            if let Some(stopped) = stopped() {
+                return stopped;
+            }
+            if since.elapsed() < SOON {
+                std::thread::sleep(GLANCE);
+            } else {
+                self.interrupts.empty_full();
+                std::thread::sleep(LATER);
+            }
+        }
+    }
+
     /// Whether a VMM is attached.
     pub fn is_attached(&self) -> bool {
         self.read_attached().is_some()
     }
 
-    /// Back to the state after power-on. Waits for work in progress; the VMM's eventfds
-    /// stay.
+    /// Back to the state after power-on. Waits for work in progress, but not for what it
+    /// has asked the VMM for by message; the VMM's eventfds stay.
     pub fn reset(&self) {
         let attached = self.read_attached();
         let bus = attached.as_ref().map(|attached| &attached.bus);
         if let Some(bus) = bus {
             bus.pausing.store(true, Ordering::Release);
+            bus.pause_messages(true);
         }
-        let working = lock(&self.working);
+        let working = self.wait_until(|| match self.working.try_lock() {
+            Ok(working) => Some(working),
+            // As in `lock`.
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        });
         self.reset_registers();
         self.device.reset();
         if let Some(bus) = bus {
+            bus.pause_messages(false);
             bus.pausing.store(false, Ordering::Release);
         }
         drop(working);

@@ -23,7 +23,7 @@ pub enum BindError {
     /// The system refused.
     #[error("{}: {source}", .path.display())]
     System {
-        /// The socket.
+        /// The socket, or the lock file beside it.
         path: PathBuf,
         /// What the system said.
         source: io::Error,

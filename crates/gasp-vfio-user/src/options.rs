@@ -7,14 +7,16 @@ use gasp::{DrainPolicy, Residency};
 /// What to do with a file of guest memory whose owner can still make it shorter.
 ///
 /// If it does while the device copies, the access ends in SIGBUS, and with it the process
-/// and all devices in it.
+/// and all devices in it. Huge pages can be taken out of a file that is sealed against
+/// that, too: copies of those are guarded, and fail, unless the owner is trusted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Unsealed {
     /// Use it as if it had come without a descriptor: each copy is a message. Safe, slow,
     /// and the device cannot map it.
     #[default]
     ByMessage,
-    /// Trust its owner.
+    /// Trust its owner, also not to punch holes into huge pages, and to hand over no file
+    /// whose file system does not answer.
     Trust,
     /// Refuse it.
     Refuse,
@@ -33,8 +35,12 @@ pub struct Options {
     pub mode: u32,
     /// The most windows of memory that a client may have at a time.
     pub max_dma_maps: u32,
+    /// The most bytes of memory files that a client may have mapped at a time. A file is
+    /// mapped whole, however small the window, and all clients of a process share its
+    /// address space of 128 TiB.
+    pub max_memory: u64,
     /// The most bytes of data in one message, from 4 KiB up; clients that say less are
-    /// sent less.
+    /// sent less, and those that say less than 4 KiB are sent away.
     pub max_data_xfer_size: u32,
     /// What to do with memory that can be cut off.
     pub unsealed: Unsealed,
@@ -59,6 +65,7 @@ impl Default for Options {
         Self {
             mode: 0o600,
             max_dma_maps: 65_535,
+            max_memory: 4 << 40,
             max_data_xfer_size: 1 << 20,
             unsealed: Unsealed::default(),
             residency: Residency::OnDemand,

@@ -250,3 +250,22 @@ fn hold_fails(client: &mut Client) {
     client.write(0, 0, &0x3000_u64.to_ne_bytes()).unwrap();
     assert_eq!(client.read64(0, 16), 0);
 }
+
+#[test]
+fn no_more_unmaps_wait_than_there_can_be_windows() {
+    let _alone = alone();
+    let served = serve(Holder::default(), Options { max_dma_maps: 1, ..Options::default() });
+    let mut client = served.client();
+    client.make_master();
+    let ram = memfd(1 << 20);
+    client.map(3, 0, 0x1000, 0x1000, &ram).unwrap();
+    hold(&mut client, 0x1000);
+    let unmap = client.send(DMA_UNMAP, 0, &unmap_bytes(0, 0x1000, 0x1000), &[]);
+    client.map(3, 0, 0x1000, 0x1000, &ram).unwrap();
+    assert_eq!(client.unmap(0x1000, 0x1000).unwrap_err(), Errno::BUSY);
+    assert_eq!((served.status().windows, served.status().draining), (1, 1));
+    client.write(0, 0, &[0; 8]).unwrap();
+    let reply = client.receive().unwrap();
+    assert_eq!((reply.id, reply.error), (unmap, 0));
+    client.unmap(0x1000, 0x1000).unwrap();
+}

@@ -101,6 +101,7 @@ fn the_first_message_must_be_a_version_that_is_spoken() {
     refused(VERSION, 0, br#"    {"capabilities":{"pgsizes":65536}}"#);
     refused(VERSION, 0, b"\0\0\0\0{\"capabilities\":{\"pgsizes\":65536}}\0");
     refused(VERSION, 0, b"\0\0\0\0{\"capabilities\":{\"max_data_xfer_size\":0}}\0");
+    refused(VERSION, 0, b"\0\0\0\0{\"capabilities\":{\"max_data_xfer_size\":4095}}\0");
     refused(VERSION, 0, b"\0\0\0\0{\"capabilities\":{\"max_dma_maps\":[]}}\0");
 }
 
@@ -353,4 +354,40 @@ fn random_bytes_do_no_harm() {
         }
     }
     still_serves(&mut served.client());
+}
+
+#[test]
+fn files_take_no_more_address_space_than_the_options_allow() {
+    let _alone = alone();
+    let options = Options { max_memory: 3 << 30, ..Options::default() };
+    let served = serve(Holder::default(), options);
+    let mut client = served.client();
+    assert_eq!(client.map(3, 0, 0, 0x1000, &memfd(4 << 30)), Err(Errno::NOSPC));
+    client.map(3, 0, 0x1000, 0x1000, &memfd(2 << 30)).unwrap();
+    assert_eq!(client.map(3, 0, 0x2000, 0x1000, &memfd(2 << 30)), Err(Errno::NOSPC));
+    client.map(3, 0, 0x2000, 0x1000, &memfd(1 << 30)).unwrap();
+    // Files that no window uses make room.
+    client.unmap(0x1000, 0x1000).unwrap();
+    client.map(3, 0, 0x1000, 0x1000, &memfd(2 << 30)).unwrap();
+    assert_eq!((served.status().windows, served.status().files), (2, 2));
+    still_serves(&mut client);
+}
+
+#[test]
+fn a_process_without_descriptors_says_so() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let _alone = alone();
+    let served = serve(Holder::default(), Options::default());
+    let mut client = served.client();
+    let ram = memfd(1 << 20);
+    let before = getrlimit(Resource::Nofile);
+    // Fewer than there are; poll(2) of the server's few works still.
+    setrlimit(Resource::Nofile, Rlimit { current: Some(5), ..before }).unwrap();
+    let refused = client.map(3, 0, 0x1000, 0x1000, &ram);
+    setrlimit(Resource::Nofile, before).unwrap();
+    assert_eq!(refused, Err(Errno::MFILE));
+    client.map(3, 0, 0x1000, 0x1000, &ram).unwrap();
+    let many: Vec<BorrowedFd<'_>> = (0..60).map(|_| ram.as_fd()).collect();
+    let map = map_bytes(3, 0, 0, 0x1000);
+    assert_eq!(client.call(DMA_MAP, &map, &many).unwrap_err(), Errno::INVAL);
 }

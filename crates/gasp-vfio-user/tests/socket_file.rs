@@ -89,3 +89,29 @@ fn of_many_that_start_at_once_one_wins() {
         assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
     }
 }
+
+#[test]
+fn a_lock_that_somebody_holds_is_an_error_and_a_lock_of_the_folder_is_nobodys_business() {
+    use rustix::fs::{FlockOperation, flock};
+    let folder = tempfile::tempdir().unwrap();
+    let held = std::fs::File::open(folder.path()).unwrap();
+    flock(&held, FlockOperation::LockExclusive).unwrap();
+    let path = folder.path().join("one");
+    let server = Server::bind(&path, shell(), Options::default()).unwrap();
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 1, "nothing but the socket");
+    drop(server);
+    let lock = std::fs::File::create(folder.path().join("one.lock")).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let since = std::time::Instant::now();
+    let refused = Server::bind(&path, shell(), Options::default()).unwrap_err();
+    assert!(refused.to_string().contains("one.lock: somebody has this lock"), "{refused}");
+    assert!(since.elapsed().as_secs() < 5);
+    // One that was left behind is nobody's.
+    drop(lock);
+    drop(Server::bind(&path, shell(), Options::default()).unwrap());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    std::os::unix::fs::symlink("elsewhere", folder.path().join("one.lock")).unwrap();
+    assert!(Server::bind(&path, shell(), Options::default()).is_err());
+    assert!(!folder.path().join("elsewhere").exists());
+}

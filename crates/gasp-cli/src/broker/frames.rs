@@ -25,11 +25,6 @@ const BATCH: u64 = 1 << 16;
 
 const FLAGS: OFlags = OFlags::CLOEXEC.union(OFlags::NOCTTY);
 
-/// The page map of a process of this user.
-pub(super) fn page_map(pid: i32, user: u32) -> Result<OwnedFd, String> {
-    Ok(Memory::open(pid, user)?.page_map.into())
-}
-
 /// The memory of a process.
 pub(super) struct Memory {
     /// Its folder under `/proc`.
@@ -58,7 +53,8 @@ struct Area {
 
 impl Memory {
     /// The memory of a process of this user.
-    pub(super) fn open(pid: i32, user: u32) -> Result<Self, String> {
+    pub(super) fn open(pid: Option<i32>, user: u32) -> Result<Self, String> {
+        let pid = pid.ok_or("the process is in another PID namespace, where it cannot be found")?;
         let fail = |error: Errno| format!("process {pid}: {error}");
         let folder = format!("/proc/{pid}");
         let kind = FLAGS | OFlags::PATH | OFlags::DIRECTORY;
@@ -82,6 +78,11 @@ impl Memory {
             return Err(format!("process {pid} is not, or not only, user {user}'s"));
         }
         Ok(Self { process, page_map })
+    }
+
+    /// Its page map alone.
+    pub(super) fn into_page_map(self) -> OwnedFd {
+        self.page_map.into()
     }
 
     /// Where the `len` bytes from `addr` on are now, as at most `most` runs.

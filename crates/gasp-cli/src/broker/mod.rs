@@ -20,10 +20,8 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use gasp::memory::{FrameAccess, frame_access, wire};
-use rustix::net::{
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt::socket_peercred,
-};
+use gasp::memory::{FrameAccess, Peer, frame_access, peer_of, wire};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::cli::Broker;
 use crate::failure::Failure;
@@ -102,11 +100,10 @@ fn listen(path: &Path, others: bool) -> io::Result<UnixListener> {
 /// Gives one client what it may have, or says why not. It is not waited for.
 fn answer(client: &UnixStream, users: &[u32]) -> io::Result<()> {
     client.set_nonblocking(true)?;
-    let asks = socket_peercred(client)?;
-    let (pid, user) = (asks.pid.as_raw_nonzero().get(), asks.uid.as_raw());
+    let Peer { pid, user } = peer_of(client)?;
     let may = user == 0 || users.contains(&user);
     let opened = match may {
-        true => frames::page_map(pid, user),
+        true => frames::Memory::open(pid, user).map(frames::Memory::into_page_map),
         false => Err(format!("user {user} is not one of those that may ask (--user)")),
     };
     tracing::info!(pid, user, refused = opened.as_ref().err(), "asked for frame numbers");

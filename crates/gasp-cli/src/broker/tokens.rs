@@ -10,10 +10,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use gasp::memory::HostRun;
 use gasp::memory::wire::{self, HostToken, Request};
+use gasp::memory::{HostRun, Peer, peer_of};
 use gasp::{Errno, HostPhys};
-use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -68,8 +67,7 @@ impl Office {
     /// Serves one client, in a thread of its own.
     pub(super) fn receive(office: &Arc<Self>, client: UnixStream) -> io::Result<()> {
         client.set_write_timeout(Some(wire::PATIENCE))?;
-        let asks = socket_peercred(&client)?;
-        let (pid, user) = (asks.pid.as_raw_nonzero().get(), asks.uid.as_raw());
+        let Peer { pid, user } = peer_of(&client)?;
         let opened = Session::open(office, pid, user);
         tracing::info!(pid, user, refused = opened.as_ref().err(), "connected for tokens");
         let session = match opened {
@@ -127,7 +125,7 @@ struct Session {
 }
 
 impl Session {
-    fn open(office: &Arc<Office>, pid: i32, user: u32) -> Result<Self, String> {
+    fn open(office: &Arc<Office>, pid: Option<i32>, user: u32) -> Result<Self, String> {
         let trusted = office.may_redeem(user);
         let asks = user == 0 || office.users.contains(&user);
         if !trusted && !asks {

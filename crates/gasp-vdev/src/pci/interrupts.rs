@@ -8,12 +8,21 @@
 //! The pin is a level. Each time it is delivered it masks itself, until the VMM unmasks it
 //! because the guest has acknowledged it; if the device still holds it up then, it is
 //! delivered again.
+//!
+//! An eventfd is also the VMM's, with all its flags: it can fill the counter, and make
+//! writes to it block. So nobody writes to one that is full, and never under the lock. What
+//! remains is a VMM that does both between the look and the write: it holds up the thread
+//! that signals, which is its own device's. A device's thread that is to stop is freed again
+//! by emptying the counter, unless the VMM has taken that eventfd away meanwhile.
 
 use core::fmt;
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::model::Model;
 use crate::error::IrqError;
@@ -64,7 +73,7 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Vector {
-    event: Option<OwnedFd>,
+    event: Option<Arc<OwnedFd>>,
     masked: bool,
     table_masked: bool,
     pending: bool,
@@ -127,11 +136,15 @@ impl Interrupts {
                     IrqKind::Msi => usize::from(vector) % granted.max(1),
                     _ => usize::from(vector),
                 };
-                return state.deliver(kind, index);
+                let event = state.deliver(kind, index);
+                drop(state);
+                return notify(event);
             }
         }
         state.raised = true;
-        state.deliver(IrqKind::Pin, 0);
+        let event = state.deliver(IrqKind::Pin, 0);
+        drop(state);
+        notify(event);
     }
 
     /// Lowers the pin.
@@ -150,12 +163,14 @@ impl Interrupts {
 
     /// Tells the VMM of an error, where it listens.
     pub fn signal_error(&self) {
-        self.state().deliver(IrqKind::Error, 0);
+        let event = self.state().deliver(IrqKind::Error, 0);
+        notify(event);
     }
 
     /// Asks the VMM to let go of the device, where it listens.
     pub fn request_release(&self) {
-        self.state().deliver(IrqKind::Request, 0);
+        let event = self.state().deliver(IrqKind::Request, 0);
+        notify(event);
     }
 
     /// Gives vectors from `start` on their eventfds, or takes them away (`None`).
@@ -178,16 +193,19 @@ impl Interrupts {
         for event in events.iter().flatten() {
             prepare_event(kind, event.as_fd())?;
         }
+        let mut due = Vec::new();
         for (index, event) in range.zip(events) {
             if let Some(vector) = state.vectors_mut(kind).get_mut(index) {
                 let taken = event.is_none();
-                vector.event = event;
+                vector.event = event.map(Arc::new);
                 if taken {
                     vector.masked = false;
                 }
             }
-            state.settle(kind, index);
+            due.extend(state.settle(kind, index));
         }
+        drop(state);
+        notify(due);
         Ok(())
     }
 
@@ -213,12 +231,15 @@ impl Interrupts {
     ) -> Result<(), IrqError> {
         let mut state = self.state();
         let range = state.range(kind, start, u32::try_from(which.len()).unwrap_or(u32::MAX))?;
+        let mut due = Vec::new();
         for (index, _) in range.zip(which).filter(|(_, chosen)| **chosen) {
             if let Some(vector) = state.vectors_mut(kind).get_mut(index) {
                 vector.masked = masked;
             }
-            state.settle(kind, index);
+            due.extend(state.settle(kind, index));
         }
+        drop(state);
+        notify(due);
         Ok(())
     }
 
@@ -229,14 +250,18 @@ impl Interrupts {
     pub fn trigger(&self, kind: IrqKind, start: u32, which: &[bool]) -> Result<(), IrqError> {
         let mut state = self.state();
         let range = state.range(kind, start, u32::try_from(which.len()).unwrap_or(u32::MAX))?;
+        let mut due = Vec::new();
         for (index, _) in range.zip(which).filter(|(_, chosen)| **chosen) {
-            state.deliver(kind, index);
+            due.extend(state.deliver(kind, index));
         }
+        drop(state);
+        notify(due);
         Ok(())
     }
 
     /// An eventfd by which the VMM unmasks the pin without a message; `None` takes it
-    /// away. The front end listens to it, and calls [`unmask_pin`](Self::unmask_pin).
+    /// away. The front end listens to it, and calls
+    /// [`take_unmask_event`](Self::take_unmask_event).
     ///
     /// # Errors
     /// `EINVAL` where the device has no pin, or the descriptor is not an eventfd.
@@ -255,6 +280,25 @@ impl Interrupts {
         self.state().unmask.clone()
     }
 
+    /// Looks whether the VMM has signalled [that eventfd](Self::unmask_event), and unmasks
+    /// the pin then.
+    pub fn take_unmask_event(&self) {
+        if self.unmask_event().is_some_and(|event| empty(&event)) {
+            self.unmask_pin();
+        }
+    }
+
+    /// Frees whoever waits to write to a counter that is full.
+    pub(crate) fn empty_full(&self) {
+        let state = self.state();
+        let events = state.kinds.iter().flatten().filter_map(|vector| vector.event.clone());
+        let events: Vec<_> = events.collect();
+        drop(state);
+        for event in events.iter().filter(|event| !is_ready(event, PollFlags::OUT)) {
+            empty(event);
+        }
+    }
+
     /// The guest has acknowledged the pin; it is delivered again if it is still up.
     pub fn unmask_pin(&self) {
         // A device without a pin has nothing to unmask.
@@ -266,21 +310,28 @@ impl Interrupts {
         if let Some(vector) = state.vectors_mut(IrqKind::Msix).get_mut(vector) {
             vector.table_masked = masked;
         }
-        state.settle(IrqKind::Msix, vector);
+        let event = state.settle(IrqKind::Msix, vector);
+        drop(state);
+        notify(event);
     }
 
     pub(crate) fn set_function_mask(&self, masked: bool) {
         let mut state = self.state();
         state.function_masked = masked;
+        let mut due = Vec::new();
         for index in 0..state.vectors(IrqKind::Msix).len() {
-            state.settle(IrqKind::Msix, index);
+            due.extend(state.settle(IrqKind::Msix, index));
         }
+        drop(state);
+        notify(due);
     }
 
     pub(crate) fn set_pin_disabled(&self, disabled: bool) {
         let mut state = self.state();
         state.pin_disabled = disabled;
-        state.settle(IrqKind::Pin, 0);
+        let event = state.settle(IrqKind::Pin, 0);
+        drop(state);
+        notify(event);
     }
 
     /// The pending bits of the 64 vectors from `64 * word` on.
@@ -346,36 +397,35 @@ impl State {
         }
     }
 
-    /// Delivers an interrupt, or notes that it is pending.
-    fn deliver(&mut self, kind: IrqKind, index: usize) {
+    /// Delivers an interrupt, or notes that it is pending. Gives back what to
+    /// [signal](notify).
+    #[must_use]
+    fn deliver(&mut self, kind: IrqKind, index: usize) -> Option<Arc<OwnedFd>> {
         let used = self.vectors(kind).iter().any(|vector| vector.event.is_some());
         if let Some(vector) = self.vectors_mut(kind).get_mut(index) {
             // What nobody has ever asked for is not kept for later.
             vector.pending = used;
         }
-        self.settle(kind, index);
+        self.settle(kind, index)
     }
 
-    /// Delivers what is pending and no longer masked.
-    fn settle(&mut self, kind: IrqKind, index: usize) {
+    /// Delivers what is pending and no longer masked. Gives back what to [signal](notify).
+    #[must_use]
+    fn settle(&mut self, kind: IrqKind, index: usize) -> Option<Arc<OwnedFd>> {
         let held_back = match kind {
             IrqKind::Pin => self.pin_disabled,
             IrqKind::Msix => self.function_masked,
             _ => false,
         };
         let raised = kind == IrqKind::Pin && self.raised;
-        let Some(vector) = self.vectors_mut(kind).get_mut(index) else { return };
+        let vector = self.vectors_mut(kind).get_mut(index)?;
         if held_back || vector.masked || vector.table_masked || !(vector.pending || raised) {
-            return;
+            return None;
         }
-        let Some(event) = &vector.event else { return };
-        // A counter that is full is a VMM that has not looked for 2^64 - 2 interrupts: it
-        // will find this one, too.
-        if let Err(errno) = rustix::io::write(event, &1_u64.to_ne_bytes()) {
-            tracing::debug!(%kind, index, %errno, "an interrupt was not delivered");
-        }
+        let event = vector.event.clone()?;
         vector.pending = false;
         vector.masked |= kind == IrqKind::Pin;
+        Some(event)
     }
 }
 
@@ -387,9 +437,44 @@ impl Vector {
     }
 }
 
+/// Signals eventfds; without the lock.
+fn notify(events: impl IntoIterator<Item = Arc<OwnedFd>>) {
+    for event in events {
+        // A counter that is full is a VMM that has not looked for 2^64 - 2 interrupts: it
+        // will find this one, too.
+        if is_ready(&event, PollFlags::OUT)
+            && let Err(errno) = rustix::io::write(&event, &1_u64.to_ne_bytes())
+        {
+            tracing::debug!(%errno, "an interrupt was not delivered");
+        }
+    }
+}
+
+fn is_ready(event: &OwnedFd, flags: PollFlags) -> bool {
+    let mut fds = [PollFd::new(event, flags)];
+    let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    polled.is_ok() && fds.iter().any(|fd| fd.revents().contains(flags))
+}
+
+/// Takes what is in a counter; whether there was anything. Does not block, whatever the
+/// descriptor's flags say: at most, where the kernel is older than 5.8, if somebody else
+/// empties the counter at the same time.
+fn empty(event: &OwnedFd) -> bool {
+    if !is_ready(event, PollFlags::IN) {
+        return false;
+    }
+    let mut count = [0; 8];
+    let into = &mut [IoSliceMut::new(&mut count)];
+    // This offset means: where the descriptor is.
+    match rustix::io::preadv2(event, into, u64::MAX, ReadWriteFlags::NOWAIT) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => rustix::io::read(event, &mut count).is_ok(),
+        read => read.is_ok(),
+    }
+}
+
 /// Sees to it that a write to a descriptor from outside cannot do harm: it is an eventfd (as
-/// far as can be told: not without `/proc`), and does not block. Its peer could make it block
-/// again, and so hold up its own device.
+/// far as can be told: not without `/proc`), and does not block, unless its peer makes it
+/// block again.
 fn prepare_event(kind: IrqKind, event: BorrowedFd<'_>) -> Result<(), IrqError> {
     let name = rustix::fs::readlink(format!("/proc/self/fd/{}", event.as_raw_fd()), Vec::new());
     if name.is_ok_and(|name| name.to_bytes() != b"anon_inode:[eventfd]") {
@@ -504,7 +589,39 @@ mod tests {
         let irqs = interrupts();
         let full = eventfd(0, EventfdFlags::empty()).unwrap();
         rustix::io::write(&full, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        let peer = full.try_clone().unwrap();
         irqs.assign(IrqKind::Msix, 0, vec![Some(full)]).unwrap();
         irqs.signal(0);
+        // Not even where its peer makes it block.
+        rustix::fs::fcntl_setfl(&peer, OFlags::empty()).unwrap();
+        irqs.signal(0);
+        irqs.trigger(IrqKind::Msix, 0, &[true]).unwrap();
+        irqs.empty_full();
+        irqs.signal(0);
+        assert_eq!(count(&peer), 1);
+        // Whoever waits in it all the same is freed.
+        rustix::io::write(&peer, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        let stuck = std::thread::spawn(move || rustix::io::write(&peer, &1_u64.to_ne_bytes()));
+        while !stuck.is_finished() {
+            irqs.empty_full();
+        }
+        stuck.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn an_unmask_event_that_blocks_does_not_hold_the_front_end_up() {
+        let irqs = interrupts();
+        let (given, pin) = event();
+        irqs.assign(IrqKind::Pin, 0, vec![Some(given)]).unwrap();
+        let (given, unmask) = event();
+        irqs.set_unmask_event(Some(given)).unwrap();
+        rustix::fs::fcntl_setfl(&unmask, OFlags::empty()).unwrap();
+        irqs.signal(0);
+        irqs.take_unmask_event();
+        assert_eq!(count(&pin), 1);
+        rustix::io::write(&unmask, &1_u64.to_ne_bytes()).unwrap();
+        irqs.take_unmask_event();
+        assert_eq!(count(&pin), 1, "still up");
+        assert!(!is_ready(&unmask, PollFlags::IN), "taken");
     }
 }

@@ -1,6 +1,6 @@
 //! What the guest's IOMMU does not allow does not happen.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -221,4 +221,41 @@ fn memory_without_a_descriptor_is_reached_by_messages() {
     rig.ring(&second);
     let at = 0x8000;
     until(|| (messages.0.lock().unwrap()[at + 12..at + 16] == [7, 0, 1, 0]).then_some(()));
+}
+
+/// Memory of a VMM that does not answer when it is written.
+struct Deaf(Messages, AtomicU32);
+
+impl MessageMemory for Deaf {
+    fn extent(&self, addr: DeviceAddr) -> Option<u64> {
+        self.0.extent(addr)
+    }
+
+    fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<(), Errno> {
+        self.0.read(addr, into)
+    }
+
+    fn write(&self, _: DeviceAddr, _: &[u8]) -> Result<(), Errno> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        Err(Errno::TIMEDOUT)
+    }
+}
+
+#[test]
+fn a_vmm_that_does_not_answer_is_asked_once_for_each_command() {
+    let messages = Messages(Mutex::new(vec![0; 128 << 10]));
+    let list = BASE + 0x1f000;
+    for page in 1..8_u64 {
+        // Every other page, so that each is a message of its own.
+        let entry = (BASE + 2 * page * 4096).to_le_bytes();
+        messages.write(DeviceAddr(list + 8 * (page - 1)), &entry).unwrap();
+    }
+    let deaf = Arc::new(Deaf(messages, AtomicU32::new(0)));
+    let (mut rig, domain) = rig_with(Some(Arc::clone(&deaf) as _));
+    domain.allow(GuestPhys(BASE), 128 << 10, Access::RW).unwrap();
+    rig.enable();
+    let mut pair = rig.make_pair(1, 32);
+    let read = Command::blocks(READ, 0, 64, (BASE, list));
+    assert_eq!(rig.run(&mut pair, read).status, 0x04);
+    assert_eq!(deaf.1.load(Ordering::Relaxed), 1);
 }

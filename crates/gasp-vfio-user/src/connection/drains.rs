@@ -59,6 +59,11 @@ impl Drains {
         Self { waiting: Vec::new(), policy, pause: SPIN, warned: false }
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub(super) fn add(&mut self, waiting: Waiting) {
         self.waiting.push(waiting);
         self.pause = SPIN;

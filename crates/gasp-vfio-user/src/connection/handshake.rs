@@ -59,8 +59,9 @@ fn judge(server: &Server, packet: &Packet) -> Result<(Capabilities, Capabilities
     if client.pgsizes & gasp::GRANULE == 0 {
         return Err(Refused::invalid("windows are in pages of 4 KiB, which it does not offer"));
     }
-    if client.max_data_xfer_size == 0 {
-        return Err(Refused::invalid("it takes no data"));
+    // A transfer in smaller messages would take for ever.
+    if client.max_data_xfer_size < 4096 {
+        return Err(Refused::invalid("it takes less than 4 KiB of data in one message"));
     }
     let options = &server.options;
     let ours = Capabilities {

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use gasp::{DeviceAddr, Span};
+use gasp::{DeviceAddr, Errno, Span};
 
 use super::drains::Waiting;
 use super::{Answer, Connection};
@@ -22,6 +22,11 @@ impl Connection<'_> {
         let unmap = DmaUnmap::decode(payload)?;
         if let Some(bitmap) = unmap.bitmap {
             self.check_bitmap(&unmap, bitmap)?;
+        }
+        // Before anything is taken: a client could map and unmap what is held for ever.
+        if self.drains.len() >= self.server.options.max_dma_maps.max(1) as usize {
+            let what = format!("{} unmaps wait for the device already", self.drains.len());
+            return Err(Refused::new(Errno::BUSY, what));
         }
         let taken = self.space.unmap(&unmap)?;
         let reply = unmap_reply(&unmap, &taken.writable);

@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags};
 use crate::dma::DmaSpace;
 use crate::report::{Counters, Happened};
 use crate::server::Server;
-use crate::socket::{Ended, Event, Inbox, Packet, Stream, Wait};
+use crate::socket::{Ended, Event, FDS_MAX, Inbox, Packet, Stream, Wait};
 use crate::wire::version::Capabilities;
 use crate::wire::{Header, Refused, Reply, command};
 use drains::{Drains, Waiting};
@@ -46,8 +46,7 @@ enum Answer {
 /// Serves one client to its end. Nothing of it is left then but the device's own state.
 pub(crate) fn serve(server: &Server, client: OwnedFd) {
     let Server { options, counters, shell, .. } = server;
-    let pid = rustix::net::sockopt::socket_peercred(&client).ok();
-    let pid = pid.map(|peer| peer.pid.as_raw_nonzero().get());
+    let pid = gasp::memory::peer_of(&client).ok().and_then(|peer| peer.pid);
     let limit = options.max_data_xfer_size.max(4096) as usize + MESSAGE_MAX;
     let inbox = Inbox::new(Stream::new(client, limit, options.patience));
     Counters::count(&counters.connections, 1);
@@ -66,6 +65,7 @@ pub(crate) fn serve(server: &Server, client: OwnedFd) {
     // Whoever waits for the client waits no longer; then the device's thread can end, and
     // with it the mappings that drains wait for.
     inbox.end(Ended::Closed);
+    inbox.stream().shut();
     shell.detach();
     *server.guest.lock().unwrap_or_else(PoisonError::into_inner) = None;
     drop((connection, inbox));
@@ -125,10 +125,7 @@ impl Connection<'_> {
                 Event::Ended(ended) => return self.end(ended),
                 Event::Other => {
                     server.turn_away(self.inbox.stream());
-                    let mut count = [0; 8];
-                    if unmask.is_some_and(|event| rustix::io::read(&event, &mut count).is_ok()) {
-                        server.shell.interrupts().unmask_pin();
-                    }
+                    server.shell.interrupts().take_unmask_event();
                 }
             }
         }
@@ -172,7 +169,10 @@ impl Connection<'_> {
             return Err(Refused::invalid(what));
         }
         if *fds_lost {
-            return Err(Refused::invalid("more descriptors than are taken in one message"));
+            return Err(match fds.len() < FDS_MAX {
+                true => Refused::new(Errno::MFILE, "this process has no descriptor left"),
+                false => Refused::invalid("more descriptors than are taken in one message"),
+            });
         }
         let takes_fds = matches!(header.command, command::DMA_MAP | command::DEVICE_SET_IRQS);
         if !fds.is_empty() && !takes_fds {

@@ -2,7 +2,7 @@
 //!
 //! A file is known by device and inode; the descriptor that we keep holds the inode, so the
 //! number cannot come to mean another file. Whoever hands over a file that is known pays
-//! for one `fstat`.
+//! for one `fstat`, and for one look at its seals.
 //!
 //! A file may have grown, or may first have come read-only: then it is adopted again, and
 //! the earlier mapping stays for as long as windows use it. Files that no window uses are
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use gasp::{Access, Adopt, Errno, Guest, GuestPhys, MemoryObject, Residency, Search, Span};
 use rustix::fs::{OFlags, SealFlags};
 
-use super::accept_unsealed;
+use super::refuse_unsealed;
 use crate::options::{Options, Unsealed};
 use crate::report::{Counters, Happened};
 use crate::wire::Refused;
@@ -34,6 +34,8 @@ pub(super) struct Files {
     residency: Residency,
     unsealed: Unsealed,
     warned: bool,
+    /// The most bytes of all files together.
+    max_memory: u64,
     by_inode: HashMap<(u64, u64), u64>,
     files: HashMap<u64, File>,
     next: u64,
@@ -47,6 +49,17 @@ struct File {
     access: Access,
     windows: u64,
     inode: (u64, u64),
+}
+
+/// A file that is not known, and which part of it a window is to show.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    inode: (u64, u64),
+    size: u64,
+    seals: SealFlags,
+    offset: u64,
+    end: u64,
+    access: Access,
 }
 
 /// What is behind a descriptor.
@@ -76,6 +89,7 @@ impl Files {
             residency: options.residency,
             unsealed: options.unsealed,
             warned: false,
+            max_memory: options.max_memory,
             by_inode: HashMap::new(),
             files: HashMap::new(),
             next: 0,
@@ -97,6 +111,15 @@ impl Files {
         }
         let end = offset.checked_add(len);
         let end = end.ok_or_else(|| Refused::invalid("offset and size pass 2^64"))?;
+        // Before the `fstat`: that asks the server of a FUSE file, which need not answer. Only
+        // a file of a trusted owner is asked without looking.
+        let seals = match self.unsealed {
+            Unsealed::Trust => None,
+            _ => Some(seals_of(&fd)),
+        };
+        if seals.is_some_and(|seals| !seals.contains(SealFlags::SHRINK)) {
+            return self.unsealed();
+        }
         let stat = rustix::fs::fstat(&fd)
             .map_err(|errno| Refused::new(errno, "the descriptor tells nothing"))?;
         let inode = (stat.st_dev, stat.st_ino);
@@ -107,7 +130,8 @@ impl Files {
             return Ok(file.found(id, offset));
         }
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        self.adopt(fd, inode, size, end, access, offset)
+        let seals = seals.unwrap_or_else(|| seals_of(&fd));
+        self.adopt(fd, Wanted { inode, size, seals, offset, end, access })
     }
 
     fn known(&self, inode: (u64, u64)) -> Option<(u64, &File)> {
@@ -115,26 +139,22 @@ impl Files {
         Some((*id, self.files.get(id)?))
     }
 
+    /// What becomes of a file whose owner can make it shorter, and is not trusted.
     #[cold]
-    fn adopt(
-        &mut self,
-        fd: OwnedFd,
-        inode: (u64, u64),
-        size: u64,
-        end: u64,
-        access: Access,
-        offset: u64,
-    ) -> Result<Found, Refused> {
-        let seals = rustix::fs::fcntl_get_seals(&fd).unwrap_or(SealFlags::empty());
-        if !seals.contains(SealFlags::SHRINK) && !accept_unsealed(self.unsealed)? {
-            if !core::mem::replace(&mut self.warned, true) {
-                tracing::warn!(
-                    "guest memory comes in a file that can be cut off, so it is reached by \
-                     messages: slow. Have the VMM seal it (QEMU: memory-backend-memfd), or trust it"
-                );
-            }
-            return Ok(Found::NoMemory);
+    fn unsealed(&mut self) -> Result<Found, Refused> {
+        refuse_unsealed(self.unsealed)?;
+        if !core::mem::replace(&mut self.warned, true) {
+            tracing::warn!(
+                "guest memory comes in a file that can be cut off, so it is reached by \
+                 messages: slow. Have the VMM seal it (QEMU: memory-backend-memfd), or trust it"
+            );
         }
+        Ok(Found::NoMemory)
+    }
+
+    #[cold]
+    fn adopt(&mut self, fd: OwnedFd, wanted: Wanted) -> Result<Found, Refused> {
+        let Wanted { inode, size, seals, offset, end, access } = wanted;
         // A file on hugetlbfs has whole huge pages; of others, the part behind the last
         // page cannot be mapped.
         let len = size & !(gasp::GRANULE - 1);
@@ -148,11 +168,13 @@ impl Files {
         if !whole.contains(access) {
             return Err(Refused::new(Errno::ACCESS, "the file cannot be written"));
         }
-        self.make_room()?;
+        self.make_room(len)?;
         let name = format!("file-{:x}-{:x}", inode.0, inode.1);
         let residency = self.residency;
-        // Sealed, or its owner is trusted: see above.
-        let how = Adopt { access: whole, residency, trusted: true, ..Adopt::new(&name, len) };
+        // A seal keeps the file's length, but not huge pages in their place: holes can be
+        // punched into those, and then an access faults. The engine guards what needs it.
+        let trusted = self.unsealed == Unsealed::Trust;
+        let how = Adopt { access: whole, residency, trusted, ..Adopt::new(&name, len) };
         let object = MemoryObject::adopt(fd, how)?;
         let span = self.place(&object)?;
         tracing::info!(bytes = len, at = %span.start(), access = %whole, "adopts a memory file");
@@ -176,11 +198,19 @@ impl Files {
         Ok(span)
     }
 
-    /// Sees to it that one more file can be adopted: earlier versions that nobody uses go,
-    /// and where there are too many, other files that nobody uses.
-    fn make_room(&mut self) -> Result<(), Refused> {
+    /// Sees to it that one more file, of `len` bytes, can be adopted: earlier versions that
+    /// nobody uses go, and where there are too many, other files that nobody uses.
+    fn make_room(&mut self, len: u64) -> Result<(), Refused> {
+        let max = self.max_memory;
+        let too_much = |bytes| {
+            let what = format!("{bytes:#x} bytes of memory files, where {max:#x} are allowed");
+            Refused::new(Errno::NOSPC, what)
+        };
+        if len > max {
+            return Err(too_much(len));
+        }
         let current = |file: &File, id: u64| self.by_inode.get(&file.inode) == Some(&id);
-        let full = self.files.len() >= FILES_MAX;
+        let full = self.files.len() >= FILES_MAX || self.bytes_with(len) > max;
         let idle = self.files.iter().filter(|(_, file)| file.windows == 0);
         let going: Vec<u64> =
             idle.filter(|(id, file)| full || !current(file, **id)).map(|(id, _)| *id).collect();
@@ -193,10 +223,18 @@ impl Files {
             // and that keeps its memory.
             drop(self.guest.space().remove(file.span)?);
         }
-        match self.files.len() >= FILES_MAX {
-            true => Err(Refused::new(Errno::NOSPC, format!("{FILES_MAX} memory files are in use"))),
-            false => Ok(()),
+        if self.files.len() >= FILES_MAX {
+            return Err(Refused::new(Errno::NOSPC, format!("{FILES_MAX} memory files are in use")));
         }
+        match self.bytes_with(len) {
+            bytes if bytes > max => Err(too_much(bytes)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The bytes of all files, and of one more.
+    fn bytes_with(&self, len: u64) -> u64 {
+        self.files.values().fold(len, |bytes, file| bytes.saturating_add(file.span.len()))
     }
 
     /// Notes that a window more, or fewer, uses a file.
@@ -205,6 +243,11 @@ impl Files {
             file.windows = file.windows.saturating_add_signed(change);
         }
     }
+}
+
+/// What a file is sealed against; other files than memory files cannot be.
+fn seals_of(fd: &OwnedFd) -> SealFlags {
+    rustix::fs::fcntl_get_seals(fd).unwrap_or(SealFlags::empty())
 }
 
 impl File {

@@ -116,6 +116,10 @@ impl MessageMemory for Messages {
         Ok(())
     }
 
+    fn pause(&self, paused: bool) {
+        self.inbox.pause(paused);
+    }
+
     fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<(), Errno> {
         let mut at = addr;
         for part in from.chunks(self.max) {

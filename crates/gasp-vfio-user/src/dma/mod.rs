@@ -215,11 +215,10 @@ impl Drop for DmaSpace {
     }
 }
 
-/// Whether a file's owner can make it shorter, and what to do then.
-fn accept_unsealed(how: Unsealed) -> Result<bool, Refused> {
+/// Refuses a file whose owner can make it shorter, where that is wanted.
+fn refuse_unsealed(how: Unsealed) -> Result<(), Refused> {
     match how {
-        Unsealed::Trust => Ok(true),
-        Unsealed::ByMessage => Ok(false),
+        Unsealed::Trust | Unsealed::ByMessage => Ok(()),
         Unsealed::Refuse => Err(Refused::new(
             Errno::PERM,
             "the file is not sealed against shrinking: seal it (F_SEAL_SHRINK), or have the \

@@ -44,6 +44,8 @@ struct State {
     bytes: usize,
     requests: HashMap<u16, Request>,
     next_id: u16,
+    /// The device is to stop: requests are given up.
+    paused: bool,
     ended: Option<Ended>,
 }
 
@@ -169,7 +171,6 @@ impl Inbox {
         // request is never sent behind it.
         self.state().outcome(id)?;
         let sent = sending.send(message, &[]);
-        drop(sending);
         if let Err(ended) = sent {
             self.end(ended);
         }
@@ -206,6 +207,12 @@ impl Inbox {
         let mut state = self.state();
         let overlapping = state.requests.values_mut().filter(|one| one.span.overlaps(&span));
         overlapping.for_each(|request| request.cancelled = true);
+        self.changed.notify_all();
+    }
+
+    /// Gives up all requests, and those that still come, until it is taken back.
+    pub(crate) fn pause(&self, paused: bool) {
+        self.state().paused = paused;
         self.changed.notify_all();
     }
 
@@ -250,7 +257,7 @@ impl State {
     /// How a request stands.
     fn outcome(&mut self, id: u16) -> Result<Option<Packet>, Errno> {
         let request = self.requests.get_mut(&id).ok_or(Errno::CANCELED)?;
-        if request.cancelled {
+        if request.cancelled || self.paused {
             return Err(Errno::CANCELED);
         }
         match (request.reply.take(), self.ended) {

@@ -1,9 +1,11 @@
 //! The socket file: made for its owner alone, never taken from a server that lives,
 //! removed at the end.
 
+use core::time::Duration;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, Stat};
@@ -14,6 +16,10 @@ use crate::error::BindError;
 
 /// Connections that wait while one is served; more are refused by the kernel.
 const BACKLOG: i32 = 8;
+
+/// How long to try to get the lock, and how often. It is held for a moment at a time.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A socket that listens.
 #[derive(Debug)]
@@ -30,14 +36,7 @@ impl Listener {
         let address = SocketAddrUnix::new(path).map_err(fail)?;
         // Two servers that start at a time must not both find a stale file and remove
         // each other's new one.
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = rustix::fs::open(
-            folder.unwrap_or(Path::new(".")),
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        );
-        let folder = folder.map_err(fail)?;
-        rustix::fs::flock(&folder, FlockOperation::LockExclusive).map_err(fail)?;
+        let _lock = Lock::take(path)?;
         remove_stale(path, &address)?;
         let fd = socket().map_err(fail)?;
         // Before the file is there, so that it never has another mode.
@@ -82,6 +81,57 @@ impl Drop for Listener {
             rustix::fs::lstat(&self.path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.file);
         if ours && let Err(errno) = rustix::fs::unlink(&self.path) {
             tracing::warn!(path = %self.path.display(), %errno, "the socket cannot be removed");
+        }
+    }
+}
+
+/// The lock of those who make a socket, until it is dropped: a file of ours, which nobody
+/// else can open. The folder may be everybody's to lock.
+struct Lock {
+    _fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Lock {
+    fn take(socket: &Path) -> Result<Self, BindError> {
+        let mut path = socket.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let since = Instant::now();
+        loop {
+            match Self::try_take(&path) {
+                Ok(fd) => return Ok(Self { _fd: fd, path }),
+                Err(Errno::AGAIN) if since.elapsed() >= PATIENCE => {
+                    let what = "somebody has this lock file, and does not let go of it";
+                    let source = io::Error::new(io::ErrorKind::TimedOut, what);
+                    return Err(BindError::System { path, source });
+                }
+                Err(Errno::AGAIN) => std::thread::sleep(PAUSE),
+                Err(errno) => return Err(BindError::System { path, source: errno.into() }),
+            }
+        }
+    }
+
+    fn try_take(path: &Path) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Not to be held up by what somebody else has put there, a FIFO for one.
+        let fd = rustix::fs::open(path, flags | OFlags::NONBLOCK, Mode::from_raw_mode(0o600))?;
+        rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
+        // Whoever had it before has removed it: then there may be another by now.
+        let ours = rustix::fs::fstat(&fd)?;
+        match rustix::fs::lstat(path) {
+            Ok(there) if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) => Ok(fd),
+            Ok(_) | Err(Errno::NOENT) => Err(Errno::AGAIN),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Still locked.
+        if let Err(errno) = rustix::fs::unlink(&self.path) {
+            tracing::warn!(path = %self.path.display(), %errno, "the lock file cannot be removed");
         }
     }
 }

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
+    SendAncillaryMessage, SendFlags, Shutdown,
 };
 
 use crate::wire::Header;
@@ -49,8 +49,9 @@ pub(crate) enum Ended {
 #[derive(Debug)]
 pub(crate) struct Stream {
     fd: OwnedFd,
-    /// Held while a message is written, so that messages do not mix.
-    sending: Mutex<()>,
+    /// Held while a message is written, so that messages do not mix. Whether one was left
+    /// unfinished: nothing can be sent behind it.
+    sending: Mutex<bool>,
     /// The longest message that is taken.
     limit: usize,
     patience: Duration,
@@ -59,12 +60,12 @@ pub(crate) struct Stream {
 /// The right to send, until it is dropped.
 pub(crate) struct Sending<'a> {
     stream: &'a Stream,
-    _guard: MutexGuard<'a, ()>,
+    broken: MutexGuard<'a, bool>,
 }
 
 impl Stream {
     pub(crate) fn new(fd: OwnedFd, limit: usize, patience: Duration) -> Self {
-        Self { fd, sending: Mutex::new(()), limit, patience }
+        Self { fd, sending: Mutex::new(false), limit, patience }
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -152,10 +153,16 @@ impl Stream {
         matches!(poll(&mut fds, timespec(left).as_ref()), Ok(1..) | Err(Errno::INTR))
     }
 
+    /// Ends the connection for both sides; whoever waits to send waits no longer.
+    pub(crate) fn shut(&self) {
+        // A peer that is gone already has done so itself.
+        let _ = rustix::net::shutdown(&self.fd, Shutdown::Both);
+    }
+
     /// The right to send; other threads wait.
     pub(crate) fn sending(&self) -> Sending<'_> {
-        let guard = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
-        Sending { stream: self, _guard: guard }
+        let broken = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        Sending { stream: self, broken }
     }
 
     /// Sends one message.
@@ -166,7 +173,16 @@ impl Stream {
 
 impl Sending<'_> {
     /// Sends one message.
-    pub(crate) fn send(&self, bytes: &[u8], fds: &[OwnedFd]) -> Result<(), Ended> {
+    pub(crate) fn send(mut self, bytes: &[u8], fds: &[OwnedFd]) -> Result<(), Ended> {
+        if *self.broken {
+            return Err(Ended::Stalled);
+        }
+        let sent = self.write(bytes, fds);
+        *self.broken = sent.is_err();
+        sent
+    }
+
+    fn write(&self, bytes: &[u8], fds: &[OwnedFd]) -> Result<(), Ended> {
         let stream = self.stream;
         let since = Instant::now();
         let mut sent = 0;
@@ -194,4 +210,25 @@ impl Sending<'_> {
 /// A time to wait, as poll takes it; `None`, which is for ever, where it is too long.
 pub(crate) fn timespec(time: Duration) -> Option<Timespec> {
     Timespec::try_from(time).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn nothing_is_sent_behind_a_message_that_was_not_finished() {
+        let (ours, mut peer) = UnixStream::pair().unwrap();
+        let stream = Stream::new(ours.into(), 1 << 20, Duration::from_millis(20));
+        let sent = stream.send(&vec![1; 16 << 20], &[]);
+        assert_eq!(sent, Err(Ended::Stalled));
+        // There is room again.
+        peer.set_nonblocking(true).unwrap();
+        let mut buffer = vec![0; 1 << 20];
+        while peer.read(&mut buffer).is_ok() {}
+        assert_eq!(stream.send(&[2; 16], &[]), Err(Ended::Stalled));
+        assert!(peer.read(&mut buffer).is_err(), "something was sent");
+    }
 }

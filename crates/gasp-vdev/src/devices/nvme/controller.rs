@@ -88,6 +88,10 @@ impl Controller {
             }
             let busy = match self.state {
                 State::Running | State::ShutDown => self.round(at).unwrap_or_else(|error| {
+                    // What a stop has given up is no fault of the guest's.
+                    if at.bus.should_stop() {
+                        return true;
+                    }
                     tracing::warn!(%error, "a queue cannot be reached: the controller stops");
                     self.fail(at);
                     false

@@ -66,19 +66,21 @@ impl Data {
     }
 
     /// The data is complete: what goes to the guest by messages is sent. Lets go of all
-    /// parts.
+    /// parts. Ends at the first message that fails: a VMM that does not answer one would not
+    /// answer the others, either.
     pub(super) fn finish(&mut self, bus: &Bus) -> Result<(), Status> {
-        let mut result = Ok(());
-        if self.direction == Some(Direction::ToGuest) {
-            for piece in &self.pieces {
-                if let Piece::Copied(addr, bytes) = piece {
-                    let sent = bus.write(*addr, bytes).map_err(|error| refused(&error));
-                    result = result.and(sent);
+        let mut pieces = self.pieces.iter();
+        let sent = match self.direction {
+            Some(Direction::ToGuest) => pieces.try_for_each(|piece| match piece {
+                Piece::Copied(addr, bytes) => {
+                    bus.write(*addr, bytes).map_err(|error| refused(&error))
                 }
-            }
-        }
+                _ => Ok(()),
+            }),
+            _ => Ok(()),
+        };
         self.release();
-        result
+        sent
     }
 
     pub(super) fn pieces(&mut self) -> &mut [Piece] {

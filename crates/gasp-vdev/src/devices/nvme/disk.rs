@@ -135,11 +135,21 @@ impl Disk {
         }
     }
 
-    /// Zeros `[offset, offset + len)`, which is inside.
-    pub(super) fn zero(&self, offset: u64, len: u64, room: Room) -> Result<(), Status> {
+    /// Zeros `[offset, offset + len)`, which is inside, unless it `should_stop` before the
+    /// end.
+    pub(super) fn zero(
+        &self,
+        offset: u64,
+        len: u64,
+        room: Room,
+        should_stop: impl Fn() -> bool,
+    ) -> Result<(), Status> {
         match &self.store {
-            Store::File(file) => zero_file(file, offset, len, room)
-                .map_err(|error| failed(&error, Status::WRITE_FAULT)),
+            Store::File(file) => match zero_file(file, offset, len, room, should_stop) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Status::ABORTED),
+                Err(error) => Err(failed(&error, Status::WRITE_FAULT)),
+            },
             Store::Memory(memory) => {
                 let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
                 memory.zero(offset as usize..(offset + len) as usize);
@@ -177,7 +187,14 @@ fn open_file(path: &PathBuf) -> io::Result<(File, u64)> {
     Ok((file, size))
 }
 
-fn zero_file(file: &File, offset: u64, len: u64, room: Room) -> io::Result<()> {
+/// Returns whether all is done, and not stopped before.
+fn zero_file(
+    file: &File,
+    offset: u64,
+    len: u64,
+    room: Room,
+    should_stop: impl Fn() -> bool,
+) -> io::Result<bool> {
     let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
     let ways = match room {
@@ -186,7 +203,7 @@ fn zero_file(file: &File, offset: u64, len: u64, room: Room) -> io::Result<()> {
     };
     for way in ways {
         match rustix::io::retry_on_intr(|| fallocate(file, way, offset, len)) {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(true),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -194,12 +211,15 @@ fn zero_file(file: &File, offset: u64, len: u64, room: Room) -> io::Result<()> {
     let zeros = [0; 64 << 10];
     let mut done = 0;
     while done < len {
+        if should_stop() {
+            return Ok(false);
+        }
         let part = zeros.len().min(usize::try_from(len - done).unwrap_or(zeros.len()));
         let zeros = zeros.get(..part).unwrap_or_default();
         std::os::unix::fs::FileExt::write_all_at(file, zeros, offset + done)?;
         done += part as u64;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The status for an error of the file system; `otherwise` where there is no better one.
