@@ -101,11 +101,14 @@ pub(crate) unsafe fn host_contig<T>(
     more: impl FnOnce() -> Outcome<T>,
 ) -> Outcome<(T, Made)> {
     let op = Operation::MapHostContig;
-    let flags = map_flags(op, || Place::Offset(0), 0, prot)?;
     // SAFETY: the caller's promise.
-    let addr = unsafe { Out::new(ppaddr, "ppaddr is NULL") }?;
+    let addr = unsafe { Out::new(ppaddr, "ppaddr is NULL") };
     // SAFETY: as above.
-    let length = unsafe { Out::new(plength, "plength is NULL") }?;
+    let length = unsafe { Out::new(plength, "plength is NULL") };
+    // Flags come first, and their error names what was asked for, if it can be read.
+    let asked = (addr.as_ref().map_or(0, Out::read), length.as_ref().map_or(0, Out::read));
+    let flags = map_flags(op, || Place::Device(DeviceAddr(asked.0)), asked.1, prot)?;
+    let (addr, length) = (addr?, length?);
     let more = more()?;
     let section = Section::enter();
     let found = VDEVS.find(&section, vdev.addr()).ok_or_else(no_vdev)?;

@@ -8,22 +8,12 @@
 //! The pin is a level. Each time it is delivered it masks itself, until the VMM unmasks it
 //! because the guest has acknowledged it; if the device still holds it up then, it is
 //! delivered again.
-//!
-//! An eventfd is also the VMM's, with all its flags: it can fill the counter, and make
-//! writes to it block. So nobody writes to one that is full, and never under the lock. What
-//! remains is a VMM that does both between the look and the write: it holds up the thread
-//! that signals, which is its own device's. A device's thread that is to stop is freed again
-//! by emptying the counter, unless the VMM has taken that eventfd away meanwhile.
 
 use core::fmt;
-use std::io::IoSliceMut;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
-use rustix::io::{Errno, ReadWriteFlags};
-
+use super::eventfd::{empty, is_full, notify, prepare_event};
 use super::model::Model;
 use crate::error::IrqError;
 
@@ -294,7 +284,7 @@ impl Interrupts {
         let events = state.kinds.iter().flatten().filter_map(|vector| vector.event.clone());
         let events: Vec<_> = events.collect();
         drop(state);
-        for event in events.iter().filter(|event| !is_ready(event, PollFlags::OUT)) {
+        for event in events.iter().filter(|event| is_full(event)) {
             empty(event);
         }
     }
@@ -437,55 +427,9 @@ impl Vector {
     }
 }
 
-/// Signals eventfds; without the lock.
-fn notify(events: impl IntoIterator<Item = Arc<OwnedFd>>) {
-    for event in events {
-        // A counter that is full is a VMM that has not looked for 2^64 - 2 interrupts: it
-        // will find this one, too.
-        if is_ready(&event, PollFlags::OUT)
-            && let Err(errno) = rustix::io::write(&event, &1_u64.to_ne_bytes())
-        {
-            tracing::debug!(%errno, "an interrupt was not delivered");
-        }
-    }
-}
-
-fn is_ready(event: &OwnedFd, flags: PollFlags) -> bool {
-    let mut fds = [PollFd::new(event, flags)];
-    let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-    polled.is_ok() && fds.iter().any(|fd| fd.revents().contains(flags))
-}
-
-/// Takes what is in a counter; whether there was anything. Does not block, whatever the
-/// descriptor's flags say: at most, where the kernel is older than 5.8, if somebody else
-/// empties the counter at the same time.
-fn empty(event: &OwnedFd) -> bool {
-    if !is_ready(event, PollFlags::IN) {
-        return false;
-    }
-    let mut count = [0; 8];
-    let into = &mut [IoSliceMut::new(&mut count)];
-    // This offset means: where the descriptor is.
-    match rustix::io::preadv2(event, into, u64::MAX, ReadWriteFlags::NOWAIT) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => rustix::io::read(event, &mut count).is_ok(),
-        read => read.is_ok(),
-    }
-}
-
-/// Sees to it that a write to a descriptor from outside cannot do harm: it is an eventfd (as
-/// far as can be told: not without `/proc`), and does not block, unless its peer makes it
-/// block again.
-fn prepare_event(kind: IrqKind, event: BorrowedFd<'_>) -> Result<(), IrqError> {
-    let name = rustix::fs::readlink(format!("/proc/self/fd/{}", event.as_raw_fd()), Vec::new());
-    if name.is_ok_and(|name| name.to_bytes() != b"anon_inode:[eventfd]") {
-        return Err(IrqError::NotAnEvent(kind));
-    }
-    let flags = rustix::fs::fcntl_getfl(event).map_err(|_| IrqError::NotAnEvent(kind))?;
-    rustix::fs::fcntl_setfl(event, flags | OFlags::NONBLOCK).map_err(|_| IrqError::NotAnEvent(kind))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::eventfd::is_counting;
     use super::super::model::tests::IDENTITY;
     use super::super::{Bar, Msix};
     use super::*;
@@ -593,7 +537,7 @@ mod tests {
         irqs.assign(IrqKind::Msix, 0, vec![Some(full)]).unwrap();
         irqs.signal(0);
         // Not even where its peer makes it block.
-        rustix::fs::fcntl_setfl(&peer, OFlags::empty()).unwrap();
+        rustix::fs::fcntl_setfl(&peer, rustix::fs::OFlags::empty()).unwrap();
         irqs.signal(0);
         irqs.trigger(IrqKind::Msix, 0, &[true]).unwrap();
         irqs.empty_full();
@@ -615,13 +559,13 @@ mod tests {
         irqs.assign(IrqKind::Pin, 0, vec![Some(given)]).unwrap();
         let (given, unmask) = event();
         irqs.set_unmask_event(Some(given)).unwrap();
-        rustix::fs::fcntl_setfl(&unmask, OFlags::empty()).unwrap();
+        rustix::fs::fcntl_setfl(&unmask, rustix::fs::OFlags::empty()).unwrap();
         irqs.signal(0);
         irqs.take_unmask_event();
         assert_eq!(count(&pin), 1);
         rustix::io::write(&unmask, &1_u64.to_ne_bytes()).unwrap();
         irqs.take_unmask_event();
         assert_eq!(count(&pin), 1, "still up");
-        assert!(!is_ready(&unmask, PollFlags::IN), "taken");
+        assert!(!is_counting(&unmask), "taken");
     }
 }

@@ -1,6 +1,7 @@
 //! The PCI function around a device: what it is, and the registers that all functions have.
 
 mod config;
+mod eventfd;
 mod interrupts;
 mod model;
 mod msix;
