@@ -183,22 +183,26 @@ mod tests {
 
     #[test]
     fn objects_are_freed_while_others_use_them() {
-        static LIST: Registry<Arc<u64>> = Registry::new(*b"t4");
-        static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        use std::sync::atomic::{AtomicU64, AtomicUsize};
+        static LIST: Registry<Arc<AtomicU64>> = Registry::new(*b"t4");
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let user = || {
             while NUMBER.load(Ordering::Acquire) != usize::MAX {
                 let section = Section::enter();
                 if let Some(object) = LIST.find(&section, NUMBER.load(Ordering::Acquire)) {
-                    assert_eq!(**object, 7);
+                    // Long enough that it is taken out meanwhile.
+                    assert!((0..1000).all(|_| object.load(Ordering::Relaxed) == 7), "in use");
                 }
             }
         };
         let users = [std::thread::spawn(user), std::thread::spawn(user)];
-        for _ in 0..2000 {
-            let number = LIST.insert(|_| Arc::new(7)).unwrap();
+        // Never freed here, so that a user that is too late reads what says so.
+        let objects: Vec<_> = (0..2000).map(|_| Arc::new(AtomicU64::new(7))).collect();
+        for object in &objects {
+            let number = LIST.insert(|_| Arc::clone(object)).unwrap();
             NUMBER.store(number, Ordering::Release);
-            let object = LIST.remove(number).unwrap();
-            assert_eq!(Arc::strong_count(&object), 1);
+            (0..100).for_each(|_| std::hint::spin_loop());
+            LIST.remove(number).unwrap().store(0, Ordering::Relaxed);
         }
         NUMBER.store(usize::MAX, Ordering::Release);
         users.into_iter().for_each(|user| user.join().unwrap());
