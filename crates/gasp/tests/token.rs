@@ -1,7 +1,6 @@
 //! Mappings as plain data: what a stale, copied or made-up token can do, which is nothing.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(unsafe_code, reason = "a list of devices as a front end has it")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
@@ -166,36 +165,40 @@ fn a_revoke_waits_for_a_token_and_tells_it_when_it_does_not() {
     assert!(token.unmap());
 }
 
+/// A device in a list, and whether it may still be used.
+struct Listed {
+    vdev: Vdev,
+    usable: AtomicBool,
+}
+
 #[test]
 fn a_device_is_found_and_mapped_through_while_others_take_it_away() {
-    // The list has one place; whoever takes the device out waits before it is dropped.
-    struct List(std::sync::atomic::AtomicPtr<Vdev>);
-    let list = Arc::new(List(Default::default()));
-    let stop = Arc::new(AtomicBool::new(false));
-    let user = {
-        let (list, stop) = (Arc::clone(&list), Arc::clone(&stop));
-        thread::spawn(move || {
-            let mut mapped = 0_u32;
+    let (_guest, vdev) = guest();
+    // Nothing is freed, so that a user that is too late reads what says so.
+    let devices: Vec<Listed> =
+        (0..2000).map(|_| Listed { vdev: vdev.clone(), usable: AtomicBool::new(true) }).collect();
+    let listed = AtomicUsize::new(usize::MAX);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
             while !stop.load(Ordering::Acquire) {
-                // SAFETY: the device is dropped after a grace period.
-                let find = || unsafe { list.0.load(Ordering::Acquire).as_ref() };
-                let mapping = Vdev::map_page_of(find, DeviceAddr(0x1000), 64, MapFlags::RW);
-                mapped += u32::from(mapping.is_some());
+                let find = || {
+                    let device = devices.get(listed.load(Ordering::Acquire))?;
+                    // Long enough that it is taken out meanwhile.
+                    let usable = (0..1000).all(|_| device.usable.load(Ordering::Relaxed));
+                    assert!(usable, "used after the grace period");
+                    Some(&device.vdev)
+                };
+                drop(Vdev::map_page_of(find, DeviceAddr(0x1000), 64, MapFlags::RW));
             }
-            mapped
-        })
-    };
-    for _ in 0..200 {
-        let (guest, vdev) = guest();
-        let listed = Box::into_raw(Box::new(vdev));
-        list.0.store(listed, Ordering::Release);
-        thread::yield_now();
-        list.0.store(std::ptr::null_mut(), Ordering::Release);
-        grace_period();
-        // SAFETY: from `Box::into_raw`, and nobody uses it any more.
-        drop(unsafe { Box::from_raw(listed) });
-        drop(guest);
-    }
-    stop.store(true, Ordering::Release);
-    user.join().unwrap();
+        });
+        for (index, device) in devices.iter().enumerate() {
+            listed.store(index, Ordering::Release);
+            (0..100).for_each(|_| std::hint::spin_loop());
+            listed.store(usize::MAX, Ordering::Release);
+            grace_period();
+            device.usable.store(false, Ordering::Relaxed);
+        }
+        stop.store(true, Ordering::Release);
+    });
 }
