@@ -1,7 +1,9 @@
 //! Making a guest.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
+
+use parking_lot::RwLock;
 
 use super::{Guest, Inner};
 use crate::error::{Error, Operation, Place, Reason, Refusal, Result};

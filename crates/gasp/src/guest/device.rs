@@ -9,7 +9,9 @@ use crate::access::MapFlags;
 use crate::addr::DeviceAddr;
 use crate::error::{Operation, Reason, Result};
 use crate::iommu::DomainInner;
-use crate::mapping::{Drain, Mapping, Partial, Port, Revocation, Scatter, Stitched};
+use crate::mapping::{
+    Drain, DrainPolicy, Keep, Mapping, Partial, Port, Revocation, Scatter, Stitched,
+};
 use crate::space::Regions;
 use crate::view::{Attachment, View};
 
@@ -225,9 +227,9 @@ impl Vdev {
             return fail(Reason::NotFound("such device any more"));
         }
         let old = current.replace(Arc::clone(&domain.inner));
-        let drain = self.switch(&regions, &domain.inner.view, old.as_deref());
-        drop((current, vdevs));
-        Ok(drain)
+        let moved = self.switch(&regions, &domain.inner.view, old.as_deref());
+        drop((current, vdevs, regions));
+        Ok(moved.scan())
     }
 
     /// Takes the device out of its domain. Its mappings through it are revoked; the
@@ -235,13 +237,13 @@ impl Vdev {
     pub fn detach(&self) -> Drain {
         let regions = self.guest.read_regions();
         let vdevs = self.guest.lock_vdevs();
-        let drain = self.detach_under(&regions);
-        drop(vdevs);
-        drain
+        let moved = self.detach_under(&regions);
+        drop((vdevs, regions));
+        moved.scan()
     }
 
     /// The caller holds the guest's lock of devices.
-    fn detach_under(&self, regions: &Regions) -> Drain {
+    fn detach_under(&self, regions: &Regions) -> Moved {
         let mut current = self.inner.domain();
         let old = current.take();
         let view = match self.inner.removed.load(Ordering::Relaxed) {
@@ -273,21 +275,23 @@ impl Vdev {
         if !self.inner.removed.swap(true, Ordering::Relaxed) {
             vdevs.remove(&self.inner.name);
         }
-        let drain = self.detach_under(&regions);
-        drop(vdevs);
-        drain
+        let moved = self.detach_under(&regions);
+        drop((vdevs, regions));
+        moved.scan()
     }
 
     /// Sends the device's addresses through another view.
-    fn switch(&self, regions: &Regions, new: &Arc<View>, old: Option<&DomainInner>) -> Drain {
+    fn switch(&self, regions: &Regions, new: &Arc<View>, old: Option<&DomainInner>) -> Moved {
         let old_view = old.map_or(self.guest.view_unattached(), |old| &old.view);
         let policy = old.map_or(self.guest.policy, |old| old.policy);
         let mut revocation = Revocation::default();
+        let mut keep = Keep::new();
         if !self.inner.attachment.is(new) {
             self.inner.attachment.set(new);
             revocation.vdev(old_view.id(), self.inner.id);
+            keep = regions.all_segments();
         }
-        revocation.scan(policy, || regions.all_segments())
+        Moved { revocation, policy, keep, _old: Arc::clone(old_view) }
     }
 
     #[inline]
@@ -299,6 +303,23 @@ impl Vdev {
             width: self.guest.width,
             device: Some((&self.inner.name, &self.guest.faults)),
         }
+    }
+}
+
+/// A device that was moved, whose mappings are still to be looked for: without a lock, so
+/// that nobody waits meanwhile.
+struct Moved {
+    revocation: Revocation,
+    policy: DrainPolicy,
+    /// What the mappings can be of: the domain may go before they do.
+    keep: Keep,
+    /// Look-ups may be in it until the scan.
+    _old: Arc<View>,
+}
+
+impl Moved {
+    fn scan(self) -> Drain {
+        self.revocation.scan(self.policy, || self.keep)
     }
 }
 

@@ -1,16 +1,19 @@
 //! A guest's IOMMU domains.
 
+use core::convert::Infallible;
 use core::fmt;
 use core::ops::ControlFlow;
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::{Guest, Inner};
 use crate::access::Access;
 use crate::addr::{DeviceAddr, GuestPhys};
 use crate::error::Refusal;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::iommu::{DomainInner, DomainKind, DomainOptions};
+use crate::iommu::{DomainInner, DomainKind, DomainOptions, in_chunks};
 use crate::mapping::Drain;
 use crate::span::Span;
 use crate::view::lookup::guest_of;
@@ -73,6 +76,7 @@ impl Guest {
             policy: options.drain.unwrap_or(self.0.policy),
             width: self.0.width,
             view,
+            changes: Mutex::new(()),
             removed: AtomicBool::new(false),
         });
         domains.push(Arc::clone(&inner));
@@ -111,7 +115,7 @@ impl Domain {
     /// `EINVAL` for a length of 0, or where the domain bypasses or denies; `ENXIO` where
     /// the range wraps or passes the guest's address width, or `access` is empty;
     /// `EEXIST` where part of the range is mapped elsewhere (in a translating domain);
-    /// `ENOSPC` where the domain's limit would be passed; `ENOENT` where it was removed.
+    /// `ENOSPC` if it would exceed the domain's limit of entries; `ENOENT` if it was removed.
     pub fn allow(&self, start: GuestPhys, len: u64, access: Access) -> Result<()> {
         self.map(DeviceAddr::identity(start), start, len, access)
     }
@@ -132,8 +136,7 @@ impl Domain {
     ) -> Result<()> {
         let fail = |reason| self.error(Operation::Grant, device, len, reason);
         let span = Span::new(device, len).map_err(fail)?;
-        let regions = self.guest.read_regions();
-        self.inner.add(&regions, &self.guest.segments, span, guest, access).map_err(fail)
+        self.inner.grant(self.guest.memory(), span, guest, access).map_err(fail)
     }
 
     /// Takes back what the devices were let at in `[device, device + len)`, rounded
@@ -144,8 +147,10 @@ impl Domain {
     /// (decision 15).
     ///
     /// # Errors
-    /// `EINVAL` for a length of 0, or where the domain bypasses or denies; `ENXIO` where
-    /// the range wraps.
+    /// `EINVAL` for a length of 0, or if the domain bypasses or denies; `ENXIO` if the
+    /// range wraps; `ENOSPC` if the range ends inside a large entry, and cutting that would
+    /// exceed the domain's limit of entries: nothing has changed, and revoking all of what
+    /// was granted there succeeds.
     pub fn revoke(&self, device: DeviceAddr, len: u64) -> Result<Drain> {
         let fail = |reason| self.error(Operation::Revoke, device, len, reason);
         let span = Span::new(device, len).map_err(fail)?;
@@ -155,11 +160,9 @@ impl Domain {
     /// Takes back several ranges together, for the price of one barrier.
     ///
     /// # Errors
-    /// `EINVAL` where the domain bypasses or denies.
+    /// `EINVAL` if the domain bypasses or denies; `ENOSPC` as for [`revoke`](Self::revoke).
     pub fn revoke_all(&self, spans: &[Span<DeviceAddr>]) -> Result<Drain> {
-        let regions = self.guest.read_regions();
-        let drain = self.inner.remove(&self.guest.segments, spans);
-        drop(regions);
+        let drain = self.inner.revoke(self.guest.memory(), spans);
         let first = spans.first().map_or(DeviceAddr(0), Span::start);
         let len = spans.iter().fold(0_u64, |sum, span| sum.saturating_add(span.len()));
         drain.map_err(|reason| self.error(Operation::Revoke, first, len, reason))
@@ -171,10 +174,18 @@ impl Domain {
         if !self.inner.has_rules() {
             return rules;
         }
-        let _regions = self.guest.read_regions();
-        let _writer = self.inner.view.writer();
-        let _: ControlFlow<()> =
-            self.inner.view.table.visit(self.inner.addresses(), |part, leaf| {
+        // No rule is added or taken back meanwhile.
+        let _changes = self.inner.changes.lock();
+        let (view, memory) = (&self.inner.view, self.guest.memory());
+        let all = self.inner.addresses();
+        let mut seen = None;
+        let _: ControlFlow<Infallible> = in_chunks(view, memory, all, |_, writer, rest| {
+            view.table.visit(&mut writer.work, rest, |part, leaf| {
+                // A change of memory can cut an entry between two chunks.
+                if seen.is_some_and(|last| part.start() <= last) {
+                    return ControlFlow::Continue(());
+                }
+                seen = Some(part.last());
                 let guest = guest_address(&self.guest, leaf);
                 let rule = Rule { device: part, guest, access: leaf.allowed() };
                 match rules.last_mut().and_then(|last| last.joined(&rule).map(|both| (last, both)))
@@ -183,7 +194,8 @@ impl Domain {
                     None => rules.push(rule),
                 }
                 ControlFlow::Continue(())
-            });
+            })
+        });
         rules
     }
 
@@ -203,18 +215,19 @@ impl Domain {
     /// # Errors
     /// `EBUSY` where a device is attached to it.
     pub fn remove(self) -> Result<()> {
-        let regions = self.guest.read_regions();
-        let mut domains = self.guest.lock_domains();
         let vdevs = self.guest.lock_vdevs();
         let attached = |inner: &Arc<DomainInner>| Arc::ptr_eq(inner, &self.inner);
         if vdevs.values().any(|vdev| vdev.domain().as_ref().is_some_and(attached)) {
             let reason = Reason::Owned("its devices; move them first, it");
             return Err(self.guest.error(Operation::Attach, &self.inner.name, reason));
         }
-        domains.retain(|inner| !Arc::ptr_eq(inner, &self.inner));
-        // From now on changes of regions do not reach its table, so it must be empty.
-        self.inner.retire();
-        drop(regions);
+        // From now on no device is attached, and no rule added.
+        self.inner.removed.store(true, Ordering::Relaxed);
+        drop(vdevs);
+        // Changes of regions no longer reach its table once it is out of the list, so it
+        // must be empty before.
+        self.inner.retire(self.guest.memory());
+        self.guest.lock_domains().retain(|inner| !Arc::ptr_eq(inner, &self.inner));
         Ok(())
     }
 

@@ -1,21 +1,18 @@
-//! Changing the regions: the lock, and what a change does to every view.
-#![allow(unsafe_code, reason = "frees nodes and segments after the scan that makes it safe")]
+//! The right to change the regions.
 
 use core::fmt;
 use core::marker::PhantomData;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
 use super::Inner;
 use crate::access::Access;
-use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
+use crate::addr::GuestPhys;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::iommu::refresh;
-use crate::mapping::{Drain, Keep, Revocation};
+use crate::mapping::Drain;
 use crate::memory::MemoryObject;
-use crate::space::{Placed, Region, RegionKind, Regions, pieces};
+use crate::space::{Region, RegionKind};
 use crate::span::Span;
-use crate::view::entry::{Behind, Leaf};
 
 /// Who may change the regions.
 #[derive(Default)]
@@ -130,152 +127,3 @@ impl fmt::Debug for SpaceLock {
         f.debug_struct("SpaceLock").finish_non_exhaustive()
     }
 }
-
-impl Inner {
-    pub(super) fn write_regions(&self) -> RwLockWriteGuard<'_, Regions> {
-        self.regions.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, region: Region) -> core::result::Result<(), Reason> {
-        let span = region.span();
-        if span.last().0 >> self.width != 0 {
-            return Err(Reason::BeyondWidth { bits: self.width });
-        }
-        let mut regions = self.write_regions();
-        regions.check_add(&region)?;
-        let segment = match region.backing() {
-            None => None,
-            Some((object, offset)) => {
-                let same = |placed: &Placed| {
-                    let segment = placed.segment.as_ref()?;
-                    segment.places(object, offset, span.start()).then(|| Arc::clone(segment))
-                };
-                let there = regions.iter().find_map(same);
-                Some(match there {
-                    Some(segment) => segment,
-                    None => self.segments.add(object, offset, span.start())?,
-                })
-            }
-        };
-        regions.add(Placed { region, segment });
-        // Nothing was there, so nothing can have been mapped.
-        self.publish(&regions, span, None);
-        Ok(())
-    }
-
-    fn set_access(
-        &self,
-        span: Span<GuestPhys>,
-        access: Access,
-    ) -> core::result::Result<Drain, Reason> {
-        let mut regions = self.write_regions();
-        check_change(&regions, span)?;
-        let was = regions.set_access(span, access);
-        let reduced = was.iter().any(|placed| !access.contains(placed.region.access()));
-        let mut revocation = Revocation::default();
-        self.publish(&regions, span, reduced.then_some(&mut revocation));
-        Ok(self.drain(revocation, was))
-    }
-
-    fn set_tag(
-        &self,
-        span: Span<GuestPhys>,
-        tag: u64,
-        owner: Option<&str>,
-    ) -> core::result::Result<(), Reason> {
-        let mut regions = self.write_regions();
-        check_change(&regions, span)?;
-        regions.set_tag(span, tag, owner);
-        Ok(())
-    }
-
-    fn remove(&self, span: Span<GuestPhys>) -> core::result::Result<Drain, Reason> {
-        granular(span)?;
-        let mut regions = self.write_regions();
-        if regions.overlapping(span).next().is_none() {
-            return Err(Reason::NotFound("region in the range"));
-        }
-        regions.check_cut(span)?;
-        let removed = regions.remove(span);
-        let mut revocation = Revocation::default();
-        self.publish(&regions, span, Some(&mut revocation));
-        let unused: Keep = removed
-            .iter()
-            .filter_map(|placed| placed.segment.clone())
-            .filter(|segment| !regions.uses(segment))
-            .collect();
-        let drain = self.drain(revocation, removed);
-        // No leaf names them any more, and the scan waited for every look-up that may
-        // have seen one that did.
-        unused.iter().for_each(|segment| self.segments.remove(segment));
-        // Unmapping takes time, and nobody has to wait for it.
-        drop(regions);
-        Ok(drain)
-    }
-
-    /// Makes all views show `regions` in `changed`.
-    fn publish(
-        &self,
-        regions: &Regions,
-        changed: Span<GuestPhys>,
-        mut revocation: Option<&mut Revocation>,
-    ) {
-        let mut writer = self.flat.writer();
-        for (piece, behind) in pieces(regions, changed) {
-            let start = DeviceAddr::identity(piece.start());
-            let Ok(device) = Span::new(start, piece.len()) else { continue };
-            match behind {
-                Behind::Memory { .. } => {
-                    self.flat.table.fill(&mut writer, device, Leaf::new(Access::RWX, behind));
-                }
-                Behind::Hole { .. } => self.flat.table.clear(&mut writer, device),
-            }
-            if let Some(revocation) = revocation.as_deref_mut() {
-                revocation.range(self.flat.id(), device);
-            }
-        }
-        drop(writer);
-        for domain in self.lock_domains().iter().filter(|domain| domain.has_rules()) {
-            let mut writer = domain.view.writer();
-            let revocation = revocation.as_deref_mut();
-            refresh(domain, &mut writer, regions, &self.segments, changed, revocation);
-        }
-    }
-
-    /// Collects the mappings of what was changed, and frees what no reader is in any more.
-    /// The caller holds the regions' lock for writing, so no view changes meanwhile.
-    fn drain(&self, revocation: Revocation, was: Vec<Placed>) -> Drain {
-        let domains = self.lock_domains();
-        let views = domains.iter().filter(|domain| domain.has_rules()).map(|domain| &domain.view);
-        let mut writers: Vec<_> =
-            core::iter::once(&self.flat).chain(views).map(|view| view.writer()).collect();
-        let keep = || was.into_iter().filter_map(|placed| placed.segment).collect();
-        let drain = revocation.scan(self.policy, keep);
-        for writer in &mut writers {
-            // SAFETY: the scan waited for every reader that was in any table, and the
-            // writers are locked since before it.
-            unsafe { writer.free_retired() };
-        }
-        drain
-    }
-}
-
-/// Whether there are regions in all of `span`, which can be split at its ends.
-fn check_change(regions: &Regions, span: Span<GuestPhys>) -> core::result::Result<(), Reason> {
-    granular(span)?;
-    if let Some((hole, _)) =
-        pieces(regions, span).find(|(piece, _)| regions.at(piece.start()).is_none())
-    {
-        return Err(Reason::NoMemory { at: hole.start().0 });
-    }
-    regions.check_cut(span)
-}
-
-fn granular(span: Span<GuestPhys>) -> core::result::Result<(), Reason> {
-    match span.is_granular() {
-        true => Ok(()),
-        false => Err(Reason::Invalid("the range must start and end on a multiple of 4 KiB")),
-    }
-}
-
-const _: () = assert!(GRANULE == 4096, "the messages above say 4 KiB");

@@ -3,23 +3,28 @@
 //! | lock | guards | held while |
 //! |---|---|---|
 //! | edit lock | the right to change regions | a caller makes several changes in a row |
-//! | regions | the region map and the segments | one change, or one IOMMU rule, is put in place |
-//! | domains | the list of domains | a domain is added or removed, or regions change |
+//! | a domain's changes | the order of its changes | one change of its rules is made |
+//! | regions | the region map and the segments | the map changes, or one chunk of a table does |
+//! | domains | the list of domains | a domain is added or removed, or the list is copied |
 //! | vdevs | the list of devices, and each device's domain | a device is attached or moved |
-//! | a view's writer | that view's table | one change of it |
+//! | a view's writer | that view's table | one chunk of it changes |
 //!
-//! They are taken in this order. None is held while a drain waits, and no map takes any.
+//! They are taken in this order. None but the first two is held while a scan waits for
+//! look-ups, none but the first while a drain waits, and no map takes any.
 
 mod audit;
 mod builder;
 mod device;
 mod domains;
 mod edit;
+mod publish;
 mod space;
 
 use core::fmt;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use builder::{GuestBuilder, Unattached};
 pub use device::Vdev;
@@ -31,7 +36,7 @@ use crate::access::MapFlags;
 use crate::addr::GuestPhys;
 use crate::error::{Error, Operation, Place, Reason, Result};
 use crate::fault::{Fault, FaultLog, Faults};
-use crate::iommu::DomainInner;
+use crate::iommu::{DomainInner, GuestMemory};
 use crate::mapping::{DrainPolicy, Keep, Mapping, Port, Revocation};
 use crate::memory::Stability;
 use crate::space::Regions;
@@ -194,8 +199,17 @@ impl Inner {
         self.vdevs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn read_regions(&self) -> std::sync::RwLockReadGuard<'_, Regions> {
-        self.regions.read().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn read_regions(&self) -> RwLockReadGuard<'_, Regions> {
+        self.regions.read()
+    }
+
+    pub(crate) fn write_regions(&self) -> RwLockWriteGuard<'_, Regions> {
+        self.regions.write()
+    }
+
+    /// The memory as rules of domains see it.
+    pub(crate) fn memory(&self) -> GuestMemory<'_> {
+        GuestMemory { regions: &self.regions, segments: &self.segments }
     }
 
     /// The view of a device that is attached to no domain (decisions 13 and 14).

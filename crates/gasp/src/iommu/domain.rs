@@ -4,6 +4,8 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::addr::DeviceAddr;
 use crate::mapping::DrainPolicy;
 use crate::span::Span;
@@ -51,9 +53,11 @@ pub struct DomainOptions {
     /// Who configures it. A device of one owner's domain cannot be attached to
     /// another's.
     pub owner: Arc<str>,
-    /// The most table entries that a rule may bring it to: one for each 4 KiB, or for each
-    /// aligned 2 MiB or 1 GiB that a rule covers whole. A revoke is never refused: taking
-    /// back a part of a large entry splits it, into 1,023 at most (8 KiB of table).
+    /// The most table entries that it may have: one for each 4 KiB, or for each aligned
+    /// 2 MiB or 1 GiB that a rule covers whole. Taking back a part of a large entry, or
+    /// changing the memory behind a part of it, cuts it, into 1,023 at most. A revoke that
+    /// cuts past the limit is refused; one that takes back whole entries never is. Rules
+    /// that a change of memory would cut past the limit are taken back.
     pub limit: u64,
     /// How its revokes wait; the guest's own policy where it has none.
     pub drain: Option<DrainPolicy>,
@@ -81,7 +85,10 @@ pub(crate) struct DomainInner {
     pub(crate) width: u32,
     /// The domain's own, or one that it shares with others of its kind.
     pub(crate) view: Arc<View>,
-    /// Whether the guest no longer has it; set under the view's writer lock.
+    /// Held for one change of rules after the other, by nobody but those who make them:
+    /// a change is made in chunks, and holds no other lock for all of them.
+    pub(crate) changes: Mutex<()>,
+    /// Whether the guest no longer has it; set under the guest's lock of devices.
     pub(crate) removed: AtomicBool,
 }
 

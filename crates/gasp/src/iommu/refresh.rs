@@ -1,12 +1,13 @@
 //! Bringing a domain's table up to date when the guest's regions change.
-#![allow(unsafe_code, reason = "reads segments under the regions' lock")]
+#![allow(unsafe_code, reason = "reads segments under the lock that keeps them")]
 
+use core::convert::Infallible;
 use core::ops::ControlFlow;
 
+use super::chunks::{GuestMemory, in_chunks};
 use super::domain::{DomainInner, DomainKind};
-use super::rules::placed;
-use crate::addr::{DeviceAddr, GuestPhys};
-use crate::mapping::Revocation;
+use super::placed::{PIECE_COST, around, entries, placed};
+use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
 use crate::space::Regions;
 use crate::span::Span;
 use crate::view::entry::Leaf;
@@ -14,76 +15,167 @@ use crate::view::lookup::guest_of;
 use crate::view::segment::Segments;
 use crate::view::table::Writer;
 
-/// Makes every rule that leads into `changed` lead to what is there now. The ranges whose
-/// mappings are affected are added to `revocation`.
+/// Device addresses whose rules a change of regions has reached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reached {
+    /// They lead to what is there now.
+    Led(Span<DeviceAddr>),
+    /// Their rules were taken back.
+    GivenUp(Span<DeviceAddr>),
+}
+
+/// Makes every rule that leads into `changed` lead to what is there now, and calls
+/// `reached` with the addresses of each.
 ///
-/// The caller holds the regions' lock for writing and the view's writer; segments that
-/// the change makes unused are removed only after this.
+/// The regions have changed already, so that rules which are added meanwhile lead to
+/// what is there; segments that the change makes unused are removed only after this.
+/// A rule that would have to be cut into more entries than the domain's limit allows is
+/// taken back: its device is refused, and the guest may ask for it again.
 pub(crate) fn refresh(
     domain: &DomainInner,
-    writer: &mut Writer,
-    regions: &Regions,
-    segments: &Segments,
+    memory: GuestMemory<'_>,
     changed: Span<GuestPhys>,
-    revocation: Option<&mut Revocation>,
+    mut reached: impl FnMut(Reached),
 ) {
-    // Nothing was granted, so nothing changes, and there is nothing to go through.
-    if writer.leaves() == 0 {
-        return;
-    }
-    let parts = match domain.kind {
+    let span = match domain.kind {
         DomainKind::Bypass | DomainKind::Deny => return,
-        DomainKind::Identity => vec![(identity(changed), changed.start())],
-        DomainKind::Translate => leading_into(domain, segments, changed),
+        DomainKind::Identity => identity(changed),
+        DomainKind::Translate => domain.addresses(),
     };
-    let table = &domain.view.table;
-    for &(part, guest) in &parts {
-        for (piece, behind) in placed(regions, part, guest) {
-            table.update(writer, piece, |addr, leaf| {
-                let pages = (addr - piece.start().0) / crate::addr::GRANULE;
-                Some(Leaf::new(leaf.allowed(), behind).advanced(pages))
-            });
-        }
-    }
-    if let Some(revocation) = revocation {
-        for (part, _) in parts {
-            revocation.range(domain.view.id(), part);
-        }
+    let mut given_up = 0_u64;
+    let _: ControlFlow<Infallible> =
+        in_chunks(&domain.view, memory, span, |regions, writer, rest| {
+            // Nothing is granted, so nothing changes, and there is nothing to go through.
+            if writer.leaves() == 0 {
+                return ControlFlow::Continue(None);
+            }
+            let chunk = Chunk { domain, regions, segments: memory.segments, changed };
+            let (there, next) = chunk.leading_into(writer, rest);
+            for entry in there {
+                let paused = match chunk.fits(writer, &entry) {
+                    true => {
+                        reached(Reached::Led(entry.part));
+                        chunk.lead(writer, &entry)
+                    }
+                    false => {
+                        given_up += 1;
+                        reached(Reached::GivenUp(entry.whole));
+                        domain.view.table.clear(writer, entry.whole);
+                        None
+                    }
+                };
+                if paused.is_some() {
+                    return ControlFlow::Continue(paused);
+                }
+                if writer.work.is_spent() {
+                    return ControlFlow::Continue(entry.part.last().checked_add(1));
+                }
+            }
+            ControlFlow::Continue(next)
+        });
+    if given_up > 0 {
+        tracing::warn!(
+            domain = &*domain.name,
+            entries = given_up,
+            limit = domain.limit,
+            "memory changed under rules that cannot be cut within the domain's limit; they are taken back"
+        );
     }
 }
 
-fn identity(span: Span<GuestPhys>) -> Span<DeviceAddr> {
+/// The device addresses of a guest-physical range where nothing translates.
+pub(crate) fn identity(span: Span<GuestPhys>) -> Span<DeviceAddr> {
     let start = DeviceAddr::identity(span.start());
     Span::inclusive(start, DeviceAddr::identity(span.last()))
         .unwrap_or_else(|| unreachable!("a span of one kind of address is one of the other"))
 }
 
-/// The device addresses that lead into `changed`, and where each range leads; found by
-/// going through the whole table, which only a change of regions does.
-fn leading_into(
-    domain: &DomainInner,
-    segments: &Segments,
+/// What a chunk works with.
+struct Chunk<'a> {
+    domain: &'a DomainInner,
+    regions: &'a Regions,
+    segments: &'a Segments,
     changed: Span<GuestPhys>,
-) -> Vec<(Span<DeviceAddr>, GuestPhys)> {
-    let mut parts: Vec<(Span<DeviceAddr>, GuestPhys)> = Vec::new();
-    let _: ControlFlow<()> = domain.view.table.visit(domain.addresses(), |part, leaf| {
-        // SAFETY: the caller holds the lock under which segments are removed.
-        let guest = GuestPhys(unsafe { guest_of(segments, leaf, 0) });
-        let Ok(to) = Span::new(guest, part.len()) else { return ControlFlow::Continue(()) };
-        let Some(inside) = to.intersection(&changed) else { return ControlFlow::Continue(()) };
-        let start = DeviceAddr(part.start().0 + (inside.start().0 - guest.0));
-        let Ok(device) = Span::new(start, inside.len()) else { return ControlFlow::Continue(()) };
-        // Neighbours that go on where the last one ended are one range.
-        match parts.last_mut() {
-            Some((last, to))
-                if last.last().checked_add(1) == Some(start)
-                    && to.checked_add(last.len()) == Some(inside.start()) =>
-            {
-                *last = Span::inclusive(last.start(), device.last()).unwrap_or(*last);
-            }
-            _ => parts.push((device, inside.start())),
+}
+
+/// An entry of the table that leads into what has changed.
+struct Entry {
+    whole: Span<DeviceAddr>,
+    /// The part that does, and where it leads.
+    part: Span<DeviceAddr>,
+    guest: GuestPhys,
+}
+
+impl Chunk<'_> {
+    /// The entries that a chunk gets to, and where to go on.
+    fn leading_into(
+        &self,
+        writer: &mut Writer,
+        rest: Span<DeviceAddr>,
+    ) -> (Vec<Entry>, Option<DeviceAddr>) {
+        let mut there = Vec::new();
+        let visited: ControlFlow<Infallible, _> =
+            self.domain.view.table.visit(&mut writer.work, rest, |whole, leaf| {
+                // SAFETY: segments are removed only under the regions' lock, which the
+                // caller holds, for it has `regions`.
+                let guest = GuestPhys(unsafe { guest_of(self.segments, leaf, 0) });
+                there.extend(self.entry(whole, guest, rest));
+                ControlFlow::Continue(())
+            });
+        let ControlFlow::Continue(next) = visited;
+        // What is done with them is a chunk's work of its own.
+        writer.work.begin();
+        (there, next)
+    }
+
+    fn entry(
+        &self,
+        whole: Span<DeviceAddr>,
+        guest: GuestPhys,
+        rest: Span<DeviceAddr>,
+    ) -> Option<Entry> {
+        let inside = Span::new(guest, whole.len()).ok()?.intersection(&self.changed)?;
+        let start = DeviceAddr(whole.start().0 + (inside.start().0 - guest.0));
+        let part = Span::new(start, inside.len()).ok()?.intersection(&rest)?;
+        let guest = GuestPhys(guest.0 + (part.start().0 - whole.start().0));
+        Some(Entry { whole, part, guest })
+    }
+
+    /// Whether the entry can be cut as the regions are now, within the domain's limit.
+    fn fits(&self, writer: &mut Writer, entry: &Entry) -> bool {
+        let room = self.domain.limit.saturating_sub(writer.leaves());
+        // However many pieces there are, none is smaller than a granule.
+        if entry.whole.len() / GRANULE <= room {
+            return true;
         }
-        ControlFlow::Continue(())
-    });
-    parts
+        let mut new = around(entry.whole, entry.part).map(entries).sum::<u64>();
+        for (piece, _) in placed(self.regions, entry.part, entry.guest) {
+            writer.work.spend(1);
+            new = new.saturating_add(entries(piece));
+            // One entry is there already.
+            if new > room.saturating_add(1) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Makes the entry lead to what is there now, as far as the chunk allows.
+    fn lead(&self, writer: &mut Writer, entry: &Entry) -> Option<DeviceAddr> {
+        for (piece, behind) in placed(self.regions, entry.part, entry.guest) {
+            let start = piece.start().0;
+            writer.work.spend(PIECE_COST);
+            let paused = self.domain.view.table.update(writer, piece, |addr, leaf| {
+                let pages = (addr - start) / GRANULE;
+                Some(Leaf::new(leaf.allowed(), behind).advanced(pages))
+            });
+            if paused.is_some() {
+                return paused;
+            }
+            if writer.work.is_spent() && piece.last() < entry.part.last() {
+                return piece.last().checked_add(1);
+            }
+        }
+        None
+    }
 }

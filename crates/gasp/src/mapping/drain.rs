@@ -137,6 +137,17 @@ impl Drain {
         self.holders.len()
     }
 
+    /// One drain for the mappings of both, which are of one change; `self` gives the policy.
+    pub(crate) fn joined(mut self, mut other: Self) -> Self {
+        self.holders.append(&mut other.holders);
+        // A mapping that several ranges reach is one mapping.
+        self.holders.sort_unstable_by_key(Holder::key);
+        self.holders.dedup_by_key(|holder| holder.key());
+        self.found = self.holders.len();
+        self.keep.append(&mut other.keep);
+        self
+    }
+
     /// Waits until every mapping is gone, or the policy says to go on without.
     ///
     /// It holds no lock while it waits, and never waits where nothing was held.

@@ -302,6 +302,11 @@ impl core::fmt::Debug for Holder {
 }
 
 impl Holder {
+    /// What no other mapping has.
+    pub(super) fn key(&self) -> (u64, u64) {
+        (self.slot.id(), self.stamp)
+    }
+
     /// Whether the mapping is still held.
     pub(super) fn is_held(&self) -> bool {
         self.slot.holds(self.stamp)

@@ -134,12 +134,6 @@ impl Regions {
         was
     }
 
-    /// Whether any region names a segment.
-    pub(crate) fn uses(&self, segment: &Arc<Segment>) -> bool {
-        self.iter()
-            .any(|placed| placed.segment.as_ref().is_some_and(|used| Arc::ptr_eq(used, segment)))
-    }
-
     /// Takes out everything in `span`, putting the rest of cut regions back.
     fn cut(&mut self, span: Span<GuestPhys>) -> Vec<Placed> {
         let touched: Vec<GuestPhys> =

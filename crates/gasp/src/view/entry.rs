@@ -107,6 +107,11 @@ impl Leaf {
         Access::from_bits_truncate((self.0 >> IOMMU_SHIFT) as u8)
     }
 
+    /// The same leaf, with this allowed instead.
+    pub(crate) fn with_allowed(self, allowed: Access) -> Self {
+        Self::new(allowed, self.behind())
+    }
+
     pub(crate) fn behind(self) -> Behind {
         if self.0 & (RAM | OTHER) == 0 {
             return Behind::Hole { guest_page: self.0 >> SEGMENT_SHIFT };

@@ -7,6 +7,7 @@
 //! * [`entry`]: one 64-bit word for each page, of 4 KiB, 2 MiB or 1 GiB.
 //! * [`node`], [`arena`] and [`table`]: where the words are kept, read without locks while one
 //!   writer changes them.
+//! * [`work`]: how much of a table one hold of its locks goes through.
 //! * [`segment`]: from the number in a word to the memory object.
 //! * [`lookup`]: the walk over a range, and the reason where it is refused.
 
@@ -17,10 +18,11 @@ pub(crate) mod lookup;
 mod node;
 pub(crate) mod segment;
 pub(crate) mod table;
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
+pub(crate) mod work;
 
 use core::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::Refusal;
 pub(crate) use attachment::Attachment;
@@ -68,16 +70,18 @@ impl View {
         self.id
     }
 
-    /// The right to change the table; one thread has it at a time.
+    /// The right to change the table, for one chunk; one thread has it at a time.
     pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut writer = self.writer.lock();
+        writer.work.begin();
+        writer
     }
 }
 
 impl Drop for View {
     #[allow(unsafe_code, reason = "frees the table's nodes with the view")]
     fn drop(&mut self) {
-        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writer.get_mut();
         // SAFETY: `&mut self`: no reader has the view, and nobody can come to it any more.
         unsafe { writer.free_all(&mut self.table) };
     }

@@ -15,6 +15,8 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use smallvec::SmallVec;
+
 use super::arena::{self, Arena};
 use super::entry::{self, DEAD, EMPTY, TAG_NODE};
 
@@ -130,7 +132,7 @@ impl Node {
     pub(super) fn is_oversized(self) -> bool {
         let (live, _) = self.counts();
         match self.words() {
-            FANOUT => live < 128,
+            FANOUT => live <= 128,
             words => words > 2 && live * 4 <= words,
         }
     }
@@ -142,14 +144,35 @@ impl Node {
             .filter(|&word| word != EMPTY && entry::tag(word) != DEAD)
     }
 
+    /// The words in use of pages `first` to `last`, in the order of their pages.
+    pub(super) fn in_order(self, first: u64, last: u64) -> SmallVec<[u64; 16]> {
+        let in_use = |&word: &u64| word != EMPTY && entry::tag(word) != DEAD;
+        // Few pages are looked up sooner than they are searched for among all words.
+        if self.is_full() || last - first < self.words() / 8 {
+            return (first..=last).map(|index| self.get(index)).filter(in_use).collect();
+        }
+        let wanted = |&word: &u64| (first..=last).contains(&entry::index(word));
+        let mut words: SmallVec<_> = self.words_in_use().filter(wanted).collect();
+        words.sort_unstable_by_key(|&word| entry::index(word));
+        words
+    }
+
     /// How many pages have words.
     pub(super) fn live(self) -> u64 {
         self.counts().0
     }
 
-    /// The bytes of memory behind the node, without those that its arena counts.
+    /// The bytes of memory that the node takes from the allocator, without those that its
+    /// arena counts.
     pub(super) fn bytes(self) -> usize {
-        if self.is_in_arena() { 0 } else { layout(self.words()).size() }
+        // An allocator of the usual kind keeps a word beside each block, in units of 16.
+        const KEPT: usize = size_of::<usize>();
+        const UNIT: usize = 16;
+        if self.is_in_arena() {
+            0
+        } else {
+            (layout(self.words()).size() + KEPT).next_multiple_of(UNIT)
+        }
     }
 
     /// Frees the node.
@@ -198,7 +221,7 @@ impl Node {
     }
 
     #[inline]
-    fn words(self) -> u64 {
+    pub(super) fn words(self) -> u64 {
         match entry::tag(self.0) {
             TAG_FULL | TAG_ARENA => FANOUT,
             tag => 2 << (tag - TAG_NODE),
@@ -277,8 +300,9 @@ fn room(words: u64) -> u64 {
 
 fn layout(words: u64) -> Layout {
     let size = (words as usize + 1) * size_of::<u64>();
-    let align = if words >= 8 { 64 } else { 16 };
-    match Layout::from_size_align(size, align) {
+    // The tag takes four bits of the address. Allocators give as much anyway; more would
+    // make them leave gaps, up to half of what a small node takes.
+    match Layout::from_size_align(size, 16) {
         Ok(layout) => layout,
         Err(_) => unreachable!("at most 4104 bytes, and a power of two"),
     }

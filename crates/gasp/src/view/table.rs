@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::arena::Arena;
 use super::entry::{self, EMPTY, Leaf};
 use super::node::{FANOUT, Node};
+use super::work::Work;
 use crate::addr::{DeviceAddr, GRANULE};
 use crate::span::Span;
 
@@ -26,15 +27,27 @@ pub(crate) struct Table {
 /// What the writer knows beside the table, and the nodes it has taken out of it.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
+    /// What the chunk has gone through; see [`Work`].
+    pub(crate) work: Work,
     leaves: u64,
     bytes: usize,
     retired: Vec<Node>,
+    /// The bytes of all retired nodes, those included that wait for a scan elsewhere.
     retired_bytes: usize,
     /// Where full nodes come from once there are many.
     arena: Arena,
     full_nodes: usize,
 }
 
+/// Nodes that were taken out of a table and can still have readers.
+#[derive(Debug, Default)]
+#[must_use = "its memory is freed by `Writer::free`"]
+pub(crate) struct Retired {
+    nodes: Vec<Node>,
+}
+
+/// What freeing a node counts as in words of [`Work`]: the kernel may be told.
+const FREE_COST: u64 = 64;
 /// A table with fewer full nodes than this, 1 MiB of them, is not worth a huge page.
 const SMALL_TABLE: usize = 256;
 /// The first nodes of a table are full ones whatever they hold, because they are looked
@@ -49,22 +62,16 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// The size of its page.
+    pub(crate) fn size(&self) -> u64 {
+        1 << self.shift
+    }
+
     /// Bytes from `addr` to the end of its page.
     #[inline]
     pub(crate) fn rest(&self, addr: u64) -> u64 {
         let size = 1 << self.shift;
         size - (addr & (size - 1))
-    }
-
-    /// How many entries more the word's page becomes, at most, when `len` bytes of it are
-    /// changed; none where that is all of it.
-    pub(crate) fn entries_of_a_split(&self, len: u64) -> u64 {
-        match self.shift {
-            shift if len >= 1 << shift => 0,
-            // Into 2 MiB, and those at both ends into 4 KiB.
-            TOP_SHIFT => 3 * (FANOUT - 1),
-            _ => FANOUT - 1,
-        }
     }
 
     /// Where in its object the byte at `addr` is, if the word is a leaf of memory.
@@ -112,70 +119,144 @@ impl Table {
         Found { word, shift: PAGE_SHIFT }
     }
 
-    /// Calls `each` with every leaf of `span`, in order, cut to the span; addresses
-    /// without one are passed over.
+    /// Calls `each` with every leaf that begins in or reaches into `span`, in order, until
+    /// the chunk is spent: then where to go on is what comes back. Each leaf comes with
+    /// the whole range that it stands for.
+    ///
+    /// The caller is the table's one writer, so nothing changes meanwhile.
     pub(crate) fn visit<B>(
         &self,
+        work: &mut Work,
         span: Span<DeviceAddr>,
         mut each: impl FnMut(Span<DeviceAddr>, Leaf) -> ControlFlow<B>,
-    ) -> ControlFlow<B> {
-        let mut addr = span.start().0;
-        // Behind its last word the table has nothing, however far the span goes.
-        while addr >> TOP_SHIFT < self.top.len() as u64 {
-            let found = self.find(addr);
-            let rest = found.rest(addr).min(span.last().0 - addr + 1);
-            if let (Some(leaf), Ok(part)) = (found.leaf_at(addr), Span::new(DeviceAddr(addr), rest))
-            {
-                each(part, leaf)?;
+    ) -> ControlFlow<B, Option<DeviceAddr>> {
+        let range = (span.start().0, span.last().0);
+        for index in range.0 >> TOP_SHIFT..=range.1 >> TOP_SHIFT {
+            // Past its last word the table has nothing, however far the span goes.
+            let Some(top) = self.top.get(index as usize) else { break };
+            let unit = Unit { start: index << TOP_SHIFT, shift: TOP_SHIFT };
+            if work.is_spent() {
+                return ControlFlow::Continue(Some(DeviceAddr(unit.start.max(range.0))));
             }
-            match addr.checked_add(rest) {
-                Some(next) if next <= span.last().0 => addr = next,
-                _ => break,
+            work.spend(1);
+            let word = top.load(Ordering::Relaxed);
+            if let Some(next) = visit_word(word, unit, range, work, &mut each)? {
+                return ControlFlow::Continue(Some(next));
             }
         }
-        ControlFlow::Continue(())
+        ControlFlow::Continue(None)
     }
 
     /// Puts leaves over all of `span`, which is granular: `leaf` for its first granule,
-    /// and those that follow it.
-    pub(crate) fn fill(&self, writer: &mut Writer, span: Span<DeviceAddr>, leaf: Leaf) {
+    /// and those that follow it. Ends early if the chunk is spent, and returns from where
+    /// on the span is as it was.
+    pub(crate) fn fill(
+        &self,
+        writer: &mut Writer,
+        span: Span<DeviceAddr>,
+        leaf: Leaf,
+    ) -> Option<DeviceAddr> {
         let start = span.start().0;
-        self.edit(writer, span, &mut |addr, _| Some(leaf.advanced((addr - start) >> PAGE_SHIFT)));
+        let change = &mut |addr, _| Some(leaf.advanced((addr - start) >> PAGE_SHIFT));
+        self.edit(writer, span, Change { adds: true, to: change })
     }
 
     /// Replaces every leaf of `span`, which is granular, by what `change` makes of it.
-    /// `None` removes it. Addresses without a leaf stay without.
+    /// `None` removes it. Addresses without a leaf stay without. Ends early as
+    /// [`fill`](Self::fill) does.
     pub(crate) fn update(
         &self,
         writer: &mut Writer,
         span: Span<DeviceAddr>,
         mut change: impl FnMut(u64, Leaf) -> Option<Leaf>,
-    ) {
-        self.edit(writer, span, &mut |addr, leaf| change(addr, leaf?));
+    ) -> Option<DeviceAddr> {
+        let change = &mut |addr, leaf: Option<Leaf>| change(addr, leaf?);
+        self.edit(writer, span, Change { adds: false, to: change })
     }
 
-    /// Removes every leaf of `span`, which is granular.
-    pub(crate) fn clear(&self, writer: &mut Writer, span: Span<DeviceAddr>) {
-        self.edit(writer, span, &mut |_, _| None);
+    /// Removes every leaf of `span`, which is granular. Ends early as
+    /// [`fill`](Self::fill) does.
+    pub(crate) fn clear(&self, writer: &mut Writer, span: Span<DeviceAddr>) -> Option<DeviceAddr> {
+        self.update(writer, span, |_, _| None)
     }
 
-    fn edit(&self, writer: &mut Writer, span: Span<DeviceAddr>, change: &mut Change<'_>) {
+    fn edit(
+        &self,
+        writer: &mut Writer,
+        span: Span<DeviceAddr>,
+        mut change: Change<'_>,
+    ) -> Option<DeviceAddr> {
         debug_assert!(span.is_granular());
-        let (first, last) = (span.start().0, span.last().0);
-        for index in first >> TOP_SHIFT..=last >> TOP_SHIFT {
-            let Some(top) = self.top.get(index as usize) else { return };
+        let range = (span.start().0, span.last().0);
+        for index in range.0 >> TOP_SHIFT..=range.1 >> TOP_SHIFT {
+            let top = self.top.get(index as usize)?;
             let unit = Unit { start: index << TOP_SHIFT, shift: TOP_SHIFT };
+            if writer.work.is_spent() {
+                return Some(DeviceAddr(unit.start.max(range.0)));
+            }
+            writer.work.spend(1);
             let word = top.load(Ordering::Relaxed);
-            let new = writer.edit(word, unit, (first, last), change);
+            let Edited { word: new, paused } = writer.edit(word, unit, range, &mut change);
             if new != word {
                 top.store(new, Ordering::Release);
             }
+            if paused.is_some() {
+                return paused.map(DeviceAddr);
+            }
         }
+        None
     }
 }
 
-/// What to make of a page: its first address and its leaf, if any, to the new one.
-type Change<'a> = dyn FnMut(u64, Option<Leaf>) -> Option<Leaf> + 'a;
+/// [`Table::visit`] for what one word stands for.
+fn visit_word<B>(
+    word: u64,
+    unit: Unit,
+    range: (u64, u64),
+    work: &mut Work,
+    each: &mut impl FnMut(Span<DeviceAddr>, Leaf) -> ControlFlow<B>,
+) -> ControlFlow<B, Option<DeviceAddr>> {
+    let Some(node) = Node::from_word(word) else {
+        if let (Some(leaf), Some(span)) = (Leaf::from_word(word), unit.span()) {
+            each(span, leaf)?;
+        }
+        return ControlFlow::Continue(None);
+    };
+    let (first, last) = unit.children(range);
+    // What is gone through is that part of the node, however little of it is in use.
+    work.spend(node.words().min(last - first + 1));
+    for word in node.in_order(first, last) {
+        let child = unit.child(entry::index(word));
+        if work.is_spent() {
+            return ControlFlow::Continue(Some(DeviceAddr(child.start.max(range.0))));
+        }
+        if let Some(next) = visit_word(entry::content(word), child, range, work, each)? {
+            return ControlFlow::Continue(Some(next));
+        }
+    }
+    ControlFlow::Continue(None)
+}
+
+/// What to make of pages.
+struct Change<'a> {
+    /// Whether it makes something of addresses without a leaf.
+    adds: bool,
+    /// From a page's first address and its leaf, if any, to the new one.
+    to: &'a mut dyn FnMut(u64, Option<Leaf>) -> Option<Leaf>,
+}
+
+/// What became of a word: the new one, and from where on its pages are as they were, if
+/// the chunk was spent before the last.
+struct Edited {
+    word: u64,
+    paused: Option<u64>,
+}
+
+impl Edited {
+    fn all(word: u64) -> Self {
+        Self { word, paused: None }
+    }
+}
 
 /// A page-sized and page-aligned part of the address space.
 #[derive(Clone, Copy)]
@@ -187,6 +268,10 @@ struct Unit {
 impl Unit {
     fn last(self) -> u64 {
         self.start + ((1 << self.shift) - 1)
+    }
+
+    fn span(self) -> Option<Span<DeviceAddr>> {
+        Span::inclusive(DeviceAddr(self.start), DeviceAddr(self.last()))
     }
 
     fn within(self, (first, last): (u64, u64)) -> bool {
@@ -203,6 +288,17 @@ impl Unit {
         let shift = self.shift - LEVEL_BITS;
         let index = |addr: u64| (addr - self.start) >> shift;
         (index(first.max(self.start)), index(last.min(self.last())))
+    }
+}
+
+impl Retired {
+    /// Takes over what another has.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.nodes.append(&mut other.nodes);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
     }
 }
 
@@ -223,45 +319,63 @@ impl Writer {
         self.retired_bytes >= ENOUGH
     }
 
-    /// Frees the retired nodes.
+    /// The retired nodes, to be freed after a scan.
+    pub(crate) fn take_retired(&mut self) -> Retired {
+        Retired { nodes: core::mem::take(&mut self.retired) }
+    }
+
+    /// Frees nodes that were retired, as many as a chunk allows.
     ///
     /// # Safety
-    /// Every reader that was in the table when the last of them was retired has left it.
-    pub(crate) unsafe fn free_retired(&mut self) {
-        for node in self.retired.drain(..) {
-            // SAFETY: a retired node is out of the table, so no reader can come to it,
-            // and by the caller's promise none is left in it. Draining frees it once.
+    /// They came from [`take_retired`](Self::take_retired) of this writer, and every reader
+    /// that was in the table then has left it.
+    pub(crate) unsafe fn free(&mut self, retired: &mut Retired) {
+        while let Some(node) = retired.nodes.pop() {
+            let bytes = node.bytes();
+            self.work.spend(FREE_COST);
+            // SAFETY: a retired node is out of the table, so no reader can come to it, and
+            // by the caller's promise none is left in it. `pop` frees it once. Its arena is
+            // that of the writer that retired it: this one.
             unsafe { node.free(&mut self.arena) };
+            self.retired_bytes = self.retired_bytes.saturating_sub(bytes);
+            if self.work.is_spent() {
+                break;
+            }
         }
-        self.retired_bytes = 0;
     }
 
     /// The word that is to stand for `unit` once `change` has been applied to all of
     /// `range` in it; changes below happen in place.
-    fn edit(&mut self, word: u64, unit: Unit, range: (u64, u64), change: &mut Change<'_>) -> u64 {
+    fn edit(
+        &mut self,
+        word: u64,
+        unit: Unit,
+        range: (u64, u64),
+        change: &mut Change<'_>,
+    ) -> Edited {
         let leaf = Leaf::from_word(word);
         let node = match Node::from_word(word) {
-            Some(node) if unit.within(range) && unit.shift > PAGE_SHIFT => {
+            Some(node) if change.adds && unit.within(range) => {
                 // All of the node's pages become one leaf, if a leaf is what comes.
-                match change(unit.start, None) {
+                match (change.to)(unit.start, None) {
                     Some(new) => {
                         self.retire_all(node);
                         self.leaves += 1;
-                        return new.word();
+                        return Edited::all(new.word());
                     }
                     None => node,
                 }
             }
             Some(node) => node,
             None if unit.within(range) => {
-                let new = change(unit.start, leaf);
+                let new = (change.to)(unit.start, leaf);
                 self.leaves -= u64::from(leaf.is_some());
                 self.leaves += u64::from(new.is_some());
-                return new.map_or(EMPTY, Leaf::word);
+                return Edited::all(new.map_or(EMPTY, Leaf::word));
             }
             None => match leaf {
                 Some(leaf) => self.split(leaf, unit),
-                None if change(range.0.max(unit.start), None).is_none() => return EMPTY,
+                None if !change.adds => return Edited::all(EMPTY),
                 None => {
                     let (first, last) = unit.children(range);
                     self.allocate(last - first + 1)
@@ -277,25 +391,44 @@ impl Writer {
         unit: Unit,
         range: (u64, u64),
         change: &mut Change<'_>,
-    ) -> u64 {
+    ) -> Edited {
         let (first, last) = unit.children(range);
-        for index in first..=last {
+        let mut paused = None;
+        // Where nothing is added, only what is in use is gone through.
+        let in_use = (!change.adds).then(|| {
+            self.work.spend(node.words().min(last - first + 1));
+            node.in_order(first, last)
+        });
+        let count = in_use.as_ref().map_or(last - first + 1, |words| words.len() as u64);
+        for place in 0..count {
+            let in_use = in_use.as_ref().and_then(|words| words.get(place as usize));
+            let index = in_use.map_or(first + place, |&word| entry::index(word));
+            let child = unit.child(index);
+            if self.work.is_spent() {
+                paused = Some(child.start.max(range.0));
+                break;
+            }
+            self.work.spend(1);
             let word = entry::content(node.get(index));
-            let new = self.edit(word, unit.child(index), range, change);
-            if new != word && !node.put(index, new) {
+            let edited = self.edit(word, child, range, change);
+            if edited.word != word && !node.put(index, edited.word) {
                 node = self.resized(node, node.live() + 1);
-                let put = node.put(index, new);
+                let put = node.put(index, edited.word);
                 debug_assert!(put, "it was made large enough");
+            }
+            if edited.paused.is_some() {
+                paused = edited.paused;
+                break;
             }
         }
         if node.live() == 0 {
             self.retire(node);
-            return EMPTY;
+            return Edited { word: EMPTY, paused };
         }
         if node.is_oversized() && (!node.is_full() || self.full_nodes > ROOMY) {
             node = self.resized(node, node.live());
         }
-        node.word()
+        Edited { word: node.word(), paused }
     }
 
     /// A node whose pages are those of one larger page.
@@ -313,6 +446,7 @@ impl Writer {
         let arena = (self.full_nodes >= SMALL_TABLE).then_some(&mut self.arena);
         let pages = if self.full_nodes < ROOMY { FANOUT } else { pages };
         let node = Node::with_room(pages, arena);
+        self.work.spend(node.words());
         self.bytes += node.bytes();
         self.full_nodes += usize::from(node.is_full());
         node
@@ -334,6 +468,7 @@ impl Writer {
     }
 
     fn retire_all(&mut self, node: Node) {
+        self.work.spend(node.words());
         for word in node.words_in_use() {
             match Node::from_word(word) {
                 Some(child) => self.retire_all(child),
@@ -353,10 +488,17 @@ impl Writer {
         for top in &mut table.top {
             if let Some(node) = Node::from_word(core::mem::replace(top.get_mut(), EMPTY)) {
                 self.retire_all(node);
+                // Nobody waits for this.
+                self.work.begin();
             }
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.free_retired() };
+        for node in self.retired.drain(..) {
+            // SAFETY: the caller promises that nobody reads the table, so no reader is in a
+            // node that was retired from it; draining frees each once, and its arena is
+            // that of this writer, which made it.
+            unsafe { node.free(&mut self.arena) };
+        }
+        self.retired_bytes = 0;
     }
 }
 
@@ -367,6 +509,7 @@ mod tests {
     use super::*;
     use crate::access::Access;
     use crate::view::entry::Behind;
+    use core::convert::Infallible;
     use proptest::prelude::*;
 
     const BITS: u32 = 34;
@@ -382,6 +525,38 @@ mod tests {
 
     fn page_at(table: &Table, page: u64) -> Option<u64> {
         table.find(page << 12).leaf_at(page << 12).map(Leaf::page)
+    }
+
+    /// Makes a change to its end, a chunk after the other.
+    fn whole(
+        writer: &mut Writer,
+        span: Span<DeviceAddr>,
+        mut chunk: impl FnMut(&mut Writer, Span<DeviceAddr>) -> Option<DeviceAddr>,
+    ) {
+        let mut rest = Some(span);
+        while let Some(span) = rest {
+            writer.work.begin();
+            let next = chunk(writer, span);
+            assert!(next.is_none_or(|next| next > span.start()), "every chunk comes further");
+            rest = next.and_then(|next| Span::inclusive(next, span.last()));
+        }
+        let mut retired = writer.take_retired();
+        while !retired.is_empty() {
+            writer.work.begin();
+            // SAFETY: tests have no other reader.
+            unsafe { writer.free(&mut retired) };
+        }
+    }
+
+    fn fill(table: &Table, writer: &mut Writer, span: Span<DeviceAddr>, leaf: Leaf) {
+        whole(writer, span, |writer, rest| {
+            let pages = (rest.start().0 - span.start().0) >> 12;
+            table.fill(writer, rest, leaf.advanced(pages))
+        });
+    }
+
+    fn clear(table: &Table, writer: &mut Writer, span: Span<DeviceAddr>) {
+        whole(writer, span, |writer, rest| table.clear(writer, rest));
     }
 
     /// Ranges that like to begin and end at the sizes of pages.
@@ -406,26 +581,24 @@ mod tests {
                 let range = first as usize..(first + pages) as usize;
                 match what {
                     0 => {
-                        table.fill(&mut writer, span(first, pages), leaf(value));
+                        fill(&table, &mut writer, span(first, pages), leaf(value));
                         for (page, cell) in range.clone().zip(&mut model[range]) {
                             *cell = Some(value + page as u64 - first);
                         }
                     }
                     1 => {
-                        table.clear(&mut writer, span(first, pages));
+                        clear(&table, &mut writer, span(first, pages));
                         model[range].fill(None);
                     }
                     _ => {
-                        table.update(&mut writer, span(first, pages), |_, leaf| {
-                            Some(leaf.advanced(value))
+                        whole(&mut writer, span(first, pages), |writer, rest| {
+                            table.update(writer, rest, |_, leaf| Some(leaf.advanced(value)))
                         });
                         for cell in model[range].iter_mut().flatten() {
                             *cell += value;
                         }
                     }
                 }
-                // SAFETY: this test is the only reader.
-                unsafe { writer.free_retired() };
             }
             let mut wrong = Vec::new();
             for (page, &want) in model.iter().enumerate() {
@@ -436,11 +609,18 @@ mod tests {
             prop_assert!(wrong.is_empty(), "{:?}", wrong);
             let mut seen = 0;
             let mut leaves = 0;
-            let _: ControlFlow<()> = table.visit(span(0, 1 << (BITS - 12)), |part, leaf| {
-                seen += part.len() >> 12;
-                leaves += 1;
-                assert_eq!(model[(part.start().0 >> 12) as usize], Some(leaf.page()));
-                ControlFlow::Continue(())
+            let mut next = DeviceAddr(0);
+            whole(&mut writer, span(0, 1 << (BITS - 12)), |writer, rest| {
+                let visited = table.visit(&mut writer.work, rest, |part, leaf| {
+                    assert!(part.start() >= next, "in order, and each once");
+                    next = DeviceAddr(part.last().0 + 1);
+                    seen += part.len() >> 12;
+                    leaves += 1;
+                    assert_eq!(model[(part.start().0 >> 12) as usize], Some(leaf.page()));
+                    ControlFlow::<Infallible>::Continue(())
+                });
+                let ControlFlow::Continue(next) = visited;
+                next
             });
             prop_assert_eq!(seen, model.iter().flatten().count() as u64);
             prop_assert_eq!(leaves, writer.leaves());
@@ -451,7 +631,7 @@ mod tests {
     fn whole_gigabytes_take_one_word() {
         let table = Table::new(BITS);
         let mut writer = Writer::default();
-        table.fill(&mut writer, span(0, 4 << 18), leaf(7));
+        fill(&table, &mut writer, span(0, 4 << 18), leaf(7));
         assert_eq!((writer.leaves(), writer.bytes()), (4, 0));
         assert_eq!(page_at(&table, 3 << 18), Some(7 + (3 << 18)));
     }
@@ -461,12 +641,10 @@ mod tests {
         let table = Table::new(BITS);
         let mut writer = Writer::default();
         for page in 0..4096 {
-            table.fill(&mut writer, span(page, 1), leaf(4096 - page));
+            fill(&table, &mut writer, span(page, 1), leaf(4096 - page));
         }
         assert!(writer.bytes() > 0);
-        table.clear(&mut writer, span(0, 4096));
-        // SAFETY: this test is the only reader.
-        unsafe { writer.free_retired() };
+        clear(&table, &mut writer, span(0, 4096));
         assert_eq!((writer.leaves(), writer.bytes()), (0, 0));
     }
 
@@ -477,9 +655,7 @@ mod tests {
             let mut writer = Writer::default();
             let grants = 4096_u64;
             for grant in 0..grants {
-                table.fill(&mut writer, span(grant * stride % (1 << 36), 1), leaf(grant));
-                // SAFETY: this test is the only reader.
-                unsafe { writer.free_retired() };
+                fill(&table, &mut writer, span(grant * stride % (1 << 36), 1), leaf(grant));
             }
             let each = writer.bytes().saturating_sub(ROOMY * 4200) as u64 / grants;
             assert!(each <= 64, "{each} bytes a grant at stride {stride}");

@@ -1,0 +1,264 @@
+//! Changes of the regions, and what they do to every view.
+//!
+//! A change has three steps. The region map changes, under its lock, at once: rules that
+//! are added from then on lead to what is there now. Then every table follows, chunk by
+//! chunk. Where something was taken away, one scan then collects the mappings that were
+//! made before, and after it nobody can be in what was taken out. The edit lock, which the
+//! caller has, keeps a second change of regions out of all three.
+#![allow(unsafe_code, reason = "frees nodes after the scan that makes it safe")]
+
+use core::convert::Infallible;
+use core::ops::ControlFlow;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::Inner;
+use crate::access::Access;
+use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
+use crate::error::Reason;
+use crate::iommu::{DomainInner, Reached, free, identity, in_chunks, refresh};
+use crate::mapping::{Drain, Keep, Revocation};
+use crate::space::{Placed, Region, Regions, pieces};
+use crate::span::Span;
+use crate::view::View;
+use crate::view::entry::{Behind, Leaf};
+use crate::view::table::Writer;
+
+type Result<T> = core::result::Result<T, Reason>;
+
+impl Inner {
+    /// Adds a region. The caller has the edit lock.
+    pub(super) fn add(&self, region: Region) -> Result<()> {
+        let span = region.span();
+        if span.last().0 >> self.width != 0 {
+            return Err(Reason::BeyondWidth { bits: self.width });
+        }
+        let mut regions = self.write_regions();
+        regions.check_add(&region)?;
+        let segment = match region.backing() {
+            None => None,
+            Some((object, offset)) => {
+                let same = |placed: &Placed| {
+                    let segment = placed.segment.as_ref()?;
+                    segment.places(object, offset, span.start()).then(|| Arc::clone(segment))
+                };
+                let there = regions.iter().find_map(same);
+                Some(match there {
+                    Some(segment) => segment,
+                    None => self.segments.add(object, offset, span.start())?,
+                })
+            }
+        };
+        regions.add(Placed { region, segment });
+        drop(regions);
+        // Nothing was there, so nothing can have been mapped: rules that are given up led
+        // nowhere, too.
+        self.publish(span, &mut |_, _| ());
+        Ok(())
+    }
+
+    /// Changes what memory offers. The caller has the edit lock.
+    pub(super) fn set_access(&self, span: Span<GuestPhys>, access: Access) -> Result<Drain> {
+        let mut regions = self.write_regions();
+        check_change(&regions, span)?;
+        let was = regions.set_access(span, access);
+        drop(regions);
+        let reduced = was.iter().any(|placed| !access.contains(placed.region.access()));
+        let mut revoked = Revoked::new(self, segments_of(&was));
+        self.publish(span, &mut |view, reached| match reached {
+            Reached::Led(span) if reduced => revoked.range(view, span),
+            Reached::Led(_) => {}
+            Reached::GivenUp(span) => revoked.range(view, span),
+        });
+        Ok(revoked.scan())
+    }
+
+    /// Names what is at a range. The caller has the edit lock.
+    pub(super) fn set_tag(
+        &self,
+        span: Span<GuestPhys>,
+        tag: u64,
+        owner: Option<&str>,
+    ) -> Result<()> {
+        let mut regions = self.write_regions();
+        check_change(&regions, span)?;
+        regions.set_tag(span, tag, owner);
+        Ok(())
+    }
+
+    /// Removes what is in a range. The caller has the edit lock.
+    pub(super) fn remove(&self, span: Span<GuestPhys>) -> Result<Drain> {
+        granular(span)?;
+        let mut regions = self.write_regions();
+        if regions.overlapping(span).next().is_none() {
+            return Err(Reason::NotFound("region in the range"));
+        }
+        regions.check_cut(span)?;
+        let removed = segments_of(&regions.remove(span));
+        let used: HashSet<usize> = regions.all_segments().iter().map(|used| used.index()).collect();
+        drop(regions);
+        let unused: Keep =
+            removed.iter().filter(|gone| !used.contains(&gone.index())).cloned().collect();
+        let mut revoked = Revoked::new(self, removed);
+        self.publish(span, &mut |view, reached| match reached {
+            Reached::Led(span) | Reached::GivenUp(span) => revoked.range(view, span),
+        });
+        let drain = revoked.scan();
+        // No leaf names them any more, and the scan waited for every look-up that may
+        // have seen one that did.
+        let regions = self.write_regions();
+        unused.iter().for_each(|segment| self.segments.remove(segment));
+        drop(regions);
+        Ok(drain)
+    }
+
+    /// Makes all views show the regions in `changed`, and calls `reached` with what leads
+    /// there.
+    fn publish(&self, changed: Span<GuestPhys>, reached: &mut dyn FnMut(&View, Reached)) {
+        let device = identity(changed);
+        let _: ControlFlow<Infallible> =
+            in_chunks(&self.flat, self.memory(), device, |regions, writer, rest| {
+                ControlFlow::Continue(self.flatten(regions, writer, rest))
+            });
+        reached(&self.flat, Reached::Led(device));
+        for domain in self.domains_with_rules() {
+            refresh(&domain, self.memory(), changed, |range| reached(&domain.view, range));
+        }
+    }
+
+    /// Makes the flat view show the regions in `rest`, as far as a chunk comes.
+    fn flatten(
+        &self,
+        regions: &Regions,
+        writer: &mut Writer,
+        rest: Span<DeviceAddr>,
+    ) -> Option<DeviceAddr> {
+        /// What finding a piece counts as in words.
+        const PIECE_COST: u64 = 8;
+        let guest = Span::new(GuestPhys(rest.start().0), rest.len()).ok()?;
+        for (piece, behind) in pieces(regions, guest) {
+            writer.work.spend(PIECE_COST);
+            let piece = identity(piece);
+            let paused = match behind {
+                Behind::Memory { .. } => {
+                    self.flat.table.fill(writer, piece, Leaf::new(Access::RWX, behind))
+                }
+                Behind::Hole { .. } => self.flat.table.clear(writer, piece),
+            };
+            if paused.is_some() {
+                return paused;
+            }
+            if writer.work.is_spent() {
+                return piece.last().checked_add(1);
+            }
+        }
+        None
+    }
+
+    /// The domains whose tables follow changes of the regions. One that is added after
+    /// the regions have changed needs no following.
+    fn domains_with_rules(&self) -> Vec<Arc<DomainInner>> {
+        let domains = self.lock_domains();
+        domains.iter().filter(|domain| domain.has_rules()).cloned().collect()
+    }
+}
+
+/// What a change of regions has taken away.
+struct Revoked<'a> {
+    guest: &'a Inner,
+    revocation: Revocation,
+    /// What the next range may be a continuation of.
+    last: Option<(u32, Span<DeviceAddr>)>,
+    ranges: usize,
+    /// The memory that may be mapped.
+    keep: Keep,
+    drain: Option<Drain>,
+}
+
+impl<'a> Revoked<'a> {
+    /// So many ranges are looked for at once; a guest can have a million.
+    const RANGES: usize = 1 << 16;
+
+    fn new(guest: &'a Inner, keep: Keep) -> Self {
+        let revocation = Revocation::default();
+        Self { guest, revocation, last: None, ranges: 0, keep, drain: None }
+    }
+
+    fn range(&mut self, view: &View, span: Span<DeviceAddr>) {
+        let joined = self.last.and_then(|(last_view, last)| {
+            let goes_on = last.last().checked_add(1) == Some(span.start());
+            let joins = last_view == view.id() && (goes_on || last.covers(&span));
+            joins.then(|| Span::inclusive(last.start(), last.last().max(span.last())))?
+        });
+        match joined {
+            Some(joined) => self.last = Some((view.id(), joined)),
+            None => {
+                self.push();
+                self.last = Some((view.id(), span));
+            }
+        }
+    }
+
+    fn push(&mut self) {
+        let Some((view, span)) = self.last.take() else { return };
+        self.revocation.range(view, span);
+        self.ranges += 1;
+        if self.ranges == Self::RANGES {
+            self.look();
+        }
+    }
+
+    /// Collects the mappings of the ranges so far.
+    fn look(&mut self) {
+        let revocation = core::mem::take(&mut self.revocation);
+        self.ranges = 0;
+        let found = revocation.scan(self.guest.policy, || self.keep.clone());
+        self.drain = Some(match self.drain.take() {
+            Some(drain) => drain.joined(found),
+            None => found,
+        });
+    }
+
+    /// Collects the mappings, and frees what no reader is in any more.
+    fn scan(mut self) -> Drain {
+        self.push();
+        let domains = self.guest.domains_with_rules();
+        let views =
+            core::iter::once(&self.guest.flat).chain(domains.iter().map(|domain| &domain.view));
+        let retired: Vec<_> =
+            views.map(|view| (Arc::clone(view), view.writer().take_retired())).collect();
+        self.look();
+        for (view, retired) in retired {
+            // SAFETY: the nodes were taken from this view's writer before the scan, which
+            // waited for every reader that was in any table.
+            unsafe { free(&view, retired) };
+        }
+        self.drain.unwrap_or_else(|| unreachable!("`look` makes one"))
+    }
+}
+
+fn segments_of(placed: &[Placed]) -> Keep {
+    let mut keep: Keep = placed.iter().filter_map(|placed| placed.segment.clone()).collect();
+    keep.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    keep
+}
+
+/// Whether there are regions in all of `span`, which can be split at its ends.
+fn check_change(regions: &Regions, span: Span<GuestPhys>) -> core::result::Result<(), Reason> {
+    granular(span)?;
+    if let Some((hole, _)) =
+        pieces(regions, span).find(|(piece, _)| regions.at(piece.start()).is_none())
+    {
+        return Err(Reason::NoMemory { at: hole.start().0 });
+    }
+    regions.check_cut(span)
+}
+
+fn granular(span: Span<GuestPhys>) -> core::result::Result<(), Reason> {
+    match span.is_granular() {
+        true => Ok(()),
+        false => Err(Reason::Invalid("the range must start and end on a multiple of 4 KiB")),
+    }
+}
+
+const _: () = assert!(GRANULE == 4096, "the messages above say 4 KiB");

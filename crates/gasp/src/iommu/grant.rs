@@ -1,0 +1,232 @@
+//! Adding rules to a domain.
+#![allow(unsafe_code, reason = "reads segments under the lock that keeps them")]
+
+use core::convert::Infallible;
+use core::ops::ControlFlow;
+
+use smallvec::SmallVec;
+
+use super::chunks::{GuestMemory, in_chunks};
+use super::domain::{DomainInner, DomainKind};
+use super::placed::{PIECE_COST, around, entries, placed};
+use crate::access::Access;
+use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
+use crate::error::Reason;
+use crate::space::Regions;
+use crate::span::Span;
+use crate::view::entry::Leaf;
+use crate::view::lookup::guest_of;
+use crate::view::segment::Segments;
+use crate::view::table::{Table, Writer};
+
+/// A rule that is to be added, in whole granules.
+#[derive(Clone, Copy)]
+struct Rule {
+    device: Span<DeviceAddr>,
+    guest: GuestPhys,
+    access: Access,
+}
+
+/// A part of the rule's addresses that is alike.
+#[derive(Clone, Copy)]
+enum Part {
+    /// Addresses without a rule.
+    Free(Span<DeviceAddr>),
+    /// Addresses that one table entry is about, and the whole range of that entry.
+    Granted { part: Span<DeviceAddr>, whole: Span<DeviceAddr>, leaf: Leaf },
+}
+
+impl DomainInner {
+    /// Lets `device` through to `guest` and on, with `access` added to what it had.
+    ///
+    /// Both are rounded outward to 4 KiB (decision 11). It goes over the range twice, in
+    /// chunks: first to find what speaks against it, so that nothing has changed if
+    /// something does, then to change it.
+    pub(crate) fn grant(
+        &self,
+        memory: GuestMemory<'_>,
+        device: Span<DeviceAddr>,
+        guest: GuestPhys,
+        access: Access,
+    ) -> Result<(), Reason> {
+        if !self.has_rules() {
+            return Err(Reason::Invalid("a domain that bypasses or denies has no rules"));
+        }
+        if access.is_empty() {
+            return Err(Reason::BadFlags(0));
+        }
+        let (device, guest) = self.granules(device, guest)?;
+        let rule = Rule { device, guest, access };
+        let _changes = self.changes.lock();
+        if self.is_removed() {
+            return Err(Reason::NotFound("such domain any more"));
+        }
+        let table = &self.view.table;
+        let mut new = 0;
+        let mut left = Some(device);
+        let checked = in_chunks(&self.view, memory, device, |regions, writer, rest| {
+            let there = parts(table, writer, rest);
+            let next = rule.check(&there, regions, memory.segments, writer, &mut new)?;
+            if next.is_none() {
+                // Only this thread adds rules now. (Regions that change meanwhile cut
+                // entries themselves, within the same limit.)
+                if writer.leaves().saturating_add(new) > self.limit {
+                    let what = "table entries of the domain";
+                    return ControlFlow::Break(Reason::Limit { what, limit: self.limit });
+                }
+                // A rule that was checked in one chunk is put in place in the same.
+                if rest == device {
+                    let next = rule.put(&there, table, regions, writer);
+                    left = next.and_then(|next| Span::inclusive(next, device.last()));
+                }
+            }
+            ControlFlow::Continue(next)
+        });
+        if let ControlFlow::Break(reason) = checked {
+            return Err(reason);
+        }
+        if let Some(left) = left {
+            let _: ControlFlow<Infallible> =
+                in_chunks(&self.view, memory, left, |regions, writer, rest| {
+                    let there = parts(table, writer, rest);
+                    ControlFlow::Continue(rule.put(&there, table, regions, writer))
+                });
+        }
+        Ok(())
+    }
+
+    /// Both sides of a rule in whole granules, inside the guest's address width.
+    fn granules(
+        &self,
+        device: Span<DeviceAddr>,
+        guest: GuestPhys,
+    ) -> Result<(Span<DeviceAddr>, GuestPhys), Reason> {
+        let within = device.start().0 % GRANULE;
+        if guest.0 % GRANULE != within {
+            return Err(Reason::Invalid(
+                "device and guest-physical address must agree in their last 12 bits",
+            ));
+        }
+        if self.kind == DomainKind::Identity && guest.0 != device.start().0 {
+            return Err(Reason::Invalid("an identity domain does not translate"));
+        }
+        let device = device.rounded_out().ok_or(Reason::BeyondWidth { bits: self.width })?;
+        let guest = Span::new(GuestPhys(guest.0 - within), device.len())?;
+        let beyond = |last: u64| self.width < 64 && last >> self.width != 0;
+        if beyond(device.last().0) || beyond(guest.last().0) {
+            return Err(Reason::BeyondWidth { bits: self.width });
+        }
+        Ok((device, guest.start()))
+    }
+}
+
+impl Rule {
+    /// Where the first address of a part of it leads.
+    fn to(&self, part: Span<DeviceAddr>) -> GuestPhys {
+        GuestPhys(self.guest.0 + (part.start().0 - self.device.start().0))
+    }
+
+    /// Finds what speaks against the rule in one chunk, and adds to `new` how many table
+    /// entries it takes there.
+    fn check(
+        &self,
+        there: &Parts,
+        regions: &Regions,
+        segments: &Segments,
+        writer: &mut Writer,
+        new: &mut u64,
+    ) -> ControlFlow<Reason, Option<DeviceAddr>> {
+        // Going over the parts is a chunk's work of its own.
+        writer.work.begin();
+        for &part in &there.parts {
+            match part {
+                Part::Granted { part, whole, leaf } => {
+                    let first = leaf.advanced((part.start().0 - whole.start().0) / GRANULE);
+                    // SAFETY: segments are removed only under the regions' lock, which the
+                    // caller holds, for it has `regions`.
+                    let to = GuestPhys(unsafe { guest_of(segments, first, 0) });
+                    if to != self.to(part) {
+                        let (at, to) = (part.start(), to.0);
+                        return ControlFlow::Break(Reason::MappedElsewhere { at, to });
+                    }
+                    if !leaf.allowed().contains(self.access) {
+                        let cut = around(whole, part).map(entries).sum::<u64>() + entries(part);
+                        *new = new.saturating_add(cut - 1);
+                    }
+                }
+                Part::Free(gap) => {
+                    for (piece, _) in placed(regions, gap, self.to(gap)) {
+                        *new = new.saturating_add(entries(piece));
+                        writer.work.spend(PIECE_COST);
+                        if writer.work.is_spent() {
+                            return ControlFlow::Continue(piece.last().checked_add(1));
+                        }
+                    }
+                }
+            }
+        }
+        ControlFlow::Continue(there.next)
+    }
+
+    /// Puts the rule into the table for one chunk; returns where to go on.
+    fn put(
+        &self,
+        there: &Parts,
+        table: &Table,
+        regions: &Regions,
+        writer: &mut Writer,
+    ) -> Option<DeviceAddr> {
+        let raised = |leaf: Leaf| leaf.with_allowed(leaf.allowed() | self.access);
+        writer.work.begin();
+        for &part in &there.parts {
+            match part {
+                Part::Granted { leaf, .. } if leaf.allowed().contains(self.access) => {}
+                Part::Granted { part, .. } => {
+                    let paused = table.update(writer, part, |_, leaf| Some(raised(leaf)));
+                    if paused.is_some() {
+                        return paused;
+                    }
+                }
+                Part::Free(gap) => {
+                    for (piece, behind) in placed(regions, gap, self.to(gap)) {
+                        writer.work.spend(PIECE_COST);
+                        let paused = table.fill(writer, piece, Leaf::new(self.access, behind));
+                        if paused.is_some() {
+                            return paused;
+                        }
+                        if writer.work.is_spent() {
+                            return piece.last().checked_add(1);
+                        }
+                    }
+                }
+            }
+        }
+        there.next
+    }
+}
+
+/// The parts of what a chunk gets to, in order.
+struct Parts {
+    parts: SmallVec<[Part; 2]>,
+    /// Where the next chunk goes on.
+    next: Option<DeviceAddr>,
+}
+
+fn parts(table: &Table, writer: &mut Writer, rest: Span<DeviceAddr>) -> Parts {
+    let mut parts = SmallVec::new();
+    let mut free_from = Some(rest.start());
+    let visited: ControlFlow<Infallible, _> = table.visit(&mut writer.work, rest, |whole, leaf| {
+        if let Some(part) = whole.intersection(&rest) {
+            let before = part.start().0.checked_sub(1).map(DeviceAddr);
+            let gap = free_from.zip(before);
+            parts.extend(gap.and_then(|(a, b)| Span::inclusive(a, b)).map(Part::Free));
+            free_from = part.last().checked_add(1);
+            parts.push(Part::Granted { part, whole, leaf });
+        }
+        ControlFlow::Continue(())
+    });
+    let ControlFlow::Continue(next) = visited;
+    let last = next.map_or(rest.last(), |next| DeviceAddr(next.0.saturating_sub(1)));
+    parts.extend(free_from.and_then(|first| Span::inclusive(first, last)).map(Part::Free));
+    Parts { parts, next }
+}

@@ -1,0 +1,75 @@
+//! What is behind device addresses, and how many table entries that takes.
+
+use crate::addr::{DeviceAddr, GuestPhys};
+use crate::space::{Regions, pieces};
+use crate::span::Span;
+use crate::view::entry::Behind;
+
+/// What finding one piece counts as, in words of [`Work`](crate::view::work::Work).
+pub(super) const PIECE_COST: u64 = 8;
+
+/// What is behind a range of device addresses that leads to `guest` and on, in pieces.
+pub(super) fn placed(
+    regions: &Regions,
+    device: Span<DeviceAddr>,
+    guest: GuestPhys,
+) -> impl Iterator<Item = (Span<DeviceAddr>, Behind)> {
+    let span = Span::new(guest, device.len()).ok();
+    span.into_iter().flat_map(|span| pieces(regions, span)).filter_map(move |(piece, behind)| {
+        let offset = piece.start().0 - guest.0;
+        let start = device.start().checked_add(offset)?;
+        Some((Span::new(start, piece.len()).ok()?, behind))
+    })
+}
+
+/// The parts of `whole` before and after `part`, which lies inside it.
+pub(super) fn around(
+    whole: Span<DeviceAddr>,
+    part: Span<DeviceAddr>,
+) -> impl Iterator<Item = Span<DeviceAddr>> {
+    let before = part.start().0.checked_sub(1).map(DeviceAddr);
+    let before = before.and_then(|last| Span::inclusive(whole.start(), last));
+    let after = part.last().checked_add(1);
+    let after = after.and_then(|first| Span::inclusive(first, whole.last()));
+    before.into_iter().chain(after)
+}
+
+/// How many table entries a granular range takes, if one region is behind all of it.
+pub(super) fn entries(span: Span<DeviceAddr>) -> u64 {
+    let (mut start, end) = (span.start().0 >> 12, (span.last().0 >> 12) + 1);
+    let mut count = 0;
+    for shift in [9, 18] {
+        // Up to the next larger page, as far as there are whole pages of this size.
+        let size = shift - 9;
+        let whole = (end >> size << size).max(start);
+        let aligned = start.next_multiple_of(1 << shift).min(whole);
+        count += (aligned - start) >> size;
+        start = aligned;
+    }
+    let mut rest = end - start;
+    for shift in [18, 9, 0] {
+        count += rest >> shift;
+        rest &= (1 << shift) - 1;
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn entries_counts_the_largest_aligned_pages(start in 0u64..1 << 20, len in 1u64..1 << 20) {
+            let span = Span::new(DeviceAddr(start << 12), len << 12).unwrap();
+            let (mut at, end, mut count) = (start, start + len, 0);
+            while at < end {
+                let fits = |pages: u64| at.is_multiple_of(pages) && at + pages <= end;
+                at += [1 << 18, 1 << 9, 1].into_iter().find(|&pages| fits(pages)).unwrap();
+                count += 1;
+            }
+            prop_assert_eq!(entries(span), count);
+        }
+    }
+}

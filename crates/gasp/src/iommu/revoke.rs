@@ -1,0 +1,170 @@
+//! Taking rules back.
+#![allow(unsafe_code, reason = "shares segments and frees nodes under what guards them")]
+
+use core::convert::Infallible;
+use core::ops::ControlFlow;
+
+use super::chunks::{GuestMemory, free, grace, in_chunks};
+use super::domain::DomainInner;
+use super::placed::{around, entries};
+use crate::addr::{DeviceAddr, GRANULE};
+use crate::error::Reason;
+use crate::mapping::{Drain, Keep, Revocation};
+use crate::span::Span;
+use crate::view::entry::{Behind, Leaf, SEGMENTS};
+use crate::view::table::{Retired, Table};
+
+impl DomainInner {
+    /// Takes back what `spans` were let through to, together; the drain that comes back
+    /// waits for the mappings made before.
+    ///
+    /// Entries that reach past a span are cut, which can make more of them: the domain's
+    /// limit holds for that, too, and nothing has changed if it would be passed.
+    pub(crate) fn revoke(
+        &self,
+        memory: GuestMemory<'_>,
+        spans: &[Span<DeviceAddr>],
+    ) -> Result<Drain, Reason> {
+        if !self.has_rules() {
+            return Err(Reason::Invalid("a domain that bypasses or denies has no rules"));
+        }
+        // Past the guest's address width nothing was ever granted.
+        let all = self.addresses();
+        let inside = |span: &Span<DeviceAddr>| {
+            span.rounded_out().map_or(Some(all), |span| all.intersection(&span))
+        };
+        let _changes = self.changes.lock();
+        self.check_cuts(memory, spans.iter().filter_map(inside))?;
+        let mut revocation = Revocation::default();
+        let mut keep = Keep::new();
+        let mut retired = Retired::default();
+        for span in spans.iter().filter_map(inside) {
+            self.clear(memory, span, &mut keep, &mut retired);
+            revocation.range(self.view.id(), span);
+        }
+        // Still under the lock of changes: a mapping of what is granted anew is not waited
+        // for.
+        let drain = revocation.scan(self.policy, || keep);
+        // SAFETY: the nodes were taken from this view's writer, and the scan waited for
+        // every reader that was in the table.
+        unsafe { free(&self.view, retired) };
+        Ok(drain)
+    }
+
+    /// Takes everything back from a domain that is marked as removed. No device is
+    /// attached, so every mapping made through it is in the drain of an earlier revoke.
+    pub(crate) fn retire(&self, memory: GuestMemory<'_>) {
+        // A rule that was being added when the domain was marked is in place after this.
+        let _changes = self.changes.lock();
+        if self.has_rules() {
+            let _: ControlFlow<Infallible> =
+                in_chunks(&self.view, memory, self.addresses(), |_, writer, rest| {
+                    ControlFlow::Continue(self.view.table.clear(writer, rest))
+                });
+            // Whoever moved the last device away has a drain for its mappings.
+            grace(&self.view);
+        }
+    }
+
+    /// Removes the entries of a span in chunks. The memory that they led to is added to
+    /// `keep`, nodes that are no longer needed to `retired`.
+    fn clear(
+        &self,
+        memory: GuestMemory<'_>,
+        span: Span<DeviceAddr>,
+        keep: &mut Keep,
+        retired: &mut Retired,
+    ) {
+        let mut kept = SegmentSet::default();
+        let _: ControlFlow<Infallible> = in_chunks(&self.view, memory, span, |_, writer, rest| {
+            let next = self.view.table.update(writer, rest, |_, leaf| {
+                if let Behind::Memory { segment, .. } = leaf.behind()
+                    && kept.insert(segment)
+                {
+                    // SAFETY: the leaf was in the table until now, so its segment has
+                    // been added; segments are removed only under the regions' lock,
+                    // which this chunk holds.
+                    keep.push(unsafe { memory.segments.share(segment) });
+                }
+                None
+            });
+            if next.is_none() {
+                retired.append(writer.take_retired());
+            }
+            ControlFlow::Continue(next)
+        });
+    }
+
+    /// Whether the entries at the ends of `spans` can be cut there within the limit.
+    fn check_cuts(
+        &self,
+        memory: GuestMemory<'_>,
+        spans: impl Iterator<Item = Span<DeviceAddr>> + Clone,
+    ) -> Result<(), Reason> {
+        let (mut new, mut leaves) = (0_u64, 0);
+        let mut rest = spans.clone().peekable();
+        while rest.peek().is_some() {
+            // Some spans for each time the lock is taken.
+            const SOME: usize = 1024;
+            let writer = self.view.writer();
+            leaves = writer.leaves();
+            let more = |span| entries_of_cuts(&self.view.table, span);
+            new = rest.by_ref().take(SOME).map(more).fold(new, u64::saturating_add);
+        }
+        let limit = self.limit;
+        if new == 0 || leaves.saturating_add(new) <= limit {
+            return Ok(());
+        }
+        // What goes makes room for what comes.
+        let mut gone = 0_u64;
+        for span in spans {
+            let _: ControlFlow<Infallible> =
+                in_chunks(&self.view, memory, span, |_, writer, rest| {
+                    self.view.table.visit(&mut writer.work, rest, |whole, _| {
+                        gone += u64::from(span.covers(&whole) && rest.contains(whole.start()));
+                        ControlFlow::Continue(())
+                    })
+                });
+        }
+        match leaves.saturating_sub(gone).saturating_add(new) > limit {
+            true => Err(Reason::Limit { what: "table entries of the domain", limit }),
+            false => Ok(()),
+        }
+    }
+}
+
+/// How many entries more there are after those that reach past `span` were cut at its
+/// ends. The caller has the table's writer.
+fn entries_of_cuts(table: &Table, span: Span<DeviceAddr>) -> u64 {
+    let whole = |addr: DeviceAddr| {
+        let found = table.find(addr.0);
+        Leaf::from_word(found.word)?;
+        let start = DeviceAddr(addr.0 & !(found.size() - 1));
+        Span::new(start, found.size()).ok()
+    };
+    let cut = |whole: Span<DeviceAddr>| {
+        let left = whole.intersection(&span)?;
+        let rest: u64 = around(whole, left).map(entries).sum();
+        rest.checked_sub(1)
+    };
+    let (first, last) = (whole(span.start()), whole(span.last()));
+    let last = last.filter(|_| first != last);
+    first.and_then(cut).unwrap_or(0) + last.and_then(cut).unwrap_or(0)
+}
+
+/// A set of segments' numbers.
+#[derive(Default)]
+struct SegmentSet([u64; SEGMENTS / 64]);
+
+impl SegmentSet {
+    /// Whether it was not there before.
+    fn insert(&mut self, segment: usize) -> bool {
+        let Some(word) = self.0.get_mut(segment / 64) else { return false };
+        let bit = 1 << (segment % 64);
+        let new = *word & bit == 0;
+        *word |= bit;
+        new
+    }
+}
+
+const _: () = assert!(GRANULE == 4096, "entries are counted in granules of 4 KiB");

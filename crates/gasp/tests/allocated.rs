@@ -1,0 +1,47 @@
+//! What a domain says that its table takes is what the allocator has given for it: alone
+//! in its process, because all of the process is counted.
+
+#![cfg(all(target_os = "linux", target_env = "gnu"))]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(unsafe_code, reason = "asks the allocator")]
+
+mod support;
+
+use gasp::{Access, DeviceAddr, DomainKind, DomainOptions, Guest, GuestPhys, Unattached};
+
+use support::PAGE;
+
+/// Bytes that are handed out, with what the allocator keeps for each block.
+fn allocated() -> usize {
+    // SAFETY: the function has no requirements.
+    let info = unsafe { libc::mallinfo2() };
+    info.uordblks + info.hblkhd
+}
+
+#[test]
+fn a_table_takes_what_it_says_and_at_most_64_bytes_for_each_page() {
+    const GRANTS: u64 = 30_000;
+    let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
+    for (name, stride) in [
+        ("one in 4 KiB", 1_u64),
+        ("one in 12 KiB", 3),
+        ("one in 256 KiB", 64),
+        ("one in 2 MiB", 512),
+        ("one in 16 MiB", 4096),
+        ("one in 1 GiB", 1 << 18),
+    ] {
+        let domain = guest.domain(name, DomainOptions::new(DomainKind::Translate)).unwrap();
+        // The top level is touched where it is used, and not part of what is said.
+        let before = allocated();
+        for index in 0..GRANTS {
+            let to = GuestPhys((GRANTS - index) * 7 * PAGE);
+            domain.map(DeviceAddr(index * stride * PAGE), to, PAGE, Access::RW).unwrap();
+        }
+        let (took, said) = (allocated() - before, domain.table_bytes());
+        // Nodes that wait to be freed are a list as well, and a few blocks are not tables.
+        assert!(took <= said + (64 << 10), "{name}: said {said}, took {took}");
+        // The first nodes are full ones whatever they hold.
+        let each = took.saturating_sub(256 << 10) as f64 / GRANTS as f64;
+        assert!(each <= 64.0, "{name}: {each:.1} bytes each");
+    }
+}
