@@ -75,7 +75,8 @@ fn disk(backing: Backing) -> (Nvme, Counters) {
     // A guest takes two disks with one serial for one.
     static MADE: AtomicU32 = AtomicU32::new(0);
     let serial = format!("disk {}", MADE.fetch_add(1, Ordering::Relaxed));
-    let nvme = Nvme::new(&backing, nvme::Options { serial, ..Default::default() }).unwrap();
+    let options = nvme::Options { serial: Some(serial), ..Default::default() };
+    let nvme = Nvme::new(&backing, options).unwrap();
     let counters = nvme.counters();
     (nvme, counters)
 }

@@ -61,10 +61,12 @@ impl Rig {
 
 #[test]
 fn the_controller_and_its_namespace_say_what_they_are() {
-    let mut rig = rig();
+    let options = Options { serial: Some("mine".into()), ..Options::default() };
+    let mut rig = Rig::attached(&Backing::memory(64 << 20), options);
+    rig.enable();
     let page = rig.identify(1, 0).unwrap();
     assert_eq!(number(&page, 0), 0x1234_u16.to_le_bytes());
-    assert_eq!(&page[4..24], b"gasp                ");
+    assert_eq!(&page[4..24], b"mine                ");
     assert_eq!(&page[24..40], b"gasp            ");
     assert_eq!((page[77], page[111], page[512], page[513]), (7, 1, 0x66, 0x44));
     assert_eq!(number(&page, 80), 0x1_0400_u32.to_le_bytes());
@@ -91,7 +93,8 @@ fn the_controller_and_its_namespace_say_what_they_are() {
 
 #[test]
 fn a_block_size_of_4096_is_told() {
-    let options = Options { block_size: 4096, serial: "another".into(), ..Options::default() };
+    let options =
+        Options { block_size: 4096, serial: Some("another".into()), ..Options::default() };
     let mut rig = Rig::attached(&Backing::null(1 << 40), options);
     rig.enable();
     let page = rig.identify(0, 1).unwrap();

@@ -2,18 +2,18 @@
 
 use core::fmt;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use super::anonymous::Anonymous;
 use super::data::{Data, Direction};
 use super::error::NvmeError;
 use super::status::Status;
-use super::vectored;
+use super::{image, serial, vectored};
 
 /// What to keep a namespace's blocks in.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,8 +27,8 @@ enum Kind {
 }
 
 impl Backing {
-    /// A file or a block device that exists, as large as it is when it is opened. It is
-    /// locked (flock(2)) against a second controller.
+    /// A file or a block device that exists, as large as it is when it is opened: a
+    /// multiple of the block size. It is locked (flock(2)) against a second controller.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Kind::File(path.into()))
     }
@@ -42,14 +42,30 @@ impl Backing {
     pub fn null(size: u64) -> Self {
         Self(Kind::Null(size))
     }
+
+    pub(super) fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            Kind::File(path) => Some(path),
+            Kind::Memory(_) | Kind::Null(_) => None,
+        }
+    }
+
+    /// The serial number of a disk that is kept in it and was given none.
+    pub(super) fn serial(&self) -> Result<String, NvmeError> {
+        match &self.0 {
+            Kind::File(path) => serial::of_file(path)
+                .map_err(|source| NvmeError::File { path: path.clone(), source }),
+            Kind::Memory(_) | Kind::Null(_) => Ok(serial::of_nothing()),
+        }
+    }
 }
 
 impl fmt::Display for Backing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::File(path) => write!(f, "file {}", path.display()),
-            Kind::Memory(size) => write!(f, "memory of {size:#x} bytes"),
-            Kind::Null(size) => write!(f, "nothing, {size:#x} bytes"),
+            Kind::File(path) => write!(f, "{}", path.display()),
+            Kind::Memory(size) => write!(f, "a memory disk of {size} bytes"),
+            Kind::Null(size) => write!(f, "a null disk of {size} bytes"),
         }
     }
 }
@@ -83,20 +99,18 @@ impl Disk {
     pub(super) fn open(backing: &Backing, shift: u32) -> Result<Self, NvmeError> {
         let (store, size) = match &backing.0 {
             Kind::File(path) => {
-                let opened = open_file(path);
-                let (file, size) =
-                    opened.map_err(|source| NvmeError::File { path: path.clone(), source })?;
+                let (file, size) = image::open(path)?;
                 (Store::File(file), size)
             }
             Kind::Memory(size) => {
-                check_size(*size, shift)?;
+                check_size(backing, *size, shift)?;
                 let memory = Anonymous::new(*size)
                     .map_err(|errno| NvmeError::Memory { size: *size, errno })?;
                 (Store::Memory(Mutex::new(memory)), *size)
             }
             Kind::Null(size) => (Store::Null, *size),
         };
-        check_size(size, shift)?;
+        check_size(backing, size, shift)?;
         Ok(Self { store, blocks: size >> shift, shift })
     }
 
@@ -170,21 +184,15 @@ impl Disk {
     }
 }
 
-fn check_size(size: u64, shift: u32) -> Result<(), NvmeError> {
-    let block = 1 << shift;
-    // Files have signed offsets.
-    match size >= block && i64::try_from(size).is_ok() {
-        true => Ok(()),
-        false => Err(NvmeError::Size { size, block }),
+/// A disk is whole blocks, at least one, and no larger than a file: whose offsets are signed.
+fn check_size(backing: &Backing, size: u64, shift: u32) -> Result<(), NvmeError> {
+    let (backing, block) = (backing.clone(), 1 << shift);
+    match size {
+        0 => Err(NvmeError::Empty { backing }),
+        _ if i64::try_from(size).is_err() => Err(NvmeError::TooLarge { backing }),
+        _ if !size.is_multiple_of(block) => Err(NvmeError::Tail { backing, size, block }),
+        _ => Ok(()),
     }
-}
-
-fn open_file(path: &PathBuf) -> io::Result<(File, u64)> {
-    let mut file = File::options().read(true).write(true).open(path)?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-    // Also the size of a block device, whose metadata do not have it.
-    let size = file.seek(SeekFrom::End(0))?;
-    Ok((file, size))
 }
 
 /// Returns whether all is done, and not stopped before.

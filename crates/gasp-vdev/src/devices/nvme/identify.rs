@@ -4,6 +4,7 @@ use super::events::REQUESTS_MAX;
 use super::features::WARNING_TEMPERATURE;
 use super::page::Page;
 use super::registers::VERSION;
+use super::serial::hash;
 use super::status::Status;
 use super::{IDENTITY, Nvme, TRANSFER_SHIFT};
 
@@ -49,7 +50,7 @@ fn controller(nvme: &Nvme, page: &mut Answer) {
     let uuid = text(nvme.uuid());
     page.put(0, &IDENTITY.vendor.to_le_bytes())
         .put(2, &IDENTITY.subsystem_vendor.to_le_bytes())
-        .put_text(4, 20, &options.serial)
+        .put_text(4, 20, nvme.serial())
         .put_text(24, 40, &options.model)
         .put_text(64, 8, REVISION)
         .put(77, &[TRANSFER_SHIFT as u8])
@@ -96,10 +97,7 @@ fn descriptors(nvme: &Nvme, page: &mut Answer) {
 /// A UUID made of a serial and a model, the same each time, of version 8: what it is made
 /// of is our own business.
 pub(super) fn uuid_of(serial: &str, model: &str) -> [u8; 16] {
-    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    let bytes = serial.bytes().chain([0]).chain(model.bytes());
-    let hash = bytes.fold(BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME));
+    let hash = hash(serial.bytes().chain([0]).chain(model.bytes()));
     let version = hash & !(0xf << 76) | 8 << 76;
     (version & !(0b11 << 62) | 0b10 << 62).to_be_bytes()
 }
