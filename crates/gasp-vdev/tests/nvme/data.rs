@@ -14,10 +14,10 @@ const ZEROES: u8 = 8;
 const MANAGE: u8 = 9;
 
 /// A file that is removed with the test.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    fn new(name: &str, len: u64) -> Self {
+    pub(crate) fn new(name: &str, len: u64) -> Self {
         let path = std::env::temp_dir().join(format!("gasp-nvme-{}-{name}", std::process::id()));
         File::create(&path).unwrap().set_len(len).unwrap();
         Self(path)

@@ -4,7 +4,9 @@
 mod admin;
 mod data;
 mod driver;
+mod faults;
 mod garbage;
 mod iommu;
 mod life;
 mod speed;
+mod transitions;

@@ -2,18 +2,18 @@
 //! takes a few commands from each queue in turn, does them, and tells the guest.
 //!
 //! One command is done at a time, from beginning to end, so there is never one to wait for:
-//! a reset takes effect behind the command that is being done, and a guest that takes
+//! a reset takes effect after the command that is being done, and a guest that takes
 //! memory back waits for one transfer at most.
 
 use super::Nvme;
-use super::command::{COMPLETION, Command, ENTRY};
+use super::command::Command;
 use super::data::Data;
 use super::events::{Event, Events};
 use super::features::Features;
+use super::life::State;
 use super::log::ErrorLog;
 use super::prp::Part;
-use super::queue::{CompletionQueue, Ring, SubmissionQueue};
-use super::registers::AdminQueues;
+use super::queue::{CompletionQueue, SubmissionQueue};
 use super::status::Status;
 use crate::bus::Bus;
 use crate::error::DmaError;
@@ -30,21 +30,17 @@ pub(super) struct Context<'a> {
     pub(super) bus: &'a Bus,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    /// The guest has not switched it on.
-    Off,
-    Running,
-    /// It runs, but takes no commands: the guest has shut it down.
-    ShutDown,
-    /// It has lost its queues, or never had any, and waits for a reset.
-    Failed,
+impl Context<'_> {
+    /// Whether a command that takes long should end: the VMM or the guest wants a reset.
+    pub(super) fn should_stop(&self) -> bool {
+        self.bus.should_stop() || self.nvme.front.is_disabled()
+    }
 }
 
 /// What the device's thread knows.
 #[derive(Debug)]
 pub(super) struct Controller {
-    state: State,
+    pub(super) state: State,
     /// The size of a memory page.
     pub(super) page: u64,
     /// Queues by number; the first are the admin queues.
@@ -87,15 +83,17 @@ impl Controller {
                 self.look(at);
             }
             let busy = match self.state {
-                State::Running | State::ShutDown => self.round(at).unwrap_or_else(|error| {
-                    // What a stop has given up is no fault of the guest's.
-                    if at.bus.should_stop() {
-                        return true;
-                    }
-                    tracing::warn!(%error, "a queue cannot be reached: the controller stops");
-                    self.fail(at);
-                    false
-                }),
+                State::Running | State::ShuttingDown | State::ShutDown => {
+                    self.round(at).unwrap_or_else(|error| {
+                        // What a stop has given up is no fault of the guest's.
+                        if at.bus.should_stop() {
+                            return true;
+                        }
+                        tracing::warn!(%error, "a queue cannot be reached: the controller stops");
+                        self.fail(at);
+                        false
+                    })
+                }
                 State::Off | State::Failed => {
                     at.nvme.front.clear_doorbells();
                     false
@@ -108,81 +106,27 @@ impl Controller {
         at.nvme.front.stop();
     }
 
-    /// Does what the registers ask for (NVMe 1.4, 7.3.2 and 7.6).
-    fn look(&mut self, at: &Context<'_>) {
-        let mut registers = at.nvme.front.registers();
-        if registers.was_disabled || !registers.is_enabled() && self.state != State::Off {
-            self.stop(at);
-            registers.set_stopped();
-        }
-        if registers.is_enabled() && self.state == State::Off {
-            match registers.admin_queues().and_then(|queues| self.start(queues)) {
-                Some(()) => {
-                    at.nvme.counters.started();
-                    registers.set_ready();
-                }
-                None => {
-                    at.nvme.counters.stopped();
-                    self.state = State::Failed;
-                    registers.set_fatal();
-                }
-            }
-        }
-        let shuts_down = registers.wants_shutdown() && !registers.is_shut_down();
-        drop(registers);
-        if shuts_down {
-            if at.nvme.disk.flush().is_err() {
-                at.nvme.counters.failed();
-            }
-            if self.state == State::Running {
-                self.state = State::ShutDown;
-            }
-            at.nvme.front.registers().set_shut_down();
-        }
-        self.settle_pin(at);
-    }
-
-    /// Starts with nothing but the admin queues; `None` where there cannot be any.
-    fn start(&mut self, queues: AdminQueues) -> Option<()> {
-        let AdminQueues { page, submission, submission_size, completion, completion_size } = queues;
-        let submission = Ring::new(submission, submission_size, ENTRY as u64)?;
-        let completion = Ring::new(completion, completion_size, COMPLETION)?;
-        *self.submissions.first_mut()? = Some(SubmissionQueue::new(submission, 0));
-        *self.completions.first_mut()? = Some(CompletionQueue::new(completion, Some(0)));
-        self.page = page;
-        self.state = State::Running;
-        Some(())
-    }
-
-    /// Forgets all queues and settings.
-    fn stop(&mut self, at: &Context<'_>) {
-        at.nvme.front.clear_doorbells();
-        if self.pin {
-            at.bus.lower();
-        }
-        *self = Self::new(at.nvme.options.queues);
-    }
-
-    fn fail(&mut self, at: &Context<'_>) {
-        at.nvme.counters.stopped();
-        self.state = State::Failed;
-        at.nvme.front.registers().set_fatal();
-    }
-
     /// Looks at all doorbells and gives each queue its turn. Returns whether there was
     /// anything to do.
     fn round(&mut self, at: &Context<'_>) -> Result<bool, DmaError> {
         let mut busy = self.take_doorbells(at);
-        busy |= self.post_events(at)?;
         if self.state == State::Running {
+            busy |= self.post_events(at)?;
+        }
+        if [State::Running, State::ShuttingDown].contains(&self.state) {
             let count = self.submissions.len() as u16;
+            let mut served = false;
             for turn in 0..count {
                 if at.bus.should_stop() || at.nvme.front.should_look() {
                     return Ok(true);
                 }
-                busy |= self.serve(at, (self.first + turn) % count)?;
+                served |= self.serve(at, (self.first + turn) % count)?;
             }
             self.first = (self.first + 1) % count;
+            if self.state == State::ShuttingDown && !served {
+                self.finish_shutdown(at);
+            }
+            busy |= served;
         }
         if self.pin {
             self.settle_pin(at);
@@ -190,15 +134,18 @@ impl Controller {
         Ok(busy)
     }
 
-    /// Takes what was written to doorbells. Returns whether anything was.
-    fn take_doorbells(&mut self, at: &Context<'_>) -> bool {
+    /// Takes what was written to doorbells. Returns whether anything was. New commands are
+    /// void during and after a shutdown.
+    pub(super) fn take_doorbells(&mut self, at: &Context<'_>) -> bool {
         let front = &at.nvme.front;
         let mut event = front.take_stray().then_some(Event::NoSuchDoorbell);
         let mut any = event.is_some();
         for (id, queue) in (0..).zip(&mut self.submissions) {
             if let Some(tail) = front.take_tail(id) {
                 any = true;
-                event = event.or(bad(queue.as_mut().map(|queue| queue.set_tail(tail))));
+                if self.state == State::Running {
+                    event = event.or(bad(queue.as_mut().map(|queue| queue.set_tail(tail))));
+                }
             }
         }
         for (id, queue) in (0..).zip(&mut self.completions) {
@@ -305,7 +252,7 @@ impl Controller {
     }
 
     /// Raises the pin, where the guest uses it, while it has completions to take (7.5.1).
-    fn settle_pin(&mut self, at: &Context<'_>) {
+    pub(super) fn settle_pin(&mut self, at: &Context<'_>) {
         let masked = at.nvme.front.registers().masked;
         let uses_pin = at.bus.interrupts().assigned(IrqKind::Msix) == 0;
         let wanted = uses_pin
@@ -319,6 +266,13 @@ impl Controller {
             false => {}
         }
         self.pin = wanted;
+    }
+
+    pub(super) fn lower_pin(&mut self, at: &Context<'_>) {
+        if self.pin {
+            at.bus.lower();
+            self.pin = false;
+        }
     }
 }
 

@@ -77,7 +77,7 @@ impl Controller {
             0 => Room::Keep,
             _ => Room::GiveBack,
         };
-        at.nvme.disk.zero(offset, len, room, || at.bus.should_stop())?;
+        at.nvme.disk.zero(offset, len, room, || at.should_stop())?;
         self.settle(at, command)?;
         at.nvme.counters.zeroed();
         Ok(0)
@@ -100,11 +100,11 @@ impl Controller {
         // All of them must be there before the first is touched.
         ranges.clone().try_for_each(|range| range.map(|_| ()))?;
         for (offset, len) in ranges.flatten() {
-            if at.bus.should_stop() {
+            if at.should_stop() {
                 return Err(Status::ABORTED);
             }
             if command.dword(11) & HINT_DEALLOCATE != 0 && len > 0 {
-                at.nvme.disk.zero(offset, len, Room::GiveBack, || at.bus.should_stop())?;
+                at.nvme.disk.zero(offset, len, Room::GiveBack, || at.should_stop())?;
             }
         }
         at.nvme.counters.zeroed();

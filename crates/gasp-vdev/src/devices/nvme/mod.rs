@@ -30,7 +30,8 @@
 //! | file | |
 //! |---|---|
 //! | `front` | registers and doorbells, as the front end's thread sees them (`registers`) |
-//! | `controller` | the device's thread: queues (`queue`) in turn, reset, shutdown, interrupts |
+//! | `controller` | the device's thread: queues (`queue`) in turn, interrupts |
+//! | `life` | on and off, reset, shutdown |
 //! | `admin` | admin commands (`identify`, `features`, `log`, `events`) |
 //! | `io` | read, write, flush, write zeroes, deallocate |
 //! | `prp`, `data` | where a command's data is; its maps |
@@ -53,6 +54,7 @@ mod front;
 mod identify;
 mod image;
 mod io;
+mod life;
 mod log;
 mod page;
 mod prp;
