@@ -2,16 +2,15 @@
 //! while a command is in progress.
 
 use std::fs::File;
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use gasp::{Access, DeviceAddr, DomainKind, DomainOptions, Errno, Guest, GuestPhys, Unattached};
-use gasp_vdev::MessageMemory;
+use gasp::DeviceAddr;
 use gasp_vdev::devices::nvme::{Backing, Options};
 
 use crate::data::Scratch;
-use crate::driver::{Command, DATA, Noise, Pair, RAM, Rig, until};
+use crate::driver::{Command, DATA, Noise, Pair, Rig, until};
 use crate::faults::fail_flushes;
+use crate::gate::{BASE, Gate, gated};
 
 /// CC: on, with the sizes of queue entries, and the two shutdowns.
 const ON: u32 = 0x46_0001;
@@ -29,91 +28,6 @@ const A_WHILE: Duration = Duration::from_millis(30);
 
 const WRITE: u8 = 1;
 const READ: u8 = 2;
-
-/// Memory that is reached by messages, whose VMM answers when the test says so: a command
-/// whose data is there stays in progress until then.
-struct Gate {
-    bytes: Mutex<Vec<u8>>,
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    closed: bool,
-    /// How many may pass although it is closed.
-    permits: u32,
-    /// How many messages have come.
-    count: u32,
-}
-
-const BASE: u64 = 1 << 32;
-
-impl Gate {
-    fn set_closed(&self, closed: bool) {
-        self.state.lock().unwrap().closed = closed;
-        self.changed.notify_all();
-    }
-
-    fn let_one_pass(&self) {
-        self.state.lock().unwrap().permits += 1;
-        self.changed.notify_all();
-    }
-
-    fn count(&self) -> u32 {
-        self.state.lock().unwrap().count
-    }
-
-    fn pass(&self) {
-        let mut state = self.state.lock().unwrap();
-        state.count += 1;
-        let waits = |state: &mut State| state.closed && state.permits == 0;
-        let mut state = self.changed.wait_while(state, waits).unwrap();
-        state.permits = state.permits.saturating_sub(1);
-    }
-}
-
-impl MessageMemory for Gate {
-    fn extent(&self, addr: DeviceAddr) -> Option<u64> {
-        let end = BASE + self.bytes.lock().unwrap().len() as u64;
-        (BASE..end).contains(&addr.0).then(|| end - addr.0)
-    }
-
-    fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<(), Errno> {
-        self.pass();
-        let at = (addr.0 - BASE) as usize;
-        into.copy_from_slice(&self.bytes.lock().unwrap()[at..at + into.len()]);
-        Ok(())
-    }
-
-    fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<(), Errno> {
-        self.pass();
-        let at = (addr.0 - BASE) as usize;
-        self.bytes.lock().unwrap()[at..at + from.len()].copy_from_slice(from);
-        Ok(())
-    }
-}
-
-/// Running, with a gate in its memory.
-fn gated(backing: &Backing) -> (Rig, Pair, Arc<Gate>) {
-    let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
-    let mut rig = Rig::of(guest, backing, Options::default());
-    let domain = rig.guest.domain("disk", DomainOptions::new(DomainKind::Translate)).unwrap();
-    let vdev = rig.guest.vdev("disk").unwrap();
-    assert!(vdev.attach(&domain).unwrap().wait().completed());
-    domain.allow(GuestPhys(0), RAM, Access::RW).unwrap();
-    domain.allow(GuestPhys(BASE), 4096, Access::RW).unwrap();
-    let gate = Arc::new(Gate {
-        bytes: Mutex::new(vec![0x47; 4096]),
-        state: Mutex::default(),
-        changed: Condvar::new(),
-    });
-    rig.shell.attach(vdev, Some(Arc::clone(&gate) as _)).unwrap();
-    rig.shell.config_write(4, &[6, 0]).unwrap();
-    rig.enable();
-    let pair = rig.make_pair(1, 64);
-    (rig, pair, gate)
-}
 
 /// Puts a command in progress that ends when the gate is opened, and others after it that
 /// write blocks 1 to 8.
@@ -320,7 +234,7 @@ fn a_reset_ends_a_command_of_many_steps() {
     rig.ram.write_at(DATA, &[0x11; 512]).unwrap();
     assert_eq!(rig.run(&mut pair, Command::blocks(WRITE, 0, 1, (DATA, 0))).status, 0);
     // Deallocates block 0.
-    gate.bytes.lock().unwrap()[..16].copy_from_slice(&(1_u128 << 32).to_le_bytes());
+    gate.put(&(1_u128 << 32).to_le_bytes());
     let manage = Command::io(9).prps((BASE, 0)).word(11, 1 << 2);
     stall(&rig, &mut pair, &gate, manage);
     rig.configure(OFF);

@@ -5,13 +5,16 @@
 //! a reset takes effect after the command that is being done, and a guest that takes
 //! memory back waits for one transfer at most.
 
+use core::mem;
+
 use super::Nvme;
 use super::command::Command;
 use super::data::Data;
 use super::events::{Event, Events};
 use super::features::Features;
 use super::life::State;
-use super::log::ErrorLog;
+use super::log::{Entry, ErrorLog};
+use super::power::Power;
 use super::prp::Part;
 use super::queue::{CompletionQueue, SubmissionQueue};
 use super::status::Status;
@@ -48,7 +51,9 @@ pub(super) struct Controller {
     pub(super) completions: Vec<Option<CompletionQueue>>,
     pub(super) events: Events,
     pub(super) features: Features,
+    /// These outlast a reset.
     pub(super) errors: ErrorLog,
+    pub(super) power: Power,
     /// The queue whose turn is first.
     first: u16,
     /// Whether the interrupt pin is raised.
@@ -69,11 +74,18 @@ impl Controller {
             events: Events::default(),
             features: Features::new(pairs),
             errors: ErrorLog::default(),
+            power: Power::default(),
             first: 0,
             pin: false,
             parts: Vec::new(),
             data: Data::default(),
         }
+    }
+
+    /// As after power-on, but for what outlasts a reset.
+    pub(super) fn reset(&mut self, pairs: u16) {
+        let (errors, power) = (mem::take(&mut self.errors), mem::take(&mut self.power));
+        *self = Self { errors, power, ..Self::new(pairs) };
     }
 
     /// Works until there is nothing more to do, or it should stop.
@@ -99,10 +111,14 @@ impl Controller {
                     false
                 }
             };
-            if !busy && at.nvme.front.fall_asleep() {
-                return;
+            if !busy {
+                self.power.idles();
+                if at.nvme.front.fall_asleep() {
+                    return;
+                }
             }
         }
+        self.power.idles();
         at.nvme.front.stop();
     }
 
@@ -156,6 +172,11 @@ impl Controller {
         }
         if let Some(event) = event {
             self.events.raise(event);
+            let status = match event {
+                Event::NoSuchDoorbell => Status::QUEUE_IDENTIFIER,
+                _ => Status::INVALID_FIELD,
+            };
+            self.failed_without_command(at, status);
         }
         any
     }
@@ -169,8 +190,17 @@ impl Controller {
         };
         let mut any = false;
         while !completion.is_full()
-            && let Some((command, result, status)) = self.events.next()
+            && let Some((command, result, mut status)) = self.events.next()
         {
+            if status != Status::SUCCESS {
+                let count = at.nvme.counters.failed(status.is_of_media());
+                status = status.with_more();
+                let (queue, location, phase) = (0, u16::MAX, completion.phase);
+                let (block, namespace) = (0, 0);
+                let entry =
+                    Entry { count, queue, command, status, phase, location, block, namespace };
+                self.errors.record(entry);
+            }
             completion.post(at.bus, result, (0, submission.head()), command, status)?;
             any = true;
         }
@@ -203,10 +233,13 @@ impl Controller {
                     at.nvme.counters.administered();
                     self.administer(at, &command)
                 }
-                _ => self.transfer(at, &command).map(|moved| {
-                    bytes += moved;
-                    Some(0)
-                }),
+                _ => {
+                    self.power.works();
+                    self.transfer(at, &command).map(|moved| {
+                        bytes += moved;
+                        Some(0)
+                    })
+                }
             };
             let (result, status) = match done {
                 Ok(Some(result)) => (result, Status::SUCCESS),
@@ -227,6 +260,8 @@ impl Controller {
         Ok(count > 0)
     }
 
+    /// Counts a command that failed and puts it into the error log. Returns its status with
+    /// the bit that says so.
     #[cold]
     fn failed(
         &mut self,
@@ -235,9 +270,28 @@ impl Controller {
         command: &Command,
         status: Status,
     ) -> Status {
-        at.nvme.counters.failed();
-        self.errors.record(queue, command, status);
-        status
+        let completes_to = self.submissions.get(usize::from(queue)).and_then(Option::as_ref);
+        let completes_to = completes_to.map_or(0, |queue| usize::from(queue.completes_to));
+        let completion = self.completions.get(completes_to).and_then(Option::as_ref);
+        let entry = Entry {
+            count: at.nvme.counters.failed(status.is_of_media()),
+            queue,
+            command: command.id(),
+            status: status.with_more(),
+            phase: completion.is_some_and(|queue| queue.phase),
+            location: status.location(),
+            block: self.failed_block(at, queue, command),
+            namespace: command.namespace(),
+        };
+        self.errors.record(entry);
+        status.with_more()
+    }
+
+    /// The same for an error that belongs to no command.
+    #[cold]
+    pub(super) fn failed_without_command(&mut self, at: &Context<'_>, status: Status) {
+        let count = at.nvme.counters.failed(status.is_of_media());
+        self.errors.record(Entry::of_no_command(count, status));
     }
 
     /// Tells the guest of completions, with one interrupt for all of them.

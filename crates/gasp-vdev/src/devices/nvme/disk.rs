@@ -237,6 +237,7 @@ fn failed(error: &io::Error, otherwise: Status) -> Status {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::FAULT) => Status::DATA_TRANSFER,
         Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => Status::CAPACITY,
+        Some(Errno::NOMEM | Errno::NOBUFS | Errno::AGAIN) => Status::INTERNAL,
         _ => otherwise,
     }
 }

@@ -29,6 +29,7 @@ const RANGES_MAX: usize = 256;
 impl Controller {
     /// Does an I/O command. Returns how many bytes it moved.
     pub(super) fn transfer(&mut self, at: &Context<'_>, command: &Command) -> Result<u64, Status> {
+        self.data.moved = 0;
         command.check()?;
         match (command.opcode(), command.namespace()) {
             (FLUSH, ONLY | ALL) => {
@@ -107,8 +108,21 @@ impl Controller {
                 at.nvme.disk.zero(offset, len, Room::GiveBack, || at.should_stop())?;
             }
         }
+        self.settle(at, command)?;
         at.nvme.counters.zeroed();
         Ok(0)
+    }
+
+    /// The first block that failed, of a command of this queue (5.14.1.1: LBA); 0 if it is not
+    /// about blocks, or says itself which in its data.
+    pub(super) fn failed_block(&self, at: &Context<'_>, queue: u16, command: &Command) -> u64 {
+        let first = command.first_block();
+        match command.opcode() {
+            _ if queue == 0 => 0,
+            READ | WRITE => first.saturating_add(self.data.moved >> at.nvme.disk.block_shift()),
+            WRITE_ZEROES => first,
+            _ => 0,
+        }
     }
 
     /// Maps the data of a command.
@@ -123,7 +137,7 @@ impl Controller {
         self.data.map(at.bus, &self.parts, direction)
     }
 
-    /// Flushes what was written where the command, or the guest for all commands, wants it.
+    /// Flushes what was written if the command, or the guest for all commands, wants it.
     fn settle(&self, at: &Context<'_>, command: &Command) -> Result<(), Status> {
         match command.dword(12) & FORCE != 0 || !self.features.may_cache() {
             true => at.nvme.disk.flush(),

@@ -75,10 +75,13 @@ impl Controller {
             self.state = State::ShutDown;
         }
         match at.nvme.disk.flush() {
-            Ok(()) => at.nvme.front.registers().set_shut_down(),
-            Err(_) => {
+            Ok(()) => {
+                self.power.shut_down();
+                at.nvme.front.registers().set_shut_down();
+            }
+            Err(status) => {
                 tracing::warn!("a shutdown cannot be completed: what was written is not safe");
-                at.nvme.counters.failed();
+                self.failed_without_command(at, status);
                 at.nvme.front.registers().set_shutdown_failed();
             }
         }
@@ -93,6 +96,7 @@ impl Controller {
         *self.completions.first_mut()? = Some(CompletionQueue::new(completion, Some(0)));
         self.page = page;
         self.state = State::Running;
+        self.power.started();
         Some(())
     }
 
@@ -100,7 +104,7 @@ impl Controller {
     fn stop(&mut self, at: &Context<'_>) {
         at.nvme.front.clear_doorbells();
         self.lower_pin(at);
-        *self = Self::new(at.nvme.options.queues);
+        self.reset(at.nvme.options.queues);
     }
 
     /// The controller cannot go on, and says so. A shutdown does not need its queues.

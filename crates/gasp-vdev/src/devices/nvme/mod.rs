@@ -32,7 +32,7 @@
 //! | `front` | registers and doorbells, as the front end's thread sees them (`registers`) |
 //! | `controller` | the device's thread: queues (`queue`) in turn, interrupts |
 //! | `life` | on and off, reset, shutdown |
-//! | `admin` | admin commands (`identify`, `features`, `log`, `events`) |
+//! | `admin` | admin commands (`identify`, `features`, `log` and `power`, `events`) |
 //! | `io` | read, write, flush, write zeroes, deallocate |
 //! | `prp`, `data` | where a command's data is; its maps |
 //! | `disk` | what blocks are kept in: `image`, its `serial` (`vectored`, `anonymous`: the unsafe code) |
@@ -57,6 +57,7 @@ mod io;
 mod life;
 mod log;
 mod page;
+mod power;
 mod prp;
 mod queue;
 mod registers;
@@ -229,8 +230,19 @@ impl Device for Nvme {
         self.controller().work(&Context { nvme: self, bus });
     }
 
+    fn attached(&self, _: &Bus) {
+        self.counters.switched_on();
+        self.controller().power.switched_on();
+    }
+
     fn reset(&self) {
         self.front.reset();
-        *self.controller() = Controller::new(self.options.queues);
+        self.controller().reset(self.options.queues);
+    }
+
+    fn detached(&self) {
+        if self.controller().power.lost() {
+            self.counters.lost_power();
+        }
     }
 }

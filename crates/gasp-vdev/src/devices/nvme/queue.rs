@@ -97,7 +97,8 @@ pub(super) struct CompletionQueue {
     /// What the guest has taken.
     head: u32,
     tail: u32,
-    phase: bool,
+    /// The phase tag of the next completion.
+    pub(super) phase: bool,
     /// The interrupt that tells of completions, if any.
     pub(super) vector: Option<u16>,
 }
