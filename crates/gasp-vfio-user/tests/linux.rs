@@ -262,6 +262,10 @@ fn reboots(testbed: &Testbed) -> Outcome {
     vm.send_line("go on")?;
     vm.finish(PATIENCE)?;
     assert_eq!(served.status().connections, 1, "it is one VMM");
+    served.wait_detached();
+    let done = counters.snapshot();
+    assert_eq!((done.power_cycles, done.unsafe_shutdowns), (1, 0), "the last was a shutdown");
+    assert!(done.flushes > 0, "{done:?}");
     check_errors(&counters);
     Ok(())
 }
@@ -298,6 +302,10 @@ fn vmm_killed(testbed: &Testbed) -> Outcome {
     let bytes = data();
     assert!(file.bytes(RAW, bytes.len()) == bytes);
     assert_eq!(served.status().connections, 3);
+    // Two were killed; the third guest's driver shut the disk down, as the standard says.
+    served.wait_detached();
+    let done = counters.snapshot();
+    assert_eq!((done.power_cycles, done.unsafe_shutdowns, done.media_errors), (3, 2, 0));
     Ok(())
 }
 

@@ -92,6 +92,11 @@ fn a_normal_shutdown_is_complete_only_after_all_commands_before_it_are_done_and_
     let (mut rig, mut pair, gate) = gated(&Backing::file(&file.0));
     let data = Noise(11).bytes(512);
     rig.ram.write_at(DATA, &data).unwrap();
+    // A request for events waits for ever, and the shutdown not for it.
+    let mut admin = rig.admin.clone();
+    rig.put(&mut admin, Command::new(0xc).id(300));
+    rig.ring(&admin);
+    rig.admin = admin;
     stall(&rig, &mut pair, &gate, gate_write());
     rig.configure(ON | NORMAL);
     assert_eq!(rig.status(), READY | SHUTTING_DOWN, "at once");
@@ -114,6 +119,11 @@ fn a_normal_shutdown_is_complete_only_after_all_commands_before_it_are_done_and_
     std::thread::sleep(A_WHILE);
     assert_eq!((rig.take(&mut pair), rig.take(&mut admin)), (None, None));
     assert_eq!(rig.counters.snapshot(), done);
+    // An error is one, but no event any more.
+    rig.write32(0x1000 + 12, 63);
+    until(|| (rig.counters.snapshot().errors == 1).then_some(()));
+    std::thread::sleep(A_WHILE);
+    assert_eq!(rig.take(&mut admin), None);
     rig.configure(ON);
     rig.settles(READY | SHUT_DOWN);
     rig.disable();

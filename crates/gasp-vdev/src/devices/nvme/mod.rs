@@ -38,7 +38,9 @@
 //! | `disk` | what blocks are kept in: `image`, its `serial` (`vectored`, `anonymous`: the unsafe code) |
 //!
 //! Left out: scatter-gather lists, metadata, protection information, fused commands,
-//! reservations, firmware, several namespaces, memory of the controller's own.
+//! reservations, firmware, several namespaces, memory of the controller's own, resets of
+//! the NVM subsystem; PCI Express and power management capabilities, and with them a reset
+//! of the function by the guest (the front end has [`Shell::reset`](crate::Shell::reset)).
 
 mod admin;
 mod anonymous;
