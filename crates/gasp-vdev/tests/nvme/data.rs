@@ -193,6 +193,17 @@ fn a_file_that_became_shorter_is_an_error_of_the_media_and_nothing_worse() {
     let read = rig.run(&mut pair, Command::blocks(READ, 64, 8, (DATA, 0)));
     assert_eq!(read.status, 0x281, "unrecovered read error");
     assert_eq!(rig.run(&mut pair, Command::blocks(READ, 0, 8, (DATA, 0))).status, 0);
+    // What is written there, or zeroed, can be read again, in whatever way.
+    for (block, deallocate) in [(64, 0), (200, 1 << 25)] {
+        let zero = Command::io(ZEROES).long(10, block).word(12, 7 | deallocate);
+        assert_eq!(rig.run(&mut pair, zero).status, 0);
+        rig.ram.write_at(DATA, &[0xee; 4096]).unwrap();
+        let read = Command::blocks(READ, block, 8, (DATA, 0));
+        assert_eq!(rig.run(&mut pair, read).status, 0, "block {block}");
+        assert_eq!(rig.bytes(DATA, 4096), [0; 4096]);
+    }
+    assert_eq!(rig.run(&mut pair, Command::blocks(WRITE, 2040, 8, (DATA, 0))).status, 0);
+    assert_eq!(std::fs::metadata(&file.0).unwrap().len(), 1 << 20);
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn fails(rig: &mut Rig, pair: &mut Pair, command: Command, status: u16, block: u
 #[test]
 fn all_that_tells_of_failures_agrees_after_each_of_them() {
     let file = Scratch::new("agree", 1 << 20);
-    let (mut rig, mut pair) = Rig::started_with(&Backing::file(&file.0), Options::default());
+    let (mut rig, mut pair, gate) = gated(&Backing::file(&file.0));
     assert_eq!(agreement(&mut rig), None);
     let ok = Command::blocks(READ, 0, 8, (DATA, 0));
     assert_eq!(rig.run(&mut pair, ok).status, 0);
@@ -153,6 +153,19 @@ fn all_that_tells_of_failures_agrees_after_each_of_them() {
         assert_eq!((entry.queue, entry.command, entry.location), (0xffff, 0xffff, 0xffff));
         assert_eq!((entry.status >> 1 & 0x7ff, entry.block, entry.namespace), (status, 0, 0));
     }
+    // Both kinds, found in one look: the device's thread is held up meanwhile.
+    let before = rig.counters.snapshot().errors;
+    gate.set_closed(true);
+    let messages = gate.count();
+    rig.put(&mut pair, Command::blocks(READ, 0, 1, (BASE, 0)));
+    rig.ring(&pair);
+    until(|| (gate.count() > messages).then_some(()));
+    rig.write32(0x1f00, 1);
+    rig.write32(0x1008, 64);
+    gate.set_closed(false);
+    until(|| (rig.counters.snapshot().errors == before + 2).then_some(()));
+    assert_eq!(rig.wait(&mut pair).status, 0);
+    agreement(&mut rig);
     // What works changes none of it, and the log outlasts a reset, whatever the reset.
     let before = rig.counters.snapshot().errors;
     assert_eq!(rig.run(&mut pair, ok).status, 0);

@@ -98,6 +98,9 @@ fn a_normal_shutdown_is_complete_only_after_all_commands_before_it_are_done_and_
     rig.ring(&admin);
     rig.admin = admin;
     stall(&rig, &mut pair, &gate, gate_write());
+    // More than are done of one queue at a time.
+    (9..60).for_each(|id| rig.put(&mut pair, Command::io(0).id(id)));
+    rig.ring(&pair);
     rig.configure(ON | NORMAL);
     assert_eq!(rig.status(), READY | SHUTTING_DOWN, "at once");
     std::thread::sleep(A_WHILE);
@@ -105,7 +108,7 @@ fn a_normal_shutdown_is_complete_only_after_all_commands_before_it_are_done_and_
     assert_eq!(ended(&rig, &mut pair), 0);
     gate.set_closed(false);
     rig.settles(READY | SHUT_DOWN);
-    assert_eq!(ended(&rig, &mut pair), 9);
+    assert_eq!(ended(&rig, &mut pair), 60);
     let stored = std::fs::read(&file.0).unwrap();
     assert_eq!(stored[..512], [0x47; 512]);
     assert!((1..9).all(|block| stored[block * 512..][..512] == data));
@@ -171,6 +174,27 @@ fn a_shutdown_that_is_asked_for_and_taken_back_is_completed() {
     gate.set_closed(false);
     rig.settles(READY | SHUT_DOWN);
     assert_eq!(ended(&rig, &mut pair), 9);
+}
+
+#[test]
+fn an_abort_before_a_shutdown_ends_what_it_aborts() {
+    let (mut rig, _, gate) = gated(&Backing::null(1 << 20));
+    let mut admin = rig.admin.clone();
+    gate.set_closed(true);
+    let before = gate.count();
+    // Identify, whose answer goes through the gate.
+    rig.put(&mut admin, Command::new(6).word(10, 1).prps((BASE, 0)).id(1));
+    rig.put(&mut admin, Command::new(0xc).id(2));
+    rig.put(&mut admin, Command::new(8).word(10, 2 << 16).id(3));
+    rig.ring(&admin);
+    until(|| (gate.count() > before).then_some(()));
+    rig.configure(ON | NORMAL);
+    gate.set_closed(false);
+    rig.settles(READY | SHUT_DOWN);
+    let done: Vec<_> = core::iter::from_fn(|| rig.take(&mut admin)).collect();
+    let done: Vec<_> = done.iter().map(|done| (done.id, done.status, done.result)).collect();
+    assert_eq!(done, [(1, 0, 0), (3, 0, 0), (2, 7, 0)]);
+    rig.admin = admin;
 }
 
 #[test]

@@ -101,7 +101,9 @@ impl Controller {
                         if at.bus.should_stop() {
                             return true;
                         }
-                        tracing::warn!(%error, "a queue cannot be reached: the controller stops");
+                        if let Some(times) = at.nvme.warnings.again() {
+                            tracing::warn!(%error, times, "a queue cannot be reached: it stops");
+                        }
                         self.fail(at);
                         false
                     })
@@ -126,10 +128,8 @@ impl Controller {
     /// anything to do.
     fn round(&mut self, at: &Context<'_>) -> Result<bool, DmaError> {
         let mut busy = self.take_doorbells(at);
-        if self.state == State::Running {
-            busy |= self.post_events(at)?;
-        }
         if [State::Running, State::ShuttingDown].contains(&self.state) {
+            busy |= self.post_events(at)?;
             let count = self.submissions.len() as u16;
             let mut served = false;
             for turn in 0..count {
@@ -154,29 +154,31 @@ impl Controller {
     /// void during and after a shutdown.
     pub(super) fn take_doorbells(&mut self, at: &Context<'_>) -> bool {
         let front = &at.nvme.front;
-        let mut event = front.take_stray().then_some(Event::NoSuchDoorbell);
-        let mut any = event.is_some();
+        let (mut no_such, mut bad) = (front.take_stray(), false);
+        let mut any = no_such;
         for (id, queue) in (0..).zip(&mut self.submissions) {
             if let Some(tail) = front.take_tail(id) {
                 any = true;
                 if self.state == State::Running {
-                    event = event.or(bad(queue.as_mut().map(|queue| queue.set_tail(tail))));
+                    no_such |= queue.is_none();
+                    bad |= queue.as_mut().is_some_and(|queue| queue.set_tail(tail).is_err());
                 }
             }
         }
         for (id, queue) in (0..).zip(&mut self.completions) {
             if let Some(head) = front.take_head(id) {
                 any = true;
-                event = event.or(bad(queue.as_mut().map(|queue| queue.set_head(head))));
+                no_such |= queue.is_none();
+                bad |= queue.as_mut().is_some_and(|queue| queue.set_head(head).is_err());
             }
         }
-        if let Some(event) = event {
-            self.events.raise(event);
-            let status = match event {
-                Event::NoSuchDoorbell => Status::QUEUE_IDENTIFIER,
-                _ => Status::INVALID_FIELD,
-            };
-            self.failed_without_command(at, status);
+        if no_such {
+            self.events.raise(Event::NoSuchDoorbell);
+            self.failed_without_command(at, Status::QUEUE_IDENTIFIER);
+        }
+        if bad {
+            self.events.raise(Event::BadDoorbellValue);
+            self.failed_without_command(at, Status::INVALID_FIELD);
         }
         any
     }
@@ -327,14 +329,5 @@ impl Controller {
             at.bus.lower();
             self.pin = false;
         }
-    }
-}
-
-/// The event that a write to a doorbell leads to, if any.
-fn bad<Error>(queue: Option<Result<(), Error>>) -> Option<Event> {
-    match queue {
-        None => Some(Event::NoSuchDoorbell),
-        Some(Err(_)) => Some(Event::BadDoorbellValue),
-        Some(Ok(())) => None,
     }
 }

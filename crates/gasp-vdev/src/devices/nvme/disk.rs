@@ -3,6 +3,7 @@
 use core::fmt;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -12,6 +13,7 @@ use rustix::io::Errno;
 use super::anonymous::Anonymous;
 use super::data::{Data, Direction};
 use super::error::NvmeError;
+use super::seldom::Seldom;
 use super::status::Status;
 use super::{image, serial, vectored};
 
@@ -77,6 +79,7 @@ pub(super) struct Disk {
     blocks: u64,
     /// The logarithm of a block's size.
     shift: u32,
+    failures: Seldom,
 }
 
 #[derive(Debug)]
@@ -111,7 +114,7 @@ impl Disk {
             Kind::Null(size) => (Store::Null, *size),
         };
         check_size(backing, size, shift)?;
-        Ok(Self { store, blocks: size >> shift, shift })
+        Ok(Self { store, blocks: size >> shift, shift, failures: Seldom::default() })
     }
 
     pub(super) fn blocks(&self) -> u64 {
@@ -126,7 +129,7 @@ impl Disk {
     pub(super) fn read(&self, offset: u64, data: &mut Data) -> Result<(), Status> {
         match &self.store {
             Store::File(file) => vectored::transfer(file, offset, data, Direction::ToGuest)
-                .map_err(|error| failed(&error, Status::READ_ERROR)),
+                .map_err(|error| self.failed(&error, Status::READ_ERROR)),
             Store::Memory(memory) => {
                 let memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
                 // All offsets inside were made from the size of this memory.
@@ -140,7 +143,7 @@ impl Disk {
     pub(super) fn write(&self, offset: u64, data: &mut Data) -> Result<(), Status> {
         match &self.store {
             Store::File(file) => vectored::transfer(file, offset, data, Direction::FromGuest)
-                .map_err(|error| failed(&error, Status::WRITE_FAULT)),
+                .map_err(|error| self.failed(&error, Status::WRITE_FAULT)),
             Store::Memory(memory) => {
                 let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
                 data.get(memory.get_mut(offset as usize..).unwrap_or_default())
@@ -162,7 +165,7 @@ impl Disk {
             Store::File(file) => match zero_file(file, offset, len, room, should_stop) {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(Status::ABORTED),
-                Err(error) => Err(failed(&error, Status::WRITE_FAULT)),
+                Err(error) => Err(self.failed(&error, Status::WRITE_FAULT)),
             },
             Store::Memory(memory) => {
                 let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,9 +180,23 @@ impl Disk {
     pub(super) fn flush(&self) -> Result<(), Status> {
         match &self.store {
             Store::File(file) => {
-                file.sync_data().map_err(|error| failed(&error, Status::WRITE_FAULT))
+                file.sync_data().map_err(|error| self.failed(&error, Status::WRITE_FAULT))
             }
             Store::Memory(_) | Store::Null => Ok(()),
+        }
+    }
+
+    /// The status for an error of the file system; `otherwise` if there is no better one.
+    #[cold]
+    fn failed(&self, error: &io::Error, otherwise: Status) -> Status {
+        if let Some(times) = self.failures.again() {
+            tracing::warn!(%error, times, "a disk's file fails");
+        }
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::FAULT) => Status::DATA_TRANSFER,
+            Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => Status::CAPACITY,
+            Some(Errno::NOMEM | Errno::NOBUFS | Errno::AGAIN) => Status::INTERNAL,
+            _ => otherwise,
         }
     }
 }
@@ -191,6 +208,16 @@ fn check_size(backing: &Backing, size: u64, shift: u32) -> Result<(), NvmeError>
         0 => Err(NvmeError::Empty { backing }),
         _ if i64::try_from(size).is_err() => Err(NvmeError::TooLarge { backing }),
         _ if !size.is_multiple_of(block) => Err(NvmeError::Tail { backing, size, block }),
+        _ => Ok(()),
+    }
+}
+
+/// A file that has become shorter gets its zeros back up to `end`, as it does from a write:
+/// otherwise they could not be read.
+fn extend(file: &File, end: u64) -> io::Result<()> {
+    let about = file.metadata()?;
+    match end.checked_sub(1) {
+        Some(last) if about.is_file() && about.len() < end => file.write_all_at(&[0], last),
         _ => Ok(()),
     }
 }
@@ -211,7 +238,7 @@ fn zero_file(
     };
     for way in ways {
         match rustix::io::retry_on_intr(|| fallocate(file, way, offset, len)) {
-            Ok(()) => return Ok(true),
+            Ok(()) => return extend(file, offset + len).map(|()| true),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -224,20 +251,54 @@ fn zero_file(
         }
         let part = zeros.len().min(usize::try_from(len - done).unwrap_or(zeros.len()));
         let zeros = zeros.get(..part).unwrap_or_default();
-        std::os::unix::fs::FileExt::write_all_at(file, zeros, offset + done)?;
+        file.write_all_at(zeros, offset + done)?;
         done += part as u64;
     }
     Ok(true)
 }
 
-/// The status for an error of the file system; `otherwise` where there is no better one.
-#[cold]
-fn failed(error: &io::Error, otherwise: Status) -> Status {
-    tracing::warn!(%error, "a disk's file fails");
-    match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::FAULT) => Status::DATA_TRANSFER,
-        Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => Status::CAPACITY,
-        Some(Errno::NOMEM | Errno::NOBUFS | Errno::AGAIN) => Status::INTERNAL,
-        _ => otherwise,
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber, subscriber};
+
+    use super::*;
+
+    /// Counts lines.
+    struct Log(Arc<AtomicU32>);
+
+    impl Subscriber for Log {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn a_disk_that_fails_for_ever_does_not_fill_the_log() {
+        let disk = Disk::open(&Backing::null(512), 9).unwrap();
+        let lines = Arc::default();
+        subscriber::with_default(Log(Arc::clone(&lines)), || {
+            for _ in 0..100_000 {
+                let error = io::Error::from(io::ErrorKind::UnexpectedEof);
+                assert_eq!(disk.failed(&error, Status::READ_ERROR), Status::READ_ERROR);
+            }
+        });
+        assert_eq!(lines.load(Ordering::Relaxed), 17, "1, 2, 4 … 65,536");
     }
 }

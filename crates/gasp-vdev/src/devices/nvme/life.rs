@@ -80,7 +80,9 @@ impl Controller {
                 at.nvme.front.registers().set_shut_down();
             }
             Err(status) => {
-                tracing::warn!("a shutdown cannot be completed: what was written is not safe");
+                if let Some(times) = at.nvme.warnings.again() {
+                    tracing::warn!(times, "a shutdown fails: what was written is not safe");
+                }
                 self.failed_without_command(at, status);
                 at.nvme.front.registers().set_shutdown_failed();
             }

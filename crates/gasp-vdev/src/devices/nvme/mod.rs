@@ -63,6 +63,7 @@ mod power;
 mod prp;
 mod queue;
 mod registers;
+mod seldom;
 mod serial;
 mod status;
 mod vectored;
@@ -76,6 +77,7 @@ pub use error::NvmeError;
 use controller::{Context, Controller};
 use disk::Disk;
 use front::Front;
+use seldom::Seldom;
 
 use crate::bus::Bus;
 use crate::device::Device;
@@ -155,6 +157,8 @@ pub struct Nvme {
     serial: String,
     disk: Disk,
     counters: Counters,
+    /// Of resets that the guest has to make, and shutdowns that fail.
+    warnings: Seldom,
     front: Front,
     /// Locked by the device's thread while it works, and by a reset, while it does not.
     controller: Mutex<Controller>,
@@ -173,6 +177,7 @@ impl Nvme {
             serial: options.serial.clone().map_or_else(|| backing.serial(), Ok)?,
             disk,
             counters: Counters::default(),
+            warnings: Seldom::default(),
             front: Front::new(options.queues + 1),
             controller: Mutex::new(Controller::new(options.queues)),
             options,
