@@ -362,10 +362,7 @@ fn a_shutdown_can_begin_in_every_state_and_a_start_leads_out_of_it() {
 fn a_shutdown_whose_flush_fails_is_never_reported_as_complete() {
     let file = Scratch::new("no-flush", 1 << 20);
     let backing = Backing::file(&file.0);
-    if let Err(reason) = fail_flushes() {
-        println!("skipped, because {reason}");
-        return;
-    }
+    fail_flushes();
     let mut rig = Rig::attached(&backing, Options::default());
     let mut errors = 0;
     let mut fails = |rig: &Rig, value, status| {
