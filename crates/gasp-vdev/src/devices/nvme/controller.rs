@@ -307,7 +307,7 @@ impl Controller {
         }
     }
 
-    /// Raises the pin, where the guest uses it, while it has completions to take (7.5.1).
+    /// Raises the pin, if the guest uses it, while it has completions to take (7.5.1).
     pub(super) fn settle_pin(&mut self, at: &Context<'_>) {
         let masked = at.nvme.front.registers().masked;
         let uses_pin = at.bus.interrupts().assigned(IrqKind::Msix) == 0;

@@ -88,7 +88,7 @@ use crate::pci::{Bar, Class, Identity, Model, Msix, Register};
 const TRANSFER_SHIFT: u32 = 7;
 const TRANSFER_MAX: u64 = gasp::GRANULE << TRANSFER_SHIFT;
 
-/// The BAR of everything: registers, doorbells behind them, the MSI-X table, its pending
+/// The BAR of everything: registers, doorbells after them, the MSI-X table, its pending
 /// bits.
 const BAR_SIZE: u64 = 0x4000;
 const TABLE: u32 = 0x2000;

@@ -218,7 +218,7 @@ impl Registers {
         (self.configuration >> 16) & 0xff == ENTRY_SHIFT | COMPLETION_SHIFT << 4
     }
 
-    /// The admin queues; `None` where the guest has set something that CAP does not offer.
+    /// The admin queues; `None` if the guest has set something that CAP does not offer.
     pub(super) fn admin_queues(&self) -> Option<AdminQueues> {
         let field = |shift: u32, bits: u32| (self.configuration >> shift) & ((1 << bits) - 1);
         let (command_set, page, arbitration) = (field(4, 3), field(7, 4), field(11, 3));

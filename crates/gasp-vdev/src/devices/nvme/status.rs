@@ -55,7 +55,7 @@ impl Status {
         self.0 & TYPE == MEDIA
     }
 
-    /// Which byte of the command is wrong, and in the upper byte which bit, where the status
+    /// Which byte of the command is wrong, and in the upper byte which bit, if the status
     /// alone says it (5.14.1.1: parameter error location).
     pub(super) fn location(self) -> u16 {
         match self {
