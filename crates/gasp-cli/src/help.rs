@@ -175,7 +175,8 @@ The file has a table [[device]] for each, with the keys that --device has, too:
               as long as the process lives) or file:PATH (a file or a block device)
   block-size  nvme only: 512 or 4096
   queues      nvme only: the most I/O queue pairs, 1 to 128
-  serial      nvme only: its serial number; made of the socket's path unless told
+  serial      nvme only: its serial number; if not given, made of the file's path, or of
+              the socket's if there is no file
   mode        the permissions of the socket, 0o600 unless told
   name        what reports call it: its kind and number, unless told
 

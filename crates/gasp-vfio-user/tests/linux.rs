@@ -75,7 +75,8 @@ fn disk(backing: Backing) -> (Nvme, Counters) {
     // A guest takes two disks with one serial for one.
     static MADE: AtomicU32 = AtomicU32::new(0);
     let serial = format!("disk {}", MADE.fetch_add(1, Ordering::Relaxed));
-    let nvme = Nvme::new(&backing, nvme::Options { serial, ..Default::default() }).unwrap();
+    let options = nvme::Options { serial: Some(serial), ..Default::default() };
+    let nvme = Nvme::new(&backing, options).unwrap();
     let counters = nvme.counters();
     (nvme, counters)
 }
@@ -261,6 +262,10 @@ fn reboots(testbed: &Testbed) -> Outcome {
     vm.send_line("go on")?;
     vm.finish(PATIENCE)?;
     assert_eq!(served.status().connections, 1, "it is one VMM");
+    served.wait_detached();
+    let done = counters.snapshot();
+    assert_eq!((done.power_cycles, done.unsafe_shutdowns), (1, 0), "the last was a shutdown");
+    assert!(done.flushes > 0, "{done:?}");
     check_errors(&counters);
     Ok(())
 }
@@ -297,6 +302,10 @@ fn vmm_killed(testbed: &Testbed) -> Outcome {
     let bytes = data();
     assert!(file.bytes(RAW, bytes.len()) == bytes);
     assert_eq!(served.status().connections, 3);
+    // Two were killed; the third guest's driver shut the disk down, as the standard says.
+    served.wait_detached();
+    let done = counters.snapshot();
+    assert_eq!((done.power_cycles, done.unsafe_shutdowns, done.media_errors), (3, 2, 0));
     Ok(())
 }
 

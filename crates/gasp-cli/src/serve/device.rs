@@ -112,10 +112,15 @@ fn nvme(plan: &Plan, wanted: &plan::Nvme) -> Result<Nvme, NvmeError> {
         plan::Backing::File(path) => Backing::file(path),
     };
     let own = nvme::Options::default();
+    // A disk in a file is told by the file, another by its socket.
+    let by_socket = || match wanted.backing {
+        plan::Backing::File(_) => None,
+        _ => Some(serial(&plan.socket)),
+    };
     let options = nvme::Options {
         block_size: wanted.block_size.unwrap_or(own.block_size),
         queues: wanted.queues.unwrap_or(own.queues),
-        serial: wanted.serial.clone().unwrap_or_else(|| serial(&plan.socket)),
+        serial: wanted.serial.clone().or_else(by_socket),
         ..own
     };
     Nvme::new(&backing, options)

@@ -57,7 +57,7 @@ struct State {
     pin_disabled: bool,
     /// Whether the device holds the pin up.
     raised: bool,
-    /// What the VMM signals to unmask the pin, where it does so without a message.
+    /// What the VMM signals to unmask the pin, if it does so without a message.
     unmask: Option<Arc<OwnedFd>>,
 }
 
@@ -151,13 +151,13 @@ impl Interrupts {
         self.state().raised
     }
 
-    /// Tells the VMM of an error, where it listens.
+    /// Tells the VMM of an error, if it listens.
     pub fn signal_error(&self) {
         let event = self.state().deliver(IrqKind::Error, 0);
         notify(event);
     }
 
-    /// Asks the VMM to let go of the device, where it listens.
+    /// Asks the VMM to let go of the device, if it listens.
     pub fn request_release(&self) {
         let event = self.state().deliver(IrqKind::Request, 0);
         notify(event);
@@ -169,7 +169,7 @@ impl Interrupts {
     /// device.
     ///
     /// # Errors
-    /// `EINVAL` where there are not so many vectors, or a descriptor is not an eventfd;
+    /// `EINVAL` if there are not so many vectors, or a descriptor is not an eventfd;
     /// nothing changes then.
     pub fn assign(
         &self,
@@ -211,7 +211,7 @@ impl Interrupts {
     /// Masks or unmasks vectors for which `which` has `true`.
     ///
     /// # Errors
-    /// `EINVAL` where there are not so many vectors.
+    /// `EINVAL` if there are not so many vectors.
     pub fn set_masked(
         &self,
         kind: IrqKind,
@@ -236,7 +236,7 @@ impl Interrupts {
     /// Signals vectors for which `which` has `true`, as the device would.
     ///
     /// # Errors
-    /// `EINVAL` where there are not so many vectors.
+    /// `EINVAL` if there are not so many vectors.
     pub fn trigger(&self, kind: IrqKind, start: u32, which: &[bool]) -> Result<(), IrqError> {
         let mut state = self.state();
         let range = state.range(kind, start, u32::try_from(which.len()).unwrap_or(u32::MAX))?;
@@ -536,7 +536,7 @@ mod tests {
         let peer = full.try_clone().unwrap();
         irqs.assign(IrqKind::Msix, 0, vec![Some(full)]).unwrap();
         irqs.signal(0);
-        // Not even where its peer makes it block.
+        // Not even if its peer makes it block.
         rustix::fs::fcntl_setfl(&peer, rustix::fs::OFlags::empty()).unwrap();
         irqs.signal(0);
         irqs.trigger(IrqKind::Msix, 0, &[true]).unwrap();

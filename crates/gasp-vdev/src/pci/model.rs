@@ -160,7 +160,7 @@ impl Model {
             for place in usize::from(*index)..usize::from(*index) + places {
                 match taken.get_mut(place) {
                     Some(taken) if !*taken => *taken = true,
-                    _ => return fail(format!("BAR {index}: its place is taken, or behind BAR 5")),
+                    _ => return fail(format!("BAR {index}: its place is taken, or past BAR 5")),
                 }
             }
             if let Some(Shared { memory, areas }) = shared {

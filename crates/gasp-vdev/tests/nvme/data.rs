@@ -14,10 +14,10 @@ const ZEROES: u8 = 8;
 const MANAGE: u8 = 9;
 
 /// A file that is removed with the test.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    fn new(name: &str, len: u64) -> Self {
+    pub(crate) fn new(name: &str, len: u64) -> Self {
         let path = std::env::temp_dir().join(format!("gasp-nvme-{}-{name}", std::process::id()));
         File::create(&path).unwrap().set_len(len).unwrap();
         Self(path)
@@ -93,7 +93,7 @@ fn data_comes_back_in_every_shape_from_a_file() {
 
 #[test]
 fn what_the_guest_writes_is_in_the_file_at_its_place() {
-    let file = Scratch::new("place", (1 << 20) + 100);
+    let file = Scratch::new("place", 1 << 20);
     let (rig, mut pair) = Rig::started_with(&Backing::file(&file.0), Options::default());
     let data = Noise(1).bytes(4096);
     rig.ram.write_at(DATA, &data).unwrap();
@@ -104,13 +104,85 @@ fn what_the_guest_writes_is_in_the_file_at_its_place() {
     let stored = std::fs::read(&file.0).unwrap();
     assert!(stored[100 * 512..108 * 512] == data);
     assert!(stored[..100 * 512].iter().all(|byte| *byte == 0));
-    // The last block is the last whole one.
     let last = (1 << 20) / 512 - 1;
     assert_eq!(rig.run(&mut pair, Command::blocks(READ, last, 1, (DATA, 0))).status, 0);
     assert_eq!(rig.run(&mut pair, Command::blocks(READ, last, 2, (DATA, 0))).status, 0x80);
     assert_eq!(rig.counters.snapshot().flushes, 2);
     let again = Nvme::new(&Backing::file(&file.0), Options::default()).unwrap_err();
-    assert!(matches!(again, NvmeError::File { .. }), "the file is taken: {again}");
+    let me = std::process::id();
+    assert!(matches!(again, NvmeError::InUse { by: Some(id), .. } if id == me), "{again:?}");
+    let path = file.0.display();
+    let text = format!("{path} is in use by another disk of this process: each disk needs");
+    assert!(again.to_string().starts_with(&text), "{again}");
+}
+
+#[test]
+fn an_image_whose_tail_would_be_lost_is_refused_and_the_error_says_what_to_do() {
+    let made = |backing: &Backing, block_size| {
+        let nvme = Nvme::new(backing, Options { block_size, ..Options::default() });
+        nvme.map(|nvme| nvme.size()).map_err(|error| error.to_string())
+    };
+    let file = Scratch::new("tail", 1_000_000);
+    let (backing, path) = (Backing::file(&file.0), file.0.display());
+    let refused = made(&backing, 4096).unwrap_err();
+    assert_eq!(
+        refused,
+        format!(
+            "{path} has 1000000 bytes, which is not a multiple of the block size, 4096: the last \
+             576 bytes would be lost. Extend it: truncate -s 1003520 {path}"
+        )
+    );
+    let refused = made(&backing, 512).unwrap_err();
+    assert!(refused.ends_with(&format!("truncate -s 1000448 {path}")), "{refused}");
+    assert_eq!(std::fs::metadata(&file.0).unwrap().len(), 1_000_000, "it is left alone");
+    // What the error says works.
+    File::options().write(true).open(&file.0).unwrap().set_len(1_000_448).unwrap();
+    assert_eq!(made(&backing, 512), Ok(1_000_448));
+    let refused = made(&backing, 4096).unwrap_err();
+    assert!(refused.contains("Use blocks of 512 bytes, or extend it: truncate"), "{refused}");
+    for backing in [Backing::memory(4097), Backing::null(4097)] {
+        let refused = made(&backing, 4096).unwrap_err();
+        assert!(refused.ends_with("the last byte would be lost. Extend it to 8192 bytes"));
+    }
+    let empty = Scratch::new("empty", 0);
+    let error = Nvme::new(&Backing::file(&empty.0), Options::default()).unwrap_err();
+    assert!(matches!(error, NvmeError::Empty { .. }), "{error:?}");
+    let path = empty.0.display();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "{path} is empty: a disk has at least one block, for example after truncate -s 1G {path}"
+        )
+    );
+}
+
+#[test]
+fn what_is_no_disk_is_named_and_not_opened() {
+    let kind = |path: &str| match Nvme::new(&Backing::file(path), Options::default()) {
+        Err(NvmeError::NotADisk { kind, .. }) => kind,
+        other => panic!("{path}: {other:?}"),
+    };
+    assert_eq!(kind("/dev"), "a directory");
+    assert_eq!(kind("/dev/zero"), "a character device");
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let pipe = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&writer));
+    assert_eq!(kind(&pipe), "a pipe");
+}
+
+#[test]
+fn a_disk_without_a_serial_gets_one_of_its_file_that_stays() {
+    let [file, other] = ["serial", "serial-2"].map(|name| Scratch::new(name, 1 << 20));
+    let serial = |backing: &Backing, serial: Option<&str>| {
+        let options = Options { serial: serial.map(Into::into), ..Options::default() };
+        Nvme::new(backing, options).unwrap().serial().to_owned()
+    };
+    let made = serial(&Backing::file(&file.0), None);
+    assert!(made.len() == 20 && made.is_ascii(), "{made}");
+    File::options().write(true).open(&file.0).unwrap().set_len(2 << 20).unwrap();
+    assert_eq!(serial(&Backing::file(&file.0), None), made);
+    assert_ne!(serial(&Backing::file(&other.0), None), made);
+    assert_eq!(serial(&Backing::file(&file.0), Some("mine")), "mine");
+    assert_ne!(serial(&Backing::null(4096), None), serial(&Backing::null(4096), None));
 }
 
 #[test]
@@ -121,6 +193,17 @@ fn a_file_that_became_shorter_is_an_error_of_the_media_and_nothing_worse() {
     let read = rig.run(&mut pair, Command::blocks(READ, 64, 8, (DATA, 0)));
     assert_eq!(read.status, 0x281, "unrecovered read error");
     assert_eq!(rig.run(&mut pair, Command::blocks(READ, 0, 8, (DATA, 0))).status, 0);
+    // What is written there, or zeroed, can be read again, in whatever way.
+    for (block, deallocate) in [(64, 0), (200, 1 << 25)] {
+        let zero = Command::io(ZEROES).long(10, block).word(12, 7 | deallocate);
+        assert_eq!(rig.run(&mut pair, zero).status, 0);
+        rig.ram.write_at(DATA, &[0xee; 4096]).unwrap();
+        let read = Command::blocks(READ, block, 8, (DATA, 0));
+        assert_eq!(rig.run(&mut pair, read).status, 0, "block {block}");
+        assert_eq!(rig.bytes(DATA, 4096), [0; 4096]);
+    }
+    assert_eq!(rig.run(&mut pair, Command::blocks(WRITE, 2040, 8, (DATA, 0))).status, 0);
+    assert_eq!(std::fs::metadata(&file.0).unwrap().len(), 1 << 20);
 }
 
 #[test]
@@ -237,8 +320,7 @@ fn a_backing_or_an_option_that_cannot_be_is_refused() {
     assert!(make(&Backing::memory(u64::MAX), Options::default()).is_err());
     assert!(make(&Backing::memory(1 << 62), Options::default()).is_err());
     assert!(make(&Backing::file("/nowhere/at/all"), Options::default()).is_err());
-    assert!(make(&Backing::file("/dev"), Options::default()).is_err());
-    let serial = |serial: &str| Options { serial: serial.into(), ..Options::default() };
+    let serial = |serial: &str| Options { serial: Some(serial.into()), ..Options::default() };
     assert!(make(&null, serial("")).is_err());
     assert!(make(&null, serial("exactly twenty chars")).is_ok());
     assert!(make(&null, serial("twenty-one characters")).is_err());

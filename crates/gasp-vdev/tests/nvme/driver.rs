@@ -68,6 +68,10 @@ pub(crate) struct Completion {
     /// Type and code; without "do not retry".
     pub(crate) status: u16,
     pub(crate) retry: bool,
+    /// The error log has an entry for it.
+    pub(crate) more: bool,
+    /// All of the status field, with the phase tag.
+    pub(crate) field: u16,
 }
 
 /// A pair of queues.
@@ -234,6 +238,8 @@ impl Rig {
             id: word(12) as u16,
             status: (word(12) >> 17) as u16 & 0x7ff,
             retry: word(12) >> 31 == 0,
+            more: word(12) >> 30 & 1 == 1,
+            field: (word(12) >> 16) as u16,
         })
     }
 

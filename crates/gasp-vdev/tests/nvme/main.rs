@@ -4,7 +4,12 @@
 mod admin;
 mod data;
 mod driver;
+mod failures;
+mod faults;
 mod garbage;
+mod gate;
+mod identify;
 mod iommu;
 mod life;
 mod speed;
+mod transitions;

@@ -4,8 +4,9 @@ use super::TRANSFER_MAX;
 use super::command::{COMPLETION, Command, ENTRY};
 use super::controller::{Context, Controller};
 use super::data::Direction;
+use super::events::Event;
 use super::identify::identify;
-use super::log::{self, Request};
+use super::log::{self, Request, Sources};
 use super::prp::find_parts;
 use super::queue::{CompletionQueue, Ring, SubmissionQueue};
 use super::status::Status;
@@ -30,7 +31,7 @@ const INTERRUPTS: u32 = 1 << 1;
 const NOT_ABORTED: u32 = 1;
 
 impl Controller {
-    /// Does an admin command. Returns its result; `None` where it ends later.
+    /// Does an admin command. Returns its result; `None` if it ends later.
     pub(super) fn administer(
         &mut self,
         at: &Context<'_>,
@@ -49,11 +50,8 @@ impl Controller {
                 self.give(at, command, page.bytes())?
             }
             ABORT => self.abort(dword10),
-            SET_FEATURES => {
-                let has_queues = self.completions.iter().skip(1).any(Option::is_some);
-                self.features.set(dword10, dword11, has_queues)?
-            }
-            GET_FEATURES => self.features.get(dword10, dword11)?,
+            SET_FEATURES => self.set_features(at, command)?,
+            GET_FEATURES => self.features.get(dword10, dword11, command.namespace())?,
             EVENT_REQUEST => {
                 self.events.request(command.id())?;
                 return Ok(None);
@@ -154,20 +152,43 @@ impl Controller {
         }
     }
 
+    /// Set Features (5.21).
+    fn set_features(&mut self, at: &Context<'_>, command: &Command) -> Result<u32, Status> {
+        let (dword10, dword11) = (command.dword(10), command.dword(11));
+        let has_queues = self.completions.iter().skip(1).any(Option::is_some);
+        let told = self.features.tells_temperature();
+        let mut changed = self.features.clone();
+        let result = changed.set(dword10, dword11, command.namespace(), has_queues)?;
+        // What is in a cache that is switched off must not stay there.
+        if self.features.may_cache() && !changed.may_cache() {
+            at.nvme.disk.flush()?;
+        }
+        self.features = changed;
+        if self.features.tells_temperature() && !told {
+            self.events.raise(Event::Temperature);
+        }
+        Ok(result)
+    }
+
     /// Get Log Page (5.14).
     fn get_log(&mut self, at: &Context<'_>, command: &Command) -> Result<u32, Status> {
         let request = Request::new(command);
         if request.len > TRANSFER_MAX {
             return Err(Status::INVALID_FIELD);
         }
-        let counters = at.nvme.counters.snapshot();
-        let page = log::read(request.page, command.namespace(), &self.errors, &counters)?;
+        let sources = Sources {
+            errors: &self.errors,
+            counters: at.nvme.counters.snapshot(),
+            power: &self.power,
+            is_temperature_critical: self.features.is_temperature_critical(),
+        };
+        let page = log::read(request.page, command.namespace(), &sources)?;
         let mut answer = vec![0; request.len as usize];
-        let bytes = request.find(page.bytes())?;
+        let bytes = request.find(&page)?;
         answer.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
         self.give(at, command, &answer)?;
-        if request.page == log::ERRORS && !request.keeps_event {
-            self.events.clear();
+        if !request.keeps_event {
+            self.events.clear(request.page);
         }
         Ok(0)
     }

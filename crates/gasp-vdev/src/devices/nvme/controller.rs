@@ -2,18 +2,21 @@
 //! takes a few commands from each queue in turn, does them, and tells the guest.
 //!
 //! One command is done at a time, from beginning to end, so there is never one to wait for:
-//! a reset takes effect behind the command that is being done, and a guest that takes
+//! a reset takes effect after the command that is being done, and a guest that takes
 //! memory back waits for one transfer at most.
 
+use core::mem;
+
 use super::Nvme;
-use super::command::{COMPLETION, Command, ENTRY};
+use super::command::Command;
 use super::data::Data;
 use super::events::{Event, Events};
 use super::features::Features;
-use super::log::ErrorLog;
+use super::life::State;
+use super::log::{Entry, ErrorLog};
+use super::power::Power;
 use super::prp::Part;
-use super::queue::{CompletionQueue, Ring, SubmissionQueue};
-use super::registers::AdminQueues;
+use super::queue::{CompletionQueue, SubmissionQueue};
 use super::status::Status;
 use crate::bus::Bus;
 use crate::error::DmaError;
@@ -30,21 +33,17 @@ pub(super) struct Context<'a> {
     pub(super) bus: &'a Bus,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    /// The guest has not switched it on.
-    Off,
-    Running,
-    /// It runs, but takes no commands: the guest has shut it down.
-    ShutDown,
-    /// It has lost its queues, or never had any, and waits for a reset.
-    Failed,
+impl Context<'_> {
+    /// Whether a command that takes long should end: the VMM or the guest wants a reset.
+    pub(super) fn should_stop(&self) -> bool {
+        self.bus.should_stop() || self.nvme.front.is_disabled()
+    }
 }
 
 /// What the device's thread knows.
 #[derive(Debug)]
 pub(super) struct Controller {
-    state: State,
+    pub(super) state: State,
     /// The size of a memory page.
     pub(super) page: u64,
     /// Queues by number; the first are the admin queues.
@@ -52,7 +51,9 @@ pub(super) struct Controller {
     pub(super) completions: Vec<Option<CompletionQueue>>,
     pub(super) events: Events,
     pub(super) features: Features,
+    /// These outlast a reset.
     pub(super) errors: ErrorLog,
+    pub(super) power: Power,
     /// The queue whose turn is first.
     first: u16,
     /// Whether the interrupt pin is raised.
@@ -73,11 +74,18 @@ impl Controller {
             events: Events::default(),
             features: Features::new(pairs),
             errors: ErrorLog::default(),
+            power: Power::default(),
             first: 0,
             pin: false,
             parts: Vec::new(),
             data: Data::default(),
         }
+    }
+
+    /// As after power-on, but for what outlasts a reset.
+    pub(super) fn reset(&mut self, pairs: u16) {
+        let (errors, power) = (mem::take(&mut self.errors), mem::take(&mut self.power));
+        *self = Self { errors, power, ..Self::new(pairs) };
     }
 
     /// Works until there is nothing more to do, or it should stop.
@@ -87,102 +95,54 @@ impl Controller {
                 self.look(at);
             }
             let busy = match self.state {
-                State::Running | State::ShutDown => self.round(at).unwrap_or_else(|error| {
-                    // What a stop has given up is no fault of the guest's.
-                    if at.bus.should_stop() {
-                        return true;
-                    }
-                    tracing::warn!(%error, "a queue cannot be reached: the controller stops");
-                    self.fail(at);
-                    false
-                }),
+                State::Running | State::ShuttingDown | State::ShutDown => {
+                    self.round(at).unwrap_or_else(|error| {
+                        // What a stop has given up is no fault of the guest's.
+                        if at.bus.should_stop() {
+                            return true;
+                        }
+                        if let Some(times) = at.nvme.warnings.again() {
+                            tracing::warn!(%error, times, "a queue cannot be reached: it stops");
+                        }
+                        self.fail(at);
+                        false
+                    })
+                }
                 State::Off | State::Failed => {
                     at.nvme.front.clear_doorbells();
                     false
                 }
             };
-            if !busy && at.nvme.front.fall_asleep() {
-                return;
+            if !busy {
+                self.power.idles();
+                if at.nvme.front.fall_asleep() {
+                    return;
+                }
             }
         }
+        self.power.idles();
         at.nvme.front.stop();
-    }
-
-    /// Does what the registers ask for (NVMe 1.4, 7.3.2 and 7.6).
-    fn look(&mut self, at: &Context<'_>) {
-        let mut registers = at.nvme.front.registers();
-        if registers.was_disabled || !registers.is_enabled() && self.state != State::Off {
-            self.stop(at);
-            registers.set_stopped();
-        }
-        if registers.is_enabled() && self.state == State::Off {
-            match registers.admin_queues().and_then(|queues| self.start(queues)) {
-                Some(()) => {
-                    at.nvme.counters.started();
-                    registers.set_ready();
-                }
-                None => {
-                    at.nvme.counters.stopped();
-                    self.state = State::Failed;
-                    registers.set_fatal();
-                }
-            }
-        }
-        let shuts_down = registers.wants_shutdown() && !registers.is_shut_down();
-        drop(registers);
-        if shuts_down {
-            if at.nvme.disk.flush().is_err() {
-                at.nvme.counters.failed();
-            }
-            if self.state == State::Running {
-                self.state = State::ShutDown;
-            }
-            at.nvme.front.registers().set_shut_down();
-        }
-        self.settle_pin(at);
-    }
-
-    /// Starts with nothing but the admin queues; `None` where there cannot be any.
-    fn start(&mut self, queues: AdminQueues) -> Option<()> {
-        let AdminQueues { page, submission, submission_size, completion, completion_size } = queues;
-        let submission = Ring::new(submission, submission_size, ENTRY as u64)?;
-        let completion = Ring::new(completion, completion_size, COMPLETION)?;
-        *self.submissions.first_mut()? = Some(SubmissionQueue::new(submission, 0));
-        *self.completions.first_mut()? = Some(CompletionQueue::new(completion, Some(0)));
-        self.page = page;
-        self.state = State::Running;
-        Some(())
-    }
-
-    /// Forgets all queues and settings.
-    fn stop(&mut self, at: &Context<'_>) {
-        at.nvme.front.clear_doorbells();
-        if self.pin {
-            at.bus.lower();
-        }
-        *self = Self::new(at.nvme.options.queues);
-    }
-
-    fn fail(&mut self, at: &Context<'_>) {
-        at.nvme.counters.stopped();
-        self.state = State::Failed;
-        at.nvme.front.registers().set_fatal();
     }
 
     /// Looks at all doorbells and gives each queue its turn. Returns whether there was
     /// anything to do.
     fn round(&mut self, at: &Context<'_>) -> Result<bool, DmaError> {
         let mut busy = self.take_doorbells(at);
-        busy |= self.post_events(at)?;
-        if self.state == State::Running {
+        if [State::Running, State::ShuttingDown].contains(&self.state) {
+            busy |= self.post_events(at)?;
             let count = self.submissions.len() as u16;
+            let mut served = false;
             for turn in 0..count {
                 if at.bus.should_stop() || at.nvme.front.should_look() {
                     return Ok(true);
                 }
-                busy |= self.serve(at, (self.first + turn) % count)?;
+                served |= self.serve(at, (self.first + turn) % count)?;
             }
             self.first = (self.first + 1) % count;
+            if self.state == State::ShuttingDown && !served {
+                self.finish_shutdown(at);
+            }
+            busy |= served;
         }
         if self.pin {
             self.settle_pin(at);
@@ -190,25 +150,35 @@ impl Controller {
         Ok(busy)
     }
 
-    /// Takes what was written to doorbells. Returns whether anything was.
-    fn take_doorbells(&mut self, at: &Context<'_>) -> bool {
+    /// Takes what was written to doorbells. Returns whether anything was. New commands are
+    /// void during and after a shutdown.
+    pub(super) fn take_doorbells(&mut self, at: &Context<'_>) -> bool {
         let front = &at.nvme.front;
-        let mut event = front.take_stray().then_some(Event::NoSuchDoorbell);
-        let mut any = event.is_some();
+        let (mut no_such, mut bad) = (front.take_stray(), false);
+        let mut any = no_such;
         for (id, queue) in (0..).zip(&mut self.submissions) {
             if let Some(tail) = front.take_tail(id) {
                 any = true;
-                event = event.or(bad(queue.as_mut().map(|queue| queue.set_tail(tail))));
+                if self.state == State::Running {
+                    no_such |= queue.is_none();
+                    bad |= queue.as_mut().is_some_and(|queue| queue.set_tail(tail).is_err());
+                }
             }
         }
         for (id, queue) in (0..).zip(&mut self.completions) {
             if let Some(head) = front.take_head(id) {
                 any = true;
-                event = event.or(bad(queue.as_mut().map(|queue| queue.set_head(head))));
+                no_such |= queue.is_none();
+                bad |= queue.as_mut().is_some_and(|queue| queue.set_head(head).is_err());
             }
         }
-        if let Some(event) = event {
-            self.events.raise(event);
+        if no_such {
+            self.events.raise(Event::NoSuchDoorbell);
+            self.failed_without_command(at, Status::QUEUE_IDENTIFIER);
+        }
+        if bad {
+            self.events.raise(Event::BadDoorbellValue);
+            self.failed_without_command(at, Status::INVALID_FIELD);
         }
         any
     }
@@ -222,8 +192,17 @@ impl Controller {
         };
         let mut any = false;
         while !completion.is_full()
-            && let Some((command, result, status)) = self.events.next()
+            && let Some((command, result, mut status)) = self.events.next()
         {
+            if status != Status::SUCCESS {
+                let count = at.nvme.counters.failed(status.is_of_media());
+                status = status.with_more();
+                let (queue, location, phase) = (0, u16::MAX, completion.phase);
+                let (block, namespace) = (0, 0);
+                let entry =
+                    Entry { count, queue, command, status, phase, location, block, namespace };
+                self.errors.record(entry);
+            }
             completion.post(at.bus, result, (0, submission.head()), command, status)?;
             any = true;
         }
@@ -256,10 +235,13 @@ impl Controller {
                     at.nvme.counters.administered();
                     self.administer(at, &command)
                 }
-                _ => self.transfer(at, &command).map(|moved| {
-                    bytes += moved;
-                    Some(0)
-                }),
+                _ => {
+                    self.power.works();
+                    self.transfer(at, &command).map(|moved| {
+                        bytes += moved;
+                        Some(0)
+                    })
+                }
             };
             let (result, status) = match done {
                 Ok(Some(result)) => (result, Status::SUCCESS),
@@ -280,6 +262,8 @@ impl Controller {
         Ok(count > 0)
     }
 
+    /// Counts a command that failed and puts it into the error log. Returns its status with
+    /// the bit that says so.
     #[cold]
     fn failed(
         &mut self,
@@ -288,9 +272,28 @@ impl Controller {
         command: &Command,
         status: Status,
     ) -> Status {
-        at.nvme.counters.failed();
-        self.errors.record(queue, command, status);
-        status
+        let completes_to = self.submissions.get(usize::from(queue)).and_then(Option::as_ref);
+        let completes_to = completes_to.map_or(0, |queue| usize::from(queue.completes_to));
+        let completion = self.completions.get(completes_to).and_then(Option::as_ref);
+        let entry = Entry {
+            count: at.nvme.counters.failed(status.is_of_media()),
+            queue,
+            command: command.id(),
+            status: status.with_more(),
+            phase: completion.is_some_and(|queue| queue.phase),
+            location: status.location(),
+            block: self.failed_block(at, queue, command),
+            namespace: command.namespace(),
+        };
+        self.errors.record(entry);
+        status.with_more()
+    }
+
+    /// The same for an error that belongs to no command.
+    #[cold]
+    pub(super) fn failed_without_command(&mut self, at: &Context<'_>, status: Status) {
+        let count = at.nvme.counters.failed(status.is_of_media());
+        self.errors.record(Entry::of_no_command(count, status));
     }
 
     /// Tells the guest of completions, with one interrupt for all of them.
@@ -304,8 +307,8 @@ impl Controller {
         }
     }
 
-    /// Raises the pin, where the guest uses it, while it has completions to take (7.5.1).
-    fn settle_pin(&mut self, at: &Context<'_>) {
+    /// Raises the pin, if the guest uses it, while it has completions to take (7.5.1).
+    pub(super) fn settle_pin(&mut self, at: &Context<'_>) {
         let masked = at.nvme.front.registers().masked;
         let uses_pin = at.bus.interrupts().assigned(IrqKind::Msix) == 0;
         let wanted = uses_pin
@@ -320,13 +323,11 @@ impl Controller {
         }
         self.pin = wanted;
     }
-}
 
-/// The event that a write to a doorbell leads to, if any.
-fn bad<Error>(queue: Option<Result<(), Error>>) -> Option<Event> {
-    match queue {
-        None => Some(Event::NoSuchDoorbell),
-        Some(Err(_)) => Some(Event::BadDoorbellValue),
-        Some(Ok(())) => None,
+    pub(super) fn lower_pin(&mut self, at: &Context<'_>) {
+        if self.pin {
+            at.bus.lower();
+            self.pin = false;
+        }
     }
 }

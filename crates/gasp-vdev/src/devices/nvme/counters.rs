@@ -24,14 +24,22 @@ pub struct Snapshot {
     pub zeroes: u64,
     /// Admin commands, whatever came of them.
     pub admin: u64,
-    /// Commands that ended with an error, of any kind.
+    /// Entries that were made in the error log: one for each command that ended with an
+    /// error, of any kind, and one for each error of no command (a doorbell that was given
+    /// nonsense, a shutdown whose flush failed).
     pub errors: u64,
+    /// Those of them that are errors of what the blocks are kept in.
+    pub media_errors: u64,
     /// Interrupts signalled.
     pub interrupts: u64,
     /// Times that the guest has switched the controller on.
     pub starts: u64,
     /// Times that it has stopped, because it lost its queues or could not be switched on.
     pub stops: u64,
+    /// VMMs that have come: power cycles, for the guest.
+    pub power_cycles: u64,
+    /// VMMs that have gone without a complete shutdown since the last start.
+    pub unsafe_shutdowns: u64,
 }
 
 #[derive(Debug, Default)]
@@ -44,9 +52,12 @@ struct Cells {
     zeroes: AtomicU64,
     admin: AtomicU64,
     errors: AtomicU64,
+    media_errors: AtomicU64,
     interrupts: AtomicU64,
     starts: AtomicU64,
     stops: AtomicU64,
+    power_cycles: AtomicU64,
+    unsafe_shutdowns: AtomicU64,
 }
 
 impl Counters {
@@ -63,9 +74,12 @@ impl Counters {
             zeroes: get(&cells.zeroes),
             admin: get(&cells.admin),
             errors: get(&cells.errors),
+            media_errors: get(&cells.media_errors),
             interrupts: get(&cells.interrupts),
             starts: get(&cells.starts),
             stops: get(&cells.stops),
+            power_cycles: get(&cells.power_cycles),
+            unsafe_shutdowns: get(&cells.unsafe_shutdowns),
         }
     }
 
@@ -91,8 +105,11 @@ impl Counters {
         add(&self.0.admin, 1);
     }
 
-    pub(super) fn failed(&self) {
+    /// Returns how many errors there have been.
+    pub(super) fn failed(&self, is_of_media: bool) -> u64 {
         add(&self.0.errors, 1);
+        add(&self.0.media_errors, is_of_media.into());
+        self.0.errors.load(Ordering::Relaxed)
     }
 
     pub(super) fn interrupted(&self) {
@@ -106,9 +123,18 @@ impl Counters {
     pub(super) fn stopped(&self) {
         add(&self.0.stops, 1);
     }
+
+    pub(super) fn switched_on(&self) {
+        add(&self.0.power_cycles, 1);
+    }
+
+    pub(super) fn lost_power(&self) {
+        add(&self.0.unsafe_shutdowns, 1);
+    }
 }
 
-/// Only the device's thread counts, so that no update is lost.
+/// Only the device's thread counts, or another while it does not run, so that no update is
+/// lost.
 fn add(cell: &AtomicU64, count: u64) {
     cell.store(cell.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
 }

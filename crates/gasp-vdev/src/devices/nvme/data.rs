@@ -33,6 +33,8 @@ pub(super) enum Piece {
 pub(super) struct Data {
     pieces: Vec<Piece>,
     direction: Option<Direction>,
+    /// How many bytes of a transfer that failed were moved.
+    pub(super) moved: u64,
 }
 
 /// Where zeros come from.

@@ -2,18 +2,20 @@
 
 use core::fmt;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use super::anonymous::Anonymous;
 use super::data::{Data, Direction};
 use super::error::NvmeError;
+use super::seldom::Seldom;
 use super::status::Status;
-use super::vectored;
+use super::{image, serial, vectored};
 
 /// What to keep a namespace's blocks in.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,8 +29,8 @@ enum Kind {
 }
 
 impl Backing {
-    /// A file or a block device that exists, as large as it is when it is opened. It is
-    /// locked (flock(2)) against a second controller.
+    /// A file or a block device that exists, as large as it is when it is opened: a
+    /// multiple of the block size. It is locked (flock(2)) against a second controller.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Kind::File(path.into()))
     }
@@ -42,14 +44,30 @@ impl Backing {
     pub fn null(size: u64) -> Self {
         Self(Kind::Null(size))
     }
+
+    pub(super) fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            Kind::File(path) => Some(path),
+            Kind::Memory(_) | Kind::Null(_) => None,
+        }
+    }
+
+    /// The serial number of a disk that is kept in it and was given none.
+    pub(super) fn serial(&self) -> Result<String, NvmeError> {
+        match &self.0 {
+            Kind::File(path) => serial::of_file(path)
+                .map_err(|source| NvmeError::File { path: path.clone(), source }),
+            Kind::Memory(_) | Kind::Null(_) => Ok(serial::of_nothing()),
+        }
+    }
 }
 
 impl fmt::Display for Backing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::File(path) => write!(f, "file {}", path.display()),
-            Kind::Memory(size) => write!(f, "memory of {size:#x} bytes"),
-            Kind::Null(size) => write!(f, "nothing, {size:#x} bytes"),
+            Kind::File(path) => write!(f, "{}", path.display()),
+            Kind::Memory(size) => write!(f, "a memory disk of {size} bytes"),
+            Kind::Null(size) => write!(f, "a null disk of {size} bytes"),
         }
     }
 }
@@ -61,6 +79,7 @@ pub(super) struct Disk {
     blocks: u64,
     /// The logarithm of a block's size.
     shift: u32,
+    failures: Seldom,
 }
 
 #[derive(Debug)]
@@ -83,21 +102,19 @@ impl Disk {
     pub(super) fn open(backing: &Backing, shift: u32) -> Result<Self, NvmeError> {
         let (store, size) = match &backing.0 {
             Kind::File(path) => {
-                let opened = open_file(path);
-                let (file, size) =
-                    opened.map_err(|source| NvmeError::File { path: path.clone(), source })?;
+                let (file, size) = image::open(path)?;
                 (Store::File(file), size)
             }
             Kind::Memory(size) => {
-                check_size(*size, shift)?;
+                check_size(backing, *size, shift)?;
                 let memory = Anonymous::new(*size)
                     .map_err(|errno| NvmeError::Memory { size: *size, errno })?;
                 (Store::Memory(Mutex::new(memory)), *size)
             }
             Kind::Null(size) => (Store::Null, *size),
         };
-        check_size(size, shift)?;
-        Ok(Self { store, blocks: size >> shift, shift })
+        check_size(backing, size, shift)?;
+        Ok(Self { store, blocks: size >> shift, shift, failures: Seldom::default() })
     }
 
     pub(super) fn blocks(&self) -> u64 {
@@ -112,7 +129,7 @@ impl Disk {
     pub(super) fn read(&self, offset: u64, data: &mut Data) -> Result<(), Status> {
         match &self.store {
             Store::File(file) => vectored::transfer(file, offset, data, Direction::ToGuest)
-                .map_err(|error| failed(&error, Status::READ_ERROR)),
+                .map_err(|error| self.failed(&error, Status::READ_ERROR)),
             Store::Memory(memory) => {
                 let memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
                 // All offsets inside were made from the size of this memory.
@@ -126,7 +143,7 @@ impl Disk {
     pub(super) fn write(&self, offset: u64, data: &mut Data) -> Result<(), Status> {
         match &self.store {
             Store::File(file) => vectored::transfer(file, offset, data, Direction::FromGuest)
-                .map_err(|error| failed(&error, Status::WRITE_FAULT)),
+                .map_err(|error| self.failed(&error, Status::WRITE_FAULT)),
             Store::Memory(memory) => {
                 let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
                 data.get(memory.get_mut(offset as usize..).unwrap_or_default())
@@ -148,7 +165,7 @@ impl Disk {
             Store::File(file) => match zero_file(file, offset, len, room, should_stop) {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(Status::ABORTED),
-                Err(error) => Err(failed(&error, Status::WRITE_FAULT)),
+                Err(error) => Err(self.failed(&error, Status::WRITE_FAULT)),
             },
             Store::Memory(memory) => {
                 let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
@@ -163,28 +180,46 @@ impl Disk {
     pub(super) fn flush(&self) -> Result<(), Status> {
         match &self.store {
             Store::File(file) => {
-                file.sync_data().map_err(|error| failed(&error, Status::WRITE_FAULT))
+                file.sync_data().map_err(|error| self.failed(&error, Status::WRITE_FAULT))
             }
             Store::Memory(_) | Store::Null => Ok(()),
         }
     }
-}
 
-fn check_size(size: u64, shift: u32) -> Result<(), NvmeError> {
-    let block = 1 << shift;
-    // Files have signed offsets.
-    match size >= block && i64::try_from(size).is_ok() {
-        true => Ok(()),
-        false => Err(NvmeError::Size { size, block }),
+    /// The status for an error of the file system; `otherwise` if there is no better one.
+    #[cold]
+    fn failed(&self, error: &io::Error, otherwise: Status) -> Status {
+        if let Some(times) = self.failures.again() {
+            tracing::warn!(%error, times, "a disk's file fails");
+        }
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::FAULT) => Status::DATA_TRANSFER,
+            Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => Status::CAPACITY,
+            Some(Errno::NOMEM | Errno::NOBUFS | Errno::AGAIN) => Status::INTERNAL,
+            _ => otherwise,
+        }
     }
 }
 
-fn open_file(path: &PathBuf) -> io::Result<(File, u64)> {
-    let mut file = File::options().read(true).write(true).open(path)?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-    // Also the size of a block device, whose metadata do not have it.
-    let size = file.seek(SeekFrom::End(0))?;
-    Ok((file, size))
+/// A disk is whole blocks, at least one, and no larger than a file: whose offsets are signed.
+fn check_size(backing: &Backing, size: u64, shift: u32) -> Result<(), NvmeError> {
+    let (backing, block) = (backing.clone(), 1 << shift);
+    match size {
+        0 => Err(NvmeError::Empty { backing }),
+        _ if i64::try_from(size).is_err() => Err(NvmeError::TooLarge { backing }),
+        _ if !size.is_multiple_of(block) => Err(NvmeError::Tail { backing, size, block }),
+        _ => Ok(()),
+    }
+}
+
+/// A file that has become shorter gets its zeros back up to `end`, as it does from a write:
+/// otherwise they could not be read.
+fn extend(file: &File, end: u64) -> io::Result<()> {
+    let about = file.metadata()?;
+    match end.checked_sub(1) {
+        Some(last) if about.is_file() && about.len() < end => file.write_all_at(&[0], last),
+        _ => Ok(()),
+    }
 }
 
 /// Returns whether all is done, and not stopped before.
@@ -203,7 +238,7 @@ fn zero_file(
     };
     for way in ways {
         match rustix::io::retry_on_intr(|| fallocate(file, way, offset, len)) {
-            Ok(()) => return Ok(true),
+            Ok(()) => return extend(file, offset + len).map(|()| true),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -216,19 +251,54 @@ fn zero_file(
         }
         let part = zeros.len().min(usize::try_from(len - done).unwrap_or(zeros.len()));
         let zeros = zeros.get(..part).unwrap_or_default();
-        std::os::unix::fs::FileExt::write_all_at(file, zeros, offset + done)?;
+        file.write_all_at(zeros, offset + done)?;
         done += part as u64;
     }
     Ok(true)
 }
 
-/// The status for an error of the file system; `otherwise` where there is no better one.
-#[cold]
-fn failed(error: &io::Error, otherwise: Status) -> Status {
-    tracing::warn!(%error, "a disk's file fails");
-    match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::FAULT) => Status::DATA_TRANSFER,
-        Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => Status::CAPACITY,
-        _ => otherwise,
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber, subscriber};
+
+    use super::*;
+
+    /// Counts lines.
+    struct Log(Arc<AtomicU32>);
+
+    impl Subscriber for Log {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn a_disk_that_fails_for_ever_does_not_fill_the_log() {
+        let disk = Disk::open(&Backing::null(512), 9).unwrap();
+        let lines = Arc::default();
+        subscriber::with_default(Log(Arc::clone(&lines)), || {
+            for _ in 0..100_000 {
+                let error = io::Error::from(io::ErrorKind::UnexpectedEof);
+                assert_eq!(disk.failed(&error, Status::READ_ERROR), Status::READ_ERROR);
+            }
+        });
+        assert_eq!(lines.load(Ordering::Relaxed), 17, "1, 2, 4 … 65,536");
     }
 }

@@ -3,23 +3,41 @@
 
 use std::collections::VecDeque;
 
+use super::log;
 use super::status::Status;
 
 /// The most requests that wait at a time.
 pub(super) const REQUESTS_MAX: u8 = 4;
 
-/// What the controller tells: errors that belong to no command. The values are those of
-/// the event's information field.
+/// What the controller tells: errors that belong to no command, and its health.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Event {
     /// A doorbell of a queue that does not exist was written.
-    NoSuchDoorbell = 0,
+    NoSuchDoorbell,
     /// A doorbell was given a value that it cannot have.
-    BadDoorbellValue = 1,
+    BadDoorbellValue,
+    /// The temperature has passed a threshold.
+    Temperature,
 }
 
-/// The log page that tells more, and clears the event.
-const ERROR_LOG: u32 = 0x01;
+/// In the order in which they are told.
+const ALL: [Event; 3] = [Event::NoSuchDoorbell, Event::BadDoorbellValue, Event::Temperature];
+
+impl Event {
+    /// Its type, what it is within it, and the log page that tells more and clears the type.
+    const fn fields(self) -> (u8, u8, u8) {
+        match self {
+            Self::NoSuchDoorbell => (0, 0, log::ERRORS),
+            Self::BadDoorbellValue => (0, 1, log::ERRORS),
+            Self::Temperature => (1, 1, log::HEALTH),
+        }
+    }
+
+    fn result(self) -> u32 {
+        let (kind, information, page) = self.fields();
+        u32::from_le_bytes([kind, information, page, 0])
+    }
+}
 
 /// Requests and events.
 #[derive(Debug, Default)]
@@ -28,8 +46,8 @@ pub(super) struct Events {
     aborted: VecDeque<u16>,
     /// A bit for each event.
     pending: u8,
-    /// Told, and not cleared yet.
-    masked: bool,
+    /// A bit for each type that was told, and not cleared yet.
+    masked: u8,
 }
 
 impl Events {
@@ -56,9 +74,13 @@ impl Events {
         self.pending |= 1 << event as u8;
     }
 
-    /// The guest has read the log page.
-    pub(super) fn clear(&mut self) {
-        self.masked = false;
+    /// The guest has read a log page.
+    pub(super) fn clear(&mut self, page: u8) {
+        for (kind, _, told_by) in ALL.map(Event::fields) {
+            if told_by == page {
+                self.masked &= !(1 << kind);
+            }
+        }
     }
 
     /// The next request that ends: its identifier, result and status.
@@ -66,14 +88,15 @@ impl Events {
         if let Some(command) = self.aborted.pop_front() {
             return Some((command, 0, Status::ABORTED));
         }
-        if self.pending == 0 || self.masked {
-            return None;
-        }
+        let is_due = |event: &Event| {
+            let (kind, ..) = event.fields();
+            self.pending & 1 << *event as u8 != 0 && self.masked & 1 << kind == 0
+        };
+        let event = ALL.into_iter().find(is_due)?;
         let command = self.requests.pop_front()?;
-        let information = self.pending.trailing_zeros();
-        self.pending &= self.pending - 1;
-        self.masked = true;
-        Some((command, information << 8 | ERROR_LOG << 16, Status::SUCCESS))
+        self.pending &= !(1 << event as u8);
+        self.masked |= 1 << event.fields().0;
+        Some((command, event.result(), Status::SUCCESS))
     }
 }
 
@@ -82,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_told_once_and_the_next_only_after_the_log_was_read() {
+    fn an_event_is_told_once_and_the_next_of_its_type_only_after_the_log_was_read() {
         let mut events = Events::default();
         events.raise(Event::BadDoorbellValue);
         assert_eq!(events.next(), None, "nobody asked");
@@ -93,7 +116,11 @@ mod tests {
         assert_eq!(events.next(), None);
         assert!(events.abort(2) && !events.abort(2));
         assert_eq!(events.next(), Some((2, 0, Status::ABORTED)));
-        events.clear();
-        assert_eq!(events.next(), Some((1, 0x1_0000, Status::SUCCESS)));
+        events.raise(Event::Temperature);
+        assert_eq!(events.next(), Some((1, 0x2_0101, Status::SUCCESS)), "of another type");
+        events.clear(log::HEALTH);
+        assert_eq!(events.next(), None, "that cleared the other type");
+        events.clear(log::ERRORS);
+        assert_eq!(events.next(), Some((3, 0x1_0000, Status::SUCCESS)));
     }
 }

@@ -99,6 +99,11 @@ impl Front {
         self.look.load(Ordering::Relaxed)
     }
 
+    /// Whether the guest has switched the controller off, and waits for it to be.
+    pub(super) fn is_disabled(&self) -> bool {
+        self.should_look() && self.registers().was_disabled
+    }
+
     /// Forgets what was written to doorbells.
     pub(super) fn clear_doorbells(&self) {
         let cells = self.doorbells.iter().flatten();

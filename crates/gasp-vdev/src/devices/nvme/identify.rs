@@ -2,8 +2,10 @@
 
 use super::events::REQUESTS_MAX;
 use super::features::WARNING_TEMPERATURE;
+use super::log::ENTRIES_MAX;
 use super::page::Page;
 use super::registers::VERSION;
+use super::serial::hash;
 use super::status::Status;
 use super::{IDENTITY, Nvme, TRANSFER_SHIFT};
 
@@ -45,19 +47,31 @@ fn controller(nvme: &Nvme, page: &mut Answer) {
     const DEALLOCATE_ZEROES_SELECT: u16 = 0b1_1100;
     const EXTENDED_LOG_REQUESTS: u8 = 1 << 2;
     const ONE_READ_ONLY_SLOT: u8 = 1 << 1 | 1;
+    // A batch of one queue's commands, as a power of two.
+    const BURST: u8 = 5;
+    // Microseconds until it works again, and until a shutdown is complete: this one takes as
+    // long as the host's cache takes to reach the disk, and drivers wait for so long.
+    const RESUME: u32 = 1;
+    const SHUT_DOWN: u32 = 60_000_000;
     let options = &nvme.options;
     let uuid = text(nvme.uuid());
     page.put(0, &IDENTITY.vendor.to_le_bytes())
         .put(2, &IDENTITY.subsystem_vendor.to_le_bytes())
-        .put_text(4, 20, &options.serial)
+        .put_text(4, 20, nvme.serial())
         .put_text(24, 40, &options.model)
         .put_text(64, 8, REVISION)
+        .put(72, &[BURST])
+        // 73: the vendor's OUI, which there is none of.
         .put(77, &[TRANSFER_SHIFT as u8])
         .put(80, &VERSION.to_le_bytes())
+        .put(84, &RESUME.to_le_bytes())
+        .put(88, &SHUT_DOWN.to_le_bytes())
         // An I/O controller.
         .put(111, &[1])
         // The most aborts and event requests at a time, counted from 0.
         .put(258, &[3, REQUESTS_MAX - 1, ONE_READ_ONLY_SLOT, EXTENDED_LOG_REQUESTS])
+        // Entries of the error log, counted from 0.
+        .put(262, &[(ENTRIES_MAX - 1) as u8])
         .put(266, &WARNING_TEMPERATURE.to_le_bytes())
         .put(268, &(WARNING_TEMPERATURE + 10).to_le_bytes())
         // The smallest and the largest queue entries.
@@ -80,26 +94,21 @@ fn namespace(nvme: &Nvme, page: &mut Answer) {
         .put(8, &blocks)
         .put(16, &blocks)
         .put(33, &[ZEROES_AND_DEALLOCATES])
-        .put(104, &nvme.uuid())
+        // 104 and 120, NGUID and EUI64, have an OUI in them: see the descriptors.
         // The only format.
         .put(128, &[0, 0, nvme.disk.block_shift() as u8, 0]);
 }
 
-/// The names of the namespace (5.15.2.4): type, length, name.
+/// The name of the namespace (5.15.2.3): type, length, name.
 fn descriptors(nvme: &Nvme, page: &mut Answer) {
-    const GLOBAL: u8 = 2;
     const UUID: u8 = 3;
-    let name = nvme.uuid();
-    page.put(0, &[GLOBAL, 16]).put(4, &name).put(20, &[UUID, 16]).put(24, &name);
+    page.put(0, &[UUID, 16]).put(4, &nvme.uuid());
 }
 
 /// A UUID made of a serial and a model, the same each time, of version 8: what it is made
 /// of is our own business.
 pub(super) fn uuid_of(serial: &str, model: &str) -> [u8; 16] {
-    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    let bytes = serial.bytes().chain([0]).chain(model.bytes());
-    let hash = bytes.fold(BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME));
+    let hash = hash(serial.bytes().chain([0]).chain(model.bytes()));
     let version = hash & !(0xf << 76) | 8 << 76;
     (version & !(0b11 << 62) | 0b10 << 62).to_be_bytes()
 }

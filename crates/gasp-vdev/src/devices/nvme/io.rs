@@ -29,6 +29,7 @@ const RANGES_MAX: usize = 256;
 impl Controller {
     /// Does an I/O command. Returns how many bytes it moved.
     pub(super) fn transfer(&mut self, at: &Context<'_>, command: &Command) -> Result<u64, Status> {
+        self.data.moved = 0;
         command.check()?;
         match (command.opcode(), command.namespace()) {
             (FLUSH, ONLY | ALL) => {
@@ -77,7 +78,7 @@ impl Controller {
             0 => Room::Keep,
             _ => Room::GiveBack,
         };
-        at.nvme.disk.zero(offset, len, room, || at.bus.should_stop())?;
+        at.nvme.disk.zero(offset, len, room, || at.should_stop())?;
         self.settle(at, command)?;
         at.nvme.counters.zeroed();
         Ok(0)
@@ -100,15 +101,28 @@ impl Controller {
         // All of them must be there before the first is touched.
         ranges.clone().try_for_each(|range| range.map(|_| ()))?;
         for (offset, len) in ranges.flatten() {
-            if at.bus.should_stop() {
+            if at.should_stop() {
                 return Err(Status::ABORTED);
             }
             if command.dword(11) & HINT_DEALLOCATE != 0 && len > 0 {
-                at.nvme.disk.zero(offset, len, Room::GiveBack, || at.bus.should_stop())?;
+                at.nvme.disk.zero(offset, len, Room::GiveBack, || at.should_stop())?;
             }
         }
+        self.settle(at, command)?;
         at.nvme.counters.zeroed();
         Ok(0)
+    }
+
+    /// The first block that failed, of a command of this queue (5.14.1.1: LBA); 0 if it is not
+    /// about blocks, or says itself which in its data.
+    pub(super) fn failed_block(&self, at: &Context<'_>, queue: u16, command: &Command) -> u64 {
+        let first = command.first_block();
+        match command.opcode() {
+            _ if queue == 0 => 0,
+            READ | WRITE => first.saturating_add(self.data.moved >> at.nvme.disk.block_shift()),
+            WRITE_ZEROES => first,
+            _ => 0,
+        }
     }
 
     /// Maps the data of a command.
@@ -123,7 +137,7 @@ impl Controller {
         self.data.map(at.bus, &self.parts, direction)
     }
 
-    /// Flushes what was written where the command, or the guest for all commands, wants it.
+    /// Flushes what was written if the command, or the guest for all commands, wants it.
     fn settle(&self, at: &Context<'_>, command: &Command) -> Result<(), Status> {
         match command.dword(12) & FORCE != 0 || !self.features.may_cache() {
             true => at.nvme.disk.flush(),

@@ -30,14 +30,17 @@
 //! | file | |
 //! |---|---|
 //! | `front` | registers and doorbells, as the front end's thread sees them (`registers`) |
-//! | `controller` | the device's thread: queues (`queue`) in turn, reset, shutdown, interrupts |
-//! | `admin` | admin commands (`identify`, `features`, `log`, `events`) |
+//! | `controller` | the device's thread: queues (`queue`) in turn, interrupts |
+//! | `life` | on and off, reset, shutdown |
+//! | `admin` | admin commands (`identify`, `features`, `log` and `power`, `events`) |
 //! | `io` | read, write, flush, write zeroes, deallocate |
 //! | `prp`, `data` | where a command's data is; its maps |
-//! | `disk` | what blocks are kept in (`vectored`, `anonymous`: the unsafe code) |
+//! | `disk` | what blocks are kept in: `image`, its `serial` (`vectored`, `anonymous`: the unsafe code) |
 //!
 //! Left out: scatter-gather lists, metadata, protection information, fused commands,
-//! reservations, firmware, several namespaces, memory of the controller's own.
+//! reservations, firmware, several namespaces, memory of the controller's own, resets of
+//! the NVM subsystem; PCI Express and power management capabilities, and with them a reset
+//! of the function by the guest (the front end has [`Shell::reset`](crate::Shell::reset)).
 
 mod admin;
 mod anonymous;
@@ -51,12 +54,17 @@ mod events;
 mod features;
 mod front;
 mod identify;
+mod image;
 mod io;
+mod life;
 mod log;
 mod page;
+mod power;
 mod prp;
 mod queue;
 mod registers;
+mod seldom;
+mod serial;
 mod status;
 mod vectored;
 
@@ -69,6 +77,7 @@ pub use error::NvmeError;
 use controller::{Context, Controller};
 use disk::Disk;
 use front::Front;
+use seldom::Seldom;
 
 use crate::bus::Bus;
 use crate::device::Device;
@@ -79,7 +88,7 @@ use crate::pci::{Bar, Class, Identity, Model, Msix, Register};
 const TRANSFER_SHIFT: u32 = 7;
 const TRANSFER_MAX: u64 = gasp::GRANULE << TRANSFER_SHIFT;
 
-/// The BAR of everything: registers, doorbells behind them, the MSI-X table, its pending
+/// The BAR of everything: registers, doorbells after them, the MSI-X table, its pending
 /// bits.
 const BAR_SIZE: u64 = 0x4000;
 const TABLE: u32 = 0x2000;
@@ -101,10 +110,12 @@ const IDENTITY: Identity = Identity {
 pub struct Options {
     /// The size of a block: 512 or 4096 bytes.
     pub block_size: u32,
-    /// The serial number: up to 20 printable ASCII characters. Controllers of one guest
-    /// must differ in it (or in their model), or the guest takes them for one: all other
-    /// names of the controller are made of these two.
-    pub serial: String,
+    /// The serial number: 1 to 20 printable ASCII characters. Controllers of one guest must
+    /// differ in it (or in their model), or the guest takes them for one: all other names
+    /// of the controller are made of these two. With `None` it is made of the file's path,
+    /// the same each time; a controller without a file gets a new one. [`Nvme::serial`]
+    /// says which.
+    pub serial: Option<String>,
     /// The model: up to 40 printable ASCII characters.
     pub model: String,
     /// How many pairs of I/O queues the guest can make, from 1 to 128. Each, and the admin
@@ -116,8 +127,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let (serial, model) = ("gasp".to_owned(), "gasp".to_owned());
-        Self { block_size: 512, serial, model, queues: 8, entries: 1024 }
+        Self { block_size: 512, serial: None, model: "gasp".into(), queues: 8, entries: 1024 }
     }
 }
 
@@ -129,7 +139,8 @@ impl Options {
         if ![512, 4096].contains(&self.block_size) {
             return fail("the size of a block must be 512 or 4096");
         }
-        if !fits(&self.serial, 20) || !fits(&self.model, 40) {
+        let serial = self.serial.as_ref();
+        if serial.is_some_and(|text| !fits(text, serial::LEN_MAX)) || !fits(&self.model, 40) {
             return fail("a serial has 1 to 20, a model 1 to 40 printable ASCII characters");
         }
         if !(1..=128).contains(&self.queues) || !(2..=65_536).contains(&self.entries) {
@@ -143,8 +154,11 @@ impl Options {
 #[derive(Debug)]
 pub struct Nvme {
     options: Options,
+    serial: String,
     disk: Disk,
     counters: Counters,
+    /// Of resets that the guest has to make, and shutdowns that fail.
+    warnings: Seldom,
     front: Front,
     /// Locked by the device's thread while it works, and by a reset, while it does not.
     controller: Mutex<Controller>,
@@ -154,13 +168,16 @@ impl Nvme {
     /// A controller whose namespace 1 is kept in `backing`.
     ///
     /// # Errors
-    /// Where an option is out of its range, the backing is smaller than a block, or the
-    /// file or the memory cannot be had.
+    /// If an option is out of its range, the backing is empty or no multiple of the block
+    /// size, the file cannot be opened or is in use, or the memory cannot be mapped.
     pub fn new(backing: &Backing, options: Options) -> Result<Self, NvmeError> {
         options.check()?;
+        let disk = Disk::open(backing, options.block_size.trailing_zeros())?;
         Ok(Self {
-            disk: Disk::open(backing, options.block_size.trailing_zeros())?,
+            serial: options.serial.clone().map_or_else(|| backing.serial(), Ok)?,
+            disk,
             counters: Counters::default(),
+            warnings: Seldom::default(),
             front: Front::new(options.queues + 1),
             controller: Mutex::new(Controller::new(options.queues)),
             options,
@@ -173,13 +190,19 @@ impl Nvme {
         self.counters.clone()
     }
 
+    /// The serial number, as it was given or made: two controllers of one guest must not
+    /// have the same.
+    pub fn serial(&self) -> &str {
+        &self.serial
+    }
+
     /// How many bytes the namespace has.
     pub fn size(&self) -> u64 {
         self.disk.blocks() << self.disk.block_shift()
     }
 
     fn uuid(&self) -> [u8; 16] {
-        identify::uuid_of(&self.options.serial, &self.options.model)
+        identify::uuid_of(&self.serial, &self.options.model)
     }
 
     fn controller(&self) -> MutexGuard<'_, Controller> {
@@ -214,8 +237,19 @@ impl Device for Nvme {
         self.controller().work(&Context { nvme: self, bus });
     }
 
+    fn attached(&self, _: &Bus) {
+        self.counters.switched_on();
+        self.controller().power.switched_on();
+    }
+
     fn reset(&self) {
         self.front.reset();
-        *self.controller() = Controller::new(self.options.queues);
+        self.controller().reset(self.options.queues);
+    }
+
+    fn detached(&self) {
+        if self.controller().power.lost() {
+            self.counters.lost_power();
+        }
     }
 }

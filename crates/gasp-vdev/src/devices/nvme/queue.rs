@@ -22,7 +22,7 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// A ring of `size` entries of `entry` bytes; `None` where it would pass the end of the
+    /// A ring of `size` entries of `entry` bytes; `None` if it would pass the end of the
     /// address space.
     pub(super) fn new(base: u64, size: u32, entry: u64) -> Option<Self> {
         base.checked_add(u64::from(size) * entry)?;
@@ -97,7 +97,8 @@ pub(super) struct CompletionQueue {
     /// What the guest has taken.
     head: u32,
     tail: u32,
-    phase: bool,
+    /// The phase tag of the next completion.
+    pub(super) phase: bool,
     /// The interrupt that tells of completions, if any.
     pub(super) vector: Option<u16>,
 }

@@ -1,7 +1,7 @@
 //! The controller's registers (NVMe 1.4, 3.1): what the guest's driver sees of it before
 //! there are queues. Doorbells are apart, because they are written all the time.
 
-use crate::pci::Register;
+use crate::pci::{Register, Width};
 
 /// Offsets of the registers.
 const CAP: u64 = 0x00;
@@ -28,13 +28,17 @@ const PAGES_MAX: u32 = 4;
 
 /// Fields of CC (3.1.5).
 const ENABLE: u32 = 1;
-const SHUTDOWN: u32 = 0b11 << 14;
+const SHUTDOWN_SHIFT: u32 = 14;
+/// Command set, memory page size, arbitration: can only be changed while it is off.
+const FIXED: u32 = 0x3ff << 4;
 const WRITABLE: u32 = 0x00ff_fff1;
 
 /// Fields of CSTS (3.1.6).
 const READY: u32 = 1;
 const FATAL: u32 = 1 << 1;
+const SHUTTING_DOWN: u32 = 0b01 << 2;
 const SHUT_DOWN: u32 = 0b10 << 2;
+const SHUTDOWN_STATUS: u32 = 0b11 << 2;
 
 /// The registers.
 #[derive(Debug, Default)]
@@ -48,6 +52,17 @@ pub(super) struct Registers {
     completion: u64,
     /// Whether the guest has switched the controller off since the device's thread looked.
     pub(super) was_disabled: bool,
+    /// The shutdown that the guest wants and that is not complete.
+    shutdown: Option<Shutdown>,
+}
+
+/// How the guest shuts the controller down (3.1.5: SHN).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Shutdown {
+    /// The guest waits.
+    Normal,
+    /// The guest may not wait.
+    Abrupt,
 }
 
 /// The admin queues as the guest describes them (3.1.8 to 3.1.10).
@@ -86,9 +101,15 @@ impl Registers {
         at.part_of(base, group)
     }
 
-    /// The guest writes. A write of 8 bytes reaches both registers of a pair.
+    /// The guest writes. A write of 8 bytes reaches both registers of a pair; one of less
+    /// than 4 has no meaning (3.1), and none.
     pub(super) fn write(&mut self, at: Register, value: u64) -> Ask {
+        if at.width < Width::Four {
+            return Ask::Nothing;
+        }
         match at.offset & !7 {
+            // The admin queues stay as they are while the controller uses them (3.1.5).
+            ASQ | ACQ if self.is_enabled() => {}
             ASQ => self.submission = at.merged(ASQ, self.submission, value) & !0xfff,
             ACQ => self.completion = at.merged(ACQ, self.completion, value) & !0xfff,
             base => {
@@ -110,12 +131,11 @@ impl Registers {
         match offset {
             INTMS => self.masked |= value,
             INTMC => self.masked &= !value,
-            CC => {
-                let before = core::mem::replace(&mut self.configuration, value & WRITABLE);
-                self.was_disabled |= before & ENABLE != 0 && value & ENABLE == 0;
-            }
+            CC => self.configure(value & WRITABLE),
             AQA => {
-                self.attributes = value & 0x0fff_0fff;
+                if !self.is_enabled() {
+                    self.attributes = value & 0x0fff_0fff;
+                }
                 return Ask::Nothing;
             }
             _ => return Ask::Nothing,
@@ -123,35 +143,70 @@ impl Registers {
         Ask::Look
     }
 
+    fn configure(&mut self, value: u32) {
+        let before = self.configuration;
+        self.configuration = match before & value & ENABLE {
+            0 => value,
+            _ => before & FIXED | value & !FIXED,
+        };
+        if before & ENABLE != 0 && value & ENABLE == 0 {
+            self.was_disabled = true;
+            // The reset ends a shutdown, too; this write may ask for another.
+            self.status &= !SHUTDOWN_STATUS;
+            self.shutdown = None;
+        }
+        // A driver may leave the field as it is when it starts again: only a change counts.
+        let asks = |word: u32| (word >> SHUTDOWN_SHIFT) & 0b11;
+        let shutdown = match asks(value) {
+            asked if asked == asks(before) => None,
+            0b01 => Some(Shutdown::Normal),
+            0b10 => Some(Shutdown::Abrupt),
+            _ => None,
+        };
+        // One that is complete, or has failed, stays so; one that goes on can become abrupt.
+        let can_begin = self.status & SHUTDOWN_STATUS == 0 || self.shutdown.is_some();
+        if shutdown.is_some() && can_begin {
+            self.status |= SHUTTING_DOWN;
+            self.shutdown = shutdown;
+        }
+    }
+
     pub(super) fn is_enabled(&self) -> bool {
         self.configuration & ENABLE != 0
     }
 
-    /// Whether the guest is shutting down (3.1.5: SHN).
-    pub(super) fn wants_shutdown(&self) -> bool {
-        self.configuration & SHUTDOWN != 0
+    /// The shutdown that is to be completed.
+    pub(super) fn shutdown(&self) -> Option<Shutdown> {
+        self.shutdown
     }
 
-    /// Whether it has been told that the shutdown is complete.
-    pub(super) fn is_shut_down(&self) -> bool {
-        self.status & SHUT_DOWN != 0
-    }
-
+    /// The controller has started. A shutdown from before is over, one that came since then
+    /// is to be done.
     pub(super) fn set_ready(&mut self) {
-        self.status |= READY;
+        self.status = READY | if self.shutdown.is_some() { SHUTTING_DOWN } else { 0 };
     }
 
     pub(super) fn set_fatal(&mut self) {
         self.status |= FATAL;
     }
 
+    /// The shutdown is complete, unless a reset has ended it meanwhile.
     pub(super) fn set_shut_down(&mut self) {
-        self.status |= SHUT_DOWN;
+        if !self.was_disabled && self.shutdown.take().is_some() {
+            self.status = self.status & !SHUTDOWN_STATUS | SHUT_DOWN;
+        }
+    }
+
+    /// The shutdown cannot be completed, unless a reset has ended it meanwhile.
+    pub(super) fn set_shutdown_failed(&mut self) {
+        if !self.was_disabled && self.shutdown.take().is_some() {
+            self.status |= FATAL;
+        }
     }
 
     /// After a reset of the controller: the admin queues stay described (7.3.2).
     pub(super) fn set_stopped(&mut self) {
-        self.status = 0;
+        self.status &= SHUTTING_DOWN;
         self.masked = 0;
         self.was_disabled = false;
     }
@@ -163,7 +218,7 @@ impl Registers {
         (self.configuration >> 16) & 0xff == ENTRY_SHIFT | COMPLETION_SHIFT << 4
     }
 
-    /// The admin queues; `None` where the guest has set something that CAP does not offer.
+    /// The admin queues; `None` if the guest has set something that CAP does not offer.
     pub(super) fn admin_queues(&self) -> Option<AdminQueues> {
         let field = |shift: u32, bits: u32| (self.configuration >> shift) & ((1 << bits) - 1);
         let (command_set, page, arbitration) = (field(4, 3), field(7, 4), field(11, 3));
@@ -226,9 +281,11 @@ mod tests {
         assert_eq!((queues.page, queues.submission_size, queues.completion_size), (4096, 16, 32));
         assert!(registers.has_entry_sizes());
         for bad in [1 << 4, 5 << 7, 1 << 11] {
+            registers.write(at(CC, Width::Four), 0);
             registers.write(at(CC, Width::Four), 1 | bad);
             assert_eq!(registers.admin_queues(), None, "{bad:#x}");
         }
+        registers.write(at(CC, Width::Four), 0);
         registers.write(at(ASQ, Width::Four), 0x1000);
         registers.write(at(CC, Width::Four), 1 | 1 << 7);
         assert_eq!(registers.admin_queues(), None, "not aligned to 8 KiB");

@@ -5,8 +5,10 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Status(pub(super) u16);
 
-/// The status field's "do not retry" bit.
+/// The status field's "do not retry" bit, and the one that says that the error log has more.
 const DNR: u16 = 1 << 14;
+const MORE: u16 = 1 << 13;
+const TYPE: u16 = 0b111 << 8;
 /// Status code types (4.6.1.1).
 const SPECIFIC: u16 = 1 << 8;
 const MEDIA: u16 = 2 << 8;
@@ -19,6 +21,8 @@ impl Status {
     pub(super) const INVALID_FIELD: Self = Self(0x02 | DNR);
     /// The guest may let the device at the memory by the time it tries again.
     pub(super) const DATA_TRANSFER: Self = Self(0x04);
+    /// The host cannot do it now: it has no memory, for example.
+    pub(super) const INTERNAL: Self = Self(0x06);
     pub(super) const ABORTED: Self = Self(0x07 | DNR);
     pub(super) const INVALID_NAMESPACE: Self = Self(0x0b | DNR);
     pub(super) const SEQUENCE: Self = Self(0x0c | DNR);
@@ -35,8 +39,33 @@ impl Status {
     pub(super) const LOG_PAGE: Self = Self(SPECIFIC | 0x09 | DNR);
     pub(super) const QUEUE_DELETION: Self = Self(SPECIFIC | 0x0c | DNR);
     pub(super) const NOT_SAVEABLE: Self = Self(SPECIFIC | 0x0d | DNR);
+    pub(super) const NOT_OF_NAMESPACE: Self = Self(SPECIFIC | 0x0f | DNR);
 
     // Of media and data integrity (4.6.1.2.3).
     pub(super) const WRITE_FAULT: Self = Self(MEDIA | 0x80);
     pub(super) const READ_ERROR: Self = Self(MEDIA | 0x81);
+
+    /// The same, of a command that has an entry in the error log.
+    pub(super) fn with_more(self) -> Self {
+        Self(self.0 | MORE)
+    }
+
+    /// Whether what the blocks are kept in has failed.
+    pub(super) fn is_of_media(self) -> bool {
+        self.0 & TYPE == MEDIA
+    }
+
+    /// Which byte of the command is wrong, and in the upper byte which bit, if the status
+    /// alone says it (5.14.1.1: parameter error location).
+    pub(super) fn location(self) -> u16 {
+        match self {
+            Self::INVALID_OPCODE => 0,
+            Self::INVALID_NAMESPACE | Self::NOT_OF_NAMESPACE => 4,
+            Self::LOG_PAGE => 40,
+            Self::QUEUE_SIZE => 42,
+            Self::NOT_SAVEABLE => 43 | 7 << 8,
+            Self::INTERRUPT_VECTOR => 46,
+            _ => u16::MAX,
+        }
+    }
 }

@@ -17,8 +17,9 @@ const BUFFERS_MAX: usize = 1024;
 /// at `offset`.
 ///
 /// # Errors
-/// What preadv(2) or pwritev(2) answer: `EFAULT` where the guest's memory is no longer
-/// there; [`io::ErrorKind::UnexpectedEof`] where the file ends before the data does.
+/// What preadv(2) or pwritev(2) answer: `EFAULT` if the guest's memory is no longer there;
+/// [`io::ErrorKind::UnexpectedEof`] if the file ends before the data does. `data` says how
+/// much was moved before.
 ///
 /// # References
 /// [preadv(2), pwritev(2)](https://man7.org/linux/man-pages/man2/preadv.2.html)
@@ -27,6 +28,19 @@ pub(super) fn transfer(
     offset: u64,
     data: &mut Data,
     direction: Direction,
+) -> io::Result<()> {
+    let mut moved = 0;
+    let done = move_all(file, offset, data, direction, &mut moved);
+    data.moved = if done.is_err() { moved } else { 0 };
+    done
+}
+
+fn move_all(
+    file: &File,
+    offset: u64,
+    data: &mut Data,
+    direction: Direction,
+    done: &mut u64,
 ) -> io::Result<()> {
     let mut buffers = Vec::with_capacity(data.pieces().len());
     data.pieces().iter_mut().try_for_each(|piece| gather(piece, direction, &mut buffers))?;
@@ -49,6 +63,7 @@ pub(super) fn transfer(
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(moved) => {
                 at = at.saturating_add_unsigned(moved as u64);
+                *done += moved as u64;
                 let whole = skip(rest, moved);
                 rest = rest.get_mut(whole..).unwrap_or_default();
             }
