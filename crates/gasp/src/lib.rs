@@ -39,6 +39,7 @@
 
 mod access;
 mod addr;
+mod bytes;
 #[cfg(feature = "config")]
 pub mod config;
 pub mod error;
@@ -54,6 +55,7 @@ mod view;
 
 pub use access::{Access, MapFlags};
 pub use addr::{Address, DeviceAddr, GRANULE, GuestPhys, HostPhys};
+pub use bytes::Bytes;
 pub use error::{Errno, Error, Operation, Place, Reason, Refusal, Result, errno_name};
 pub use fault::{FAULTS_KEPT, Fault, Faults};
 pub use guest::{AddressSpace, Domain, Guest, GuestBuilder, Rule, SpaceLock, Unattached, Vdev};

@@ -10,6 +10,7 @@ use super::ConfigError;
 use super::plan::{Content, DomainPlan, Plan, RamPlan, RegionPlan};
 use super::source::{Mark, Source, open_file};
 use crate::access::Access;
+use crate::bytes::Bytes;
 use crate::error::{Errno, Error, Operation};
 use crate::guest::{Guest, SpaceLock};
 use crate::memory::{
@@ -173,9 +174,10 @@ fn fits_host(source: &Source, plan: &Plan) -> Result<(), ConfigError> {
         sum = sum.saturating_add(region.span.len());
         if sum > total {
             let message = format!(
-                "this makes {} MiB of RAM and ROM, and the host has {} MiB of memory",
-                sum >> 20,
-                total >> 20
+                "this makes {} of RAM and ROM, and the host has {} of memory; make it smaller, or \
+                 let it come on demand (`residency`)",
+                Bytes(sum),
+                Bytes(total)
             );
             return Err(source.wrong(region.size_at, &message).with_errno(Errno::NOMEM));
         }

@@ -68,7 +68,8 @@ impl<'a> Layout<'a> {
             None => (len.checked_next_multiple_of(GRANULE).unwrap_or(u64::MAX), file_at),
         };
         if len > size.0 {
-            let message = format!("the file holds {len:#x} bytes and its region {:#x}", size.0);
+            let message =
+                format!("the file holds {:#}, and its region only {:#}", Bytes(len), Bytes(size.0));
             return Err(self.check.source.wrong(file_at, &message));
         }
         self.memory(rom.start.as_ref(), start_at, size, Content::Rom { file, file_at })
@@ -106,7 +107,7 @@ impl<'a> Layout<'a> {
             None => 0,
         };
         if host.checked_add(size.0).is_none() || offset.checked_add(size.0).is_none() {
-            let message = "host or offset, and size, pass 64 bits";
+            let message = "`host` or `offset`, and `size`, extend past 64 bits";
             return Err(self.check.source.wrong(size.1, message));
         }
         let content = Content::Pass {
@@ -185,7 +186,7 @@ impl<'a> Layout<'a> {
         match metadata.len() {
             _ if metadata.is_dir() => fail("is a directory", Errno::ISDIR),
             _ if !metadata.is_file() => fail("is not a regular file", Errno::NODEV),
-            0 => fail("is empty", Errno::INVAL),
+            0 => fail("is empty; an image has at least one byte", Errno::INVAL),
             len => Ok(len),
         }
     }

@@ -36,7 +36,8 @@
 //! # The file
 //!
 //! A table in double brackets can be there many times, once for each thing; one in single
-//! brackets at most once. An unknown key is an error, and so is a file larger than 4 MiB.
+//! brackets at most once. An unknown key is an error that names the near one, and so is a
+//! file larger than 4 MiB.
 //!
 //! **Bytes** are lengths, addresses and offsets: a number (`4096`, `0x1000`), or a text
 //! of a number and one of the units K, M, G, T (`"16M"`, `"0x10K"`), which are powers of
@@ -163,6 +164,7 @@ mod check;
 mod error;
 mod file;
 mod layout;
+pub mod near;
 mod pieces;
 mod plan;
 mod rules;

@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use super::ConfigError;
 use super::file::Document;
+use super::near;
 use crate::error::{Errno, Error};
 
 /// Longer files are refused before they are read, in bytes.
@@ -110,7 +111,7 @@ impl Source {
             let single = message == "invalid type: map, expected a sequence" && !path.contains('.');
             let message = match single {
                 true => format!("expected a list of tables: write [[{path}]]"),
-                false => message.to_owned(),
+                false => near::explained(message),
             };
             let failed = ConfigError::new(&self.path, &message).at_line(self.line_at(span.start));
             match key {

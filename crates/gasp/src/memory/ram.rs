@@ -17,6 +17,7 @@ use super::supply::{check_available, pool_shortage};
 use super::window::Window;
 use crate::access::Access;
 use crate::addr::GRANULE;
+use crate::bytes::Bytes;
 use crate::error::{Error, Operation, Reason, Result};
 
 /// Told how far the creation of RAM has come.
@@ -241,7 +242,7 @@ fn attempt(
     if !len.is_multiple_of(page) {
         let reason = Reason::Invalid("the length is not a multiple of the page size");
         return Err(Attempt {
-            why: format!("{len:#x} bytes are not whole {backing} pages"),
+            why: format!("{} are not whole {backing} pages", Bytes(len as u64)),
             reason,
         });
     }
@@ -253,10 +254,10 @@ fn attempt(
     rustix::fs::ftruncate(&fd, len as u64).map_err(Reason::os("ftruncate"))?;
     let align = if backing == Backing::Thp { HUGE } else { page };
     let pool_is_short = |reason| match reason {
-        Reason::Os { errno, .. } if huge => Attempt {
-            why: pool_shortage(page, len),
-            reason: Reason::Os { what: "taking huge pages from the kernel's pool", errno },
-        },
+        Reason::Os { errno, .. } if huge => Attempt::from(
+            pool_shortage(page, len)
+                .unwrap_or(Reason::Os { what: "taking pages from the kernel's pool", errno }),
+        ),
         other => Attempt::from(other),
     };
     if !huge && residency != Residency::OnDemand {
@@ -327,7 +328,7 @@ fn gather_huge(
     }
     window.populate(0, window.len(), Access::RW).map_err(Reason::os("populating memory"))?;
     report(progress, Backing::Thp, window.len(), window.len());
-    Ok(format!("{gathered} of {whole} huge pages were had"))
+    Ok(format!("{gathered} of {whole} collapsed into huge pages"))
 }
 
 fn report(progress: &mut Progress<'_>, backing: Backing, done: usize, total: usize) {
