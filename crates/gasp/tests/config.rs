@@ -100,18 +100,36 @@ fn demo_has_two_devices_with_different_rules() {
 
     assert_eq!(domain_of(&guest, "disk"), Some(("disk".into(), DomainKind::Identity)));
     assert_eq!(refusal(&guest, "disk", 0, 16 << 20, MapFlags::READ), None);
-    assert_eq!(refusal(&guest, "disk", 0x800000, 1 << 20, MapFlags::RW), None);
-    assert_eq!(refusal(&guest, "disk", 0x7ff000, 0x2000, MapFlags::RW), Some("EFAULT"));
+    assert_eq!(refusal(&guest, "disk", 0x100000, 15 << 20, MapFlags::RW), None);
+    assert_eq!(refusal(&guest, "disk", 0xff000, 0x2000, MapFlags::RW), Some("EFAULT"));
     assert_eq!(refusal(&guest, "disk", 0x10000, (16 << 20) + 1, MapFlags::READ), Some("EFAULT"));
+    let rom = MapFlags::RW.any();
+    assert_eq!(refusal(&guest, "disk", 0xffff_f000, 4096, rom), Some("EACCES"));
 
     assert_eq!(domain_of(&guest, "net"), Some(("net".into(), DomainKind::Translate)));
-    assert_eq!(refusal(&guest, "net", 0x10000, 4096, MapFlags::RW), None);
-    assert_eq!(refusal(&guest, "net", 0x10000, 8192, MapFlags::RW), Some("ENXIO"));
-    assert_eq!(refusal(&guest, "net", 0x2000000, 4096, MapFlags::READ), Some("EFAULT"));
-    guest.write_firmware(GuestPhys(0x3000000), b"second").unwrap();
+    assert_eq!(refusal(&guest, "net", 0x20000, 0x10000, MapFlags::RW), None);
+    assert_eq!(refusal(&guest, "net", 0x10000, 4096, MapFlags::RW), Some("EFAULT"));
+    assert_eq!(refusal(&guest, "net", 0x10000, 0x20000, MapFlags::READ), Some("ENXIO"));
+    assert_eq!(refusal(&guest, "net", 0x1400000, 4096, MapFlags::READ), Some("EFAULT"));
+    guest.write_firmware(GuestPhys(0x1800000), b"second").unwrap();
     let mut bytes = [0; 6];
-    guest.find_vdev("net").unwrap().read(DeviceAddr(0x11000), &mut bytes).unwrap();
+    guest.find_vdev("net").unwrap().read(DeviceAddr(0x20000), &mut bytes).unwrap();
     assert_eq!(&bytes, b"second");
+}
+
+#[test]
+fn a_rom_image_can_be_in_the_program() {
+    let text = "[[rom]]\nstart = 0x1000\nfile = 'rom.bin'";
+    let images: &[(&str, &[u8])] = &[("rom.bin", b"in the program")];
+    let guest = Config::included(text, Path::new("/no/such/a.toml"), images).unwrap();
+    let guest = guest.build(None).unwrap();
+    let mut bytes = [0; 15];
+    guest.read_firmware(GuestPhys(0x1000), &mut bytes).unwrap();
+    assert_eq!(&bytes, b"in the program\0");
+    for images in [&[("other.bin", b"x" as &[u8])], &[("rom.bin", b"" as &[u8])]] {
+        let error = Config::included(text, Path::new("/no/such/a.toml"), images).unwrap_err();
+        assert_eq!(error.errno(), Errno::NOENT, "what is not in the program is a file: {error}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use super::ConfigError;
-use super::plan::{Content, DomainPlan, Plan, RamPlan, RegionPlan};
+use super::plan::{Content, DomainPlan, Image, Plan, RamPlan, RegionPlan};
 use super::source::{Mark, Source, open_file};
 use crate::access::Access;
 use crate::bytes::Bytes;
@@ -89,14 +89,22 @@ fn add_region(
             let ram = ram.create().map_err(at_size)?;
             Region::ram(start, &ram)
         }
-        Content::Rom { file, file_at } => {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
+        Content::Rom { image, file_at } => {
+            let name = match image {
+                Image::File(path) => path.file_name().unwrap_or_default().to_string_lossy(),
+                Image::Bytes { name, .. } => name.into(),
+            };
             let rom = MemoryObject::ram(len).name(&name).prefer(&[Backing::Base]);
             let rom = rom.create().map_err(at_size)?;
-            fill(&rom, file).map_err(|error| {
-                let what = format!("cannot read the ROM image {}", file.display());
-                source.failed(*file_at, &what, &error)
-            })?;
+            match image {
+                Image::File(path) => fill(&rom, path).map_err(|error| {
+                    let what = format!("cannot read the ROM image {}", path.display());
+                    source.failed(*file_at, &what, &error)
+                })?,
+                Image::Bytes { bytes, .. } => {
+                    rom.write_at(0, bytes).map_err(|error| source.refused(*file_at, error))?;
+                }
+            }
             Region::rom(start, &rom)
         }
         Content::Pass { path, path_at, host, offset, access } => {
@@ -174,8 +182,8 @@ fn fits_host(source: &Source, plan: &Plan) -> Result<(), ConfigError> {
         sum = sum.saturating_add(region.span.len());
         if sum > total {
             let message = format!(
-                "this makes {} of RAM and ROM, and the host has {} of memory; make it smaller, or \
-                 let it come on demand (`residency`)",
+                "this makes {} of RAM and ROM, and the host has {} of memory; ask for less, or \
+                 in a configuration file for `residency = \"on-demand\"`",
                 Bytes(sum),
                 Bytes(total)
             );

@@ -7,7 +7,7 @@ use toml::Spanned;
 use super::ConfigError;
 use super::check::{Check, Names};
 use super::file::{DeviceTable, PassTable, RamTable, ReserveTable, RomTable};
-use super::plan::{Content, RamPlan, RegionPlan};
+use super::plan::{Content, Image, RamPlan, RegionPlan};
 use super::size::Bytes;
 use super::source::Mark;
 use crate::access::Access;
@@ -61,8 +61,7 @@ impl<'a> Layout<'a> {
         let rom = table.get_ref();
         let start_at = Mark::or(rom.start.as_ref(), "rom.start", table);
         let file_at = Mark::of(&rom.file, "rom.file");
-        let file = self.check.source.resolve(rom.file.get_ref());
-        let len = self.file_len(&file, file_at)?;
+        let (image, len) = self.image(rom.file.get_ref(), file_at)?;
         let size = match &rom.size {
             Some(size) => self.check.region_size(size, "rom.size")?,
             None => (len.checked_next_multiple_of(GRANULE).unwrap_or(u64::MAX), file_at),
@@ -72,7 +71,7 @@ impl<'a> Layout<'a> {
                 format!("the file holds {:#}, and its region only {:#}", Bytes(len), Bytes(size.0));
             return Err(self.check.source.wrong(file_at, &message));
         }
-        self.memory(rom.start.as_ref(), start_at, size, Content::Rom { file, file_at })
+        self.memory(rom.start.as_ref(), start_at, size, Content::Rom { image, file_at })
     }
 
     pub(super) fn reserve(&mut self, table: &Spanned<ReserveTable>) -> Result<(), ConfigError> {
@@ -171,6 +170,17 @@ impl<'a> Layout<'a> {
         let span = self.check.span::<GuestPhys>((start, start_at), size)?;
         self.regions.push(RegionPlan { span, start_at, size_at: size.1, content });
         Ok(())
+    }
+
+    /// A ROM image that was handed in, or a file; and its length.
+    fn image(&self, name: &str, at: Mark) -> Result<(Image, u64), ConfigError> {
+        let source = self.check.source;
+        if let Some(bytes) = source.image(name) {
+            return Ok((Image::Bytes { name: name.into(), bytes }, bytes.len() as u64));
+        }
+        let file = source.resolve(name);
+        let len = self.file_len(&file, at)?;
+        Ok((Image::File(file), len))
     }
 
     /// The length of a ROM image, which is never 0.

@@ -211,9 +211,27 @@ impl Config {
         Self::checked(Source::new(text, origin)?)
     }
 
+    /// As [`parse`](Self::parse), of a text whose ROM images are in the program, too: bytes
+    /// by the name that the text gives as `file`. Any other is a file.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn included(
+        text: &str,
+        origin: &Path,
+        images: &'static [(&'static str, &'static [u8])],
+    ) -> Result<Self, ConfigError> {
+        Self::checked(Source::new(text, origin)?.with_images(images))
+    }
+
     /// The guest's name.
     pub fn name(&self) -> &str {
         &self.plan.name
+    }
+
+    /// The names of its devices, in the order of the file.
+    pub fn vdevs(&self) -> impl Iterator<Item = &str> {
+        self.plan.vdevs.iter().map(|vdev| vdev.name.as_str())
     }
 
     /// Makes the guest: with its memory, filled with the ROM images, its windows, domains

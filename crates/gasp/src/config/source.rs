@@ -23,7 +23,11 @@ const SIZE_MAX: u64 = 4 << 20;
 pub(super) struct Source {
     path: PathBuf,
     text: Arc<str>,
+    images: Images,
 }
+
+/// ROM images that were handed in, by the name that the text gives them.
+pub(super) type Images = &'static [(&'static str, &'static [u8])];
 
 /// A place in the file: what an error is about.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +62,17 @@ impl Source {
         if text.len() as u64 > SIZE_MAX {
             return Err(too_large(path));
         }
-        Ok(Self { path: path.into(), text: text.into() })
+        Ok(Self { path: path.into(), text: text.into(), images: &[] })
+    }
+
+    pub(super) fn with_images(self, images: Images) -> Self {
+        Self { images, ..self }
+    }
+
+    /// An image that was handed in, and is not empty.
+    pub(super) fn image(&self, name: &str) -> Option<&'static [u8]> {
+        let found = self.images.iter().find(|(known, _)| *known == name);
+        found.map(|(_, bytes)| *bytes).filter(|bytes| !bytes.is_empty())
     }
 
     pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
