@@ -15,8 +15,7 @@ mod model;
 mod palette;
 mod scale;
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 
 use gasp::Guest;
 use svg::Document;
@@ -24,6 +23,8 @@ use svg::Document;
 use crate::cli::Layout;
 use crate::configured;
 use crate::failure::Failure;
+use crate::output;
+use crate::progress::{Progress, release};
 use model::Model;
 use scale::Scale;
 
@@ -39,16 +40,16 @@ const HEIGHT: f64 = 660.0;
 /// Makes the guest and writes its picture.
 pub(crate) fn run(args: &Layout) -> Result<(), Failure> {
     let guest = configured::guest(&args.config)?;
+    let progress = Progress::start("drawing");
     let picture = picture(&guest).to_string();
+    drop(progress);
+    release(guest);
     if args.svg.as_os_str() == "-" {
-        let mut out = io::stdout().lock();
+        let mut out = output::stdout();
         out.write_all(picture.as_bytes())?;
         return Ok(out.flush()?);
     }
-    let name =
-        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", args.svg.display()));
-    let mut file = File::create(&args.svg).map_err(name)?;
-    Ok(file.write_all(picture.as_bytes()).map_err(name)?)
+    std::fs::write(&args.svg, picture).map_err(Failure::system("cannot write", &args.svg))
 }
 
 /// Where the parts of the picture stand, from left to right.
