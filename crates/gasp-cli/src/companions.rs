@@ -87,6 +87,10 @@ fn add(roff: &mut Roff, section: &Section) {
             // The section's title says this already.
             Block::Paragraph(text)
                 if ["Example", "Exit status"].iter().any(|head| text.starts_with(head)) => {}
+            // A heading is right before it, which begins a paragraph by itself.
+            Block::Paragraph(text) if section.kind != Kind::Description => {
+                roff.text([roman(text.as_str())]);
+            }
             Block::Paragraph(text) => {
                 roff.control("PP", []).text([roman(text.as_str())]);
             }

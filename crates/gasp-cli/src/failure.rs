@@ -1,6 +1,5 @@
 //! How a command ends: the exit status, and what is said about it.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -40,8 +39,8 @@ pub(crate) enum Failure {
     },
     /// The machine cannot give what was asked for.
     Machine {
-        /// The name of an error number of the same meaning.
-        errno: &'static str,
+        /// An error number of the same meaning.
+        errno: Errno,
         /// What was asked for, what there is, and what to do.
         message: String,
     },
@@ -112,7 +111,9 @@ impl Failure {
                 let words = system_words(error);
                 (errno_of(error), words.clone(), format!("{what}: {words}"))
             }
-            Self::Machine { errno, message } => (*errno, message.clone(), message.clone()),
+            Self::Machine { errno, message } => {
+                (errno_name(*errno), message.clone(), message.clone())
+            }
             Self::Disk(error) => {
                 let text = disk(error);
                 (errno_name(error.errno()), text.clone(), text)
@@ -123,7 +124,12 @@ impl Failure {
                     BindError::NotASocket { .. } => "EEXIST",
                     BindError::System { source, .. } => errno_of(source),
                 };
-                let text = plain(&error.to_string());
+                let text = match &error {
+                    BindError::System { path, source } => {
+                        format!("cannot listen: {}: {}", path.display(), system_words(source))
+                    }
+                    other => other.to_string(),
+                };
                 (errno, text.clone(), text)
             }
             Self::Refused(error) => {
@@ -132,7 +138,7 @@ impl Failure {
             Self::Config(error) => {
                 (errno_name(error.errno()), error.message().to_string(), plain(&error.to_string()))
             }
-            Self::Usage(message) => ("EINVAL", message.clone(), message.clone()),
+            Self::Usage(message) => ("EINVAL", plain(message), plain(message)),
             Self::Arguments(error) => {
                 let text = error.render().to_string();
                 let text = text.strip_prefix("error: ").unwrap_or(&text);
@@ -171,18 +177,15 @@ fn errno_of(error: &io::Error) -> &'static str {
 
 /// A message without the numbers that the system's words come with.
 fn plain(message: &str) -> String {
-    let mut text = String::with_capacity(message.len());
-    let mut rest = message;
-    while let Some((before, after)) = rest.split_once(" (os error ") {
-        let Some((number, behind)) = after.split_once(')') else { break };
-        text.push_str(before);
-        if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-            // A String takes everything.
-            let _ = write!(text, " (os error {number})");
+    let mut parts = message.split(" (os error ");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.trim_start_matches(|letter: char| letter.is_ascii_digit()).strip_prefix(')') {
+            Some(rest) => text.push_str(rest),
+            None => text.extend([" (os error ", part]),
         }
-        rest = behind;
     }
-    text + rest
+    text
 }
 
 impl From<gasp::Error> for Failure {
@@ -212,7 +215,7 @@ mod tests {
         for (message, told) in [
             ("a.img: No such file or directory (os error 2)", "a.img: No such file or directory"),
             ("a (os error 2); b (os error 13).", "a; b."),
-            ("(os error x) a (os error", "(os error x) a (os error"),
+            ("a (os error x) b (os error", "a (os error x) b (os error"),
         ] {
             assert_eq!(plain(message), told);
         }

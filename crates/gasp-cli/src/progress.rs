@@ -24,10 +24,15 @@ pub(crate) struct Progress {
 impl Progress {
     /// From now on `what` goes on.
     pub(crate) fn start(what: &str) -> Self {
+        let terminal = io::stderr().is_terminal();
+        Self::on(what, terminal.then(ProgressDrawTarget::stderr), PATIENCE)
+    }
+
+    fn on(what: &str, target: Option<ProgressDrawTarget>, time: Duration) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         bar.set_style(style("{spinner} {msg}, {elapsed}"));
         bar.set_message(what.to_owned());
-        let patience = io::stderr().is_terminal().then(|| patience(bar.clone())).flatten();
+        let patience = target.and_then(|target| patience(bar.clone(), target, time));
         Self { bar, patience }
     }
 
@@ -73,12 +78,16 @@ impl Drop for Progress {
     }
 }
 
-/// Shows the bar after a while, unless its owner is gone by then.
-fn patience(bar: ProgressBar) -> Option<(Sender<()>, JoinHandle<()>)> {
+/// Shows the bar after some time, unless its owner is gone by then.
+fn patience(
+    bar: ProgressBar,
+    target: ProgressDrawTarget,
+    time: Duration,
+) -> Option<(Sender<()>, JoinHandle<()>)> {
     let (done, wait) = mpsc::channel::<()>();
     let show = move || {
-        if wait.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-            bar.set_draw_target(ProgressDrawTarget::stderr());
+        if wait.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
+            bar.set_draw_target(target);
             bar.enable_steady_tick(TICK);
         }
     };
@@ -95,4 +104,47 @@ fn style(template: &str) -> ProgressStyle {
 pub(crate) fn release<T>(things: T) {
     let _progress = Progress::start("releasing memory");
     drop(things);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gasp::Backing;
+    use indicatif::InMemoryTerm;
+
+    fn target(terminal: &InMemoryTerm) -> ProgressDrawTarget {
+        ProgressDrawTarget::term_like(Box::new(terminal.clone()))
+    }
+
+    fn shows(terminal: &InMemoryTerm, text: &str) -> bool {
+        (0..1000).any(|_| {
+            thread::sleep(Duration::from_millis(10));
+            terminal.contents().contains(text)
+        })
+    }
+
+    #[test]
+    fn what_takes_long_is_named_and_how_far_it_is_and_then_it_is_taken_away() {
+        let terminal = InMemoryTerm::new(5, 80);
+        let progress = Progress::on("mapping", Some(target(&terminal)), Duration::ZERO);
+        assert!(shows(&terminal, "mapping, "));
+        let ram = |done| RamProgress { backing: Backing::Base, done, total: 2 << 30 };
+        progress.ram(ram(1 << 30));
+        assert!(shows(&terminal, "RAM of 4K pages"));
+        assert!(shows(&terminal, "1.00 GiB of 2.00 GiB"));
+        progress.ram(ram(2 << 30));
+        assert!(shows(&terminal, "pinning the RAM"));
+        progress.step(3, 9, "a case");
+        assert!(shows(&terminal, "3 of 9"));
+        drop(progress);
+        assert_eq!(terminal.contents().trim(), "");
+    }
+
+    #[test]
+    fn what_is_over_soon_shows_nothing_and_waits_for_nothing() {
+        let terminal = InMemoryTerm::new(5, 80);
+        let hour = Duration::from_secs(3600);
+        drop(Progress::on("mapping", Some(target(&terminal)), hour));
+        assert_eq!(terminal.contents(), "");
+    }
 }

@@ -365,7 +365,7 @@ fn a_file_that_is_wrong_in_itself_names_line_key_and_what_was_expected() {
         ),
         ("[[ram]]\nsize = '1M'\n[[ram]]\nstart = 0", 3, "ram.size", "missing", E::INVAL),
         ("[ram]\nsize = '1M'", 1, "ram", "[[ram]]", E::INVAL),
-        ("ram = 5", 1, "ram", "expected a sequence", E::INVAL),
+        ("ram = 5", 1, "ram", "write [[ram]]", E::INVAL),
         ("[guest]\nname = 5", 2, "guest.name", "expected a string", E::INVAL),
         ("[guest]\nallow-unpinned = 'no'", 2, "guest.allow-unpinned", "boolean", E::INVAL),
         ("[guest]\nallow_unpinned = true", 2, "guest.allow_unpinned", "unknown", E::INVAL),

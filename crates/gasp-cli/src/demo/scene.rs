@@ -90,7 +90,7 @@ fn refused(len: u64, error: &ConfigError) -> Failure {
     match error.source().and_then(|source| source.downcast_ref::<gasp::Error>()) {
         Some(engine) => Failure::Refused(engine.clone()),
         None => Failure::Machine {
-            errno: gasp::errno_name(error.errno()),
+            errno: error.errno(),
             message: format!("a guest with {:#} of RAM: {}", Bytes(len), error.message()),
         },
     }

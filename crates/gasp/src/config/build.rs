@@ -30,7 +30,17 @@ pub(super) fn build(
     if let Some((path, at)) = &plan.frame_broker
         && frame_access() != FrameAccess::Allowed
     {
-        use_broker(path).map_err(|error| source.refused(*at, error))?;
+        use_broker(path).map_err(|error| match error.errno() {
+            Errno::NOENT | Errno::CONNREFUSED => {
+                let path = path.display();
+                let message = format!(
+                    "nobody listens at {path}, and this process is not shown frame numbers: start \
+                     gasp broker --socket {path}"
+                );
+                source.wrong(*at, &message).caused_by(error)
+            }
+            _ => source.refused(*at, error),
+        })?;
     }
     let mut builder = Guest::builder()
         .name(&plan.name)

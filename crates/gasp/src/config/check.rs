@@ -92,7 +92,13 @@ impl<'a> Check<'a> {
         key: &'static str,
     ) -> Result<(u64, Mark), ConfigError> {
         let at = Mark::of(size, key);
-        Ok((self.granular(size.get_ref().0, at)?, at))
+        match size.get_ref().0.is_multiple_of(GRANULE) {
+            true => Ok((size.get_ref().0, at)),
+            false => {
+                let message = format!("expected a multiple of 4 KiB, not {:#}", size.get_ref());
+                Err(self.source.wrong(at, &message))
+            }
+        }
     }
 
     /// A name that messages can show.

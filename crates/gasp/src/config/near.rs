@@ -19,7 +19,7 @@ pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> O
         let other = word.to_lowercase();
         let begins = letters >= 3 && other.starts_with(&unknown);
         let distance = strsim::osa_distance(&unknown, &other);
-        (begins || distance * 3 <= letters.max(3)).then_some((distance, word))
+        (begins || distance * 3 <= letters.max(other.chars().count())).then_some((distance, word))
     });
     near.min_by_key(|&(distance, _)| distance).map(|(_, word)| word)
 }
@@ -46,8 +46,11 @@ pub fn hint(unknown: &str, known: &[&str]) -> String {
 }
 
 /// The message of the TOML parser about an unknown key, with the near one or all that are
-/// known; any other message as it is.
+/// known, or about a missing one; any other message as it is.
 pub fn explained(message: &str) -> String {
+    if let Some(key) = message.strip_prefix("missing field ") {
+        return format!("the key {key} is missing");
+    }
     let key = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
     let Some((key, rest)) = key else { return message.to_owned() };
     let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
@@ -60,9 +63,10 @@ mod tests {
 
     #[test]
     fn letters_that_are_wrong_missing_or_exchanged_are_near_and_other_words_are_not() {
-        let known = ["size", "start", "access", "host-contiguous", "on-demand"];
+        let known = ["size", "start", "access", "host-contiguous", "on-demand", "d", "net"];
         for (unknown, near) in [
             ("siez", "size"),
+            ("nt", "net"),
             ("Size", "size"),
             ("sizes", "size"),
             ("acess", "access"),
@@ -71,7 +75,7 @@ mod tests {
         ] {
             assert_eq!(nearest(unknown, known), Some(near), "{unknown}");
         }
-        for unknown in ["", "s", "length", "colour"] {
+        for unknown in ["", "s", "x", "length", "colour"] {
             assert_eq!(nearest(unknown, known), None, "{unknown}");
         }
     }
@@ -86,6 +90,7 @@ mod tests {
             explained("unknown field `x`, there are no fields"),
             "unknown key `x`; there is none"
         );
-        assert_eq!(explained("missing field `size`"), "missing field `size`");
+        assert_eq!(explained("missing field `size`"), "the key `size` is missing");
+        assert_eq!(explained("duplicate key"), "duplicate key");
     }
 }

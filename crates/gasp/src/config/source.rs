@@ -12,7 +12,7 @@ use toml::Spanned;
 use super::ConfigError;
 use super::file::Document;
 use super::near;
-use crate::error::{Errno, Error};
+use crate::error::{Errno, Error, system_words};
 
 /// Longer files are refused before they are read, in bytes.
 const SIZE_MAX: u64 = 4 << 20;
@@ -77,14 +77,16 @@ impl Source {
 
     pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
         let fail = |error: io::Error| {
-            let message = format!("cannot read the file: {error}");
+            let message = format!("cannot read the file: {}", words(&error));
             ConfigError::new(path, &message).with_errno(errno_of(&error))
         };
         let file = open_file(path, OFlags::RDONLY).map_err(fail)?;
         let metadata = file.metadata().map_err(fail)?;
         if !metadata.is_file() {
             let errno = if metadata.is_dir() { Errno::ISDIR } else { Errno::NODEV };
-            return Err(ConfigError::new(path, "it is not a regular file").with_errno(errno));
+            let what = if metadata.is_dir() { "a directory" } else { "no regular file" };
+            let message = format!("expected a configuration file, and this is {what}");
+            return Err(ConfigError::new(path, &message).with_errno(errno));
         }
         if metadata.len() > SIZE_MAX {
             return Err(too_large(path));
@@ -122,7 +124,9 @@ impl Source {
                 (path, None) => Some(path.to_owned()),
                 (path, Some(inner)) => Some(format!("{path}.{inner}")),
             };
-            let single = message == "invalid type: map, expected a sequence" && !path.contains('.');
+            let single = message.starts_with("invalid type: ")
+                && message.ends_with(", expected a sequence")
+                && !path.contains('.');
             let message = match single {
                 true => format!("expected a list of tables: write [[{path}]]"),
                 false => near::explained(message),
@@ -154,7 +158,7 @@ impl Source {
     /// The host refused something that the file asks for.
     #[cold]
     pub(super) fn failed(&self, mark: Mark, what: &str, error: &io::Error) -> ConfigError {
-        self.wrong(mark, &format!("{what}: {error}")).with_errno(errno_of(error))
+        self.wrong(mark, &format!("{what}: {}", words(error))).with_errno(errno_of(error))
     }
 
     /// The engine refused something that the file asks for.
@@ -179,6 +183,11 @@ impl fmt::Debug for Source {
 pub(super) fn open_file(path: &Path, mode: OFlags) -> io::Result<File> {
     let flags = mode | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+}
+
+/// The system's words without its number.
+fn words(error: &io::Error) -> String {
+    Errno::from_io_error(error).map_or_else(|| error.to_string(), system_words)
 }
 
 fn errno_of(error: &io::Error) -> Errno {

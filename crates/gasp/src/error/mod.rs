@@ -211,6 +211,7 @@ impl fmt::Display for Error {
         let (operation, len, place) = (self.operation, Bytes(self.len), self.place);
         match (operation, place) {
             (Operation::CreateMemory, _) => write!(f, "creation of {len:#} of memory")?,
+            (Operation::AdoptMemory, _) => write!(f, "adoption of {len:#} of memory at {place}")?,
             // These can be about a thing as a whole, and no addresses.
             (Operation::Create | Operation::Attach, _) => write!(f, "{operation}")?,
             (Operation::HostPhysical | Operation::Audit, Place::Offset(0)) if self.len == 0 => {
@@ -239,7 +240,7 @@ pub fn errno_name(errno: Errno) -> &'static str {
         };
     }
     names! {
-        ACCESS "EACCES", AGAIN "EAGAIN", BADF "EBADF", BUSY "EBUSY",
+        ACCESS "EACCES", ADDRINUSE "EADDRINUSE", AGAIN "EAGAIN", BADF "EBADF", BUSY "EBUSY",
         CONNREFUSED "ECONNREFUSED", CONNRESET "ECONNRESET", EXIST "EEXIST",
         FAULT "EFAULT", FBIG "EFBIG", INVAL "EINVAL", IO "EIO", ISDIR "EISDIR",
         LOOP "ELOOP", MFILE "EMFILE", NAMETOOLONG "ENAMETOOLONG", NFILE "ENFILE",

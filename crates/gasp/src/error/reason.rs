@@ -194,8 +194,8 @@ pub enum Reason {
     },
     /// The kernel's pool has fewer free huge pages than are needed.
     #[error(
-        "{free} of the {needed} pages of {page} that it takes are free in the kernel's pool; fill \
-         it (/sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages), or allow other pages",
+        "the kernel's pool of {page} pages has {free} free, and it takes {needed}; fill it \
+         (/sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages), or allow other pages",
         page = Bytes(*.page), kib = .page >> 10
     )]
     PoolShort {

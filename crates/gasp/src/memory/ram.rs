@@ -140,7 +140,8 @@ impl<'a> Ram<'a> {
         let len = usize::try_from(self.len).ok().filter(|_| self.len.is_multiple_of(unit));
         let len = len.ok_or_else(|| fail(Reason::Invalid("RAM must be whole pages long")))?;
         if self.contiguity.is_some() && self.residency == Residency::OnDemand {
-            const WHY: &str = "memory that comes on demand cannot be placed in host memory";
+            const WHY: &str =
+                "memory that comes on demand cannot be host-contiguous; make it resident or pinned";
             return Err(fail(Reason::Invalid(WHY)));
         }
         let mut passed_over = Vec::new();
@@ -240,7 +241,8 @@ fn attempt(
     let page = backing.page_size();
     let huge = matches!(backing, Backing::Huge1G | Backing::Huge2M);
     if !len.is_multiple_of(page) {
-        let reason = Reason::Invalid("the length is not a multiple of the page size");
+        let reason =
+            Reason::Invalid("the length is not a multiple of the page size; allow smaller pages");
         return Err(Attempt {
             why: format!("{} are not whole {backing} pages", Bytes(len as u64)),
             reason,
@@ -302,7 +304,7 @@ fn gather_huge(
 ) -> core::result::Result<String, Attempt> {
     let whole = window.len() / HUGE;
     if whole == 0 {
-        let reason = Reason::Invalid("the length is less than a huge page");
+        let reason = Reason::Invalid("the length is less than a huge page; allow ordinary ones");
         return Err(Attempt { why: "it is shorter than 2 MiB".into(), reason });
     }
     let _ = window.want_huge();
