@@ -100,11 +100,11 @@ mod tests {
     use super::*;
     use gasp::{
         Access, Backing, DeviceAddr, DomainKind, DomainOptions, GuestPhys, MemoryObject, Region,
-        Span, Unattached,
+        Residency, Span, Unattached,
     };
 
     fn ram(len: u64, backing: Backing) -> MemoryObject {
-        MemoryObject::ram(len).prefer(&[backing]).create().unwrap()
+        MemoryObject::ram(len).name("low").prefer(&[backing]).create().unwrap()
     }
 
     fn guest(backing: Backing) -> Guest {
@@ -137,9 +137,38 @@ mod tests {
         assert_eq!(tree.root_element().tag_name().name(), "svg");
         let words: String =
             tree.descendants().filter_map(|node| node.text()).collect::<Vec<_>>().join("\n");
-        for word in ["a <&> \"b\"", "64 MiB", "256 KiB", "disk", "gpu", "stray", "rw-", "bypass"] {
+        for word in
+            ["a <&> \"b\"", "RAM low", "64 MiB", "256 KiB", "disk", "gpu", "stray", "rw-", "bypass"]
+        {
             assert!(words.contains(word), "{word} is missing");
         }
+    }
+
+    #[test]
+    fn memory_of_several_kinds_is_told_apart_by_name_and_share() {
+        let guest = Guest::builder().build().unwrap();
+        let lazy = MemoryObject::ram(32 << 20).name("lazy").prefer(&[Backing::Base]);
+        let lazy = lazy.residency(Residency::OnDemand).create().unwrap();
+        let fixed = MemoryObject::ram(16 << 20).name("fixed").prefer(&[Backing::Base]);
+        let fixed = fixed.residency(Residency::Resident).create().unwrap();
+        guest.space().add_ram(None, &ram(8 << 20, Backing::Thp)).unwrap();
+        guest.space().add_ram(None, &lazy).unwrap();
+        guest.space().add_ram(None, &fixed).unwrap();
+        let text = picture(&guest).to_string();
+        for words in ["RAM low", "RAM lazy", "RAM fixed", "48 MiB on 4K pages, not pinned"] {
+            assert!(text.contains(words), "{words} is missing");
+        }
+        assert!(text.contains("8 MiB on thp pages, "), "the first is not taken for all");
+    }
+
+    #[test]
+    fn what_a_bypassing_domain_may_is_named_and_painted_as_such() {
+        let guest = Guest::builder().build().unwrap();
+        guest.space().add_ram(None, &ram(4 << 20, Backing::Base)).unwrap();
+        guest.vdev("disk").unwrap();
+        let text = picture(&guest).to_string();
+        assert!(text.contains("may read, write and execute") && text.contains("url(#rwx)"));
+        assert!(!text.contains(">denied<"));
     }
 
     #[test]
