@@ -26,7 +26,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | addresses, access, [`Error`] | newtypes for every address; one error with one errno |
+//! | addresses, [`Bytes`], access, [`Error`] | newtypes for every address; sizes as people write them; one error with one errno |
 //! | [`memory`] | objects: created, adopted or declared; pinned; their frame numbers |
 //! | view | one word for each page of a domain, looked up without locks |
 //! | [`space`] | regions: split, merge, find, walk |
