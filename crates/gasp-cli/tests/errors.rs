@@ -179,6 +179,9 @@ fn errors_about_maps_name_device_range_and_reason() {
 #[test]
 fn errors_about_a_configuration_name_file_line_key_and_what_is_expected() {
     let place = Place::new();
+    // A name is looked for before the memory is created, which can take long.
+    let vast = "[[ram]]\nsize = \"200T\"\n[[vdev]]\nname = \"net\"\n";
+    place.config(vast, &["--vdev: the guest `guest` has no device `disk`; there is `net`"]);
     for (from, to, parts) in [
         (
             "name = \"g\"",
