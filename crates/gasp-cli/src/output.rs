@@ -155,11 +155,11 @@ impl Page {
         text: &str,
     ) -> io::Result<()> {
         let style = mark.style();
-        let head = format!("  {name:22}  {style}{word:7}{style:#}");
         if self.width < NARROW {
-            writeln!(self.out, "{}", head.trim_end())?;
+            writeln!(self.out, "  {name:22}  {style}{word}{style:#}")?;
             return self.wrapped(text, "    ", "    ");
         }
+        let head = format!("  {name:22}  {style}{word:7}{style:#}");
         let indent = " ".repeat(35);
         let lines = columns::wrapped(text, self.width, &indent, &indent);
         let first = lines.first().map_or("", |line| line.trim_start());

@@ -197,7 +197,7 @@ fn revoke(page: &mut Page, drain: &Drain) -> io::Result<()> {
     let micros = |ns: u64| format!("{}.{} µs", ns / 1_000, ns % 1_000 / 100);
     let millis = |ns: u64| format!("{}.{} ms", ns / 1_000_000, ns % 1_000_000 / 100_000);
     page.text(&format!(
-        "disk holds a mapping for {}; meanwhile the guest takes the range back:",
+        "disk holds a mapping for {} after the guest has taken the range back:",
         millis(drain.held_ns)
     ))?;
     let ended = match drain.completed {

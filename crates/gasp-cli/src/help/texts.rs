@@ -7,9 +7,13 @@ Examples:
   gasp layout --config guest.toml --svg guest.svg
   gasp serve --device nvme,backing=null:64M --socket /tmp/disk.sock
 
+With --json an error is JSON on stdout, too, and wrong usage as well: an object `error` with
+`errno` (its name), `reason` and `message`.
+
 Exit status:
-  0  done
-  1  refused: by the guest's IOMMU, its memory, or this machine
+  0  done, or whoever read the output has gone away
+  1  refused: by the guest's IOMMU, its memory, or this machine; or the output cannot be
+     written
   2  wrong usage or a wrong configuration";
 
 pub(super) const DEMO: &str = "\
