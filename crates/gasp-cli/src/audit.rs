@@ -10,6 +10,7 @@ use crate::cli;
 use crate::configured;
 use crate::failure::Failure;
 use crate::output::{self, Page};
+use crate::progress::{Progress, release};
 use crate::quantity::length;
 use crate::signal::Until;
 
@@ -74,6 +75,7 @@ impl Round {
 /// Makes the guest, and audits it at once and then again and again.
 pub(crate) fn run(args: &cli::Audit) -> Result<(), Failure> {
     let guest = configured::guest(&args.config)?;
+    // Asked only now: the guest's configuration can name a broker of frame numbers.
     if let FrameAccess::Denied(why) = frame_access() {
         return Err(Failure::Usage(format!("there is nothing to audit: {why}")));
     }
@@ -92,13 +94,16 @@ pub(crate) fn run(args: &cli::Audit) -> Result<(), Failure> {
             break;
         }
     }
+    release(guest);
     if broken { Err(Failure::Told) } else { Ok(()) }
 }
 
 /// One audit; whether a promise is broken.
 fn audit(guest: &Guest, round: u64, json: bool) -> Result<bool, Failure> {
     let started = Instant::now();
+    let progress = Progress::start("auditing");
     let audit = guest.audit()?;
+    drop(progress);
     let took = started.elapsed();
     let told = Round::of(round, &audit, took);
     match json {

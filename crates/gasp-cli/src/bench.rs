@@ -1,14 +1,15 @@
 //! `gasp bench`: what a map costs on this machine, beside what others pay for the same.
 
-use std::io::{self, IsTerminal};
+use std::io;
 
+use gasp::config::near::nearest;
 use gasp_bench::{Effort, Figure, Row};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::cli::Bench;
 use crate::failure::Failure;
 use crate::output::{self, Page};
+use crate::progress::Progress;
 use crate::quantity::length;
 
 #[derive(Serialize)]
@@ -22,37 +23,42 @@ pub(crate) fn run(args: &Bench) -> Result<(), Failure> {
     let effort = if args.quick { Effort::Quick } else { Effort::Full };
     let recipes = gasp_bench::cases(&args.filter);
     if recipes.is_empty() {
-        return Err(Failure::Usage(format!("no case has `{}` in its name", args.filter)));
+        return Err(unmatched(&args.filter));
     }
-    let bar = progress(recipes.len() as u64);
+    let progress = Progress::start("measuring");
     let mut cases = Vec::new();
-    for (name, make) in recipes {
-        bar.set_message(name);
+    let total = recipes.len() as u64;
+    for (done, (name, make)) in (0..).zip(recipes) {
+        progress.step(done, total, &name);
         cases.extend(gasp_bench::run(make()?, effort));
-        bar.inc(1);
     }
     let figures = if args.filter.is_empty() {
-        bar.set_message("tables, and the start of a guest");
+        progress.step(total, total, "tables, and the start of a guest");
         gasp_bench::figures()?
     } else {
         Vec::new()
     };
-    bar.finish_and_clear();
+    drop(progress);
     if args.json {
         return Ok(output::json(&Report { cases, figures })?);
     }
     Ok(show(&cases, &figures)?)
 }
 
-fn progress(total: u64) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
+/// No case has this in its name: the near ones, and all that there are.
+fn unmatched(filter: &str) -> Failure {
+    let names: Vec<String> = gasp_bench::cases("").into_iter().map(|(name, _)| name).collect();
+    let mut message = format!("no case has `{filter}` in its name");
+    // A slip in one part or one word of a name, too.
+    let parts = names.iter().flat_map(|name| name.split(", "));
+    let words = names.iter().flat_map(|name| name.split([',', ' ', '+', ':']));
+    let known = names.iter().map(String::as_str).chain(parts).chain(words);
+    if let Some(near) = nearest(filter, known.filter(|word| word.len() > 2)) {
+        message.push_str(&format!("; did you mean `{near}`?"));
     }
-    let bar = ProgressBar::new(total);
-    if let Ok(style) = ProgressStyle::with_template("{pos} of {len} {wide_bar} {msg}") {
-        bar.set_style(style);
-    }
-    bar
+    message.push_str("\nThe cases are:");
+    names.iter().for_each(|name| message.push_str(&format!("\n  {name}")));
+    Failure::Usage(message)
 }
 
 fn show(cases: &[Row], figures: &[Figure]) -> io::Result<()> {

@@ -1,22 +1,23 @@
 //! The arguments of the command, and their help.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use gasp::Access;
 use tracing_subscriber::EnvFilter;
 
-use crate::help::{
-    AFTER, AUDIT_AFTER, BENCH_AFTER, BROKER_AFTER, COMPLETIONS_AFTER, DEMO_AFTER, LAYOUT_AFTER,
-    MAN_AFTER, MAP_AFTER, PROBE_AFTER, SERVE_AFTER,
-};
+use crate::failure::Failure;
 use crate::quantity::{parse_address, parse_length};
-use crate::{audit, bench, broker, companions, demo, layout, map, probe, serve};
+use crate::{audit, bench, broker, companions, demo, help, layout, map, output, probe, serve};
+
+/// Lines of help that are longer are hard to read.
+const HELP_WIDTH_MAX: usize = 100;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -27,7 +28,7 @@ const STYLES: Styles = Styles::styled()
 /// Guest memory for virtual devices: IOMMU-checked, revocable, zero-copy maps with
 /// host-physical addresses
 #[derive(Parser)]
-#[command(name = "gasp", version, styles = STYLES, after_help = AFTER, max_term_width = 100)]
+#[command(name = "gasp", version, styles = STYLES, max_term_width = HELP_WIDTH_MAX)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -40,37 +41,27 @@ pub(crate) struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Show a guest on this machine's real pages, and what its devices may do
-    #[command(after_help = DEMO_AFTER)]
     Demo(Demo),
     /// Tell what this machine offers, and how to get what is missing
-    #[command(after_help = PROBE_AFTER)]
     Probe(Probe),
     /// Map memory of a configured guest for one of its devices
-    #[command(after_help = MAP_AFTER)]
     Map(Map),
     /// Read host-physical addresses again, and report what has moved
-    #[command(after_help = AUDIT_AFTER)]
     Audit(Audit),
     /// Open frame numbers for processes without the privilege, over a socket
-    #[command(after_help = BROKER_AFTER)]
     Broker(Broker),
     /// Draw a configured guest's memory, beside the host's
-    #[command(after_help = LAYOUT_AFTER)]
     Layout(Layout),
     /// Measure what a map costs on this machine, beside what others pay for the same
-    #[command(after_help = BENCH_AFTER)]
     Bench(Bench),
     /// Serve devices to VMMs over vfio-user
-    #[command(after_help = SERVE_AFTER)]
     Serve(Serve),
     /// Print completions for a shell
-    #[command(after_help = COMPLETIONS_AFTER)]
     Completions {
         /// The shell
         shell: Shell,
     },
     /// Print the man page, or write one for each subcommand to a folder
-    #[command(after_help = MAN_AFTER)]
     Man {
         /// The folder; made if there is none
         #[arg(long, value_name = "DIR")]
@@ -81,7 +72,7 @@ enum Command {
 /// Arguments of `gasp demo`.
 #[derive(Args)]
 pub(crate) struct Demo {
-    /// How much RAM the guest has, a multiple of 1M
+    /// How much RAM the guest has, a multiple of 1M from 32M on
     #[arg(long, default_value = "1G", value_name = "SIZE", value_parser = demo_ram)]
     pub(crate) ram: u64,
     /// Print one JSON object, with the fields below
@@ -220,8 +211,27 @@ pub(crate) enum ServeResidency {
     OnDemand,
 }
 
+/// The command with all of its help.
+pub(crate) fn command() -> clap::Command {
+    help::completed(Cli::command(), output::width().min(HELP_WIDTH_MAX))
+}
+
 /// Does what the arguments say.
-pub(crate) fn run(cli: Cli) -> ExitCode {
+pub(crate) fn run() -> ExitCode {
+    let matches = command().try_get_matches();
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            return Failure::Arguments(error).report(json_is_wanted(std::env::args_os()));
+        }
+        // The help or the version.
+        Err(error) => {
+            return match output::text(&error.render().ansi().to_string()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => Failure::from(error).report(false),
+            };
+        }
+    };
     log_to_stderr(cli.verbose);
     let (done, json) = match cli.command {
         Command::Demo(args) => (demo::run(&args), args.json),
@@ -239,6 +249,11 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(json),
     }
+}
+
+/// Whether an error is to be JSON, too, although the arguments make no sense.
+fn json_is_wanted(args: impl Iterator<Item = OsString>) -> bool {
+    args.skip(1).take_while(|arg| arg != "--").any(|arg| arg == "--json")
 }
 
 fn log_to_stderr(verbose: u8) {
@@ -260,9 +275,9 @@ fn log_to_stderr(verbose: u8) {
 fn demo_ram(text: &str) -> Result<u64, String> {
     const UNIT: u64 = 1 << 20;
     let len = parse_length(text)?;
-    match len != 0 && len.is_multiple_of(UNIT) && len <= 1 << 40 {
+    match len.is_multiple_of(UNIT) && (demo::RAM_MIN..=demo::RAM_MAX).contains(&len) {
         true => Ok(len),
-        false => Err("expected a multiple of 1M, from 1M to 1T".into()),
+        false => Err("expected a multiple of 1M, from 32M to 1023G".into()),
     }
 }
 
@@ -279,11 +294,17 @@ fn seconds(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_arguments_do_not_contradict_each_other() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn an_error_is_json_where_the_arguments_ask_for_it() {
+        let wanted = |args: &[&str]| json_is_wanted(args.iter().map(OsString::from));
+        assert!(wanted(&["gasp", "nonsense", "--json"]));
+        assert!(!wanted(&["gasp", "bench"]) && !wanted(&["gasp", "bench", "--", "--json"]));
     }
 
     #[test]
@@ -291,6 +312,10 @@ mod tests {
         assert_eq!(access("rw"), Ok(Access::RW));
         assert!(["", "-", "q", "rwz"].into_iter().all(|text| access(text).is_err()));
         assert!(["", "-1", "x", "NaN", "1e300"].into_iter().all(|text| seconds(text).is_err()));
-        assert!(["0", "1M1", "1K"].into_iter().all(|text| demo_ram(text).is_err()));
+        assert!(
+            ["0", "1M1", "1K", "31M", "1T", "33000K"]
+                .into_iter()
+                .all(|text| demo_ram(text).is_err())
+        );
     }
 }

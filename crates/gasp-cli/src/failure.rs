@@ -1,11 +1,12 @@
 //! How a command ends: the exit status, and what is said about it.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use gasp::config::ConfigError;
-use gasp::errno_name;
+use gasp::{Bytes, Errno, errno_name};
 use gasp_vdev::devices::nvme::NvmeError;
 use gasp_vfio_user::BindError;
 use serde::Serialize;
@@ -21,12 +22,28 @@ pub(crate) enum Failure {
     Config(ConfigError),
     /// The arguments are well formed but do not fit the guest.
     Usage(String),
+    /// The arguments are not well formed.
+    Arguments(clap::Error),
     /// A socket cannot be had.
     Socket(BindError),
     /// What keeps a disk's data cannot be had.
     Disk(NvmeError),
     /// The answer says itself what is wrong.
     Told,
+    /// A file, a socket or something else of the system's cannot be had.
+    System {
+        /// What was to be done, with the name of the thing.
+        what: String,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The machine cannot give what was asked for.
+    Machine {
+        /// An error number of the same meaning.
+        errno: Errno,
+        /// What was asked for, what there is, and what to do.
+        message: String,
+    },
     /// The answer cannot be written, or the system refuses something else.
     Io(io::Error),
 }
@@ -50,47 +67,125 @@ struct ErrorFields {
 }
 
 impl Failure {
+    /// A failure of the system, with what was to be done: `"cannot read"` and a path.
+    pub(crate) fn system(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let what = format!("{what} {}", path.display());
+        move |error| Self::System { what, error }
+    }
+
     /// Says what went wrong, and gives the exit status.
     ///
     /// A reader that went away is no failure: whoever closed the pipe has seen enough.
     pub(crate) fn report(self, json: bool) -> ExitCode {
-        let (errno, reason, message, status) = match self {
+        let status = match &self {
             Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 return ExitCode::SUCCESS;
             }
             Self::Told => return ExitCode::from(REFUSED),
-            Self::Io(error) => ("EIO", error.to_string(), error.to_string(), REFUSED),
+            Self::Config(_) | Self::Usage(_) | Self::Arguments(_) => USAGE,
+            _ => REFUSED,
+        };
+        let fields = self.fields();
+        let told = json && {
+            let ErrorFields { errno, reason, message } = &fields;
+            let (reason, message) = (reason.clone(), message.clone());
+            output::json_line(&ErrorJson { error: ErrorFields { errno, reason, message } }).is_ok()
+        };
+        if !told {
+            let style = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
+            // If even this cannot be written, nobody listens.
+            let _ = match &self {
+                // It has its own colours, and the usage.
+                Self::Arguments(error) => write!(anstream::stderr(), "{}", error.render().ansi()),
+                _ => writeln!(anstream::stderr(), "{style}error{style:#}: {}", fields.message),
+            };
+        }
+        ExitCode::from(status)
+    }
+
+    fn fields(&self) -> ErrorFields {
+        let (errno, reason, message) = match self {
+            Self::Told => ("EIO", String::new(), String::new()),
+            Self::Io(error) => (errno_of(error), system_words(error), system_words(error)),
+            Self::System { what, error } => {
+                let words = system_words(error);
+                (errno_of(error), words.clone(), format!("{what}: {words}"))
+            }
+            Self::Machine { errno, message } => {
+                (errno_name(*errno), message.clone(), message.clone())
+            }
             Self::Disk(error) => {
-                (errno_name(error.errno()), error.to_string(), error.to_string(), REFUSED)
+                let text = disk(error);
+                (errno_name(error.errno()), text.clone(), text)
             }
             Self::Socket(error) => {
                 let errno = match &error {
                     BindError::InUse { .. } => "EADDRINUSE",
                     BindError::NotASocket { .. } => "EEXIST",
-                    BindError::System { source, .. } => {
-                        gasp::Errno::from_io_error(source).map_or("EIO", errno_name)
-                    }
+                    BindError::System { source, .. } => errno_of(source),
                 };
-                (errno, error.to_string(), error.to_string(), REFUSED)
+                let text = match &error {
+                    BindError::System { path, source } => {
+                        format!("cannot listen: {}: {}", path.display(), system_words(source))
+                    }
+                    other => other.to_string(),
+                };
+                (errno, text.clone(), text)
             }
             Self::Refused(error) => {
-                (error.errno_name(), error.reason().to_string(), error.to_string(), REFUSED)
+                (error.errno_name(), error.reason().to_string(), error.to_string())
             }
             Self::Config(error) => {
-                (errno_name(error.errno()), error.message().to_string(), error.to_string(), USAGE)
+                (errno_name(error.errno()), error.message().to_string(), plain(&error.to_string()))
             }
-            Self::Usage(message) => ("EINVAL", message.clone(), message, USAGE),
+            Self::Usage(message) => ("EINVAL", plain(message), plain(message)),
+            Self::Arguments(error) => {
+                let text = error.render().to_string();
+                let text = text.strip_prefix("error: ").unwrap_or(&text);
+                // What follows is the usage, for a person.
+                let text = text.split("\n\nUsage:").next().unwrap_or(text).trim_end();
+                let text = text.split("\n\nFor more").next().unwrap_or(text).to_owned();
+                ("EINVAL", text.clone(), text)
+            }
         };
-        // Nothing is left to be done where even this cannot be written.
-        if json {
-            let fields = ErrorFields { errno, reason, message };
-            let _ = output::json_line(&ErrorJson { error: fields });
-        } else {
-            let style = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
-            let _ = writeln!(anstream::stderr(), "{style}error{style:#}: {message}");
-        }
-        ExitCode::from(status)
+        ErrorFields { errno, reason, message }
     }
+}
+
+/// What cannot keep a disk's data, and what would help.
+fn disk(error: &NvmeError) -> String {
+    match error {
+        NvmeError::Memory { size, errno } => {
+            let words = gasp::error::system_words(*errno);
+            format!("a disk in {:#} of memory cannot be had: {words}", Bytes(*size))
+        }
+        other => plain(&other.to_string()),
+    }
+}
+
+/// The system's words for an error, and what would help, without its number.
+pub(crate) fn system_words(error: &io::Error) -> String {
+    match Errno::from_io_error(error) {
+        Some(errno) => gasp::error::system_words(errno),
+        None => error.to_string(),
+    }
+}
+
+fn errno_of(error: &io::Error) -> &'static str {
+    Errno::from_io_error(error).map_or("EIO", errno_name)
+}
+
+/// A message without the numbers that the system's words come with.
+fn plain(message: &str) -> String {
+    let mut parts = message.split(" (os error ");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.trim_start_matches(|letter: char| letter.is_ascii_digit()).strip_prefix(')') {
+            Some(rest) => text.push_str(rest),
+            None => text.extend([" (os error ", part]),
+        }
+    }
+    text
 }
 
 impl From<gasp::Error> for Failure {
@@ -108,5 +203,23 @@ impl From<ConfigError> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_the_systems_words_without_its_numbers() {
+        for (message, told) in [
+            ("a.img: No such file or directory (os error 2)", "a.img: No such file or directory"),
+            ("a (os error 2); b (os error 13).", "a; b."),
+            ("a (os error x) b (os error", "a (os error x) b (os error"),
+        ] {
+            assert_eq!(plain(message), told);
+        }
+        let error = io::Error::from_raw_os_error(24);
+        assert_eq!(system_words(&error), gasp::error::system_words(Errno::MFILE));
     }
 }

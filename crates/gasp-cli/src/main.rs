@@ -14,12 +14,14 @@
 //! | [`configured`] | a guest from a configuration file |
 //! | [`companions`] | shell completions and man pages |
 //! | [`failure`] | how a command ends, and its exit status |
-//! | [`output`], [`quantity`], [`waiting`], [`signal`] | tables and JSON; sizes and addresses; progress; signals |
+//! | [`output`], [`columns`] | what is written to stdout: paragraphs, tables, JSON |
+//! | [`quantity`], [`progress`], [`signal`] | sizes and addresses; signs of life; signals |
 
 mod audit;
 mod bench;
 mod broker;
 mod cli;
+mod columns;
 mod companions;
 mod configured;
 mod demo;
@@ -29,15 +31,13 @@ mod layout;
 mod map;
 mod output;
 mod probe;
+mod progress;
 mod quantity;
 mod serve;
 mod signal;
-mod waiting;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    cli::run(cli::Cli::parse())
+    cli::run()
 }

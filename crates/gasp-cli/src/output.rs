@@ -1,20 +1,24 @@
 //! What is written to stdout: paragraphs and tables for a person, JSON for a program.
 //!
 //! Everything goes through [`io::Result`], so that a reader that goes away ends the
-//! command quietly; `println!` would panic.
+//! command quietly; `println!` would panic. An error says that it is about the output.
 
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, ContentArrangement, Row, Table};
+use comfy_table::Row;
 use serde::Serialize;
+use terminal_size::{Width, terminal_size_of};
 
-/// The width of output that goes to no terminal.
+use crate::columns::{self, Columns};
+
+/// The width of output that goes to no terminal, unless `COLUMNS` says more.
 const WIDTH: u16 = 100;
 /// Lines longer than this are hard to read, however wide the terminal is.
 const WIDTH_MAX: u16 = 120;
 const WIDTH_MIN: u16 = 40;
+/// On a page narrower than this, what is said about a verdict is below it.
+const NARROW: usize = 72;
 
 /// Headings.
 const BOLD: Style = Style::new().bold();
@@ -43,40 +47,82 @@ impl Mark {
     }
 }
 
+/// How wide a line may be: the terminal's width, or `COLUMNS`, within reason.
+pub(crate) fn width() -> usize {
+    let terminal = terminal_size_of(io::stdout()).map(|(Width(width), _)| width);
+    let told = || std::env::var("COLUMNS").ok()?.parse().ok();
+    let width = terminal.or_else(told).unwrap_or(WIDTH);
+    usize::from(width.clamp(WIDTH_MIN, WIDTH_MAX))
+}
+
+/// stdout; an error of it says what it is about.
+pub(crate) struct Stdout(io::StdoutLock<'static>);
+
+/// The output could not be written. The error keeps its kind.
+#[derive(Debug, thiserror::Error)]
+#[error("the output cannot be written: {}", crate::failure::system_words(.0))]
+struct Unwritten(io::Error);
+
+/// stdout, locked.
+pub(crate) fn stdout() -> Stdout {
+    Stdout(io::stdout().lock())
+}
+
+fn unwritten(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), Unwritten(error))
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(unwritten)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(unwritten)
+    }
+}
+
 /// Where a command writes for a person. Colours are dropped where stdout is no terminal.
 pub(crate) struct Page {
-    out: anstream::AutoStream<io::StdoutLock<'static>>,
-    width: u16,
+    out: Box<dyn Write>,
+    width: usize,
 }
 
 impl Page {
     pub(crate) fn stdout() -> Self {
-        let width = terminal_size::terminal_size().map_or(WIDTH, |(width, _)| width.0);
-        let out = anstream::AutoStream::auto(io::stdout().lock());
-        Self { out, width: width.clamp(WIDTH_MIN, WIDTH_MAX) }
+        let mut out: Box<dyn Write> = Box::new(stdout());
+        if anstream::AutoStream::choice(&io::stdout()) == anstream::ColorChoice::Never {
+            out = Box::new(anstream::StripStream::new(out));
+        }
+        Self { out, width: width() }
     }
 
     /// A heading, with an empty line before it.
     pub(crate) fn heading(&mut self, text: &str) -> io::Result<()> {
-        writeln!(self.out, "\n{BOLD}{text}{BOLD:#}")
+        let lines = columns::wrapped(text, self.width, "", "");
+        writeln!(self.out)?;
+        lines.iter().try_for_each(|line| writeln!(self.out, "{BOLD}{line}{BOLD:#}"))
     }
 
     /// A paragraph.
     pub(crate) fn text(&mut self, text: &str) -> io::Result<()> {
-        self.rows([[text]])
+        self.wrapped(text, "  ", "  ")
     }
 
     /// A paragraph that matters less.
     pub(crate) fn note(&mut self, text: &str) -> io::Result<()> {
         write!(self.out, "{DIM}")?;
-        self.rows([[text]])?;
+        self.text(text)?;
         write!(self.out, "{DIM:#}")
     }
 
     /// What something is called, and what it is, one each line.
     pub(crate) fn pairs(&mut self, pairs: &[(&str, String)]) -> io::Result<()> {
         let name = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        self.rows(pairs.iter().map(|(text, value)| [format!("{text:name$}"), value.clone()]))
+        let rest = " ".repeat(name + 4);
+        pairs
+            .iter()
+            .try_for_each(|(text, value)| self.wrapped(value, &format!("  {text:name$}  "), &rest))
     }
 
     /// Columns under a header; those named in `right` are aligned right.
@@ -86,14 +132,13 @@ impl Page {
         right: &[usize],
         rows: impl IntoIterator<Item = R>,
     ) -> io::Result<()> {
-        let mut table = self.plain(rows);
-        table.set_header(header.iter().copied());
-        for &index in right {
-            if let Some(column) = table.column_mut(index) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
+        let rows = rows.into_iter().map(Into::into).collect();
+        let table = Columns { header, right, rows };
+        let (head, lines) = table.lines(self.width - 1);
+        for line in head {
+            writeln!(self.out, "{BOLD} {line}{BOLD:#}")?;
         }
-        self.lines(&table, Some(BOLD))
+        lines.iter().try_for_each(|line| writeln!(self.out, " {line}"))
     }
 
     /// A line as it is.
@@ -101,7 +146,7 @@ impl Page {
         writeln!(self.out, "{text}")
     }
 
-    /// A verdict and what it is about, wrapped beside it.
+    /// A verdict and what it is about, beside it or below it.
     pub(crate) fn verdict(
         &mut self,
         mark: Mark,
@@ -109,25 +154,23 @@ impl Page {
         name: &str,
         text: &str,
     ) -> io::Result<()> {
-        let mut table = self.plain([[name, word, text]]);
-        for (index, width) in [22, 7].into_iter().enumerate() {
-            if let Some(column) = table.column_mut(index) {
-                let width = comfy_table::Width::Fixed(width + 2);
-                column.set_constraint(comfy_table::ColumnConstraint::Absolute(width));
-            }
-        }
         let style = mark.style();
-        for line in table.lines() {
-            let line = line.trim_end().replacen(word, &format!("{style}{word}{style:#}"), 1);
-            writeln!(self.out, " {line}")?;
+        if self.width < NARROW {
+            writeln!(self.out, "  {name:22}  {style}{word}{style:#}")?;
+            return self.wrapped(text, "    ", "    ");
         }
-        Ok(())
+        let head = format!("  {name:22}  {style}{word:7}{style:#}");
+        let indent = " ".repeat(35);
+        let lines = columns::wrapped(text, self.width, &indent, &indent);
+        let first = lines.first().map_or("", |line| line.trim_start());
+        writeln!(self.out, "{}", format!("{head}  {first}").trim_end())?;
+        lines.iter().skip(1).try_for_each(|line| writeln!(self.out, "{line}"))
     }
 
     /// What would help, under a verdict. It has the width of the page, so that a command
     /// in it can be copied.
     pub(crate) fn remedy(&mut self, text: &str) -> io::Result<()> {
-        self.rows([["   →", text]])
+        self.wrapped(text, "     → ", "       ")
     }
 
     /// Makes what was written so far visible.
@@ -135,34 +178,22 @@ impl Page {
         self.out.flush()
     }
 
-    fn rows<R: Into<Row>>(&mut self, rows: impl IntoIterator<Item = R>) -> io::Result<()> {
-        let table = self.plain(rows);
-        self.lines(&table, None)
+    fn wrapped(&mut self, text: &str, first: &str, rest: &str) -> io::Result<()> {
+        let lines = columns::wrapped(text, self.width, first, rest);
+        lines.iter().try_for_each(|line| writeln!(self.out, "{line}"))
     }
+}
 
-    fn plain<R: Into<Row>>(&self, rows: impl IntoIterator<Item = R>) -> Table {
-        let mut table = Table::new();
-        table.load_style(NOTHING);
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(self.width - 1);
-        for row in rows {
-            table.add_row(row);
-        }
-        table
-    }
-
-    fn lines(&mut self, table: &Table, first: Option<Style>) -> io::Result<()> {
-        let mut style = first.unwrap_or_default();
-        for line in table.lines() {
-            writeln!(self.out, "{style} {}{style:#}", line.trim_end())?;
-            style = Style::new();
-        }
-        Ok(())
-    }
+/// Writes a text to stdout as it is, with its colours where they are seen.
+pub(crate) fn text(text: &str) -> io::Result<()> {
+    let mut page = Page::stdout();
+    write!(page.out, "{text}")?;
+    page.flush()
 }
 
 /// Writes one JSON value over several lines, for a person to read as well.
 pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     serde_json::to_writer_pretty(&mut out, value)?;
     writeln!(out)?;
     out.flush()
@@ -170,7 +201,7 @@ pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
 
 /// Writes one JSON value in one line.
 pub(crate) fn json_line(value: &impl Serialize) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     serde_json::to_writer(&mut out, value)?;
     writeln!(out)?;
     out.flush()

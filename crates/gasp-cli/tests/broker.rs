@@ -24,11 +24,13 @@ fn main() {
         FrameAccess::Allowed => None,
         FrameAccess::Denied(why) => Some(why),
     };
-    let tests: [(&str, fn()); 6] = [
+    let tests: [(&str, fn()); 8] = [
         ("nobody_is_told_the_addresses_of_its_own_memory", told),
         ("who_is_not_named_is_refused", refused),
         ("a_socket_without_a_listener_is_replaced_and_another_is_not", replaced),
         ("a_file_that_is_no_socket_is_left_alone", left_alone),
+        ("a_broker_says_where_it_listens_to_whom_and_what_a_client_does", announced),
+        ("a_broker_serves_although_nobody_can_read_what_it_says", unheard),
         ("an_audit_tells_each_round_and_ends_with_0", audited),
         ("an_audit_that_finds_a_broken_promise_ends_with_1", broken),
     ];
@@ -53,6 +55,38 @@ fn left_alone() {
     let output = place.gasp(0, &["broker", "--socket", "precious"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "data");
+}
+
+fn announced() {
+    let place = Place::new();
+    let (socket, said) = (place.path("frames"), place.path("said"));
+    let mut command = Command::new(GASP);
+    command.args(["broker", "--tokens", "--user", "nobody", "--redeem-user", "65533"]);
+    command.arg("--socket").arg(&socket).stdout(fs::File::create(&said).unwrap());
+    let broker = place.start(&mut command, &socket);
+    // It speaks once it listens.
+    let text = (0..1000).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        fs::read_to_string(&said).ok().filter(|text| text.contains("SIGTERM"))
+    });
+    let text = text.expect("it says nothing");
+    let client = format!("frame-broker = {socket:?}");
+    for part in [socket.to_str().unwrap(), "tokens", "root, nobody", "65533", &client] {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
+    }
+    assert_eq!(broker.end(), Some(0));
+}
+
+fn unheard() {
+    let place = Place::new();
+    let socket = place.path("frames");
+    let mut command = Command::new(GASP);
+    command.args(["broker", "--user", "nobody", "--socket"]).arg(&socket);
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let broker = place.start(command.stdout(full), &socket);
+    let map = json(&place.map());
+    assert!(map["first"]["host"].as_u64().is_some_and(|host| host != 0), "{map}");
+    assert_eq!(broker.end(), Some(0));
 }
 
 /// A folder that everybody can read, and a command that everybody can run.
@@ -90,9 +124,12 @@ impl Place {
         let socket = self.path("frames");
         let mut command = Command::new(GASP);
         command.arg("broker").arg("--socket").arg(&socket).args(args);
-        let child = command.stderr(Stdio::null()).spawn().unwrap();
-        let broker = Broker(child);
-        broker.wait_for(&socket);
+        self.start(command.stdout(Stdio::null()), &socket)
+    }
+
+    fn start(&self, command: &mut Command, socket: &Path) -> Broker {
+        let broker = Broker(command.stderr(Stdio::null()).spawn().unwrap());
+        broker.wait_for(socket);
         broker
     }
 }

@@ -89,7 +89,7 @@ fn demo_verifies_every_map_and_its_runs_tile_all_of_ram_in_order() {
 
 #[test]
 fn demo_tells_every_documented_field() {
-    let demo = json(&["demo", "--json", "--ram", "16M"]);
+    let demo = json(&["demo", "--json", "--ram", "32M"]);
     let help = stdout(&gasp(&["demo", "--help"]));
     for (field, value) in demo.as_object().unwrap() {
         assert!(help.contains(field.as_str()), "{field} is not documented");
@@ -119,7 +119,7 @@ fn demo_tells_every_documented_field() {
 
 #[test]
 fn demo_is_refused_what_the_guest_forbids_and_its_revoke_waits_for_the_holder() {
-    let demo = json(&["demo", "--json", "--ram", "16M"]);
+    let demo = json(&["demo", "--json", "--ram", "32M"]);
     assert_eq!(demo["refused"]["errno"], "EFAULT");
     assert_eq!(demo["faults"][0]["device"], "net");
     assert_eq!(demo["rom_write"]["errno"], "EACCES");
@@ -137,7 +137,7 @@ fn demo_is_refused_what_the_guest_forbids_and_its_revoke_waits_for_the_holder() 
 
 #[test]
 fn demo_for_a_person_ends_well_whatever_the_machine_permits() {
-    let output = gasp(&["demo", "--ram", "16M"]);
+    let output = gasp(&["demo", "--ram", "32M"]);
     assert_eq!(output.status.code(), Some(0));
     let text = stdout(&output);
     for words in ["EFAULT", "EACCES", "the revoke waits", "verified"] {
@@ -259,8 +259,8 @@ fn a_reader_that_goes_away_ends_the_command_quietly() {
     let config = guest.path();
     let config = config.to_str().unwrap();
     for args in [
-        vec!["demo", "--ram", "16M"],
-        vec!["demo", "--ram", "16M", "--json"],
+        vec!["demo", "--ram", "32M"],
+        vec!["demo", "--ram", "32M", "--json"],
         vec!["probe"],
         vec!["layout", "--config", config, "--svg", "-"],
         vec!["completions", "bash"],

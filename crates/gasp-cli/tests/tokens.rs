@@ -84,7 +84,7 @@ impl Broker {
         let socket = folder.path().join("tokens");
         let mut command = Command::new(env!("CARGO_BIN_EXE_gasp"));
         command.args(["broker", "--tokens", "--socket"]).arg(&socket);
-        let child = command.args(args).stderr(Stdio::null()).spawn().unwrap();
+        let child = command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let listens = (0..1000).any(|_| {
             std::thread::sleep(Duration::from_millis(10));
             UnixStream::connect(&socket).is_ok()

@@ -1,6 +1,7 @@
 //! What can go wrong, each with the errno that a front end answers with.
 
-use gasp::{DeviceAddr, Errno};
+use gasp::error::system_words;
+use gasp::{Bytes, DeviceAddr, Errno};
 use thiserror::Error;
 
 use crate::pci::IrqKind;
@@ -13,7 +14,10 @@ pub enum DmaError {
     #[error(transparent)]
     Engine(#[from] gasp::Error),
     /// The guest's driver has not let the device become bus master.
-    #[error("DMA of {len:#x} bytes at {addr}: the device is not bus master (PCI command register)")]
+    #[error(
+        "DMA of {:#} at {addr}: the device is not bus master (PCI command register)",
+        Bytes(*.len)
+    )]
     NotBusMaster {
         /// Where the transfer was to begin.
         addr: DeviceAddr,
@@ -23,8 +27,9 @@ pub enum DmaError {
     /// The VMM gave the device this memory without a descriptor, so there is nothing to
     /// map: [`Bus::read`](crate::Bus::read) and [`Bus::write`](crate::Bus::write) reach it.
     #[error(
-        "map of {len:#x} bytes at {addr}: the VMM shares no descriptor for this memory; copy it \
-         with read or write"
+        "map of {:#} at {addr}: the VMM shares no descriptor for this memory; copy it with read \
+         or write",
+        Bytes(*.len)
     )]
     NoDescriptor {
         /// Where the map was to begin.
@@ -33,7 +38,7 @@ pub enum DmaError {
         len: u64,
     },
     /// A copy by messages failed.
-    #[error("copy by message of {len:#x} bytes at {addr}: {errno}")]
+    #[error("copy by message of {:#} at {addr}: {}", Bytes(*.len), system_words(*.errno))]
     Message {
         /// Where the copy was to begin.
         addr: DeviceAddr,
@@ -70,7 +75,7 @@ pub enum RegionError {
     #[error("there is no BAR {0}")]
     NoSuchBar(u32),
     /// The access passes the end of the BAR or of configuration space.
-    #[error("{len:#x} bytes at {offset:#x} pass the end, which is at {size:#x}")]
+    #[error("{:#} at {offset:#x} extend past the end at {size:#x}", Bytes(*.len))]
     OutOfRange {
         /// Where the access begins.
         offset: u64,

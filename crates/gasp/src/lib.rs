@@ -26,7 +26,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | addresses, access, [`Error`] | newtypes for every address; one error with one errno |
+//! | addresses, [`Bytes`], access, [`Error`] | newtypes for every address; sizes as people write them; one error with one errno |
 //! | [`memory`] | objects: created, adopted or declared; pinned; their frame numbers |
 //! | view | one word for each page of a domain, looked up without locks |
 //! | [`space`] | regions: split, merge, find, walk |
@@ -39,6 +39,7 @@
 
 mod access;
 mod addr;
+mod bytes;
 #[cfg(feature = "config")]
 pub mod config;
 pub mod error;
@@ -54,6 +55,7 @@ mod view;
 
 pub use access::{Access, MapFlags};
 pub use addr::{Address, DeviceAddr, GRANULE, GuestPhys, HostPhys};
+pub use bytes::Bytes;
 pub use error::{Errno, Error, Operation, Place, Reason, Refusal, Result, errno_name};
 pub use fault::{FAULTS_KEPT, Fault, Faults};
 pub use guest::{AddressSpace, Domain, Guest, GuestBuilder, Rule, SpaceLock, Unattached, Vdev};

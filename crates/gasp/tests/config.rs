@@ -100,18 +100,36 @@ fn demo_has_two_devices_with_different_rules() {
 
     assert_eq!(domain_of(&guest, "disk"), Some(("disk".into(), DomainKind::Identity)));
     assert_eq!(refusal(&guest, "disk", 0, 16 << 20, MapFlags::READ), None);
-    assert_eq!(refusal(&guest, "disk", 0x800000, 1 << 20, MapFlags::RW), None);
-    assert_eq!(refusal(&guest, "disk", 0x7ff000, 0x2000, MapFlags::RW), Some("EFAULT"));
+    assert_eq!(refusal(&guest, "disk", 0x100000, 15 << 20, MapFlags::RW), None);
+    assert_eq!(refusal(&guest, "disk", 0xff000, 0x2000, MapFlags::RW), Some("EFAULT"));
     assert_eq!(refusal(&guest, "disk", 0x10000, (16 << 20) + 1, MapFlags::READ), Some("EFAULT"));
+    let rom = MapFlags::RW.any();
+    assert_eq!(refusal(&guest, "disk", 0xffff_f000, 4096, rom), Some("EACCES"));
 
     assert_eq!(domain_of(&guest, "net"), Some(("net".into(), DomainKind::Translate)));
-    assert_eq!(refusal(&guest, "net", 0x10000, 4096, MapFlags::RW), None);
-    assert_eq!(refusal(&guest, "net", 0x10000, 8192, MapFlags::RW), Some("ENXIO"));
-    assert_eq!(refusal(&guest, "net", 0x2000000, 4096, MapFlags::READ), Some("EFAULT"));
-    guest.write_firmware(GuestPhys(0x3000000), b"second").unwrap();
+    assert_eq!(refusal(&guest, "net", 0x20000, 0x10000, MapFlags::RW), None);
+    assert_eq!(refusal(&guest, "net", 0x10000, 4096, MapFlags::RW), Some("EFAULT"));
+    assert_eq!(refusal(&guest, "net", 0x10000, 0x20000, MapFlags::READ), Some("ENXIO"));
+    assert_eq!(refusal(&guest, "net", 0x1400000, 4096, MapFlags::READ), Some("EFAULT"));
+    guest.write_firmware(GuestPhys(0x1800000), b"second").unwrap();
     let mut bytes = [0; 6];
-    guest.find_vdev("net").unwrap().read(DeviceAddr(0x11000), &mut bytes).unwrap();
+    guest.find_vdev("net").unwrap().read(DeviceAddr(0x20000), &mut bytes).unwrap();
     assert_eq!(&bytes, b"second");
+}
+
+#[test]
+fn a_rom_image_can_be_in_the_program() {
+    let text = "[[rom]]\nstart = 0x1000\nfile = 'rom.bin'";
+    let images: &[(&str, &[u8])] = &[("rom.bin", b"in the program")];
+    let guest = Config::included(text, Path::new("/no/such/a.toml"), images).unwrap();
+    let guest = guest.build(None).unwrap();
+    let mut bytes = [0; 15];
+    guest.read_firmware(GuestPhys(0x1000), &mut bytes).unwrap();
+    assert_eq!(&bytes, b"in the program\0");
+    for images in [&[("other.bin", b"x" as &[u8])], &[("rom.bin", b"" as &[u8])]] {
+        let error = Config::included(text, Path::new("/no/such/a.toml"), images).unwrap_err();
+        assert_eq!(error.errno(), Errno::NOENT, "what is not in the program is a file: {error}");
+    }
 }
 
 #[test]
@@ -314,11 +332,40 @@ fn a_file_that_is_wrong_in_itself_names_line_key_and_what_was_expected() {
         ("[guest\n", 1, "", "expected `]`", E::INVAL),
         ("[guest]\n\nname = \n", 3, "", "must be quoted", E::INVAL),
         ("[guest]\nname = 'a'\nname = 'b'", 3, "name", "duplicate key", E::INVAL),
-        ("[gest]\n", 1, "gest", "unknown field `gest`, expected one of `guest`", E::INVAL),
-        ("[[ram]]\nsize = '1M'\n\nsise = 3", 4, "ram.sise", "unknown field `sise`", E::INVAL),
+        ("[gest]\n", 1, "gest", "unknown key `gest`; did you mean `guest`?", E::INVAL),
+        (
+            "[[ram]]\nsize = '1M'\n\nsise = 3",
+            4,
+            "ram.sise",
+            "unknown key `sise`; did you mean `size`?",
+            E::INVAL,
+        ),
+        (
+            "[[ram]]\nsize = '1M'\ncolour = 3",
+            3,
+            "ram.colour",
+            "; there are `start`, `size`",
+            E::INVAL,
+        ),
+        (
+            "[[ram]]\nsize = '1M'\nresidency = 'pined'",
+            3,
+            "ram.residency",
+            "mean \"pinned\"?",
+            E::INVAL,
+        ),
+        ("[iommu]\nunatached = 'deny'", 2, "iommu.unatached", "mean `unattached`?", E::INVAL),
+        ("[[vdev]]\nname = 'a'\ndomain = 'disk'", 3, "vdev.domain", "; there is none", E::NOENT),
+        (
+            "[[vdev]]\nname = 'disk'\n[[device]]\nstart = 0\nsize = '4K'\nvdev = 'dsik'",
+            6,
+            "device.vdev",
+            "no [[vdev]] with the name `dsik`; did you mean `disk`?",
+            E::NOENT,
+        ),
         ("[[ram]]\nsize = '1M'\n[[ram]]\nstart = 0", 3, "ram.size", "missing", E::INVAL),
         ("[ram]\nsize = '1M'", 1, "ram", "[[ram]]", E::INVAL),
-        ("ram = 5", 1, "ram", "expected a sequence", E::INVAL),
+        ("ram = 5", 1, "ram", "write [[ram]]", E::INVAL),
         ("[guest]\nname = 5", 2, "guest.name", "expected a string", E::INVAL),
         ("[guest]\nallow-unpinned = 'no'", 2, "guest.allow-unpinned", "boolean", E::INVAL),
         ("[guest]\nallow_unpinned = true", 2, "guest.allow_unpinned", "unknown", E::INVAL),
@@ -363,7 +410,7 @@ fn a_file_that_is_wrong_in_itself_names_line_key_and_what_was_expected() {
             "[[pass]]\nstart = 0\nsize = '4K'\nhost = 0xfffffffffffff000\npath = 'x'",
             3,
             "pass.size",
-            "pass 64 bits",
+            "extend past 64 bits",
             E::INVAL,
         ),
         (
@@ -426,7 +473,16 @@ fn a_wrong_domain_names_line_key_and_what_was_expected() {
             "deny",
             ("drain = { deadline-ms = 4e6 }", 6, "domain.drain.deadline-ms", "whole", E::INVAL),
         ),
-        ("deny", ("drain = { x = 1 }", 6, "domain.drain.x", "unknown field", E::INVAL)),
+        (
+            "deny",
+            (
+                "drain = { x = 1 }",
+                6,
+                "domain.drain.x",
+                "unknown key `x`; there are `deadline-ms`",
+                E::INVAL,
+            ),
+        ),
         ("deny", ("allow = []", 6, "domain.allow", "takes no rules", E::INVAL)),
         ("bypass", ("map = []", 6, "domain.map", "takes no rules", E::INVAL)),
         ("identity", ("map = []", 6, "domain.map", "`allow` rules", E::INVAL)),
@@ -556,7 +612,13 @@ fn wrong_files_behind_the_configuration_are_named() {
         ("[[rom]]\nfile = '.'", 2, "rom.file", "is a directory", E::ISDIR),
         ("[[rom]]\nfile = '/dev/zero'", 2, "rom.file", "not a regular file", E::NODEV),
         ("[[rom]]\nfile = \"a\\u0000\"", 2, "rom.file", "cannot find", E::INVAL),
-        ("[[rom]]\nsize = '4K'\nfile = 'image'", 3, "rom.file", "holds 0x1001 bytes", E::INVAL),
+        (
+            "[[rom]]\nsize = '4K'\nfile = 'image'",
+            3,
+            "rom.file",
+            "holds 4097 bytes, and its region only 4 KiB",
+            E::INVAL,
+        ),
         (
             "[[pass]]\nstart = 0\nsize = '4K'\nhost = 0\npath = 'none'",
             5,
@@ -575,7 +637,7 @@ fn wrong_files_behind_the_configuration_are_named() {
             "[[pass]]\nstart = 0\nsize = '8K'\nhost = 0\npath = 'image'",
             5,
             "pass.path",
-            "holds only 0x1001 bytes",
+            "holds only 4097 bytes",
             E::INVAL,
         ),
         ("[[ram]]\nsize = '200T'", 2, "ram.size", "the host has", E::NOMEM),

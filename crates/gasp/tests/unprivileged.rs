@@ -71,7 +71,7 @@ fn thp(residency: Residency) -> MemoryObject {
 
 /// Whether all of it was had in huge pages.
 fn all_huge(ram: &MemoryObject) -> bool {
-    ram.backing().note.as_deref() == Some("8 of 8 huge pages were had")
+    ram.backing().note.as_deref() == Some("8 of 8 collapsed into huge pages")
 }
 
 fn kept() {

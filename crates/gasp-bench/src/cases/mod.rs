@@ -62,16 +62,22 @@ impl Effort {
 /// A case to be made: its name is known before its memory is taken.
 pub type Recipe = (String, Box<dyn FnOnce() -> gasp::Result<Case>>);
 
-/// All cases whose name contains `filter`, in order. Each takes memory only while it is
-/// made and run.
+/// All cases whose name contains `filter`, in order; spaces, the case of letters and commas
+/// (`1,024 grants`) make no difference. Each takes memory only while it is made and run.
 pub fn cases(filter: &str) -> Vec<Recipe> {
     let mut all = map::recipes();
     all.extend(c::recipes());
     all.extend(copy::recipes());
     all.extend(refuse::recipes());
     all.extend(revoke::recipes());
-    all.retain(|(name, _)| name.contains(filter));
+    let filter = essence(filter);
+    all.retain(|(name, _)| essence(name).contains(&filter));
     all
+}
+
+/// A name without what people write in several ways.
+fn essence(name: &str) -> String {
+    name.to_lowercase().chars().filter(|letter| !matches!(letter, ' ' | ',')).collect()
 }
 
 fn recipe(name: String, make: impl FnOnce() -> gasp::Result<Vec<Contestant>> + 'static) -> Recipe {
@@ -117,4 +123,19 @@ fn pair<F: FnMut(usize)>(
         })
     };
     Contestant { name, work: Box::new(work) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_is_found_in_the_spelling_of_the_readme() {
+        let count = |filter| cases(filter).len();
+        assert!(count("1024 grants") > 0);
+        assert_eq!(count("1,024 grants"), count("1024 grants"));
+        assert_eq!(count("map + unmap"), count("map+unmap"));
+        assert_eq!(count("c: Map"), count("C: map"));
+        assert!(count("") > count("map+unmap") && count("no such case") == 0);
+    }
 }

@@ -27,7 +27,7 @@ pub(super) fn whole_map(scene: &Scene, report: &mut Report) -> Result<()> {
     let guest = scene.guest.map_firmware(at, REQUEST, MapFlags::RW)?;
     let written = verify::write_and_find(&guest, 2)?;
     report.maps.push(Map::of("(guest)", "firmware", &guest, written));
-    let mapping = scene.net.map(DeviceAddr::identity(at), REQUEST, MapFlags::READ)?;
+    let mapping = scene.net.map(scene.net_at, REQUEST, MapFlags::READ)?;
     let same = verify::read_and_compare(&mapping, |at, len| verify::pattern(2, at, len))?;
     report.maps.push(Map::of("net", "map", &mapping, written && same));
 
@@ -67,8 +67,7 @@ pub(super) fn shortened_map(scene: &Scene, report: &mut Report) -> Result<()> {
 
 /// `net` asks to write what it may only read; the guest finds a record of it.
 pub(super) fn refused_map(scene: &Scene, report: &mut Report) -> std::result::Result<(), Failure> {
-    let addr = DeviceAddr::identity(scene.net_range.start());
-    let error = refusal(scene.net.map(addr, REQUEST, MapFlags::WRITE))?;
+    let error = refusal(scene.net.map(scene.net_at, REQUEST, MapFlags::WRITE))?;
     report.refused = Some(Refused::of("net", Access::WRITE, &error));
     report.faults.extend(scene.guest.take_faults().records.into_iter().map(FaultRecord::from));
     Ok(())

@@ -25,13 +25,14 @@ pub(super) fn revoke_while_held(
 ) -> std::result::Result<(), Failure> {
     let addr = DeviceAddr::identity(scene.disk_range.start());
     let (mapped, is_mapped) = mpsc::channel();
+    let (taken, is_taken) = mpsc::channel();
     let (held, drain) = thread::scope(|scope| {
-        let holder = scope.spawn(move || hold(scene, addr, &mapped));
+        let holder = scope.spawn(move || hold(scene, addr, &mapped, &is_taken));
         // Where the device cannot map, there is nothing to wait for, and `join` says why.
         if is_mapped.recv().is_err() {
             return (holder.join(), None);
         }
-        let drain = take_back(scene, addr);
+        let drain = take_back(scene, addr, taken);
         (holder.join(), Some(drain))
     });
     let held = held.map_err(|_| std::io::Error::other("the holder's thread died"))??;
@@ -42,23 +43,37 @@ pub(super) fn revoke_while_held(
     Ok(())
 }
 
-/// The device: maps, works for a while, and only then lets go.
-fn hold(scene: &Scene, addr: DeviceAddr, mapped: &mpsc::Sender<()>) -> Result<Map> {
+/// The device: maps, works on for a while after the range was taken back, and only then lets
+/// go.
+fn hold(
+    scene: &Scene,
+    addr: DeviceAddr,
+    mapped: &mpsc::Sender<()>,
+    is_taken: &mpsc::Receiver<()>,
+) -> Result<Map> {
     let mapping = scene.disk.map(addr, LEN, MapFlags::RW)?;
     // The receiver waits for this; it cannot be gone.
     let _ = mapped.send(());
+    // An error means that the revoke has failed, which its thread reports.
+    let _ = is_taken.recv();
     thread::sleep(HELD);
-    // The guest has taken the range back by now; the mapping works as before.
+    // The mapping works as before.
     let verified = verify::write_and_find(&mapping, 4)?;
     Ok(Map::of("disk", "held in a revoke", &mapping, verified))
 }
 
-/// The guest: takes the range back.
-fn take_back(scene: &Scene, addr: DeviceAddr) -> std::result::Result<Drain, Failure> {
+/// The guest: takes the range back. The holder is told, or finds `taken` gone after an error.
+fn take_back(
+    scene: &Scene,
+    addr: DeviceAddr,
+    taken: mpsc::Sender<()>,
+) -> std::result::Result<Drain, Failure> {
     let drain = scene.disk_domain.revoke(addr, LEN)?;
     let started = Instant::now();
     let error = refusal(scene.disk.map(addr, LEN, MapFlags::RW))?;
     let took_ns = nanoseconds(started.elapsed());
+    // The holder waits for this; it cannot be gone.
+    let _ = taken.send(());
     let drained = drain.wait();
     Ok(Drain {
         held_ns: nanoseconds(HELD),

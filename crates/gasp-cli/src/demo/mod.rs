@@ -1,6 +1,6 @@
-//! `gasp demo`: a guest on this machine's real pages, and what its devices may do.
+//! `gasp demo`: the guest of `examples/demo.toml` on this machine's real pages, and what its devices may do.
 //!
-//! [`scene`] makes the guest, [`acts`] lets its devices map, [`drain`] takes a range back
+//! [`scene`] creates the guest, [`acts`] lets its devices map, [`drain`] takes a range back
 //! while it is held, [`verify`] checks every mapping against a second one of the same
 //! memory. All of it is collected in a [`report::Report`] and then told: to a person by
 //! [`show`], to a program as JSON.
@@ -15,17 +15,22 @@ mod verify;
 use crate::cli::Demo;
 use crate::failure::Failure;
 use crate::output;
+use crate::progress::{Progress, release};
 use report::Report;
 use scene::Scene;
+pub(crate) use scene::{RAM_MAX, RAM_MIN};
 
-/// Makes the guest, lets its devices map, and tells what happened.
+/// Creates the guest, lets its devices map, and reports what happened.
 pub(crate) fn run(args: &Demo) -> Result<(), Failure> {
     let scene = Scene::build(args.ram)?;
+    let progress = Progress::start("mapping");
     let report = perform(&scene)?;
+    drop(progress);
     match args.json {
         true => output::json(&report)?,
         false => show::show(&scene, &report)?,
     }
+    release(scene);
     match report.verified {
         true => Ok(()),
         false => Err(Failure::Told),

@@ -1,6 +1,6 @@
 //! What happened in the demo: the fields of `gasp demo --json`.
 
-use gasp::{Access, Error, Fault, Mapping, Stability};
+use gasp::{Access, Error, Fault, HostRun, Mapping, Stability};
 use serde::Serialize;
 
 use super::scene::Scene;
@@ -100,34 +100,40 @@ pub(super) struct Meanwhile {
 impl Report {
     /// The guest's RAM; nothing has happened yet.
     pub(super) fn of(scene: &Scene) -> Self {
-        let backing = scene.ram.backing();
-        let passed_over = backing.passed_over.iter();
-        let runs = scene.ram.host_runs().map(|(guest, len, run)| Run {
-            guest: scene.ram_at.0 + guest,
-            host: run.map(|run| run.addr.0),
-            len,
+        // All RAM is asked for in the same way; what is said of the first holds for all, unless
+        // the machine ran short in between.
+        let backing = scene.ram.first().map(|(_, ram)| ram.backing());
+        let passed_over = backing.map_or(&[] as &[_], |backing| &backing.passed_over).iter();
+        let runs = scene.ram.iter().flat_map(|(at, ram)| {
+            let of_run = |(offset, len, run): (u64, u64, Option<HostRun>)| Run {
+                guest: at.0 + offset,
+                host: run.map(|run| run.addr.0),
+                len,
+            };
+            ram.host_runs().map(of_run)
         });
+        let stability = scene.ram.iter().map(|(_, ram)| ram.stability()).min();
+        let stability = stability.unwrap_or(Stability::Unpinned);
+        let not_pinned_because = scene.ram.iter().find_map(|(_, ram)| ram.not_pinned_because());
         let mut notes = Vec::new();
-        if let Err(error) = scene.ram.host_run(0, 1) {
+        if let Some(error) = scene.ram.iter().find_map(|(_, ram)| ram.host_run(0, 1).err()) {
             notes.push(error.reason().to_string());
         }
-        if let (Stability::Unpinned, Some(why)) =
-            (scene.ram.stability(), scene.ram.not_pinned_because())
-        {
+        if let (Stability::Unpinned, Some(why)) = (stability, not_pinned_because) {
             notes.push(format!("the RAM is not pinned, so its pages can move: {why}"));
         }
         Self {
-            ram_bytes: scene.ram.len(),
-            backing: backing.obtained.name(),
-            backing_note: backing.note.clone(),
+            ram_bytes: scene.ram.iter().map(|(_, ram)| ram.len()).sum(),
+            backing: backing.map_or("none", |backing| backing.obtained.name()),
+            backing_note: backing.and_then(|backing| backing.note.clone()),
             passed_over: passed_over
                 .map(|passed| PassedOver {
                     backing: passed.backing.name(),
                     why: passed.why.clone(),
                 })
                 .collect(),
-            stability: scene.ram.stability().name(),
-            not_pinned_because: scene.ram.not_pinned_because(),
+            stability: stability.name(),
+            not_pinned_because,
             runs: runs.collect(),
             maps: Vec::new(),
             refused: None,

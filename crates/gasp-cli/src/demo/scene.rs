@@ -1,17 +1,21 @@
-//! The guest of the demo: RAM, a ROM, and two devices behind an IOMMU.
+//! The guest of the demo: that of `examples/demo.toml`, which is part of the program.
 
+use std::error::Error as _;
+use std::path::Path;
+
+use gasp::config::{Config, ConfigError};
 use gasp::{
-    Access, Domain, DomainKind, DomainOptions, Guest, GuestPhys, MemoryObject, Result, Span,
-    Unattached, Vdev,
+    Bytes, DeviceAddr, Domain, Guest, GuestPhys, MemoryObject, RegionKind, Rule, Span, Vdev,
 };
 
-use crate::waiting::Waiting;
+use crate::failure::Failure;
+use crate::progress::Progress;
 
-/// A guest with 1 GiB of RAM, as the demo needs it.
+/// The guest, and what the acts need of it.
 pub(super) struct Scene {
     pub(super) guest: Guest,
-    pub(super) ram: MemoryObject,
-    pub(super) ram_at: GuestPhys,
+    /// All RAM, and where it is in the guest; one object unless it is large.
+    pub(super) ram: Vec<(GuestPhys, MemoryObject)>,
     pub(super) rom: MemoryObject,
     pub(super) rom_at: GuestPhys,
     pub(super) disk: Vdev,
@@ -19,51 +23,103 @@ pub(super) struct Scene {
     /// What `disk` may read and write.
     pub(super) disk_range: Span<GuestPhys>,
     pub(super) net: Vdev,
-    /// What `net` may read.
+    /// What `net` may only read, in its own addresses and in the guest's.
+    pub(super) net_at: DeviceAddr,
     pub(super) net_range: Span<GuestPhys>,
 }
 
-/// How long the ROM is.
-const ROM_LEN: u64 = 256 << 10;
-/// What it begins with.
-const ROM_BYTES: &[u8] = b"\x55\xaa gasp demo ROM: a guest would begin here";
+/// The configuration, as it is in the tree.
+const CONFIG: &str = include_str!("../../../../examples/demo.toml");
+/// Its ROM image.
+const IMAGE: &[u8] = include_bytes!("../../../../examples/rom.bin");
+/// How the configuration gives the size of its RAM.
+const RAM: &str = "size = \"1G\"";
+/// More RAM than this is above 4 GiB, as a PC has it: registers and ROM are in between.
+const RAM_LOW: u64 = 3 << 30;
+
+/// The least RAM: the devices' rules lead to memory below this.
+pub(crate) const RAM_MIN: u64 = 32 << 20;
+/// The most: the guest's addresses end at 1 TiB, and 1 GiB of them is for other things.
+pub(crate) const RAM_MAX: u64 = (1 << 40) - (1 << 30);
 
 impl Scene {
-    /// Makes the guest, with `len` bytes of RAM. The first half of it is for `disk`, the
-    /// quarter behind that for `net`, the last quarter for neither.
-    pub(super) fn build(len: u64) -> Result<Self> {
-        let mut waiting = Waiting::new();
-        let mut note = |progress| waiting.note(progress);
-        let ram = MemoryObject::ram(len).name("ram").progress(&mut note).create()?;
-        drop(waiting);
-
-        let guest = Guest::builder().name("demo").iommu(Unattached::Deny).build()?;
-        let ram_at = guest.space().add_ram(Some(GuestPhys(0)), &ram)?;
-        let rom = MemoryObject::ram(ROM_LEN).name("rom").create()?;
-        rom.write_at(0, ROM_BYTES)?;
-        let rom_at = guest.space().add_rom(None, &rom)?;
-
-        let (half, quarter) = (len / 2, len / 4);
-        let span = |start, len| {
-            Span::new(GuestPhys(start), len).map_err(|reason| {
-                gasp::Error::new(gasp::Operation::Create, GuestPhys(start), len, reason)
-            })
+    /// Creates the guest, with `len` bytes of RAM instead of those of the configuration.
+    pub(super) fn build(len: u64) -> Result<Self, Failure> {
+        let progress = Progress::start("creating the guest");
+        let mut note = |so_far| progress.ram(so_far);
+        let guest = config(len)
+            .and_then(|config| config.build(Some(&mut note)))
+            .map_err(|error| refused(len, &error))?;
+        drop(progress);
+        let memory = |kind| -> Vec<(GuestPhys, MemoryObject)> {
+            let regions = guest.space().regions().into_iter();
+            let of_kind = regions.filter(|region| region.kind() == kind);
+            of_kind.filter_map(|it| Some((it.span().start(), it.backing()?.0.clone()))).collect()
         };
-        let (disk_range, net_range) = (span(ram_at.0, half)?, span(ram_at.0 + half, quarter)?);
-        let (disk, disk_domain) = device(&guest, "disk")?;
-        disk_domain.allow(disk_range.start(), disk_range.len(), Access::RW)?;
-        // Nobody writes ROM, whatever the IOMMU says: `disk` will try.
-        disk_domain.allow(rom_at, ROM_LEN, Access::RW)?;
-        let (net, net_domain) = device(&guest, "net")?;
-        net_domain.allow(net_range.start(), net_range.len(), Access::READ)?;
-        Ok(Self { guest, ram, ram_at, rom, rom_at, disk, disk_domain, disk_range, net, net_range })
+        let ram = memory(RegionKind::Ram);
+        let rom = memory(RegionKind::Rom).pop();
+        let (rom_at, rom) = rom.ok_or_else(|| lacks("ROM"))?;
+        let disk = guest.find_vdev("disk").ok_or_else(|| lacks("disk"))?;
+        let net = guest.find_vdev("net").ok_or_else(|| lacks("net"))?;
+        let disk_domain = disk.domain().ok_or_else(|| lacks("domain of the disk"))?;
+        let writable = |rule: &Rule| rule.access.contains(gasp::Access::WRITE);
+        let disk_rule = disk_domain.rules().into_iter().find(writable);
+        let disk_rule = disk_rule.ok_or_else(|| lacks("rule that lets the disk write"))?;
+        let net_rules = net.domain().map(|domain| domain.rules()).unwrap_or_default();
+        let net_rule = net_rules.into_iter().find(|rule| !writable(rule));
+        let net_rule = net_rule.ok_or_else(|| lacks("rule that lets net only read"))?;
+        let span = |rule: &Rule| Span::new(rule.guest, rule.device.len());
+        let (Ok(disk_range), Ok(net_range)) = (span(&disk_rule), span(&net_rule)) else {
+            return Err(lacks("range"));
+        };
+        let net_at = net_rule.device.start();
+        Ok(Self { guest, ram, rom, rom_at, disk, disk_domain, disk_range, net, net_at, net_range })
     }
 }
 
-/// A device, in a domain of its own where device addresses are guest-physical ones.
-fn device(guest: &Guest, name: &str) -> Result<(Vdev, Domain)> {
-    let vdev = guest.vdev(name)?;
-    let domain = guest.domain(name, DomainOptions::new(DomainKind::Identity))?;
-    vdev.attach(&domain)?.wait();
-    Ok((vdev, domain))
+fn config(len: u64) -> Result<Config, ConfigError> {
+    let mut text = CONFIG.replacen(RAM, &format!("size = {}", len.min(RAM_LOW)), 1);
+    if let Some(more) = len.checked_sub(RAM_LOW).filter(|more| *more > 0) {
+        text.push_str(&format!("\n[[ram]]\nname = \"high\"\nstart = \"4G\"\nsize = {more}\n"));
+    }
+    Config::included(&text, Path::new("examples/demo.toml"), &[("rom.bin", IMAGE)])
+}
+
+/// The configuration is right, so this is about the machine, and about `--ram`.
+fn refused(len: u64, error: &ConfigError) -> Failure {
+    match error.source().and_then(|source| source.downcast_ref::<gasp::Error>()) {
+        Some(engine) => Failure::Refused(engine.clone()),
+        None => Failure::Machine {
+            errno: error.errno(),
+            message: format!("a guest with {:#} of RAM: {}", Bytes(len), error.message()),
+        },
+    }
+}
+
+fn lacks(what: &str) -> Failure {
+    Failure::Usage(format!("the guest of examples/demo.toml has no {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_in_the_tree_is_the_demo_with_any_ram_from_the_least_on() {
+        assert_eq!(CONFIG.matches(RAM).count(), 1);
+        for len in [RAM_MIN, RAM_MIN + (1 << 20), 1 << 30, RAM_LOW, 64 << 30, RAM_MAX] {
+            config(len).unwrap();
+        }
+        assert!(config(RAM_MIN - (8 << 20)).is_err());
+    }
+
+    #[test]
+    fn the_demo_is_about_what_its_configuration_says() {
+        let scene = Scene::build(RAM_MIN).unwrap();
+        let ram: Vec<_> = scene.ram.iter().map(|(at, ram)| (at.0, ram.len())).collect();
+        assert_eq!((ram, scene.rom_at), (vec![(0, RAM_MIN)], GuestPhys(0xffff_f000)));
+        assert_eq!(scene.disk_range.start(), GuestPhys(0x10_0000));
+        assert_eq!(scene.net_at, DeviceAddr(0x1_0000));
+        assert_eq!(scene.net_range.start(), GuestPhys(0x140_0000));
+    }
 }

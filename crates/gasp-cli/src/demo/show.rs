@@ -9,11 +9,13 @@ use crate::quantity::{address, count, length};
 
 /// How many runs are shown, beside the longest.
 const RUNS_SHOWN: usize = 8;
+/// Stands for rows that are left out.
+const LEFT_OUT: [&str; 5] = ["…", "…", "…", "…", ""];
 
 /// Tells what happened.
 pub(super) fn show(scene: &Scene, report: &Report) -> io::Result<()> {
     let mut page = Page::stdout();
-    guest(&mut page, scene, report)?;
+    guest(&mut page, scene)?;
     backing(&mut page, report)?;
     runs(&mut page, report)?;
     maps(&mut page, report)?;
@@ -33,15 +35,23 @@ pub(super) fn show(scene: &Scene, report: &Report) -> io::Result<()> {
     page.flush()
 }
 
-fn guest(page: &mut Page, scene: &Scene, report: &Report) -> io::Result<()> {
-    page.heading("A guest, with two devices behind its IOMMU; nothing here is simulated")?;
+fn guest(page: &mut Page, scene: &Scene) -> io::Result<()> {
+    page.heading("The guest of examples/demo.toml; nothing here is simulated")?;
     let range = |start: u64, len: u64| format!("{} from {}", length(len), address(start));
+    let ram: Vec<String> = scene.ram.iter().map(|(at, ram)| range(at.0, ram.len())).collect();
     let (disk, net) = (scene.disk_range, scene.net_range);
     page.pairs(&[
-        ("RAM", range(scene.ram_at.0, report.ram_bytes)),
+        ("RAM", ram.join(", and ")),
         ("ROM", range(scene.rom_at.0, scene.rom.len())),
         ("disk", format!("may read and write {}", range(disk.start().0, disk.len()))),
-        ("net", format!("may read {}", range(net.start().0, net.len()))),
+        (
+            "net",
+            format!(
+                "may read {}, which it calls {}",
+                range(net.start().0, net.len()),
+                address(scene.net_at.0)
+            ),
+        ),
     ])
 }
 
@@ -73,20 +83,8 @@ fn runs(page: &mut Page, report: &Report) -> io::Result<()> {
         let why = report.notes.first().map_or("", String::as_str);
         return page.text(&format!("Not told: {why} (EPERM). An address is never made up."));
     }
-    let total = report.runs.len();
-    let longest = report.runs.iter().enumerate().rev().max_by_key(|(_, run)| run.len);
-    let mut rows: Vec<[String; 4]> =
-        report.runs.iter().enumerate().take(RUNS_SHOWN).map(|(at, run)| row(at, run, "")).collect();
-    if let Some((at, run)) = longest
-        && total > 1
-    {
-        if at >= RUNS_SHOWN {
-            rows.push(row(at, run, "  the longest"));
-        } else if let Some(row) = rows.get_mut(at) {
-            row[3].push_str("  the longest");
-        }
-    }
-    page.table(&["run", "guest-physical", "host-physical", "length"], &[0], rows)?;
+    let (total, rows) = (report.runs.len(), excerpt(&report.runs));
+    page.table(&["run", "guest-physical", "host-physical", "length", ""], &[0, 1, 2], rows)?;
     let hidden = total.saturating_sub(RUNS_SHOWN);
     match (total, hidden) {
         (1, _) => page.text("One run: all of the RAM is consecutive in the host."),
@@ -95,9 +93,28 @@ fn runs(page: &mut Page, report: &Report) -> io::Result<()> {
     }
 }
 
-fn row(index: usize, run: &Run, remark: &str) -> [String; 4] {
-    let host = run.host.map_or_else(|| "not told".into(), address);
-    [count(index + 1), address(run.guest), host, length(run.len) + remark]
+/// The first runs and the longest, with a sign where others are left out.
+fn excerpt(runs: &[Run]) -> Vec<[String; 5]> {
+    let longest = runs.iter().enumerate().rev().max_by_key(|(_, run)| run.len).map(|(at, _)| at);
+    let longest = longest.filter(|_| runs.len() > 1);
+    let mut rows = Vec::new();
+    let mut next = 0;
+    for (at, run) in runs.iter().enumerate() {
+        if at >= RUNS_SHOWN && Some(at) != longest {
+            continue;
+        }
+        if at > next {
+            rows.push(LEFT_OUT.map(String::from));
+        }
+        next = at + 1;
+        let host = run.host.map_or_else(|| "not told".into(), address);
+        let remark = if Some(at) == longest { "the longest" } else { "" };
+        rows.push([count(next), address(run.guest), host, length(run.len), remark.into()]);
+    }
+    if next < runs.len() {
+        rows.push(LEFT_OUT.map(String::from));
+    }
+    rows
 }
 
 fn maps(page: &mut Page, report: &Report) -> io::Result<()> {
@@ -113,7 +130,7 @@ fn maps(page: &mut Page, report: &Report) -> io::Result<()> {
             if map.verified { "same" } else { "OTHER" }.into(),
         ]
     });
-    page.table(&["device", "map", "access", "address", "length", "host", "bytes"], &[], rows)?;
+    page.table(&["device", "map", "access", "address", "length", "host", "bytes"], &[3, 5], rows)?;
     page.note(
         "same: what was written through the mapping was read back through a second, \
          independent mapping of the same memory.",
@@ -123,7 +140,7 @@ fn maps(page: &mut Page, report: &Report) -> io::Result<()> {
 fn shorter(page: &mut Page, report: &Report, shortened: &Shortened) -> io::Result<()> {
     page.heading("A host-contiguous map that is shorter than asked for")?;
     let Shortened { addr, asked, got } = *shortened;
-    let ask = format!("disk asks for {asked:#x} bytes ({}) at {addr:#x}", length(asked));
+    let ask = format!("disk asks for {} at {}", length(asked), address(addr));
     match got {
         None => page.text(&format!("{ask}: EPERM, because host-physical addresses are not told.")),
         Some(got) if got == asked => page.text(&format!(
@@ -135,9 +152,10 @@ fn shorter(page: &mut Page, report: &Report, shortened: &Shortened) -> io::Resul
             }
         )),
         Some(got) => page.text(&format!(
-            "{ask} and gets {got:#x} ({}), which is where the host-physical run ends. It asks \
-             again behind that for the rest.",
-            length(got)
+            "{ask} and gets {}: there the host-physical run ends. For the rest it asks again, at \
+             {}.",
+            length(got),
+            address(addr + got)
         )),
     }
 }
@@ -145,10 +163,10 @@ fn shorter(page: &mut Page, report: &Report, shortened: &Shortened) -> io::Resul
 fn refusal(page: &mut Page, report: &Report, refused: &Refused) -> io::Result<()> {
     page.heading("A map that the guest's IOMMU refuses")?;
     page.text(&format!(
-        "{} asks to write {} at {:#x}, which it may only read:",
+        "{} asks to write {} at {}, which it may only read:",
         refused.device,
         length(refused.len),
-        refused.addr
+        address(refused.addr)
     ))?;
     page.pairs(&[("error", format!("{}: {}", refused.errno, refused.reason))])?;
     page.text("and the guest finds what its device tried:")?;
@@ -157,9 +175,8 @@ fn refusal(page: &mut Page, report: &Report, refused: &Refused) -> io::Result<()
         .iter()
         .take(1)
         .map(|fault| {
-            let text =
-                format!("{} {} at {:#x}: {}", fault.device, fault.access, fault.addr, fault.reason);
-            ("fault", text)
+            let at = address(fault.addr);
+            ("fault", format!("{} {} at {at}: {}", fault.device, fault.access, fault.reason))
         })
         .collect();
     page.pairs(&faults)
@@ -168,8 +185,9 @@ fn refusal(page: &mut Page, report: &Report, refused: &Refused) -> io::Result<()
 fn rom(page: &mut Page, refused: &Refused) -> io::Result<()> {
     page.heading("A write to ROM")?;
     page.text(&format!(
-        "{} asks to write ROM at {:#x}. Its IOMMU rule allows that, the memory does not:",
-        refused.device, refused.addr
+        "{} asks to write ROM at {}. Its IOMMU rule allows that, the memory does not:",
+        refused.device,
+        address(refused.addr)
     ))?;
     page.pairs(&[("error", format!("{}: {}", refused.errno, refused.reason))])
 }
@@ -179,7 +197,7 @@ fn revoke(page: &mut Page, drain: &Drain) -> io::Result<()> {
     let micros = |ns: u64| format!("{}.{} µs", ns / 1_000, ns % 1_000 / 100);
     let millis = |ns: u64| format!("{}.{} ms", ns / 1_000_000, ns % 1_000_000 / 100_000);
     page.text(&format!(
-        "disk holds a mapping for {}; meanwhile the guest takes the range back:",
+        "disk holds a mapping for {} after the guest has taken the range back:",
         millis(drain.held_ns)
     ))?;
     let ended = match drain.completed {
@@ -220,4 +238,30 @@ fn summary(page: &mut Page, report: &Report) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_are_left_out_are_seen_to_be() {
+        let runs = |lengths: &[u64]| -> Vec<Run> {
+            let run = |&len: &u64| Run { guest: 0, host: Some(0), len };
+            lengths.iter().map(run).collect()
+        };
+        let first = |runs: &[Run]| -> Vec<String> {
+            excerpt(runs).into_iter().map(|[first, ..]| first).collect()
+        };
+        assert_eq!(first(&runs(&[1])), ["1"]);
+        let mut many = runs(&[4096; 438]);
+        many[436].len = 8192;
+        assert_eq!(first(&many)[7..], ["8", "…", "437", "…"]);
+        many.truncate(437);
+        assert_eq!(first(&many)[7..], ["8", "…", "437"]);
+        many.truncate(9);
+        assert_eq!(first(&many)[7..], ["8", "…"]);
+        many[8].len = 8192;
+        assert_eq!(first(&many)[7..], ["8", "9"]);
+    }
 }

@@ -1,16 +1,18 @@
 //! Around the bars: title, headings, legend and remarks.
 
-use gasp::{Access, RegionKind, Stability};
+use gasp::{Access, DomainKind, RegionKind, Stability};
 use svg::Document;
 use svg::node::element::{Description, Title};
 
 use super::bands::Bands;
-use super::lettering::{Anchor, edged, text};
+use super::lettering::{Anchor, edged, text, wrapped};
 use super::model::Model;
 use super::palette::{self, DENIED, GREY, PAPER};
 use super::{MARGIN, Places, TOP, WIDTH};
 use crate::quantity::{count, length};
 
+/// How many letters of facts are in a line.
+const FACTS_WIDTH: usize = 150;
 /// What is below the bars.
 const BELOW: f64 = 128.0;
 
@@ -20,7 +22,7 @@ pub(super) fn begin(model: &Model, places: &Places, bottom: f64) -> Document {
     let title = format!("Guest {}: where its memory lies", model.name);
     let paper = edged((0.0, WIDTH), (0.0, height), PAPER).set("stroke", "none");
     let large = text(&title, (MARGIN, 38.0), 21.0, Anchor::Start).set("font-weight", "bold");
-    let below = text(&facts(model), (MARGIN, 60.0), 13.0, Anchor::Start).set("fill", GREY);
+    let below = wrapped(&facts(model), FACTS_WIDTH);
     let heading = |words: &str, x: f64| {
         text(words, (x, TOP - 25.0), 13.0, Anchor::Middle).set("font-weight", "bold")
     };
@@ -37,9 +39,11 @@ pub(super) fn begin(model: &Model, places: &Places, bottom: f64) -> Document {
         .add(palette::definitions())
         .add(paper)
         .add(large)
-        .add(below)
         .add(heading("guest-physical", middle(places.guest)))
         .add(remark("low addresses on top", middle(places.guest)));
+    for (line, y) in below.iter().zip([58.0, 75.0]) {
+        page = page.add(text(line, (MARGIN, y), 13.0, Anchor::Start).set("fill", GREY));
+    }
     if !model.runs.is_empty() {
         page = page
             .add(heading("host-physical", middle(places.host)))
@@ -66,14 +70,13 @@ pub(super) fn end(mut page: Document, model: &Model, bands: &Bands, bottom: f64)
         page
     };
     if !model.columns.is_empty() {
-        for (access, words) in [
-            (Access::READ, "may read"),
-            (Access::RW, "may read and write"),
-            (Access::WRITE, "may write"),
-        ] {
-            page = entry(page, palette::access(access), words);
+        for access in model.accesses() {
+            page = entry(page, palette::access(access), &may(access));
         }
-        page = entry(page, DENIED, "denied");
+        // A domain that bypasses denies nothing.
+        if model.columns.iter().any(|column| column.kind != DomainKind::Bypass.name()) {
+            page = entry(page, DENIED, "denied");
+        }
     }
     for (kind, words) in [
         (RegionKind::Ram, "RAM"),
@@ -102,15 +105,7 @@ fn facts(model: &Model) -> String {
             facts.push(format!("{} of {words}", length(model.bytes(kind))));
         }
     }
-    let ram = model.regions.iter().find(|region| region.kind() == RegionKind::Ram);
-    if let Some((object, _)) = ram.and_then(|region| region.backing()) {
-        let stays = match object.stability() {
-            Stability::Pinned => "pinned",
-            Stability::Reserved => "from a reserved pool",
-            Stability::Unpinned => "not pinned: addresses can change",
-        };
-        facts.push(format!("{} pages, {stays}", object.backing().obtained));
-    }
+    facts.extend(pages(model));
     match model.runs.len() {
         1.. if model.host_unknown.is_some() => {
             facts.push("host-physical addresses told only in part".into());
@@ -121,6 +116,43 @@ fn facts(model: &Model) -> String {
         runs => facts.push(format!("{} host-physical runs", count(runs))),
     }
     facts.join("  ·  ")
+}
+
+/// What the RAM's pages are, and whether they stay; each kind with its share if there are
+/// several.
+fn pages(model: &Model) -> Vec<String> {
+    let mut kinds: Vec<(String, u64)> = Vec::new();
+    for region in model.regions.iter().filter(|region| region.kind() == RegionKind::Ram) {
+        let Some((object, _)) = region.backing() else { continue };
+        let stays = match object.stability() {
+            Stability::Pinned => "pinned",
+            Stability::Reserved => "from a reserved pool",
+            Stability::Unpinned => "not pinned: addresses can change",
+        };
+        let words = format!("{} pages, {stays}", object.backing().obtained);
+        let len = region.span().len();
+        match kinds.iter_mut().find(|(known, _)| *known == words) {
+            Some((_, sum)) => *sum = sum.saturating_add(len),
+            None => kinds.push((words, len)),
+        }
+    }
+    match kinds.as_slice() {
+        [(words, _)] => vec![words.clone()],
+        kinds => {
+            let share = |(words, len): &(String, u64)| format!("{} on {words}", length(*len));
+            kinds.iter().map(share).collect()
+        }
+    }
+}
+
+/// What a domain lets its devices do, in words.
+fn may(access: Access) -> String {
+    let kinds = [(Access::READ, "read"), (Access::WRITE, "write"), (Access::EXEC, "execute")];
+    let words = kinds.into_iter().filter(|(kind, _)| access.contains(*kind)).map(|(_, word)| word);
+    match words.collect::<Vec<_>>().as_slice() {
+        [first, second, third] => format!("may {first}, {second} and {third}"),
+        words => format!("may {}", words.join(" and ")),
+    }
 }
 
 fn remarks(model: &Model, bands: &Bands) -> Vec<String> {

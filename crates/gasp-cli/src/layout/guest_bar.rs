@@ -13,6 +13,8 @@ use crate::quantity::length;
 
 /// Addresses closer than this would run into each other.
 const LABEL: f64 = 12.0;
+/// So many letters fit into the bar.
+const LETTERS: usize = 16;
 
 /// Draws the bar and its addresses.
 pub(super) fn draw(mut page: Document, model: &Model, places: &Places, scale: &Scale) -> Document {
@@ -33,10 +35,7 @@ pub(super) fn draw(mut page: Document, model: &Model, places: &Places, scale: &S
             palette::kind(region.kind()).to_string()
         };
         page = page.add(edged(x, y, &fill).add(tip(&describe(region))));
-        if y.1 - y.0 >= LABEL {
-            let middle = ((x.0 + x.1) / 2.0, (y.0 + y.1) / 2.0 + 4.0);
-            page = page.add(on_colour(&label(region), middle, 12.0).set("font-weight", "bold"));
-        }
+        page = label(page, region, x, y);
     }
     let mut last = f64::MIN;
     for strip in scale.strips() {
@@ -89,15 +88,37 @@ pub(super) fn place_of(y: f64, span: (f64, f64)) -> f64 {
     (y - span.0) / (span.1 - span.0).max(1.0)
 }
 
-fn label(region: &Region) -> String {
-    let kind = match region.kind() {
-        RegionKind::Ram => "RAM",
-        RegionKind::Rom => "ROM",
-        RegionKind::PassThrough => "window",
-        RegionKind::Reserved => "reserved",
-        RegionKind::Device => region.owner().unwrap_or("device"),
+/// What a region is, its name and its size, in as many lines as there is room for.
+fn label(page: Document, region: &Region, x: (f64, f64), y: (f64, f64)) -> Document {
+    let (kind, name) = match region.kind() {
+        RegionKind::Ram => ("RAM", object_name(region)),
+        RegionKind::Rom => ("ROM", object_name(region)),
+        RegionKind::PassThrough => ("window", object_name(region)),
+        RegionKind::Reserved => ("reserved", ""),
+        RegionKind::Device => ("device", region.owner().unwrap_or_default()),
     };
-    format!("{} {}", clipped(kind, 10), length(region.span().len()))
+    let size = length(region.span().len());
+    let (middle, centre, height) = ((x.0 + x.1) / 2.0, (y.0 + y.1) / 2.0 + 4.0, y.1 - y.0);
+    let bold = |words: &str, y: f64| {
+        on_colour(&clipped(words, LETTERS), (middle, y), 12.0).set("font-weight", "bold")
+    };
+    match name {
+        _ if height < LABEL => page,
+        "" => page.add(bold(&format!("{kind} {size}"), centre)),
+        name if height < 2.5 * LABEL => {
+            let room = LETTERS.saturating_sub(size.chars().count() + 1);
+            page.add(bold(&format!("{} {size}", clipped(name, room)), centre))
+        }
+        name => {
+            page.add(bold(&format!("{kind} {name}"), centre - 7.0)).add(bold(&size, centre + 8.0))
+        }
+    }
+}
+
+/// The last part of the name of what is behind a region: of a path, the file.
+fn object_name(region: &Region) -> &str {
+    let name = region.backing().map_or("", |(object, _)| object.name());
+    name.rsplit('/').next().unwrap_or(name)
 }
 
 fn describe(region: &Region) -> String {

@@ -15,8 +15,7 @@ mod model;
 mod palette;
 mod scale;
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 
 use gasp::Guest;
 use svg::Document;
@@ -24,6 +23,8 @@ use svg::Document;
 use crate::cli::Layout;
 use crate::configured;
 use crate::failure::Failure;
+use crate::output;
+use crate::progress::{Progress, release};
 use model::Model;
 use scale::Scale;
 
@@ -39,16 +40,16 @@ const HEIGHT: f64 = 660.0;
 /// Makes the guest and writes its picture.
 pub(crate) fn run(args: &Layout) -> Result<(), Failure> {
     let guest = configured::guest(&args.config)?;
+    let progress = Progress::start("drawing");
     let picture = picture(&guest).to_string();
+    drop(progress);
+    release(guest);
     if args.svg.as_os_str() == "-" {
-        let mut out = io::stdout().lock();
+        let mut out = output::stdout();
         out.write_all(picture.as_bytes())?;
         return Ok(out.flush()?);
     }
-    let name =
-        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", args.svg.display()));
-    let mut file = File::create(&args.svg).map_err(name)?;
-    Ok(file.write_all(picture.as_bytes()).map_err(name)?)
+    std::fs::write(&args.svg, picture).map_err(Failure::system("cannot write", &args.svg))
 }
 
 /// Where the parts of the picture stand, from left to right.
@@ -99,11 +100,11 @@ mod tests {
     use super::*;
     use gasp::{
         Access, Backing, DeviceAddr, DomainKind, DomainOptions, GuestPhys, MemoryObject, Region,
-        Span, Unattached,
+        Residency, Span, Unattached,
     };
 
     fn ram(len: u64, backing: Backing) -> MemoryObject {
-        MemoryObject::ram(len).prefer(&[backing]).create().unwrap()
+        MemoryObject::ram(len).name("low").prefer(&[backing]).create().unwrap()
     }
 
     fn guest(backing: Backing) -> Guest {
@@ -136,9 +137,45 @@ mod tests {
         assert_eq!(tree.root_element().tag_name().name(), "svg");
         let words: String =
             tree.descendants().filter_map(|node| node.text()).collect::<Vec<_>>().join("\n");
-        for word in ["a <&> \"b\"", "64 MiB", "256 KiB", "disk", "gpu", "stray", "rw-", "bypass"] {
+        for word in
+            ["a <&> \"b\"", "RAM low", "64 MiB", "256 KiB", "disk", "gpu", "stray", "rw-", "bypass"]
+        {
             assert!(words.contains(word), "{word} is missing");
         }
+    }
+
+    #[test]
+    fn memory_of_several_kinds_is_told_apart_by_name_and_share() {
+        let guest = Guest::builder().build().unwrap();
+        let lazy = MemoryObject::ram(32 << 20).name("lazy").prefer(&[Backing::Base]);
+        let lazy = lazy.residency(Residency::OnDemand).create().unwrap();
+        let fixed = MemoryObject::ram(16 << 20).name("fixed").prefer(&[Backing::Base]);
+        let fixed = fixed.residency(Residency::Resident).create().unwrap();
+        let pinned = ram(8 << 20, Backing::Base);
+        guest.space().add_ram(None, &pinned).unwrap();
+        guest.space().add_ram(None, &lazy).unwrap();
+        guest.space().add_ram(None, &fixed).unwrap();
+        let text = picture(&guest).to_string();
+        for words in ["RAM low", "RAM lazy", "RAM fixed"] {
+            assert!(text.contains(words), "{words} is missing");
+        }
+        match pinned.not_pinned_because() {
+            None => {
+                assert!(text.contains("8 MiB on 4K pages, pinned"));
+                assert!(text.contains("48 MiB on 4K pages, not pinned"));
+            }
+            Some(why) => println!("in part skipped, because nothing is pinned: {why}"),
+        }
+    }
+
+    #[test]
+    fn what_a_bypassing_domain_may_is_named_and_painted_as_such() {
+        let guest = Guest::builder().build().unwrap();
+        guest.space().add_ram(None, &ram(4 << 20, Backing::Base)).unwrap();
+        guest.vdev("disk").unwrap();
+        let text = picture(&guest).to_string();
+        assert!(text.contains("may read, write and execute") && text.contains("url(#rwx)"));
+        assert!(!text.contains(">denied<"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What is to be drawn, as asked of the guest.
 
+use std::collections::BTreeSet;
+
 use gasp::{Access, Domain, DomainKind, Guest, GuestPhys, Region, RegionKind, Span, Unattached};
 
 use super::scale::{Part, Scale};
@@ -114,6 +116,13 @@ impl Model {
     pub(super) fn known_height(&self, guest: &Scale) -> f64 {
         let high = |run: &Run| guest.y_end(run.guest + (run.len - 1)) - guest.y(run.guest);
         self.runs.iter().map(high).sum::<f64>().max(40.0)
+    }
+
+    /// Every kind of access that a domain gives, each once.
+    pub(super) fn accesses(&self) -> Vec<Access> {
+        let cells = self.columns.iter().flat_map(|column| &column.cells);
+        let all: BTreeSet<u8> = cells.map(|cell| cell.access.bits()).collect();
+        all.into_iter().map(Access::from_bits_truncate).collect()
     }
 
     /// The bytes of all regions of one kind.

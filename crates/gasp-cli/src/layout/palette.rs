@@ -1,7 +1,7 @@
 //! Colours, told apart by people who see few of them; words say the same everywhere.
 
 use gasp::{Access, RegionKind};
-use svg::node::element::{Definitions, Line, Pattern, Rectangle};
+use svg::node::element::{Circle, Definitions, Line, Pattern, Rectangle};
 
 /// Behind everything, so that the picture is the same on light and dark pages.
 pub(super) const PAPER: &str = "#ffffff";
@@ -46,19 +46,29 @@ pub(super) fn kind(kind: RegionKind) -> &'static str {
     }
 }
 
-/// The colour of what a domain allows.
+/// The fill of what a domain allows: a colour for reading and writing, with dots where it may
+/// be executed, too; the patterns are defined by [`definitions`].
 pub(super) fn access(access: Access) -> &'static str {
-    match (access.contains(Access::READ), access.contains(Access::WRITE)) {
-        (true, true) => "#8fd19e",
-        (true, false) => "#9cc9f0",
-        (false, true) => "#f5c77e",
-        (false, false) => "#dcc6ef",
+    let (read, write) = (access.contains(Access::READ), access.contains(Access::WRITE));
+    match (read, write, access.contains(Access::EXEC)) {
+        (true, true, false) => READ_WRITE,
+        (true, false, false) => READ,
+        (false, true, false) => WRITE,
+        (true, true, true) => "url(#rwx)",
+        (true, false, true) => "url(#rx)",
+        (false, true, true) => "url(#wx)",
+        (false, false, true) => "url(#x)",
+        (false, false, false) => PAPER,
     }
 }
 
-/// The hatching of what is denied.
+const READ: &str = "#9cc9f0";
+const WRITE: &str = "#f5c77e";
+const READ_WRITE: &str = "#8fd19e";
+const NEITHER: &str = "#dcc6ef";
+
+/// The hatching of what is denied, and the dots of what may be executed.
 pub(super) fn definitions() -> Definitions {
-    let ground = Rectangle::new().set("width", 8).set("height", 8).set("fill", "#f1f2f4");
     let stroke = Line::new()
         .set("x1", 0)
         .set("y1", 0)
@@ -66,13 +76,42 @@ pub(super) fn definitions() -> Definitions {
         .set("y2", 8)
         .set("stroke", "#a3abb5")
         .set("stroke-width", 2.4);
-    let pattern = Pattern::new()
-        .set("id", "denied")
+    let denied = pattern("denied", "#f1f2f4").set("patternTransform", "rotate(45)").add(stroke);
+    let dotted = |name, ground| {
+        let dot = Circle::new().set("cx", 4).set("cy", 4).set("r", 1.3).set("fill", INK);
+        pattern(name, ground).add(dot.set("fill-opacity", 0.55))
+    };
+    Definitions::new()
+        .add(denied)
+        .add(dotted("rwx", READ_WRITE))
+        .add(dotted("rx", READ))
+        .add(dotted("wx", WRITE))
+        .add(dotted("x", NEITHER))
+}
+
+fn pattern(name: &str, ground: &str) -> Pattern {
+    let ground = Rectangle::new().set("width", 8).set("height", 8).set("fill", ground);
+    Pattern::new()
+        .set("id", name)
         .set("width", 8)
         .set("height", 8)
         .set("patternUnits", "userSpaceOnUse")
-        .set("patternTransform", "rotate(45)")
         .add(ground)
-        .add(stroke);
-    Definitions::new().add(pattern)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_two_kinds_of_access_are_painted_alike() {
+        let all: Vec<Access> = (0..8).map(Access::from_bits_truncate).collect();
+        let fills: BTreeSet<&str> = all.iter().map(|all| access(*all)).collect();
+        assert_eq!(fills.len(), all.len());
+        let defined = definitions().to_string();
+        for name in fills.iter().filter_map(|fill| fill.strip_prefix("url(#")?.strip_suffix(')')) {
+            assert!(defined.contains(&format!("id=\"{name}\"")), "{name}");
+        }
+    }
 }

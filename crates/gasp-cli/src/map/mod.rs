@@ -3,12 +3,15 @@
 mod hold;
 mod report;
 
-use gasp::{DeviceAddr, Errno, Guest, MapFlags, Mapping, Vdev};
+use gasp::config::Config;
+use gasp::config::near::hint;
+use gasp::{DeviceAddr, Errno, MapFlags, Mapping, Vdev};
 
 use crate::cli::Map;
 use crate::configured;
 use crate::failure::Failure;
 use crate::output::{self, Page};
+use crate::progress::{Progress, release};
 use crate::quantity::{address, count, length};
 use crate::signal::Until;
 use hold::Held;
@@ -19,14 +22,20 @@ const RUNS_SHOWN: usize = 40;
 
 /// Maps, tells what came of it, and holds the mapping for as long as it was asked to.
 pub(crate) fn run(args: &Map) -> Result<(), Failure> {
-    let guest = configured::guest(&args.config)?;
-    let vdev = find(&guest, &args.vdev)?;
     let flags = flags(args)?;
+    let config = Config::load(&args.config)?;
+    // Before the guest is created, which can take long.
+    check(&config, &args.vdev)?;
+    let guest = configured::create(&config)?;
+    let vdev = guest.find_vdev(&args.vdev).ok_or_else(|| no_such_device(&config, &args.vdev))?;
     // From here on a signal ends the wait, and the mapping is given back properly.
     let until = args.hold.map(Until::new).transpose()?;
     let addr = DeviceAddr(args.addr);
+    let progress = Progress::start("mapping");
     let scatter = vdev.map_scatter(addr, args.len, flags)?;
     let first = first_run(&vdev, addr, args.len, flags)?;
+    let report = Report::of(&vdev, &scatter, first.as_ref());
+    drop(progress);
 
     if until.is_some() {
         let held = Held::of(&scatter, first.as_ref());
@@ -39,7 +48,6 @@ pub(crate) fn run(args: &Map) -> Result<(), Failure> {
             }
         }
     }
-    let report = Report::of(&vdev, &scatter, first.as_ref());
     match args.json {
         true if until.is_some() => output::json_line(&report)?,
         true => output::json(&report)?,
@@ -48,18 +56,24 @@ pub(crate) fn run(args: &Map) -> Result<(), Failure> {
     if let Some(until) = until {
         until.wait();
     }
+    release((first, scatter, vdev, guest));
     Ok(())
 }
 
-fn find(guest: &Guest, name: &str) -> Result<Vdev, Failure> {
-    guest.find_vdev(name).ok_or_else(|| {
-        let names: Vec<String> = guest.vdevs().iter().map(|vdev| vdev.name().into()).collect();
-        let has = match names.as_slice() {
-            [] => "its configuration has no `[[vdev]]`".into(),
-            names => format!("it has {}", names.join(", ")),
-        };
-        Failure::Usage(format!("the guest `{}` has no device `{name}`: {has}", guest.name()))
-    })
+fn check(config: &Config, name: &str) -> Result<(), Failure> {
+    match config.vdevs().any(|known| known == name) {
+        true => Ok(()),
+        false => Err(no_such_device(config, name)),
+    }
+}
+
+fn no_such_device(config: &Config, name: &str) -> Failure {
+    let known: Vec<&str> = config.vdevs().collect();
+    let hint = match known.as_slice() {
+        [] => "; its configuration has no [[vdev]]".into(),
+        known => hint(name, known),
+    };
+    Failure::Usage(format!("--vdev: the guest `{}` has no device `{name}`{hint}", config.name()))
 }
 
 fn flags(args: &Map) -> Result<MapFlags, Failure> {
@@ -85,14 +99,14 @@ fn first_run(
 fn show(report: &Report, all: bool) -> Result<(), Failure> {
     let mut page = Page::stdout();
     page.heading(&format!(
-        "{} maps {} at {:#x}, {}",
+        "{} maps {} at {}, {}",
         report.vdev,
         length(report.len),
-        report.addr,
+        address(report.addr),
         report.access
     ))?;
     let first = match &report.first {
-        Some(first) => format!("{:#x}, {}", first.host, length(first.len)),
+        Some(first) => format!("{} from {}", length(first.len), address(first.host)),
         None => format!("not told: {}", report.host_unknown.unwrap_or("no reason is known")),
     };
     page.pairs(&[
@@ -110,8 +124,10 @@ fn show(report: &Report, all: bool) -> Result<(), Failure> {
             length(run.len),
         ]
     });
-    page.table(&["device", "guest-physical", "host-physical", "length"], &[], rows)?;
     let hidden = report.runs.len().saturating_sub(shown);
+    let left_out = (hidden > 0).then(|| ["…"; 4].map(String::from));
+    let rows = rows.chain(left_out);
+    page.table(&["device", "guest-physical", "host-physical", "length"], &[0, 1, 2], rows)?;
     if hidden > 0 {
         page.note(&format!("and {} runs more; --all shows every one", count(hidden)))?;
     }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::cli::Probe;
 use crate::failure::Failure;
 use crate::output::{self, Mark, Page};
+use crate::progress::Progress;
 
 /// What was found out about one thing.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -48,8 +49,10 @@ struct Checks {
 
 /// Looks at everything, and tells.
 pub(crate) fn run(args: &Probe) -> Result<(), Failure> {
+    let progress = Progress::start("trying what this machine offers");
     let checks: Vec<Check> =
         [privilege::checks(), memory::checks(), kernel::checks()].into_iter().flatten().collect();
+    drop(progress);
     if args.json {
         return Ok(output::json(&Checks { checks })?);
     }

@@ -7,9 +7,10 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use super::ConfigError;
-use super::plan::{Content, DomainPlan, Plan, RamPlan, RegionPlan};
+use super::plan::{Content, DomainPlan, Image, Plan, RamPlan, RegionPlan};
 use super::source::{Mark, Source, open_file};
 use crate::access::Access;
+use crate::bytes::Bytes;
 use crate::error::{Errno, Error, Operation};
 use crate::guest::{Guest, SpaceLock};
 use crate::memory::{
@@ -29,7 +30,17 @@ pub(super) fn build(
     if let Some((path, at)) = &plan.frame_broker
         && frame_access() != FrameAccess::Allowed
     {
-        use_broker(path).map_err(|error| source.refused(*at, error))?;
+        use_broker(path).map_err(|error| match error.errno() {
+            Errno::NOENT | Errno::CONNREFUSED => {
+                let path = path.display();
+                let message = format!(
+                    "nobody listens at {path}, and this process is not shown frame numbers: start \
+                     gasp broker --socket {path}"
+                );
+                source.wrong(*at, &message).caused_by(error)
+            }
+            _ => source.refused(*at, error),
+        })?;
     }
     let mut builder = Guest::builder()
         .name(&plan.name)
@@ -88,14 +99,22 @@ fn add_region(
             let ram = ram.create().map_err(at_size)?;
             Region::ram(start, &ram)
         }
-        Content::Rom { file, file_at } => {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
+        Content::Rom { image, file_at } => {
+            let name = match image {
+                Image::File(path) => path.file_name().unwrap_or_default().to_string_lossy(),
+                Image::Bytes { name, .. } => name.into(),
+            };
             let rom = MemoryObject::ram(len).name(&name).prefer(&[Backing::Base]);
             let rom = rom.create().map_err(at_size)?;
-            fill(&rom, file).map_err(|error| {
-                let what = format!("cannot read the ROM image {}", file.display());
-                source.failed(*file_at, &what, &error)
-            })?;
+            match image {
+                Image::File(path) => fill(&rom, path).map_err(|error| {
+                    let what = format!("cannot read the ROM image {}", path.display());
+                    source.failed(*file_at, &what, &error)
+                })?,
+                Image::Bytes { bytes, .. } => {
+                    rom.write_at(0, bytes).map_err(|error| source.refused(*file_at, error))?;
+                }
+            }
             Region::rom(start, &rom)
         }
         Content::Pass { path, path_at, host, offset, access } => {
@@ -173,9 +192,10 @@ fn fits_host(source: &Source, plan: &Plan) -> Result<(), ConfigError> {
         sum = sum.saturating_add(region.span.len());
         if sum > total {
             let message = format!(
-                "this makes {} MiB of RAM and ROM, and the host has {} MiB of memory",
-                sum >> 20,
-                total >> 20
+                "this makes {} of RAM and ROM, and the host has {} of memory; ask for less, or \
+                 in a configuration file for `residency = \"on-demand\"`",
+                Bytes(sum),
+                Bytes(total)
             );
             return Err(source.wrong(region.size_at, &message).with_errno(Errno::NOMEM));
         }

@@ -8,6 +8,7 @@ use toml::Spanned;
 
 use super::ConfigError;
 use super::file::DrainTable;
+use super::near;
 use super::size::{Bytes, Number};
 use super::source::{Mark, Source};
 use crate::addr::{Address, GRANULE};
@@ -58,7 +59,9 @@ impl<'a> Check<'a> {
         let beyond = |at| {
             let width = self.width;
             let message = format!(
-                "{len:#x} bytes from {start:#x} on pass the guest's address width of {width} bits"
+                "{:#} from {start:#x} on extend past the guest's address width of {width} bits \
+                 (`address-width`)",
+                Bytes(len)
             );
             Err(self.source.wrong(at, &message).with_errno(Errno::NXIO))
         };
@@ -76,7 +79,7 @@ impl<'a> Check<'a> {
         match value.is_multiple_of(GRANULE) {
             true => Ok(value),
             false => {
-                let message = format!("expected a multiple of 4 KiB and not {value:#x}");
+                let message = format!("expected a multiple of 4 KiB, not {value:#x}");
                 Err(self.source.wrong(at, &message))
             }
         }
@@ -89,7 +92,13 @@ impl<'a> Check<'a> {
         key: &'static str,
     ) -> Result<(u64, Mark), ConfigError> {
         let at = Mark::of(size, key);
-        Ok((self.granular(size.get_ref().0, at)?, at))
+        match size.get_ref().0.is_multiple_of(GRANULE) {
+            true => Ok((size.get_ref().0, at)),
+            false => {
+                let message = format!("expected a multiple of 4 KiB, not {:#}", size.get_ref());
+                Err(self.source.wrong(at, &message))
+            }
+        }
     }
 
     /// A name that messages can show.
@@ -143,7 +152,10 @@ impl<'a> Check<'a> {
         match names.contains_key(text) {
             true => Ok(text.clone()),
             false => {
-                let message = format!("there is no {table} with the name `{text}`");
+                let mut known: Vec<&str> = names.keys().map(String::as_str).collect();
+                known.sort_unstable();
+                let hint = near::hint(text, &known);
+                let message = format!("there is no {table} with the name `{text}`{hint}");
                 Err(self.source.wrong(Mark::of(name, key), &message).with_errno(Errno::NOENT))
             }
         }

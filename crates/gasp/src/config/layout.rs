@@ -7,7 +7,7 @@ use toml::Spanned;
 use super::ConfigError;
 use super::check::{Check, Names};
 use super::file::{DeviceTable, PassTable, RamTable, ReserveTable, RomTable};
-use super::plan::{Content, RamPlan, RegionPlan};
+use super::plan::{Content, Image, RamPlan, RegionPlan};
 use super::size::Bytes;
 use super::source::Mark;
 use crate::access::Access;
@@ -61,17 +61,17 @@ impl<'a> Layout<'a> {
         let rom = table.get_ref();
         let start_at = Mark::or(rom.start.as_ref(), "rom.start", table);
         let file_at = Mark::of(&rom.file, "rom.file");
-        let file = self.check.source.resolve(rom.file.get_ref());
-        let len = self.file_len(&file, file_at)?;
+        let (image, len) = self.image(rom.file.get_ref(), file_at)?;
         let size = match &rom.size {
             Some(size) => self.check.region_size(size, "rom.size")?,
             None => (len.checked_next_multiple_of(GRANULE).unwrap_or(u64::MAX), file_at),
         };
         if len > size.0 {
-            let message = format!("the file holds {len:#x} bytes and its region {:#x}", size.0);
+            let message =
+                format!("the file holds {:#}, and its region only {:#}", Bytes(len), Bytes(size.0));
             return Err(self.check.source.wrong(file_at, &message));
         }
-        self.memory(rom.start.as_ref(), start_at, size, Content::Rom { file, file_at })
+        self.memory(rom.start.as_ref(), start_at, size, Content::Rom { image, file_at })
     }
 
     pub(super) fn reserve(&mut self, table: &Spanned<ReserveTable>) -> Result<(), ConfigError> {
@@ -106,7 +106,7 @@ impl<'a> Layout<'a> {
             None => 0,
         };
         if host.checked_add(size.0).is_none() || offset.checked_add(size.0).is_none() {
-            let message = "host or offset, and size, pass 64 bits";
+            let message = "`host` or `offset`, and `size`, extend past 64 bits";
             return Err(self.check.source.wrong(size.1, message));
         }
         let content = Content::Pass {
@@ -172,6 +172,17 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
+    /// A ROM image that was handed in, or a file; and its length.
+    fn image(&self, name: &str, at: Mark) -> Result<(Image, u64), ConfigError> {
+        let source = self.check.source;
+        if let Some(bytes) = source.image(name) {
+            return Ok((Image::Bytes { name: name.into(), bytes }, bytes.len() as u64));
+        }
+        let file = source.resolve(name);
+        let len = self.file_len(&file, at)?;
+        Ok((Image::File(file), len))
+    }
+
     /// The length of a ROM image, which is never 0.
     fn file_len(&self, path: &Path, at: Mark) -> Result<u64, ConfigError> {
         let source = self.check.source;
@@ -185,7 +196,7 @@ impl<'a> Layout<'a> {
         match metadata.len() {
             _ if metadata.is_dir() => fail("is a directory", Errno::ISDIR),
             _ if !metadata.is_file() => fail("is not a regular file", Errno::NODEV),
-            0 => fail("is empty", Errno::INVAL),
+            0 => fail("is empty; an image has at least one byte", Errno::INVAL),
             len => Ok(len),
         }
     }

@@ -36,7 +36,8 @@
 //! # The file
 //!
 //! A table in double brackets can be there many times, once for each thing; one in single
-//! brackets at most once. An unknown key is an error, and so is a file larger than 4 MiB.
+//! brackets at most once. An unknown key is an error that names the near one, and so is a
+//! file larger than 4 MiB.
 //!
 //! **Bytes** are lengths, addresses and offsets: a number (`4096`, `0x1000`), or a text
 //! of a number and one of the units K, M, G, T (`"16M"`, `"0x10K"`), which are powers of
@@ -163,6 +164,7 @@ mod check;
 mod error;
 mod file;
 mod layout;
+pub mod near;
 mod pieces;
 mod plan;
 mod rules;
@@ -209,9 +211,27 @@ impl Config {
         Self::checked(Source::new(text, origin)?)
     }
 
+    /// As [`parse`](Self::parse), of a text whose ROM images are in the program, too: bytes
+    /// by the name that the text gives as `file`. Any other is a file.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn included(
+        text: &str,
+        origin: &Path,
+        images: &'static [(&'static str, &'static [u8])],
+    ) -> Result<Self, ConfigError> {
+        Self::checked(Source::new(text, origin)?.with_images(images))
+    }
+
     /// The guest's name.
     pub fn name(&self) -> &str {
         &self.plan.name
+    }
+
+    /// The names of its devices, in the order of the file.
+    pub fn vdevs(&self) -> impl Iterator<Item = &str> {
+        self.plan.vdevs.iter().map(|vdev| vdev.name.as_str())
     }
 
     /// Makes the guest: with its memory, filled with the ROM images, its windows, domains

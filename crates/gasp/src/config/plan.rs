@@ -44,10 +44,21 @@ pub(super) struct RegionPlan {
 #[derive(Clone, Debug)]
 pub(super) enum Content {
     Ram(RamPlan),
-    Rom { file: PathBuf, file_at: Mark },
+    Rom { image: Image, file_at: Mark },
     Reserve,
     Pass { path: PathBuf, path_at: Mark, host: HostPhys, offset: u64, access: Access },
     Device { vdev: String },
+}
+
+/// Where a ROM's bytes come from.
+#[derive(Clone, Debug)]
+pub(super) enum Image {
+    File(PathBuf),
+    /// Handed in with the text of the file.
+    Bytes {
+        name: String,
+        bytes: &'static [u8],
+    },
 }
 
 /// How RAM is to be made.

@@ -4,40 +4,12 @@ use core::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
+pub(super) use crate::bytes::Bytes;
 use crate::memory::Contiguity;
-
-/// A length or an address in bytes: a number, or a text with a unit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Bytes(pub(super) u64);
 
 /// A number of anything else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Number(pub(super) u64);
-
-/// The units, as the number of bits to shift by.
-const UNITS: [(char, u32); 4] = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
-
-impl Bytes {
-    /// Reads `4096`, `0x1000`, `16M`, `0x10k`; `None` where it is none, or is more than
-    /// 64 bits hold.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let unit = |&(letter, shift): &(char, u32)| {
-            let number = text.strip_suffix([letter, letter.to_ascii_lowercase()])?;
-            Some((number, shift))
-        };
-        let (number, shift) = UNITS.iter().find_map(unit).unwrap_or((text, 0));
-        let (digits, radix) = match number.strip_prefix("0x") {
-            Some(digits) => (digits, 16),
-            None => (number, 10),
-        };
-        // The standard library would take a sign, too.
-        if !digits.starts_with(|first: char| first.is_digit(radix)) {
-            return None;
-        }
-        let digits = digits.replace('_', "");
-        u64::from_str_radix(&digits, radix).ok()?.checked_mul(1 << shift).map(Self)
-    }
-}
 
 /// How host-contiguous memory is to be: `"at least 16M"` or `"if possible 16M"`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -133,50 +105,6 @@ impl Visitor<'_> for NumberVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn sizes_are_read_with_their_units() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("4096", 4096),
-            ("0x1000", 4096),
-            ("4k", 4096),
-            ("0x10K", 0x4000),
-            ("1_000", 1000),
-            ("2M", 2 << 20),
-            ("1G", 1 << 30),
-            ("3T", 3 << 40),
-            ("0xffffffffffffffff", u64::MAX),
-        ] {
-            assert_eq!(Bytes::parse(text), Some(Bytes(bytes)), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_size_is_refused() {
-        for text in [
-            "",
-            "K",
-            "-1",
-            "+1",
-            " 1",
-            "1 K",
-            "1GB",
-            "1.5G",
-            "0x",
-            "x10",
-            "_1",
-            "1Z",
-            "0b1",
-            "18446744073709551616",
-            "16777216T",
-            "0X10",
-            "١",
-        ] {
-            assert_eq!(Bytes::parse(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn contiguity_is_a_demand_or_a_wish() {
@@ -185,17 +113,6 @@ mod tests {
         assert_eq!(Wanted::parse("if possible 1G"), Some(Wanted(wish)));
         for text in ["16M", "at least", "at least  16M", "at least 0", "at most 16M", ""] {
             assert_eq!(Wanted::parse(text), None, "{text}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn every_number_reads_back(value: u64, unit in 0..5usize) {
-            let (letter, shift) =
-                UNITS.get(unit).map_or((String::new(), 0), |&(l, s)| (l.to_string(), s));
-            let want = value.checked_mul(1 << shift).map(Bytes);
-            prop_assert_eq!(Bytes::parse(&format!("{value}{letter}")), want);
-            prop_assert_eq!(Bytes::parse(&format!("{value:#x}{letter}")), want);
         }
     }
 }

@@ -11,7 +11,8 @@ use toml::Spanned;
 
 use super::ConfigError;
 use super::file::Document;
-use crate::error::{Errno, Error};
+use super::near;
+use crate::error::{Errno, Error, system_words};
 
 /// Longer files are refused before they are read, in bytes.
 const SIZE_MAX: u64 = 4 << 20;
@@ -22,7 +23,11 @@ const SIZE_MAX: u64 = 4 << 20;
 pub(super) struct Source {
     path: PathBuf,
     text: Arc<str>,
+    images: Images,
 }
+
+/// ROM images that were handed in, by the name that the text gives them.
+pub(super) type Images = &'static [(&'static str, &'static [u8])];
 
 /// A place in the file: what an error is about.
 #[derive(Clone, Copy, Debug)]
@@ -57,19 +62,31 @@ impl Source {
         if text.len() as u64 > SIZE_MAX {
             return Err(too_large(path));
         }
-        Ok(Self { path: path.into(), text: text.into() })
+        Ok(Self { path: path.into(), text: text.into(), images: &[] })
+    }
+
+    pub(super) fn with_images(self, images: Images) -> Self {
+        Self { images, ..self }
+    }
+
+    /// An image that was handed in, and is not empty.
+    pub(super) fn image(&self, name: &str) -> Option<&'static [u8]> {
+        let found = self.images.iter().find(|(known, _)| *known == name);
+        found.map(|(_, bytes)| *bytes).filter(|bytes| !bytes.is_empty())
     }
 
     pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
         let fail = |error: io::Error| {
-            let message = format!("cannot read the file: {error}");
+            let message = format!("cannot read the file: {}", words(&error));
             ConfigError::new(path, &message).with_errno(errno_of(&error))
         };
         let file = open_file(path, OFlags::RDONLY).map_err(fail)?;
         let metadata = file.metadata().map_err(fail)?;
         if !metadata.is_file() {
             let errno = if metadata.is_dir() { Errno::ISDIR } else { Errno::NODEV };
-            return Err(ConfigError::new(path, "it is not a regular file").with_errno(errno));
+            let what = if metadata.is_dir() { "a directory" } else { "no regular file" };
+            let message = format!("expected a configuration file, and this is {what}");
+            return Err(ConfigError::new(path, &message).with_errno(errno));
         }
         if metadata.len() > SIZE_MAX {
             return Err(too_large(path));
@@ -107,10 +124,12 @@ impl Source {
                 (path, None) => Some(path.to_owned()),
                 (path, Some(inner)) => Some(format!("{path}.{inner}")),
             };
-            let single = message == "invalid type: map, expected a sequence" && !path.contains('.');
+            let single = message.starts_with("invalid type: ")
+                && message.ends_with(", expected a sequence")
+                && !path.contains('.');
             let message = match single {
                 true => format!("expected a list of tables: write [[{path}]]"),
-                false => message.to_owned(),
+                false => near::explained(message),
             };
             let failed = ConfigError::new(&self.path, &message).at_line(self.line_at(span.start));
             match key {
@@ -139,7 +158,7 @@ impl Source {
     /// The host refused something that the file asks for.
     #[cold]
     pub(super) fn failed(&self, mark: Mark, what: &str, error: &io::Error) -> ConfigError {
-        self.wrong(mark, &format!("{what}: {error}")).with_errno(errno_of(error))
+        self.wrong(mark, &format!("{what}: {}", words(error))).with_errno(errno_of(error))
     }
 
     /// The engine refused something that the file asks for.
@@ -164,6 +183,11 @@ impl fmt::Debug for Source {
 pub(super) fn open_file(path: &Path, mode: OFlags) -> io::Result<File> {
     let flags = mode | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+}
+
+/// The system's words without its number.
+fn words(error: &io::Error) -> String {
+    Errno::from_io_error(error).map_or_else(|| error.to_string(), system_words)
 }
 
 fn errno_of(error: &io::Error) -> Errno {

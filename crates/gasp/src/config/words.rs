@@ -5,6 +5,7 @@ use core::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
+use super::near::nearest;
 use crate::access::Access;
 use crate::guest::Unattached;
 use crate::iommu::DomainKind;
@@ -77,9 +78,12 @@ impl<W: Word> Visitor<'_> for WordVisitor<W> {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Named<W>, E> {
         let found = W::WORDS.iter().find(|(word, _)| *word == text);
-        found
-            .map(|&(_, value)| Named(value))
-            .ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+        found.map(|&(_, value)| Named(value)).ok_or_else(|| {
+            match nearest(text, W::WORDS.iter().map(|(word, _)| *word)) {
+                Some(near) => E::custom(format!("unknown word {text:?}; did you mean {near:?}?")),
+                None => E::invalid_value(Unexpected::Str(text), &self),
+            }
+        })
     }
 }
 

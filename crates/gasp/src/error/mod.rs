@@ -8,11 +8,12 @@ mod reason;
 use core::fmt;
 use std::sync::Arc;
 
-pub use reason::{Reason, Refusal};
+pub use reason::{Reason, Refusal, system_words};
 /// An error number of the host system.
 pub use rustix::io::Errno;
 
 use crate::addr::{DeviceAddr, GuestPhys, HostPhys};
+use crate::bytes::Bytes;
 
 /// The result of an operation of this crate.
 pub type Result<T> = core::result::Result<T, Error>;
@@ -69,7 +70,7 @@ impl fmt::Display for Operation {
             Self::MapStitched => "stitched map",
             Self::Read => "read",
             Self::Write => "write",
-            Self::Access => "access to a mapping",
+            Self::Access => "access",
             Self::CreateMemory => "creation of memory",
             Self::AdoptMemory => "adoption of memory",
             Self::SetRegion => "change of a region",
@@ -207,9 +208,20 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {:#x} bytes at {}", self.operation, self.len, self.place)?;
-        if let Some(device) = &self.device {
-            write!(f, " for `{device}`")?;
+        let (operation, len, place) = (self.operation, Bytes(self.len), self.place);
+        match (operation, place) {
+            (Operation::CreateMemory, _) => write!(f, "creation of {len:#} of memory")?,
+            (Operation::AdoptMemory, _) => write!(f, "adoption of {len:#} of memory at {place}")?,
+            // These can be about a thing as a whole, and no addresses.
+            (Operation::Create | Operation::Attach, _) => write!(f, "{operation}")?,
+            (Operation::HostPhysical | Operation::Audit, Place::Offset(0)) if self.len == 0 => {
+                write!(f, "{operation}")?;
+            }
+            _ => write!(f, "{operation} of {len:#} at {place}")?,
+        }
+        if let Some(name) = &self.device {
+            let of = matches!(operation, Operation::Create | Operation::Attach);
+            write!(f, " {} `{name}`", if of { "of" } else { "for" })?;
         }
         write!(f, ": {} ({})", self.reason, self.errno_name())
     }
@@ -228,7 +240,7 @@ pub fn errno_name(errno: Errno) -> &'static str {
         };
     }
     names! {
-        ACCESS "EACCES", AGAIN "EAGAIN", BADF "EBADF", BUSY "EBUSY",
+        ACCESS "EACCES", ADDRINUSE "EADDRINUSE", AGAIN "EAGAIN", BADF "EBADF", BUSY "EBUSY",
         CONNREFUSED "ECONNREFUSED", CONNRESET "ECONNRESET", EXIST "EEXIST",
         FAULT "EFAULT", FBIG "EFBIG", INVAL "EINVAL", IO "EIO", ISDIR "EISDIR",
         LOOP "ELOOP", MFILE "EMFILE", NAMETOOLONG "ENAMETOOLONG", NFILE "ENFILE",
@@ -247,8 +259,39 @@ mod tests {
         let error = Error::new(Operation::Map, DeviceAddr(0x4000), 0x200, Reason::ZeroLength)
             .of(&Arc::from("nvme0"));
         let text = error.to_string();
-        for part in ["map", "nvme0", "0x4000", "0x200", "EINVAL"] {
+        for part in ["map of 512 bytes", "nvme0", "0x4000", "EINVAL"] {
             assert!(text.contains(part), "{part} is missing in: {text}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_sizes_as_people_do_and_nothing_of_addresses_where_there_are_none() {
+        let error = |operation, len, reason| Error::new(operation, Place::Offset(0), len, reason);
+        let memory = Reason::NoHostMemory { available: 7 << 30 };
+        let text = error(Operation::CreateMemory, 500 << 30, memory).to_string();
+        assert!(text.starts_with("creation of 500 GiB of memory: "), "{text}");
+        assert!(text.contains("7 GiB") && text.ends_with("(ENOMEM)"), "{text}");
+        let limit = Reason::Limit { what: "devices", limit: 4 };
+        let text = error(Operation::Create, 0, limit).of(&Arc::from("disk")).to_string();
+        assert!(text.starts_with("creation of `disk`: "), "{text}");
+        for reason in [
+            Reason::NotConsecutive { prefix: 4096 },
+            Reason::OutOfBounds { size: 4096 },
+            Reason::FileTooSmall { size: 4096 },
+            Reason::Fragmented { wanted: 4096, had: 4096 },
+            Reason::PoolShort { page: 4096, free: 0, needed: 2 },
+        ] {
+            assert!(reason.to_string().contains("4 KiB"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_system_says_which_limit_is_in_the_way() {
+        for (errno, limit) in
+            [(Errno::MFILE, "ulimit -n"), (Errno::FBIG, "ulimit -f"), (Errno::NOMEM, "ulimit -v")]
+        {
+            let text = Reason::Os { what: "mmap", errno }.to_string();
+            assert!(text.contains(limit), "{text}");
         }
     }
 

@@ -5,6 +5,7 @@ use thiserror::Error;
 use super::Errno;
 use crate::access::Access;
 use crate::addr::DeviceAddr;
+use crate::bytes::Bytes;
 
 /// Why the guest's IOMMU configuration refuses an access.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Error)]
@@ -37,10 +38,10 @@ pub enum Reason {
     #[error("the length is 0; ask for at least one byte")]
     ZeroLength,
     /// Address and length pass 2^64 (decision 3).
-    #[error("address and length pass the end of the 64-bit address space")]
+    #[error("address and length extend past the end of the 64-bit address space")]
     Wraps,
     /// The range passes the guest's address width (decision 3).
-    #[error("the range passes the guest's address width of {bits} bits")]
+    #[error("the range extends past the guest's address width of {bits} bits")]
     BeyondWidth {
         /// The guest's address width.
         bits: u32,
@@ -84,7 +85,8 @@ pub enum Reason {
     },
     /// Allowed, but not consecutive in host memory (decision 21).
     #[error(
-        "only the first {prefix:#x} bytes are consecutive in memory; use a scatter or stitched map"
+        "only the first {:#} are consecutive in memory; use a scatter or stitched map",
+        Bytes(*.prefix)
     )]
     NotConsecutive {
         /// How many bytes from the start are consecutive; never 0.
@@ -97,7 +99,7 @@ pub enum Reason {
         allowed: Access,
     },
     /// An access inside a mapping or object passes its end.
-    #[error("the range passes the end, which is at {size:#x}")]
+    #[error("the range extends past the end: there are {:#}", Bytes(*.size))]
     OutOfBounds {
         /// The length of the mapping or object.
         size: u64,
@@ -152,7 +154,7 @@ pub enum Reason {
     #[error("no free range is large enough")]
     NoRoom,
     /// A file or descriptor is shorter than what is asked of it.
-    #[error("the file holds only {size:#x} bytes")]
+    #[error("the file holds only {:#}", Bytes(*.size))]
     FileTooSmall {
         /// The size of the file.
         size: u64,
@@ -169,8 +171,10 @@ pub enum Reason {
     MemoryGone,
     /// RAM cannot be had in pieces that are long enough.
     #[error(
-        "RAM in host-contiguous pieces of at least {wanted:#x} bytes cannot be had; the shortest \
-         would be {had:#x}"
+        "the shortest host-contiguous piece would be {}, and at least {} is asked for; ask for \
+         less, or for larger pages",
+        Bytes(*.had),
+        Bytes(*.wanted)
     )]
     Fragmented {
         /// How long each piece was to be, in bytes.
@@ -178,8 +182,32 @@ pub enum Reason {
         /// How long the shortest was, in bytes.
         had: u64,
     },
+    /// The host has less memory available than is asked for.
+    #[error(
+        "the host has {} available; ask for less, end something that uses memory, or take it on \
+         demand (`residency`)",
+        Bytes(*.available)
+    )]
+    NoHostMemory {
+        /// What the kernel says is available, in bytes (`MemAvailable`).
+        available: u64,
+    },
+    /// The kernel's pool has fewer free huge pages than are needed.
+    #[error(
+        "the kernel's pool of {page} pages has {free} free, and it takes {needed}; fill it \
+         (/sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages), or allow other pages",
+        page = Bytes(*.page), kib = .page >> 10
+    )]
+    PoolShort {
+        /// The size of a page, in bytes.
+        page: u64,
+        /// How many are free.
+        free: u64,
+        /// How many it takes.
+        needed: u64,
+    },
     /// The host system refused; any mmap() error comes this way.
-    #[error("{what} failed: {}", in_words(*.errno))]
+    #[error("{what} failed: {}", system_words(*.errno))]
     Os {
         /// What was attempted.
         what: &'static str,
@@ -215,7 +243,9 @@ impl Reason {
             Self::NotFound(_) => Errno::NOENT,
             Self::NotAFile(_) => Errno::NODEV,
             Self::MemoryGone => Errno::IO,
-            Self::Fragmented { .. } => Errno::NOMEM,
+            Self::Fragmented { .. } | Self::NoHostMemory { .. } | Self::PoolShort { .. } => {
+                Errno::NOMEM
+            }
             Self::Os { errno, .. } => errno,
         }
     }
@@ -226,12 +256,34 @@ impl Reason {
     }
 }
 
-/// The system's own words, without the number that they come with.
-fn in_words(errno: Errno) -> String {
+/// The system's words for an error number, and which limit to raise if it is one of a limit.
+///
+/// ```
+/// use gasp::{Errno, error::system_words};
+/// assert_eq!(
+///     system_words(Errno::MFILE),
+///     "Too many open files; raise the process's limit (ulimit -n)"
+/// );
+/// ```
+pub fn system_words(errno: Errno) -> String {
     let text = errno.to_string();
-    match text.split_once(" (os error") {
-        Some((words, _)) => words.to_owned(),
-        None => text,
+    let words = text.split_once(" (os error").map_or(text.as_str(), |(words, _)| words);
+    match remedy(errno) {
+        Some(remedy) => format!("{words}; {remedy}"),
+        None => words.to_owned(),
+    }
+}
+
+fn remedy(errno: Errno) -> Option<&'static str> {
+    match errno {
+        Errno::MFILE => Some("raise the process's limit (ulimit -n)"),
+        Errno::NFILE => Some("raise the host's limit (sysctl fs.file-max)"),
+        Errno::FBIG => Some("raise the limit of file sizes (ulimit -f)"),
+        Errno::NOMEM => Some(
+            "ask for less, or raise the limits of address space (ulimit -v) and of mappings \
+             (sysctl vm.max_map_count)",
+        ),
+        _ => None,
     }
 }
 

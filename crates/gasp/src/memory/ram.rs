@@ -17,6 +17,7 @@ use super::supply::{check_available, pool_shortage};
 use super::window::Window;
 use crate::access::Access;
 use crate::addr::GRANULE;
+use crate::bytes::Bytes;
 use crate::error::{Error, Operation, Reason, Result};
 
 /// Told how far the creation of RAM has come.
@@ -139,7 +140,8 @@ impl<'a> Ram<'a> {
         let len = usize::try_from(self.len).ok().filter(|_| self.len.is_multiple_of(unit));
         let len = len.ok_or_else(|| fail(Reason::Invalid("RAM must be whole pages long")))?;
         if self.contiguity.is_some() && self.residency == Residency::OnDemand {
-            const WHY: &str = "memory that comes on demand cannot be placed in host memory";
+            const WHY: &str =
+                "memory that comes on demand cannot be host-contiguous; make it resident or pinned";
             return Err(fail(Reason::Invalid(WHY)));
         }
         let mut passed_over = Vec::new();
@@ -239,9 +241,10 @@ fn attempt(
     let page = backing.page_size();
     let huge = matches!(backing, Backing::Huge1G | Backing::Huge2M);
     if !len.is_multiple_of(page) {
-        let reason = Reason::Invalid("the length is not a multiple of the page size");
+        let reason =
+            Reason::Invalid("the length is not a multiple of the page size; allow smaller pages");
         return Err(Attempt {
-            why: format!("{len:#x} bytes are not whole {backing} pages"),
+            why: format!("{} are not whole {backing} pages", Bytes(len as u64)),
             reason,
         });
     }
@@ -253,10 +256,10 @@ fn attempt(
     rustix::fs::ftruncate(&fd, len as u64).map_err(Reason::os("ftruncate"))?;
     let align = if backing == Backing::Thp { HUGE } else { page };
     let pool_is_short = |reason| match reason {
-        Reason::Os { errno, .. } if huge => Attempt {
-            why: pool_shortage(page, len),
-            reason: Reason::Os { what: "taking huge pages from the kernel's pool", errno },
-        },
+        Reason::Os { errno, .. } if huge => Attempt::from(
+            pool_shortage(page, len)
+                .unwrap_or(Reason::Os { what: "taking pages from the kernel's pool", errno }),
+        ),
         other => Attempt::from(other),
     };
     if !huge && residency != Residency::OnDemand {
@@ -301,7 +304,7 @@ fn gather_huge(
 ) -> core::result::Result<String, Attempt> {
     let whole = window.len() / HUGE;
     if whole == 0 {
-        let reason = Reason::Invalid("the length is less than a huge page");
+        let reason = Reason::Invalid("the length is less than a huge page; allow ordinary ones");
         return Err(Attempt { why: "it is shorter than 2 MiB".into(), reason });
     }
     let _ = window.want_huge();
@@ -327,7 +330,7 @@ fn gather_huge(
     }
     window.populate(0, window.len(), Access::RW).map_err(Reason::os("populating memory"))?;
     report(progress, Backing::Thp, window.len(), window.len());
-    Ok(format!("{gathered} of {whole} huge pages were had"))
+    Ok(format!("{gathered} of {whole} collapsed into huge pages"))
 }
 
 fn report(progress: &mut Progress<'_>, backing: Backing, done: usize, total: usize) {

@@ -3,7 +3,8 @@
 use std::fs;
 
 use super::ram::Attempt;
-use crate::error::{Errno, Reason};
+use crate::bytes::Bytes;
+use crate::error::Reason;
 
 /// Refuses what the machine does not have: populating it would bring the kernel to kill
 /// processes, this one first.
@@ -13,26 +14,18 @@ pub(super) fn check_available(len: u64) -> Result<(), Attempt> {
     let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
     match kilobytes.map(|kilobytes: u64| kilobytes.saturating_mul(1024)) {
         Some(available) if available < len => Err(Attempt {
-            why: format!("{} MiB are needed, {} are available", len >> 20, available >> 20),
-            reason: Reason::Os {
-                what: "taking more memory than /proc/meminfo says is available",
-                errno: Errno::NOMEM,
-            },
+            why: format!("{} are needed, {} are available", Bytes(len), Bytes(available)),
+            reason: Reason::NoHostMemory { available },
         }),
         _ => Ok(()),
     }
 }
 
-/// Says how short the pool is and how to fill it.
-pub(super) fn pool_shortage(page: usize, len: usize) -> String {
-    let need = len / page;
-    match pool(page, "free_hugepages") {
-        Some(free) => {
-            let pool = folder(page);
-            format!("{free} of {need} pages are free; fill {pool}/nr_hugepages")
-        }
-        None => format!("the host has no pages of {} KiB", page >> 10),
-    }
+/// How short the pool is; `None` if there is none.
+pub(super) fn pool_shortage(page: usize, len: usize) -> Option<Reason> {
+    let free = pool(page, "free_hugepages")?;
+    let needed = (len / page) as u64;
+    (free < needed).then_some(Reason::PoolShort { page: page as u64, free, needed })
 }
 
 /// How many pages of a pool are free and promised to nobody; 0 where there is no pool.

@@ -1,18 +1,22 @@
-//! What `--help` says behind the options: examples, the fields of `--json`, the exit status.
+//! The texts: examples, the fields of `--json`, the exit status.
 
-pub(crate) const AFTER: &str = "\
+pub(super) const GASP: &str = "\
 Examples:
   gasp demo                     a guest on this machine's real pages, step by step
   gasp probe                    what this machine offers, and how to get more
   gasp layout --config guest.toml --svg guest.svg
   gasp serve --device nvme,backing=null:64M --socket /tmp/disk.sock
 
+With --json an error is JSON on stdout, too, and wrong usage as well: an object `error` with
+`errno` (its name), `reason` and `message`.
+
 Exit status:
-  0  done
-  1  refused: by the guest's IOMMU, its memory, or this machine
+  0  done, or whoever read the output has gone away
+  1  refused: by the guest's IOMMU, its memory, or this machine; or the output cannot be
+     written
   2  wrong usage or a wrong configuration";
 
-pub(crate) const DEMO_AFTER: &str = "\
+pub(super) const DEMO: &str = "\
 Examples:
   gasp demo
   gasp demo --ram 64M --json | jq .runs[0]
@@ -44,7 +48,7 @@ Exit status:
   1  the guest cannot be made, or bytes did not compare
   2  wrong usage";
 
-pub(crate) const PROBE_AFTER: &str = "\
+pub(super) const PROBE: &str = "\
 Examples:
   gasp probe
   gasp probe --json | jq '.checks[] | select(.verdict != \"yes\")'
@@ -57,7 +61,7 @@ Exit status:
   0  probed, whatever the verdicts
   2  wrong usage";
 
-pub(crate) const MAP_AFTER: &str = "\
+pub(super) const MAP: &str = "\
 Examples:
   gasp map --config guest.toml --vdev disk --addr 0x100000 --len 2M --access rw
   gasp map --config guest.toml --vdev disk --addr 1M --len 64K --access r --hold 60 --json
@@ -79,7 +83,7 @@ Exit status:
   1  refused
   2  wrong usage or a wrong configuration";
 
-pub(crate) const AUDIT_AFTER: &str = "\
+pub(super) const AUDIT: &str = "\
 Examples:
   gasp audit --config guest.toml
   gasp audit --config guest.toml --every 5 --for 3600 --json
@@ -102,7 +106,7 @@ Exit status:
   1  one was broken, or frame numbers are told no longer
   2  wrong usage or a wrong configuration, or frame numbers are not told at all";
 
-pub(crate) const BROKER_AFTER: &str = "\
+pub(super) const BROKER: &str = "\
 Examples:
   gasp broker --socket /run/gasp/frames --user gasp
   (in the guest's configuration)  [guest]  frame-broker = \"/run/gasp/frames\"
@@ -126,7 +130,7 @@ Exit status:
   1  the socket cannot be made, or this process is not told frame numbers itself
   2  wrong usage";
 
-pub(crate) const LAYOUT_AFTER: &str = "\
+pub(super) const LAYOUT: &str = "\
 Examples:
   gasp layout --config guest.toml --svg guest.svg
   gasp layout --config guest.toml --svg - | rsvg-convert > guest.png
@@ -136,7 +140,7 @@ Exit status:
   1  the picture cannot be written
   2  wrong usage or a wrong configuration";
 
-pub(crate) const BENCH_AFTER: &str = "\
+pub(super) const BENCH: &str = "\
 Examples:
   gasp bench
   gasp bench --quick '1024 grants'
@@ -158,7 +162,7 @@ Exit status:
   1  nothing could be measured
   2  wrong usage";
 
-pub(crate) const SERVE_AFTER: &str = "\
+pub(super) const SERVE: &str = "\
 Examples:
   gasp serve --device nvme,backing=null:64M --socket /tmp/disk.sock
   gasp serve --device nvme,backing=file:disk.img,queues=2 --socket /tmp/disk.sock --json
@@ -204,15 +208,21 @@ Exit status:
   1  a socket is in use, or cannot be made, or a disk cannot be opened
   2  wrong usage or a wrong configuration";
 
-pub(crate) const COMPLETIONS_AFTER: &str = "\
+pub(super) const COMPLETIONS: &str = "\
 Example:
   gasp completions bash > ~/.local/share/bash-completion/completions/gasp
 
-Exit status: 0 done, 1 cannot be written, 2 wrong usage";
+Exit status:
+  0  done
+  1  cannot be written
+  2  wrong usage";
 
-pub(crate) const MAN_AFTER: &str = "\
+pub(super) const MAN: &str = "\
 Examples:
   gasp man | man -l -
   gasp man --out /usr/local/share/man/man1
 
-Exit status: 0 done, 1 cannot be written, 2 wrong usage";
+Exit status:
+  0  done
+  1  cannot be written
+  2  wrong usage";

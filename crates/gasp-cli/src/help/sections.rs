@@ -1,0 +1,187 @@
+//! The parts of a help text, so that it can be wrapped to any width, and put into a manual
+//! page.
+//!
+//! A text is paragraphs between empty lines. One that ends with a colon heads the indented
+//! lines after it: of examples, which are left as they are; or of terms, two spaces, and
+//! what they mean, with lines that go on indented further.
+
+use crate::columns::wrapped;
+
+/// Meanings begin at this column at the latest; a longer term has a line of its own.
+const TERM_MAX: usize = 20;
+
+/// A part of a text, under one heading.
+#[derive(Debug)]
+pub(crate) struct Section {
+    pub(crate) kind: Kind,
+    pub(crate) blocks: Vec<Block>,
+}
+
+/// Which section of a manual page it belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Description,
+    Examples,
+    Json,
+    ExitStatus,
+}
+
+#[derive(Debug)]
+pub(crate) enum Block {
+    Paragraph(String),
+    /// Lines that are left as they are.
+    Lines(Vec<String>),
+    /// Terms and what they mean.
+    Terms(Vec<(String, String)>),
+}
+
+impl Kind {
+    fn of(paragraph: &str) -> Self {
+        let heads = |word| paragraph.starts_with(word) && paragraph.ends_with(':');
+        match () {
+            () if heads("Example") => Self::Examples,
+            () if heads("Fields of --json") => Self::Json,
+            () if heads("Exit status") => Self::ExitStatus,
+            () => Self::Description,
+        }
+    }
+}
+
+pub(super) fn parse(text: &str) -> Vec<Section> {
+    let mut sections: Vec<Section> = Vec::new();
+    for part in text.split("\n\n") {
+        let indented = part.lines().position(|line| line.starts_with(' '));
+        let count = indented.unwrap_or(usize::MAX);
+        let paragraph = part.lines().take(count).collect::<Vec<_>>().join(" ");
+        let lines: Vec<&str> = part.lines().skip(count).collect();
+        let kind = Kind::of(&paragraph);
+        let mut blocks = vec![Block::Paragraph(paragraph)];
+        match (kind, lines.as_slice()) {
+            (_, []) => {}
+            (Kind::Examples, lines) => {
+                let line = |line: &&str| line.strip_prefix("  ").unwrap_or(line).to_owned();
+                blocks.push(Block::Lines(lines.iter().map(line).collect()));
+            }
+            (_, lines) => blocks.push(Block::Terms(terms(lines))),
+        }
+        match sections.last_mut().filter(|last| last.kind == kind) {
+            Some(last) => last.blocks.extend(blocks),
+            None => sections.push(Section { kind, blocks }),
+        }
+    }
+    sections
+}
+
+fn terms(lines: &[&str]) -> Vec<(String, String)> {
+    let mut terms: Vec<(String, String)> = Vec::new();
+    for line in lines {
+        let text = line.trim_start();
+        match (line.len() - text.len() > 2, terms.last_mut()) {
+            (true, Some((_, meaning))) if meaning.is_empty() => meaning.push_str(text),
+            (true, Some((_, meaning))) => {
+                meaning.push(' ');
+                meaning.push_str(text);
+            }
+            _ => {
+                let (term, meaning) = text.split_once("  ").unwrap_or((text, ""));
+                terms.push((term.into(), meaning.trim_start().into()));
+            }
+        }
+    }
+    terms
+}
+
+/// The text in lines of at most `width`.
+pub(super) fn as_help(sections: &[Section], width: usize) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for block in sections.iter().flat_map(|section| &section.blocks) {
+        let lines = match block {
+            Block::Paragraph(text) => wrapped(text, width, "", ""),
+            Block::Lines(lines) => lines.iter().flat_map(|line| command(line, width)).collect(),
+            Block::Terms(terms) => in_two_columns(terms, width),
+        };
+        let text = lines.join("\n");
+        match (block, parts.last_mut()) {
+            (Block::Paragraph(_), _) | (_, None) => parts.push(text),
+            (_, Some(heading)) => {
+                heading.push('\n');
+                heading.push_str(&text);
+            }
+        }
+    }
+    parts.join("\n\n")
+}
+
+/// A command line, continued as a shell takes it; or one with what it does beside it.
+fn command(line: &str, width: usize) -> Vec<String> {
+    match line.contains("  ") {
+        true => wrapped(line, width, "  ", "      "),
+        false => {
+            let mut lines = wrapped(line, width.saturating_sub(2), "  ", "      ");
+            let goes_on = lines.len().saturating_sub(1);
+            lines.iter_mut().take(goes_on).for_each(|line| line.push_str(" \\"));
+            lines
+        }
+    }
+}
+
+fn in_two_columns(terms: &[(String, String)], width: usize) -> Vec<String> {
+    let lengths = terms.iter().map(|(term, _)| term.chars().count());
+    let column = lengths.filter(|length| *length <= TERM_MAX).max().unwrap_or(0);
+    let rest = " ".repeat(column + 4);
+    let mut lines = Vec::new();
+    for (term, meaning) in terms {
+        if term.chars().count() > column || meaning.is_empty() {
+            lines.extend(wrapped(term, width, "  ", "  "));
+            if !meaning.is_empty() {
+                lines.extend(wrapped(meaning, width, &rest, &rest));
+            }
+        } else {
+            lines.extend(wrapped(meaning, width, &format!("  {term:column$}  "), &rest));
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+Examples:
+  gasp x --config a-file.toml
+  gasp x
+  gasp x --config a-file.toml --socket a.sock
+
+Words that explain, and go
+on in another line.
+
+Fields of --json, in
+bytes:
+  one           what it is, at
+                some length
+  a term that is far too long
+                and what it means
+
+Exit status:
+  0  done";
+
+    #[test]
+    fn a_text_has_its_sections_and_loses_no_word_at_any_width() {
+        let sections = parse(TEXT);
+        let kinds: Vec<Kind> = sections.iter().map(|section| section.kind).collect();
+        assert_eq!(kinds, [Kind::Examples, Kind::Description, Kind::Json, Kind::ExitStatus]);
+        for width in [40, 60, 100] {
+            let text = as_help(&sections, width);
+            let words = text.split_whitespace().filter(|word| *word != "\\");
+            assert!(words.eq(TEXT.split_whitespace()), "{text}");
+            assert!(text.lines().all(|line| line.len() <= width), "{text}");
+            assert!(text.contains("\n  gasp x --config a-file.toml\n"), "{text}");
+        }
+        assert!(
+            as_help(&sections, 40)
+                .contains("\n  gasp x --config a-file.toml --socket \\\n      a.sock")
+        );
+        assert!(as_help(&sections, 100).contains("\n  one  what it is, at some length\n"));
+    }
+}

@@ -1,0 +1,152 @@
+//! A sign of life from what takes longer than a second, where a person sees it.
+
+use std::io::{self, IsTerminal};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use gasp::memory::RamProgress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// What is over sooner shows nothing.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often the time is drawn anew.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Shows what is going on, and for how long or how far, on stderr, if that is a terminal.
+/// Dropping it takes it away: nothing else is to be written before.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    /// Waits until it is time to show the bar, or to end without.
+    patience: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+impl Progress {
+    /// From now on `what` goes on.
+    pub(crate) fn start(what: &str) -> Self {
+        let terminal = io::stderr().is_terminal();
+        Self::on(what, terminal.then(ProgressDrawTarget::stderr), PATIENCE)
+    }
+
+    fn on(what: &str, target: Option<ProgressDrawTarget>, time: Duration) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        bar.set_style(style("{spinner} {msg}, {elapsed}"));
+        bar.set_message(what.to_owned());
+        let patience = target.and_then(|target| patience(bar.clone(), target, time));
+        Self { bar, patience }
+    }
+
+    /// How far the creation of RAM has come.
+    pub(crate) fn ram(&self, progress: RamProgress) {
+        if self.patience.is_none() {
+            return;
+        }
+        if progress.done < progress.total {
+            self.steps(progress.done, progress.total);
+            self.bar.set_style(style(
+                "{spinner} {msg} {wide_bar} {binary_bytes} of {binary_total_bytes}, {eta} left",
+            ));
+            self.bar.set_message(format!("RAM of {} pages", progress.backing));
+        } else {
+            // Pinning it and reading where it is takes as long again.
+            self.bar.set_style(style("{spinner} {msg}, {elapsed}"));
+            self.bar.set_message("pinning the RAM, and reading where it is");
+        }
+    }
+
+    /// `done` of `total` steps are done, and the next is called `what`.
+    pub(crate) fn step(&self, done: u64, total: u64, what: &str) {
+        self.steps(done, total);
+        self.bar.set_style(style("{spinner} {pos} of {len} {wide_bar} {msg}"));
+        self.bar.set_message(what.to_owned());
+    }
+
+    fn steps(&self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some((done, thread)) = self.patience.take() {
+            drop(done);
+            // It only waits; a panic of it would have been shown.
+            let _ = thread.join();
+        }
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Shows the bar after some time, unless its owner is gone by then.
+fn patience(
+    bar: ProgressBar,
+    target: ProgressDrawTarget,
+    time: Duration,
+) -> Option<(Sender<()>, JoinHandle<()>)> {
+    let (done, wait) = mpsc::channel::<()>();
+    let show = move || {
+        if wait.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
+            bar.set_draw_target(target);
+            bar.enable_steady_tick(TICK);
+        }
+    };
+    // Without a thread there is no progress to be seen, and nothing else is lost.
+    let thread = thread::Builder::new().name("progress".into()).spawn(show).ok()?;
+    Some((done, thread))
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// Drops what takes long to give back, such as gigabytes of memory.
+pub(crate) fn release<T>(things: T) {
+    let _progress = Progress::start("releasing memory");
+    drop(things);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gasp::Backing;
+    use indicatif::InMemoryTerm;
+    use std::time::Instant;
+
+    fn target(terminal: &InMemoryTerm) -> ProgressDrawTarget {
+        ProgressDrawTarget::term_like(Box::new(terminal.clone()))
+    }
+
+    fn shows(terminal: &InMemoryTerm, text: &str) -> bool {
+        (0..1000).any(|_| {
+            thread::sleep(Duration::from_millis(10));
+            terminal.contents().contains(text)
+        })
+    }
+
+    #[test]
+    fn what_takes_long_is_named_and_how_far_it_is_and_then_it_is_taken_away() {
+        let terminal = InMemoryTerm::new(5, 80);
+        let progress = Progress::on("mapping", Some(target(&terminal)), Duration::ZERO);
+        assert!(shows(&terminal, "mapping, "));
+        let ram = |done| RamProgress { backing: Backing::Base, done, total: 2 << 30 };
+        progress.ram(ram(1 << 30));
+        assert!(shows(&terminal, "RAM of 4K pages"));
+        assert!(shows(&terminal, "1.00 GiB of 2.00 GiB"));
+        progress.ram(ram(2 << 30));
+        assert!(shows(&terminal, "pinning the RAM"));
+        progress.step(3, 9, "a case");
+        assert!(shows(&terminal, "3 of 9"));
+        drop(progress);
+        assert_eq!(terminal.contents().trim(), "");
+    }
+
+    #[test]
+    fn what_is_over_soon_shows_nothing_and_waits_for_nothing() {
+        let terminal = InMemoryTerm::new(5, 80);
+        let (started, time) = (Instant::now(), Duration::from_secs(20));
+        drop(Progress::on("mapping", Some(target(&terminal)), time));
+        assert!(started.elapsed() < time / 2, "it waited to be shown");
+        assert_eq!(terminal.contents(), "");
+    }
+}

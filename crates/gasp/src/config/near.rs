@@ -1,0 +1,96 @@
+//! Near words, for messages about unknown ones.
+
+/// How many known words a message lists.
+const LISTED: usize = 16;
+
+/// The known word that an unknown one is most likely meant to be, if one is near: at most a
+/// third of its letters differ, or it is the beginning of one. Upper and lower case are the
+/// same.
+///
+/// ```
+/// use gasp::config::near::nearest;
+/// assert_eq!(nearest("dsik", ["net", "disk"]), Some("disk"));
+/// assert_eq!(nearest("colour", ["net", "disk"]), None);
+/// ```
+pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let unknown = unknown.to_lowercase();
+    let letters = unknown.chars().count();
+    let near = known.into_iter().filter_map(|word| {
+        let other = word.to_lowercase();
+        let begins = letters >= 3 && other.starts_with(&unknown);
+        let distance = strsim::osa_distance(&unknown, &other);
+        (begins || distance * 3 <= letters.max(other.chars().count())).then_some((distance, word))
+    });
+    near.min_by_key(|&(distance, _)| distance).map(|(_, word)| word)
+}
+
+/// What to add to a message about an unknown word: the near one, or else all that are known.
+///
+/// ```
+/// use gasp::config::near::hint;
+/// assert_eq!(hint("dsik", &["net", "disk"]), "; did you mean `disk`?");
+/// assert_eq!(hint("gpu", &["net", "disk"]), "; there are `net`, `disk`");
+/// assert_eq!(hint("gpu", &[]), "; there is none");
+/// ```
+pub fn hint(unknown: &str, known: &[&str]) -> String {
+    if let Some(word) = nearest(unknown, known.iter().copied()) {
+        return format!("; did you mean `{word}`?");
+    }
+    let words: Vec<String> = known.iter().take(LISTED).map(|word| format!("`{word}`")).collect();
+    let more = if known.len() > LISTED { ", …" } else { "" };
+    match words.as_slice() {
+        [] => "; there is none".into(),
+        [one] => format!("; there is {one}"),
+        words => format!("; there are {}{more}", words.join(", ")),
+    }
+}
+
+/// The message of the TOML parser about an unknown key, with the near one or all that are
+/// known, or about a missing one; any other message as it is.
+pub fn explained(message: &str) -> String {
+    if let Some(key) = message.strip_prefix("missing field ") {
+        return format!("the key {key} is missing");
+    }
+    let key = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
+    let Some((key, rest)) = key else { return message.to_owned() };
+    let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+    format!("unknown key `{key}`{}", hint(key, &known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_that_are_wrong_missing_or_exchanged_are_near_and_other_words_are_not() {
+        let known = ["size", "start", "access", "host-contiguous", "on-demand", "d", "net"];
+        for (unknown, near) in [
+            ("siez", "size"),
+            ("nt", "net"),
+            ("Size", "size"),
+            ("sizes", "size"),
+            ("acess", "access"),
+            ("on_demand", "on-demand"),
+            ("host-cont", "host-contiguous"),
+        ] {
+            assert_eq!(nearest(unknown, known), Some(near), "{unknown}");
+        }
+        for unknown in ["", "s", "x", "length", "colour"] {
+            assert_eq!(nearest(unknown, known), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn a_message_about_an_unknown_key_is_explained_and_any_other_left_alone() {
+        let message = "unknown field `siez`, expected one of `start`, `size`";
+        assert_eq!(explained(message), "unknown key `siez`; did you mean `size`?");
+        let message = "unknown field `x`, expected `unattached`";
+        assert_eq!(explained(message), "unknown key `x`; there is `unattached`");
+        assert_eq!(
+            explained("unknown field `x`, there are no fields"),
+            "unknown key `x`; there is none"
+        );
+        assert_eq!(explained("missing field `size`"), "the key `size` is missing");
+        assert_eq!(explained("duplicate key"), "duplicate key");
+    }
+}
