@@ -59,6 +59,7 @@
 //! | `dma` | the DMA map as domain, files adopted once, memory by message |
 //! | `connection` | one client: handshake, commands, unmaps that wait |
 //! | `server` | clients one after another |
+//! | `stop` | the order to end, which every wait also waits for |
 
 mod connection;
 mod dma;
@@ -67,9 +68,11 @@ mod options;
 mod report;
 mod server;
 mod socket;
+mod stop;
 mod wire;
 
 pub use error::{BindError, ServeError};
 pub use options::{Options, Unsealed};
 pub use report::{Happened, Status};
-pub use server::{Server, Stopper};
+pub use server::Server;
+pub use stop::Stopper;

@@ -3,13 +3,13 @@
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gasp::Guest;
 use gasp_vdev::Shell;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::connection;
@@ -17,6 +17,7 @@ use crate::error::{BindError, ServeError};
 use crate::options::Options;
 use crate::report::{Counters, Happened, Status};
 use crate::socket::{Listener, Stream};
+use crate::stop::{Stop, Stopper};
 
 /// How long to wait where the process has no descriptor left for a connection.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -24,7 +25,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A device on a socket.
 ///
 /// [`run`](Self::run) serves until a [`Stopper`] says so; everything else may be called
-/// meanwhile, from other threads. The socket file is removed when the server is dropped.
+/// meanwhile, from other threads. The socket file is removed by the stopper, or when the
+/// server is dropped.
 pub struct Server {
     pub(crate) shell: Shell,
     pub(crate) listener: Listener,
@@ -34,43 +36,6 @@ pub struct Server {
     /// The guest of the VMM that is attached.
     pub(crate) guest: Mutex<Option<Guest>>,
     running: AtomicBool,
-}
-
-/// Ends a [`Server::run`].
-#[derive(Clone, Debug)]
-pub struct Stopper(Arc<Stop>);
-
-#[derive(Debug)]
-pub(crate) struct Stop {
-    asked: AtomicBool,
-    event: OwnedFd,
-}
-
-impl Stop {
-    fn new() -> Result<Self, Errno> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { asked: AtomicBool::new(false), event })
-    }
-
-    pub(crate) fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire)
-    }
-
-    /// Can be read once a stop was asked for.
-    pub(crate) fn poll_fd(&self) -> PollFd<'_> {
-        PollFd::new(&self.event, PollFlags::IN)
-    }
-}
-
-impl Stopper {
-    /// Asks the server to end: the VMM is disconnected, the device detached. May be called
-    /// more than once.
-    pub fn stop(&self) {
-        self.0.asked.store(true, Ordering::Release);
-        if let Err(errno) = rustix::io::write(&self.0.event, &1_u64.to_ne_bytes()) {
-            tracing::debug!(%errno, "a stop was asked for very often");
-        }
-    }
 }
 
 impl Server {
@@ -140,7 +105,7 @@ impl Server {
 
     /// What ends [`run`](Self::run).
     pub fn stopper(&self) -> Stopper {
-        Stopper(Arc::clone(&self.stop))
+        Stopper { stop: Arc::clone(&self.stop), file: self.listener.file() }
     }
 
     /// Has `observer` called for everything that happens, on the server's thread: it must

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
 
+use super::STOPS;
 use crate::report::Counters;
 use crate::server::Server;
 use crate::socket::{Ended, Event, FDS_MAX, Inbox, Packet, Wait};
@@ -20,7 +21,7 @@ pub(super) fn shake(server: &Server, inbox: &Arc<Inbox>) -> Result<Shaken, &'sta
     let since = Instant::now();
     let packet = loop {
         if server.stop.is_asked() {
-            return Err("the server stops");
+            return Err(STOPS);
         }
         let left = server.options.patience.saturating_sub(since.elapsed());
         if left.is_zero() {
@@ -34,6 +35,7 @@ pub(super) fn shake(server: &Server, inbox: &Arc<Inbox>) -> Result<Shaken, &'sta
             Event::Ended(Ended::Unframed(header)) => {
                 return refuse(server, inbox, header, &Refused::invalid("not this size"));
             }
+            Event::Ended(Ended::Stopped) => return Err(STOPS),
             Event::Ended(_) => return Err("it left before it said anything"),
         }
     };

@@ -48,7 +48,7 @@ pub(crate) fn serve(server: &Server, client: OwnedFd) {
     let Server { options, counters, shell, .. } = server;
     let pid = gasp::memory::peer_of(&client).ok().and_then(|peer| peer.pid);
     let limit = options.max_data_xfer_size.max(4096) as usize + MESSAGE_MAX;
-    let inbox = Inbox::new(Stream::new(client, limit, options.patience));
+    let inbox = Inbox::new(Stream::new(client, limit, options.patience, Arc::clone(&server.stop)));
     Counters::count(&counters.connections, 1);
     let mut connection = match attach(server, &inbox) {
         Ok(connection) => connection,
@@ -110,7 +110,7 @@ impl Connection<'_> {
         loop {
             self.finish_drains();
             if server.stop.is_asked() {
-                return "the server stops";
+                return STOPS;
             }
             let unmask = server.shell.interrupts().unmask_event();
             let mut others = vec![
@@ -136,6 +136,7 @@ impl Connection<'_> {
         match ended {
             Ended::Closed => "it closed the connection",
             Ended::Stalled => "it does not finish its message, or does not take ours",
+            Ended::Stopped => STOPS,
             Ended::Unframed(header) => {
                 self.refuse(header, &Refused::invalid("the message cannot have this size"));
                 "it sent a header with an impossible size"
@@ -237,5 +238,7 @@ impl Connection<'_> {
     }
 }
 
+/// Why a connection ends whose server was told to.
+const STOPS: &str = "the server stops";
 /// How long a connection thread goes without looking at drains, at most.
 const LONGEST_PAUSE: Duration = Duration::from_millis(1);

@@ -7,7 +7,7 @@ use core::mem::MaybeUninit;
 use core::time::Duration;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,6 +17,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, Shutdown,
 };
 
+use crate::stop::Stop;
 use crate::wire::Header;
 
 /// The most descriptors that are taken with one message.
@@ -41,6 +42,8 @@ pub(crate) enum Ended {
     Closed,
     /// The peer does not go on with a message that it has begun.
     Stalled,
+    /// The server is to end, and the peer is not waited for any longer.
+    Stopped,
     /// The size in a header cannot be: where the next message begins is not known.
     Unframed(Header),
 }
@@ -55,6 +58,7 @@ pub(crate) struct Stream {
     /// The longest message that is taken.
     limit: usize,
     patience: Duration,
+    stop: Arc<Stop>,
 }
 
 /// The right to send, until it is dropped.
@@ -64,8 +68,8 @@ pub(crate) struct Sending<'a> {
 }
 
 impl Stream {
-    pub(crate) fn new(fd: OwnedFd, limit: usize, patience: Duration) -> Self {
-        Self { fd, sending: Mutex::new(false), limit, patience }
+    pub(crate) fn new(fd: OwnedFd, limit: usize, patience: Duration, stop: Arc<Stop>) -> Self {
+        Self { fd, sending: Mutex::new(false), limit, patience, stop }
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -108,7 +112,7 @@ impl Stream {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => match since {
                     None => return Ok(None),
-                    Some(since) => self.await_rest(since)?,
+                    Some(since) => self.wait(PollFlags::IN, since)?,
                 },
                 Err(_) => return Err(Ended::Closed),
             }
@@ -129,28 +133,29 @@ impl Stream {
                 Ok((_, 0)) => return Err(Ended::Closed),
                 Ok((_, got)) => have += got,
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => self.await_rest(since)?,
+                Err(Errno::AGAIN) => self.wait(PollFlags::IN, since)?,
                 Err(_) => return Err(Ended::Closed),
             }
         }
         Ok(Some(Packet { header, payload, fds, fds_lost, since }))
     }
 
-    fn await_rest(&self, since: Instant) -> Result<(), Ended> {
-        match self.wait(PollFlags::IN, since) {
-            true => Ok(()),
-            false => Err(Ended::Stalled),
+    /// Waits for the socket until `patience` after `since`, or until the server is to end.
+    fn wait(&self, flags: PollFlags, since: Instant) -> Result<(), Ended> {
+        if self.stop.is_asked() {
+            return Err(Ended::Stopped);
         }
-    }
-
-    /// Waits for the socket until `patience` after `since`.
-    fn wait(&self, flags: PollFlags, since: Instant) -> bool {
         let left = self.patience.saturating_sub(since.elapsed());
         if left.is_zero() {
-            return false;
+            return Err(Ended::Stalled);
         }
-        let mut fds = [PollFd::new(&self.fd, flags)];
-        matches!(poll(&mut fds, timespec(left).as_ref()), Ok(1..) | Err(Errno::INTR))
+        let mut fds = [PollFd::new(&self.fd, flags), self.stop.poll_fd()];
+        match poll(&mut fds, timespec(left).as_ref()) {
+            Ok(0) => Err(Ended::Stalled),
+            Ok(_) if self.stop.is_asked() => Err(Ended::Stopped),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(_) => Err(Ended::Closed),
+        }
     }
 
     /// Ends the connection for both sides; whoever waits to send waits no longer.
@@ -198,8 +203,7 @@ impl Sending<'_> {
             match rustix::net::sendmsg(&stream.fd, &[IoSlice::new(rest)], &mut control, flags) {
                 Ok(more) => sent += more,
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) if stream.wait(PollFlags::OUT, since) => {}
-                Err(Errno::AGAIN) => return Err(Ended::Stalled),
+                Err(Errno::AGAIN) => stream.wait(PollFlags::OUT, since)?,
                 Err(_) => return Err(Ended::Closed),
             }
         }
@@ -221,7 +225,8 @@ mod tests {
     #[test]
     fn nothing_is_sent_behind_a_message_that_was_not_finished() {
         let (ours, mut peer) = UnixStream::pair().unwrap();
-        let stream = Stream::new(ours.into(), 1 << 20, Duration::from_millis(20));
+        let stop = Arc::new(Stop::new().unwrap());
+        let stream = Stream::new(ours.into(), 1 << 20, Duration::from_millis(20), stop);
         let sent = stream.send(&vec![1; 16 << 20], &[]);
         assert_eq!(sent, Err(Ended::Stalled));
         // There is room again.
