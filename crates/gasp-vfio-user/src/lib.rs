@@ -56,7 +56,7 @@
 //! |---|---|
 //! | `wire` | bytes ↔ messages |
 //! | `socket` | the socket file; whole messages; who reads when several threads wait |
-//! | `dma` | the DMA map as domain, files adopted once, memory by message |
+//! | `dma` | the DMA map as domain, files while windows show them, memory by message |
 //! | `connection` | one client: handshake, commands, unmaps that wait |
 //! | `server` | clients one after another |
 //! | `stop` | the order to end, which every wait also waits for |
@@ -72,7 +72,7 @@ mod stop;
 mod wire;
 
 pub use error::{BindError, ServeError};
-pub use options::{Options, Unsealed};
+pub use options::{Options, UnknownUnsealed, Unsealed};
 pub use report::{Happened, Status};
 pub use server::Server;
 pub use stop::Stopper;

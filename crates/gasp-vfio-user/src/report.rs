@@ -42,10 +42,29 @@ pub enum Happened {
         /// How many mappings are held beyond the deadline.
         detached: usize,
     },
-    /// The guest's memory file was seen for the first time.
+    /// A memory file of the guest was mapped: it is one that no window showed before.
     Adopted {
         /// How many bytes.
         len: u64,
+    },
+    /// A memory file was unmapped and closed: no window shows it any longer.
+    Released {
+        /// How many bytes.
+        len: u64,
+    },
+    /// A memory file can be cut off by its owner, and cannot be sealed against that: it is
+    /// reached by messages, which is slow. Told once for each VMM; see
+    /// [`Unsealed`](crate::Unsealed).
+    ByMessage,
+    /// The guest does not write to a memory file that its VMM handed over (QEMU:
+    /// `share=off`).
+    NotShared {
+        /// The bytes of the file, or of all files.
+        len: u64,
+        /// Whether the VMM's own mappings show it: the memory is then reached by messages, or
+        /// refused. If not, the device was started two seconds ago, and the files are still
+        /// empty: it waits for commands that never come.
+        seen: bool,
     },
     /// The device was reset.
     Reset,

@@ -4,7 +4,6 @@
 mod support;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use gasp_vfio_user::{Options, Unsealed};
@@ -211,22 +210,11 @@ fn windows_that_cannot_be_are_refused_and_nothing_changes() {
     assert_eq!(client.call(DMA_MAP, &map, &two).unwrap_err(), Errno::INVAL);
     let many: Vec<BorrowedFd<'_>> = (0..60).map(|_| ram.as_fd()).collect();
     assert_eq!(client.call(DMA_MAP, &map, &many).unwrap_err(), Errno::INVAL);
-    let (socket, _other) = UnixStream::pair().unwrap();
-    let files: [(OwnedFd, Errno); 4] = [
-        (eventfd(0, EventfdFlags::CLOEXEC).unwrap(), Errno::INVAL),
-        (std::fs::File::open("/dev/null").unwrap().into(), Errno::INVAL),
-        (std::fs::File::open("/tmp").unwrap().into(), Errno::NODEV),
-        (socket.into(), Errno::INVAL),
-    ];
     let opened = descriptors();
-    for (index, (file, _)) in files.iter().enumerate() {
-        assert!(client.map(1, 0, 0, 0x1000, file).is_err(), "file {index}");
-    }
     // Descriptors where none belong are closed.
     let question = bytes().u32(16).u32(0).u64(0).0;
     assert_eq!(client.call(GET_INFO, &question, &[ram.as_fd()]).unwrap_err(), Errno::INVAL);
     assert_eq!(descriptors(), opened);
-    drop(files);
     assert!(descriptors() <= fds + 1);
 
     for (what, flags, addr, size, errno) in [
@@ -264,7 +252,7 @@ fn files_that_can_be_cut_off_are_refused_where_the_server_is_told_to() {
     let served =
         serve(Holder::default(), Options { unsealed: Unsealed::Refuse, ..Options::default() });
     let mut client = served.client();
-    assert_eq!(client.map(3, 0, 0, 0x1000, &unsealed(0x1000)), Err(Errno::PERM));
+    assert_eq!(client.map(3, 0, 0, 0x1000, &unsealable(0x1000)), Err(Errno::PERM));
     client.map(3, 0, 0, 0x1000, &memfd(0x1000)).unwrap();
 }
 

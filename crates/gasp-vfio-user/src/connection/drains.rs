@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use gasp::{Deadline, DrainPolicy};
 
+use super::memory::unmap_reply;
 use super::{Connection, LONGEST_PAUSE};
 use crate::dma::Taken;
 use crate::report::{Counters, Happened};
-use crate::wire::{Header, Reply};
+use crate::wire::{DmaUnmap, Header, Reply};
 
 /// How long an unmap is waited for before other commands get their turn. Most transfers
 /// end within it, and the client waits for the answer anyway.
@@ -23,7 +24,7 @@ pub(super) struct Waiting {
     pub(super) taken: Taken,
     pub(super) since: Instant,
     pub(super) header: Header,
-    pub(super) reply: Reply,
+    pub(super) unmap: DmaUnmap,
     /// How many mappings were held when it began to wait.
     pub(super) holders: usize,
 }
@@ -118,15 +119,22 @@ impl Connection<'_> {
         }
     }
 
-    /// Answers one unmap. Dropping its drain marks mappings that are held still.
-    fn finish(&self, waiting: Waiting, held: usize) {
-        self.tell_unmapped(&waiting, held);
-        let Waiting { taken, header, reply, .. } = waiting;
-        drop(taken.drain);
+    /// Answers one unmap.
+    fn finish(&mut self, waiting: Waiting, held: usize) {
+        let header = waiting.header;
+        let reply = self.settle(waiting, held);
         self.reply(header, reply);
     }
 
-    pub(super) fn tell_unmapped(&self, waiting: &Waiting, held: usize) {
+    /// Ends an unmap: nothing is left of what only it needed when its answer is sent.
+    pub(super) fn settle(&mut self, waiting: Waiting, held: usize) -> Reply {
+        self.tell_unmapped(&waiting, held);
+        let reply = unmap_reply(&waiting.unmap, &waiting.taken.writable);
+        self.space.settle(waiting.taken);
+        reply
+    }
+
+    fn tell_unmapped(&self, waiting: &Waiting, held: usize) {
         let Waiting { taken, since, holders, .. } = waiting;
         let waited = if *holders == 0 { Duration::ZERO } else { since.elapsed() };
         for span in &taken.spans {

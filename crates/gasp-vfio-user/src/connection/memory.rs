@@ -29,8 +29,7 @@ impl Connection<'_> {
             return Err(Refused::new(Errno::BUSY, what));
         }
         let taken = self.space.unmap(&unmap)?;
-        let reply = unmap_reply(&unmap, &taken.writable);
-        let mut waiting = Waiting { taken, since, header, reply, holders: 0 };
+        let mut waiting = Waiting { taken, since, header, unmap, holders: 0 };
         waiting.holders = waiting.taken.drain.pending();
         if waiting.holders > 0 {
             Counters::count(&self.server.counters.drains, 1);
@@ -42,8 +41,7 @@ impl Connection<'_> {
             }
         }
         // No mapping is left: answered at once.
-        self.tell_unmapped(&waiting, 0);
-        Ok(Answer::Now(waiting.reply))
+        Ok(Answer::Now(self.settle(waiting, 0)))
     }
 
     /// A bitmap that has a bit for each page, and whose answer the client has room for.
@@ -71,7 +69,7 @@ impl Connection<'_> {
 }
 
 /// The request again, and the bitmap.
-fn unmap_reply(unmap: &DmaUnmap, writable: &[Span<DeviceAddr>]) -> Reply {
+pub(super) fn unmap_reply(unmap: &DmaUnmap, writable: &[Span<DeviceAddr>]) -> Reply {
     let fields = |argsz| Reply::new().u32(argsz).u32(unmap.flags).u64(unmap.addr).u64(unmap.size);
     let Some(Bitmap { page_size, size }) = unmap.bitmap else {
         return fields(DmaUnmap::SIZE);

@@ -6,6 +6,7 @@ mod handshake;
 mod irqs;
 mod memory;
 mod regions;
+mod watch;
 
 use core::time::Duration;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,6 +22,7 @@ use crate::socket::{Ended, Event, FDS_MAX, Inbox, Packet, Stream, Wait};
 use crate::wire::version::Capabilities;
 use crate::wire::{Header, Refused, Reply, command};
 use drains::{Drains, Waiting};
+use watch::Watch;
 
 /// The longest message beside its data: headers, and one byte for each of the most
 /// interrupts there can be.
@@ -34,6 +36,7 @@ struct Connection<'a> {
     client: Capabilities,
     space: DmaSpace,
     drains: Drains,
+    watch: Watch,
 }
 
 /// How a command is answered.
@@ -50,7 +53,7 @@ pub(crate) fn serve(server: &Server, client: OwnedFd) {
     let limit = options.max_data_xfer_size.max(4096) as usize + MESSAGE_MAX;
     let inbox = Inbox::new(Stream::new(client, limit, options.patience, Arc::clone(&server.stop)));
     Counters::count(&counters.connections, 1);
-    let mut connection = match attach(server, &inbox) {
+    let mut connection = match attach(server, &inbox, pid) {
         Ok(connection) => connection,
         Err(why) => {
             tracing::info!(device = shell.name(), why, "sends a client away");
@@ -77,14 +80,18 @@ pub(crate) fn serve(server: &Server, client: OwnedFd) {
 }
 
 /// Shakes hands, and attaches the device.
-fn attach<'a>(server: &'a Server, inbox: &Arc<Inbox>) -> Result<Connection<'a>, &'static str> {
+fn attach<'a>(
+    server: &'a Server,
+    inbox: &Arc<Inbox>,
+    pid: Option<i32>,
+) -> Result<Connection<'a>, &'static str> {
     let Server { options, counters, shell, .. } = server;
     let (client, maps, hello) = handshake::shake(server, inbox)?;
     let fail = |what: &'static str, error: &dyn core::fmt::Display| {
         tracing::error!(device = shell.name(), %error, what);
         what
     };
-    let space = DmaSpace::new(shell.name(), options, inbox, maps, counters)
+    let space = DmaSpace::new(shell.name(), options, inbox, maps, pid, counters)
         .map_err(|error| fail("no guest can be made for it", &error))?;
     let most = client.max_data_xfer_size.min(u64::from(options.max_data_xfer_size));
     let messages = space.messages(usize::try_from(most).unwrap_or(4096), options);
@@ -98,6 +105,7 @@ fn attach<'a>(server: &'a Server, inbox: &Arc<Inbox>) -> Result<Connection<'a>, 
         client,
         space,
         drains: Drains::new(options.drain),
+        watch: Watch::default(),
     };
     connection.send(&hello.0, &[]);
     Ok(connection)
@@ -109,6 +117,7 @@ impl Connection<'_> {
         let server = self.server;
         loop {
             self.finish_drains();
+            self.look_for_traces();
             if server.stop.is_asked() {
                 return STOPS;
             }
@@ -120,7 +129,9 @@ impl Connection<'_> {
             if let Some(unmask) = &unmask {
                 others.push(PollFd::from_borrowed_fd(unmask.as_fd(), PollFlags::IN));
             }
-            match self.inbox.next(Wait { others: &others, at_most: self.drains.pause() }) {
+            let pauses = [self.drains.pause(), self.watch.pause()];
+            let at_most = pauses.into_iter().flatten().min();
+            match self.inbox.next(Wait { others: &others, at_most }) {
                 Event::Command(packet) => self.take(*packet),
                 Event::Ended(ended) => return self.end(ended),
                 Event::Other => {

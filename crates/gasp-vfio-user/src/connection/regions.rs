@@ -128,7 +128,10 @@ impl Connection<'_> {
         }
         match region {
             CONFIG => self.server.shell.config_write(offset, data)?,
-            _ if BARS.contains(&region) => self.server.shell.bar_write(region, offset, data)?,
+            _ if BARS.contains(&region) => {
+                self.server.shell.bar_write(region, offset, data)?;
+                self.watch.written();
+            }
             _ => return Err(Refused::invalid(format!("region {region} cannot be written"))),
         }
         Ok(())

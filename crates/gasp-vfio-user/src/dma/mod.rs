@@ -21,8 +21,10 @@
 //! memory is. So the engine checks its permissions like those of all other memory, and a
 //! map of it fails for want of memory, not of permission; [`messages`] does the rest.
 
+mod descriptor;
 mod files;
 mod messages;
+mod sharing;
 mod windows;
 
 use std::os::fd::OwnedFd;
@@ -34,7 +36,7 @@ use gasp::{
 };
 use gasp_vdev::MessageMemory;
 
-use crate::options::{Options, Unsealed};
+use crate::options::Options;
 use crate::report::{Counters, Happened};
 use crate::socket::Inbox;
 use crate::wire::{DmaMap, DmaUnmap, Refused};
@@ -66,6 +68,8 @@ pub(crate) struct Taken {
     pub(crate) spans: Vec<Span<DeviceAddr>>,
     /// The windows that the device could write to.
     pub(crate) writable: Vec<Span<DeviceAddr>>,
+    /// The file of each window that had one.
+    files: Vec<u64>,
 }
 
 impl DmaSpace {
@@ -75,6 +79,7 @@ impl DmaSpace {
         options: &Options,
         inbox: &Arc<Inbox>,
         max_windows: usize,
+        peer: Option<i32>,
         counters: &Arc<Counters>,
     ) -> gasp::Result<Self> {
         let width = options.address_width.clamp(33, 52);
@@ -89,7 +94,7 @@ impl DmaSpace {
         vdev.attach(&domain)?.wait();
         let half = GuestPhys(1 << (width - 1));
         Ok(Self {
-            files: Files::new(&guest, half, options, counters),
+            files: Files::new(&guest, half, options, peer, counters),
             guest,
             domain,
             vdev,
@@ -151,10 +156,15 @@ impl DmaSpace {
             // Only that nothing is there matters, not where.
             Found::NoMemory => (self.half, Backing::Messages),
         };
-        self.domain.map(span.start(), guest, span.len(), access)?;
+        let granted = self.domain.map(span.start(), guest, span.len(), access);
         if let Backing::File(file) = backing {
-            self.files.used(file, 1);
+            match granted {
+                Ok(_) => self.files.shown(file),
+                // Perhaps it was adopted for this window alone.
+                Err(_) => self.files.release(file),
+            }
         }
+        granted?;
         self.windows.lock().insert(span, Window { access, backing, len: span.len() });
         Counters::count(&self.counters.windows, 1);
         Counters::count(&self.counters.window_bytes, span.len());
@@ -188,10 +198,11 @@ impl DmaSpace {
         for span in &spans {
             self.inbox.cancel(*span);
         }
-        let mut writable = Vec::new();
+        let (mut writable, mut files) = (Vec::new(), Vec::new());
         for (span, window) in &taken {
             if let Backing::File(file) = window.backing {
-                self.files.used(file, -1);
+                self.files.leaves(file);
+                files.push(file);
             }
             if window.access.contains(Access::WRITE) {
                 writable.push(*span);
@@ -200,7 +211,20 @@ impl DmaSpace {
             Counters::count(&self.counters.window_bytes, span.len().wrapping_neg());
         }
         Counters::count(&self.counters.unmaps, 1);
-        Ok(Taken { drain, spans, writable })
+        Ok(Taken { drain, spans, writable, files })
+    }
+
+    /// Ends an unmap that is about to be answered: its mappings that are held still are marked
+    /// as revoked, and files that no window shows any longer are given back.
+    pub(crate) fn settle(&mut self, taken: Taken) {
+        let Taken { drain, files, .. } = taken;
+        drop(drain);
+        files.into_iter().for_each(|file| self.files.left(file));
+    }
+
+    /// The bytes of the memory files, if they look as if no guest had ever written to them.
+    pub(crate) fn looks_unshared(&self) -> Option<u64> {
+        self.files.all_empty()
     }
 }
 
@@ -212,17 +236,5 @@ impl Drop for DmaSpace {
         Counters::set(&self.counters.windows, 0);
         Counters::set(&self.counters.window_bytes, 0);
         Counters::set(&self.counters.files, 0);
-    }
-}
-
-/// Refuses a file whose owner can make it shorter, where that is wanted.
-fn refuse_unsealed(how: Unsealed) -> Result<(), Refused> {
-    match how {
-        Unsealed::Trust | Unsealed::ByMessage => Ok(()),
-        Unsealed::Refuse => Err(Refused::new(
-            Errno::PERM,
-            "the file is not sealed against shrinking: seal it (F_SEAL_SHRINK), or have the \
-             server trust or work around unsealed memory",
-        )),
     }
 }
