@@ -98,6 +98,8 @@ fn the_first_message_must_be_a_version_that_is_spoken() {
     refused(VERSION, 0, &[1, 0, 0, 0]);
     refused(VERSION, 0, b"\0\0\0\0not json\0");
     refused(VERSION, 0, br#"    {"capabilities":{"pgsizes":65536}}"#);
+    refused(VERSION, 0, b"\0\0\0\0{}");
+    refused(VERSION, 0, b"\0\0\0\0{}\0{}\0");
     refused(VERSION, 0, b"\0\0\0\0{\"capabilities\":{\"pgsizes\":65536}}\0");
     refused(VERSION, 0, b"\0\0\0\0{\"capabilities\":{\"max_data_xfer_size\":0}}\0");
     refused(VERSION, 0, b"\0\0\0\0{\"capabilities\":{\"max_data_xfer_size\":4095}}\0");
@@ -164,6 +166,10 @@ fn accesses_to_regions_that_are_not_there_or_too_small_are_refused() {
     for count in [0, 2, u64::MAX, u64::MAX / 24 + 1] {
         let multi = bytes().u64(count).bytes(&one).0;
         assert_eq!(client.call(WRITE_MULTI, &multi, &[]).unwrap_err(), Errno::INVAL);
+    }
+    for (flags, count, more) in [(1, 0, 0), (0, 1, 0), (0, 0, 4)] {
+        let question = bytes().u32(16).u32(flags).u32(0).u32(count).bytes(&vec![0; more]).0;
+        assert_eq!(client.call(GET_REGION_IO_FDS, &question, &[]).unwrap_err(), Errno::INVAL);
     }
     let long = bytes().u64(1).u64(0).u32(0).u32(9).u64(0).0;
     assert_eq!(client.call(WRITE_MULTI, &long, &[]).unwrap_err(), Errno::INVAL);
@@ -279,6 +285,9 @@ fn interrupts_that_are_not_there_are_refused() {
         ("no action", 0x01, 2, 0, 1, 0, none, Errno::INVAL),
         ("two actions", 0x31, 2, 0, 1, 0, none, Errno::INVAL),
         ("unknown flags", 0x121, 2, 0, 1, 0, none, Errno::INVAL),
+        ("data beside descriptors", 0x24, 2, 0, 1, 4, one, Errno::INVAL),
+        ("data where there is none", 0x21, 2, 0, 1, 1, none, Errno::INVAL),
+        ("data with a disable", 0x21, 2, 0, 0, 4, none, Errno::INVAL),
         ("too few booleans", 0x22, 2, 0, 4, 3, none, Errno::INVAL),
         ("too many booleans", 0x22, 2, 0, 4, 5, none, Errno::INVAL),
         ("masks of none", 0x09, 2, 0, 0, 0, none, Errno::INVAL),

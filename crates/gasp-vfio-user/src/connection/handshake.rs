@@ -42,22 +42,23 @@ pub(super) fn shake(server: &Server, inbox: &Arc<Inbox>) -> Result<Shaken, &'sta
     Counters::count(&server.counters.commands, 1);
     let header = packet.header;
     match judge(server, &packet) {
-        Ok((client, ours)) => {
-            let maps = usize::try_from(ours.max_dma_maps).unwrap_or(usize::MAX);
-            Ok((client, maps, version::encode(ours).answer(header)))
+        Ok((client, maps, hello)) => {
+            let maps = usize::try_from(maps).unwrap_or(usize::MAX);
+            Ok((client, maps, hello.answer(header)))
         }
         Err(refused) => refuse(server, inbox, header, &refused),
     }
 }
 
-fn judge(server: &Server, packet: &Packet) -> Result<(Capabilities, Capabilities), Refused> {
+fn judge(server: &Server, packet: &Packet) -> Result<(Capabilities, u64, Reply), Refused> {
     if packet.header.command != command::VERSION || !packet.header.wants_reply() {
         return Err(Refused::invalid("the first message is VERSION, and wants a reply"));
     }
     if packet.header.flags != 0 || !packet.fds.is_empty() || packet.fds_lost {
         return Err(Refused::invalid("VERSION has no flags and no descriptors"));
     }
-    let client = version::decode(&packet.payload)?;
+    let proposal = version::decode(&packet.payload)?;
+    let client = proposal.capabilities();
     if client.pgsizes & gasp::GRANULE == 0 {
         return Err(Refused::invalid("windows are in pages of 4 KiB, which it does not offer"));
     }
@@ -73,7 +74,7 @@ fn judge(server: &Server, packet: &Packet) -> Result<(Capabilities, Capabilities
         pgsizes: gasp::GRANULE,
         write_multiple: client.write_multiple,
     };
-    Ok((client, ours))
+    Ok((client, ours.max_dma_maps, version::encode(ours, &proposal)))
 }
 
 fn refuse<T>(

@@ -54,6 +54,9 @@ impl Connection<'_> {
         if data != DATA_EVENTFD && !fds.is_empty() {
             return Err(Refused::invalid("descriptors where none are asked for"));
         }
+        if data != DATA_BOOL {
+            fields.end()?;
+        }
         let kind = kind_of(index)?;
         let irqs = self.server.shell.interrupts();
         let have = irqs.count(kind);

@@ -227,8 +227,16 @@ impl Connection<'_> {
     }
 
     fn refuse(&self, to: Header, refused: &Refused) {
+        self.note_refusal(to.command, refused);
+        if to.wants_reply() {
+            self.send(&Reply::refusal(to, refused.errno), &[]);
+        }
+    }
+
+    /// Counts and reports a command that is refused, all or its rest.
+    fn note_refusal(&self, of: u16, refused: &Refused) {
         let counters = &self.server.counters;
-        let (name, device) = (command::name(to.command), self.server.shell.name());
+        let (name, device) = (command::name(of), self.server.shell.name());
         tracing::debug!(device, command = name, why = %refused, "refuses");
         Counters::count(&counters.refused, 1);
         counters.tell(|| Happened::Refused {
@@ -236,9 +244,6 @@ impl Connection<'_> {
             errno: refused.errno,
             why: refused.what.clone(),
         });
-        if to.wants_reply() {
-            self.send(&Reply::refusal(to, refused.errno), &[]);
-        }
     }
 
     /// A connection that takes no message has ended; the next wait for one says so.
