@@ -58,14 +58,17 @@
 //! | `socket` | the socket file; whole messages; who reads when several threads wait |
 //! | `dma` | the DMA map as domain, files while windows show them, memory by message |
 //! | `connection` | one client: handshake, commands, unmaps that wait |
+//! | `door` | who comes in: connections are taken, and answered if another is served |
 //! | `server` | clients one after another |
 //! | `stop` | the order to end, which every wait also waits for |
 
 mod connection;
 mod dma;
+mod door;
 mod error;
 mod options;
 mod report;
+mod seldom;
 mod server;
 mod socket;
 mod stop;

@@ -6,6 +6,8 @@ use core::time::Duration;
 
 use gasp::Errno;
 
+use crate::seldom::Seldom;
+
 /// Something that has happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -61,7 +63,7 @@ pub enum Happened {
     NotShared {
         /// The bytes of the file, or of all files.
         len: u64,
-        /// Whether the VMM's own mappings show it: the memory is then reached by messages, or
+        /// Whether the VMM's own mappings show it (told once for each VMM): the memory is then reached by messages, or
         /// refused. If not, the device was started two seconds ago, and the files are still
         /// empty: it waits for commands that never come.
         seen: bool,
@@ -77,11 +79,27 @@ pub enum Happened {
         /// In words.
         why: String,
     },
-    /// A client was sent away: a VMM is attached already, or its first message was not
-    /// acceptable.
+    /// A client was sent away: its first message was not acceptable or did not come, or the
+    /// process has no descriptor left.
     TurnedAway {
         /// In words.
         why: &'static str,
+    },
+    /// A client was sent away because the device is in use: its VERSION was answered with
+    /// `EBUSY`.
+    InUse {
+        /// The process that came.
+        pid: Option<i32>,
+        /// The process that is served.
+        by: Option<i32>,
+        /// For how long it has been.
+        since: Duration,
+    },
+    /// Reports of a client's errors that were left out, because there were too many: past a
+    /// hundred, one a second is made.
+    Omitted {
+        /// How many.
+        reports: u64,
     },
 }
 
@@ -141,6 +159,9 @@ pub(crate) struct Counters {
     pub(crate) refused: AtomicU64,
     pub(crate) message_bytes: AtomicU64,
     pub(crate) observer: std::sync::OnceLock<Observer>,
+    /// Reports of refused commands, and of clients that are sent away.
+    pub(crate) refusals: Seldom,
+    pub(crate) strangers: Seldom,
 }
 
 impl Counters {
@@ -158,6 +179,18 @@ impl Counters {
         if let Some(observer) = self.observer.get() {
             observer(&happened());
         }
+    }
+
+    /// Tells the observer what a peer may cause as often as it likes, if it has not been told
+    /// too often; whether it has been told now.
+    pub(crate) fn tell_seldom(&self, seldom: &Seldom, happened: impl FnOnce() -> Happened) -> bool {
+        let Some(omitted) = seldom.allow() else { return false };
+        if omitted > 0 {
+            tracing::warn!(omitted, "reports were left out, because there were too many");
+            self.tell(|| Happened::Omitted { reports: omitted });
+        }
+        self.tell(happened);
+        true
     }
 
     pub(crate) fn status(&self) -> Status {

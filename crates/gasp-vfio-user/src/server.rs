@@ -7,20 +7,16 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gasp::Guest;
+use gasp::{Errno, Guest};
 use gasp_vdev::Shell;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 
 use crate::connection;
+use crate::door::Door;
 use crate::error::{BindError, ServeError};
 use crate::options::Options;
 use crate::report::{Counters, Happened, Status};
-use crate::socket::{Listener, Stream};
+use crate::socket::Listener;
 use crate::stop::{Stop, Stopper};
-
-/// How long to wait where the process has no descriptor left for a connection.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// A device on a socket.
 ///
@@ -33,6 +29,7 @@ pub struct Server {
     pub(crate) options: Options,
     pub(crate) counters: Arc<Counters>,
     pub(crate) stop: Arc<Stop>,
+    pub(crate) door: Door,
     /// The guest of the VMM that is attached.
     pub(crate) guest: Mutex<Option<Guest>>,
     running: AtomicBool,
@@ -47,14 +44,16 @@ impl Server {
     pub fn bind(path: impl AsRef<Path>, shell: Shell, options: Options) -> Result<Self, BindError> {
         let path = path.as_ref();
         let listener = Listener::bind(path, options.mode)?;
-        let stop = Stop::new()
-            .map_err(|errno| BindError::System { path: path.into(), source: errno.into() })?;
+        let system = |errno: Errno| BindError::System { path: path.into(), source: errno.into() };
+        let stop = Stop::new().map_err(system)?;
+        let door = Door::new().map_err(system)?;
         Ok(Self {
             shell,
             listener,
             options,
             counters: Arc::default(),
             stop: Arc::new(stop),
+            door,
             guest: Mutex::new(None),
             running: AtomicBool::new(false),
         })
@@ -74,33 +73,16 @@ impl Server {
     }
 
     fn serve(&self) -> Result<(), ServeError> {
-        while !self.stop.is_asked() {
-            let listener = self.listener.as_fd();
-            let mut fds = [PollFd::from_borrowed_fd(listener, PollFlags::IN), self.stop.poll_fd()];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(self.failed(errno.into())),
+        self.door.open();
+        let accept = |source| ServeError::Accept { path: self.path().into(), source };
+        std::thread::scope(|scope| {
+            let keeper = std::thread::Builder::new().name("door".into());
+            let keeper = keeper.spawn_scoped(scope, || self.door.keep(self)).map_err(accept)?;
+            while let Some(client) = self.door.next() {
+                connection::serve(self, client);
             }
-            if self.stop.is_asked() {
-                break;
-            }
-            match self.listener.accept() {
-                Ok(Some(client)) => connection::serve(self, client),
-                Ok(None) => {}
-                Err(error) => match Errno::from_io_error(&error) {
-                    Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
-                        tracing::warn!(%error, "a connection has to wait");
-                        std::thread::sleep(PAUSE);
-                    }
-                    _ => return Err(self.failed(error)),
-                },
-            }
-        }
-        Ok(())
-    }
-
-    fn failed(&self, source: std::io::Error) -> ServeError {
-        ServeError::Accept { path: self.path().into(), source }
+            keeper.join().unwrap_or(Ok(())).map_err(accept)
+        })
     }
 
     /// What ends [`run`](Self::run).
@@ -134,25 +116,21 @@ impl Server {
         self.listener.path()
     }
 
-    /// Sends away whoever else wants to connect while `current` is served.
-    pub(crate) fn turn_away(&self, current: &Stream) {
-        // A VMM that was killed, and its successor: the successor is not to be sent away
-        // because the end of the other has not been seen yet. It came first, so it shows
-        // if it is looked for second.
-        if !self.listener.has_waiting() || current.is_hung_up() {
-            return;
+    /// Reports a client that is sent away.
+    pub(crate) fn turned_away(&self, why: &'static str) {
+        let told =
+            self.counters.tell_seldom(&self.counters.strangers, || Happened::TurnedAway { why });
+        if told {
+            tracing::warn!(device = self.shell.name(), why, "sends a client away");
         }
-        match self.listener.accept() {
-            Ok(None) => {}
-            Ok(Some(client)) => {
-                tracing::warn!(path = %self.path().display(), "serves a VMM already: another is sent away");
-                self.counters.tell(|| Happened::TurnedAway { why: "another VMM is attached" });
-                drop(client);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                std::thread::sleep(PAUSE);
-            }
+    }
+
+    /// Reports a client that was answered with `EBUSY`.
+    pub(crate) fn in_use(&self, pid: Option<i32>, by: Option<i32>, since: Duration) {
+        let happened = || Happened::InUse { pid, by, since };
+        if self.counters.tell_seldom(&self.counters.strangers, happened) {
+            let device = self.shell.name();
+            tracing::warn!(device, ?pid, ?by, ?since, "in use: another VMM is sent away (EBUSY)");
         }
     }
 }

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags};
-
 use super::STOPS;
-use crate::report::Counters;
+use crate::report::{Counters, Happened};
 use crate::server::Server;
 use crate::socket::{Ended, Event, FDS_MAX, Inbox, Packet, Wait};
 use crate::wire::version::{self, Capabilities};
@@ -27,11 +25,10 @@ pub(super) fn shake(server: &Server, inbox: &Arc<Inbox>) -> Result<Shaken, &'sta
         if left.is_zero() {
             return Err("it says nothing");
         }
-        let listener = PollFd::from_borrowed_fd(server.listener.as_fd(), PollFlags::IN);
-        let others = [server.stop.poll_fd(), listener];
+        let others = [server.stop.poll_fd()];
         match inbox.next(Wait { others: &others, at_most: Some(left) }) {
             Event::Command(packet) => break packet,
-            Event::Other => server.turn_away(inbox.stream()),
+            Event::Other => {}
             Event::Ended(Ended::Unframed(header)) => {
                 return refuse(server, inbox, header, &Refused::invalid("not this size"));
             }
@@ -83,8 +80,13 @@ fn refuse<T>(
     header: Header,
     refused: &Refused,
 ) -> Result<T, &'static str> {
-    tracing::warn!(device = server.shell.name(), why = %refused, "sends a client away");
-    Counters::count(&server.counters.refused, 1);
+    let counters = &server.counters;
+    Counters::count(&counters.refused, 1);
+    let command = command::name(header.command);
+    let (errno, why) = (refused.errno, refused.what.clone());
+    if counters.tell_seldom(&counters.refusals, || Happened::Refused { command, errno, why }) {
+        tracing::warn!(device = server.shell.name(), why = %refused, "refuses a first message");
+    }
     // It is sent away whether it hears why or not.
     let _ = inbox.stream().send(&Reply::refusal(header, refused.errno), &[]);
     Err("its first message was not acceptable")

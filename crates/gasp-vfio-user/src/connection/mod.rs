@@ -16,6 +16,7 @@ use gasp::Errno;
 use rustix::event::{PollFd, PollFlags};
 
 use crate::dma::DmaSpace;
+use crate::door::Visitor;
 use crate::report::{Counters, Happened};
 use crate::server::Server;
 use crate::socket::{Ended, Event, FDS_MAX, Inbox, Packet, Stream, Wait};
@@ -47,17 +48,18 @@ enum Answer {
 }
 
 /// Serves one client to its end. Nothing of it is left then but the device's own state.
-pub(crate) fn serve(server: &Server, client: OwnedFd) {
+pub(crate) fn serve(server: &Server, client: Visitor) {
     let Server { options, counters, shell, .. } = server;
-    let pid = gasp::memory::peer_of(&client).ok().and_then(|peer| peer.pid);
+    let Visitor { fd, pid, .. } = client;
     let limit = options.max_data_xfer_size.max(4096) as usize + MESSAGE_MAX;
-    let inbox = Inbox::new(Stream::new(client, limit, options.patience, Arc::clone(&server.stop)));
+    let inbox = Inbox::new(Stream::new(fd, limit, options.patience, Arc::clone(&server.stop)));
     Counters::count(&counters.connections, 1);
     let mut connection = match attach(server, &inbox, pid) {
         Ok(connection) => connection,
         Err(why) => {
-            tracing::info!(device = shell.name(), why, "sends a client away");
-            return counters.tell(|| Happened::TurnedAway { why });
+            drop(inbox);
+            server.door.free();
+            return server.turned_away(why);
         }
     };
     Counters::set(&counters.attached, 1);
@@ -72,6 +74,7 @@ pub(crate) fn serve(server: &Server, client: OwnedFd) {
     shell.detach();
     *server.guest.lock().unwrap_or_else(PoisonError::into_inner) = None;
     drop((connection, inbox));
+    server.door.free();
     Counters::set(&counters.draining, 0);
     Counters::set(&counters.attached, 0);
     Counters::set(&counters.pid, 0);
@@ -122,10 +125,7 @@ impl Connection<'_> {
                 return STOPS;
             }
             let unmask = server.shell.interrupts().unmask_event();
-            let mut others = vec![
-                server.stop.poll_fd(),
-                PollFd::from_borrowed_fd(server.listener.as_fd(), PollFlags::IN),
-            ];
+            let mut others = vec![server.stop.poll_fd()];
             if let Some(unmask) = &unmask {
                 others.push(PollFd::from_borrowed_fd(unmask.as_fd(), PollFlags::IN));
             }
@@ -135,7 +135,6 @@ impl Connection<'_> {
                 Event::Command(packet) => self.take(*packet),
                 Event::Ended(ended) => return self.end(ended),
                 Event::Other => {
-                    server.turn_away(self.inbox.stream());
                     server.shell.interrupts().take_unmask_event();
                 }
             }
@@ -239,7 +238,7 @@ impl Connection<'_> {
         let (name, device) = (command::name(of), self.server.shell.name());
         tracing::debug!(device, command = name, why = %refused, "refuses");
         Counters::count(&counters.refused, 1);
-        counters.tell(|| Happened::Refused {
+        counters.tell_seldom(&counters.refusals, || Happened::Refused {
             command: name,
             errno: refused.errno,
             why: refused.what.clone(),

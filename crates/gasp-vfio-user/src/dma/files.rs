@@ -44,6 +44,7 @@ pub(super) struct Files {
     /// The process at the other end, if that can be told.
     peer: Option<i32>,
     warned: bool,
+    told_private: bool,
     /// The most bytes of all files together.
     max_memory: u64,
     by_inode: HashMap<(u64, u64), u64>,
@@ -104,6 +105,7 @@ impl Files {
             unsealed: options.unsealed,
             peer,
             warned: false,
+            told_private: false,
             max_memory: options.max_memory,
             by_inode: HashMap::new(),
             files: HashMap::new(),
@@ -179,14 +181,19 @@ impl Files {
     /// What becomes of a file that the guest does not write to. The VMM reads the guest's own
     /// pages if it is asked by message.
     #[cold]
-    fn private(&self, len: u64) -> Result<Found, Refused> {
-        self.counters.tell(|| Happened::NotShared { len, seen: true });
+    fn private(&mut self, len: u64) -> Result<Found, Refused> {
+        let told = core::mem::replace(&mut self.told_private, true);
+        if !told {
+            self.counters.tell(|| Happened::NotShared { len, seen: true });
+        }
         let what = "the VMM maps this memory privately, so the guest does not write to the \
                     file (QEMU: share=off): use share=on";
         if self.unsealed == Unsealed::Refuse {
             return Err(Refused::invalid(what));
         }
-        tracing::warn!(bytes = len, "{what}. Until then it is reached by messages: slow");
+        if !told {
+            tracing::warn!(bytes = len, "{what}. Until then it is reached by messages: slow");
+        }
         Ok(Found::NoMemory)
     }
 

@@ -51,7 +51,7 @@ pub(crate) enum Ended {
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     /// Held while a message is written, so that messages do not mix. Whether one was left
     /// unfinished: nothing can be sent behind it.
     sending: Mutex<bool>,
@@ -68,20 +68,12 @@ pub(crate) struct Sending<'a> {
 }
 
 impl Stream {
-    pub(crate) fn new(fd: OwnedFd, limit: usize, patience: Duration, stop: Arc<Stop>) -> Self {
+    pub(crate) fn new(fd: Arc<OwnedFd>, limit: usize, patience: Duration, stop: Arc<Stop>) -> Self {
         Self { fd, sending: Mutex::new(false), limit, patience, stop }
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-
-    /// Whether the peer has gone, though what it sent before may not be read yet.
-    pub(crate) fn is_hung_up(&self) -> bool {
-        let mut fds = [PollFd::new(&self.fd, PollFlags::empty())];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let gone = PollFlags::HUP | PollFlags::ERR;
-        poll(&mut fds, Some(&now)).is_ok() && fds.iter().any(|fd| fd.revents().intersects(gone))
     }
 
     /// Reads the next message; `None` where none has begun yet. One thread at a time.
@@ -96,7 +88,7 @@ impl Stream {
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
             let got =
-                rustix::net::recvmsg(&self.fd, &mut [IoSliceMut::new(rest)], &mut control, flags);
+                rustix::net::recvmsg(&*self.fd, &mut [IoSliceMut::new(rest)], &mut control, flags);
             match got {
                 Ok(got) if got.bytes == 0 => return Err(Ended::Closed),
                 Ok(got) => {
@@ -129,7 +121,7 @@ impl Stream {
         let mut payload = vec![0; size - Header::SIZE];
         let mut have = 0;
         while let Some(rest) = payload.get_mut(have..).filter(|rest| !rest.is_empty()) {
-            match rustix::net::recv(&self.fd, rest, RecvFlags::DONTWAIT) {
+            match rustix::net::recv(&*self.fd, rest, RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return Err(Ended::Closed),
                 Ok((_, got)) => have += got,
                 Err(Errno::INTR) => {}
@@ -149,7 +141,7 @@ impl Stream {
         if left.is_zero() {
             return Err(Ended::Stalled);
         }
-        let mut fds = [PollFd::new(&self.fd, flags), self.stop.poll_fd()];
+        let mut fds = [PollFd::new(&*self.fd, flags), self.stop.poll_fd()];
         match poll(&mut fds, timespec(left).as_ref()) {
             Ok(0) => Err(Ended::Stalled),
             Ok(_) if self.stop.is_asked() => Err(Ended::Stopped),
@@ -161,7 +153,7 @@ impl Stream {
     /// Ends the connection for both sides; whoever waits to send waits no longer.
     pub(crate) fn shut(&self) {
         // A peer that is gone already has done so itself.
-        let _ = rustix::net::shutdown(&self.fd, Shutdown::Both);
+        let _ = rustix::net::shutdown(&*self.fd, Shutdown::Both);
     }
 
     /// The right to send; other threads wait.
@@ -200,7 +192,7 @@ impl Sending<'_> {
                 control.push(SendAncillaryMessage::ScmRights(&borrowed));
             }
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match rustix::net::sendmsg(&stream.fd, &[IoSlice::new(rest)], &mut control, flags) {
+            match rustix::net::sendmsg(&*stream.fd, &[IoSlice::new(rest)], &mut control, flags) {
                 Ok(more) => sent += more,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => stream.wait(PollFlags::OUT, since)?,
@@ -226,7 +218,7 @@ mod tests {
     fn nothing_is_sent_behind_a_message_that_was_not_finished() {
         let (ours, mut peer) = UnixStream::pair().unwrap();
         let stop = Arc::new(Stop::new().unwrap());
-        let stream = Stream::new(ours.into(), 1 << 20, Duration::from_millis(20), stop);
+        let stream = Stream::new(Arc::new(ours.into()), 1 << 20, Duration::from_millis(20), stop);
         let sent = stream.send(&vec![1; 16 << 20], &[]);
         assert_eq!(sent, Err(Ended::Stalled));
         // There is room again.
