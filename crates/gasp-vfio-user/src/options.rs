@@ -72,6 +72,13 @@ pub struct Options {
     /// mapped whole, however small the window, and all clients of a process share its
     /// address space of 128 TiB.
     pub max_memory: u64,
+    /// The most descriptors of a client that are held at a time: its memory files, and the
+    /// eventfds of its interrupts. More are refused (`EMFILE`). A process needs as many for
+    /// each of its servers, and some for itself: see `RLIMIT_NOFILE`.
+    pub max_descriptors: u32,
+    /// The most unmaps of a client that wait for the device at a time; more are refused
+    /// (`EBUSY`).
+    pub max_drains: u32,
     /// The most bytes of data in one message, from 4 KiB up; clients that say less are
     /// sent less, and those that say less than 4 KiB are sent away.
     pub max_data_xfer_size: u32,
@@ -99,6 +106,8 @@ impl Default for Options {
             mode: 0o600,
             max_dma_maps: 65_535,
             max_memory: 4 << 40,
+            max_descriptors: 512,
+            max_drains: 1024,
             max_data_xfer_size: 1 << 20,
             unsealed: Unsealed::default(),
             residency: Residency::OnDemand,

@@ -7,13 +7,14 @@
 use core::time::Duration;
 use std::time::Instant;
 
-use gasp::{Deadline, DrainPolicy};
+use gasp::{Deadline, DrainPolicy, Errno};
 
 use super::memory::unmap_reply;
 use super::{Connection, LONGEST_PAUSE};
 use crate::dma::Taken;
+use crate::options::Options;
 use crate::report::{Counters, Happened};
-use crate::wire::{DmaUnmap, Header, Reply};
+use crate::wire::{DmaUnmap, Header, Refused, Reply};
 
 /// How long an unmap is waited for before other commands get their turn. Most transfers
 /// end within it, and the client waits for the answer anyway.
@@ -33,6 +34,9 @@ pub(super) struct Waiting {
 pub(super) struct Drains {
     waiting: Vec<Waiting>,
     policy: DrainPolicy,
+    /// How many may wait, and of how many windows.
+    most: usize,
+    most_windows: usize,
     pause: Duration,
     warned: bool,
 }
@@ -56,13 +60,30 @@ impl Waiting {
 }
 
 impl Drains {
-    pub(super) fn new(policy: DrainPolicy) -> Self {
-        Self { waiting: Vec::new(), policy, pause: SPIN, warned: false }
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            waiting: Vec::new(),
+            policy: options.drain,
+            most: options.max_drains.max(1) as usize,
+            most_windows: options.max_dma_maps.max(1) as usize,
+            pause: SPIN,
+            warned: false,
+        }
     }
 
-    /// How many wait.
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
+    /// Whether one more may have to wait. What waits takes memory for each of its windows,
+    /// so there may be no more of those than a client may have.
+    pub(super) fn check_room(&self) -> Result<(), Refused> {
+        let windows = self
+            .waiting
+            .iter()
+            .fold(0_usize, |windows, waiting| windows.saturating_add(waiting.taken.windows));
+        if self.waiting.len() < self.most && windows < self.most_windows {
+            return Ok(());
+        }
+        let number = self.waiting.len();
+        let what = format!("{number} unmaps of {windows} windows wait for the device already");
+        Err(Refused::new(Errno::BUSY, what))
     }
 
     pub(super) fn add(&mut self, waiting: Waiting) {

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use gasp::Errno;
+use gasp_vdev::pci::Interrupts;
 use gasp_vdev::{IrqError, IrqKind};
 use vfio_bindings::bindings::vfio;
 
@@ -108,6 +109,18 @@ impl Connection<'_> {
             let what = format!("{} descriptors for {count} interrupts", fds.len());
             return Err(Refused::invalid(what));
         }
+        let held = self.space.descriptors().saturating_add(eventfds(irqs));
+        let replaced = match action {
+            TRIGGER => (start..start.saturating_add(count))
+                .filter(|vector| irqs.is_assigned(kind, *vector))
+                .count(),
+            _ => usize::from(irqs.unmask_event().is_some()),
+        };
+        let then = held.saturating_sub(replaced).saturating_add(fds.len());
+        if then > self.server.options.max_descriptors as usize && !fds.is_empty() {
+            let what = format!("{held} descriptors of this client are held already");
+            return Err(Refused::new(Errno::MFILE, what));
+        }
         match (action, kind) {
             (TRIGGER, _) => {
                 let mut events: Vec<_> = fds.into_iter().map(Some).collect();
@@ -122,6 +135,13 @@ impl Connection<'_> {
         }
         Ok(Reply::new())
     }
+}
+
+/// How many eventfds of the client the interrupts hold.
+pub(super) fn eventfds(irqs: &Interrupts) -> usize {
+    let kinds = [IrqKind::Pin, IrqKind::Msi, IrqKind::Msix, IrqKind::Error, IrqKind::Request];
+    let assigned = kinds.into_iter().map(|kind| irqs.assigned(kind)).sum::<usize>();
+    assigned + usize::from(irqs.unmask_event().is_some())
 }
 
 fn kind_of(index: u32) -> Result<IrqKind, Refused> {

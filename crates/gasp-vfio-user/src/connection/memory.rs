@@ -3,9 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use gasp::{DeviceAddr, Errno, Span};
+use gasp::{DeviceAddr, Span};
 
 use super::drains::Waiting;
+use super::irqs::eventfds;
 use super::{Answer, Connection};
 use crate::report::Counters;
 use crate::wire::{Bitmap, DmaMap, DmaUnmap, Header, Refused, Reply};
@@ -13,7 +14,8 @@ use crate::wire::{Bitmap, DmaMap, DmaUnmap, Header, Refused, Reply};
 impl Connection<'_> {
     pub(super) fn dma_map(&mut self, payload: &[u8], fds: Vec<OwnedFd>) -> Result<Reply, Refused> {
         let map = DmaMap::decode(payload)?;
-        self.space.map(map, fds)?;
+        let irqs = self.server.shell.interrupts();
+        self.space.map(map, fds, || eventfds(irqs))?;
         Ok(Reply::new())
     }
 
@@ -24,10 +26,7 @@ impl Connection<'_> {
             self.check_bitmap(&unmap, bitmap)?;
         }
         // Before anything is taken: a client could map and unmap what is held for ever.
-        if self.drains.len() >= self.server.options.max_dma_maps.max(1) as usize {
-            let what = format!("{} unmaps wait for the device already", self.drains.len());
-            return Err(Refused::new(Errno::BUSY, what));
-        }
+        self.drains.check_room()?;
         let taken = self.space.unmap(&unmap)?;
         let mut waiting = Waiting { taken, since, header, unmap, holders: 0 };
         waiting.holders = waiting.taken.drain.pending();

@@ -107,7 +107,7 @@ fn attach<'a>(
         inbox: Arc::clone(inbox),
         client,
         space,
-        drains: Drains::new(options.drain),
+        drains: Drains::new(options),
         watch: Watch::default(),
     };
     connection.send(&hello.0, &[]);

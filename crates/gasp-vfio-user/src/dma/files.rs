@@ -26,8 +26,6 @@ use crate::options::{Options, Unsealed};
 use crate::report::{Counters, Happened};
 use crate::wire::Refused;
 
-/// The most files of one connection. A guest has one for each of its memory devices.
-const FILES_MAX: usize = 256;
 /// The most bytes of a file that are looked at for a guest's traces: firmware and kernels
 /// write to them first.
 const LOOKED_AT: u64 = 16 << 20;
@@ -47,6 +45,8 @@ pub(super) struct Files {
     told_private: bool,
     /// The most bytes of all files together.
     max_memory: u64,
+    /// The most files, and eventfds of interrupts.
+    max_descriptors: usize,
     by_inode: HashMap<(u64, u64), u64>,
     files: HashMap<u64, File>,
     next: u64,
@@ -107,6 +107,7 @@ impl Files {
             warned: false,
             told_private: false,
             max_memory: options.max_memory,
+            max_descriptors: options.max_descriptors as usize,
             by_inode: HashMap::new(),
             files: HashMap::new(),
             next: 0,
@@ -115,13 +116,14 @@ impl Files {
     }
 
     /// The memory behind `[offset, offset + len)` of a file. A descriptor that is not
-    /// needed is closed.
+    /// needed is closed. `eventfds` is how many descriptors of the client are held elsewhere.
     pub(super) fn find(
         &mut self,
         fd: OwnedFd,
         offset: u64,
         len: u64,
         access: Access,
+        eventfds: impl FnOnce() -> usize,
     ) -> Result<Found, Refused> {
         if !offset.is_multiple_of(gasp::GRANULE) {
             return Err(Refused::invalid("the offset in the file is in whole pages of 4 KiB"));
@@ -150,7 +152,7 @@ impl Files {
         {
             return Ok(file.found(id, offset));
         }
-        self.adopt(fd, Wanted { descriptor, seals, offset, end, access })
+        self.adopt(fd, Wanted { descriptor, seals, offset, end, access }, eventfds())
     }
 
     fn known(&self, inode: (u64, u64)) -> Option<(u64, &File)> {
@@ -198,7 +200,7 @@ impl Files {
     }
 
     #[cold]
-    fn adopt(&mut self, fd: OwnedFd, wanted: Wanted) -> Result<Found, Refused> {
+    fn adopt(&mut self, fd: OwnedFd, wanted: Wanted, held: usize) -> Result<Found, Refused> {
         let Wanted { descriptor, seals, offset, end, access } = wanted;
         let stat = rustix::fs::fstat(&fd)
             .map_err(|errno| Refused::new(errno, "the descriptor does not tell its size"))?;
@@ -219,7 +221,7 @@ impl Files {
         }
         let sealed = seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE);
         let whole = if sealed { Access::READ } else { descriptor.access };
-        self.make_room(len)?;
+        self.check_room(len, held)?;
         let name = format!("file-{:x}-{:x}", inode.0, inode.1);
         let residency = self.residency;
         // A seal keeps the file's length, but not huge pages in their place: holes can be
@@ -249,11 +251,19 @@ impl Files {
         Ok(span)
     }
 
-    /// Whether one more file, of `len` bytes, can be adopted.
-    fn make_room(&self, len: u64) -> Result<(), Refused> {
+    /// How many files there are; each holds a descriptor.
+    pub(super) fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Whether one more file, of `len` bytes, can be adopted, while `held` descriptors of the
+    /// client are held elsewhere.
+    fn check_room(&self, len: u64, held: usize) -> Result<(), Refused> {
         let max = self.max_memory;
-        if self.files.len() >= FILES_MAX {
-            return Err(Refused::new(Errno::NOSPC, format!("{FILES_MAX} memory files are in use")));
+        let held = held.saturating_add(self.files.len());
+        if held >= self.max_descriptors {
+            let what = format!("{held} descriptors of this client are held already");
+            return Err(Refused::new(Errno::MFILE, what));
         }
         match self.bytes_with(len) {
             bytes if bytes > max => {

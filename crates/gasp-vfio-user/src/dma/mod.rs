@@ -68,6 +68,8 @@ pub(crate) struct Taken {
     pub(crate) spans: Vec<Span<DeviceAddr>>,
     /// The windows that the device could write to.
     pub(crate) writable: Vec<Span<DeviceAddr>>,
+    /// How many windows.
+    pub(crate) windows: usize,
     /// The file of each window that had one.
     files: Vec<u64>,
 }
@@ -121,8 +123,19 @@ impl DmaSpace {
         Arc::new(Messages::new(inbox, windows, max, options.reply_deadline, counters))
     }
 
-    /// Gives the device a window.
-    pub(crate) fn map(&mut self, map: DmaMap, fds: Vec<OwnedFd>) -> Result<(), Refused> {
+    /// How many descriptors of the client the memory files hold.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Gives the device a window. `eventfds` is how many descriptors of the client are held
+    /// elsewhere.
+    pub(crate) fn map(
+        &mut self,
+        map: DmaMap,
+        fds: Vec<OwnedFd>,
+        eventfds: impl FnOnce() -> usize,
+    ) -> Result<(), Refused> {
         let access = match map.flags {
             DmaMap::READ => Access::READ,
             DmaMap::WRITE => Access::WRITE,
@@ -148,7 +161,7 @@ impl DmaSpace {
         }
         drop(windows);
         let found = match fds.into_iter().next() {
-            Some(fd) => self.files.find(fd, map.offset, map.size, access)?,
+            Some(fd) => self.files.find(fd, map.offset, map.size, access, eventfds)?,
             None => Found::NoMemory,
         };
         let (guest, backing) = match found {
@@ -211,7 +224,7 @@ impl DmaSpace {
             Counters::count(&self.counters.window_bytes, span.len().wrapping_neg());
         }
         Counters::count(&self.counters.unmaps, 1);
-        Ok(Taken { drain, spans, writable, files })
+        Ok(Taken { drain, spans, writable, windows: taken.len(), files })
     }
 
     /// Ends an unmap that is about to be answered: its mappings that are held still are marked

@@ -25,6 +25,8 @@ use crate::wire::{Reply, command};
 /// How many commands, and how many bytes of them, may wait for the connection's thread.
 const QUEUE_MAX: usize = 64;
 const QUEUE_BYTES_MAX: usize = 4 << 20;
+/// How many descriptors may wait with them.
+const QUEUE_FDS_MAX: usize = 64;
 /// How long a thread that waits for a reply goes without looking whether it was cancelled.
 const GLANCE: Duration = Duration::from_millis(10);
 
@@ -225,7 +227,8 @@ impl Inbox {
 
 impl State {
     fn is_full(&self) -> bool {
-        self.commands.len() >= QUEUE_MAX || self.bytes >= QUEUE_BYTES_MAX
+        let fds = self.commands.iter().map(|packet| packet.fds.len()).sum::<usize>();
+        self.commands.len() >= QUEUE_MAX || self.bytes >= QUEUE_BYTES_MAX || fds >= QUEUE_FDS_MAX
     }
 
     fn sort(&mut self, received: Result<Option<Packet>, Ended>) {
@@ -263,6 +266,37 @@ impl State {
         match (request.reply.take(), self.ended) {
             (None, Some(_)) => Err(Errno::NOTCONN),
             (reply, _) => Ok(reply),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Header;
+    use std::os::fd::OwnedFd;
+
+    fn command(payload: usize, fds: usize) -> Result<Option<Packet>, Ended> {
+        let header = Header { id: 0, command: 2, size: 16, flags: 0, error: 0 };
+        let fd = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        Ok(Some(Packet {
+            header,
+            payload: vec![0; payload],
+            fds: (0..fds).map(|_| fd()).collect(),
+            fds_lost: false,
+            since: Instant::now(),
+        }))
+    }
+
+    #[test]
+    fn the_queue_is_bounded_in_commands_in_bytes_and_in_descriptors() {
+        for (payload, fds, most) in [(0, 0, 64), (1 << 20, 0, 4), (0, 16, 4), (0, 1, 64)] {
+            let mut state = State::default();
+            for _ in 0..most {
+                assert!(!state.is_full(), "{payload} {fds}");
+                state.sort(command(payload, fds));
+            }
+            assert!(state.is_full(), "{payload} {fds}");
         }
     }
 }
