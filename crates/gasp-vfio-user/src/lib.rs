@@ -43,6 +43,23 @@
 //! A bitmap of dirty pages says *dirty* of every page in a window that the device could
 //! write, which is never too little.
 //!
+//! # Migration
+//!
+//! There is none: what a device keeps for its guest (registers, queues, commands under way)
+//! stays in this process. The protocol has DEVICE_FEATURE for a client to ask, and it is
+//! answered as the kernel answers for devices that cannot (`ENOTTY`). **QEMU does not ask**
+//! (11.1): its `migrate` ends as completed, and the guest finds its device reset. Neither
+//! `-only-migratable` nor a property of `vfio-user-pci` changes that, and no answer of a
+//! server can. What does is a device beside it that QEMU refuses to migrate:
+//!
+//! ```text
+//! -object memory-backend-memfd,id=stay,size=1M,share=on
+//! -device ivshmem-plain,memdev=stay,master=off
+//! ```
+//!
+//! `migrate` then fails with "Migration is disabled when using feature 'peer mode' in device
+//! 'ivshmem'", and the guest goes on.
+//!
 //! # Why not an existing crate
 //!
 //! The `vfio_user` crate has a server that sends no DMA_READ and DMA_WRITE, answers every
