@@ -44,7 +44,7 @@ pub(super) struct Drains {
 impl Waiting {
     /// Whether every mapping is gone.
     pub(super) fn is_over(&mut self) -> bool {
-        self.taken.drain.pending() == 0
+        self.taken.pending() == 0
     }
 
     /// Waits for a moment.
@@ -110,7 +110,7 @@ impl Drains {
         let DrainPolicy { deadline, at_deadline } = self.policy;
         let mut over = Vec::new();
         for mut waiting in core::mem::take(&mut self.waiting) {
-            let held = waiting.taken.drain.pending();
+            let held = waiting.taken.pending();
             let late = waiting.since.elapsed() >= deadline;
             if held == 0 || late && at_deadline == Deadline::Detach {
                 over.push((waiting, held));

@@ -1,7 +1,10 @@
 //! The first message: which version, and within which limits.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::STOPS;
 use crate::report::{Counters, Happened};
@@ -10,9 +13,17 @@ use crate::socket::{Ended, Event, FDS_MAX, Inbox, Packet, Wait};
 use crate::wire::version::{self, Capabilities};
 use crate::wire::{Header, Refused, Reply, command};
 
-/// What the client can do, how many windows both can, and the answer to send once the
-/// device is attached.
-type Shaken = (Capabilities, usize, (Vec<u8>, Vec<std::os::fd::OwnedFd>));
+/// What client and server agree on.
+pub(super) struct Shaken {
+    /// What the client can do.
+    pub(super) client: Capabilities,
+    /// How many windows both can have.
+    pub(super) max_windows: usize,
+    /// Our end of the socket for commands to the client, if there is one.
+    pub(super) twin: Option<OwnedFd>,
+    /// The answer, and its descriptors, to send once the device is attached.
+    pub(super) answer: (Vec<u8>, Vec<OwnedFd>),
+}
 
 /// Waits for the first message and judges it; otherwise why the client is sent away.
 pub(super) fn shake(server: &Server, inbox: &Arc<Inbox>) -> Result<Shaken, &'static str> {
@@ -39,15 +50,12 @@ pub(super) fn shake(server: &Server, inbox: &Arc<Inbox>) -> Result<Shaken, &'sta
     Counters::count(&server.counters.commands, 1);
     let header = packet.header;
     match judge(server, &packet) {
-        Ok((client, maps, hello)) => {
-            let maps = usize::try_from(maps).unwrap_or(usize::MAX);
-            Ok((client, maps, hello.answer(header)))
-        }
+        Ok(shaken) => Ok(shaken),
         Err(refused) => refuse(server, inbox, header, &refused),
     }
 }
 
-fn judge(server: &Server, packet: &Packet) -> Result<(Capabilities, u64, Reply), Refused> {
+fn judge(server: &Server, packet: &Packet) -> Result<Shaken, Refused> {
     if packet.header.command != command::VERSION || !packet.header.wants_reply() {
         return Err(Refused::invalid("the first message is VERSION, and wants a reply"));
     }
@@ -71,7 +79,16 @@ fn judge(server: &Server, packet: &Packet) -> Result<(Capabilities, u64, Reply),
         pgsizes: gasp::GRANULE,
         write_multiple: client.write_multiple,
     };
-    Ok((client, ours.max_dma_maps, version::encode(ours, &proposal)))
+    let (twin, theirs) = match proposal.takes_twin() {
+        true => twin_socket().unzip(),
+        false => (None, None),
+    };
+    Ok(Shaken {
+        client,
+        max_windows: usize::try_from(ours.max_dma_maps).unwrap_or(usize::MAX),
+        twin,
+        answer: version::encode(ours, &proposal, theirs).answer(packet.header),
+    })
 }
 
 fn refuse<T>(
@@ -90,4 +107,12 @@ fn refuse<T>(
     // It is sent away whether it hears why or not.
     let _ = inbox.stream().send(&Reply::refusal(header, refused.errno), &[]);
     Err("its first message was not acceptable")
+}
+
+/// A socket for commands to the client: our end and the client's. Without descriptors left
+/// they go over the connection, like those to a client that takes no such socket.
+fn twin_socket() -> Option<(OwnedFd, OwnedFd)> {
+    let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+    let pair = rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None);
+    pair.inspect_err(|errno| tracing::warn!(%errno, "no socket for commands to the client")).ok()
 }

@@ -29,7 +29,7 @@ impl Connection<'_> {
         self.drains.check_room()?;
         let taken = self.space.unmap(&unmap)?;
         let mut waiting = Waiting { taken, since, header, unmap, holders: 0 };
-        waiting.holders = waiting.taken.drain.pending();
+        waiting.holders = waiting.taken.pending();
         if waiting.holders > 0 {
             Counters::count(&self.server.counters.drains, 1);
             for span in &waiting.taken.spans {

@@ -17,12 +17,14 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::dma::DmaSpace;
 use crate::door::Visitor;
+use crate::options::Options;
 use crate::report::{Counters, Happened};
 use crate::server::Server;
 use crate::socket::{Ended, Event, FDS_MAX, Inbox, Packet, Stream, Wait};
 use crate::wire::version::Capabilities;
 use crate::wire::{Header, Refused, Reply, command};
 use drains::{Drains, Waiting};
+use handshake::Shaken;
 use watch::Watch;
 
 /// The longest message beside its data: headers, and one byte for each of the most
@@ -33,6 +35,8 @@ const MESSAGE_MAX: usize = 16 << 10;
 struct Connection<'a> {
     server: &'a Server,
     inbox: Arc<Inbox>,
+    /// Over which the client is asked: the same, or that of a socket of its own.
+    requests: Arc<Inbox>,
     /// What the client can do.
     client: Capabilities,
     space: DmaSpace,
@@ -51,8 +55,8 @@ enum Answer {
 pub(crate) fn serve(server: &Server, client: Visitor) {
     let Server { options, counters, shell, .. } = server;
     let Visitor { fd, pid, .. } = client;
-    let limit = options.max_data_xfer_size.max(4096) as usize + MESSAGE_MAX;
-    let inbox = Inbox::new(Stream::new(fd, limit, options.patience, Arc::clone(&server.stop)));
+    let inbox =
+        Inbox::new(Stream::new(fd, limit(options), options.patience, Arc::clone(&server.stop)));
     Counters::count(&counters.connections, 1);
     let mut connection = match attach(server, &inbox, pid) {
         Ok(connection) => connection,
@@ -69,8 +73,10 @@ pub(crate) fn serve(server: &Server, client: Visitor) {
     let why = connection.run();
     // Whoever waits for the client waits no longer; then the device's thread can end, and
     // with it the mappings that drains wait for.
-    inbox.end(Ended::Closed);
-    inbox.stream().shut();
+    for inbox in [&inbox, &connection.requests] {
+        inbox.end(Ended::Closed);
+        inbox.stream().shut();
+    }
     shell.detach();
     *server.guest.lock().unwrap_or_else(PoisonError::into_inner) = None;
     drop((connection, inbox));
@@ -82,6 +88,11 @@ pub(crate) fn serve(server: &Server, client: Visitor) {
     counters.tell(|| Happened::Detached { why });
 }
 
+/// The longest message that is taken.
+fn limit(options: &Options) -> usize {
+    options.max_data_xfer_size.max(4096) as usize + MESSAGE_MAX
+}
+
 /// Shakes hands, and attaches the device.
 fn attach<'a>(
     server: &'a Server,
@@ -89,12 +100,23 @@ fn attach<'a>(
     pid: Option<i32>,
 ) -> Result<Connection<'a>, &'static str> {
     let Server { options, counters, shell, .. } = server;
-    let (client, maps, hello) = handshake::shake(server, inbox)?;
+    let Shaken { client, max_windows, twin, answer } = handshake::shake(server, inbox)?;
+    let requests = twin.map_or_else(
+        || Arc::clone(inbox),
+        |fd| {
+            Inbox::twin(Stream::new(
+                Arc::new(fd),
+                limit(options),
+                options.patience,
+                Arc::clone(&server.stop),
+            ))
+        },
+    );
     let fail = |what: &'static str, error: &dyn core::fmt::Display| {
         tracing::error!(device = shell.name(), %error, what);
         what
     };
-    let space = DmaSpace::new(shell.name(), options, inbox, maps, pid, counters)
+    let space = DmaSpace::new(shell.name(), options, &requests, max_windows, pid, counters)
         .map_err(|error| fail("no guest can be made for it", &error))?;
     let most = client.max_data_xfer_size.min(u64::from(options.max_data_xfer_size));
     let messages = space.messages(usize::try_from(most).unwrap_or(4096), options);
@@ -105,12 +127,13 @@ fn attach<'a>(
     let connection = Connection {
         server,
         inbox: Arc::clone(inbox),
+        requests,
         client,
         space,
         drains: Drains::new(options),
         watch: Watch::default(),
     };
-    connection.send(&hello.0, &[]);
+    connection.send(&answer.0, &answer.1);
     Ok(connection)
 }
 

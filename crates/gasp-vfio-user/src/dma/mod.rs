@@ -54,6 +54,7 @@ pub(crate) struct DmaSpace {
     vdev: Vdev,
     windows: Arc<Windows>,
     files: Files,
+    /// Over which the client is asked.
     inbox: Arc<Inbox>,
     max_windows: usize,
     /// Where guest-physical memory ends and nothing begins.
@@ -64,14 +65,24 @@ pub(crate) struct DmaSpace {
 /// Windows that have been taken back, and whose mappings may be held still.
 #[derive(Debug)]
 pub(crate) struct Taken {
-    pub(crate) drain: Drain,
+    drain: Drain,
     pub(crate) spans: Vec<Span<DeviceAddr>>,
     /// The windows that the device could write to.
     pub(crate) writable: Vec<Span<DeviceAddr>>,
+    /// Requests to the client about them.
+    requests: Arc<Inbox>,
     /// How many windows.
     pub(crate) windows: usize,
     /// The file of each window that had one.
     files: Vec<u64>,
+}
+
+impl Taken {
+    /// How many mappings are held still, and requests not answered that the client may yet
+    /// carry out.
+    pub(crate) fn pending(&mut self) -> usize {
+        self.drain.pending().saturating_add(self.requests.busy(&self.spans))
+    }
 }
 
 impl DmaSpace {
@@ -224,7 +235,8 @@ impl DmaSpace {
             Counters::count(&self.counters.window_bytes, span.len().wrapping_neg());
         }
         Counters::count(&self.counters.unmaps, 1);
-        Ok(Taken { drain, spans, writable, windows: taken.len(), files })
+        let requests = Arc::clone(&self.inbox);
+        Ok(Taken { drain, spans, writable, requests, windows: taken.len(), files })
     }
 
     /// Ends an unmap that is about to be answered: its mappings that are held still are marked

@@ -9,6 +9,12 @@
 //! command waits for the very device that waits for the reply; and in the usual case,
 //! where nobody waits for a reply, the connection's thread reads its commands itself,
 //! without a switch between threads.
+//!
+//! A client may take our commands over a socket of their own, the *twin*. It has an inbox of
+//! its own, in which only threads of the device wait. Between the two sockets there is no
+//! order: the client may carry out a request after it has read an answer that was sent later.
+//! So a request over the twin is not given up while its memory may still be used: whoever
+//! takes the memory back waits for its reply ([`busy`](Inbox::busy)).
 
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
@@ -48,6 +54,8 @@ struct State {
     next_id: u16,
     /// The device is to stop: requests are given up.
     paused: bool,
+    /// Whether this is the socket of our own commands alone.
+    twin: bool,
     ended: Option<Ended>,
 }
 
@@ -58,6 +66,7 @@ struct Request {
     span: Span<DeviceAddr>,
     reply: Option<Packet>,
     cancelled: bool,
+    sent: bool,
 }
 
 /// What the connection's thread waits for beside messages, and for how long.
@@ -80,6 +89,12 @@ pub(crate) enum Event {
 impl Inbox {
     pub(crate) fn new(stream: Stream) -> Arc<Self> {
         Arc::new(Self { stream, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    /// That of a socket for our own commands.
+    pub(crate) fn twin(stream: Stream) -> Arc<Self> {
+        let state = Mutex::new(State { twin: true, ..State::default() });
+        Arc::new(Self { stream, state, changed: Condvar::new() })
     }
 
     pub(crate) fn stream(&self) -> &Stream {
@@ -163,7 +178,9 @@ impl Inbox {
         let id = free.into_iter().find(|id| !state.requests.contains_key(id));
         let id = id.ok_or(Errno::BUSY)?;
         state.next_id = id.wrapping_add(1);
-        state.requests.insert(id, Request { command, span, reply: None, cancelled: false });
+        state
+            .requests
+            .insert(id, Request { command, span, reply: None, cancelled: false, sent: false });
         Ok(id)
     }
 
@@ -171,7 +188,7 @@ impl Inbox {
         let sending = self.stream.sending();
         // Whoever cancels sends its own answer afterwards, through the same lock: so a
         // request is never sent behind it.
-        self.state().outcome(id)?;
+        self.state().send(id)?;
         let sent = sending.send(message, &[]);
         if let Err(ended) = sent {
             self.end(ended);
@@ -184,6 +201,10 @@ impl Inbox {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(Errno::TIMEDOUT);
+            }
+            // Nobody else might look: the connection's thread may wait for the device.
+            if self.stream.is_stopping() {
+                return Err(Errno::NOTCONN);
             }
             let left = left.min(GLANCE);
             if state.reading || state.is_full() {
@@ -204,15 +225,28 @@ impl Inbox {
     }
 
     /// Gives up requests about memory that is taken back. A reply that still comes is
-    /// dropped; what was sent was sent before any answer that follows this call.
+    /// dropped; what was sent was sent before any answer that follows this call. Requests
+    /// over a twin go on: see [`busy`](Self::busy).
     pub(crate) fn cancel(&self, span: Span<DeviceAddr>) {
         let mut state = self.state();
+        if state.twin {
+            return;
+        }
         let overlapping = state.requests.values_mut().filter(|one| one.span.overlaps(&span));
         overlapping.for_each(|request| request.cancelled = true);
         self.changed.notify_all();
     }
 
-    /// Gives up all requests, and those that still come, until it is taken back.
+    /// How many requests about these spans the client may still carry out, though it has read
+    /// everything that was sent over the connection.
+    pub(crate) fn busy(&self, spans: &[Span<DeviceAddr>]) -> usize {
+        let state = self.state();
+        let about = |one: &&Request| spans.iter().any(|span| one.span.overlaps(span));
+        if state.twin { state.requests.values().filter(about).count() } else { 0 }
+    }
+
+    /// Gives up all requests, and those that still come, until it is taken back. Over a twin
+    /// those that were sent are waited for.
     pub(crate) fn pause(&self, paused: bool) {
         self.state().paused = paused;
         self.changed.notify_all();
@@ -247,6 +281,11 @@ impl State {
                     ),
                 }
             }
+            Ok(Some(packet)) if self.twin => {
+                let command = command::name(packet.header.command);
+                tracing::warn!(command, "a client's command on the socket of the server's");
+                self.ended.get_or_insert(Ended::Closed);
+            }
             Ok(Some(packet)) => {
                 self.bytes = self.bytes.saturating_add(packet.payload.len());
                 self.commands.push_back(packet);
@@ -257,10 +296,20 @@ impl State {
         }
     }
 
+    /// Notes that a request is sent now, unless it was given up before.
+    fn send(&mut self, id: u16) -> Result<(), Errno> {
+        self.outcome(id)?;
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.sent = true;
+        }
+        Ok(())
+    }
+
     /// How a request stands.
     fn outcome(&mut self, id: u16) -> Result<Option<Packet>, Errno> {
         let request = self.requests.get_mut(&id).ok_or(Errno::CANCELED)?;
-        if request.cancelled || self.paused {
+        let waits = self.twin && request.sent && self.ended.is_none();
+        if request.cancelled || self.paused && !waits {
             return Err(Errno::CANCELED);
         }
         match (request.reply.take(), self.ended) {

@@ -76,6 +76,11 @@ impl Stream {
         self.fd.as_fd()
     }
 
+    /// Whether the server is to end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.is_asked()
+    }
+
     /// Reads the next message; `None` where none has begun yet. One thread at a time.
     pub(crate) fn receive(&self) -> Result<Option<Packet>, Ended> {
         let mut fds = Vec::new();

@@ -4,6 +4,8 @@
 //! protocol's; what has the wrong type ends the connection, because nothing that follows
 //! could be relied on.
 
+use std::os::fd::OwnedFd;
+
 use serde_json::{Map, Value, json};
 
 use super::{Fields, Refused, Reply};
@@ -51,9 +53,16 @@ pub(crate) struct Proposal {
     max_dma_maps: Option<u64>,
     pgsizes: Option<u64>,
     write_multiple: Option<bool>,
+    /// Whether commands to the client may go over a socket of their own.
+    twin_socket: bool,
 }
 
 impl Proposal {
+    /// Whether the client takes commands over a socket of their own, and its descriptor.
+    pub(crate) fn takes_twin(&self) -> bool {
+        self.twin_socket && self.capabilities().max_msg_fds > 0
+    }
+
     /// The client's limits, with the protocol's defaults for what it does not name.
     pub(crate) fn capabilities(&self) -> Capabilities {
         let default = Capabilities::default();
@@ -106,6 +115,13 @@ fn from_json(json: &Map<String, Value>) -> Result<Proposal, Refused> {
         max_dma_maps: number("max_dma_maps")?,
         pgsizes: number("pgsizes")?,
         write_multiple: named(json, "write_multiple", Value::as_bool, "true or false")?,
+        twin_socket: match json.get("twin_socket") {
+            None => false,
+            Some(Value::Object(twin)) => {
+                named(twin, "supported", Value::as_bool, "true or false")?.unwrap_or(false)
+            }
+            Some(_) => return Err(Refused::invalid("`twin_socket` is not an object")),
+        },
     })
 }
 
@@ -124,17 +140,26 @@ fn named<T>(
 }
 
 /// The answer: the version that both speak, and our own limits where the client names its.
-pub(crate) fn encode(ours: Capabilities, proposal: &Proposal) -> Reply {
+/// `twin` is the client's end of the socket for commands to it.
+pub(crate) fn encode(ours: Capabilities, proposal: &Proposal, twin: Option<OwnedFd>) -> Reply {
+    // Its place among the message's descriptors: it is the only one.
+    let twin_socket = twin.as_ref().map(|_| json!({ "supported": true, "fd_index": 0 }));
     let answers = [
         ("max_msg_fds", proposal.max_msg_fds.map(|_| json!(ours.max_msg_fds))),
         ("max_data_xfer_size", proposal.max_data_xfer_size.map(|_| json!(ours.max_data_xfer_size))),
         ("max_dma_maps", proposal.max_dma_maps.map(|_| json!(ours.max_dma_maps))),
         ("pgsizes", proposal.pgsizes.map(|_| json!(ours.pgsizes))),
+        ("twin_socket", twin_socket),
         ("write_multiple", proposal.write_multiple.map(|_| json!(ours.write_multiple))),
     ];
     let answers = answers.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     let text = json!({ "capabilities": answers.collect::<Map<_, _>>() }).to_string();
-    Reply::with_capacity(text.len() + 5).u16(MAJOR).u16(MINOR).bytes(text.as_bytes()).bytes(&[0])
+    let reply = Reply::with_capacity(text.len() + 5).u16(MAJOR).u16(MINOR);
+    let reply = reply.bytes(text.as_bytes()).bytes(&[0]);
+    match twin {
+        Some(twin) => reply.fd(twin),
+        None => reply,
+    }
 }
 
 #[cfg(test)]
@@ -169,9 +194,10 @@ mod tests {
             max_dma_maps: Some(1),
             pgsizes: Some(1),
             write_multiple: Some(false),
+            twin_socket: false,
         };
         let decoded =
-            |proposal| decode(&encode(ours, &proposal).command(0, 1).split_off(16)).unwrap();
+            |proposal| decode(&encode(ours, &proposal, None).command(0, 1).split_off(16)).unwrap();
         assert_eq!(decoded(all).capabilities(), ours);
         // Only what was proposed is answered.
         assert_eq!(decoded(Proposal::default()), Proposal::default());
@@ -197,6 +223,8 @@ mod tests {
             r#"{"capabilities":{"max_msg_fds":-1}}"#,
             r#"{"capabilities":{"pgsizes":4096.5}}"#,
             r#"{"capabilities":{"write_multiple":1}}"#,
+            r#"{"capabilities":{"twin_socket":true}}"#,
+            r#"{"capabilities":{"twin_socket":{"supported":1}}}"#,
         ] {
             let text = format!("{text}\0");
             assert!(proposal(0, text.as_bytes()).is_err(), "{text}");

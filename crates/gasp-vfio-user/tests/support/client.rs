@@ -104,6 +104,13 @@ impl Client {
         Self { stream, next: 1 }
     }
 
+    /// One that speaks over a socket that is there.
+    pub fn over(socket: OwnedFd) -> Self {
+        let stream = UnixStream::from(socket);
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { stream, next: 1 }
+    }
+
     pub fn hello(&mut self) {
         self.hello_with(HELLO).unwrap();
     }
