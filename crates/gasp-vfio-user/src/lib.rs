@@ -19,29 +19,10 @@
 //!
 //! # What a VMM gets
 //!
-//! | command | |
-//! |---|---|
-//! | VERSION | 0.0; `max_msg_fds`, `max_data_xfer_size`, `max_dma_maps`, `pgsizes`, `write_multiple` |
-//! | DMA_MAP | read, write or both; with a descriptor, or by message |
-//! | DMA_UNMAP | the whole windows in a range, or all; answered when no mapping is left; dirty bitmap |
-//! | DEVICE_GET_INFO, GET_REGION_INFO, GET_IRQ_INFO | BARs, configuration space; sparse mmap areas |
-//! | DEVICE_SET_IRQS | INTx, MSI, MSI-X, error, request; eventfds, trigger, mask, unmask |
-//! | REGION_READ, REGION_WRITE, REGION_WRITE_MULTI | |
-//! | DMA_READ, DMA_WRITE (sent by the server) | for memory without a descriptor |
-//! | DEVICE_RESET | |
-//! | DEVICE_GET_REGION_IO_FDS | `EOPNOTSUPP`: devices see every access |
-//! | DEVICE_FEATURE | `ENOTTY`: no migration |
-//! | MIG_DATA_READ, MIG_DATA_WRITE | `EOPNOTSUPP` |
-//!
-//! A command that is malformed is answered with an errno; a header that leaves open where the
-//! next message begins also ends the connection. Commands take effect in the order they come
-//! in; an unmap whose answer waits for the device does not hold up those behind it.
-//!
-//! Where this departs from the protocol's text: a device is reset when a VMM attaches,
-//! because a VMM that comes is another virtual machine than the one that went. An unmap takes
-//! whatever windows lie in its range, also none, as VFIO in the kernel does: VMMs rely on it.
-//! A bitmap of dirty pages says *dirty* of every page in a window that the device could
-//! write, which is never too little.
+//! The commands of the protocol but those of migration, by one socket or with a *twin socket*
+//! for the commands that a server sends; [`protocol`] has each of them, what is answered
+//! otherwise, and the limits. A command that is malformed is answered with an errno; a header
+//! that leaves open where the next message begins also ends the connection.
 //!
 //! # Migration
 //!
@@ -78,6 +59,7 @@
 //! | `door` | who comes in: connections are taken, and answered if another is served |
 //! | `server` | clients one after another |
 //! | `stop` | the order to end, which every wait also waits for |
+//! | `seldom` | a limit on how often a peer's errors are reported |
 
 mod connection;
 mod dma;
@@ -90,6 +72,9 @@ mod server;
 mod socket;
 mod stop;
 mod wire;
+
+#[doc = include_str!("protocol.md")]
+pub mod protocol {}
 
 pub use error::{BindError, ServeError};
 pub use options::{Options, UnknownUnsealed, Unsealed};

@@ -116,7 +116,18 @@ fn commands_of_no_kind_known_and_of_the_wrong_length_are_refused() {
     }
     assert_eq!(client.call(VERSION, &[0; 4], &[]).unwrap_err(), Errno::INVAL);
     assert_eq!(client.call(DMA_READ, &[0; 16], &[]).unwrap_err(), Errno::INVAL);
-    assert_eq!(client.call(16, &[0; 16], &[]).unwrap_err(), Errno::NOTTY);
+    for (argsz, flags, more, errno) in [
+        (8, 0x1_0001, 0, Errno::NOTTY),
+        (64, 0x7_0001, 8, Errno::NOTTY),
+        (7, 0x1_0001, 0, Errno::INVAL),
+        (8, 0x1_0001, 8, Errno::INVAL),
+        (8, 0x3_0001, 0, Errno::INVAL),
+        (8, 0x9_0001, 0, Errno::INVAL),
+    ] {
+        let feature = bytes().u32(argsz).u32(flags).bytes(&vec![0; more]).0;
+        assert_eq!(client.call(16, &feature, &[]).unwrap_err(), errno, "{argsz} {flags:#x}");
+    }
+    assert_eq!(client.call(16, &[8, 0, 0, 0], &[]).unwrap_err(), Errno::INVAL);
     assert_eq!(client.call(17, &[0; 8], &[]).unwrap_err(), Errno::OPNOTSUPP);
     for command in [2, 3, 4, 5, 6, 7, 8, 9, 10, 15] {
         for len in [0, 1, 4, 15] {
@@ -166,6 +177,16 @@ fn accesses_to_regions_that_are_not_there_or_too_small_are_refused() {
     for count in [0, 2, u64::MAX, u64::MAX / 24 + 1] {
         let multi = bytes().u64(count).bytes(&one).0;
         assert_eq!(client.call(WRITE_MULTI, &multi, &[]).unwrap_err(), Errno::INVAL);
+    }
+    // As long as argsz says, at most.
+    for (command, size) in [(GET_INFO, 16), (GET_REGION_INFO, 32), (GET_IRQ_INFO, 16)] {
+        let question = |argsz: u32| {
+            let mut question = bytes().u32(argsz).0;
+            question.resize(size + 4, 0);
+            question
+        };
+        assert_eq!(client.call(command, &question(size as u32), &[]).unwrap_err(), Errno::INVAL);
+        client.call(command, &question(size as u32 + 4), &[]).unwrap();
     }
     for (flags, count, more) in [(1, 0, 0), (0, 1, 0), (0, 0, 4)] {
         let question = bytes().u32(16).u32(flags).u32(0).u32(count).bytes(&vec![0; more]).0;

@@ -229,10 +229,7 @@ impl Connection<'_> {
             command::DMA_READ | command::DMA_WRITE => {
                 return Err(Refused::invalid("this command is the server's to send"));
             }
-            // What the kernel says of features that a device does not have.
-            command::DEVICE_FEATURE => {
-                return Err(Refused::new(Errno::NOTTY, "the device has no such feature"));
-            }
+            command::DEVICE_FEATURE => return Err(device::feature(payload)),
             command::MIG_DATA_READ | command::MIG_DATA_WRITE => {
                 return Err(Refused::new(Errno::OPNOTSUPP, "the device does not migrate"));
             }
