@@ -14,7 +14,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-use crate::server::Server;
+use crate::service::Service;
 use crate::wire::{Header, Reply};
 
 /// The most clients that wait to be served or answered; of more, the first has to go.
@@ -100,9 +100,9 @@ impl Door {
     }
 
     /// Takes connections until the server is to end. For a thread of its own.
-    pub(crate) fn keep(&self, server: &Server) -> Result<(), std::io::Error> {
+    pub(crate) fn keep(&self, service: &Service) -> Result<(), std::io::Error> {
         let mut keeper =
-            Keeper { door: self, server, visitors: Vec::new(), reserve: reserve(), pause: None };
+            Keeper { door: self, service, visitors: Vec::new(), reserve: reserve(), pause: None };
         // Whoever waits for the next client waits no longer, even if this thread panics.
         let _closed = Closed(self);
         keeper.run()
@@ -129,7 +129,7 @@ fn reserve() -> Option<OwnedFd> {
 /// The thread that takes connections.
 struct Keeper<'a> {
     door: &'a Door,
-    server: &'a Server,
+    service: &'a Service,
     visitors: Vec<Visitor>,
     reserve: Option<OwnedFd>,
     /// Until when no connection is taken.
@@ -138,7 +138,7 @@ struct Keeper<'a> {
 
 impl Keeper<'_> {
     fn run(&mut self) -> Result<(), std::io::Error> {
-        while !self.server.stop.is_asked() {
+        while !self.service.stop.is_asked() {
             if self.wait().map_err(std::io::Error::from)? {
                 self.accept()?;
             }
@@ -153,16 +153,16 @@ impl Keeper<'_> {
         self.pause = self.pause.filter(|until| *until > now);
         let mut at_most = self.pause.map(|until| until - now);
         let mut sooner = |time: Duration| at_most = Some(at_most.map_or(time, |t| t.min(time)));
-        let patience = self.server.options.patience;
+        let patience = self.service.options.patience;
         for visitor in &self.visitors {
             let left = patience.saturating_sub(visitor.since.elapsed());
             sooner(if visitor.speaks { GLANCE } else { left });
         }
         let mut fds =
-            vec![self.server.stop.poll_fd(), PollFd::new(&self.door.woken, PollFlags::IN)];
+            vec![self.service.stop.poll_fd(), PollFd::new(&self.door.woken, PollFlags::IN)];
         let listens = self.pause.is_none();
         if listens {
-            fds.push(PollFd::from_borrowed_fd(self.server.listener.as_fd(), PollFlags::IN));
+            fds.push(PollFd::from_borrowed_fd(self.service.listener.as_fd(), PollFlags::IN));
         }
         let silent = self.visitors.iter().filter(|visitor| !visitor.speaks);
         fds.extend(silent.map(|visitor| PollFd::new(&*visitor.fd, PollFlags::IN)));
@@ -179,12 +179,12 @@ impl Keeper<'_> {
     }
 
     fn accept(&mut self) -> Result<(), std::io::Error> {
-        match self.server.listener.accept() {
+        match self.service.listener.accept() {
             Ok(None) => Ok(()),
             Ok(Some(fd)) => {
                 if self.visitors.len() >= VISITORS_MAX {
                     self.visitors.remove(0);
-                    self.server.turned_away("too many wait to be served");
+                    self.service.turned_away("too many wait to be served");
                 }
                 self.visitors.push(Visitor::new(fd));
                 Ok(())
@@ -196,7 +196,7 @@ impl Keeper<'_> {
                 }
                 Some(Errno::NOMEM | Errno::NOBUFS) => {
                     self.pause = Some(Instant::now() + PAUSE);
-                    self.server.turned_away("this process has no memory for a connection");
+                    self.service.turned_away("this process has no memory for a connection");
                     Ok(())
                 }
                 _ => Err(error),
@@ -206,12 +206,12 @@ impl Keeper<'_> {
 
     /// Takes a connection with the descriptor that is held in reserve, and says no.
     fn turn_away_without_descriptor(&mut self) {
-        self.server.turned_away("this process has no descriptor left for another connection");
+        self.service.turned_away("this process has no descriptor left for another connection");
         if self.reserve.take().is_some()
-            && let Ok(Some(fd)) = self.server.listener.accept()
+            && let Ok(Some(fd)) = self.service.listener.accept()
         {
             let visitor = Visitor::new(fd);
-            let mut fds = [PollFd::new(&*visitor.fd, PollFlags::IN), self.server.stop.poll_fd()];
+            let mut fds = [PollFd::new(&*visitor.fd, PollFlags::IN), self.service.stop.poll_fd()];
             let _ = poll(&mut fds, Timespec::try_from(HURRY).ok().as_ref());
             if let Peeked::Header(header) = visitor.peek() {
                 visitor.refuse(header, gasp::Errno::MFILE);
@@ -225,16 +225,16 @@ impl Keeper<'_> {
 
     /// Does for each visitor what can be done.
     fn attend(&mut self) {
-        let patience = self.server.options.patience;
+        let patience = self.service.options.patience;
         for mut visitor in core::mem::take(&mut self.visitors) {
             let peeked = visitor.peek();
             visitor.speaks = !matches!(peeked, Peeked::Nothing);
             if let Peeked::Gone = peeked {
-                self.server.turned_away("it left before it said anything");
+                self.service.turned_away("it left before it said anything");
                 continue;
             }
             if visitor.since.elapsed() >= patience && !matches!(peeked, Peeked::Header(_)) {
-                self.server.turned_away("it says nothing");
+                self.service.turned_away("it says nothing");
                 continue;
             }
             match peeked {
@@ -265,7 +265,7 @@ impl Keeper<'_> {
         let (by, since) = (current.pid, current.since.elapsed());
         drop(state);
         visitor.refuse(header, gasp::Errno::BUSY);
-        self.server.in_use(visitor.pid, by, since);
+        self.service.in_use(visitor.pid, by, since);
         None
     }
 }

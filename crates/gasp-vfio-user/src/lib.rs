@@ -58,6 +58,7 @@
 //! | `connection` | one client: handshake, commands, unmaps that wait |
 //! | `door` | who comes in: connections are taken, and answered if another is served |
 //! | `server` | clients one after another |
+//! | `service` | what its threads share |
 //! | `stop` | the order to end, which every wait also waits for |
 //! | `seldom` | a limit on how often a peer's errors are reported |
 
@@ -69,6 +70,7 @@ mod options;
 mod report;
 mod seldom;
 mod server;
+mod service;
 mod socket;
 mod stop;
 mod wire;
@@ -79,5 +81,4 @@ pub mod protocol {}
 pub use error::{BindError, ServeError};
 pub use options::{Options, UnknownUnsealed, Unsealed};
 pub use report::{Happened, Status};
-pub use server::Server;
-pub use stop::Stopper;
+pub use server::{Server, Stopper};

@@ -2,7 +2,7 @@
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
-use core::time::Duration;
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,9 +14,10 @@ use crate::connection;
 use crate::door::Door;
 use crate::error::{BindError, ServeError};
 use crate::options::Options;
-use crate::report::{Counters, Happened, Status};
-use crate::socket::Listener;
-use crate::stop::{Stop, Stopper};
+use crate::report::{Happened, Status};
+use crate::service::Service;
+use crate::socket::{Listener, SocketFile};
+use crate::stop::Stop;
 
 /// A device on a socket.
 ///
@@ -24,15 +25,39 @@ use crate::stop::{Stop, Stopper};
 /// meanwhile, from other threads. The socket file is removed by the stopper, or when the
 /// server is dropped.
 pub struct Server {
-    pub(crate) shell: Shell,
-    pub(crate) listener: Listener,
-    pub(crate) options: Options,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) stop: Arc<Stop>,
-    pub(crate) door: Door,
-    /// The guest of the VMM that is attached.
-    pub(crate) guest: Mutex<Option<Guest>>,
+    service: Service,
+    door: Door,
     running: AtomicBool,
+}
+
+/// Ends a [`Server::run`].
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    stop: Arc<Stop>,
+    file: Arc<SocketFile>,
+}
+
+impl Stopper {
+    /// Asks the server to end: the VMM is disconnected, the device detached. May be called
+    /// more than once, from any thread.
+    ///
+    /// The socket file is removed before this returns, however long the device takes to end
+    /// its work. A process that exits without waiting for its servers leaves none.
+    pub fn stop(&self) {
+        self.file.remove();
+        self.stop.ask();
+    }
+}
+
+/// Ends the thread that takes connections if the one that serves panics.
+struct EndsInPanic<'a>(&'a Stop);
+
+impl Drop for EndsInPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.ask();
+        }
+    }
 }
 
 impl Server {
@@ -47,16 +72,15 @@ impl Server {
         let system = |errno: Errno| BindError::System { path: path.into(), source: errno.into() };
         let stop = Stop::new().map_err(system)?;
         let door = Door::new().map_err(system)?;
-        Ok(Self {
+        let service = Service {
             shell,
             listener,
             options,
             counters: Arc::default(),
             stop: Arc::new(stop),
-            door,
             guest: Mutex::new(None),
-            running: AtomicBool::new(false),
-        })
+        };
+        Ok(Self { service, door, running: AtomicBool::new(false) })
     }
 
     /// Serves one VMM after another until a [`Stopper`] says so.
@@ -73,65 +97,50 @@ impl Server {
     }
 
     fn serve(&self) -> Result<(), ServeError> {
-        self.door.open();
+        let Self { service, door, .. } = self;
+        door.open();
         let accept = |source| ServeError::Accept { path: self.path().into(), source };
         std::thread::scope(|scope| {
+            let _ends = EndsInPanic(&service.stop);
             let keeper = std::thread::Builder::new().name("door".into());
-            let keeper = keeper.spawn_scoped(scope, || self.door.keep(self)).map_err(accept)?;
-            while let Some(client) = self.door.next() {
-                connection::serve(self, client);
+            let keeper = keeper.spawn_scoped(scope, || door.keep(service)).map_err(accept)?;
+            while let Some(client) = door.next() {
+                connection::serve(service, door, client);
             }
-            keeper.join().unwrap_or(Ok(())).map_err(accept)
+            let panicked = |_| Err(io::Error::other("the thread that takes them panicked"));
+            keeper.join().unwrap_or_else(panicked).map_err(accept)
         })
     }
 
     /// What ends [`run`](Self::run).
     pub fn stopper(&self) -> Stopper {
-        Stopper { stop: Arc::clone(&self.stop), file: self.listener.file() }
+        Stopper { stop: Arc::clone(&self.service.stop), file: self.service.listener.file() }
     }
 
-    /// Has `observer` called for everything that happens, on the server's thread: it must
+    /// Has `observer` called for everything that happens, on the server's two threads: it must
     /// be quick. Only the first observer counts; gives back whether this was it.
     pub fn observe(&self, observer: impl Fn(&Happened) + Send + Sync + 'static) -> bool {
-        self.counters.observer.set(Box::new(observer)).is_ok()
+        self.service.counters.observer.set(Box::new(observer)).is_ok()
     }
 
     /// How it stands.
     pub fn status(&self) -> Status {
-        self.counters.status()
+        self.service.counters.status()
     }
 
     /// The engine's guest for the VMM that is attached: its regions, rules and faults.
     pub fn guest(&self) -> Option<Guest> {
-        self.guest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.service.guest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The device.
     pub fn shell(&self) -> &Shell {
-        &self.shell
+        &self.service.shell
     }
 
     /// The socket.
     pub fn path(&self) -> &Path {
-        self.listener.path()
-    }
-
-    /// Reports a client that is sent away.
-    pub(crate) fn turned_away(&self, why: &'static str) {
-        let told =
-            self.counters.tell_seldom(&self.counters.strangers, || Happened::TurnedAway { why });
-        if told {
-            tracing::warn!(device = self.shell.name(), why, "sends a client away");
-        }
-    }
-
-    /// Reports a client that was answered with `EBUSY`.
-    pub(crate) fn in_use(&self, pid: Option<i32>, by: Option<i32>, since: Duration) {
-        let happened = || Happened::InUse { pid, by, since };
-        if self.counters.tell_seldom(&self.counters.strangers, happened) {
-            let device = self.shell.name();
-            tracing::warn!(device, ?pid, ?by, ?since, "in use: another VMM is sent away (EBUSY)");
-        }
+        self.service.listener.path()
     }
 }
 
@@ -139,8 +148,8 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
             .field("path", &self.path())
-            .field("device", &self.shell)
-            .field("fd", &self.listener.as_fd().as_fd())
+            .field("device", &self.service.shell)
+            .field("fd", &self.service.listener.as_fd().as_fd())
             .finish_non_exhaustive()
     }
 }

@@ -2,31 +2,9 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 use rustix::io::Errno;
-
-use crate::socket::SocketFile;
-
-/// Ends a [`Server::run`](crate::Server::run).
-#[derive(Clone, Debug)]
-pub struct Stopper {
-    pub(crate) stop: Arc<Stop>,
-    pub(crate) file: Arc<SocketFile>,
-}
-
-impl Stopper {
-    /// Asks the server to end: the VMM is disconnected, the device detached. May be called
-    /// more than once, from any thread.
-    ///
-    /// The socket file is removed before this returns, however long the device takes to end
-    /// its work. A process that exits without waiting for its servers leaves none.
-    pub fn stop(&self) {
-        self.file.remove();
-        self.stop.ask();
-    }
-}
 
 /// Whether the server is to end.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gasp_vdev::devices::dma::{self, DmaEngine};
-use gasp_vdev::{Bar, Bus, Device, Model, Register};
-use gasp_vfio_user::{Happened, Options};
+use gasp_vdev::{Bar, Bus, Device, Model, Register, Shell};
+use gasp_vfio_user::{Happened, Options, Server};
 use support::client::*;
 use support::device::{Holder, IDENTITY};
 use support::{Served, serve, wait_for};
@@ -155,4 +155,21 @@ fn the_file_goes_though_the_device_does_not_end() {
     served.server.stopper().stop();
     assert!(served.path.exists());
     drop(other);
+}
+
+#[test]
+fn a_panic_of_what_it_calls_ends_the_server_and_does_not_hang_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("device.sock");
+    let shell = Shell::new("device", Holder::default()).unwrap();
+    let server = Server::bind(&path, shell, patient()).unwrap();
+    server.observe(|_| panic!("an observer panics: this is a test"));
+    let running = std::thread::spawn(move || server.run());
+    let mut client = Client::connect(&path);
+    client.send(VERSION, 0, &[0; 4], &[]);
+    let since = Instant::now();
+    wait_for("the server's end", || running.is_finished());
+    assert!(since.elapsed() < Duration::from_secs(1));
+    assert!(running.join().is_err());
+    assert!(!path.exists());
 }

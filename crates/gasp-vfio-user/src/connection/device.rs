@@ -19,8 +19,8 @@ impl Connection<'_> {
 
     pub(super) fn reset(&self, payload: &[u8]) -> Result<Reply, Refused> {
         Fields::new(payload).end()?;
-        self.server.shell.reset();
-        self.server.counters.tell(|| Happened::Reset);
+        self.service.shell.reset();
+        self.service.counters.tell(|| Happened::Reset);
         Ok(Reply::new())
     }
 }

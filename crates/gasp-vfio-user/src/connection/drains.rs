@@ -134,7 +134,7 @@ impl Connection<'_> {
         let over = self.drains.take_over();
         // Before the answers: whoever has one finds the numbers as they are then.
         let now = self.drains.waiting.len() as u64;
-        Counters::set(&self.server.counters.draining, now);
+        Counters::set(&self.service.counters.draining, now);
         for (waiting, held) in over {
             self.finish(waiting, held);
         }
@@ -159,7 +159,7 @@ impl Connection<'_> {
         let Waiting { taken, since, holders, .. } = waiting;
         let waited = if *holders == 0 { Duration::ZERO } else { since.elapsed() };
         for span in &taken.spans {
-            self.server.counters.tell(|| Happened::Unmapped {
+            self.service.counters.tell(|| Happened::Unmapped {
                 addr: span.start().0,
                 len: span.len(),
                 waited,

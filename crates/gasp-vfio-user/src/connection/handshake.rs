@@ -8,7 +8,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::STOPS;
 use crate::report::{Counters, Happened};
-use crate::server::Server;
+use crate::service::Service;
 use crate::socket::{Ended, Event, FDS_MAX, Inbox, Packet, Wait};
 use crate::wire::version::{self, Capabilities};
 use crate::wire::{Header, Refused, Reply, command};
@@ -26,36 +26,36 @@ pub(super) struct Shaken {
 }
 
 /// Waits for the first message and judges it; otherwise why the client is sent away.
-pub(super) fn shake(server: &Server, inbox: &Arc<Inbox>) -> Result<Shaken, &'static str> {
+pub(super) fn shake(service: &Service, inbox: &Arc<Inbox>) -> Result<Shaken, &'static str> {
     let since = Instant::now();
     let packet = loop {
-        if server.stop.is_asked() {
+        if service.stop.is_asked() {
             return Err(STOPS);
         }
-        let left = server.options.patience.saturating_sub(since.elapsed());
+        let left = service.options.patience.saturating_sub(since.elapsed());
         if left.is_zero() {
             return Err("it says nothing");
         }
-        let others = [server.stop.poll_fd()];
+        let others = [service.stop.poll_fd()];
         match inbox.next(Wait { others: &others, at_most: Some(left) }) {
             Event::Command(packet) => break packet,
             Event::Other => {}
             Event::Ended(Ended::Unframed(header)) => {
-                return refuse(server, inbox, header, &Refused::invalid("not this size"));
+                return refuse(service, inbox, header, &Refused::invalid("not this size"));
             }
             Event::Ended(Ended::Stopped) => return Err(STOPS),
             Event::Ended(_) => return Err("it left before it said anything"),
         }
     };
-    Counters::count(&server.counters.commands, 1);
+    Counters::count(&service.counters.commands, 1);
     let header = packet.header;
-    match judge(server, &packet) {
+    match judge(service, &packet) {
         Ok(shaken) => Ok(shaken),
-        Err(refused) => refuse(server, inbox, header, &refused),
+        Err(refused) => refuse(service, inbox, header, &refused),
     }
 }
 
-fn judge(server: &Server, packet: &Packet) -> Result<Shaken, Refused> {
+fn judge(service: &Service, packet: &Packet) -> Result<Shaken, Refused> {
     if packet.header.command != command::VERSION || !packet.header.wants_reply() {
         return Err(Refused::invalid("the first message is VERSION, and wants a reply"));
     }
@@ -71,7 +71,7 @@ fn judge(server: &Server, packet: &Packet) -> Result<Shaken, Refused> {
     if client.max_data_xfer_size < 4096 {
         return Err(Refused::invalid("it takes less than 4 KiB of data in one message"));
     }
-    let options = &server.options;
+    let options = &service.options;
     let ours = Capabilities {
         max_msg_fds: FDS_MAX as u64,
         max_data_xfer_size: u64::from(options.max_data_xfer_size.max(4096)),
@@ -92,17 +92,17 @@ fn judge(server: &Server, packet: &Packet) -> Result<Shaken, Refused> {
 }
 
 fn refuse<T>(
-    server: &Server,
+    service: &Service,
     inbox: &Inbox,
     header: Header,
     refused: &Refused,
 ) -> Result<T, &'static str> {
-    let counters = &server.counters;
+    let counters = &service.counters;
     Counters::count(&counters.refused, 1);
     let command = command::name(header.command);
     let (errno, why) = (refused.errno, refused.what.clone());
     if counters.tell_seldom(&counters.refusals, || Happened::Refused { command, errno, why }) {
-        tracing::warn!(device = server.shell.name(), why = %refused, "refuses a first message");
+        tracing::warn!(device = service.shell.name(), why = %refused, "refuses a first message");
     }
     // It is sent away whether it hears why or not.
     let _ = inbox.stream().send(&Reply::refusal(header, refused.errno), &[]);

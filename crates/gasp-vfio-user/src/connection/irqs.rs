@@ -39,7 +39,7 @@ impl Connection<'_> {
                 IrqKind::Msi | IrqKind::Msix => vfio::VFIO_IRQ_INFO_MASKABLE,
                 IrqKind::Error | IrqKind::Request => 0,
             };
-        let count = self.server.shell.interrupts().count(kind);
+        let count = self.service.shell.interrupts().count(kind);
         Ok(Reply::new().u32(INFO).u32(flags).u32(index).u32(count))
     }
 
@@ -59,7 +59,7 @@ impl Connection<'_> {
             fields.end()?;
         }
         let kind = kind_of(index)?;
-        let irqs = self.server.shell.interrupts();
+        let irqs = self.service.shell.interrupts();
         let have = irqs.count(kind);
         if start.checked_add(count).is_none_or(|end| end > have) {
             return Err(IrqError::OutOfRange { kind, start, count, have }.into());
@@ -104,7 +104,7 @@ impl Connection<'_> {
         count: u32,
         fds: Vec<OwnedFd>,
     ) -> Result<Reply, Refused> {
-        let irqs = self.server.shell.interrupts();
+        let irqs = self.service.shell.interrupts();
         if !fds.is_empty() && fds.len() != count as usize {
             let what = format!("{} descriptors for {count} interrupts", fds.len());
             return Err(Refused::invalid(what));
@@ -117,7 +117,7 @@ impl Connection<'_> {
             _ => usize::from(irqs.unmask_event().is_some()),
         };
         let then = held.saturating_sub(replaced).saturating_add(fds.len());
-        if then > self.server.options.max_descriptors as usize && !fds.is_empty() {
+        if then > self.service.options.max_descriptors as usize && !fds.is_empty() {
             let what = format!("{held} descriptors of this client are held already");
             return Err(Refused::new(Errno::MFILE, what));
         }

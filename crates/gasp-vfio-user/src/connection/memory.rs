@@ -14,7 +14,7 @@ use crate::wire::{Bitmap, DmaMap, DmaUnmap, Header, Refused, Reply};
 impl Connection<'_> {
     pub(super) fn dma_map(&mut self, payload: &[u8], fds: Vec<OwnedFd>) -> Result<Reply, Refused> {
         let map = DmaMap::decode(payload)?;
-        let irqs = self.server.shell.interrupts();
+        let irqs = self.service.shell.interrupts();
         self.space.map(map, fds, || eventfds(irqs))?;
         Ok(Reply::new())
     }
@@ -31,9 +31,9 @@ impl Connection<'_> {
         let mut waiting = Waiting { taken, since, header, unmap, holders: 0 };
         waiting.holders = waiting.taken.pending();
         if waiting.holders > 0 {
-            Counters::count(&self.server.counters.drains, 1);
+            Counters::count(&self.service.counters.drains, 1);
             for span in &waiting.taken.spans {
-                self.server.shell.revoked(*span);
+                self.service.shell.revoked(*span);
             }
             if !waiting.spin() {
                 return Ok(Answer::Later(Box::new(waiting)));
@@ -53,7 +53,7 @@ impl Connection<'_> {
             return Err(Refused::invalid(format!("a bitmap of pages of {page_size:#x} bytes")));
         }
         let needed = unmap.size.div_ceil(page_size).div_ceil(8);
-        let most = u64::from(self.server.options.max_data_xfer_size);
+        let most = u64::from(self.service.options.max_data_xfer_size);
         if size < needed || size > most {
             let what =
                 format!("a bitmap of {size:#x} bytes, where {needed:#x} to {most:#x} will do");

@@ -16,10 +16,10 @@ use gasp::Errno;
 use rustix::event::{PollFd, PollFlags};
 
 use crate::dma::DmaSpace;
-use crate::door::Visitor;
+use crate::door::{Door, Visitor};
 use crate::options::Options;
 use crate::report::{Counters, Happened};
-use crate::server::Server;
+use crate::service::Service;
 use crate::socket::{Ended, Event, FDS_MAX, Inbox, Packet, Stream, Wait};
 use crate::wire::version::Capabilities;
 use crate::wire::{Header, Refused, Reply, command};
@@ -33,7 +33,7 @@ const MESSAGE_MAX: usize = 16 << 10;
 
 /// A client, past its handshake.
 struct Connection<'a> {
-    server: &'a Server,
+    service: &'a Service,
     inbox: Arc<Inbox>,
     /// Over which the client is asked: the same, or that of a socket of its own.
     requests: Arc<Inbox>,
@@ -52,18 +52,18 @@ enum Answer {
 }
 
 /// Serves one client to its end. Nothing of it is left then but the device's own state.
-pub(crate) fn serve(server: &Server, client: Visitor) {
-    let Server { options, counters, shell, .. } = server;
+pub(crate) fn serve(service: &Service, door: &Door, client: Visitor) {
+    let Service { options, counters, shell, .. } = service;
     let Visitor { fd, pid, .. } = client;
     let inbox =
-        Inbox::new(Stream::new(fd, limit(options), options.patience, Arc::clone(&server.stop)));
+        Inbox::new(Stream::new(fd, limit(options), options.patience, Arc::clone(&service.stop)));
     Counters::count(&counters.connections, 1);
-    let mut connection = match attach(server, &inbox, pid) {
+    let mut connection = match attach(service, &inbox, pid) {
         Ok(connection) => connection,
         Err(why) => {
             drop(inbox);
-            server.door.free();
-            return server.turned_away(why);
+            door.free();
+            return service.turned_away(why);
         }
     };
     Counters::set(&counters.attached, 1);
@@ -78,9 +78,9 @@ pub(crate) fn serve(server: &Server, client: Visitor) {
         inbox.stream().shut();
     }
     shell.detach();
-    *server.guest.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    *service.guest.lock().unwrap_or_else(PoisonError::into_inner) = None;
     drop((connection, inbox));
-    server.door.free();
+    door.free();
     Counters::set(&counters.draining, 0);
     Counters::set(&counters.attached, 0);
     Counters::set(&counters.pid, 0);
@@ -95,12 +95,12 @@ fn limit(options: &Options) -> usize {
 
 /// Shakes hands, and attaches the device.
 fn attach<'a>(
-    server: &'a Server,
+    service: &'a Service,
     inbox: &Arc<Inbox>,
     pid: Option<i32>,
 ) -> Result<Connection<'a>, &'static str> {
-    let Server { options, counters, shell, .. } = server;
-    let Shaken { client, max_windows, twin, answer } = handshake::shake(server, inbox)?;
+    let Service { options, counters, shell, .. } = service;
+    let Shaken { client, max_windows, twin, answer } = handshake::shake(service, inbox)?;
     let requests = twin.map_or_else(
         || Arc::clone(inbox),
         |fd| {
@@ -108,7 +108,7 @@ fn attach<'a>(
                 Arc::new(fd),
                 limit(options),
                 options.patience,
-                Arc::clone(&server.stop),
+                Arc::clone(&service.stop),
             ))
         },
     );
@@ -123,9 +123,9 @@ fn attach<'a>(
     shell
         .attach(space.vdev().clone(), Some(messages))
         .map_err(|error| fail("the device cannot be attached", &error))?;
-    *server.guest.lock().unwrap_or_else(PoisonError::into_inner) = Some(space.guest().clone());
+    *service.guest.lock().unwrap_or_else(PoisonError::into_inner) = Some(space.guest().clone());
     let connection = Connection {
-        server,
+        service,
         inbox: Arc::clone(inbox),
         requests,
         client,
@@ -140,15 +140,15 @@ fn attach<'a>(
 impl Connection<'_> {
     /// Carries out commands until the connection ends; gives back why it did.
     fn run(&mut self) -> &'static str {
-        let server = self.server;
+        let service = self.service;
         loop {
             self.finish_drains();
             self.look_for_traces();
-            if server.stop.is_asked() {
+            if service.stop.is_asked() {
                 return STOPS;
             }
-            let unmask = server.shell.interrupts().unmask_event();
-            let mut others = vec![server.stop.poll_fd()];
+            let unmask = service.shell.interrupts().unmask_event();
+            let mut others = vec![service.stop.poll_fd()];
             if let Some(unmask) = &unmask {
                 others.push(PollFd::from_borrowed_fd(unmask.as_fd(), PollFlags::IN));
             }
@@ -158,7 +158,7 @@ impl Connection<'_> {
                 Event::Command(packet) => self.take(*packet),
                 Event::Ended(ended) => return self.end(ended),
                 Event::Other => {
-                    server.shell.interrupts().take_unmask_event();
+                    service.shell.interrupts().take_unmask_event();
                 }
             }
         }
@@ -179,7 +179,7 @@ impl Connection<'_> {
 
     /// Carries out one command.
     fn take(&mut self, mut packet: Packet) {
-        let counters = &self.server.counters;
+        let counters = &self.service.counters;
         Counters::count(&counters.commands, 1);
         let Packet { header, since, .. } = packet;
         let answer = self.dispatch(&mut packet);
@@ -254,8 +254,8 @@ impl Connection<'_> {
 
     /// Counts and reports a command that is refused, all or its rest.
     fn note_refusal(&self, of: u16, refused: &Refused) {
-        let counters = &self.server.counters;
-        let (name, device) = (command::name(of), self.server.shell.name());
+        let counters = &self.service.counters;
+        let (name, device) = (command::name(of), self.service.shell.name());
         tracing::debug!(device, command = name, why = %refused, "refuses");
         Counters::count(&counters.refused, 1);
         counters.tell_seldom(&counters.refusals, || Happened::Refused {

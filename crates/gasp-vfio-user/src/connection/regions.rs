@@ -24,7 +24,7 @@ impl From<RegionError> for Refused {
 impl Connection<'_> {
     pub(super) fn region_info(&self, payload: &[u8]) -> Result<Reply, Refused> {
         let (argsz, index) = check_info(payload, INFO)?;
-        let bar = self.server.shell.model().find_bar(index);
+        let bar = self.service.shell.model().find_bar(index);
         let size = match index {
             CONFIG => CONFIG_SIZE,
             // The ROM and VGA regions are there, and empty, like BARs that are not there.
@@ -91,8 +91,8 @@ impl Connection<'_> {
         let mut reply = Reply::with_capacity(16 + len).u64(offset).u32(region).u32(count);
         let into = reply.space(len);
         match region {
-            CONFIG => self.server.shell.config_read(offset, into)?,
-            _ if BARS.contains(&region) => self.server.shell.bar_read(region, offset, into)?,
+            CONFIG => self.service.shell.config_read(offset, into)?,
+            _ if BARS.contains(&region) => self.service.shell.bar_read(region, offset, into)?,
             _ => return Err(Refused::invalid(format!("region {region} cannot be read"))),
         }
         Ok(reply)
@@ -146,9 +146,9 @@ impl Connection<'_> {
             return Err(Refused::invalid(format!("{count} bytes were said to come")));
         }
         match region {
-            CONFIG => self.server.shell.config_write(offset, data)?,
+            CONFIG => self.service.shell.config_write(offset, data)?,
             _ if BARS.contains(&region) => {
-                self.server.shell.bar_write(region, offset, data)?;
+                self.service.shell.bar_write(region, offset, data)?;
                 self.watch.written();
             }
             _ => return Err(Refused::invalid(format!("region {region} cannot be written"))),
@@ -157,7 +157,7 @@ impl Connection<'_> {
     }
 
     fn check_count(&self, count: u32) -> Result<usize, Refused> {
-        let most = self.server.options.max_data_xfer_size.max(4096);
+        let most = self.service.options.max_data_xfer_size.max(4096);
         match count {
             0 => Err(Refused::invalid("an access of no bytes")),
             _ if count > most => {

@@ -63,12 +63,12 @@ impl Connection<'_> {
         }
         let Some(len) = self.space.looks_unshared() else { return };
         tracing::warn!(
-            device = self.server.shell.name(),
+            device = self.service.shell.name(),
             bytes = len,
             "the guest uses the device, and its memory files are still empty: it seems that its \
              VMM maps them privately, so that the guest's commands never come here (QEMU: \
              share=off; use share=on)"
         );
-        self.server.counters.tell(|| Happened::NotShared { len, seen: false });
+        self.service.counters.tell(|| Happened::NotShared { len, seen: false });
     }
 }
