@@ -95,8 +95,9 @@ pub enum Happened {
         /// For how long it has been.
         since: Duration,
     },
-    /// Reports of a client's errors that were left out, because there were too many: past a
-    /// hundred, one a second is made.
+    /// Reports that were left out, because there were too many: of each sort that a client can
+    /// cause as often as it likes (errors; connections; files that come and go, and resets),
+    /// one a second is made past a hundred.
     Omitted {
         /// How many.
         reports: u64,
@@ -159,9 +160,12 @@ pub(crate) struct Counters {
     pub(crate) refused: AtomicU64,
     pub(crate) message_bytes: AtomicU64,
     pub(crate) observer: std::sync::OnceLock<Observer>,
-    /// Reports of refused commands, and of clients that are sent away.
+    /// Reports of refused commands; of clients that are sent away; of what else a client can cause as often as it likes.
     pub(crate) refusals: Seldom,
     pub(crate) strangers: Seldom,
+    pub(crate) routine: Seldom,
+    /// Lines in the log about clients that are served. Their events are always told.
+    pub(crate) visits: Seldom,
 }
 
 impl Counters {

@@ -6,7 +6,7 @@ use std::time::Instant;
 /// How many reports are let through at once.
 const BURST: u64 = 100;
 
-/// Lets a hundred reports through, and then one a second.
+/// Lets a hundred reports through, and then one a second for each second that passes.
 #[derive(Debug)]
 pub(crate) struct Seldom(Mutex<State>);
 

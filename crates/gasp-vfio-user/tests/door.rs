@@ -180,3 +180,24 @@ fn a_flood_of_errors_is_reported_a_hundred_times_and_then_seldom() {
     };
     assert!((880..=900).contains(reports), "{reports}");
 }
+
+#[test]
+fn files_that_come_and_go_and_resets_are_reported_seldom_too() {
+    let _alone = alone();
+    let (served, events) = observed(patient());
+    let mut client = served.client();
+    let ram = memfd(0x1000);
+    for _ in 0..100 {
+        client.map(3, 0, 0x1000, 0x1000, &ram).unwrap();
+        client.unmap(0x1000, 0x1000).unwrap();
+        client.call(RESET, &[], &[]).unwrap();
+    }
+    let routine = |told: &&Happened| {
+        matches!(told, Happened::Adopted { .. } | Happened::Released { .. } | Happened::Reset)
+    };
+    let told = events.lock().unwrap().iter().filter(routine).count();
+    assert!((100..110).contains(&told), "{told}");
+    // Other sorts are not held back by these.
+    client.call(99, &[], &[]).unwrap_err();
+    assert!(matches!(events.lock().unwrap().last(), Some(Happened::Refused { .. })));
+}

@@ -1,7 +1,6 @@
 //! The files of guest memory: which are taken, how, and that none is kept.
 //!
-//! Most of these tests count the descriptors and mappings of the process, so they run one at
-//! a time.
+//! These tests count the descriptors and mappings of the process, so they run one at a time.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -249,31 +248,6 @@ fn a_file_that_can_be_sealed_is_sealed_here() {
     let ram = unsealed(1 << 20);
     served.client().map(3, 0, 0x1000, 0x1000, &ram).unwrap();
     assert_eq!(rustix::fs::fcntl_get_seals(&ram), Ok(SealFlags::empty()));
-}
-
-#[test]
-fn memory_that_stays_empty_while_the_device_is_used_is_reported() {
-    for written in [None, Some(0), Some((16 << 20) - 1), Some(16 << 20)] {
-        let (served, events) = observed(Holder::default(), Options::default());
-        let mut client = served.client();
-        client.make_master();
-        let ram = memfd(32 << 20);
-        client.map(3, 0, 0, 32 << 20, &ram).unwrap();
-        if let Some(at) = written {
-            fill(&ram, at, &[1]);
-        }
-        let empty = Happened::NotShared { len: 32 << 20, seen: false };
-        client.write(0, 40, &[1]).unwrap();
-        std::thread::sleep(Duration::from_millis(1500));
-        assert!(!events.lock().unwrap().contains(&empty), "too soon");
-        let is_told = || events.lock().unwrap().contains(&empty);
-        if matches!(written, None | Some(0x100_0000)) {
-            wait_for("the report", is_told);
-        } else {
-            std::thread::sleep(Duration::from_millis(1000));
-            assert!(!is_told(), "written at {written:?}");
-        }
-    }
 }
 
 #[test]

@@ -20,7 +20,8 @@ impl Connection<'_> {
     pub(super) fn reset(&self, payload: &[u8]) -> Result<Reply, Refused> {
         Fields::new(payload).end()?;
         self.service.shell.reset();
-        self.service.counters.tell(|| Happened::Reset);
+        let counters = &self.service.counters;
+        counters.tell_seldom(&counters.routine, || Happened::Reset);
         Ok(Reply::new())
     }
 }

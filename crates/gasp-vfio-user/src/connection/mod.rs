@@ -68,7 +68,10 @@ pub(crate) fn serve(service: &Service, door: &Door, client: Visitor) {
     };
     Counters::set(&counters.attached, 1);
     Counters::set(&counters.pid, pid.and_then(|pid| u64::try_from(pid).ok()).unwrap_or(0));
-    tracing::info!(device = shell.name(), ?pid, "a VMM attaches");
+    let logs = counters.visits.allow().is_some();
+    if logs {
+        tracing::info!(device = shell.name(), ?pid, "a VMM attaches");
+    }
     counters.tell(|| Happened::Attached { pid });
     let why = connection.run();
     // Whoever waits for the client waits no longer; then the device's thread can end, and
@@ -84,7 +87,9 @@ pub(crate) fn serve(service: &Service, door: &Door, client: Visitor) {
     Counters::set(&counters.draining, 0);
     Counters::set(&counters.attached, 0);
     Counters::set(&counters.pid, 0);
-    tracing::info!(device = shell.name(), why, "the VMM is gone");
+    if logs {
+        tracing::info!(device = shell.name(), why, "the VMM is gone");
+    }
     counters.tell(|| Happened::Detached { why });
 }
 

@@ -62,6 +62,11 @@ impl Connection<'_> {
             return;
         }
         let Some(len) = self.space.looks_unshared() else { return };
+        let counters = &self.service.counters;
+        let happened = || Happened::NotShared { len, seen: false };
+        if !counters.tell_seldom(&counters.routine, happened) {
+            return;
+        }
         tracing::warn!(
             device = self.service.shell.name(),
             bytes = len,
@@ -69,6 +74,5 @@ impl Connection<'_> {
              VMM maps them privately, so that the guest's commands never come here (QEMU: \
              share=off; use share=on)"
         );
-        self.service.counters.tell(|| Happened::NotShared { len, seen: false });
     }
 }

@@ -13,7 +13,7 @@
 //! IOMMU needs, which maps and unmaps pages of the same memory all the time, and has some
 //! mapped at any time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -29,6 +29,8 @@ use crate::wire::Refused;
 /// The most bytes of a file that are looked at for a guest's traces: firmware and kernels
 /// write to them first.
 const LOOKED_AT: u64 = 16 << 20;
+/// How many files are remembered as not mapped privately.
+const JUDGED_MAX: usize = 64;
 /// Where files are placed: so that large pages of the tables fit.
 const ALIGN: u64 = 1 << 30;
 
@@ -41,6 +43,8 @@ pub(super) struct Files {
     unsealed: Unsealed,
     /// The process at the other end, if that can be told.
     peer: Option<i32>,
+    /// Files that the client does not map privately, as far as could be told.
+    judged: HashSet<(u64, u64)>,
     warned: bool,
     told_private: bool,
     /// The most bytes of all files together.
@@ -104,6 +108,7 @@ impl Files {
             residency: options.residency,
             unsealed: options.unsealed,
             peer,
+            judged: HashSet::new(),
             warned: false,
             told_private: false,
             max_memory: options.max_memory,
@@ -169,13 +174,14 @@ impl Files {
                         unsealed memory";
             return Err(Refused::new(Errno::PERM, what));
         }
-        if !core::mem::replace(&mut self.warned, true) {
+        if !core::mem::replace(&mut self.warned, true)
+            && self.counters.tell_seldom(&self.counters.routine, || Happened::ByMessage)
+        {
             tracing::warn!(
                 "guest memory comes in a file that can be cut off and cannot be sealed, so it \
                  is reached by messages: slow. Use a memory file (QEMU: memory-backend-memfd), \
                  or trust its owner (unsealed = \"trust\")"
             );
-            self.counters.tell(|| Happened::ByMessage);
         }
         Ok(Found::NoMemory)
     }
@@ -184,16 +190,15 @@ impl Files {
     /// pages if it is asked by message.
     #[cold]
     fn private(&mut self, len: u64) -> Result<Found, Refused> {
-        let told = core::mem::replace(&mut self.told_private, true);
-        if !told {
-            self.counters.tell(|| Happened::NotShared { len, seen: true });
-        }
+        let happened = || Happened::NotShared { len, seen: true };
+        let tell = !core::mem::replace(&mut self.told_private, true)
+            && self.counters.tell_seldom(&self.counters.routine, happened);
         let what = "the VMM maps this memory privately, so the guest does not write to the \
                     file (QEMU: share=off): use share=on";
         if self.unsealed == Unsealed::Refuse {
             return Err(Refused::invalid(what));
         }
-        if !told {
+        if tell {
             tracing::warn!(bytes = len, "{what}. Until then it is reached by messages: slow");
         }
         Ok(Found::NoMemory)
@@ -212,12 +217,17 @@ impl Files {
             return Err(Refused::invalid(format!("the file has {len:#x} bytes in whole pages")));
         }
         let inode = descriptor.inode;
-        // What was adopted once was shared then, as far as could be told.
-        if self.known(inode).is_none()
-            && let Some(pid) = self.peer
-            && sharing::look(pid, inode) == Sharing::Private
+        // Once for each file, though it may come and go: it takes longer than all the rest.
+        if let Some(pid) = self.peer
+            && !self.judged.contains(&inode)
         {
-            return self.private(len);
+            if sharing::look(pid, inode) == Sharing::Private {
+                return self.private(len);
+            }
+            if self.judged.len() >= JUDGED_MAX {
+                self.judged.clear();
+            }
+            self.judged.insert(inode);
         }
         let sealed = seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE);
         let whole = if sealed { Access::READ } else { descriptor.access };
@@ -231,7 +241,7 @@ impl Files {
         let object = MemoryObject::adopt(fd, how)?;
         let span = self.place(&object)?;
         tracing::debug!(bytes = len, at = %span.start(), %access, "adopts a memory file");
-        self.counters.tell(|| Happened::Adopted { len });
+        self.counters.tell_seldom(&self.counters.routine, || Happened::Adopted { len });
         let id = self.next;
         self.next += 1;
         let file = File { span, access: whole, windows: 0, leaving: 0, inode, object };
@@ -319,7 +329,7 @@ impl Files {
             self.by_inode.remove(&inode);
         }
         tracing::debug!(bytes = len, "gives a memory file back");
-        self.counters.tell(|| Happened::Released { len });
+        self.counters.tell_seldom(&self.counters.routine, || Happened::Released { len });
         Counters::set(&self.counters.files, self.files.len() as u64);
     }
 

@@ -6,6 +6,8 @@
 //! are allocated all the same. The kernel's list of the VMM's mappings does, if this process
 //! may read it (same user, or `CAP_SYS_PTRACE`).
 
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 
@@ -25,8 +27,34 @@ pub(super) enum Sharing {
     Unknown,
 }
 
+/// How long the kernel has to tell. It needs the lock of the VMM's address space, which a VMM
+/// can keep for as long as it likes.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// Whether a thread looks; one that hangs is the last.
+static LOOKS: AtomicBool = AtomicBool::new(false);
+
 /// How the process `pid` maps the file with this device and inode.
 pub(super) fn look(pid: i32, inode: (u64, u64)) -> Sharing {
+    if LOOKS.swap(true, Ordering::AcqRel) {
+        return Sharing::Unknown;
+    }
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let looks = std::thread::Builder::new().name("sharing".into()).spawn(move || {
+        let sharing = read(pid, inode);
+        LOOKS.store(false, Ordering::Release);
+        // Nobody may wait for it any more.
+        let _ = tell.send(sharing);
+    });
+    match looks {
+        Ok(_) => told.recv_timeout(PATIENCE).unwrap_or(Sharing::Unknown),
+        Err(_) => {
+            LOOKS.store(false, Ordering::Release);
+            Sharing::Unknown
+        }
+    }
+}
+
+fn read(pid: i32, inode: (u64, u64)) -> Sharing {
     match File::open(format!("/proc/{pid}/maps")) {
         Ok(list) => judge(BufReader::new(list.take(LIST_MAX)), inode),
         Err(_) => Sharing::Unknown,
