@@ -257,8 +257,9 @@ impl Keeper<'_> {
             return None;
         };
         // A VMM that was killed, and its successor: the successor is not to be sent away
-        // because the end of the other has not been seen yet.
-        if is_hung_up(&current.fd) {
+        // because the end of the other has not been seen yet. But the device may take its time.
+        let patience = self.service.options.patience;
+        if is_hung_up(&current.fd) && visitor.since.elapsed() < patience {
             return Some(visitor);
         }
         let Some(header) = header else { return Some(visitor) };

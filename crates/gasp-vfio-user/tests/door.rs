@@ -4,6 +4,7 @@
 mod support;
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use gasp_vfio_user::{Happened, Options};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::client::*;
-use support::device::Holder;
+use support::device::{Holder, Stubborn};
 use support::{Served, alone, descriptors, serve, wait_for};
 
 type Events = Arc<Mutex<Vec<Happened>>>;
@@ -88,6 +89,30 @@ fn a_client_behind_one_that_stalls_is_told_at_once() {
     assert_eq!(answered(&served), Err(Errno::BUSY));
     drop(first);
     assert_eq!(answered(&served), Ok(()), "the successor of one that is gone is served");
+}
+
+#[test]
+fn a_successor_waits_for_the_device_and_is_told_if_that_takes_too_long() {
+    let _alone = alone();
+    let device = Stubborn::default();
+    let may_end = Arc::clone(&device.may_end);
+    let served = serve(device, Options { patience: Duration::from_millis(300), ..patient() });
+    let mut first = served.client();
+    first.write(0, 0, &[1]).unwrap();
+    drop(first);
+    let at_last = Arc::clone(&may_end);
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(3));
+        at_last.store(true, Ordering::Relaxed);
+    });
+    let since = Instant::now();
+    let told = Client::connect(&served.path).hello_with(HELLO).map(drop);
+    let waited = since.elapsed();
+    may_end.store(true, Ordering::Relaxed);
+    assert_eq!(told, Err(Errno::BUSY));
+    assert!(waited >= Duration::from_millis(290) && waited < Duration::from_secs(2), "{waited:?}");
+    served.wait_detached();
+    assert_eq!(answered(&served), Ok(()));
 }
 
 #[test]

@@ -3,15 +3,15 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use gasp_vdev::Shell;
 use gasp_vdev::devices::dma::{self, DmaEngine};
-use gasp_vdev::{Bar, Bus, Device, Model, Register, Shell};
 use gasp_vfio_user::{Happened, Options, Server};
 use support::client::*;
-use support::device::{Holder, IDENTITY};
+use support::device::{Holder, Stubborn};
 use support::{Served, serve, wait_for};
 
 /// Longer than a test may take: whoever waits for the peer first is seen.
@@ -110,34 +110,6 @@ fn while_an_unmap_waits_for_the_device() {
     client.send(DMA_UNMAP, 0, &unmap_bytes(0, 0x1000, 0x1000), &[]);
     wait_for("the drain", || served.status().draining == 1);
     stops_soon(served);
-}
-
-/// Works until it may end, and does not look whether it is to stop.
-#[derive(Default)]
-struct Stubborn {
-    may_end: Arc<AtomicBool>,
-}
-
-impl Device for Stubborn {
-    fn model(&self) -> Model {
-        Model::new(IDENTITY).bar(Bar::memory(0, 4096))
-    }
-
-    fn read(&self, _: &Bus, _: Register) -> u64 {
-        0
-    }
-
-    fn write(&self, bus: &Bus, _: Register, _: u64) {
-        bus.ring();
-    }
-
-    fn work(&self, _: &Bus) {
-        while !self.may_end.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    fn reset(&self) {}
 }
 
 #[test]
