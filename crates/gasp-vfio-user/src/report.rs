@@ -6,6 +6,8 @@ use core::time::Duration;
 
 use gasp::Errno;
 
+use crate::seldom::Seldom;
+
 /// Something that has happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -42,10 +44,29 @@ pub enum Happened {
         /// How many mappings are held beyond the deadline.
         detached: usize,
     },
-    /// The guest's memory file was seen for the first time.
+    /// A memory file of the guest was mapped: it is one that no window showed before.
     Adopted {
         /// How many bytes.
         len: u64,
+    },
+    /// A memory file was unmapped and closed: no window shows it any longer.
+    Released {
+        /// How many bytes.
+        len: u64,
+    },
+    /// A memory file can be cut off by its owner, and cannot be sealed against that: it is
+    /// reached by messages, which is slow. Told once for each VMM; see
+    /// [`Unsealed`](crate::Unsealed).
+    ByMessage,
+    /// The guest does not write to a memory file that its VMM handed over (QEMU:
+    /// `share=off`).
+    NotShared {
+        /// The bytes of the file, or of all files.
+        len: u64,
+        /// Whether the VMM's own mappings show it (told once for each VMM): the memory is then reached by messages, or
+        /// refused. If not, the device was started two seconds ago, and the files are still
+        /// empty: it waits for commands that never come.
+        seen: bool,
     },
     /// The device was reset.
     Reset,
@@ -58,11 +79,28 @@ pub enum Happened {
         /// In words.
         why: String,
     },
-    /// A client was sent away: a VMM is attached already, or its first message was not
-    /// acceptable.
+    /// A client was sent away: its first message was not acceptable or did not come, or the
+    /// process has no descriptor left.
     TurnedAway {
         /// In words.
         why: &'static str,
+    },
+    /// A client was sent away because the device is in use: its VERSION was answered with
+    /// `EBUSY`.
+    InUse {
+        /// The process that came.
+        pid: Option<i32>,
+        /// The process that is served.
+        by: Option<i32>,
+        /// For how long it has been.
+        since: Duration,
+    },
+    /// Reports that were left out, because there were too many: of each sort that a client can
+    /// cause as often as it likes (errors; connections; files that come and go, and resets),
+    /// one a second is made past a hundred.
+    Omitted {
+        /// How many.
+        reports: u64,
     },
 }
 
@@ -122,6 +160,12 @@ pub(crate) struct Counters {
     pub(crate) refused: AtomicU64,
     pub(crate) message_bytes: AtomicU64,
     pub(crate) observer: std::sync::OnceLock<Observer>,
+    /// Reports of refused commands; of clients that are sent away; of what else a client can cause as often as it likes.
+    pub(crate) refusals: Seldom,
+    pub(crate) strangers: Seldom,
+    pub(crate) routine: Seldom,
+    /// Lines in the log about clients that are served. Their events are always told.
+    pub(crate) visits: Seldom,
 }
 
 impl Counters {
@@ -139,6 +183,18 @@ impl Counters {
         if let Some(observer) = self.observer.get() {
             observer(&happened());
         }
+    }
+
+    /// Tells the observer what a peer may cause as often as it likes, if it has not been told
+    /// too often; whether it has been told now.
+    pub(crate) fn tell_seldom(&self, seldom: &Seldom, happened: impl FnOnce() -> Happened) -> bool {
+        let Some(omitted) = seldom.allow() else { return false };
+        if omitted > 0 {
+            tracing::warn!(omitted, "reports were left out, because there were too many");
+            self.tell(|| Happened::Omitted { reports: omitted });
+        }
+        self.tell(happened);
+        true
     }
 
     pub(crate) fn status(&self) -> Status {

@@ -2,73 +2,60 @@
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
-use core::time::Duration;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gasp::Guest;
+use gasp::{Errno, Guest};
 use gasp_vdev::Shell;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::io::Errno;
 
 use crate::connection;
+use crate::door::Door;
 use crate::error::{BindError, ServeError};
 use crate::options::Options;
-use crate::report::{Counters, Happened, Status};
-use crate::socket::{Listener, Stream};
-
-/// How long to wait where the process has no descriptor left for a connection.
-const PAUSE: Duration = Duration::from_millis(50);
+use crate::report::{Happened, Status};
+use crate::service::Service;
+use crate::socket::{Listener, SocketFile};
+use crate::stop::Stop;
 
 /// A device on a socket.
 ///
 /// [`run`](Self::run) serves until a [`Stopper`] says so; everything else may be called
-/// meanwhile, from other threads. The socket file is removed when the server is dropped.
+/// meanwhile, from other threads. The socket file is removed by the stopper, or when the
+/// server is dropped.
 pub struct Server {
-    pub(crate) shell: Shell,
-    pub(crate) listener: Listener,
-    pub(crate) options: Options,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) stop: Arc<Stop>,
-    /// The guest of the VMM that is attached.
-    pub(crate) guest: Mutex<Option<Guest>>,
+    service: Service,
+    door: Door,
     running: AtomicBool,
 }
 
 /// Ends a [`Server::run`].
 #[derive(Clone, Debug)]
-pub struct Stopper(Arc<Stop>);
-
-#[derive(Debug)]
-pub(crate) struct Stop {
-    asked: AtomicBool,
-    event: OwnedFd,
-}
-
-impl Stop {
-    fn new() -> Result<Self, Errno> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { asked: AtomicBool::new(false), event })
-    }
-
-    pub(crate) fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire)
-    }
-
-    /// Can be read once a stop was asked for.
-    pub(crate) fn poll_fd(&self) -> PollFd<'_> {
-        PollFd::new(&self.event, PollFlags::IN)
-    }
+pub struct Stopper {
+    stop: Arc<Stop>,
+    file: Arc<SocketFile>,
 }
 
 impl Stopper {
     /// Asks the server to end: the VMM is disconnected, the device detached. May be called
-    /// more than once.
+    /// more than once, from any thread.
+    ///
+    /// The socket file is removed before this returns, however long the device takes to end
+    /// its work. A process that exits without waiting for its servers leaves none.
     pub fn stop(&self) {
-        self.0.asked.store(true, Ordering::Release);
-        if let Err(errno) = rustix::io::write(&self.0.event, &1_u64.to_ne_bytes()) {
-            tracing::debug!(%errno, "a stop was asked for very often");
+        self.file.remove();
+        self.stop.ask();
+    }
+}
+
+/// Ends the thread that takes connections if the one that serves panics.
+struct EndsInPanic<'a>(&'a Stop);
+
+impl Drop for EndsInPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.ask();
         }
     }
 }
@@ -82,17 +69,18 @@ impl Server {
     pub fn bind(path: impl AsRef<Path>, shell: Shell, options: Options) -> Result<Self, BindError> {
         let path = path.as_ref();
         let listener = Listener::bind(path, options.mode)?;
-        let stop = Stop::new()
-            .map_err(|errno| BindError::System { path: path.into(), source: errno.into() })?;
-        Ok(Self {
+        let system = |errno: Errno| BindError::System { path: path.into(), source: errno.into() };
+        let stop = Stop::new().map_err(system)?;
+        let door = Door::new().map_err(system)?;
+        let service = Service {
             shell,
             listener,
             options,
             counters: Arc::default(),
             stop: Arc::new(stop),
             guest: Mutex::new(None),
-            running: AtomicBool::new(false),
-        })
+        };
+        Ok(Self { service, door, running: AtomicBool::new(false) })
     }
 
     /// Serves one VMM after another until a [`Stopper`] says so.
@@ -109,86 +97,50 @@ impl Server {
     }
 
     fn serve(&self) -> Result<(), ServeError> {
-        while !self.stop.is_asked() {
-            let listener = self.listener.as_fd();
-            let mut fds = [PollFd::from_borrowed_fd(listener, PollFlags::IN), self.stop.poll_fd()];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(self.failed(errno.into())),
+        let Self { service, door, .. } = self;
+        door.open();
+        let accept = |source| ServeError::Accept { path: self.path().into(), source };
+        std::thread::scope(|scope| {
+            let _ends = EndsInPanic(&service.stop);
+            let keeper = std::thread::Builder::new().name("door".into());
+            let keeper = keeper.spawn_scoped(scope, || door.keep(service)).map_err(accept)?;
+            while let Some(client) = door.next() {
+                connection::serve(service, door, client);
             }
-            if self.stop.is_asked() {
-                break;
-            }
-            match self.listener.accept() {
-                Ok(Some(client)) => connection::serve(self, client),
-                Ok(None) => {}
-                Err(error) => match Errno::from_io_error(&error) {
-                    Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
-                        tracing::warn!(%error, "a connection has to wait");
-                        std::thread::sleep(PAUSE);
-                    }
-                    _ => return Err(self.failed(error)),
-                },
-            }
-        }
-        Ok(())
-    }
-
-    fn failed(&self, source: std::io::Error) -> ServeError {
-        ServeError::Accept { path: self.path().into(), source }
+            let panicked = |_| Err(io::Error::other("the thread that takes them panicked"));
+            keeper.join().unwrap_or_else(panicked).map_err(accept)
+        })
     }
 
     /// What ends [`run`](Self::run).
     pub fn stopper(&self) -> Stopper {
-        Stopper(Arc::clone(&self.stop))
+        Stopper { stop: Arc::clone(&self.service.stop), file: self.service.listener.file() }
     }
 
-    /// Has `observer` called for everything that happens, on the server's thread: it must
+    /// Has `observer` called for everything that happens, on the server's two threads: it must
     /// be quick. Only the first observer counts; gives back whether this was it.
     pub fn observe(&self, observer: impl Fn(&Happened) + Send + Sync + 'static) -> bool {
-        self.counters.observer.set(Box::new(observer)).is_ok()
+        self.service.counters.observer.set(Box::new(observer)).is_ok()
     }
 
     /// How it stands.
     pub fn status(&self) -> Status {
-        self.counters.status()
+        self.service.counters.status()
     }
 
     /// The engine's guest for the VMM that is attached: its regions, rules and faults.
     pub fn guest(&self) -> Option<Guest> {
-        self.guest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.service.guest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The device.
     pub fn shell(&self) -> &Shell {
-        &self.shell
+        &self.service.shell
     }
 
     /// The socket.
     pub fn path(&self) -> &Path {
-        self.listener.path()
-    }
-
-    /// Sends away whoever else wants to connect while `current` is served.
-    pub(crate) fn turn_away(&self, current: &Stream) {
-        // A VMM that was killed, and its successor: the successor is not to be sent away
-        // because the end of the other has not been seen yet. It came first, so it shows
-        // if it is looked for second.
-        if !self.listener.has_waiting() || current.is_hung_up() {
-            return;
-        }
-        match self.listener.accept() {
-            Ok(None) => {}
-            Ok(Some(client)) => {
-                tracing::warn!(path = %self.path().display(), "serves a VMM already: another is sent away");
-                self.counters.tell(|| Happened::TurnedAway { why: "another VMM is attached" });
-                drop(client);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                std::thread::sleep(PAUSE);
-            }
-        }
+        self.service.listener.path()
     }
 }
 
@@ -196,8 +148,8 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
             .field("path", &self.path())
-            .field("device", &self.shell)
-            .field("fd", &self.listener.as_fd().as_fd())
+            .field("device", &self.service.shell)
+            .field("fd", &self.service.listener.as_fd().as_fd())
             .finish_non_exhaustive()
     }
 }

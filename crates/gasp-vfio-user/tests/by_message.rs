@@ -104,7 +104,7 @@ fn permissions_hold_for_messages_as_for_maps() {
 #[test]
 fn memory_that_can_be_cut_off_goes_by_message_unless_it_is_trusted() {
     let (served, mut client) = served(HELLO, Options::default());
-    let (cut, ram) = (unsealed(0x1000), memfd(0x1000));
+    let (cut, ram) = (unsealable(0x1000), memfd(0x1000));
     client.call(DMA_MAP, &map_bytes(3, 0, 0x1000, 0x1000), &[cut.as_fd()]).unwrap();
     client.map(3, 0, 0x2000, 0x1000, &ram).unwrap();
     assert_eq!(served.status().files, 1);

@@ -50,6 +50,58 @@ fn the_limits_of_both_sides_are_told() {
 }
 
 #[test]
+fn only_capabilities_that_were_proposed_are_answered() {
+    let served = serve(Holder::default(), Options::default());
+    for (proposed, answer) in [
+        ("{}", "{}"),
+        (r#"{"max_dma_maps":10}"#, r#"{"max_dma_maps":10}"#),
+        (r#"{"write_multiple":false,"x":1}"#, r#"{"write_multiple":false}"#),
+        (
+            r#"{"write_multiple":true,"max_msg_fds":2}"#,
+            r#"{"max_msg_fds":16,"write_multiple":true}"#,
+        ),
+    ] {
+        let mut client = Client::connect(&served.path);
+        let reply = client.hello_with(&format!(r#"{{"capabilities":{proposed}}}"#)).unwrap();
+        let text = String::from_utf8(reply.payload[4..].to_vec()).unwrap();
+        assert_eq!(text, format!("{{\"capabilities\":{answer}}}\0"));
+        drop(client);
+        served.wait_detached();
+    }
+    // Without any version data, too.
+    let reply = Client::connect(&served.path).call(VERSION, &[0; 4], &[]).unwrap();
+    assert_eq!(&reply.payload[4..], b"{\"capabilities\":{}}\0");
+}
+
+#[test]
+fn of_several_writes_the_answer_tells_how_many_were_carried_out() {
+    let served = serve(Holder::default(), Options::default());
+    let mut client = served.client();
+    let multi = |writes: &[(u64, u32, u32, u64)]| {
+        let all = bytes().u64(writes.len() as u64);
+        writes.iter().fold(all, |all, (at, region, count, value)| {
+            all.u64(*at).u32(*region).u32(*count).u64(*value)
+        })
+    };
+    let bar = |value: u32| (0x10, CONFIG, 4, u64::from(value));
+    let done = client.call(WRITE_MULTI, &multi(&[bar(0xfeb0_0000), bar(0xfec0_0000)]).0, &[]);
+    assert_eq!(done.unwrap().u64(0), 2);
+    // The third cannot be; the fourth is not tried.
+    let writes = [bar(0xfed0_0000), bar(0xfee0_0000), (0, 8, 4, 0), bar(0xfef0_0000)];
+    assert_eq!(client.call(WRITE_MULTI, &multi(&writes).0, &[]).unwrap().u64(0), 2);
+    assert_eq!(client.read32(CONFIG, 0x10) & !0xf, 0xfee0_0000);
+    assert_eq!(served.status().refused, 1);
+    // An error says that none was: refused at the first, or malformed anywhere.
+    let first = [(0, 8, 4, 0), bar(0xfeb0_0000)];
+    assert_eq!(client.call(WRITE_MULTI, &multi(&first).0, &[]).unwrap_err(), Errno::INVAL);
+    for count in [0, 9] {
+        let last = [bar(0xfeb0_0000), (0x10, CONFIG, count, 0)];
+        assert_eq!(client.call(WRITE_MULTI, &multi(&last).0, &[]).unwrap_err(), Errno::INVAL);
+    }
+    assert_eq!(client.read32(CONFIG, 0x10) & !0xf, 0xfee0_0000);
+}
+
+#[test]
 fn a_device_tells_what_it_is() {
     let memory = MemoryObject::ram(0x4000).prefer(&[Backing::Base]).create().unwrap();
     let shared = Shared { memory: memory.clone(), areas: vec![(0x1000, 0x1000), (0x3000, 0x1000)] };

@@ -187,18 +187,6 @@ fn mapped_kib() -> u64 {
 }
 
 #[test]
-fn a_second_client_is_sent_away_and_the_first_does_not_notice() {
-    let _alone = alone();
-    let served = serve(Holder::default(), Options::default());
-    let mut first = served.client();
-    let second = Client::connect(&served.path);
-    assert!(second.receive().is_none());
-    assert_eq!(first.read64(0, 0x100), 0x1122_3344_5566_7788);
-    drop(first);
-    served.client().read64(0, 0x100);
-}
-
-#[test]
 fn devices_in_one_process_do_not_see_each_other() {
     let _alone = alone();
     let (one, two) = (

@@ -10,12 +10,13 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gasp_testbed::{Initramfs, Testbed, Vm, VmBuilder};
 use gasp_vdev::Shell;
 use gasp_vdev::devices::nvme::{self, Backing, Counters, Nvme};
-use gasp_vfio_user::{Options, Server};
+use gasp_vfio_user::{Happened, Options, Server};
 use support::{Served, serve};
 use vmm::{IOMMU, Outcome, Process, vfio_user};
 
@@ -63,6 +64,7 @@ fn main() {
     vmm::run(&[
         ("a_disk_without_an_iommu_keeps_what_is_written", without_iommu),
         ("a_disk_behind_a_strict_iommu_keeps_what_is_written", strict),
+        ("a_disk_works_although_the_guest_does_not_share_its_memory", not_shared),
         ("two_disks_behind_the_iommu_do_not_mix", two_disks),
         ("a_guest_reboots_and_finds_what_it_wrote", reboots),
         ("a_vmm_killed_in_the_middle_of_writing_leaves_what_was_synced", vmm_killed),
@@ -106,6 +108,31 @@ impl Disk {
         File::open(self.path()).unwrap().read_exact_at(&mut bytes, offset).unwrap();
         bytes
     }
+}
+
+/// QEMU maps the guest's memory privately, so what the guest writes is not in the file that
+/// comes with it. QEMU's list of mappings says so, and what it answers by message is right.
+fn not_shared(testbed: &Testbed) -> Outcome {
+    let disk = Disk::new();
+    let (nvme, _) = self::disk(disk.backing());
+    let served = serve(nvme, Options::default());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&seen);
+    served.server.observe(move |happened| told.lock().unwrap().push(happened.clone()));
+    let script = ["dd if=/data/bytes of=/dev/nvme0n1 bs=64k count=4 oflag=direct 2> /dev/null\n"];
+    let vm = guest(testbed, false, &[&served.path], &script)
+        .arg("-object")
+        .arg("memory-backend-memfd,id=private,size=262144K,share=off")
+        .arg("-machine")
+        .arg("memory-backend=private")
+        .start()?;
+    vm.finish(PATIENCE)?;
+    assert_eq!(disk.bytes(0, 256 << 10), data()[..256 << 10]);
+    let not_shared = Happened::NotShared { len: 256 << 20, seen: true };
+    assert!(seen.lock().unwrap().contains(&not_shared), "{:?}", seen.lock().unwrap());
+    let status = served.status();
+    assert_eq!((status.files, status.message_bytes > 256 << 10), (0, true));
+    Ok(())
 }
 
 /// What the guest writes: 4 MiB of which no two pages are alike.

@@ -5,7 +5,10 @@
 mod support;
 mod vmm;
 
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use gasp::{Access, DeviceAddr, Guest, MapFlags, Refusal};
@@ -14,6 +17,7 @@ use gasp_testbed::{Error, Testbed};
 use gasp_vdev::Shell;
 use gasp_vdev::devices::dma::{self, DmaEngine};
 use gasp_vfio_user::{Happened, Options, Server};
+use serde_json::{Value, json};
 use support::device::{Holder, IDENTITY};
 use support::{Served, serve, wait_for};
 use vmm::{IOMMU, Outcome, Process, vfio_user};
@@ -48,6 +52,7 @@ fn main() {
         ("a_device_without_a_domain_reaches_nothing", no_domain),
         ("a_vmm_that_is_killed_leaves_nothing_and_another_comes", vmm_killed),
         ("a_server_that_is_killed_is_started_again", server_killed),
+        ("qemu_asks_nothing_about_migration_and_refuses_it_only_with_a_blocker", migration),
     ]);
 }
 
@@ -490,3 +495,82 @@ fn server_killed(testbed: &Testbed) -> Outcome {
     }
     Ok(())
 }
+
+/// QEMU's monitor.
+struct Monitor(BufReader<UnixStream>);
+
+impl Monitor {
+    fn connect(path: &Path) -> Self {
+        wait_for("the monitor", || path.exists());
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut monitor = Self(BufReader::new(stream));
+        monitor.line();
+        monitor.ask("qmp_capabilities", json!({}));
+        monitor
+    }
+
+    fn line(&mut self) -> Value {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// The answer to a command, past events.
+    fn ask(&mut self, command: &str, arguments: Value) -> Value {
+        let command = json!({ "execute": command, "arguments": arguments });
+        self.0.get_mut().write_all(format!("{command}\n").as_bytes()).unwrap();
+        loop {
+            let line = self.line();
+            if line.get("event").is_none() {
+                return line;
+            }
+        }
+    }
+}
+
+/// QEMU's vfio-user client does not carry a device's state, does not ask whether it could
+/// (DEVICE_FEATURE), and does not refuse to migrate. What a server answers cannot change
+/// that, but a device beside it that QEMU does not migrate does: see "Migration" in the
+/// crate's documentation. Where this fails, QEMU has learned something, and so should we.
+fn migration(testbed: &Testbed) -> Outcome {
+    let folder = tempfile::tempdir().unwrap();
+    for (number, blocker) in [&[][..], &BLOCKER].into_iter().enumerate() {
+        let served = serve(DmaEngine::new(), Options::default());
+        let seen: &'static Mutex<Vec<Happened>> = Box::leak(Box::default());
+        served.server.observe(|happened| seen.lock().unwrap().push(happened.clone()));
+        let path = folder.path().join(format!("monitor{number}"));
+        let (device, socket) =
+            (vfio_user(&served.path), format!("unix:{},server=on,wait=off", path.display()));
+        let mut args = vec!["-device", &device, "-qmp", &socket];
+        args.extend(blocker);
+        let qtest = QTest::start(testbed, &args)?;
+        let mut monitor = Monitor::connect(&path);
+        let migrate = json!({ "uri": format!("file:{}", folder.path().join("state").display()) });
+        let answer = monitor.ask("migrate", migrate);
+        if blocker.is_empty() {
+            assert!(answer.get("return").is_some(), "{answer}");
+            wait_for("the migration", || {
+                monitor.ask("query-migrate", json!({}))["return"]["status"] == "completed"
+            });
+        } else {
+            let why = answer["error"]["desc"].as_str().unwrap_or_default().to_owned();
+            assert!(why.contains("ivshmem"), "{answer}");
+            // The guest goes on, and so does the device.
+            let engine = Engine::new(&qtest)?;
+            assert_eq!(engine.copy(SOURCE, TARGET, PAGE)?, 0);
+        }
+        let refused =
+            seen.lock().unwrap().iter().any(|told| matches!(told, Happened::Refused { .. }));
+        assert!(!refused, "QEMU asks: {:?}", seen.lock().unwrap());
+    }
+    Ok(())
+}
+
+/// A device whose memory is the machine's own, so that QEMU does not migrate.
+const BLOCKER: [&str; 4] = [
+    "-object",
+    "memory-backend-memfd,id=stay,size=1M,share=on",
+    "-device",
+    "ivshmem-plain,memdev=stay,master=off",
+];

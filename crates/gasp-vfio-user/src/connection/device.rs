@@ -19,19 +19,45 @@ impl Connection<'_> {
 
     pub(super) fn reset(&self, payload: &[u8]) -> Result<Reply, Refused> {
         Fields::new(payload).end()?;
-        self.server.shell.reset();
-        self.server.counters.tell(|| Happened::Reset);
+        self.service.shell.reset();
+        let counters = &self.service.counters;
+        counters.tell_seldom(&counters.routine, || Happened::Reset);
         Ok(Reply::new())
     }
 }
 
-/// Checks a question for information: as long as the answer, and with room for it. Gives
-/// back the room, and the third field, which is the index where there is one.
+/// What a client asks of a feature: bits of the flags past its number.
+const FEATURE_GET: u32 = vfio::VFIO_DEVICE_FEATURE_GET;
+const FEATURE_SET: u32 = vfio::VFIO_DEVICE_FEATURE_SET;
+const FEATURE_PROBE: u32 = vfio::VFIO_DEVICE_FEATURE_PROBE;
+
+/// A device here has no feature, which is what the kernel says of one that has none, too.
+pub(super) fn feature(payload: &[u8]) -> Refused {
+    let mut fields = Fields::new(payload);
+    let (Ok(argsz), Ok(flags)) = (fields.u32(), fields.u32()) else {
+        return Refused::invalid("the message is too short for its command");
+    };
+    let known = vfio::VFIO_DEVICE_FEATURE_MASK | FEATURE_GET | FEATURE_SET | FEATURE_PROBE;
+    let both = flags & (FEATURE_GET | FEATURE_SET | FEATURE_PROBE) == FEATURE_GET | FEATURE_SET;
+    match (argsz as usize) < payload.len() || flags & !known != 0 || both {
+        true => Refused::invalid(format!("argsz {argsz}, flags {flags:#x} of a feature")),
+        false => Refused::new(gasp::Errno::NOTTY, "the device has no such feature"),
+    }
+}
+
+/// Checks a question for information: at least as long as the answer's fixed part, with room
+/// for that, and no longer than the room: a client may send the buffer that it has for the
+/// answer, and what is in it past the index is not looked at. Gives back the room, and the
+/// third field, which is the index where there is one.
 pub(super) fn check_info(payload: &[u8], size: u32) -> Result<(u32, u32), Refused> {
     let mut fields = Fields::new(payload);
     let (argsz, _flags, index) = (fields.u32()?, fields.u32()?, fields.u32()?);
     if argsz < size || payload.len() < size as usize {
         return Err(Refused::invalid(format!("argsz is {argsz}, and {size} is needed")));
+    }
+    if payload.len() > argsz as usize {
+        let what = format!("{} bytes, where argsz is {argsz}", payload.len());
+        return Err(Refused::invalid(what));
     }
     Ok((argsz, index))
 }

@@ -7,12 +7,14 @@
 use core::time::Duration;
 use std::time::Instant;
 
-use gasp::{Deadline, DrainPolicy};
+use gasp::{Deadline, DrainPolicy, Errno};
 
+use super::memory::unmap_reply;
 use super::{Connection, LONGEST_PAUSE};
 use crate::dma::Taken;
+use crate::options::Options;
 use crate::report::{Counters, Happened};
-use crate::wire::{Header, Reply};
+use crate::wire::{DmaUnmap, Header, Refused, Reply};
 
 /// How long an unmap is waited for before other commands get their turn. Most transfers
 /// end within it, and the client waits for the answer anyway.
@@ -23,7 +25,7 @@ pub(super) struct Waiting {
     pub(super) taken: Taken,
     pub(super) since: Instant,
     pub(super) header: Header,
-    pub(super) reply: Reply,
+    pub(super) unmap: DmaUnmap,
     /// How many mappings were held when it began to wait.
     pub(super) holders: usize,
 }
@@ -32,6 +34,9 @@ pub(super) struct Waiting {
 pub(super) struct Drains {
     waiting: Vec<Waiting>,
     policy: DrainPolicy,
+    /// How many may wait, and of how many windows.
+    most: usize,
+    most_windows: usize,
     pause: Duration,
     warned: bool,
 }
@@ -39,7 +44,7 @@ pub(super) struct Drains {
 impl Waiting {
     /// Whether every mapping is gone.
     pub(super) fn is_over(&mut self) -> bool {
-        self.taken.drain.pending() == 0
+        self.taken.pending() == 0
     }
 
     /// Waits for a moment.
@@ -55,13 +60,30 @@ impl Waiting {
 }
 
 impl Drains {
-    pub(super) fn new(policy: DrainPolicy) -> Self {
-        Self { waiting: Vec::new(), policy, pause: SPIN, warned: false }
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            waiting: Vec::new(),
+            policy: options.drain,
+            most: options.max_drains.max(1) as usize,
+            most_windows: options.max_dma_maps.max(1) as usize,
+            pause: SPIN,
+            warned: false,
+        }
     }
 
-    /// How many wait.
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
+    /// Whether one more may have to wait. What waits takes memory for each of its windows,
+    /// so there may be no more of those than a client may have.
+    pub(super) fn check_room(&self) -> Result<(), Refused> {
+        let windows = self
+            .waiting
+            .iter()
+            .fold(0_usize, |windows, waiting| windows.saturating_add(waiting.taken.windows));
+        if self.waiting.len() < self.most && windows < self.most_windows {
+            return Ok(());
+        }
+        let number = self.waiting.len();
+        let what = format!("{number} unmaps of {windows} windows wait for the device already");
+        Err(Refused::new(Errno::BUSY, what))
     }
 
     pub(super) fn add(&mut self, waiting: Waiting) {
@@ -88,7 +110,7 @@ impl Drains {
         let DrainPolicy { deadline, at_deadline } = self.policy;
         let mut over = Vec::new();
         for mut waiting in core::mem::take(&mut self.waiting) {
-            let held = waiting.taken.drain.pending();
+            let held = waiting.taken.pending();
             let late = waiting.since.elapsed() >= deadline;
             if held == 0 || late && at_deadline == Deadline::Detach {
                 over.push((waiting, held));
@@ -112,25 +134,32 @@ impl Connection<'_> {
         let over = self.drains.take_over();
         // Before the answers: whoever has one finds the numbers as they are then.
         let now = self.drains.waiting.len() as u64;
-        Counters::set(&self.server.counters.draining, now);
+        Counters::set(&self.service.counters.draining, now);
         for (waiting, held) in over {
             self.finish(waiting, held);
         }
     }
 
-    /// Answers one unmap. Dropping its drain marks mappings that are held still.
-    fn finish(&self, waiting: Waiting, held: usize) {
-        self.tell_unmapped(&waiting, held);
-        let Waiting { taken, header, reply, .. } = waiting;
-        drop(taken.drain);
+    /// Answers one unmap.
+    fn finish(&mut self, waiting: Waiting, held: usize) {
+        let header = waiting.header;
+        let reply = self.settle(waiting, held);
         self.reply(header, reply);
     }
 
-    pub(super) fn tell_unmapped(&self, waiting: &Waiting, held: usize) {
+    /// Ends an unmap: nothing is left of what only it needed when its answer is sent.
+    pub(super) fn settle(&mut self, waiting: Waiting, held: usize) -> Reply {
+        self.tell_unmapped(&waiting, held);
+        let reply = unmap_reply(&waiting.unmap, &waiting.taken.writable);
+        self.space.settle(waiting.taken);
+        reply
+    }
+
+    fn tell_unmapped(&self, waiting: &Waiting, held: usize) {
         let Waiting { taken, since, holders, .. } = waiting;
         let waited = if *holders == 0 { Duration::ZERO } else { since.elapsed() };
         for span in &taken.spans {
-            self.server.counters.tell(|| Happened::Unmapped {
+            self.service.counters.tell(|| Happened::Unmapped {
                 addr: span.start().0,
                 len: span.len(),
                 waited,

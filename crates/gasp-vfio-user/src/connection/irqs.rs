@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use gasp::Errno;
+use gasp_vdev::pci::Interrupts;
 use gasp_vdev::{IrqError, IrqKind};
 use vfio_bindings::bindings::vfio;
 
@@ -38,7 +39,7 @@ impl Connection<'_> {
                 IrqKind::Msi | IrqKind::Msix => vfio::VFIO_IRQ_INFO_MASKABLE,
                 IrqKind::Error | IrqKind::Request => 0,
             };
-        let count = self.server.shell.interrupts().count(kind);
+        let count = self.service.shell.interrupts().count(kind);
         Ok(Reply::new().u32(INFO).u32(flags).u32(index).u32(count))
     }
 
@@ -54,8 +55,11 @@ impl Connection<'_> {
         if data != DATA_EVENTFD && !fds.is_empty() {
             return Err(Refused::invalid("descriptors where none are asked for"));
         }
+        if data != DATA_BOOL {
+            fields.end()?;
+        }
         let kind = kind_of(index)?;
-        let irqs = self.server.shell.interrupts();
+        let irqs = self.service.shell.interrupts();
         let have = irqs.count(kind);
         if start.checked_add(count).is_none_or(|end| end > have) {
             return Err(IrqError::OutOfRange { kind, start, count, have }.into());
@@ -100,10 +104,22 @@ impl Connection<'_> {
         count: u32,
         fds: Vec<OwnedFd>,
     ) -> Result<Reply, Refused> {
-        let irqs = self.server.shell.interrupts();
+        let irqs = self.service.shell.interrupts();
         if !fds.is_empty() && fds.len() != count as usize {
             let what = format!("{} descriptors for {count} interrupts", fds.len());
             return Err(Refused::invalid(what));
+        }
+        let held = self.space.descriptors().saturating_add(eventfds(irqs));
+        let replaced = match action {
+            TRIGGER => (start..start.saturating_add(count))
+                .filter(|vector| irqs.is_assigned(kind, *vector))
+                .count(),
+            _ => usize::from(irqs.unmask_event().is_some()),
+        };
+        let then = held.saturating_sub(replaced).saturating_add(fds.len());
+        if then > self.service.options.max_descriptors as usize && !fds.is_empty() {
+            let what = format!("{held} descriptors of this client are held already");
+            return Err(Refused::new(Errno::MFILE, what));
         }
         match (action, kind) {
             (TRIGGER, _) => {
@@ -119,6 +135,13 @@ impl Connection<'_> {
         }
         Ok(Reply::new())
     }
+}
+
+/// How many eventfds of the client the interrupts hold.
+pub(super) fn eventfds(irqs: &Interrupts) -> usize {
+    let kinds = [IrqKind::Pin, IrqKind::Msi, IrqKind::Msix, IrqKind::Error, IrqKind::Request];
+    let assigned = kinds.into_iter().map(|kind| irqs.assigned(kind)).sum::<usize>();
+    assigned + usize::from(irqs.unmask_event().is_some())
 }
 
 fn kind_of(index: u32) -> Result<IrqKind, Refused> {

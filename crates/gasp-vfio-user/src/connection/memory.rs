@@ -3,9 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use gasp::{DeviceAddr, Errno, Span};
+use gasp::{DeviceAddr, Span};
 
 use super::drains::Waiting;
+use super::irqs::eventfds;
 use super::{Answer, Connection};
 use crate::report::Counters;
 use crate::wire::{Bitmap, DmaMap, DmaUnmap, Header, Refused, Reply};
@@ -13,7 +14,8 @@ use crate::wire::{Bitmap, DmaMap, DmaUnmap, Header, Refused, Reply};
 impl Connection<'_> {
     pub(super) fn dma_map(&mut self, payload: &[u8], fds: Vec<OwnedFd>) -> Result<Reply, Refused> {
         let map = DmaMap::decode(payload)?;
-        self.space.map(map, fds)?;
+        let irqs = self.service.shell.interrupts();
+        self.space.map(map, fds, || eventfds(irqs))?;
         Ok(Reply::new())
     }
 
@@ -24,26 +26,21 @@ impl Connection<'_> {
             self.check_bitmap(&unmap, bitmap)?;
         }
         // Before anything is taken: a client could map and unmap what is held for ever.
-        if self.drains.len() >= self.server.options.max_dma_maps.max(1) as usize {
-            let what = format!("{} unmaps wait for the device already", self.drains.len());
-            return Err(Refused::new(Errno::BUSY, what));
-        }
+        self.drains.check_room()?;
         let taken = self.space.unmap(&unmap)?;
-        let reply = unmap_reply(&unmap, &taken.writable);
-        let mut waiting = Waiting { taken, since, header, reply, holders: 0 };
-        waiting.holders = waiting.taken.drain.pending();
+        let mut waiting = Waiting { taken, since, header, unmap, holders: 0 };
+        waiting.holders = waiting.taken.pending();
         if waiting.holders > 0 {
-            Counters::count(&self.server.counters.drains, 1);
+            Counters::count(&self.service.counters.drains, 1);
             for span in &waiting.taken.spans {
-                self.server.shell.revoked(*span);
+                self.service.shell.revoked(*span);
             }
             if !waiting.spin() {
                 return Ok(Answer::Later(Box::new(waiting)));
             }
         }
         // No mapping is left: answered at once.
-        self.tell_unmapped(&waiting, 0);
-        Ok(Answer::Now(waiting.reply))
+        Ok(Answer::Now(self.settle(waiting, 0)))
     }
 
     /// A bitmap that has a bit for each page, and whose answer the client has room for.
@@ -56,7 +53,7 @@ impl Connection<'_> {
             return Err(Refused::invalid(format!("a bitmap of pages of {page_size:#x} bytes")));
         }
         let needed = unmap.size.div_ceil(page_size).div_ceil(8);
-        let most = u64::from(self.server.options.max_data_xfer_size);
+        let most = u64::from(self.service.options.max_data_xfer_size);
         if size < needed || size > most {
             let what =
                 format!("a bitmap of {size:#x} bytes, where {needed:#x} to {most:#x} will do");
@@ -71,7 +68,7 @@ impl Connection<'_> {
 }
 
 /// The request again, and the bitmap.
-fn unmap_reply(unmap: &DmaUnmap, writable: &[Span<DeviceAddr>]) -> Reply {
+pub(super) fn unmap_reply(unmap: &DmaUnmap, writable: &[Span<DeviceAddr>]) -> Reply {
     let fields = |argsz| Reply::new().u32(argsz).u32(unmap.flags).u64(unmap.addr).u64(unmap.size);
     let Some(Bitmap { page_size, size }) = unmap.bitmap else {
         return fields(DmaUnmap::SIZE);

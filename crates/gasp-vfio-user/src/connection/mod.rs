@@ -6,6 +6,7 @@ mod handshake;
 mod irqs;
 mod memory;
 mod regions;
+mod watch;
 
 use core::time::Duration;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,12 +16,16 @@ use gasp::Errno;
 use rustix::event::{PollFd, PollFlags};
 
 use crate::dma::DmaSpace;
+use crate::door::{Door, Visitor};
+use crate::options::Options;
 use crate::report::{Counters, Happened};
-use crate::server::Server;
+use crate::service::Service;
 use crate::socket::{Ended, Event, FDS_MAX, Inbox, Packet, Stream, Wait};
 use crate::wire::version::Capabilities;
 use crate::wire::{Header, Refused, Reply, command};
 use drains::{Drains, Waiting};
+use handshake::Shaken;
+use watch::Watch;
 
 /// The longest message beside its data: headers, and one byte for each of the most
 /// interrupts there can be.
@@ -28,12 +33,15 @@ const MESSAGE_MAX: usize = 16 << 10;
 
 /// A client, past its handshake.
 struct Connection<'a> {
-    server: &'a Server,
+    service: &'a Service,
     inbox: Arc<Inbox>,
+    /// Over which the client is asked: the same, or that of a socket of its own.
+    requests: Arc<Inbox>,
     /// What the client can do.
     client: Capabilities,
     space: DmaSpace,
     drains: Drains,
+    watch: Watch,
 }
 
 /// How a command is answered.
@@ -44,88 +52,118 @@ enum Answer {
 }
 
 /// Serves one client to its end. Nothing of it is left then but the device's own state.
-pub(crate) fn serve(server: &Server, client: OwnedFd) {
-    let Server { options, counters, shell, .. } = server;
-    let pid = gasp::memory::peer_of(&client).ok().and_then(|peer| peer.pid);
-    let limit = options.max_data_xfer_size.max(4096) as usize + MESSAGE_MAX;
-    let inbox = Inbox::new(Stream::new(client, limit, options.patience));
+pub(crate) fn serve(service: &Service, door: &Door, client: Visitor) {
+    let Service { options, counters, shell, .. } = service;
+    let Visitor { fd, pid, .. } = client;
+    let inbox =
+        Inbox::new(Stream::new(fd, limit(options), options.patience, Arc::clone(&service.stop)));
     Counters::count(&counters.connections, 1);
-    let mut connection = match attach(server, &inbox) {
+    let mut connection = match attach(service, &inbox, pid) {
         Ok(connection) => connection,
         Err(why) => {
-            tracing::info!(device = shell.name(), why, "sends a client away");
-            return counters.tell(|| Happened::TurnedAway { why });
+            drop(inbox);
+            door.free();
+            return service.turned_away(why);
         }
     };
     Counters::set(&counters.attached, 1);
     Counters::set(&counters.pid, pid.and_then(|pid| u64::try_from(pid).ok()).unwrap_or(0));
-    tracing::info!(device = shell.name(), ?pid, "a VMM attaches");
+    let logs = counters.visits.allow().is_some();
+    if logs {
+        tracing::info!(device = shell.name(), ?pid, "a VMM attaches");
+    }
     counters.tell(|| Happened::Attached { pid });
     let why = connection.run();
     // Whoever waits for the client waits no longer; then the device's thread can end, and
     // with it the mappings that drains wait for.
-    inbox.end(Ended::Closed);
-    inbox.stream().shut();
+    for inbox in [&inbox, &connection.requests] {
+        inbox.end(Ended::Closed);
+        inbox.stream().shut();
+    }
     shell.detach();
-    *server.guest.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    *service.guest.lock().unwrap_or_else(PoisonError::into_inner) = None;
     drop((connection, inbox));
+    door.free();
     Counters::set(&counters.draining, 0);
     Counters::set(&counters.attached, 0);
     Counters::set(&counters.pid, 0);
-    tracing::info!(device = shell.name(), why, "the VMM is gone");
+    if logs {
+        tracing::info!(device = shell.name(), why, "the VMM is gone");
+    }
     counters.tell(|| Happened::Detached { why });
 }
 
+/// The longest message that is taken.
+fn limit(options: &Options) -> usize {
+    options.max_data_xfer_size.max(4096) as usize + MESSAGE_MAX
+}
+
 /// Shakes hands, and attaches the device.
-fn attach<'a>(server: &'a Server, inbox: &Arc<Inbox>) -> Result<Connection<'a>, &'static str> {
-    let Server { options, counters, shell, .. } = server;
-    let (client, maps, hello) = handshake::shake(server, inbox)?;
+fn attach<'a>(
+    service: &'a Service,
+    inbox: &Arc<Inbox>,
+    pid: Option<i32>,
+) -> Result<Connection<'a>, &'static str> {
+    let Service { options, counters, shell, .. } = service;
+    let Shaken { client, max_windows, twin, answer } = handshake::shake(service, inbox)?;
+    let requests = twin.map_or_else(
+        || Arc::clone(inbox),
+        |fd| {
+            Inbox::twin(Stream::new(
+                Arc::new(fd),
+                limit(options),
+                options.patience,
+                Arc::clone(&service.stop),
+            ))
+        },
+    );
     let fail = |what: &'static str, error: &dyn core::fmt::Display| {
         tracing::error!(device = shell.name(), %error, what);
         what
     };
-    let space = DmaSpace::new(shell.name(), options, inbox, maps, counters)
+    let space = DmaSpace::new(shell.name(), options, &requests, max_windows, pid, counters)
         .map_err(|error| fail("no guest can be made for it", &error))?;
     let most = client.max_data_xfer_size.min(u64::from(options.max_data_xfer_size));
     let messages = space.messages(usize::try_from(most).unwrap_or(4096), options);
     shell
         .attach(space.vdev().clone(), Some(messages))
         .map_err(|error| fail("the device cannot be attached", &error))?;
-    *server.guest.lock().unwrap_or_else(PoisonError::into_inner) = Some(space.guest().clone());
+    *service.guest.lock().unwrap_or_else(PoisonError::into_inner) = Some(space.guest().clone());
     let connection = Connection {
-        server,
+        service,
         inbox: Arc::clone(inbox),
+        requests,
         client,
         space,
-        drains: Drains::new(options.drain),
+        drains: Drains::new(options),
+        watch: Watch::default(),
     };
-    connection.send(&hello.0, &[]);
+    connection.send(&answer.0, &answer.1);
     Ok(connection)
 }
 
 impl Connection<'_> {
     /// Carries out commands until the connection ends; gives back why it did.
     fn run(&mut self) -> &'static str {
-        let server = self.server;
+        let service = self.service;
         loop {
             self.finish_drains();
-            if server.stop.is_asked() {
-                return "the server stops";
+            self.look_for_traces();
+            if service.stop.is_asked() {
+                return STOPS;
             }
-            let unmask = server.shell.interrupts().unmask_event();
-            let mut others = vec![
-                server.stop.poll_fd(),
-                PollFd::from_borrowed_fd(server.listener.as_fd(), PollFlags::IN),
-            ];
+            let unmask = service.shell.interrupts().unmask_event();
+            let mut others = vec![service.stop.poll_fd()];
             if let Some(unmask) = &unmask {
                 others.push(PollFd::from_borrowed_fd(unmask.as_fd(), PollFlags::IN));
             }
-            match self.inbox.next(Wait { others: &others, at_most: self.drains.pause() }) {
+            let pauses = [self.drains.pause(), self.watch.pause()];
+            let at_most = pauses.into_iter().flatten().min();
+            match self.inbox.next(Wait { others: &others, at_most }) {
                 Event::Command(packet) => self.take(*packet),
                 Event::Ended(ended) => return self.end(ended),
                 Event::Other => {
-                    server.turn_away(self.inbox.stream());
-                    server.shell.interrupts().take_unmask_event();
+                    service.shell.interrupts().take_unmask_event();
                 }
             }
         }
@@ -136,6 +174,7 @@ impl Connection<'_> {
         match ended {
             Ended::Closed => "it closed the connection",
             Ended::Stalled => "it does not finish its message, or does not take ours",
+            Ended::Stopped => STOPS,
             Ended::Unframed(header) => {
                 self.refuse(header, &Refused::invalid("the message cannot have this size"));
                 "it sent a header with an impossible size"
@@ -145,7 +184,7 @@ impl Connection<'_> {
 
     /// Carries out one command.
     fn take(&mut self, mut packet: Packet) {
-        let counters = &self.server.counters;
+        let counters = &self.service.counters;
         Counters::count(&counters.commands, 1);
         let Packet { header, since, .. } = packet;
         let answer = self.dispatch(&mut packet);
@@ -195,10 +234,7 @@ impl Connection<'_> {
             command::DMA_READ | command::DMA_WRITE => {
                 return Err(Refused::invalid("this command is the server's to send"));
             }
-            // What the kernel says of features that a device does not have.
-            command::DEVICE_FEATURE => {
-                return Err(Refused::new(Errno::NOTTY, "the device has no such feature"));
-            }
+            command::DEVICE_FEATURE => return Err(device::feature(payload)),
             command::MIG_DATA_READ | command::MIG_DATA_WRITE => {
                 return Err(Refused::new(Errno::OPNOTSUPP, "the device does not migrate"));
             }
@@ -215,18 +251,23 @@ impl Connection<'_> {
     }
 
     fn refuse(&self, to: Header, refused: &Refused) {
-        let counters = &self.server.counters;
-        let (name, device) = (command::name(to.command), self.server.shell.name());
+        self.note_refusal(to.command, refused);
+        if to.wants_reply() {
+            self.send(&Reply::refusal(to, refused.errno), &[]);
+        }
+    }
+
+    /// Counts and reports a command that is refused, all or its rest.
+    fn note_refusal(&self, of: u16, refused: &Refused) {
+        let counters = &self.service.counters;
+        let (name, device) = (command::name(of), self.service.shell.name());
         tracing::debug!(device, command = name, why = %refused, "refuses");
         Counters::count(&counters.refused, 1);
-        counters.tell(|| Happened::Refused {
+        counters.tell_seldom(&counters.refusals, || Happened::Refused {
             command: name,
             errno: refused.errno,
             why: refused.what.clone(),
         });
-        if to.wants_reply() {
-            self.send(&Reply::refusal(to, refused.errno), &[]);
-        }
     }
 
     /// A connection that takes no message has ended; the next wait for one says so.
@@ -237,5 +278,7 @@ impl Connection<'_> {
     }
 }
 
+/// Why a connection ends whose server was told to.
+const STOPS: &str = "the server stops";
 /// How long a connection thread goes without looking at drains, at most.
 const LONGEST_PAUSE: Duration = Duration::from_millis(1);

@@ -7,7 +7,7 @@ use vfio_bindings::bindings::vfio;
 
 use super::Connection;
 use super::device::check_info;
-use crate::wire::{Fields, Refused, RegionAccess, Reply, WRITE_MULTI_ENTRY};
+use crate::wire::{Fields, Refused, RegionAccess, Reply, WRITE_MULTI_ENTRY, command};
 
 /// The bytes of a region's information, without capabilities.
 const INFO: u32 = 32;
@@ -24,7 +24,7 @@ impl From<RegionError> for Refused {
 impl Connection<'_> {
     pub(super) fn region_info(&self, payload: &[u8]) -> Result<Reply, Refused> {
         let (argsz, index) = check_info(payload, INFO)?;
-        let bar = self.server.shell.model().find_bar(index);
+        let bar = self.service.shell.model().find_bar(index);
         let size = match index {
             CONFIG => CONFIG_SIZE,
             // The ROM and VGA regions are there, and empty, like BARs that are not there.
@@ -69,6 +69,13 @@ impl Connection<'_> {
     /// Devices see every access; none is left to an eventfd.
     pub(super) fn region_io_fds(&self, payload: &[u8]) -> Result<Reply, Refused> {
         let (_, index) = check_info(payload, 16)?;
+        let mut fields = Fields::new(payload);
+        let (_argsz, flags, _index, count) =
+            (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
+        fields.end()?;
+        if flags != 0 || count != 0 {
+            return Err(Refused::invalid(format!("flags {flags:#x}, count {count}: both are 0")));
+        }
         if index >= vfio::VFIO_PCI_NUM_REGIONS {
             return Err(Refused::invalid(format!("there is no region {index}")));
         }
@@ -84,8 +91,8 @@ impl Connection<'_> {
         let mut reply = Reply::with_capacity(16 + len).u64(offset).u32(region).u32(count);
         let into = reply.space(len);
         match region {
-            CONFIG => self.server.shell.config_read(offset, into)?,
-            _ if BARS.contains(&region) => self.server.shell.bar_read(region, offset, into)?,
+            CONFIG => self.service.shell.config_read(offset, into)?,
+            _ if BARS.contains(&region) => self.service.shell.bar_read(region, offset, into)?,
             _ => return Err(Refused::invalid(format!("region {region} cannot be read"))),
         }
         Ok(reply)
@@ -99,8 +106,10 @@ impl Connection<'_> {
         Ok(Reply::new().u64(offset).u32(region).u32(count))
     }
 
-    /// Several writes of up to 8 bytes. They are carried out one after the other; at the
-    /// first that is refused, the rest is not.
+    /// Several writes of up to 8 bytes, one after the other, until one is refused.
+    ///
+    /// The answer tells how many were carried out, so a client that has fewer in it than it
+    /// sent knows where to go on; an error says that none was.
     pub(super) fn region_write_multi(&self, payload: &[u8]) -> Result<Reply, Refused> {
         if !self.client.write_multiple {
             return Err(Refused::new(Errno::OPNOTSUPP, "write_multiple was not agreed upon"));
@@ -111,14 +120,24 @@ impl Connection<'_> {
         if count.checked_mul(WRITE_MULTI_ENTRY as u64) != Some(entries.len() as u64) {
             return Err(Refused::invalid(format!("{count} writes in {} bytes", entries.len())));
         }
-        for entry in entries.chunks_exact(WRITE_MULTI_ENTRY) {
-            let mut fields = Fields::new(entry);
-            let access = RegionAccess::decode(&mut fields)?;
-            let data = fields.rest().get(..access.count as usize);
-            let data = data.ok_or_else(|| Refused::invalid("more than 8 bytes in one write"))?;
-            self.write(access, data)?;
+        let entries = entries.chunks_exact(WRITE_MULTI_ENTRY);
+        // A message that is malformed at its end has no effect at its beginning.
+        for entry in entries.clone() {
+            write_of(entry)?;
         }
-        Ok(Reply::new().u64(count))
+        let mut done = 0;
+        for entry in entries {
+            let (access, data) = write_of(entry)?;
+            match self.write(access, data) {
+                Ok(()) => done += 1,
+                Err(refused) if done == 0 => return Err(refused),
+                Err(refused) => {
+                    self.note_refusal(command::REGION_WRITE_MULTI, &refused);
+                    break;
+                }
+            }
+        }
+        Ok(Reply::new().u64(done))
     }
 
     fn write(&self, access: RegionAccess, data: &[u8]) -> Result<(), Refused> {
@@ -127,15 +146,18 @@ impl Connection<'_> {
             return Err(Refused::invalid(format!("{count} bytes were said to come")));
         }
         match region {
-            CONFIG => self.server.shell.config_write(offset, data)?,
-            _ if BARS.contains(&region) => self.server.shell.bar_write(region, offset, data)?,
+            CONFIG => self.service.shell.config_write(offset, data)?,
+            _ if BARS.contains(&region) => {
+                self.service.shell.bar_write(region, offset, data)?;
+                self.watch.written();
+            }
             _ => return Err(Refused::invalid(format!("region {region} cannot be written"))),
         }
         Ok(())
     }
 
     fn check_count(&self, count: u32) -> Result<usize, Refused> {
-        let most = self.server.options.max_data_xfer_size.max(4096);
+        let most = self.service.options.max_data_xfer_size.max(4096);
         match count {
             0 => Err(Refused::invalid("an access of no bytes")),
             _ if count > most => {
@@ -143,6 +165,17 @@ impl Connection<'_> {
             }
             _ => Ok(count as usize),
         }
+    }
+}
+
+/// One of several writes.
+fn write_of(entry: &[u8]) -> Result<(RegionAccess, &[u8]), Refused> {
+    let mut fields = Fields::new(entry);
+    let access = RegionAccess::decode(&mut fields)?;
+    match fields.rest().get(..access.count as usize) {
+        Some([]) => Err(Refused::invalid("a write of no bytes")),
+        Some(data) => Ok((access, data)),
+        None => Err(Refused::invalid("more than 8 bytes in one write")),
     }
 }
 

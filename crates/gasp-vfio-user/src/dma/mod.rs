@@ -21,8 +21,10 @@
 //! memory is. So the engine checks its permissions like those of all other memory, and a
 //! map of it fails for want of memory, not of permission; [`messages`] does the rest.
 
+mod descriptor;
 mod files;
 mod messages;
+mod sharing;
 mod windows;
 
 use std::os::fd::OwnedFd;
@@ -34,7 +36,7 @@ use gasp::{
 };
 use gasp_vdev::MessageMemory;
 
-use crate::options::{Options, Unsealed};
+use crate::options::Options;
 use crate::report::{Counters, Happened};
 use crate::socket::Inbox;
 use crate::wire::{DmaMap, DmaUnmap, Refused};
@@ -52,6 +54,7 @@ pub(crate) struct DmaSpace {
     vdev: Vdev,
     windows: Arc<Windows>,
     files: Files,
+    /// Over which the client is asked.
     inbox: Arc<Inbox>,
     max_windows: usize,
     /// Where guest-physical memory ends and nothing begins.
@@ -62,10 +65,24 @@ pub(crate) struct DmaSpace {
 /// Windows that have been taken back, and whose mappings may be held still.
 #[derive(Debug)]
 pub(crate) struct Taken {
-    pub(crate) drain: Drain,
+    drain: Drain,
     pub(crate) spans: Vec<Span<DeviceAddr>>,
     /// The windows that the device could write to.
     pub(crate) writable: Vec<Span<DeviceAddr>>,
+    /// Requests to the client about them.
+    requests: Arc<Inbox>,
+    /// How many windows.
+    pub(crate) windows: usize,
+    /// The file of each window that had one.
+    files: Vec<u64>,
+}
+
+impl Taken {
+    /// How many mappings are held still, and requests not answered that the client may yet
+    /// carry out.
+    pub(crate) fn pending(&mut self) -> usize {
+        self.drain.pending().saturating_add(self.requests.busy(&self.spans))
+    }
 }
 
 impl DmaSpace {
@@ -75,6 +92,7 @@ impl DmaSpace {
         options: &Options,
         inbox: &Arc<Inbox>,
         max_windows: usize,
+        peer: Option<i32>,
         counters: &Arc<Counters>,
     ) -> gasp::Result<Self> {
         let width = options.address_width.clamp(33, 52);
@@ -89,7 +107,7 @@ impl DmaSpace {
         vdev.attach(&domain)?.wait();
         let half = GuestPhys(1 << (width - 1));
         Ok(Self {
-            files: Files::new(&guest, half, options, counters),
+            files: Files::new(&guest, half, options, peer, counters),
             guest,
             domain,
             vdev,
@@ -116,8 +134,19 @@ impl DmaSpace {
         Arc::new(Messages::new(inbox, windows, max, options.reply_deadline, counters))
     }
 
-    /// Gives the device a window.
-    pub(crate) fn map(&mut self, map: DmaMap, fds: Vec<OwnedFd>) -> Result<(), Refused> {
+    /// How many descriptors of the client the memory files hold.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Gives the device a window. `eventfds` is how many descriptors of the client are held
+    /// elsewhere.
+    pub(crate) fn map(
+        &mut self,
+        map: DmaMap,
+        fds: Vec<OwnedFd>,
+        eventfds: impl FnOnce() -> usize,
+    ) -> Result<(), Refused> {
         let access = match map.flags {
             DmaMap::READ => Access::READ,
             DmaMap::WRITE => Access::WRITE,
@@ -143,7 +172,7 @@ impl DmaSpace {
         }
         drop(windows);
         let found = match fds.into_iter().next() {
-            Some(fd) => self.files.find(fd, map.offset, map.size, access)?,
+            Some(fd) => self.files.find(fd, map.offset, map.size, access, eventfds)?,
             None => Found::NoMemory,
         };
         let (guest, backing) = match found {
@@ -151,10 +180,15 @@ impl DmaSpace {
             // Only that nothing is there matters, not where.
             Found::NoMemory => (self.half, Backing::Messages),
         };
-        self.domain.map(span.start(), guest, span.len(), access)?;
+        let granted = self.domain.map(span.start(), guest, span.len(), access);
         if let Backing::File(file) = backing {
-            self.files.used(file, 1);
+            match granted {
+                Ok(_) => self.files.shown(file),
+                // Perhaps it was adopted for this window alone.
+                Err(_) => self.files.release(file),
+            }
         }
+        granted?;
         self.windows.lock().insert(span, Window { access, backing, len: span.len() });
         Counters::count(&self.counters.windows, 1);
         Counters::count(&self.counters.window_bytes, span.len());
@@ -188,10 +222,11 @@ impl DmaSpace {
         for span in &spans {
             self.inbox.cancel(*span);
         }
-        let mut writable = Vec::new();
+        let (mut writable, mut files) = (Vec::new(), Vec::new());
         for (span, window) in &taken {
             if let Backing::File(file) = window.backing {
-                self.files.used(file, -1);
+                self.files.leaves(file);
+                files.push(file);
             }
             if window.access.contains(Access::WRITE) {
                 writable.push(*span);
@@ -200,7 +235,21 @@ impl DmaSpace {
             Counters::count(&self.counters.window_bytes, span.len().wrapping_neg());
         }
         Counters::count(&self.counters.unmaps, 1);
-        Ok(Taken { drain, spans, writable })
+        let requests = Arc::clone(&self.inbox);
+        Ok(Taken { drain, spans, writable, requests, windows: taken.len(), files })
+    }
+
+    /// Ends an unmap that is about to be answered: its mappings that are held still are marked
+    /// as revoked, and files that no window shows any longer are given back.
+    pub(crate) fn settle(&mut self, taken: Taken) {
+        let Taken { drain, files, .. } = taken;
+        drop(drain);
+        files.into_iter().for_each(|file| self.files.left(file));
+    }
+
+    /// The bytes of the memory files, if they look as if no guest had ever written to them.
+    pub(crate) fn looks_unshared(&self) -> Option<u64> {
+        self.files.all_empty()
     }
 }
 
@@ -212,17 +261,5 @@ impl Drop for DmaSpace {
         Counters::set(&self.counters.windows, 0);
         Counters::set(&self.counters.window_bytes, 0);
         Counters::set(&self.counters.files, 0);
-    }
-}
-
-/// Refuses a file whose owner can make it shorter, where that is wanted.
-fn refuse_unsealed(how: Unsealed) -> Result<(), Refused> {
-    match how {
-        Unsealed::Trust | Unsealed::ByMessage => Ok(()),
-        Unsealed::Refuse => Err(Refused::new(
-            Errno::PERM,
-            "the file is not sealed against shrinking: seal it (F_SEAL_SHRINK), or have the \
-             server trust or work around unsealed memory",
-        )),
     }
 }

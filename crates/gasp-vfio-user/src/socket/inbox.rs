@@ -9,6 +9,12 @@
 //! command waits for the very device that waits for the reply; and in the usual case,
 //! where nobody waits for a reply, the connection's thread reads its commands itself,
 //! without a switch between threads.
+//!
+//! A client may take our commands over a socket of their own, the *twin*. It has an inbox of
+//! its own, in which only threads of the device wait. Between the two sockets there is no
+//! order: the client may carry out a request after it has read an answer that was sent later.
+//! So a request over the twin is not given up while its memory may still be used: whoever
+//! takes the memory back waits for its reply ([`busy`](Inbox::busy)).
 
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
@@ -25,6 +31,8 @@ use crate::wire::{Reply, command};
 /// How many commands, and how many bytes of them, may wait for the connection's thread.
 const QUEUE_MAX: usize = 64;
 const QUEUE_BYTES_MAX: usize = 4 << 20;
+/// How many descriptors may wait with them.
+const QUEUE_FDS_MAX: usize = 64;
 /// How long a thread that waits for a reply goes without looking whether it was cancelled.
 const GLANCE: Duration = Duration::from_millis(10);
 
@@ -46,6 +54,8 @@ struct State {
     next_id: u16,
     /// The device is to stop: requests are given up.
     paused: bool,
+    /// Whether this is the socket of our own commands alone.
+    twin: bool,
     ended: Option<Ended>,
 }
 
@@ -56,6 +66,7 @@ struct Request {
     span: Span<DeviceAddr>,
     reply: Option<Packet>,
     cancelled: bool,
+    sent: bool,
 }
 
 /// What the connection's thread waits for beside messages, and for how long.
@@ -78,6 +89,12 @@ pub(crate) enum Event {
 impl Inbox {
     pub(crate) fn new(stream: Stream) -> Arc<Self> {
         Arc::new(Self { stream, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    /// That of a socket for our own commands.
+    pub(crate) fn twin(stream: Stream) -> Arc<Self> {
+        let state = Mutex::new(State { twin: true, ..State::default() });
+        Arc::new(Self { stream, state, changed: Condvar::new() })
     }
 
     pub(crate) fn stream(&self) -> &Stream {
@@ -161,7 +178,9 @@ impl Inbox {
         let id = free.into_iter().find(|id| !state.requests.contains_key(id));
         let id = id.ok_or(Errno::BUSY)?;
         state.next_id = id.wrapping_add(1);
-        state.requests.insert(id, Request { command, span, reply: None, cancelled: false });
+        state
+            .requests
+            .insert(id, Request { command, span, reply: None, cancelled: false, sent: false });
         Ok(id)
     }
 
@@ -169,7 +188,7 @@ impl Inbox {
         let sending = self.stream.sending();
         // Whoever cancels sends its own answer afterwards, through the same lock: so a
         // request is never sent behind it.
-        self.state().outcome(id)?;
+        self.state().send(id)?;
         let sent = sending.send(message, &[]);
         if let Err(ended) = sent {
             self.end(ended);
@@ -182,6 +201,10 @@ impl Inbox {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(Errno::TIMEDOUT);
+            }
+            // Nobody else might look: the connection's thread may wait for the device.
+            if self.stream.is_stopping() {
+                return Err(Errno::NOTCONN);
             }
             let left = left.min(GLANCE);
             if state.reading || state.is_full() {
@@ -202,15 +225,28 @@ impl Inbox {
     }
 
     /// Gives up requests about memory that is taken back. A reply that still comes is
-    /// dropped; what was sent was sent before any answer that follows this call.
+    /// dropped; what was sent was sent before any answer that follows this call. Requests
+    /// over a twin go on: see [`busy`](Self::busy).
     pub(crate) fn cancel(&self, span: Span<DeviceAddr>) {
         let mut state = self.state();
+        if state.twin {
+            return;
+        }
         let overlapping = state.requests.values_mut().filter(|one| one.span.overlaps(&span));
         overlapping.for_each(|request| request.cancelled = true);
         self.changed.notify_all();
     }
 
-    /// Gives up all requests, and those that still come, until it is taken back.
+    /// How many requests about these spans the client may still carry out, though it has read
+    /// everything that was sent over the connection.
+    pub(crate) fn busy(&self, spans: &[Span<DeviceAddr>]) -> usize {
+        let state = self.state();
+        let about = |one: &&Request| spans.iter().any(|span| one.span.overlaps(span));
+        if state.twin { state.requests.values().filter(about).count() } else { 0 }
+    }
+
+    /// Gives up all requests, and those that still come, until it is taken back. Over a twin
+    /// those that were sent are waited for.
     pub(crate) fn pause(&self, paused: bool) {
         self.state().paused = paused;
         self.changed.notify_all();
@@ -225,7 +261,8 @@ impl Inbox {
 
 impl State {
     fn is_full(&self) -> bool {
-        self.commands.len() >= QUEUE_MAX || self.bytes >= QUEUE_BYTES_MAX
+        let fds = self.commands.iter().map(|packet| packet.fds.len()).sum::<usize>();
+        self.commands.len() >= QUEUE_MAX || self.bytes >= QUEUE_BYTES_MAX || fds >= QUEUE_FDS_MAX
     }
 
     fn sort(&mut self, received: Result<Option<Packet>, Ended>) {
@@ -244,6 +281,11 @@ impl State {
                     ),
                 }
             }
+            Ok(Some(packet)) if self.twin => {
+                let command = command::name(packet.header.command);
+                tracing::warn!(command, "a client's command on the socket of the server's");
+                self.ended.get_or_insert(Ended::Closed);
+            }
             Ok(Some(packet)) => {
                 self.bytes = self.bytes.saturating_add(packet.payload.len());
                 self.commands.push_back(packet);
@@ -254,15 +296,56 @@ impl State {
         }
     }
 
+    /// Notes that a request is sent now, unless it was given up before.
+    fn send(&mut self, id: u16) -> Result<(), Errno> {
+        self.outcome(id)?;
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.sent = true;
+        }
+        Ok(())
+    }
+
     /// How a request stands.
     fn outcome(&mut self, id: u16) -> Result<Option<Packet>, Errno> {
         let request = self.requests.get_mut(&id).ok_or(Errno::CANCELED)?;
-        if request.cancelled || self.paused {
+        let waits = self.twin && request.sent && self.ended.is_none();
+        if request.cancelled || self.paused && !waits {
             return Err(Errno::CANCELED);
         }
         match (request.reply.take(), self.ended) {
             (None, Some(_)) => Err(Errno::NOTCONN),
             (reply, _) => Ok(reply),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Header;
+    use std::os::fd::OwnedFd;
+
+    fn command(payload: usize, fds: usize) -> Result<Option<Packet>, Ended> {
+        let header = Header { id: 0, command: 2, size: 16, flags: 0, error: 0 };
+        let fd = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        Ok(Some(Packet {
+            header,
+            payload: vec![0; payload],
+            fds: (0..fds).map(|_| fd()).collect(),
+            fds_lost: false,
+            since: Instant::now(),
+        }))
+    }
+
+    #[test]
+    fn the_queue_is_bounded_in_commands_in_bytes_and_in_descriptors() {
+        for (payload, fds, most) in [(0, 0, 64), (1 << 20, 0, 4), (0, 16, 4), (0, 1, 64)] {
+            let mut state = State::default();
+            for _ in 0..most {
+                assert!(!state.is_full(), "{payload} {fds}");
+                state.sort(command(payload, fds));
+            }
+            assert!(state.is_full(), "{payload} {fds}");
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The socket file: made for its owner alone, never taken from a server that lives,
 //! removed at the end.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -25,9 +26,37 @@ const PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Listener {
     fd: OwnedFd,
+    file: Arc<SocketFile>,
+}
+
+/// The socket's file, which is removed once.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
     path: PathBuf,
     /// Device and inode of the file that is ours.
-    file: (u64, u64),
+    inode: (u64, u64),
+    removed: AtomicBool,
+}
+
+impl SocketFile {
+    /// Removes the file if it is still ours. Only the first call does: after that, a file
+    /// with the same inode may be another server's.
+    pub(crate) fn remove(&self) {
+        if self.removed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let ours = rustix::fs::lstat(&self.path)
+            .is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.inode);
+        if ours && let Err(errno) = rustix::fs::unlink(&self.path) {
+            tracing::warn!(path = %self.path.display(), %errno, "the socket cannot be removed");
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.remove();
+    }
 }
 
 impl Listener {
@@ -46,7 +75,9 @@ impl Listener {
             errno => fail(errno),
         })?;
         let stat = set_mode(path, mode).map_err(fail)?;
-        let listener = Self { fd, path: path.into(), file: (stat.st_dev, stat.st_ino) };
+        let inode = (stat.st_dev, stat.st_ino);
+        let file = SocketFile { path: path.into(), inode, removed: AtomicBool::new(false) };
+        let listener = Self { fd, file: Arc::new(file) };
         rustix::net::listen(&listener.fd, BACKLOG).map_err(fail)?;
         Ok(listener)
     }
@@ -60,28 +91,23 @@ impl Listener {
         }
     }
 
-    /// Whether a connection waits.
-    pub(crate) fn has_waiting(&self) -> bool {
-        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(1)
-    }
-
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        &self.file.path
+    }
+
+    pub(crate) fn file(&self) -> Arc<SocketFile> {
+        Arc::clone(&self.file)
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let ours =
-            rustix::fs::lstat(&self.path).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.file);
-        if ours && let Err(errno) = rustix::fs::unlink(&self.path) {
-            tracing::warn!(path = %self.path.display(), %errno, "the socket cannot be removed");
-        }
+        // A stopper may live longer.
+        self.file.remove();
     }
 }
 

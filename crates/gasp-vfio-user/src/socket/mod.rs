@@ -5,5 +5,5 @@ mod listener;
 mod stream;
 
 pub(crate) use inbox::{Event, Inbox, Wait};
-pub(crate) use listener::Listener;
+pub(crate) use listener::{Listener, SocketFile};
 pub(crate) use stream::{Ended, FDS_MAX, Packet, Stream};

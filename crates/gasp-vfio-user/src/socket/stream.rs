@@ -7,7 +7,7 @@ use core::mem::MaybeUninit;
 use core::time::Duration;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,6 +17,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, Shutdown,
 };
 
+use crate::stop::Stop;
 use crate::wire::Header;
 
 /// The most descriptors that are taken with one message.
@@ -41,6 +42,8 @@ pub(crate) enum Ended {
     Closed,
     /// The peer does not go on with a message that it has begun.
     Stalled,
+    /// The server is to end, and the peer is not waited for any longer.
+    Stopped,
     /// The size in a header cannot be: where the next message begins is not known.
     Unframed(Header),
 }
@@ -48,13 +51,14 @@ pub(crate) enum Ended {
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     /// Held while a message is written, so that messages do not mix. Whether one was left
     /// unfinished: nothing can be sent behind it.
     sending: Mutex<bool>,
     /// The longest message that is taken.
     limit: usize,
     patience: Duration,
+    stop: Arc<Stop>,
 }
 
 /// The right to send, until it is dropped.
@@ -64,20 +68,17 @@ pub(crate) struct Sending<'a> {
 }
 
 impl Stream {
-    pub(crate) fn new(fd: OwnedFd, limit: usize, patience: Duration) -> Self {
-        Self { fd, sending: Mutex::new(false), limit, patience }
+    pub(crate) fn new(fd: Arc<OwnedFd>, limit: usize, patience: Duration, stop: Arc<Stop>) -> Self {
+        Self { fd, sending: Mutex::new(false), limit, patience, stop }
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// Whether the peer has gone, though what it sent before may not be read yet.
-    pub(crate) fn is_hung_up(&self) -> bool {
-        let mut fds = [PollFd::new(&self.fd, PollFlags::empty())];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let gone = PollFlags::HUP | PollFlags::ERR;
-        poll(&mut fds, Some(&now)).is_ok() && fds.iter().any(|fd| fd.revents().intersects(gone))
+    /// Whether the server is to end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.is_asked()
     }
 
     /// Reads the next message; `None` where none has begun yet. One thread at a time.
@@ -92,7 +93,7 @@ impl Stream {
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
             let got =
-                rustix::net::recvmsg(&self.fd, &mut [IoSliceMut::new(rest)], &mut control, flags);
+                rustix::net::recvmsg(&*self.fd, &mut [IoSliceMut::new(rest)], &mut control, flags);
             match got {
                 Ok(got) if got.bytes == 0 => return Err(Ended::Closed),
                 Ok(got) => {
@@ -108,7 +109,7 @@ impl Stream {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => match since {
                     None => return Ok(None),
-                    Some(since) => self.await_rest(since)?,
+                    Some(since) => self.wait(PollFlags::IN, since)?,
                 },
                 Err(_) => return Err(Ended::Closed),
             }
@@ -125,38 +126,39 @@ impl Stream {
         let mut payload = vec![0; size - Header::SIZE];
         let mut have = 0;
         while let Some(rest) = payload.get_mut(have..).filter(|rest| !rest.is_empty()) {
-            match rustix::net::recv(&self.fd, rest, RecvFlags::DONTWAIT) {
+            match rustix::net::recv(&*self.fd, rest, RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return Err(Ended::Closed),
                 Ok((_, got)) => have += got,
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => self.await_rest(since)?,
+                Err(Errno::AGAIN) => self.wait(PollFlags::IN, since)?,
                 Err(_) => return Err(Ended::Closed),
             }
         }
         Ok(Some(Packet { header, payload, fds, fds_lost, since }))
     }
 
-    fn await_rest(&self, since: Instant) -> Result<(), Ended> {
-        match self.wait(PollFlags::IN, since) {
-            true => Ok(()),
-            false => Err(Ended::Stalled),
+    /// Waits for the socket until `patience` after `since`, or until the server is to end.
+    fn wait(&self, flags: PollFlags, since: Instant) -> Result<(), Ended> {
+        if self.stop.is_asked() {
+            return Err(Ended::Stopped);
         }
-    }
-
-    /// Waits for the socket until `patience` after `since`.
-    fn wait(&self, flags: PollFlags, since: Instant) -> bool {
         let left = self.patience.saturating_sub(since.elapsed());
         if left.is_zero() {
-            return false;
+            return Err(Ended::Stalled);
         }
-        let mut fds = [PollFd::new(&self.fd, flags)];
-        matches!(poll(&mut fds, timespec(left).as_ref()), Ok(1..) | Err(Errno::INTR))
+        let mut fds = [PollFd::new(&*self.fd, flags), self.stop.poll_fd()];
+        match poll(&mut fds, timespec(left).as_ref()) {
+            Ok(0) => Err(Ended::Stalled),
+            Ok(_) if self.stop.is_asked() => Err(Ended::Stopped),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(_) => Err(Ended::Closed),
+        }
     }
 
     /// Ends the connection for both sides; whoever waits to send waits no longer.
     pub(crate) fn shut(&self) {
         // A peer that is gone already has done so itself.
-        let _ = rustix::net::shutdown(&self.fd, Shutdown::Both);
+        let _ = rustix::net::shutdown(&*self.fd, Shutdown::Both);
     }
 
     /// The right to send; other threads wait.
@@ -195,11 +197,10 @@ impl Sending<'_> {
                 control.push(SendAncillaryMessage::ScmRights(&borrowed));
             }
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match rustix::net::sendmsg(&stream.fd, &[IoSlice::new(rest)], &mut control, flags) {
+            match rustix::net::sendmsg(&*stream.fd, &[IoSlice::new(rest)], &mut control, flags) {
                 Ok(more) => sent += more,
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) if stream.wait(PollFlags::OUT, since) => {}
-                Err(Errno::AGAIN) => return Err(Ended::Stalled),
+                Err(Errno::AGAIN) => stream.wait(PollFlags::OUT, since)?,
                 Err(_) => return Err(Ended::Closed),
             }
         }
@@ -221,7 +222,8 @@ mod tests {
     #[test]
     fn nothing_is_sent_behind_a_message_that_was_not_finished() {
         let (ours, mut peer) = UnixStream::pair().unwrap();
-        let stream = Stream::new(ours.into(), 1 << 20, Duration::from_millis(20));
+        let stop = Arc::new(Stop::new().unwrap());
+        let stream = Stream::new(Arc::new(ours.into()), 1 << 20, Duration::from_millis(20), stop);
         let sent = stream.send(&vec![1; 16 << 20], &[]);
         assert_eq!(sent, Err(Ended::Stalled));
         // There is room again.

@@ -4,6 +4,8 @@
 //! protocol's; what has the wrong type ends the connection, because nothing that follows
 //! could be relied on.
 
+use std::os::fd::OwnedFd;
+
 use serde_json::{Map, Value, json};
 
 use super::{Fields, Refused, Reply};
@@ -43,21 +45,52 @@ impl Default for Capabilities {
     }
 }
 
+/// What the client proposes: what it does not name, the answer may not name either.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Proposal {
+    max_msg_fds: Option<u64>,
+    max_data_xfer_size: Option<u64>,
+    max_dma_maps: Option<u64>,
+    pgsizes: Option<u64>,
+    write_multiple: Option<bool>,
+    /// Whether commands to the client may go over a socket of their own.
+    twin_socket: bool,
+}
+
+impl Proposal {
+    /// Whether the client takes commands over a socket of their own, and its descriptor.
+    pub(crate) fn takes_twin(&self) -> bool {
+        self.twin_socket && self.capabilities().max_msg_fds > 0
+    }
+
+    /// The client's limits, with the protocol's defaults for what it does not name.
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        let default = Capabilities::default();
+        Capabilities {
+            max_msg_fds: self.max_msg_fds.unwrap_or(default.max_msg_fds),
+            max_data_xfer_size: self.max_data_xfer_size.unwrap_or(default.max_data_xfer_size),
+            max_dma_maps: self.max_dma_maps.unwrap_or(default.max_dma_maps),
+            pgsizes: self.pgsizes.unwrap_or(default.pgsizes),
+            write_multiple: self.write_multiple.unwrap_or(default.write_multiple),
+        }
+    }
+}
+
 /// What the client proposes.
-pub(crate) fn decode(payload: &[u8]) -> Result<Capabilities, Refused> {
+pub(crate) fn decode(payload: &[u8]) -> Result<Proposal, Refused> {
     let mut fields = Fields::new(payload);
     let (major, minor) = (fields.u16()?, fields.u16()?);
     if major != MAJOR {
         let what = format!("version {major}.{minor} is not spoken here, but {MAJOR}.{MINOR} is");
         return Err(Refused::invalid(what));
     }
-    let text = fields.rest();
-    let text = match text.iter().position(|byte| *byte == 0) {
-        Some(end) => text.get(..end).unwrap_or_default(),
-        None => text,
+    let text = match fields.rest() {
+        [] => return Ok(Proposal::default()),
+        [text @ .., 0] if !text.contains(&0) => text,
+        _ => return Err(Refused::invalid("the version data does not end with its only NUL")),
     };
     if text.is_empty() {
-        return Ok(Capabilities::default());
+        return Ok(Proposal::default());
     }
     if text.len() > JSON_MAX {
         return Err(Refused::invalid(format!("{} bytes of capabilities", text.len())));
@@ -68,48 +101,65 @@ pub(crate) fn decode(payload: &[u8]) -> Result<Capabilities, Refused> {
         return Err(Refused::invalid("the version data is not an object"));
     };
     match json.get("capabilities") {
-        None => Ok(Capabilities::default()),
+        None => Ok(Proposal::default()),
         Some(Value::Object(capabilities)) => from_json(capabilities),
         Some(_) => Err(Refused::invalid("the capabilities are not an object")),
     }
 }
 
-fn from_json(json: &Map<String, Value>) -> Result<Capabilities, Refused> {
-    let number = |name: &str, default| match json.get(name) {
-        None => Ok(default),
-        Some(value) => value.as_u64().ok_or_else(|| {
-            Refused::invalid(format!("`{name}` is {value}, and a number is needed"))
-        }),
-    };
-    let default = Capabilities::default();
-    let write_multiple = match json.get("write_multiple") {
-        None => default.write_multiple,
-        Some(value) => value.as_bool().ok_or_else(|| {
-            Refused::invalid(format!("`write_multiple` is {value}, and true or false is needed"))
-        })?,
-    };
-    Ok(Capabilities {
-        max_msg_fds: number("max_msg_fds", default.max_msg_fds)?,
-        max_data_xfer_size: number("max_data_xfer_size", default.max_data_xfer_size)?,
-        max_dma_maps: number("max_dma_maps", default.max_dma_maps)?,
-        pgsizes: number("pgsizes", default.pgsizes)?,
-        write_multiple,
+fn from_json(json: &Map<String, Value>) -> Result<Proposal, Refused> {
+    let number = |name: &str| named(json, name, Value::as_u64, "a number");
+    Ok(Proposal {
+        max_msg_fds: number("max_msg_fds")?,
+        max_data_xfer_size: number("max_data_xfer_size")?,
+        max_dma_maps: number("max_dma_maps")?,
+        pgsizes: number("pgsizes")?,
+        write_multiple: named(json, "write_multiple", Value::as_bool, "true or false")?,
+        twin_socket: match json.get("twin_socket") {
+            None => false,
+            Some(Value::Object(twin)) => {
+                named(twin, "supported", Value::as_bool, "true or false")?.unwrap_or(false)
+            }
+            Some(_) => return Err(Refused::invalid("`twin_socket` is not an object")),
+        },
     })
 }
 
-/// The answer: the version that both speak, and our own limits.
-pub(crate) fn encode(ours: Capabilities) -> Reply {
-    let json = json!({
-        "capabilities": {
-            "max_msg_fds": ours.max_msg_fds,
-            "max_data_xfer_size": ours.max_data_xfer_size,
-            "max_dma_maps": ours.max_dma_maps,
-            "pgsizes": ours.pgsizes,
-            "write_multiple": ours.write_multiple,
-        }
-    });
-    let text = json.to_string();
-    Reply::with_capacity(text.len() + 5).u16(MAJOR).u16(MINOR).bytes(text.as_bytes()).bytes(&[0])
+/// The value of a name, if it is there; it has the right type then.
+fn named<T>(
+    json: &Map<String, Value>,
+    name: &str,
+    convert: impl Fn(&Value) -> Option<T>,
+    needed: &str,
+) -> Result<Option<T>, Refused> {
+    let convert = |value| {
+        let wrong = || Refused::invalid(format!("`{name}` is {value}, and {needed} is needed"));
+        convert(value).ok_or_else(wrong)
+    };
+    json.get(name).map(convert).transpose()
+}
+
+/// The answer: the version that both speak, and our own limits where the client names its.
+/// `twin` is the client's end of the socket for commands to it.
+pub(crate) fn encode(ours: Capabilities, proposal: &Proposal, twin: Option<OwnedFd>) -> Reply {
+    // Its place among the message's descriptors: it is the only one.
+    let twin_socket = twin.as_ref().map(|_| json!({ "supported": true, "fd_index": 0 }));
+    let answers = [
+        ("max_msg_fds", proposal.max_msg_fds.map(|_| json!(ours.max_msg_fds))),
+        ("max_data_xfer_size", proposal.max_data_xfer_size.map(|_| json!(ours.max_data_xfer_size))),
+        ("max_dma_maps", proposal.max_dma_maps.map(|_| json!(ours.max_dma_maps))),
+        ("pgsizes", proposal.pgsizes.map(|_| json!(ours.pgsizes))),
+        ("twin_socket", twin_socket),
+        ("write_multiple", proposal.write_multiple.map(|_| json!(ours.write_multiple))),
+    ];
+    let answers = answers.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    let text = json!({ "capabilities": answers.collect::<Map<_, _>>() }).to_string();
+    let reply = Reply::with_capacity(text.len() + 5).u16(MAJOR).u16(MINOR);
+    let reply = reply.bytes(text.as_bytes()).bytes(&[0]);
+    match twin {
+        Some(twin) => reply.fd(twin),
+        None => reply,
+    }
 }
 
 #[cfg(test)]
@@ -118,12 +168,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn proposal(major: u16, text: &[u8]) -> Result<Capabilities, Refused> {
-        decode(&Reply::new().u16(major).u16(0).bytes(text).command(0, 1).split_off(16))
+        let payload = Reply::new().u16(major).u16(0).bytes(text).command(0, 1).split_off(16);
+        decode(&payload).map(|proposal| proposal.capabilities())
     }
 
     #[test]
     fn a_client_that_says_nothing_has_the_protocols_defaults() {
-        for text in [&b""[..], b"\0", b"{}", b"{}\0", br#"{"capabilities":{}}"#] {
+        for text in [&b""[..], b"\0", b"{}\0", b"{\"capabilities\":{}}\0"] {
             assert_eq!(proposal(0, text), Ok(Capabilities::default()));
         }
     }
@@ -137,7 +188,28 @@ mod tests {
             pgsizes: 4096,
             write_multiple: true,
         };
-        assert_eq!(decode(&encode(ours).command(0, 1).split_off(16)), Ok(ours));
+        let all = Proposal {
+            max_msg_fds: Some(1),
+            max_data_xfer_size: Some(1),
+            max_dma_maps: Some(1),
+            pgsizes: Some(1),
+            write_multiple: Some(false),
+            twin_socket: false,
+        };
+        let decoded =
+            |proposal| decode(&encode(ours, &proposal, None).command(0, 1).split_off(16)).unwrap();
+        assert_eq!(decoded(all).capabilities(), ours);
+        // Only what was proposed is answered.
+        assert_eq!(decoded(Proposal::default()), Proposal::default());
+        let some = Proposal { max_dma_maps: Some(9), ..Proposal::default() };
+        assert_eq!(decoded(some), Proposal { max_dma_maps: Some(7), ..Proposal::default() });
+    }
+
+    #[test]
+    fn version_data_ends_with_its_only_nul() {
+        for text in [&b"{}"[..], b"{}\0{}", b"{}\0\0", b"\0{}\0", b" "] {
+            assert!(proposal(0, text).is_err(), "{text:?}");
+        }
     }
 
     #[test]
@@ -151,12 +223,15 @@ mod tests {
             r#"{"capabilities":{"max_msg_fds":-1}}"#,
             r#"{"capabilities":{"pgsizes":4096.5}}"#,
             r#"{"capabilities":{"write_multiple":1}}"#,
+            r#"{"capabilities":{"twin_socket":true}}"#,
+            r#"{"capabilities":{"twin_socket":{"supported":1}}}"#,
         ] {
+            let text = format!("{text}\0");
             assert!(proposal(0, text.as_bytes()).is_err(), "{text}");
         }
-        let deep = format!("{}{}", "[".repeat(2000), "]".repeat(2000));
+        let deep = format!("{}{}\0", "[".repeat(2000), "]".repeat(2000));
         assert!(proposal(0, deep.as_bytes()).is_err());
-        let long = format!("{{\"x\":\"{}\"}}", "y".repeat(JSON_MAX));
+        let long = format!("{{\"x\":\"{}\"}}\0", "y".repeat(JSON_MAX));
         assert!(proposal(0, long.as_bytes()).is_err());
         assert!(decode(&[0, 0, 0]).is_err());
     }

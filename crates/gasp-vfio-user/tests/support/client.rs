@@ -104,6 +104,13 @@ impl Client {
         Self { stream, next: 1 }
     }
 
+    /// One that speaks over a socket that is there.
+    pub fn over(socket: OwnedFd) -> Self {
+        let stream = UnixStream::from(socket);
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { stream, next: 1 }
+    }
+
     pub fn hello(&mut self) {
         self.hello_with(HELLO).unwrap();
     }
@@ -275,10 +282,17 @@ pub fn memfd(len: u64) -> OwnedFd {
     fd
 }
 
-/// A memory file that its owner can still cut off.
+/// A memory file that its owner can still cut off, and that anybody can seal against it.
 pub fn unsealed(len: u64) -> OwnedFd {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let fd = rustix::fs::memfd_create("guest", flags).unwrap();
+    rustix::fs::ftruncate(&fd, len).unwrap();
+    fd
+}
+
+/// A memory file that its owner can cut off, and that nobody can seal.
+pub fn unsealable(len: u64) -> OwnedFd {
+    let fd = rustix::fs::memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
     rustix::fs::ftruncate(&fd, len).unwrap();
     fd
 }

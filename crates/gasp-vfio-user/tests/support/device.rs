@@ -1,6 +1,6 @@
 //! Devices whose transfers a test holds in its hand.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use gasp::{DeviceAddr, MapFlags, Mapping, Span};
@@ -106,6 +106,34 @@ impl Device for Scribbler {
                 let number = self.written.fetch_add(1, Ordering::Relaxed);
                 page.write_at(8 * slot, &number.to_ne_bytes()).unwrap();
             }
+        }
+    }
+
+    fn reset(&self) {}
+}
+
+/// Works until it may end, and does not look whether it is to stop.
+#[derive(Default)]
+pub struct Stubborn {
+    pub may_end: Arc<AtomicBool>,
+}
+
+impl Device for Stubborn {
+    fn model(&self) -> Model {
+        Model::new(IDENTITY).bar(Bar::memory(0, 4096))
+    }
+
+    fn read(&self, _: &Bus, _: Register) -> u64 {
+        0
+    }
+
+    fn write(&self, bus: &Bus, _: Register, _: u64) {
+        bus.ring();
+    }
+
+    fn work(&self, _: &Bus) {
+        while !self.may_end.load(Ordering::Relaxed) {
+            std::thread::sleep(core::time::Duration::from_millis(1));
         }
     }
 

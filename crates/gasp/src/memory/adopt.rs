@@ -147,7 +147,7 @@ fn open_window(
         FileType::Directory => return Err(Reason::NotAFile("a directory")),
         FileType::Fifo => return Err(Reason::NotAFile("a pipe")),
         FileType::Socket => return Err(Reason::NotAFile("a socket")),
-        _ => return Err(Reason::NotAFile("something else")),
+        _ => return Err(Reason::NotAFile("an eventfd or the like")),
     };
     let unit = (page as u64).max(GRANULE);
     let len = usize::try_from(how.len).map_err(|_| Reason::Wraps)?;

@@ -1,0 +1,113 @@
+//! Whether the VMM's guest writes to the file that the VMM hands over.
+//!
+//! A VMM may map its guest's memory privately (QEMU: `share=off`). The guest then writes to
+//! copies of the pages, and the file keeps its zeros: the device would read queues that are
+//! empty for ever. Nothing in the protocol tells, and neither does the file, whose pages
+//! are allocated all the same. The kernel's list of the VMM's mappings does, if this process
+//! may read it (same user, or `CAP_SYS_PTRACE`).
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+
+use rustix::fs::{major, minor};
+
+/// The most bytes of the list that are read; a VMM has some hundred mappings of 100 bytes.
+const LIST_MAX: u64 = 1 << 20;
+
+/// How a process maps a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sharing {
+    /// Shared, at least once.
+    Shared,
+    /// Only privately, and for writing.
+    Private,
+    /// Not at all, or this process may not know.
+    Unknown,
+}
+
+/// How long the kernel has to tell. It needs the lock of the VMM's address space, which a VMM
+/// can keep for as long as it likes.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// Whether a thread looks; one that hangs is the last.
+static LOOKS: AtomicBool = AtomicBool::new(false);
+
+/// How the process `pid` maps the file with this device and inode.
+pub(super) fn look(pid: i32, inode: (u64, u64)) -> Sharing {
+    if LOOKS.swap(true, Ordering::AcqRel) {
+        return Sharing::Unknown;
+    }
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let looks = std::thread::Builder::new().name("sharing".into()).spawn(move || {
+        let sharing = read(pid, inode);
+        LOOKS.store(false, Ordering::Release);
+        // Nobody may wait for it any more.
+        let _ = tell.send(sharing);
+    });
+    match looks {
+        Ok(_) => told.recv_timeout(PATIENCE).unwrap_or(Sharing::Unknown),
+        Err(_) => {
+            LOOKS.store(false, Ordering::Release);
+            Sharing::Unknown
+        }
+    }
+}
+
+fn read(pid: i32, inode: (u64, u64)) -> Sharing {
+    match File::open(format!("/proc/{pid}/maps")) {
+        Ok(list) => judge(BufReader::new(list.take(LIST_MAX)), inode),
+        Err(_) => Sharing::Unknown,
+    }
+}
+
+/// Lines of `from-to perms offset major:minor inode name`.
+fn judge(list: impl BufRead, (dev, ino): (u64, u64)) -> Sharing {
+    let (dev, ino) = (format!("{:02x}:{:02x}", major(dev), minor(dev)), ino.to_string());
+    let mut found = Sharing::Unknown;
+    for line in list.split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let (Some(perms), Some(_), Some(device), Some(number)) =
+            (fields.next(), fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        if device != dev || number != ino {
+            continue;
+        }
+        match perms.as_bytes() {
+            [.., b's'] => return Sharing::Shared,
+            [_, b'w', _, b'p'] => found = Sharing::Private,
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::makedev;
+
+    #[test]
+    fn a_file_that_is_only_mapped_privately_for_writing_is_not_shared() {
+        let list = "\
+7f0000000000-7f0010000000 rw-p 00000000 00:01 77 /memfd:m0 (deleted)
+7f0020000000-7f0030000000 rw-s 00000000 00:01 78 /memfd:m1 (deleted)
+7f0040000000-7f0050000000 r--p 00000000 00:01 79 /memfd:m2 (deleted)
+7f0060000000-7f0070000000 rw-p 00000000 00:01 80 /memfd:m3 (deleted)
+7f0080000000-7f0090000000 rw-s 00000000 00:01 80 /memfd:m3 (deleted)
+7f00a0000000-7f00b0000000 rw-p 00000000 fe:01 81 /disk
+not a mapping
+";
+        let judged = |dev, ino| judge(list.as_bytes(), (makedev(dev, 1), ino));
+        assert_eq!(judged(0, 77), Sharing::Private);
+        assert_eq!(judged(0, 78), Sharing::Shared);
+        assert_eq!(judged(0, 79), Sharing::Unknown, "a look at it says nothing");
+        assert_eq!(judged(0, 80), Sharing::Shared, "once is enough");
+        assert_eq!(judged(0, 81), Sharing::Unknown, "another device");
+        assert_eq!(judged(0xfe, 81), Sharing::Private);
+        assert_eq!(judge(&b"\xff\xfe\n\n"[..], (0, 0)), Sharing::Unknown);
+    }
+}

@@ -1,0 +1,74 @@
+//! A limit on how often something is reported, so that no peer fills a log.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// How many reports are let through at once.
+const BURST: u64 = 100;
+
+/// Lets a hundred reports through, and then one a second for each second that passes.
+#[derive(Debug)]
+pub(crate) struct Seldom(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    left: u64,
+    /// When the last one was added.
+    since: Instant,
+    omitted: u64,
+}
+
+impl Default for Seldom {
+    fn default() -> Self {
+        Self(Mutex::new(State { left: BURST, since: Instant::now(), omitted: 0 }))
+    }
+}
+
+impl Seldom {
+    /// How many reports were omitted since the last one, if there may be another now.
+    pub(crate) fn allow(&self) -> Option<u64> {
+        self.allow_at(Instant::now())
+    }
+
+    fn allow_at(&self, now: Instant) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seconds = now.saturating_duration_since(state.since).as_secs();
+        if seconds > 0 {
+            state.left = state.left.saturating_add(seconds).min(BURST);
+            state.since = now;
+        }
+        match state.left.checked_sub(1) {
+            Some(left) => {
+                state.left = left;
+                Some(core::mem::take(&mut state.omitted))
+            }
+            None => {
+                state.omitted = state.omitted.saturating_add(1);
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::time::Duration;
+
+    #[test]
+    fn a_flood_is_a_hundred_reports_and_then_one_a_second() {
+        let seldom = Seldom::default();
+        let begin = Instant::now();
+        let told = (0..1000).filter(|_| seldom.allow_at(begin).is_some()).count();
+        assert_eq!(told as u64, BURST);
+        let later = begin + Duration::from_millis(1500);
+        assert_eq!(seldom.allow_at(later), Some(1000 - BURST));
+        assert_eq!(seldom.allow_at(later), None);
+        let quiet = later + Duration::from_secs(1000);
+        assert_eq!(seldom.allow_at(quiet), Some(1));
+        assert_eq!(
+            (0..1000).filter(|_| seldom.allow_at(quiet).is_some()).count() as u64,
+            BURST - 1
+        );
+    }
+}

@@ -1,0 +1,43 @@
+//! What the threads of one server share.
+
+use core::time::Duration;
+use std::sync::{Arc, Mutex};
+
+use gasp::Guest;
+use gasp_vdev::Shell;
+
+use crate::options::Options;
+use crate::report::{Counters, Happened};
+use crate::socket::Listener;
+use crate::stop::Stop;
+
+/// The device, its socket, and how it stands.
+pub(crate) struct Service {
+    pub(crate) shell: Shell,
+    pub(crate) listener: Listener,
+    pub(crate) options: Options,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) stop: Arc<Stop>,
+    /// The guest of the VMM that is attached.
+    pub(crate) guest: Mutex<Option<Guest>>,
+}
+
+impl Service {
+    /// Reports a client that is sent away.
+    pub(crate) fn turned_away(&self, why: &'static str) {
+        let told =
+            self.counters.tell_seldom(&self.counters.strangers, || Happened::TurnedAway { why });
+        if told {
+            tracing::warn!(device = self.shell.name(), why, "sends a client away");
+        }
+    }
+
+    /// Reports a client that was answered with `EBUSY`.
+    pub(crate) fn in_use(&self, pid: Option<i32>, by: Option<i32>, since: Duration) {
+        let happened = || Happened::InUse { pid, by, since };
+        if self.counters.tell_seldom(&self.counters.strangers, happened) {
+            let device = self.shell.name();
+            tracing::warn!(device, ?pid, ?by, ?since, "in use: another VMM is sent away (EBUSY)");
+        }
+    }
+}
