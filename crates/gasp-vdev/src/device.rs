@@ -79,6 +79,11 @@ pub trait Device: Send + Sync + 'static {
     /// The doorbell was rung, once or several times: do what there is to do, on the
     /// device's thread. Return soon after [`Bus::should_stop`] says so, and before every
     /// long step ask it.
+    ///
+    /// SIGXFSZ and SIGPIPE are blocked in this thread: a write past the file-size limit is
+    /// `EFBIG`, and one to a pipe without a reader `EPIPE`, whatever the program has set. In
+    /// the other methods, which run on threads of the front end, such writes need
+    /// [`gasp::signal::without_signals`].
     fn work(&self, bus: &Bus) {
         let _ = bus;
     }
