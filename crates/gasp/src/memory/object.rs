@@ -1,5 +1,6 @@
 //! One piece of backing memory, mapped into the process once.
 
+use core::any::Any;
 use core::fmt;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ const HUGE: u64 = 2 << 20;
 pub struct MemoryObject(Arc<Object>);
 
 // Fields are dropped in order: tokens go before the pin, which goes before the window that
-// it holds.
+// it holds, and the window before what keeps it mapped.
 struct Object {
     tokens: Held,
     pin: Option<Pin>,
@@ -45,7 +46,13 @@ struct Object {
     page: usize,
     name: Box<str>,
     owner: Owner,
+    /// What keeps memory mapped that this crate has not mapped; the last to go.
+    #[expect(dead_code, reason = "kept until the object is dropped")]
+    keeper: Option<Keeper>,
 }
+
+/// What an embedding program's memory lives as long as.
+pub(super) type Keeper = Arc<dyn Any + Send + Sync>;
 
 /// Who can do what to the memory behind our back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +79,7 @@ pub(super) struct Parts {
     /// Whether it is memory that can be held by a pipe.
     pub(super) shared: bool,
     pub(super) owner: Owner,
+    pub(super) keeper: Option<Keeper>,
 }
 
 impl Parts {
@@ -93,6 +101,7 @@ impl Parts {
             populated: false,
             shared: false,
             owner: Owner::Trusted,
+            keeper: None,
         }
     }
 }
@@ -137,7 +146,7 @@ impl MemoryObject {
         not_pinned_because: Option<&'static str>,
         phys: PhysMap,
     ) -> Self {
-        let Parts { name, window, file, access, mut report, page, owner, .. } = parts;
+        let Parts { name, window, file, access, mut report, page, owner, keeper, .. } = parts;
         if let (Some(placement), PhysMap::Table(table)) = (&mut report.placement, &phys) {
             // A pin may have moved pages once more.
             placement.after = Runs::of_table(table, window.len() as u64);
@@ -154,6 +163,7 @@ impl MemoryObject {
             page,
             name,
             owner,
+            keeper,
         }))
     }
 
