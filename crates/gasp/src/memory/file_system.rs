@@ -36,9 +36,8 @@ pub(super) fn check(fd: &OwnedFd) -> Result<(), Reason> {
     let known = statx(fd, "", flags, StatxFlags::TYPE).map_err(Reason::os("statx"))?;
     match (FileType::from_raw_mode(known.stx_mode.into()), known.stx_dev_major) {
         (FileType::RegularFile, 0) => Err(Reason::Os {
-            what: "adopting a file that is neither in memory nor on a block device of this host: \
-                   whoever serves it (FUSE, a network) could block every access; adopt it as \
-                   trusted if that is not to be feared",
+            what: "adopting a file that is neither in memory nor on a block device of this host, of \
+                   an owner who is not trusted to serve it (FUSE, a network, an overlay),",
             errno: Errno::NODEV,
         }),
         (FileType::RegularFile, _) => Ok(()),
