@@ -9,10 +9,11 @@ mod support;
 mod trials;
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use fuse::Fuse;
+use gasp::memory::close;
 use gasp::{Access, Adopt, Errno, MemoryObject};
 use libtest_mimic::Arguments;
 use support::*;
@@ -22,6 +23,7 @@ fn main() {
     let lacks = [Fuse::mount().err().map(|error| format!("FUSE cannot be mounted: {error}"))];
     let mut trials = vec![
         trial("a_file_of_a_server_that_does_not_answer_is_refused_at_once", &lacks, silent),
+        trial("descriptors_are_closed_aside_by_a_bounded_number_of_threads", &lacks, aside),
         trial("a_file_of_a_trusted_server_is_adopted", &lacks, trusted),
     ];
     for folder in ["/dev/shm".into(), std::env::temp_dir(), "/var/tmp".into()] {
@@ -48,6 +50,33 @@ fn silent() {
     assert!(eventually(|| fuse.requests() > before));
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(fuse.requests(), before + 1, "nothing but the end was told");
+}
+
+fn aside() {
+    let fuse = Fuse::mount().unwrap();
+    let fd = fuse.open();
+    let copies: Vec<_> = (0..70).map(|_| fd.try_clone().unwrap()).collect();
+    fuse.fall_silent();
+    let (done, finished) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        copies.into_iter().chain([fd]).for_each(close);
+        // What the host keeps is closed at once.
+        let memory = memfd(PAGE);
+        let number = memory.as_raw_fd();
+        close(memory);
+        done.send(std::fs::read_link(format!("/proc/self/fd/{number}")))
+    });
+    let link = finished.recv_timeout(Duration::from_secs(5)).expect("it waits for the server");
+    assert!(link.is_err(), "{link:?}");
+    assert!(eventually(|| threads_that_close() == 64), "{}", threads_that_close());
+    drop(fuse);
+    assert!(eventually(|| threads_that_close() == 0), "they end with the server");
+}
+
+fn threads_that_close() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
+    tasks.filter_map(|task| name(task).ok()).filter(|name| name == "gasp-close\n").count()
 }
 
 fn trusted() {
