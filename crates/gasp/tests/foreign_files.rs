@@ -9,6 +9,8 @@ mod support;
 mod trials;
 
 use std::fs::File;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ fn main() {
     let mut trials = vec![
         trial("a_file_of_a_server_that_does_not_answer_is_refused_at_once", &lacks, silent),
         trial("descriptors_are_closed_aside_by_a_bounded_number_of_threads", &lacks, aside),
+        trial("a_socket_that_lingers_is_closed_at_once", &[], lingering),
         trial("a_file_of_a_trusted_server_is_adopted", &lacks, trusted),
     ];
     for folder in ["/dev/shm".into(), std::env::temp_dir(), "/var/tmp".into()] {
@@ -71,6 +74,22 @@ fn aside() {
     assert!(eventually(|| threads_that_close() == 64), "{}", threads_that_close());
     drop(fuse);
     assert!(eventually(|| threads_that_close() == 0), "they end with the server");
+}
+
+fn lingering() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (reader, _) = listener.accept().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    while socket.write(&[0; 1 << 16]).is_ok() {}
+    rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::from_secs(60))).unwrap();
+    let (done, finished) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        close(socket.into());
+        done.send(())
+    });
+    finished.recv_timeout(Duration::from_secs(5)).expect("it waits for the reader");
+    drop(reader);
 }
 
 fn threads_that_close() -> usize {

@@ -53,11 +53,17 @@ const ASIDE_MAX: usize = 64;
 /// them are waiting for their servers, further descriptors are left open for good.
 ///
 /// close(2) asks the server of a FUSE or network file to take what was written, each time that
-/// a descriptor of it is closed.
+/// a descriptor of it is closed. A socket does not linger (`SO_LINGER` is set to that).
 pub fn close(fd: OwnedFd) {
     static ASIDE: AtomicUsize = AtomicUsize::new(0);
-    if !matches!(check(&fd), Err(Reason::Os { .. })) {
-        return drop(fd);
+    match check(&fd) {
+        Ok(()) => return drop(fd),
+        Err(Reason::Os { .. }) => {}
+        Err(_) => {
+            // A socket waits until its peer has taken everything, if it is told to linger.
+            let _ = rustix::net::sockopt::set_socket_linger(&fd, None);
+            return drop(fd);
+        }
     }
     if ASIDE.fetch_add(1, Ordering::Relaxed) >= ASIDE_MAX {
         ASIDE.fetch_sub(1, Ordering::Relaxed);
