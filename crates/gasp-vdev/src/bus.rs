@@ -35,8 +35,8 @@ pub trait MessageMemory: Send + Sync {
     /// because …".
     fn why(&self, addr: DeviceAddr) -> &'static str {
         let _ = addr;
-        "the VMM gives no descriptor for it, or one of a file that it can cut off (a sealed \
-         memfd would do)"
+        "the VMM gives no descriptor for it, maps it privately, or can cut its file off (shared \
+         memory in a sealed memfd would do)"
     }
 
     /// The device is to stop: from now on until this is called with `false`, copies fail

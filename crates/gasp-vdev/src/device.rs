@@ -85,7 +85,8 @@ pub trait Device: Send + Sync + 'static {
     /// SIGXFSZ and SIGPIPE are blocked in this thread: a write past the file-size limit is
     /// `EFBIG`, and one to a pipe without a reader `EPIPE`, whatever the program has set. In
     /// the other methods, which run on threads of the front end, such writes need
-    /// [`gasp::signal::without_signals`].
+    /// [`gasp::signal::without_signals`]. Threads that are started here inherit the mask;
+    /// others of a device's own need [`gasp::signal::block_in_thread`].
     fn work(&self, bus: &Bus) {
         let _ = bus;
     }

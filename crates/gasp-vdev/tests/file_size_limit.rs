@@ -15,14 +15,16 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 const WRITE: u8 = 1;
 const READ: u8 = 2;
 const ZEROES: u8 = 8;
+const MANAGE: u8 = 9;
+/// Of the ranges that are told.
+const DEALLOCATE: u32 = 1 << 2;
 /// "Capacity Exceeded", of the NVM command set.
 const CAPACITY: u16 = 0x81;
 const LIMIT: u64 = 1 << 20;
 
-#[test]
-fn a_write_past_the_file_size_limit_is_an_error_of_that_command() {
+/// Runs one of the ignored tests below in a process of its own.
+fn child(name: &str) {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    let name = "writes_on_both_sides_of_the_limit";
     let output = command.args(["--ignored", "--exact", name]).env("GASP_TEST_CHILD", "1").output();
     let output = output.unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -31,19 +33,39 @@ fn a_write_past_the_file_size_limit_is_an_error_of_that_command() {
     assert!(output.status.success(), "{text}");
 }
 
-#[test]
-#[ignore = "lowers a limit; run by `a_write_past_the_file_size_limit_is_an_error_of_that_command`"]
-fn writes_on_both_sides_of_the_limit() {
-    if std::env::var_os("GASP_TEST_CHILD").is_none() {
-        return;
-    }
+fn is_child() -> bool {
+    std::env::var_os("GASP_TEST_CHILD").is_some()
+}
+
+/// A disk of 16 MiB in a file that has no name any more, and the file.
+fn disk() -> (Rig, driver::Pair, std::fs::File) {
     let path = std::env::temp_dir().join(format!("gasp-limit-{}", std::process::id()));
-    std::fs::File::create(&path).unwrap().set_len(16 << 20).unwrap();
-    let backing = Backing::file(&path);
-    let (rig, mut pair) = Rig::started_with(&backing, Options::default());
+    let file = std::fs::File::create(&path).unwrap();
+    file.set_len(16 << 20).unwrap();
+    let (rig, pair) = Rig::started_with(&Backing::file(&path), Options::default());
     std::fs::remove_file(&path).unwrap();
     // The guest's memory is a file, too, and is there already.
     setrlimit(Resource::Fsize, Rlimit { current: Some(LIMIT), maximum: Some(LIMIT) }).unwrap();
+    (rig, pair, file)
+}
+
+#[test]
+fn a_write_past_the_file_size_limit_is_an_error_of_that_command() {
+    child("writes_on_both_sides_of_the_limit");
+}
+
+#[test]
+fn zeroes_past_the_limit_of_a_shortened_file_are_an_error_of_that_command() {
+    child("zeroes_past_the_end");
+}
+
+#[test]
+#[ignore = "lowers a limit; run by `a_write_past_the_file_size_limit_is_an_error_of_that_command`"]
+fn writes_on_both_sides_of_the_limit() {
+    if !is_child() {
+        return;
+    }
+    let (rig, mut pair, _file) = disk();
     rig.ram.write_at(DATA, &[7; 8192]).unwrap();
     let block = 512;
     let limit = LIMIT / block;
@@ -64,4 +86,27 @@ fn writes_on_both_sides_of_the_limit() {
     // Whatever the file system answers, it is an answer.
     rig.run(&mut pair, Nvm::blocks(ZEROES, limit, 16, (0, 0)));
     assert_eq!(rig.run(&mut pair, Nvm::blocks(READ, 0, 16, prps)).status, 0);
+}
+
+#[test]
+#[ignore = "lowers a limit; run by `zeroes_past_the_limit_of_a_shortened_file_are_an_error_…`"]
+fn zeroes_past_the_end() {
+    if !is_child() {
+        return;
+    }
+    let (rig, mut pair, file) = disk();
+    let block = 512;
+    let (end, limit) = (LIMIT / 2 / block, LIMIT / block);
+    file.set_len(LIMIT / 2).unwrap();
+    // The file is made longer again, as far as it may be.
+    for (first, status) in [(2 * limit, CAPACITY), (limit - 8, CAPACITY), (end, 0)] {
+        let done = rig.run(&mut pair, Nvm::blocks(ZEROES, first, 16, (0, 0)));
+        assert_eq!(done.status, status, "zeroes at block {first}");
+        // One range to deallocate.
+        let range = u128::from(first) << 64 | 16 << 32;
+        rig.ram.write_at(DATA, &range.to_le_bytes()).unwrap();
+        let manage = Nvm::io(MANAGE).prps((DATA, 0)).word(11, DEALLOCATE);
+        assert_eq!(rig.run(&mut pair, manage).status, status, "deallocation at block {first}");
+    }
+    assert_eq!(file.metadata().unwrap().len(), LIMIT / 2 + 16 * block);
 }
