@@ -110,8 +110,9 @@ impl Drop for Line {
         let Some(log) = target.log else {
             bytes.splice(..0, *b"gasp: ");
             bytes.push(b'\n');
-            // Nobody is left to be told that stderr is closed.
-            let _ = io::stderr().write_all(&bytes);
+            // Nobody is left to be told that stderr is closed, or a file that is full; and
+            // neither ends the program.
+            let _ = gasp::signal::without_signals(|| io::stderr().write_all(&bytes));
             return;
         };
         let Ok(line) = CString::new(bytes) else { return };
@@ -124,5 +125,37 @@ impl Drop for Line {
         // with the context that it gave; the line is a C string for as long as the call.
         unsafe { log(context, self.level, line.as_ptr()) };
         TELLING.set(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_log_that_nobody_reads_does_not_end_the_program() {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let name = "log::tests::logs_to_a_pipe_without_a_reader";
+        command.args(["--ignored", "--exact", name]).env("GASP_TEST_CHILD", "1");
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let output = command.stderr(Stdio::from(writer)).output().unwrap();
+        assert_eq!(output.status.signal(), None);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("running 1 test"), "{text}");
+    }
+
+    #[test]
+    #[ignore = "run by `a_log_that_nobody_reads_does_not_end_the_program`"]
+    fn logs_to_a_pipe_without_a_reader() {
+        if std::env::var_os("GASP_TEST_CHILD").is_some() {
+            // A program in C has not been told to ignore it, as one in Rust has.
+            // SAFETY: sets the default action.
+            unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+            drop(Line { level: GASP_LOG_WARN, bytes: b"nobody reads this".to_vec() });
+        }
     }
 }

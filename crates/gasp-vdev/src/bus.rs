@@ -31,6 +31,14 @@ pub trait MessageMemory: Send + Sync {
     /// As [`read`](Self::read).
     fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<(), Errno>;
 
+    /// Why the memory at `addr` is of this kind, for errors: completes "it cannot be mapped,
+    /// because …".
+    fn why(&self, addr: DeviceAddr) -> &'static str {
+        let _ = addr;
+        "the VMM gives no descriptor for it, maps it privately, or can cut its file off (shared \
+         memory in a sealed memfd would do)"
+    }
+
     /// The device is to stop: from now on until this is called with `false`, copies fail
     /// with `ECANCELED`, also those that wait for the VMM.
     fn pause(&self, paused: bool) {
@@ -39,6 +47,13 @@ pub trait MessageMemory: Send + Sync {
 }
 
 /// A device's way to the guest, for as long as one VMM is attached.
+///
+/// | call | for |
+/// |---|---|
+/// | [`transfer`](Self::transfer) | a range of any memory, mapped if it can be: the first choice |
+/// | [`read`](Self::read), [`write`](Self::write) | one copy of a few bytes, of any memory |
+/// | [`map`](Self::map), [`map_scatter`](Self::map_scatter) | a pointer; refused (`ENXIO`) if the memory is reached by messages only |
+/// | [`map_host_contig`](Self::map_host_contig) | an address for hardware; refused likewise |
 ///
 /// All maps go through the engine: checked against the guest's IOMMU, revocable, without
 /// a copy. Keep a mapping no longer than the transfer needs it: whoever unmaps the memory
@@ -59,8 +74,9 @@ impl Bus {
     /// Maps all of `[addr, addr + len)`, or nothing.
     ///
     /// # Errors
-    /// As [`Vdev::map`]; `EPERM` where the device is not bus master; `ENXIO`
-    /// ([`DmaError::NoDescriptor`]) where the memory is reached by messages only.
+    /// As [`Vdev::map`]; `EPERM` if the device is not bus master; `ENXIO`
+    /// ([`DmaError::NoDescriptor`]) if the memory is reached by messages only:
+    /// [`transfer`](Self::transfer) reaches that, too.
     #[inline]
     pub fn map(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping, DmaError> {
         self.check_master(addr, len)?;
@@ -179,7 +195,7 @@ impl Bus {
         &self.vdev
     }
 
-    /// Has the copies by message given up, or lets them be made again.
+    /// Cancels in-flight copies by message, or re-enables them.
     pub(crate) fn pause_messages(&self, paused: bool) {
         if let Some(messages) = &self.messages {
             messages.pause(paused);
@@ -202,7 +218,12 @@ impl Bus {
     #[cold]
     fn explain(&self, error: gasp::Error, addr: DeviceAddr, len: u64) -> DmaError {
         match self.has_messages(&error) {
-            true => DmaError::NoDescriptor { addr, len },
+            true => {
+                let why = self.messages.as_ref().map_or("", |messages| messages.why(addr));
+                let refused = DmaError::NoDescriptor { addr, len, why };
+                tracing::debug!(%refused, device = self.vdev.name(), "a map");
+                refused
+            }
             false => DmaError::Engine(error),
         }
     }

@@ -17,7 +17,7 @@ use crate::pci::{Model, Register};
 ///
 /// ```
 /// use core::sync::atomic::{AtomicU64, Ordering};
-/// use gasp::DeviceAddr;
+/// use gasp::{DeviceAddr, MapFlags};
 /// use gasp_vdev::{Bar, Bus, Class, Device, Identity, Model, Register};
 ///
 /// struct Increment(AtomicU64);
@@ -43,9 +43,11 @@ use crate::pci::{Model, Register};
 ///
 ///     fn work(&self, bus: &Bus) {
 ///         let addr = DeviceAddr(self.0.load(Ordering::Relaxed));
-///         let mut byte = [0];
-///         let done = bus.read(addr, &mut byte).and_then(|()| {
-///             bus.write(addr, &[byte[0].wrapping_add(1)])
+///         // Mapped if it can be, and copied by messages otherwise.
+///         let done = bus.transfer(addr, 1, MapFlags::RW).and_then(|transfer| {
+///             let mut byte = [0];
+///             transfer.read_at(0, &mut byte)?;
+///             transfer.write_at(0, &[byte[0].wrapping_add(1)])
 ///         });
 ///         if done.is_ok() {
 ///             bus.signal(0);
@@ -79,6 +81,12 @@ pub trait Device: Send + Sync + 'static {
     /// The doorbell was rung, once or several times: do what there is to do, on the
     /// device's thread. Return soon after [`Bus::should_stop`] says so, and before every
     /// long step ask it.
+    ///
+    /// SIGXFSZ and SIGPIPE are blocked in this thread: a write past the file-size limit is
+    /// `EFBIG`, and one to a pipe without a reader `EPIPE`, whatever the program has set. In
+    /// the other methods, which run on threads of the front end, such writes need
+    /// [`gasp::signal::without_signals`]. Threads that are started here inherit the mask;
+    /// others of a device's own need [`gasp::signal::block_in_thread`].
     fn work(&self, bus: &Bus) {
         let _ = bus;
     }

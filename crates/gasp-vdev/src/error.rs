@@ -24,11 +24,12 @@ pub enum DmaError {
         /// How many bytes.
         len: u64,
     },
-    /// The VMM gave the device this memory without a descriptor, so there is nothing to
-    /// map: [`Bus::read`](crate::Bus::read) and [`Bus::write`](crate::Bus::write) reach it.
+    /// The VMM gave the device this memory in a way that it cannot be mapped, and it is
+    /// reached by messages: [`Bus::transfer`](crate::Bus::transfer),
+    /// [`Bus::read`](crate::Bus::read) and [`Bus::write`](crate::Bus::write) do that.
     #[error(
-        "map of {:#} at {addr}: the VMM shares no descriptor for this memory; copy it with read \
-         or write",
+        "map of {:#} at {addr}: it cannot be mapped, because {why}; `Bus::transfer` copies it by \
+         messages",
         Bytes(*.len)
     )]
     NoDescriptor {
@@ -36,6 +37,8 @@ pub enum DmaError {
         addr: DeviceAddr,
         /// How many bytes.
         len: u64,
+        /// Why it cannot be mapped.
+        why: &'static str,
     },
     /// A copy by messages failed.
     #[error("copy by message of {:#} at {addr}: {}", Bytes(*.len), system_words(*.errno))]

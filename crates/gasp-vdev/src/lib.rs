@@ -23,7 +23,8 @@
 //! | module | |
 //! |---|---|
 //! | [`device`] | the trait that a device implements |
-//! | [`bus`] | what a device can do: DMA, interrupts, its doorbell |
+//! | [`bus`] | what a device can do: DMA ([`Bus::transfer`] first), interrupts, its doorbell |
+//! | [`testbus`] | a guest without a VMM, to test devices with |
 //! | [`pci`] | identity, BARs, registers, configuration space, interrupts |
 //! | [`shell`] | the function around a device, as a front end drives it |
 //! | [`devices`] | devices: a DMA engine to learn from and test with, an NVMe controller |
@@ -35,6 +36,8 @@ mod doorbell;
 mod error;
 pub mod pci;
 pub mod shell;
+pub mod testbus;
+mod transfer;
 
 pub use bus::{Bus, MessageMemory};
 pub use device::Device;
@@ -43,3 +46,4 @@ pub use pci::{
     Bar, BarKind, Class, Identity, Interrupts, IrqKind, Model, Msix, Register, Shared, Width,
 };
 pub use shell::Shell;
+pub use transfer::Transfer;

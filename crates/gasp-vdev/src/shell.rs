@@ -333,6 +333,8 @@ enum Place<'a> {
 
 /// The device's thread.
 fn work(device: &dyn Device, bus: &Bus, working: &Mutex<()>) {
+    // A write past the file-size limit is an error of one transfer, and not the end of all.
+    gasp::signal::block_in_thread();
     while let Ok(()) = bus.doorbell.wait() {
         if bus.closing.load(Ordering::Acquire) {
             return;

@@ -3,87 +3,67 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use gasp::{Backing, Guest, MemoryObject, Unattached, Vdev};
 use gasp_vdev::devices::dma::{self, DmaEngine};
-use gasp_vdev::{Bar, Bus, Class, Device, Identity, Model, RegionError, Register, Shell};
+use gasp_vdev::testbus::{Options, TestBus, until};
+use gasp_vdev::{
+    AttachError, Bar, Bus, Class, Device, Identity, Model, RegionError, Register, Shell,
+};
 
-fn guest() -> (Vdev, MemoryObject) {
-    let guest = Guest::builder().build().unwrap();
-    let ram = MemoryObject::ram(4 << 20).prefer(&[Backing::Base]).create().unwrap();
-    guest.space().add_ram(None, &ram).unwrap();
-    (guest.vdev("device").unwrap(), ram)
-}
-
-fn read(shell: &Shell, offset: u64) -> u64 {
-    let mut bytes = [0; 8];
-    shell.bar_read(0, offset, &mut bytes).unwrap();
-    u64::from_le_bytes(bytes)
-}
-
-fn read32(shell: &Shell, offset: u64) -> u32 {
-    let mut bytes = [0; 4];
-    shell.bar_read(0, offset, &mut bytes).unwrap();
-    u32::from_le_bytes(bytes)
-}
-
-fn run(shell: &Shell, source: u64, destination: u64, length: u64, control: u32) -> u32 {
-    shell.config_write(4, &[6, 0]).unwrap();
+/// Has the engine do something; returns its status.
+fn run(bus: &TestBus, source: u64, destination: u64, length: u64, control: u32) -> u32 {
     for (offset, value) in [(0x08, source), (0x10, destination), (0x18, length)] {
-        shell.bar_write(0, offset, &value.to_le_bytes()).unwrap();
+        bus.write64(0, offset, value).unwrap();
     }
-    shell.bar_write(0, 0x20, &control.to_le_bytes()).unwrap();
-    let since = Instant::now();
-    while read32(shell, 0x24) == dma::BUSY {
-        assert!(since.elapsed() < Duration::from_secs(10));
-        std::thread::yield_now();
-    }
-    read32(shell, 0x24)
+    bus.write32(0, 0x20, control).unwrap();
+    let status = || bus.read32(0, 0x24).unwrap();
+    until(|| (status() != dma::BUSY).then(status)).unwrap()
 }
 
 #[test]
-fn the_engine_copies_and_can_be_attached_again_to_another_guest() {
-    let shell = Shell::new("dma", DmaEngine::new()).unwrap();
-    assert_eq!(shell.bar_read(0, 0, &mut [0; 4]), Err(RegionError::Detached));
+fn the_engine_copies_and_can_be_attached_again() {
+    let detached = Shell::new("dma", DmaEngine::new()).unwrap();
+    assert_eq!(detached.bar_read(0, 0, &mut [0; 4]), Err(RegionError::Detached));
+    let mut bus = TestBus::new(DmaEngine::new()).unwrap();
     for round in 0..3_u8 {
-        let (vdev, ram) = guest();
-        shell.attach(vdev.clone(), None).unwrap();
-        assert!(shell.attach(vdev, None).is_err(), "attached already");
-        assert_eq!(read(&shell, 0x08), 0, "as after a reset");
+        let other = bus.guest().vdev(&format!("again-{round}")).unwrap();
+        let again = bus.shell().attach(other, None);
+        assert!(matches!(again, Err(AttachError::Attached)));
+        assert_eq!(bus.read64(0, 0x08).unwrap(), 0, "as after a reset");
         let data: Vec<u8> = (0..1_500_000_u32).map(|n| (n / 3) as u8 ^ round).collect();
-        ram.write_at(0x123, &data).unwrap();
-        assert_eq!(run(&shell, 0x123, 0x20_0001, data.len() as u64, dma::START), dma::DONE);
+        bus.store(0x123, &data).unwrap();
+        assert_eq!(run(&bus, 0x123, 0x20_0001, data.len() as u64, dma::START), dma::DONE);
         let mut copied = vec![0; data.len()];
-        ram.read_at(0x20_0001, &mut copied).unwrap();
+        bus.load(0x20_0001, &mut copied).unwrap();
         assert!(copied == data);
-        shell.detach();
-        shell.detach();
-        assert!(!shell.is_attached());
+        bus.detach();
+        bus.detach();
+        assert!(!bus.shell().is_attached());
+        bus.attach().unwrap();
     }
 }
 
 #[test]
 fn runs_are_what_the_engine_would_give_to_hardware() {
-    let (vdev, ram) = guest();
-    let shell = Shell::new("dma", DmaEngine::new()).unwrap();
-    shell.attach(vdev, None).unwrap();
-    let status = run(&shell, 0x1800, 0, 0x1_0000, dma::START | dma::RUNS);
-    if ram.host_run(0, 1).is_err() {
+    let bus = TestBus::new(DmaEngine::new()).unwrap();
+    let status = run(&bus, 0x1800, 0, 0x1_0000, dma::START | dma::RUNS);
+    let read32 = |offset| bus.read32(0, offset).unwrap();
+    let read64 = |offset| bus.read64(0, offset).unwrap();
+    if bus.ram().host_run(0, 1).is_err() {
         // EPERM, without the privilege.
-        assert_eq!((status, read32(&shell, 0x28)), (dma::FAILED, 1));
+        assert_eq!((status, read32(0x28)), (dma::FAILED, 1));
         return;
     }
     assert_eq!(status, dma::DONE);
-    let (mut done, count) = (0, read32(&shell, 0x2c));
+    let (mut done, count) = (0, read32(0x2c));
     for index in 0..count {
-        shell.bar_write(0, 0x38, &index.to_le_bytes()).unwrap();
-        let (addr, len) = (read(&shell, 0x40), read(&shell, 0x48));
-        let run = ram.host_run(0x1800 + done, 0x1_0000 - done).unwrap();
+        bus.write32(0, 0x38, index).unwrap();
+        let (addr, len) = (read64(0x40), read64(0x48));
+        let run = bus.ram().host_run(0x1800 + done, 0x1_0000 - done).unwrap();
         assert_eq!((addr, len), (run.addr.0, run.len));
         done += len;
     }
-    assert_eq!((done, read(&shell, 0x30)), (0x1_0000, 0x1_0000));
+    assert_eq!((done, read64(0x30)), (0x1_0000, 0x1_0000));
 }
 
 /// Counts how often it works; a write to register 0 rings, register 8 makes work long.
@@ -135,34 +115,26 @@ impl Device for Counter {
 fn work_runs_once_a_ring_ends_before_a_reset_and_ends_when_the_vmm_goes() {
     let works = Arc::new(AtomicU32::new(0));
     let counter = Counter { works: Arc::clone(&works), long: AtomicU32::new(0) };
-    let shell = Shell::new("counter", counter).unwrap();
-    let (vdev, _ram) = guest();
-    shell.attach(vdev, None).unwrap();
-    let wait = |count: u32| {
-        let since = Instant::now();
-        while works.load(Ordering::Relaxed) & 0xffff < count {
-            assert!(since.elapsed() < Duration::from_secs(10));
-            std::thread::yield_now();
-        }
-    };
-    shell.bar_write(0, 0, &[1]).unwrap();
+    let bus = TestBus::new(counter).unwrap();
+    let count = || works.load(Ordering::Relaxed) & 0xffff;
+    let wait = |least| until(|| (count() >= least).then_some(())).unwrap();
+    bus.write32(0, 0, 1).unwrap();
     wait(1);
-    shell.bar_write(0, 8, &[1]).unwrap();
-    shell.bar_write(0, 0, &[1]).unwrap();
+    bus.write32(0, 8, 1).unwrap();
+    bus.write32(0, 0, 1).unwrap();
     wait(2);
     // Long work; both ends of it are asked for.
-    shell.reset();
-    shell.bar_write(0, 0, &[1]).unwrap();
+    bus.shell().reset();
+    bus.write32(0, 0, 1).unwrap();
     wait(3);
-    shell.detach();
+    bus.detach();
     assert_eq!(works.load(Ordering::Relaxed), 3 | 3 << 16);
 }
 
 #[test]
-fn a_guest_with_an_iommu_denies_a_device_that_is_attached_to_no_domain() {
-    let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
-    let shell = Shell::new("dma", DmaEngine::new()).unwrap();
-    shell.attach(guest.vdev("dma").unwrap(), None).unwrap();
-    assert_eq!(run(&shell, 0, 0x1000, 16, dma::START), dma::FAILED);
-    assert_eq!(read32(&shell, 0x28), 14, "EFAULT");
+fn a_guest_with_an_iommu_denies_what_no_rule_of_the_device_allows() {
+    let bus = Options::default().iommu().attach(DmaEngine::new()).unwrap();
+    assert_eq!(run(&bus, 0, 0x1000, 16, dma::START), dma::FAILED);
+    assert_eq!(bus.read32(0, 0x28).unwrap(), 14, "EFAULT");
+    assert_eq!(bus.guest().take_faults().records.len(), 1);
 }

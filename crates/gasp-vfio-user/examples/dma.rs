@@ -1,4 +1,5 @@
-//! A DMA engine on a socket, until the process is killed.
+//! A DMA engine on a socket, until a signal ends it: SIGINT, SIGTERM or SIGHUP. The socket is
+//! removed then; a second signal does not wait for the device.
 //!
 //! ```text
 //! cargo run -p gasp-vfio-user --example dma -- /tmp/dma.sock
@@ -7,14 +8,32 @@
 //!     -device '{"driver":"vfio-user-pci","socket":{"type":"unix","path":"/tmp/dma.sock"}}'
 //! ```
 
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use gasp_vdev::Shell;
 use gasp_vdev::devices::dma::DmaEngine;
 use gasp_vfio_user::{Options, Server};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let path = std::env::args().nth(1).ok_or("the path of a socket is needed")?;
+    let path = std::env::args_os().nth(1).ok_or("the path of a socket is needed")?;
     let server = Server::bind(path, Shell::new("dma0", DmaEngine::new())?, Options::default())?;
-    server.observe(|happened| println!("{happened:?}"));
-    println!("listens on {}", server.path().display());
-    Ok(server.run()?)
+    let (stopper, asked) = (server.stopper(), AtomicBool::new(false));
+    ctrlc::set_handler(move || {
+        if asked.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        stopper.stop();
+    })?;
+    server.observe(|happened| say(&format!("{happened:?}")));
+    say(&format!("listens on {}", server.path().display()));
+    server.run()?;
+    say("stopped");
+    // The socket is removed with the server.
+    Ok(())
+}
+
+/// Not `println!`, which panics when nobody reads any more: the device goes on.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -34,6 +34,7 @@
 //! | [`iommu`] | domains and their rules |
 //! | guest | [`Guest`], [`Domain`], [`Vdev`]: what a program uses |
 //! | [`config`] | a guest from a TOML file |
+//! | [`signal`] | system calls that must not end the process; knows nothing of the others |
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
@@ -48,6 +49,7 @@ mod guest;
 pub mod iommu;
 mod mapping;
 pub mod memory;
+pub mod signal;
 pub mod space;
 mod span;
 mod sync;

@@ -32,6 +32,8 @@ fn main() {
     }
     let lacks = [frames(), backing(Backing::Huge2M, 2 * LEN)];
     trials.push(trial("spare_pages_go_back_to_the_pool", &lacks, spares_go_back));
+    let name = "spare_pages_that_would_pass_the_file_size_limit_are_not_taken";
+    trials.push(trial(name, &lacks, spares_under_a_limit));
     trials.push(trial("a_configuration_demands_and_wishes", &[frames()], configured));
     trials.push(trial("memory_on_demand_cannot_be_placed", &[], on_demand));
     trials.push(trial("exclusive_memory_is_written_by_nobody_else", &[], exclusive));
@@ -171,6 +173,16 @@ fn spares_go_back() {
     ram.write_at(0, &vec![1; LEN as usize]).unwrap();
     drop(ram);
     assert_eq!(free(), before);
+}
+
+fn spares_under_a_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let before = getrlimit(Resource::Fsize);
+    setrlimit(Resource::Fsize, Rlimit { current: Some(LEN), ..before }).unwrap();
+    let ram = placed(Backing::Huge2M, Contiguity::IfPossible(LEN));
+    setrlimit(Resource::Fsize, before).unwrap();
+    let placement = ram.unwrap().backing().placement.unwrap();
+    assert_eq!(placement.spare_pages, 0, "{placement:?}");
 }
 
 fn configured() {

@@ -6,10 +6,13 @@ mod support;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use gasp::{
-    Access, Adopt, Backing, DeviceAddr, External, Guest, GuestPhys, HostPhys, MapFlags,
-    MemoryObject, Reason, Region, Residency, Seals, Stability,
+    Access, Adopt, Backing, DeviceAddr, DomainKind, External, Guest, GuestPhys, HostPhys, MapFlags,
+    MemoryObject, Reason, Region, RegionKind, Residency, Seals, Stability, Unattached,
 };
 use rustix::fs::{Mode, OFlags, SealFlags};
 use support::*;
@@ -219,10 +222,11 @@ fn mapped(len: usize) -> NonNull<u8> {
 fn memory_that_the_embedder_has_mapped_is_used_in_place_and_left_mapped() {
     let len = 4 * PAGE as usize;
     let base = mapped(len);
-    let external = External { base, len, access: Access::RW, residency: Residency::Resident };
+    let mut external = External::new(base, len, Arc::new(()));
+    external.residency = Residency::Resident;
     // SAFETY: the memory stays mapped for as long as the process lives, is shared, and
     // only accessed through the engine and volatile pointers.
-    let object = unsafe { MemoryObject::external("vmm", external) }.unwrap();
+    let object = unsafe { MemoryObject::external("vmm", external.clone()) }.unwrap();
     assert_eq!((object.backing().obtained, object.len()), (Backing::External, len as u64));
     let guest = Guest::builder().build().unwrap();
     guest.space().add_ram(None, &object).unwrap();
@@ -242,10 +246,117 @@ fn memory_that_the_embedder_has_mapped_is_used_in_place_and_left_mapped() {
     for (skip, len) in [(1, PAGE as usize), (0, 100), (0, 0)] {
         // SAFETY: `skip` is inside the mapping.
         let base = unsafe { base.add(skip) };
-        let external = External { base, len, ..external };
+        let external = External::new(base, len, Arc::new(()));
         // SAFETY: as for the first one; it is refused, besides.
         assert_eq!(errno(unsafe { MemoryObject::external("vmm", external) }), "EINVAL");
     }
+}
+
+/// Memory that is unmapped, and counted, when its last user lets it go.
+struct Counted {
+    base: NonNull<u8>,
+    len: usize,
+    dropped: Arc<AtomicU32>,
+}
+
+// SAFETY: it owns its memory, and never reaches it but to unmap it.
+unsafe impl Send for Counted {}
+// SAFETY: as above.
+unsafe impl Sync for Counted {}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        // SAFETY: it is this value's own mapping; that nobody reaches it any more is what
+        // the test is about.
+        unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) }.unwrap();
+        self.dropped.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn what_keeps_external_memory_mapped_goes_after_its_last_user_and_only_then() {
+    for residency in [Residency::OnDemand, Residency::Resident, Residency::Pinned] {
+        let len = 4 * PAGE as usize;
+        let dropped = Arc::new(AtomicU32::new(0));
+        let count = || dropped.load(Ordering::SeqCst);
+        let counted = Counted { base: mapped(len), len, dropped: Arc::clone(&dropped) };
+        let mut external = External::new(counted.base, len, Arc::new(counted));
+        external.residency = residency;
+        // SAFETY: the owner keeps it mapped; only the engine reaches it.
+        let object = unsafe { MemoryObject::external("vmm", external) }.unwrap();
+        let guest = Guest::builder().iommu(Unattached::Bypass).drain(detach_after(Duration::ZERO));
+        let guest = guest.build().unwrap();
+        guest.space().add_ram(None, &object).unwrap();
+        let disk = guest.vdev("disk").unwrap();
+        let mapping = disk.map(DeviceAddr(PAGE), 8, MapFlags::RW).unwrap();
+        let scatter = disk.map_scatter(DeviceAddr(0), 2 * PAGE, MapFlags::READ).unwrap();
+        drop(object);
+        // Detached: the memory is in no guest any more, and stays for its mappings.
+        assert_eq!(guest.space().remove(span(0, 4 * PAGE)).unwrap().wait().detached, 2);
+        drop((disk, guest));
+        assert_eq!(count(), 0, "two mappings are left");
+        mapping.write_at(0, b"alive").unwrap();
+        drop(mapping);
+        assert_eq!(count(), 0, "one mapping is left");
+        let mut bytes = [0; 5];
+        scatter.read_at(PAGE as usize, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"alive");
+        drop(scatter);
+        assert!(eventually(|| count() == 1), "{residency:?}: {}", count());
+    }
+    // What is refused is let go.
+    let owner = Arc::new(());
+    let external = External::new(NonNull::dangling(), 0, owner.clone());
+    // SAFETY: none of its memory is reached: the length is 0.
+    assert_eq!(errno(unsafe { MemoryObject::external("vmm", external) }), "EINVAL");
+    assert_eq!(Arc::strong_count(&owner), 1);
+}
+
+#[test]
+fn memory_of_two_objects_is_never_one_piece_however_it_lies() {
+    let page = PAGE as usize;
+    let base = mapped(2 * page);
+    let object = |len| {
+        let mut external = External::new(base, len, Arc::new(()));
+        external.residency = Residency::Resident;
+        // SAFETY: it stays mapped for ever, and only the engine reaches it.
+        unsafe { MemoryObject::external("vmm", external) }.unwrap()
+    };
+    // What follows the only page of one, in the process and by its offset, is the second
+    // page of the other.
+    let (one, two) = (object(page), object(2 * page));
+    let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
+    guest.space().add_ram(Some(GuestPhys(0)), &one).unwrap();
+    guest.space().add_ram(Some(GuestPhys(HUGE)), &two).unwrap();
+    let (disk, domain) = device(&guest, "disk", DomainKind::Translate);
+    domain.map(DeviceAddr(0), GuestPhys(0), PAGE, Access::RW).unwrap();
+    domain.map(DeviceAddr(PAGE), GuestPhys(HUGE + PAGE), PAGE, Access::RW).unwrap();
+    let refused = error(disk.map(DeviceAddr(0), 2 * PAGE, MapFlags::RW));
+    assert_eq!(refused.reason(), Reason::NotConsecutive { prefix: PAGE });
+    let scatter = disk.map_scatter(DeviceAddr(8), 2 * PAGE - 8, MapFlags::RW).unwrap();
+    let pieces: Vec<_> = scatter.pieces().map(|piece| (piece.as_ptr(), piece.len())).collect();
+    let second = base.as_ptr().wrapping_add(page).cast_const();
+    let expected = [(base.as_ptr().wrapping_add(8).cast_const(), page - 8), (second, page)];
+    assert_eq!(pieces, expected);
+    if let Ok(run) = disk.map_host_contig(DeviceAddr(0), 2 * PAGE, MapFlags::RW) {
+        assert_eq!(run.len(), page, "of one object");
+    }
+    // And one after the other in the guest's memory.
+    let bypass = Guest::builder().build().unwrap();
+    bypass.space().add_ram(Some(GuestPhys(0)), &one).unwrap();
+    let tail = Region::memory(RegionKind::Ram, span(PAGE, PAGE), &two, PAGE).unwrap();
+    bypass.space().add(tail).unwrap();
+    assert_eq!(bypass.space().regions().len(), 2);
+    let disk = bypass.vdev("disk").unwrap();
+    let refused = error(disk.map(DeviceAddr(0), PAGE + 1, MapFlags::RW));
+    assert_eq!(refused.reason(), Reason::NotConsecutive { prefix: PAGE });
+    // The same object is one piece, in whatever places of the guest it is.
+    let again = Region::memory(RegionKind::Ram, span(4 * HUGE, PAGE), &two, 0).unwrap();
+    guest.space().add(again).unwrap();
+    let (disk, domain) = device(&guest, "net", DomainKind::Translate);
+    domain.map(DeviceAddr(0), GuestPhys(4 * HUGE), PAGE, Access::RW).unwrap();
+    domain.map(DeviceAddr(PAGE), GuestPhys(HUGE + PAGE), PAGE, Access::RW).unwrap();
+    assert_eq!(disk.map(DeviceAddr(0), 2 * PAGE, MapFlags::RW).unwrap().len(), 2 * page);
 }
 
 #[test]

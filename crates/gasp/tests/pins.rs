@@ -43,6 +43,8 @@ fn main() {
     trials.push(trial("a_pool_page_is_reserved_only_of_a_trusted_owner", &lacks, reserved));
     let punched = || punched_pool();
     trials.push(trial("a_hole_in_an_empty_pools_file_is_eio", &lacks, punched));
+    let name = "a_hole_in_ram_of_an_empty_pool_whose_file_was_given_out_is_eio";
+    trials.push(trial(name, &lacks, given_out));
     trials.push(trial("a_guest_is_audited_object_by_object", &[frames()], guest_audit));
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
@@ -153,6 +155,8 @@ fn not_shared() {
     std::fs::remove_file(&path).unwrap();
     let is_memory = rustix::fs::fstatfs(&file).unwrap().f_type == 0x0102_1994;
     let how = Adopt { residency: Residency::Pinned, pins: &[PinMethod::Pipe], ..whole(PAGE) };
+    // The folder may be on any file system.
+    let how = Adopt { trusted: true, ..how };
     let object = MemoryObject::adopt(file.into(), how).unwrap();
     assert_eq!(object.pinned_by().is_some(), is_memory);
 }
@@ -202,6 +206,42 @@ fn punched_pool() {
     }
     drop(all);
     object.read_at(0, &mut [0; 8]).unwrap();
+}
+
+fn given_out() {
+    const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+    let ram = |exclusive| {
+        let ram = MemoryObject::ram(HUGE).prefer(&[Backing::Huge2M]).pin(&[]);
+        ram.exclusive(exclusive).create().unwrap()
+    };
+    let exclusive = ram(true);
+    exclusive.file().unwrap();
+    assert!(!exclusive.is_guarded(), "nobody can punch holes into it");
+    drop(exclusive);
+    let small = resident(PAGE);
+    small.file().unwrap();
+    assert!(!small.is_guarded(), "other pages come in their place");
+    let shared = ram(false);
+    shared.alias().unwrap();
+    assert!(!shared.is_guarded(), "nobody has its file");
+    let mapped = Guest::builder().build().unwrap();
+    mapped.space().add_ram(None, &shared).unwrap();
+    let disk = mapped.vdev("disk").unwrap();
+    let mapping = disk.map(gasp::DeviceAddr(0), 8, gasp::MapFlags::RW).unwrap();
+    mapping.write_at(0, b"there").unwrap();
+    let (fd, _) = shared.file().unwrap();
+    assert!(shared.is_guarded());
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(fd, flags, 0, HUGE).unwrap();
+    // Somebody else takes all there is.
+    let free: u64 = std::fs::read_to_string(FREE).unwrap().trim().parse().unwrap();
+    let all = MemoryObject::ram(free * HUGE).prefer(&[Backing::Huge2M]).create();
+    if all.is_ok() {
+        assert_eq!(errno(shared.read_at(0, &mut [0; 8])), "EIO");
+        assert_eq!(errno(mapping.write_at(0, b"gone")), "EIO", "a mapping made before, too");
+    }
+    drop(all);
+    shared.read_at(0, &mut [0; 8]).unwrap();
 }
 
 fn guest_audit() {

@@ -250,7 +250,7 @@ impl DmaEngine {
     }
 }
 
-/// Copies one chunk, through maps; by messages where one side cannot be mapped.
+/// Copies one chunk, wherever the memory of either side is.
 fn copy_chunk(
     bus: &Bus,
     from: DeviceAddr,
@@ -258,27 +258,14 @@ fn copy_chunk(
     len: u64,
     buffer: &mut [u8],
 ) -> Result<(), DmaError> {
-    let mapped = bus
-        .map_scatter(from, len, MapFlags::READ)
-        .and_then(|source| Ok((source, bus.map_scatter(to, len, MapFlags::WRITE)?)));
+    let source = bus.transfer(from, len, MapFlags::READ)?;
+    let destination = bus.transfer(to, len, MapFlags::WRITE)?;
     let step = buffer.len().max(1);
     for done in (0..len).step_by(step) {
         let part = step.min(usize::try_from(len - done).unwrap_or(step));
         let bytes = buffer.get_mut(..part).unwrap_or_default();
-        match &mapped {
-            Ok((source, destination)) => {
-                // `done` is below the chunk's length, so it fits.
-                source.read_at(done as usize, bytes)?;
-                destination.write_at(done as usize, bytes)?;
-            }
-            Err(DmaError::NoDescriptor { .. }) => {
-                // Both ranges were checked for the whole chunk, or will be now: neither
-                // wraps once its first byte behind `done` is allowed.
-                bus.read(DeviceAddr(from.0.wrapping_add(done)), bytes)?;
-                bus.write(DeviceAddr(to.0.wrapping_add(done)), bytes)?;
-            }
-            Err(error) => return Err(error.clone()),
-        }
+        source.read_at(done, bytes)?;
+        destination.write_at(done, bytes)?;
     }
     Ok(())
 }

@@ -170,7 +170,8 @@ impl Interrupts {
     ///
     /// # Errors
     /// `EINVAL` if there are not so many vectors, or a descriptor is not an eventfd;
-    /// nothing changes then.
+    /// nothing changes then, and the descriptors are [closed](gasp::memory::close) without
+    /// waiting for whoever serves their files.
     pub fn assign(
         &self,
         kind: IrqKind,
@@ -179,10 +180,18 @@ impl Interrupts {
     ) -> Result<(), IrqError> {
         let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
         let mut state = self.state();
-        let range = state.range(kind, start, count)?;
-        for event in events.iter().flatten() {
-            prepare_event(kind, event.as_fd())?;
-        }
+        let checked = state.range(kind, start, count).and_then(|range| {
+            events.iter().flatten().try_for_each(|event| prepare_event(kind, event.as_fd()))?;
+            Ok(range)
+        });
+        let range = match checked {
+            Ok(range) => range,
+            Err(error) => {
+                drop(state);
+                events.into_iter().flatten().for_each(gasp::memory::close);
+                return Err(error);
+            }
+        };
         let mut due = Vec::new();
         for (index, event) in range.zip(events) {
             if let Some(vector) = state.vectors_mut(kind).get_mut(index) {
@@ -254,12 +263,17 @@ impl Interrupts {
     /// [`take_unmask_event`](Self::take_unmask_event).
     ///
     /// # Errors
-    /// `EINVAL` where the device has no pin, or the descriptor is not an eventfd.
+    /// `EINVAL` if the device has no pin, or the descriptor is not an eventfd; it is closed as
+    /// by [`assign`](Self::assign).
     pub fn set_unmask_event(&self, event: Option<OwnedFd>) -> Result<(), IrqError> {
         let mut state = self.state();
-        state.range(IrqKind::Pin, 0, 1)?;
-        if let Some(event) = &event {
-            prepare_event(IrqKind::Pin, event.as_fd())?;
+        let checked = state.range(IrqKind::Pin, 0, 1).and_then(|_| {
+            event.iter().try_for_each(|event| prepare_event(IrqKind::Pin, event.as_fd()))
+        });
+        if let Err(error) = checked {
+            drop(state);
+            event.into_iter().for_each(gasp::memory::close);
+            return Err(error);
         }
         state.unmask = event.map(Arc::new);
         Ok(())

@@ -1,10 +1,9 @@
 //! A driver as small as can be, and a guest for it.
 
-use std::time::{Duration, Instant};
-
 use gasp::{Guest, MemoryObject};
 use gasp_vdev::Shell;
 use gasp_vdev::devices::nvme::{Backing, Counters, Nvme, Options};
+use gasp_vdev::testbus;
 
 /// How much memory the guest has.
 pub(crate) const RAM: u64 = 16 << 20;
@@ -309,15 +308,8 @@ impl Rig {
 }
 
 /// Waits for something that must come.
-pub(crate) fn until<T>(mut there: impl FnMut() -> Option<T>) -> T {
-    let since = Instant::now();
-    loop {
-        if let Some(it) = there() {
-            return it;
-        }
-        assert!(since.elapsed() < Duration::from_secs(20), "it does not come");
-        std::thread::yield_now();
-    }
+pub(crate) fn until<T>(there: impl FnMut() -> Option<T>) -> T {
+    testbus::until(there).unwrap()
 }
 
 /// Numbers that look random, the same each time.

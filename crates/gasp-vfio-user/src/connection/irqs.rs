@@ -1,7 +1,5 @@
 //! Interrupts: what there is, and what the client wants done about it.
 
-use std::os::fd::OwnedFd;
-
 use gasp::Errno;
 use gasp_vdev::pci::Interrupts;
 use gasp_vdev::{IrqError, IrqKind};
@@ -9,6 +7,7 @@ use vfio_bindings::bindings::vfio;
 
 use super::Connection;
 use super::device::check_info;
+use crate::socket::Received;
 use crate::wire::{Fields, IrqSet, Refused, Reply};
 
 /// The bytes of an interrupt's information.
@@ -43,7 +42,7 @@ impl Connection<'_> {
         Ok(Reply::new().u32(INFO).u32(flags).u32(index).u32(count))
     }
 
-    pub(super) fn set_irqs(&self, payload: &[u8], fds: Vec<OwnedFd>) -> Result<Reply, Refused> {
+    pub(super) fn set_irqs(&self, payload: &[u8], fds: Received) -> Result<Reply, Refused> {
         let mut fields = Fields::new(payload);
         let set = IrqSet::decode(&mut fields)?;
         let IrqSet { flags, index, start, count } = set;
@@ -102,7 +101,7 @@ impl Connection<'_> {
         action: u32,
         start: u32,
         count: u32,
-        fds: Vec<OwnedFd>,
+        mut fds: Received,
     ) -> Result<Reply, Refused> {
         let irqs = self.service.shell.interrupts();
         if !fds.is_empty() && fds.len() != count as usize {
@@ -123,11 +122,11 @@ impl Connection<'_> {
         }
         match (action, kind) {
             (TRIGGER, _) => {
-                let mut events: Vec<_> = fds.into_iter().map(Some).collect();
+                let mut events: Vec<_> = fds.take_all().into_iter().map(Some).collect();
                 events.resize_with(count as usize, || None);
                 irqs.assign(kind, start, events)?;
             }
-            (UNMASK, IrqKind::Pin) => irqs.set_unmask_event(fds.into_iter().next())?,
+            (UNMASK, IrqKind::Pin) => irqs.set_unmask_event(fds.take())?,
             _ => {
                 let what = "masks are not signalled by descriptors";
                 return Err(Refused::new(Errno::OPNOTSUPP, format!("{kind}: {what}")));

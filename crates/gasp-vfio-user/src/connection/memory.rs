@@ -1,6 +1,5 @@
 //! DMA_MAP and DMA_UNMAP.
 
-use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use gasp::{DeviceAddr, Span};
@@ -9,10 +8,11 @@ use super::drains::Waiting;
 use super::irqs::eventfds;
 use super::{Answer, Connection};
 use crate::report::Counters;
+use crate::socket::Received;
 use crate::wire::{Bitmap, DmaMap, DmaUnmap, Header, Refused, Reply};
 
 impl Connection<'_> {
-    pub(super) fn dma_map(&mut self, payload: &[u8], fds: Vec<OwnedFd>) -> Result<Reply, Refused> {
+    pub(super) fn dma_map(&mut self, payload: &[u8], fds: Received) -> Result<Reply, Refused> {
         let map = DmaMap::decode(payload)?;
         let irqs = self.service.shell.interrupts();
         self.space.map(map, fds, || eventfds(irqs))?;

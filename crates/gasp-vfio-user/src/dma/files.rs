@@ -17,7 +17,7 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use gasp::{Access, Adopt, Errno, Guest, GuestPhys, MemoryObject, Residency, Search, Span};
+use gasp::{Access, Adopt, Errno, Guest, GuestPhys, MemoryObject, Residency, Search, Span, memory};
 use rustix::fs::SealFlags;
 
 use super::descriptor::{Descriptor, seal, seals_of};
@@ -80,6 +80,15 @@ struct Wanted {
     access: Access,
 }
 
+/// What a descriptor is good for.
+#[derive(Clone, Copy, Debug)]
+enum Judged {
+    /// It is not needed.
+    Found(Found),
+    /// Its first `len` bytes are to be adopted.
+    Adopt { wanted: Wanted, len: u64 },
+}
+
 /// What is behind a descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Found {
@@ -121,7 +130,8 @@ impl Files {
     }
 
     /// The memory behind `[offset, offset + len)` of a file. A descriptor that is not
-    /// needed is closed. `eventfds` is how many descriptors of the client are held elsewhere.
+    /// needed is closed, without waiting for the server of its file. `eventfds` is how many
+    /// descriptors of the client are held elsewhere.
     pub(super) fn find(
         &mut self,
         fd: OwnedFd,
@@ -130,20 +140,41 @@ impl Files {
         access: Access,
         eventfds: impl FnOnce() -> usize,
     ) -> Result<Found, Refused> {
+        match self.judge(&fd, offset, len, access, eventfds) {
+            Ok(Judged::Adopt { wanted, len }) => self.adopt(fd, wanted, len),
+            Ok(Judged::Found(found)) => {
+                memory::close(fd);
+                Ok(found)
+            }
+            Err(refused) => {
+                memory::close(fd);
+                Err(refused)
+            }
+        }
+    }
+
+    /// Nothing here asks the server of a FUSE file, which need not answer, before it is clear
+    /// that the file cannot be one, or that its owner is trusted.
+    fn judge(
+        &mut self,
+        fd: &OwnedFd,
+        offset: u64,
+        len: u64,
+        access: Access,
+        eventfds: impl FnOnce() -> usize,
+    ) -> Result<Judged, Refused> {
         if !offset.is_multiple_of(gasp::GRANULE) {
             return Err(Refused::invalid("the offset in the file is in whole pages of 4 KiB"));
         }
         let end = offset.checked_add(len);
         let end = end.ok_or_else(|| Refused::invalid("offset and size pass 2^64"))?;
-        // Nothing that asks the server of a FUSE file, which need not answer, before it is
-        // clear that the file cannot be one, or that its owner is trusted.
-        let descriptor = Descriptor::look(&fd, access)?;
+        let descriptor = Descriptor::look(fd, access)?;
         let seals = match self.unsealed {
-            Unsealed::Trust => seals_of(&fd),
-            _ => seal(&fd),
+            Unsealed::Trust => seals_of(fd),
+            _ => seal(fd),
         };
         if self.unsealed != Unsealed::Trust && !seals.contains(SealFlags::SHRINK) {
-            return self.unsealed();
+            return self.unsealed().map(Judged::Found);
         }
         if access.contains(Access::WRITE)
             && seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE)
@@ -155,9 +186,9 @@ impl Files {
             && end <= file.span.len()
             && file.access.contains(access)
         {
-            return Ok(file.found(id, offset));
+            return Ok(Judged::Found(file.found(id, offset)));
         }
-        self.adopt(fd, Wanted { descriptor, seals, offset, end, access }, eventfds())
+        self.judge_unknown(fd, Wanted { descriptor, seals, offset, end, access }, eventfds())
     }
 
     fn known(&self, inode: (u64, u64)) -> Option<(u64, &File)> {
@@ -204,34 +235,46 @@ impl Files {
         Ok(Found::NoMemory)
     }
 
+    /// Whether a file that is not known can be adopted, and how much of it.
     #[cold]
-    fn adopt(&mut self, fd: OwnedFd, wanted: Wanted, held: usize) -> Result<Found, Refused> {
-        let Wanted { descriptor, seals, offset, end, access } = wanted;
-        let stat = rustix::fs::fstat(&fd)
+    fn judge_unknown(
+        &mut self,
+        fd: &OwnedFd,
+        wanted: Wanted,
+        held: usize,
+    ) -> Result<Judged, Refused> {
+        let stat = rustix::fs::fstat(fd)
             .map_err(|errno| Refused::new(errno, "the descriptor does not tell its size"))?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         // A file on hugetlbfs has whole huge pages; of others, the part past the last whole
         // page cannot be mapped.
         let len = size & !(gasp::GRANULE - 1);
-        if end > len {
+        if wanted.end > len {
             return Err(Refused::invalid(format!("the file has {len:#x} bytes in whole pages")));
         }
-        let inode = descriptor.inode;
+        let inode = wanted.descriptor.inode;
         // Once for each file, though it may come and go: it takes longer than all the rest.
         if let Some(pid) = self.peer
             && !self.judged.contains(&inode)
         {
             if sharing::look(pid, inode) == Sharing::Private {
-                return self.private(len);
+                return self.private(len).map(Judged::Found);
             }
             if self.judged.len() >= JUDGED_MAX {
                 self.judged.clear();
             }
             self.judged.insert(inode);
         }
+        self.check_room(len, held)?;
+        Ok(Judged::Adopt { wanted, len })
+    }
+
+    #[cold]
+    fn adopt(&mut self, fd: OwnedFd, wanted: Wanted, len: u64) -> Result<Found, Refused> {
+        let Wanted { descriptor, seals, offset, access, .. } = wanted;
+        let inode = descriptor.inode;
         let sealed = seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE);
         let whole = if sealed { Access::READ } else { descriptor.access };
-        self.check_room(len, held)?;
         let name = format!("file-{:x}-{:x}", inode.0, inode.1);
         let residency = self.residency;
         // A seal keeps the file's length, but not huge pages in their place: holes can be

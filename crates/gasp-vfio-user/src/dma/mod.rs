@@ -27,7 +27,6 @@ mod messages;
 mod sharing;
 mod windows;
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use gasp::{
@@ -38,7 +37,7 @@ use gasp_vdev::MessageMemory;
 
 use crate::options::Options;
 use crate::report::{Counters, Happened};
-use crate::socket::Inbox;
+use crate::socket::{Inbox, Received};
 use crate::wire::{DmaMap, DmaUnmap, Refused};
 use files::{Files, Found};
 use messages::Messages;
@@ -144,7 +143,7 @@ impl DmaSpace {
     pub(crate) fn map(
         &mut self,
         map: DmaMap,
-        fds: Vec<OwnedFd>,
+        mut fds: Received,
         eventfds: impl FnOnce() -> usize,
     ) -> Result<(), Refused> {
         let access = match map.flags {
@@ -171,7 +170,7 @@ impl DmaSpace {
             return Err(Refused::new(Errno::EXIST, what));
         }
         drop(windows);
-        let found = match fds.into_iter().next() {
+        let found = match fds.take() {
             Some(fd) => self.files.find(fd, map.offset, map.size, access, eventfds)?,
             None => Found::NoMemory,
         };

@@ -321,6 +321,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use super::super::received::Received;
     use super::*;
     use crate::wire::Header;
     use std::os::fd::OwnedFd;
@@ -331,7 +332,7 @@ mod tests {
         Ok(Some(Packet {
             header,
             payload: vec![0; payload],
-            fds: (0..fds).map(|_| fd()).collect(),
+            fds: Received::from_iter((0..fds).map(|_| fd())),
             fds_lost: false,
             since: Instant::now(),
         }))

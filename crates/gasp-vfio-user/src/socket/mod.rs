@@ -2,8 +2,10 @@
 
 mod inbox;
 mod listener;
+mod received;
 mod stream;
 
 pub(crate) use inbox::{Event, Inbox, Wait};
 pub(crate) use listener::{Listener, SocketFile};
+pub(crate) use received::Received;
 pub(crate) use stream::{Ended, FDS_MAX, Packet, Stream};

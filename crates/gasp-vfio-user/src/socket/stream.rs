@@ -17,6 +17,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, Shutdown,
 };
 
+use super::received::Received;
 use crate::stop::Stop;
 use crate::wire::Header;
 
@@ -28,7 +29,7 @@ pub(crate) const FDS_MAX: usize = 16;
 pub(crate) struct Packet {
     pub(crate) header: Header,
     pub(crate) payload: Vec<u8>,
-    pub(crate) fds: Vec<OwnedFd>,
+    pub(crate) fds: Received,
     /// Whether more descriptors came than are taken.
     pub(crate) fds_lost: bool,
     /// When its first byte was read.
@@ -83,7 +84,7 @@ impl Stream {
 
     /// Reads the next message; `None` where none has begun yet. One thread at a time.
     pub(crate) fn receive(&self) -> Result<Option<Packet>, Ended> {
-        let mut fds = Vec::new();
+        let mut fds = Received::default();
         let mut fds_lost = false;
         let mut header = [0; Header::SIZE];
         let mut have = 0;

@@ -8,6 +8,7 @@ use rustix::param::page_size;
 use super::backing::{Backing, BackingReport};
 use super::classes::Residency;
 use super::file::MemoryFile;
+use super::file_system;
 use super::guard;
 use super::object::{MemoryObject, Owner, Parts};
 use super::pin::PinMethod;
@@ -52,7 +53,8 @@ pub struct Adopt<'a> {
     /// How to pin them, best first.
     pub pins: &'a [PinMethod],
     /// Whether whoever has the file is trusted not to truncate it or punch holes into it
-    /// while it is mapped. Where not, it is [sealed](MemoryObject::adopt) or
+    /// while it is mapped, and to answer if the pages of a file come from elsewhere (FUSE, a
+    /// network). Where not, it is [sealed](MemoryObject::adopt) or
     /// [guarded](MemoryObject::is_guarded), and unless nobody can punch holes it is of no
     /// better class than [`Unpinned`](super::Stability::Unpinned).
     pub trusted: bool,
@@ -86,8 +88,16 @@ impl MemoryObject {
     /// # Errors
     /// `EINVAL` where the range is empty, unaligned or passes the end of the file;
     /// `EACCES` where write access is asked for and the file cannot be written; `ENODEV`
-    /// for a directory, pipe or socket; any mmap() error.
+    /// for a directory, pipe or socket, and unless the owner is trusted for a file whose
+    /// pages this host does not keep itself (FUSE, network and stacked file systems):
+    /// every access could wait for others; any mmap() error.
     pub fn adopt(fd: OwnedFd, how: Adopt<'_>) -> Result<Self> {
+        if !how.trusted
+            && let Err(reason) = file_system::check(&fd)
+        {
+            file_system::close(fd);
+            return Err(failed(&how, reason));
+        }
         let parts =
             open_window(fd, &how, Backing::Adopted).map_err(|reason| failed(&how, reason))?;
         Ok(Self::resident(parts, how.residency, how.pins))
@@ -142,12 +152,7 @@ fn open_window(
             huge_page_size(&fd).unwrap_or_else(page_size)
         }
         FileType::CharacterDevice if backing == Backing::PassThrough => page_size(),
-        FileType::CharacterDevice => return Err(Reason::NotAFile("a device")),
-        FileType::BlockDevice => return Err(Reason::NotAFile("a block device")),
-        FileType::Directory => return Err(Reason::NotAFile("a directory")),
-        FileType::Fifo => return Err(Reason::NotAFile("a pipe")),
-        FileType::Socket => return Err(Reason::NotAFile("a socket")),
-        _ => return Err(Reason::NotAFile("an eventfd or the like")),
+        other => return Err(Reason::NotAFile(file_system::name(other))),
     };
     let unit = (page as u64).max(GRANULE);
     let len = usize::try_from(how.len).map_err(|_| Reason::Wraps)?;

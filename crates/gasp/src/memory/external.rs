@@ -1,7 +1,9 @@
 //! Memory that the embedding program has mapped itself.
 #![allow(unsafe_code, reason = "takes memory on the embedder's word")]
 
+use core::any::Any;
 use core::ptr::NonNull;
+use std::sync::Arc;
 
 use rustix::param::page_size;
 
@@ -15,7 +17,8 @@ use crate::access::Access;
 use crate::error::{Error, Operation, Reason, Result};
 
 /// What an embedding program says about memory that it has mapped itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct External {
     /// Where it is mapped; a multiple of the host's page size.
     pub base: NonNull<u8>,
@@ -25,29 +28,67 @@ pub struct External {
     pub access: Access,
     /// How firmly to hold its pages.
     pub residency: Residency,
+    /// What keeps it mapped: the embedding program's own mapping, a region of its VMM, or
+    /// `()` for memory that stays for ever.
+    pub owner: Arc<dyn Any + Send + Sync>,
+}
+
+impl External {
+    /// `len` bytes at `base` that `owner` keeps mapped, for reading and writing, to be pinned.
+    pub fn new(base: NonNull<u8>, len: usize, owner: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { base, len, access: Access::RW, residency: Residency::Pinned, owner }
+    }
 }
 
 impl MemoryObject {
-    /// Memory that the embedding program has mapped already, and keeps mapped.
+    /// Memory that the embedding program has mapped already.
     ///
     /// This is how the engine is put into a VMM that owns its guest memory. The memory is
     /// not zeroed, not unmapped, and has no descriptor, so it cannot be part of a
     /// stitched map. Its pages are pinned by [`PinMethod::IoUring`] or not at all.
     ///
+    /// The object keeps its [owner](External::owner) until the last clone of the object, the
+    /// last guest that uses it and the last mapping of it are gone, and the pages are no
+    /// longer pinned. The owner is dropped by the thread that ends the last of them, which can
+    /// be that of a device, or inside an operation of another guest: its drop must neither
+    /// call this crate nor wait for a thread that does.
+    ///
     /// # Errors
-    /// `EINVAL` where base or length is not a multiple of the host's page size, or the
+    /// `EINVAL` if base or length is not a multiple of the host's page size, or the
     /// length is 0.
     ///
     /// # Safety
-    /// From this call until the last clone of the object *and* the last mapping of it
-    /// are gone, which may be after every guest that used it is dropped:
+    /// For as long as `owner` is not dropped:
     /// * `[base, base + len)` stays mapped, with at least `access`, to the same memory;
     /// * nobody makes a Rust reference to it; every access by anyone in the process is
     ///   volatile, atomic or made by code outside Rust's memory model;
-    /// * where `residency` is [`Pinned`](Residency::Pinned), nobody punches holes into
+    /// * if `residency` is [`Pinned`](Residency::Pinned), nobody punches holes into
     ///   it, discards it (`MADV_DONTNEED` on private memory) or truncates its file.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use core::ptr::NonNull;
+    /// use gasp::{External, MemoryObject, Residency};
+    /// # use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+    ///
+    /// /// A mapping of the program's own, unmapped when it is dropped.
+    /// struct Mine(NonNull<u8>, usize);
+    /// # impl Mine { fn map(len: usize) -> Self { Mine(NonNull::new(unsafe { mmap_anonymous(
+    /// #     std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED,
+    /// # ) }.unwrap().cast()).unwrap(), len) } }
+    /// # impl Drop for Mine { fn drop(&mut self) { unsafe { munmap(self.0.as_ptr().cast(), self.1) }.unwrap() } }
+    /// # unsafe impl Send for Mine {}
+    /// # unsafe impl Sync for Mine {}
+    /// let mine = Arc::new(Mine::map(2 << 20));
+    /// let mut memory = External::new(mine.0, mine.1, mine);
+    /// memory.residency = Residency::Resident;
+    /// // SAFETY: `Mine` keeps it mapped, and nobody else uses it.
+    /// let ram = unsafe { MemoryObject::external("ram", memory) }?;
+    /// # Ok::<(), gasp::Error>(())
+    /// ```
     pub unsafe fn external(name: &str, memory: External) -> Result<Self> {
-        let External { base, len, access, residency } = memory;
+        let External { base, len, access, residency, owner } = memory;
         let fail = |reason| Err(Error::new(Operation::AdoptMemory, AT_START, len as u64, reason));
         if len == 0 {
             return fail(Reason::ZeroLength);
@@ -56,7 +97,9 @@ impl MemoryObject {
             return fail(Reason::Invalid("address and length must be whole host pages"));
         }
         let report = BackingReport::of(Backing::External);
-        let parts = Parts::new(name, Window::borrowed(base, len), access, report, page_size());
+        let window = Window::borrowed(base, len);
+        let parts =
+            Parts { keeper: Some(owner), ..Parts::new(name, window, access, report, page_size()) };
         // Whether it is shared, which is what a pipe can hold, is not known.
         Ok(Self::resident(parts, residency, &[PinMethod::IoUring]))
     }

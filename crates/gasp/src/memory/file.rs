@@ -53,7 +53,17 @@ impl MemoryObject {
     /// The file behind it and which parts of it are where, in order, without gaps: to share
     /// RAM that was made [host-contiguous](super::Ram::host_contiguous). `None` for
     /// [`external`](Self::external) memory.
+    ///
+    /// RAM of a huge page pool is [guarded](Self::is_guarded) from the first call of this or
+    /// of [`file`](Self::file) on, unless it is [exclusive](super::Ram::exclusive). An access
+    /// that another thread has begun before is not.
     pub fn file_pieces(&self) -> Option<(BorrowedFd<'_>, &[FilePiece])> {
+        self.guard_what_is_shared();
+        self.pieces()
+    }
+
+    /// The file and its pieces, for maps of our own.
+    fn pieces(&self) -> Option<(BorrowedFd<'_>, &[FilePiece])> {
         let file = self.memory_file()?;
         Some((file.fd.as_fd(), &file.pieces))
     }
@@ -72,7 +82,7 @@ impl MemoryObject {
         access: Access,
     ) -> Result<(), Reason> {
         const NO_FILE: Reason = Reason::Invalid("external memory has no file");
-        let (fd, pieces) = self.file_pieces().ok_or(NO_FILE)?;
+        let (fd, pieces) = self.pieces().ok_or(NO_FILE)?;
         let end = offset.checked_add(len).filter(|&end| end <= self.len());
         let end = end.ok_or(Reason::OutOfBounds { size: self.len() })?;
         let behind = pieces.partition_point(|piece| piece.offset + piece.len <= offset);

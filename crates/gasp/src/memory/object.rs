@@ -1,20 +1,23 @@
 //! One piece of backing memory, mapped into the process once.
 
+use core::any::Any;
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use rustix::param::page_size;
 
+use super::adopt::Seals;
 use super::backing::{Backing, BackingReport};
 use super::classes::{Residency, Stability};
 use super::file::MemoryFile;
-use super::frames;
 use super::phys::{HostRun, PhysMap, PhysTable};
 use super::pin::{Pin, PinMethod};
 use super::place::Runs;
 use super::scan;
 use super::tokens::Held;
 use super::window::Window;
+use super::{frames, guard};
 use crate::access::Access;
 use crate::addr::{GRANULE, HostPhys};
 use crate::error::{Error, Operation, Place, Reason, Result};
@@ -32,7 +35,7 @@ const HUGE: u64 = 2 << 20;
 pub struct MemoryObject(Arc<Object>);
 
 // Fields are dropped in order: tokens go before the pin, which goes before the window that
-// it holds.
+// it holds, and the window before what keeps it mapped.
 struct Object {
     tokens: Held,
     pin: Option<Pin>,
@@ -45,7 +48,15 @@ struct Object {
     page: usize,
     name: Box<str>,
     owner: Owner,
+    /// Whether accesses may find the memory gone. Never false again.
+    guarded: AtomicBool,
+    /// What keeps memory mapped that this crate has not mapped; the last to go.
+    #[expect(dead_code, reason = "kept until the object is dropped")]
+    keeper: Option<Keeper>,
 }
+
+/// What an embedding program's memory lives as long as.
+pub(super) type Keeper = Arc<dyn Any + Send + Sync>;
 
 /// Who can do what to the memory behind our back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +83,7 @@ pub(super) struct Parts {
     /// Whether it is memory that can be held by a pipe.
     pub(super) shared: bool,
     pub(super) owner: Owner,
+    pub(super) keeper: Option<Keeper>,
 }
 
 impl Parts {
@@ -93,6 +105,7 @@ impl Parts {
             populated: false,
             shared: false,
             owner: Owner::Trusted,
+            keeper: None,
         }
     }
 }
@@ -137,7 +150,7 @@ impl MemoryObject {
         not_pinned_because: Option<&'static str>,
         phys: PhysMap,
     ) -> Self {
-        let Parts { name, window, file, access, mut report, page, owner, .. } = parts;
+        let Parts { name, window, file, access, mut report, page, owner, keeper, .. } = parts;
         if let (Some(placement), PhysMap::Table(table)) = (&mut report.placement, &phys) {
             // A pin may have moved pages once more.
             placement.after = Runs::of_table(table, window.len() as u64);
@@ -154,6 +167,8 @@ impl MemoryObject {
             page,
             name,
             owner,
+            guarded: AtomicBool::new(owner == Owner::Takes),
+            keeper,
         }))
     }
 
@@ -209,14 +224,30 @@ impl MemoryObject {
         self.0.not_pinned_because
     }
 
-    /// Whether its owner can take the memory away while it is mapped: adopted from a file
-    /// that cannot be sealed, and not said to be [trusted](super::Adopt::trusted).
+    /// Whether somebody can take the memory away while it is mapped: it was adopted from a
+    /// file that cannot be sealed and not said to be [trusted](super::Adopt::trusted), or it
+    /// is RAM of a huge page pool whose [file](Self::file) was given out and that is not
+    /// [exclusive](super::Ram::exclusive). A hole that is punched into such a file is filled
+    /// only if the pool has another page.
     ///
     /// Every access of the safe interface then goes by a way that costs a little more, and
-    /// gives `EIO` where the memory is gone. An access through a raw pointer gets a SIGBUS.
+    /// gives `EIO` if the memory is gone. An access through a raw pointer gets a SIGBUS.
     #[inline]
     pub fn is_guarded(&self) -> bool {
-        self.0.owner == Owner::Takes
+        self.0.guarded.load(Ordering::Relaxed)
+    }
+
+    /// The file is given out: from now on its pages may be taken away.
+    pub(super) fn guard_what_is_shared(&self) {
+        let pool = matches!(self.0.report.obtained, Backing::Huge1G | Backing::Huge2M);
+        if !pool || self.seals().contains(Seals::FUTURE_WRITE) || self.is_guarded() {
+            return;
+        }
+        match guard::install() {
+            // Whoever gets the file after this has what was stored before it.
+            Ok(()) => self.0.guarded.store(true, Ordering::Relaxed),
+            Err(reason) => tracing::warn!(%reason, object = self.name(), "RAM is not guarded"),
+        }
     }
 
     /// The host-physical run that begins at `offset`, at most `max` bytes of it.

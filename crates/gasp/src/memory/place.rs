@@ -23,7 +23,8 @@ use super::ram::Attempt;
 use super::supply;
 use super::window::Window;
 use crate::access::Access;
-use crate::error::Reason;
+use crate::error::{Errno, Reason};
+use crate::signal::without_signals;
 
 const HUGE: usize = 2 << 20;
 /// The most pieces that a window is mapped in: a process can have 65,530 mappings.
@@ -226,7 +227,12 @@ fn spares(fd: &OwnedFd, len: usize, page: usize) -> Result<Vec<Chunk>, Attempt> 
         return Ok(Vec::new());
     }
     let start = len as u64;
-    rustix::fs::ftruncate(fd, start + more as u64).map_err(Reason::os("ftruncate"))?;
+    match supply::set_len(fd, start + more as u64) {
+        Ok(()) => {}
+        // There is room for what was asked for, and not for spares.
+        Err(Reason::Os { errno: Errno::FBIG, .. }) => return Ok(Vec::new()),
+        Err(reason) => return Err(reason.into()),
+    }
     let taken = Window::map(fd.as_fd(), start, more, Access::RW, page).and_then(|window| {
         window.populate(0, more, Access::RW).map_err(Reason::os("populating memory"))?;
         frames::runs(&window, page).map_err(Reason::HostUnknown)
@@ -244,7 +250,7 @@ fn spares(fd: &OwnedFd, len: usize, page: usize) -> Result<Vec<Chunk>, Attempt> 
 fn punch(fd: &OwnedFd, at: u64, len: u64) -> Result<(), Reason> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     let what = "giving huge pages back";
-    rustix::fs::fallocate(fd, flags, at, len).map_err(Reason::os(what))
+    without_signals(|| rustix::fs::fallocate(fd, flags, at, len)).map_err(Reason::os(what))
 }
 
 /// Punches out of the file what was not chosen.

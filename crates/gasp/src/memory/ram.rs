@@ -13,7 +13,7 @@ use super::file::MemoryFile;
 use super::object::{MemoryObject, Parts};
 use super::pin::PinMethod;
 use super::place::{self, Contiguity, Placed};
-use super::supply::{check_available, pool_shortage};
+use super::supply::{check_available, pool_shortage, set_len};
 use super::window::Window;
 use crate::access::Access;
 use crate::addr::GRANULE;
@@ -129,8 +129,9 @@ impl<'a> Ram<'a> {
     /// # Errors
     /// `EINVAL` for a length of 0 or one that is not whole pages, an empty preference, or
     /// memory on demand that is to be host-contiguous; `ENOMEM` where the last backing tried
-    /// is not host-contiguous enough, `EPERM` where that cannot be known, or any mmap()
-    /// error of it.
+    /// is not host-contiguous enough, `EPERM` where that cannot be known, `EFBIG` if the
+    /// process may not make files so long (`RLIMIT_FSIZE`; no SIGXFSZ is raised), or any
+    /// mmap() error of it.
     pub fn create(mut self) -> Result<MemoryObject> {
         let fail = |reason| Error::new(Operation::CreateMemory, AT_START, self.len, reason);
         if self.len == 0 {
@@ -253,7 +254,7 @@ fn attempt(
         flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
     )
     .map_err(Reason::os("memfd_create"))?;
-    rustix::fs::ftruncate(&fd, len as u64).map_err(Reason::os("ftruncate"))?;
+    set_len(&fd, len as u64)?;
     let align = if backing == Backing::Thp { HUGE } else { page };
     let pool_is_short = |reason| match reason {
         Reason::Os { errno, .. } if huge => Attempt::from(

@@ -1,10 +1,19 @@
-//! What the machine has to give.
+//! Available host memory and huge pages, and the limits on what may be taken of them.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 
 use super::ram::Attempt;
 use crate::bytes::Bytes;
 use crate::error::Reason;
+use crate::signal::without_signals;
+
+/// Sets the length of a memory file. One above the file-size limit is `EFBIG`, and not the
+/// end of the process.
+pub(super) fn set_len(fd: &OwnedFd, len: u64) -> Result<(), Reason> {
+    let done = without_signals(|| rustix::fs::ftruncate(fd, len));
+    done.map_err(Reason::os("setting the length of a memory file"))
+}
 
 /// Refuses what the machine does not have: populating it would bring the kernel to kill
 /// processes, this one first.

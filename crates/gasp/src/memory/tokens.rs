@@ -8,9 +8,11 @@
 //! while the owner of the memory holds it. So whoever redeems a token has to trust its sender
 //! to keep the memory [pinned](super::Stability::Pinned), or has to hold the pages itself.
 
+use std::io::ErrorKind;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::net::{SendFlags, send};
 use rustix::param::page_size;
@@ -25,43 +27,87 @@ use crate::error::{Errno, Error, Operation, Place, Reason, Result};
 /// How often a page is brought back that the kernel takes out at the same time.
 const ATTEMPTS: usize = 10;
 
+/// How many releases one drop sends at most: its own, and some that were left over.
+const BURST: usize = 16;
+
 /// The broker whose tokens this process uses; they are worth nothing without the connection.
 struct Connection {
     socket: PathBuf,
     /// `None` after a failure, until it is tried again.
-    stream: Option<UnixStream>,
+    stream: Option<Arc<UnixStream>>,
+    /// Ranges that were released while the broker did not read. The next request begins
+    /// with them.
+    unsent: Vec<(u64, u64)>,
     /// A forked child is another process, whose memory is not what the broker looks at.
     pid: u32,
 }
 
+/// Never held across a call that waits: objects are dropped under the engine's locks.
 static CONNECTION: Mutex<Option<Connection>> = Mutex::new(None);
+/// Held by the one request that is being answered.
+static REQUEST: Mutex<()> = Mutex::new(());
 
 fn connection() -> MutexGuard<'static, Option<Connection>> {
     CONNECTION.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Asks this broker for tokens from now on.
-pub(super) fn keep(socket: &Path, stream: UnixStream) {
+/// This process's connection.
+fn own(connection: &mut Option<Connection>) -> Option<&mut Connection> {
     let pid = std::process::id();
-    *connection() = Some(Connection { socket: socket.into(), stream: Some(stream), pid });
+    connection.as_mut().filter(|kept| kept.pid == pid)
 }
 
-/// What an object has asked for; given back when it is dropped.
+/// Asks this broker for tokens from now on.
+pub(super) fn keep(socket: &Path, stream: UnixStream) {
+    let (socket, stream) = (socket.into(), Some(Arc::new(stream)));
+    let pid = std::process::id();
+    *connection() = Some(Connection { socket, stream, unsent: Vec::new(), pid });
+}
+
+/// What an object has asked for; released when it is dropped.
+///
+/// The drop does not wait for the broker. What cannot be sent now is sent before the next
+/// request, so no range that is used again is released late; or it is gone with the
+/// connection, whose end the broker sees.
 #[derive(Debug, Default)]
 pub(super) struct Held(OnceLock<(u64, u64)>);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let Some(&(addr, len)) = self.0.get() else { return };
-        let mut connection = connection();
-        let pid = std::process::id();
-        if let Some(kept) = connection.as_mut().filter(|kept| kept.pid == pid)
-            && let Some(stream) = &kept.stream
-            && say(stream, &Request::Release { addr, len }).is_err()
-        {
-            // Its tokens are gone with it.
-            kept.stream = None;
+        let Some(&range) = self.0.get() else { return };
+        if let Some(kept) = own(&mut connection()) {
+            kept.release(range);
         }
+    }
+}
+
+impl Connection {
+    /// Tells the broker that the tokens of a range are worth nothing, now or later.
+    ///
+    /// A release is sent at once or not at all: the kernel takes or refuses the few bytes of
+    /// a message as one, so it does not mix with a request that another thread sends.
+    fn release(&mut self, range: (u64, u64)) {
+        // Without a connection there is no token.
+        let Some(stream) = &self.stream else { return };
+        self.unsent.push(range);
+        for _ in 0..BURST {
+            let Some(&(addr, len)) = self.unsent.last() else { return };
+            match say(stream, &Request::Release { addr, len }, SendFlags::DONTWAIT) {
+                Ok(()) => drop(self.unsent.pop()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => return self.lose(),
+            }
+        }
+    }
+
+    /// After an error it is not known what will be answered. The tokens are gone with the
+    /// connection.
+    fn lose(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            // A request may be waiting for its answer.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        self.unsent.clear();
     }
 }
 
@@ -70,8 +116,13 @@ impl MemoryObject {
     /// host-physical run of `len` bytes from `offset` on, in order. The pages are brought into
     /// memory first. Runs are cut at multiples of 16 GiB from `offset`.
     ///
-    /// The tokens are good until the object or the process ends, or the broker does. The same
-    /// run has the same token. A process can have 65,536 of them.
+    /// The tokens are good until the object or the process ends, or the broker does. (The end
+    /// of the object does not wait for a broker that does not read: that one learns of it
+    /// before the next tokens are made, or sees the end of the connection.) The same run has
+    /// the same token. A process can have 65,536 of them.
+    ///
+    /// This call waits for the broker, 5 s at most for each message. Objects may be dropped,
+    /// and mappings made and dropped, meanwhile.
     ///
     /// # Errors
     /// `EINVAL` as for [`host_run`](Self::host_run); `ENOENT` where no broker that gives
@@ -119,25 +170,58 @@ impl MemoryObject {
     }
 }
 
-/// Has the kept broker make tokens.
+/// Has the kept broker make tokens. Waits for it, with no lock that a drop takes.
 fn grant(addr: u64, len: u64) -> core::result::Result<Vec<HostToken>, Reason> {
-    const NONE: Reason = Reason::NotFound("broker of tokens in use; see `use_broker`");
     const WHAT: &str = "asking the broker for tokens";
-    let mut connection = connection();
-    let pid = std::process::id();
-    let kept = connection.as_mut().filter(|kept| kept.pid == pid).ok_or(NONE)?;
-    let mut stream = match kept.stream.take() {
-        Some(stream) => stream,
-        None => connect(&kept.socket)?,
+    let _request = REQUEST.lock().unwrap_or_else(PoisonError::into_inner);
+    let stream = current()?;
+    let answer = ask(&stream, &Request::Grant { addr, len });
+    let tokens = match answer {
+        Ok(Ok(body)) => wire::decode_tokens(&body, len).ok_or(NO_SENSE),
+        Ok(Err(errno)) => return Err(Reason::Os { what: WHAT, errno }),
+        Err(error) => Err(broker::failed(WHAT)(error)),
     };
-    let answer = exchange(&mut stream, &Request::Grant { addr, len });
-    let tokens = match answer.map_err(broker::failed(WHAT))? {
-        Ok(body) => wire::decode_tokens(&body, len).ok_or(NO_SENSE),
-        Err(errno) => Err(Reason::Os { what: WHAT, errno }),
-    };
-    // After an error of the connection, it is not known what will be answered.
-    kept.stream = (tokens != Err(NO_SENSE)).then_some(stream);
+    if tokens.is_err() {
+        let mut connection = connection();
+        let kept = own(&mut connection);
+        // Another may have been made meanwhile: that one is not to blame.
+        let is_kept = |kept: &&mut Connection| {
+            kept.stream.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, &stream))
+        };
+        if let Some(kept) = kept.filter(is_kept) {
+            kept.lose();
+        }
+    }
     tokens
+}
+
+/// The connection, made anew after a failure. Called by the request that is being answered.
+fn current() -> core::result::Result<Arc<UnixStream>, Reason> {
+    const NONE: Reason = Reason::NotFound("broker of tokens in use; see `use_broker`");
+    let socket = {
+        let mut connection = connection();
+        let kept = own(&mut connection).ok_or(NONE)?;
+        match &kept.stream {
+            Some(stream) => return Ok(Arc::clone(stream)),
+            None => kept.socket.clone(),
+        }
+    };
+    let stream = Arc::new(connect(&socket)?);
+    let mut connection = connection();
+    let kept = own(&mut connection).ok_or(NONE)?;
+    Ok(Arc::clone(kept.stream.get_or_insert(stream)))
+}
+
+/// Sends what is left to release, and the request; returns the answer.
+fn ask(
+    stream: &UnixStream,
+    request: &Request,
+) -> std::io::Result<core::result::Result<Vec<u8>, Errno>> {
+    let unsent = own(&mut connection()).map(|kept| core::mem::take(&mut kept.unsent));
+    for (addr, len) in unsent.unwrap_or_default() {
+        say(stream, &Request::Release { addr, len }, SendFlags::empty())?;
+    }
+    exchange(stream, request)
 }
 
 /// Has the broker that listens at `socket` tell where the run of a token is *now*.
@@ -154,8 +238,8 @@ fn grant(addr: u64, len: u64) -> core::result::Result<Vec<HostToken>, Reason> {
 pub fn redeem_token(socket: &Path, token: HostToken) -> Result<HostRun> {
     const WHAT: &str = "redeeming a token";
     let redeem = || {
-        let mut stream = connect(socket)?;
-        let answer = exchange(&mut stream, &Request::Redeem(token.token));
+        let stream = connect(socket)?;
+        let answer = exchange(&stream, &Request::Redeem(token.token));
         let body = answer
             .map_err(broker::failed(WHAT))?
             .map_err(|errno| Reason::Os { what: WHAT, errno })?;
@@ -182,18 +266,18 @@ fn connect(socket: &Path) -> core::result::Result<UnixStream, Reason> {
     }
 }
 
-fn say(stream: &UnixStream, request: &Request) -> std::io::Result<()> {
+fn say(stream: &UnixStream, request: &Request, flags: SendFlags) -> std::io::Result<()> {
     // Not `write`: that kills a process that does not ignore SIGPIPE.
-    let sent = send(stream, &request.encode(), SendFlags::NOSIGNAL)?;
+    let sent = send(stream, &request.encode(), SendFlags::NOSIGNAL | flags)?;
     if sent == Request::LEN { Ok(()) } else { Err(Errno::PIPE.into()) }
 }
 
 fn exchange(
-    stream: &mut UnixStream,
+    mut stream: &UnixStream,
     request: &Request,
 ) -> std::io::Result<core::result::Result<Vec<u8>, Errno>> {
-    say(stream, request)?;
-    wire::read_answer(stream)
+    say(stream, request, SendFlags::empty())?;
+    wire::read_answer(&mut stream)
 }
 
 #[cfg(test)]

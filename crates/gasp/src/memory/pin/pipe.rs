@@ -25,6 +25,7 @@ use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with}
 
 use crate::memory::scan;
 use crate::memory::window::Window;
+use crate::signal::without_signals;
 
 /// The slots to ask for: what anybody may have, by default.
 const SLOTS: usize = 256;
@@ -145,7 +146,7 @@ fn splice(pipe: BorrowedFd<'_>, bytes: &[libc::iovec]) -> Result<usize, Errno> {
 /// after it was spliced comes out changed. Found out once.
 fn pipes_hold_pages() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(|| try_one_page().unwrap_or(false))
+    *ANSWER.get_or_init(|| without_signals(try_one_page).unwrap_or(false))
 }
 
 fn try_one_page() -> Option<bool> {

@@ -1,0 +1,188 @@
+//! A range of guest memory that a device reads and writes: mapped if it can be, otherwise
+//! copied by messages.
+
+use core::fmt;
+
+use gasp::{Access, DeviceAddr, GRANULE, MapFlags, Mapping, Operation, Place, Reason, Scatter};
+
+use crate::bus::Bus;
+use crate::error::DmaError;
+
+/// A range of guest memory, checked against the guest's IOMMU, for one transfer.
+///
+/// Made by [`Bus::transfer`]. Drop it when the transfer is done: whoever unmaps the memory in
+/// the guest waits for that if it is mapped.
+#[derive(Debug)]
+pub struct Transfer<'bus> {
+    bus: &'bus Bus,
+    addr: DeviceAddr,
+    len: u64,
+    access: Access,
+    way: Way,
+}
+
+/// How the memory is reached.
+enum Way {
+    /// In one piece.
+    Mapped(Mapping),
+    /// In several.
+    Scattered(Scatter),
+    /// Each copy is a message to the VMM, or several.
+    Messages,
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mapped(_) => "mapped",
+            Self::Scattered(_) => "scattered",
+            Self::Messages => "by messages",
+        })
+    }
+}
+
+impl Bus {
+    /// All of `[addr, addr + len)` for one transfer, wherever the memory is: mapped if it can
+    /// be, in as many pieces as it takes; otherwise each copy goes to the VMM by messages.
+    ///
+    /// This is the first choice of a device. Which memory a VMM shares in a way that can be
+    /// mapped is not the device's to know, and [`map`](Self::map),
+    /// [`map_scatter`](Self::map_scatter) and [`map_host_contig`](Self::map_host_contig)
+    /// refuse what cannot. They are for devices that need a pointer.
+    ///
+    /// The permissions of the whole range are checked now, and for memory that is reached by
+    /// messages once more with each copy, because the guest may have taken it back.
+    ///
+    /// ```
+    /// use gasp::{DeviceAddr, MapFlags};
+    /// use gasp_vdev::{Bus, DmaError};
+    ///
+    /// /// Copies `len` bytes inside guest memory.
+    /// fn copy(bus: &Bus, from: DeviceAddr, to: DeviceAddr, len: u64) -> Result<(), DmaError> {
+    ///     let source = bus.transfer(from, len, MapFlags::READ)?;
+    ///     let target = bus.transfer(to, len, MapFlags::WRITE)?;
+    ///     let mut buffer = [0; 4096];
+    ///     for at in (0..len).step_by(buffer.len()) {
+    ///         let part = (len - at).min(buffer.len() as u64) as usize;
+    ///         source.read_at(at, &mut buffer[..part])?;
+    ///         target.write_at(at, &buffer[..part])?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Vdev::map`](gasp::Vdev::map), except that the memory need not be consecutive, nor
+    /// mapped; `EPERM` if the device is not bus master.
+    pub fn transfer(
+        &self,
+        addr: DeviceAddr,
+        len: u64,
+        flags: MapFlags,
+    ) -> Result<Transfer<'_>, DmaError> {
+        // What lies in one granule is in one piece, and a single look-up.
+        let mapped = match len <= GRANULE - addr.0 % GRANULE {
+            true => self.map(addr, len, flags).map(Way::Mapped),
+            false => self.map_scatter(addr, len, flags).map(Way::Scattered),
+        };
+        let way = match mapped {
+            Err(DmaError::NoDescriptor { .. }) => {
+                self.check_each(addr, len, flags)?;
+                Way::Messages
+            }
+            mapped => mapped?,
+        };
+        Ok(Transfer { bus: self, addr, len, access: flags.access(), way })
+    }
+
+    /// Refuses a range of which a part is neither mapped nor reached by messages. Its
+    /// permissions were found to be there.
+    #[cold]
+    fn check_each(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<(), DmaError> {
+        let mut done = 0;
+        while done < len {
+            // The engine has checked that the range does not wrap.
+            let at = DeviceAddr(addr.0.wrapping_add(done));
+            let reached = self.messages.as_ref().and_then(|messages| messages.extent(at));
+            let step = match reached {
+                Some(extent) => extent.max(1),
+                None => {
+                    let rest = (GRANULE - at.0 % GRANULE).min(len - done);
+                    self.vdev.map(at, rest, flags)?;
+                    rest
+                }
+            };
+            done = done.saturating_add(step);
+        }
+        Ok(())
+    }
+}
+
+impl Transfer<'_> {
+    /// The device address of the first byte.
+    pub fn device_addr(&self) -> DeviceAddr {
+        self.addr
+    }
+
+    /// How many bytes; never 0.
+    #[expect(clippy::len_without_is_empty, reason = "a transfer is never empty")]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether the memory is mapped; otherwise each copy is a message.
+    pub fn is_mapped(&self) -> bool {
+        !matches!(self.way, Way::Messages)
+    }
+
+    /// Copies bytes out of guest memory, from `offset` in the range on.
+    ///
+    /// # Errors
+    /// `EINVAL` if the bytes extend past the end of the range, `EACCES` if it is not for
+    /// reading, `EIO` if the VMM has taken mapped memory away; of messages, what
+    /// [`Bus::read`] says.
+    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), DmaError> {
+        let (at, start) = self.check(offset, into.len(), Access::READ)?;
+        match &self.way {
+            Way::Mapped(mapping) => Ok(mapping.read_at(at, into)?),
+            Way::Scattered(scatter) => Ok(scatter.read_at(at, into)?),
+            Way::Messages if into.is_empty() => Ok(()),
+            Way::Messages => self.bus.read(start, into),
+        }
+    }
+
+    /// Copies bytes into guest memory, from `offset` in the range on. It is there when the
+    /// call returns.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at), for writing; a part may have been written.
+    pub fn write_at(&self, offset: u64, from: &[u8]) -> Result<(), DmaError> {
+        let (at, start) = self.check(offset, from.len(), Access::WRITE)?;
+        match &self.way {
+            Way::Mapped(mapping) => Ok(mapping.write_at(at, from)?),
+            Way::Scattered(scatter) => Ok(scatter.write_at(at, from)?),
+            Way::Messages if from.is_empty() => Ok(()),
+            Way::Messages => self.bus.write(start, from),
+        }
+    }
+
+    /// The offset as an index, and its device address.
+    fn check(
+        &self,
+        offset: u64,
+        len: usize,
+        access: Access,
+    ) -> Result<(usize, DeviceAddr), DmaError> {
+        let len = len as u64;
+        let fail = |reason| gasp::Error::new(Operation::Access, Place::Offset(offset), len, reason);
+        if offset.checked_add(len).is_none_or(|end| end > self.len) {
+            return Err(fail(Reason::OutOfBounds { size: self.len }).into());
+        }
+        if !self.access.contains(access) {
+            return Err(fail(Reason::NotAllowed { allowed: self.access }).into());
+        }
+        let at = usize::try_from(offset).map_err(|_| fail(Reason::Wraps))?;
+        // At most the range's end, which the engine has checked not to wrap.
+        Ok((at, DeviceAddr(self.addr.0.wrapping_add(offset))))
+    }
+}

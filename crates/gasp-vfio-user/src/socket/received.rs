@@ -1,0 +1,52 @@
+//! Descriptors that came with a message.
+
+use std::os::fd::OwnedFd;
+
+/// Descriptors of a client's. Those that nobody takes are closed without waiting for whoever
+/// serves their files: see [`gasp::memory::close`].
+#[derive(Debug, Default)]
+pub(crate) struct Received(Vec<OwnedFd>);
+
+impl Received {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes one of them.
+    pub(crate) fn take(&mut self) -> Option<OwnedFd> {
+        self.0.pop()
+    }
+
+    /// Takes all of them, in the order in which they came.
+    pub(crate) fn take_all(&mut self) -> Vec<OwnedFd> {
+        core::mem::take(&mut self.0)
+    }
+
+    /// Closes all but the first `most`.
+    pub(super) fn truncate(&mut self, most: usize) {
+        let most = most.min(self.0.len());
+        self.0.drain(most..).for_each(gasp::memory::close);
+    }
+}
+
+impl Extend<OwnedFd> for Received {
+    fn extend<T: IntoIterator<Item = OwnedFd>>(&mut self, more: T) {
+        self.0.extend(more);
+    }
+}
+
+impl FromIterator<OwnedFd> for Received {
+    fn from_iter<T: IntoIterator<Item = OwnedFd>>(fds: T) -> Self {
+        Self(fds.into_iter().collect())
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        self.truncate(0);
+    }
+}

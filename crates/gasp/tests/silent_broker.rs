@@ -1,0 +1,168 @@
+//! A broker of tokens that does not read, or does not answer: nothing that is dropped waits.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gasp::memory::use_broker;
+use gasp::memory::wire::{self, HostToken, Request};
+use gasp::{Errno, MemoryObject};
+use support::*;
+
+/// Far less than a broker is waited for, and far more than what does not wait takes.
+const SOON: Duration = Duration::from_secs(2);
+
+/// A socket that is removed with the test.
+struct Listening(PathBuf, UnixListener);
+
+impl Listening {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("gasp-{name}-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        Self(path, listener)
+    }
+
+    /// The next client, greeted.
+    fn accept(&self) -> UnixStream {
+        let (mut client, _) = self.1.accept().unwrap();
+        client.write_all(&[wire::TOKENS]).unwrap();
+        client
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn hear(client: &mut UnixStream) -> Request {
+    let mut bytes = [0; Request::LEN];
+    client.read_exact(&mut bytes).unwrap();
+    Request::decode(&bytes).unwrap()
+}
+
+/// Answers one request for tokens with a single one. Returns what it heard before.
+fn serve(client: &mut UnixStream) -> Vec<Request> {
+    let mut before = Vec::new();
+    loop {
+        match hear(client) {
+            Request::Grant { len, .. } => {
+                let token = HostToken { token: [1; 16], len };
+                let body = wire::encode_tokens(&[token]);
+                client.write_all(&wire::encode_answer(Ok(&body))).unwrap();
+                return before;
+            }
+            other => before.push(other),
+        }
+    }
+}
+
+/// A process has one broker: one test at a time.
+fn alone<T>(body: impl FnOnce() -> T) -> T {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    body()
+}
+
+fn connected(listening: &Listening) -> UnixStream {
+    std::thread::scope(|scope| {
+        let broker = scope.spawn(|| listening.accept());
+        use_broker(&listening.0).unwrap();
+        broker.join().unwrap()
+    })
+}
+
+/// Objects with a token each.
+fn with_tokens(count: usize, client: &mut UnixStream) -> Vec<MemoryObject> {
+    let objects: Vec<_> = (0..count).map(|_| ram(PAGE)).collect();
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..count).for_each(|_| assert_eq!(serve(client), [])));
+        for object in &objects {
+            assert_eq!(object.host_tokens(0, PAGE).unwrap().len(), 1);
+        }
+    });
+    objects
+}
+
+fn takes_no_time(what: impl FnOnce()) {
+    let since = Instant::now();
+    what();
+    assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
+}
+
+#[test]
+fn objects_end_at_once_though_the_broker_does_not_read_and_it_learns_of_each() {
+    alone(|| {
+        let listening = Listening::new("no-reader");
+        let mut client = connected(&listening);
+        // Many more than a socket holds messages.
+        let objects = with_tokens(1500, &mut client);
+        let mut objects = objects.into_iter();
+        while let Some(object) = objects.next() {
+            let since = Instant::now();
+            drop(object);
+            if since.elapsed() >= SOON {
+                // Not as long again for each of the others.
+                std::mem::forget(objects);
+                panic!("an object's end waited for the broker");
+            }
+        }
+        let last = ram(PAGE);
+        std::thread::scope(|scope| {
+            let broker = scope.spawn(|| serve(&mut client));
+            last.host_tokens(0, PAGE).unwrap();
+            let heard = broker.join().unwrap();
+            let released: BTreeSet<_> = heard
+                .iter()
+                .map(|request| match request {
+                    Request::Release { addr, len } => (*addr, *len),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            assert_eq!((heard.len(), released.len()), (1500, 1500), "each, and once");
+        });
+        takes_no_time(|| drop(last));
+        assert!(matches!(hear(&mut client), Request::Release { .. }), "at once, if it can be");
+    });
+}
+
+#[test]
+fn an_object_ends_while_another_waits_for_an_answer() {
+    alone(|| {
+        let listening = Listening::new("no-answer");
+        let mut client = connected(&listening);
+        let ends = with_tokens(1, &mut client);
+        let waits = ram(PAGE);
+        std::thread::scope(|scope| {
+            let asks = scope.spawn(|| waits.host_tokens(0, PAGE).map_err(|error| error.errno()));
+            let Request::Grant { .. } = hear(&mut client) else { panic!("not asked") };
+            takes_no_time(|| drop(ends));
+            assert!(matches!(hear(&mut client), Request::Release { .. }), "meanwhile");
+            drop(client);
+            assert_eq!(asks.join().unwrap(), Err(Errno::PIPE));
+        });
+    });
+}
+
+#[test]
+fn a_broker_that_is_gone_is_connected_to_again_and_owed_nothing() {
+    alone(|| {
+        let listening = Listening::new("gone");
+        let mut client = connected(&listening);
+        let mut objects = with_tokens(2, &mut client);
+        drop(client);
+        takes_no_time(|| drop(objects.pop()));
+        std::thread::scope(|scope| {
+            let broker = scope.spawn(|| serve(&mut listening.accept()));
+            objects[0].host_tokens(0, PAGE).unwrap();
+            assert_eq!(broker.join().unwrap(), [], "its tokens went with the connection");
+        });
+    });
+}
