@@ -28,6 +28,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use crate::cli::Broker;
 use crate::failure::Failure;
 use crate::output::Page;
+use crate::signal::on_signals;
 
 /// Listens until a signal ends it.
 pub(crate) fn run(args: &Broker) -> Result<(), Failure> {
@@ -42,12 +43,11 @@ pub(crate) fn run(args: &Broker) -> Result<(), Failure> {
     announce(args);
     let office = args.tokens.then(|| tokens::Office::new(users.clone(), redeemers));
     let socket = args.socket.clone();
-    ctrlc::set_handler(move || {
+    on_signals(move |_| {
         // It may be gone already; nobody can be told.
         let _ = fs::remove_file(&socket);
         std::process::exit(0);
-    })
-    .map_err(io::Error::other)?;
+    })?;
     for client in listener.incoming() {
         let answered = client.and_then(|client| match &office {
             Some(office) => tokens::Office::receive(office, client),

@@ -2,30 +2,15 @@
 
 use core::fmt;
 use core::time::Duration;
-use std::io;
 
 use gasp::errno_name;
 use gasp_vfio_user::{Happened, Status};
 use serde::Serialize;
 
-use super::device::Served;
-use super::totals::Totals;
 use crate::quantity::{count, length};
 
 /// An unmap that takes the device longer than this is told of.
 const LONG: Duration = Duration::from_millis(10);
-
-/// Where it is told. An error ends the serving.
-pub(super) trait Tell {
-    /// The sockets are there.
-    fn begin(&mut self, servers: &[Served]) -> io::Result<()>;
-    /// Something happened.
-    fn event(&mut self, server: &Served, event: &Event) -> io::Result<()>;
-    /// How all stand, several times a second.
-    fn totals(&mut self, servers: &[Served], totals: &[Totals]) -> io::Result<()>;
-    /// Everything was told.
-    fn end(&mut self) -> io::Result<()>;
-}
 
 /// What has happened. The fields are described in `gasp serve --help`.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -41,7 +26,28 @@ pub(super) enum Event {
     Reset,
     Refused { command: String, errno: &'static str, why: String },
     TurnedAway { why: String },
+    Failed { why: String },
     Stopped(Snapshot),
+}
+
+/// What has happened to all devices.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub(super) enum News {
+    /// `kept`: defined differently, but attached; `failed`: why others are not served.
+    Reloaded {
+        added: Vec<String>,
+        removed: Vec<String>,
+        replaced: Vec<String>,
+        kept: Vec<String>,
+        failed: Vec<String>,
+    },
+    ReloadFailed {
+        why: String,
+    },
+    Unwritten {
+        count: u64,
+    },
 }
 
 /// The first of some refused accesses.
@@ -61,6 +67,7 @@ pub(super) struct Snapshot {
     pub(super) unmaps: u64,
     pub(super) windows: u64,
     pub(super) window_bytes: u64,
+    pub(super) by_message_bytes: u64,
     pub(super) files: u64,
     pub(super) drains: u64,
     pub(super) draining: u64,
@@ -89,6 +96,7 @@ impl Snapshot {
             unmaps: status.unmaps,
             windows: status.windows,
             window_bytes: status.window_bytes,
+            by_message_bytes: status.by_message_bytes,
             files: status.files,
             drains: status.drains,
             draining: status.draining,
@@ -103,6 +111,11 @@ impl Snapshot {
 }
 
 impl Snapshot {
+    /// Bytes in windows that the device maps; the others are reached by messages.
+    pub(super) fn mapped_bytes(&self) -> u64 {
+        self.window_bytes.saturating_sub(self.by_message_bytes)
+    }
+
     /// What the device counts, in words; what it has not counted yet is left out.
     pub(super) fn counted(&self) -> Vec<String> {
         let counted = self.counters.iter().filter(|(_, value)| *value > 0);
@@ -168,7 +181,37 @@ impl fmt::Display for Event {
                 write!(f, "refused {command}: {why} ({errno})")
             }
             Self::TurnedAway { why } => write!(f, "turned a client away: {why}"),
+            Self::Failed { why } => write!(f, "failed: {why}"),
             Self::Stopped(snapshot) => write!(f, "stopped: {snapshot}"),
+        }
+    }
+}
+
+impl fmt::Display for News {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reloaded { added, removed, replaced, kept, failed } => {
+                write!(f, "configuration read again")?;
+                let lists = [
+                    ("added", added),
+                    ("removed", removed),
+                    ("replaced", replaced),
+                    ("in use, so as before", kept),
+                    ("failed", failed),
+                ];
+                let mut lists = lists.iter().filter(|(_, list)| !list.is_empty()).peekable();
+                if lists.peek().is_none() {
+                    return write!(f, ": no change");
+                }
+                lists.try_for_each(|(what, list)| write!(f, "; {what}: {}", list.join(", ")))
+            }
+            Self::ReloadFailed { why } => {
+                write!(f, "the new configuration is not used, nothing has changed: {why}")
+            }
+            Self::Unwritten { count: 1 } => write!(f, "1 report could not be written"),
+            Self::Unwritten { count } => {
+                write!(f, "{} reports could not be written", thousands(*count))
+            }
         }
     }
 }

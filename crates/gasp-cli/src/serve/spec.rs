@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use gasp::config::near::hint;
+
 use super::plan::{Plan, Wish, Wrong};
 use crate::failure::Failure;
 
@@ -39,9 +41,8 @@ fn set(wish: &mut Wish, key: &str, value: &str) -> Result<(), String> {
             wish.mode = Some(mode.map_err(|_| format!("expected octal digits, not {value:?}"))?);
         }
         _ => {
-            return Err(
-                "unknown; there are backing, block-size, queues, serial, mode and name".into()
-            );
+            let known = ["backing", "block-size", "queues", "serial", "mode", "name"];
+            return Err(format!("unknown key{}", hint(key, &known)));
         }
     }
     Ok(())
@@ -72,7 +73,8 @@ mod tests {
             ("", "kind"),
             ("nvme", "backing"),
             ("dma,", "KEY=VALUE"),
-            ("dma,colour=red", "colour: unknown"),
+            ("dma,colour=red", "colour: unknown key; there are `backing`"),
+            ("nvme,queue=2", "queue: unknown key; did you mean `queues`?"),
             ("dma,mode=9", "octal"),
             ("nvme,backing=null:1M,queues=many", "queues: expected a number"),
         ] {

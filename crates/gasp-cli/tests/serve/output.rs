@@ -1,0 +1,154 @@
+//! Whoever reads the output may go away: devices are served on.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::serving::{Folder, Serving, attach, exchange};
+
+/// A reader that is gone.
+fn closed_pipe() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+fn full_disk() -> Stdio {
+    File::options().write(true).open("/dev/full").unwrap().into()
+}
+
+/// A VMM that comes, one that is wrong (which is logged as well), and one that is served for
+/// longer than a report waits. Then the end.
+fn is_served_well(serving: &mut Serving, folder: &Folder) {
+    let path = folder.path("a.sock");
+    folder.wait_for("a.sock");
+    for _ in 0..3 {
+        drop(attach(&path));
+        let mut wrong = UnixStream::connect(&path).unwrap();
+        wrong.write_all(&[0xff; 64]).unwrap();
+        // It is sent away, with a reply or without.
+        let _ = wrong.read_to_end(&mut Vec::new());
+    }
+    let mut client = attach(&path);
+    for _ in 0..15 {
+        std::thread::sleep(Duration::from_millis(100));
+        exchange(&mut client);
+    }
+    serving.signal(Signal::TERM);
+    assert_eq!(serving.wait(), Some(0));
+    assert!(!path.exists());
+}
+
+#[test]
+fn devices_are_served_on_though_nobody_can_read_what_is_told() {
+    for mode in [&["--json"][..], &[]] {
+        for (stdout, stderr) in [
+            (closed_pipe(), Stdio::null()),
+            (closed_pipe(), closed_pipe()),
+            (full_disk(), full_disk()),
+            (Stdio::null(), closed_pipe()),
+        ] {
+            let folder = Folder::new();
+            let mut command = folder.command("a.sock");
+            command.args(mode).stdout(stdout).stderr(stderr);
+            is_served_well(&mut Serving::of(command), &folder);
+        }
+    }
+}
+
+#[test]
+fn a_log_that_has_reached_the_limit_of_file_sizes_ends_nothing() {
+    let folder = Folder::new();
+    let log = File::create(folder.path("log")).unwrap();
+    log.set_len(1 << 20).unwrap();
+    let mut command = Command::new("sh");
+    // Past the limit from the beginning: without care the first report is the end (SIGXFSZ).
+    let script = "ulimit -f 1; exec \"$@\"";
+    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_gasp"), "serve", "--json"]);
+    command.args(["--device", "dma", "--socket", &folder.text("a.sock")]);
+    command.stdout(File::options().append(true).open(folder.path("log")).unwrap());
+    is_served_well(&mut Serving::of(command), &folder);
+    assert_eq!(log.metadata().unwrap().len(), 1 << 20);
+}
+
+#[test]
+fn a_terminal_that_is_closed_ends_nothing() {
+    let folder = Folder::new();
+    // `script` gives it a terminal, and takes that away by its own end.
+    let mut command = Command::new("script");
+    let gasp = format!(
+        "exec {} serve --device dma --socket {}",
+        env!("CARGO_BIN_EXE_gasp"),
+        folder.text("a.sock")
+    );
+    command.args(["--quiet", "--command", &gasp, "/dev/null"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut terminal = Serving::of(command);
+    folder.wait_for("a.sock");
+    let mut client = attach(&folder.path("a.sock"));
+    let pid = rustix::net::sockopt::socket_peercred(&client).unwrap().pid;
+    terminal.signal(Signal::KILL);
+    terminal.wait();
+    for _ in 0..15 {
+        std::thread::sleep(Duration::from_millis(100));
+        exchange(&mut client);
+    }
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    folder.wait_for_no("a.sock");
+}
+
+#[test]
+fn reports_that_nobody_read_are_counted_and_the_next_ones_are_whole() {
+    let folder = Folder::new();
+    let mut serving = folder.dma("a.sock");
+    serving.event("listening");
+    // More than a pipe holds.
+    let path = folder.path("a.sock");
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(3) {
+        let _ = UnixStream::connect(&path).unwrap().write_all(&[0xff; 64]);
+    }
+    let mut client = attach(&path);
+    exchange(&mut client);
+    // Every line is one, but that which was cut off.
+    let (mut unwritten, mut torn) = (None, 0);
+    while unwritten.is_none() {
+        let line = serving.lines.next().unwrap().unwrap();
+        match serde_json::from_str::<serde_json::Value>(&line) {
+            Ok(event) if event["event"] == "unwritten" => unwritten = event["count"].as_u64(),
+            Ok(_) => {}
+            Err(_) => torn += 1,
+        }
+        // Something to tell, once there is room again.
+        let _ = UnixStream::connect(&path).unwrap().write_all(&[0xff; 64]);
+    }
+    assert!(unwritten > Some(0) && torn <= 1, "{unwritten:?}, {torn}");
+    exchange(&mut client);
+}
+
+#[test]
+fn a_server_whose_log_nobody_reads_ends_all_the_same() {
+    for signals in [1, 2] {
+        let folder = Folder::new();
+        let mut serving = folder.dma("a.sock");
+        serving.event("listening");
+        let until = Instant::now() + Duration::from_millis(1500);
+        while Instant::now() < until {
+            let _ = UnixStream::connect(folder.path("a.sock")).unwrap().write_all(&[0xff; 64]);
+        }
+        let since = Instant::now();
+        for _ in 0..signals {
+            serving.signal(Signal::TERM);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let status = serving.wait();
+        assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+        assert!(matches!(status, Some(0 | 130)), "{status:?}");
+        assert!(!folder.path("a.sock").exists());
+    }
+}
