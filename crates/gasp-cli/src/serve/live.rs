@@ -101,11 +101,12 @@ impl Live {
 fn erase(drawn: &[String], width: usize, height: usize) -> String {
     let lines: usize = drawn.iter().map(|line| line.width().div_ceil(width.max(1)).max(1)).sum();
     // What has left the screen cannot be reached.
-    match lines.min(height.saturating_sub(1)) {
-        // What somebody has typed, such as ^C.
-        0 => "\r\x1b[J".into(),
-        lines => format!("\r\x1b[{lines}A\x1b[J"),
-    }
+    let lines = lines.min(height.saturating_sub(1));
+    let up = if lines == 0 { String::new() } else { format!("\x1b[{lines}A") };
+    // Deletes them, and the cursor's line: it has what somebody has typed, such as ^C. They
+    // are not cleared: a terminal may keep a copy of what is cleared, or remember of a
+    // cleared line that it went on in the next one.
+    format!("\r{up}\x1b[{}M", lines + 1)
 }
 
 impl Tell for Live {
@@ -153,12 +154,12 @@ mod tests {
     #[test]
     fn rows_that_a_narrower_terminal_has_broken_are_erased_whole() {
         let drawn = ["x".repeat(79), "y".repeat(40), String::new()];
-        assert_eq!(erase(&drawn, 80, 24), "\r\x1b[3A\x1b[J");
-        assert_eq!(erase(&drawn, 120, 24), "\r\x1b[3A\x1b[J");
-        assert_eq!(erase(&drawn, 40, 24), "\r\x1b[4A\x1b[J");
-        assert_eq!(erase(&drawn, 30, 24), "\r\x1b[6A\x1b[J");
-        assert_eq!(erase(&drawn, 30, 5), "\r\x1b[4A\x1b[J", "no further than the screen");
-        assert_eq!(erase(&drawn, 0, 0), "\r\x1b[J");
-        assert_eq!(erase(&[], 80, 24), "\r\x1b[J");
+        assert_eq!(erase(&drawn, 80, 24), "\r\x1b[3A\x1b[4M");
+        assert_eq!(erase(&drawn, 120, 24), "\r\x1b[3A\x1b[4M");
+        assert_eq!(erase(&drawn, 40, 24), "\r\x1b[4A\x1b[5M");
+        assert_eq!(erase(&drawn, 30, 24), "\r\x1b[6A\x1b[7M");
+        assert_eq!(erase(&drawn, 30, 5), "\r\x1b[4A\x1b[5M", "no further than the screen");
+        assert_eq!(erase(&drawn, 0, 0), "\r\x1b[1M");
+        assert_eq!(erase(&[], 80, 24), "\r\x1b[1M");
     }
 }

@@ -119,9 +119,11 @@ impl<'a> Source<'a> {
 }
 
 fn teller(json: bool, lost: &Lost) -> io::Result<Box<dyn Tell>> {
+    // One that can move its cursor.
+    let can_draw = || io::stdout().is_terminal() && std::env::var_os("TERM") != Some("dumb".into());
     Ok(match json {
         true => Box::new(log::Json::new(lost.clone())?),
-        false if io::stdout().is_terminal() => Box::new(live::Live::new(lost.clone())?),
+        false if can_draw() => Box::new(live::Live::new(lost.clone())?),
         false => Box::new(log::Lines::new(lost.clone())?),
     })
 }

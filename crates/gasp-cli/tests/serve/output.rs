@@ -75,20 +75,26 @@ fn a_log_that_has_reached_the_limit_of_file_sizes_ends_nothing() {
     assert_eq!(log.metadata().unwrap().len(), 1 << 20);
 }
 
-#[test]
-fn a_terminal_that_is_closed_ends_nothing() {
-    let folder = Folder::new();
-    // `script` gives it a terminal, and takes that away by its own end.
+/// A server on a terminal of its own, 60 columns wide: `script` passes on what is drawn, and
+/// takes the terminal away by its own end.
+fn on_a_terminal(folder: &Folder, output: Stdio) -> Serving {
     let mut command = Command::new("script");
     let gasp = format!(
-        "exec {} serve --device dma --socket {}",
+        "stty cols 60 rows 20; exec {} serve --device dma --socket {}",
         env!("CARGO_BIN_EXE_gasp"),
         folder.text("a.sock")
     );
-    command.args(["--quiet", "--command", &gasp, "/dev/null"]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut terminal = Serving::of(command);
+    command.args(["--quiet", "--command", &gasp, "/dev/null"]).env("TERM", "xterm");
+    command.stdin(Stdio::null()).stdout(output).stderr(Stdio::null());
+    let serving = Serving::of(command);
     folder.wait_for("a.sock");
+    serving
+}
+
+#[test]
+fn a_terminal_that_is_closed_ends_nothing() {
+    let folder = Folder::new();
+    let mut terminal = on_a_terminal(&folder, Stdio::null());
     let mut client = attach(&folder.path("a.sock"));
     let pid = rustix::net::sockopt::socket_peercred(&client).unwrap().pid;
     terminal.signal(Signal::KILL);
@@ -100,6 +106,59 @@ fn a_terminal_that_is_closed_ends_nothing() {
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
     folder.wait_for_no("a.sock");
+}
+
+/// What is on a terminal and in what has scrolled past, after lines were deleted as a text
+/// says: `\r\x1b[nA\x1b[mM`.
+#[derive(Default)]
+struct Screen(Vec<String>);
+
+impl Screen {
+    fn draw(&mut self, line: &str) {
+        let mut line = line.trim_end_matches('\r').replace("\x1b[1m", "").replace("\x1b[0m", "");
+        while let Some((before, erase)) = line.split_once("\r\x1b[") {
+            assert!(!before.contains('\x1b'), "{before:?}");
+            let (numbers, rest) = erase.split_once('M').unwrap();
+            let up = numbers.split_once('A').map_or(0, |(up, _)| up.parse().unwrap());
+            self.0.truncate(self.0.len() - up);
+            line = rest.to_owned();
+        }
+        self.0.push(line);
+    }
+}
+
+#[test]
+fn the_view_is_below_whole_lines_and_leaves_nothing_behind() {
+    let folder = Folder::new();
+    let mut terminal = on_a_terminal(&folder, Stdio::piped());
+    let mut client = attach(&folder.path("a.sock"));
+    let pid = rustix::net::sockopt::socket_peercred(&client).unwrap().pid;
+    exchange(&mut client);
+    let mut screen = Screen::default();
+    let mut until = |screen: &mut Screen, what: &dyn Fn(&[String]) -> bool| {
+        while !what(&screen.0) {
+            screen.draw(&terminal.lines.next().unwrap().unwrap());
+        }
+    };
+    let attached = format!("dma0    {:>5}", std::process::id());
+    until(&mut screen, &|lines| lines.last().is_some_and(|line| line.starts_with(&attached)));
+    let header = "device";
+    assert!(screen.0[screen.0.len() - 2].starts_with(header), "{:#?}", screen.0);
+    assert!(screen.0[screen.0.len() - 2].chars().count() < 60);
+    // Is logged.
+    let _ = UnixStream::connect(folder.path("a.sock")).unwrap().write_all(&[0xff; 64]);
+    until(&mut screen, &|lines| {
+        lines.iter().any(|line| line.contains(" WARN "))
+            && lines.last().unwrap().starts_with("dma0")
+    });
+    let headers = screen.0.iter().filter(|line| line.starts_with(header));
+    assert_eq!(headers.count(), 1, "{:#?}", screen.0);
+    rustix::process::kill_process(pid, Signal::INT).unwrap();
+    while let Some(Ok(line)) = terminal.lines.next() {
+        screen.draw(&line);
+    }
+    assert!(screen.0.iter().all(|line| !line.starts_with(header)), "{:#?}", screen.0);
+    assert!(screen.0.iter().any(|line| line.contains("dma0  stopped: ")), "{:#?}", screen.0);
 }
 
 #[test]

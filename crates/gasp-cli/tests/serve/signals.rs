@@ -54,6 +54,25 @@ fn a_stop_waits_for_no_client_and_removes_every_socket() {
 }
 
 #[test]
+fn a_second_signal_ends_a_server_that_is_stuck_and_no_socket_is_left() {
+    let folder = Folder::new();
+    let config = "[[device]]\nkind = \"dma\"\nsocket = \"a.sock\"\n\
+                  [[device]]\nkind = \"dma\"\nsocket = \"b.sock\"\n";
+    std::fs::write(folder.path("a.toml"), config).unwrap();
+    // It waits for this for two seconds, and looks at no signal.
+    let lock = std::fs::File::create(folder.path("b.sock.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let mut serving = Serving::start(&["--json", "--config", &folder.text("a.toml")]);
+    folder.wait_for("a.sock");
+    serving.signal(Signal::TERM);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(folder.path("a.sock").exists(), "it is stuck");
+    serving.signal(Signal::TERM);
+    assert_eq!(serving.wait(), Some(130));
+    assert!(!folder.path("a.sock").exists());
+}
+
+#[test]
 fn a_hang_up_ends_nothing() {
     let folder = Folder::new();
     let mut serving = folder.dma("a.sock");
