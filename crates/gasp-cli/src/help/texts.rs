@@ -169,7 +169,10 @@ Examples:
   gasp serve --config examples/nvme.toml
 
 Prints what QEMU needs to attach. VMMs may come and go, one at a time for each device; what
-the device stores stays. Migration is not supported.
+the device stores stays. Migration is not supported, and QEMU (11.1) reports one as completed all the same. Have it
+refuse with a device that it does not migrate:
+  -object memory-backend-memfd,id=stay,size=1M,share=on
+  -device ivshmem-plain,memdev=stay,master=off
 
 SIGINT and SIGTERM end it, disconnect all VMMs and remove the sockets; a second one ends it
 at once. SIGHUP has the file read again: new devices are added, those that are gone are
@@ -191,6 +194,13 @@ The file has a table [[device]] for each, with the keys that --device has, too:
               the socket's if there is no file
   mode        the permissions of the socket, 0o600 unless told
   name        what reports call it: its kind and number, unless told
+  unsealed    guest memory that its VMM can take away, and that cannot be sealed: message
+              (copied by messages, slow; unless told), trust (mapped all the same: a VMM
+              that cuts it off ends this process) or refuse
+  max-memory, max-dma-maps, max-descriptors, max-drains
+              the most that a VMM may have held: bytes of memory files (4T unless told),
+              windows (65535), descriptors (512, or less where this process may have few),
+              unmaps that wait (1024)
 
 Fields of --json, one object a line; `at` is in seconds since the start, lengths and
 addresses are integers, in bytes:
@@ -199,7 +209,10 @@ addresses are integers, in bytes:
   listening    `kind`, `socket`; `qemu`: the arguments to attach
   attached     `pid`: the VMM's process, or null
   detached     `why`
-  adopted      `bytes`: a file of guest memory was seen for the first time
+  adopted      `bytes`: a file of guest memory was mapped; told once a second at most
+  by-message   guest memory can be taken away: see `unsealed`
+  not-shared   guest memory is not shared with the device (QEMU: share=off): `bytes`,
+               `seen` (or only likely)
   totals, stopped
                `pid`, `connections`, `maps`, `unmaps`; `windows`, `window_bytes` and
                `files` that the VMM gives now; `by_message_bytes` of `window_bytes` that
@@ -212,6 +225,8 @@ addresses are integers, in bytes:
   reset
   refused      a command of the VMM: `command`, `errno`, `why`
   turned-away  a client that was sent away: `why`
+  in-use       a client that came while another is served: `pid`, `by`, `seconds`
+  omitted      `reports` that were left out, because a client caused too many
   failed       a device that is no longer served, unlike the others: `why`
   reloaded     after SIGHUP: `added`, `removed`, `replaced`; `kept` (changed, but in use);
                `failed` (messages about devices that could not be created)

@@ -3,16 +3,17 @@
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use gasp_vdev::Shell;
 use gasp_vdev::devices::dma::DmaEngine;
 use gasp_vdev::devices::nvme::{self, Backing, Nvme, NvmeError};
-use gasp_vfio_user::{Options, ServeError, Server};
+use gasp_vfio_user::{Happened, Options, ServeError, Server};
 
 use super::event::{Counter, Event, FaultOf, Snapshot};
 use super::orders::Order;
@@ -25,6 +26,9 @@ use super::tell::Intro;
 /// A number that no other device of this process has or had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Id(pub(super) u64);
+
+/// How often it is told that a file of guest memory was mapped.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// What a device counts by itself, by name.
 type Counters = Box<dyn Fn() -> Vec<Counter> + Send + Sync>;
@@ -64,7 +68,11 @@ impl Served {
         let (name, untold) = (Arc::<str>::from(plan.name.as_str()), Arc::<AtomicU64>::default());
         let (device, outbox, lost) = (Arc::clone(&name), outbox.clone(), Arc::clone(&untold));
         // Called on the server's thread: nothing that waits.
+        let adopted = Mutex::new(None::<Instant>);
         server.observe(move |happened| {
+            if matches!(happened, Happened::Adopted { .. }) && !is_due(&adopted) {
+                return;
+            }
             let Some(event) = Event::of(happened) else { return };
             if !outbox.offer(&device, event) {
                 lost.fetch_add(1, Ordering::Relaxed);
@@ -147,6 +155,17 @@ impl Served {
         let (status, faults) = (self.server.status(), self.faults.load(Ordering::Relaxed));
         Snapshot::new(&status, faults, (self.counters)(), self.untold.load(Ordering::Relaxed))
     }
+}
+
+/// Whether the last time was long enough ago, and is now. A VMM whose guest has one window at
+/// a time has files adopted and released without end; totals say how many there are.
+fn is_due(last: &Mutex<Option<Instant>>) -> bool {
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    let due = last.is_none_or(|last| last.elapsed() >= EVERY);
+    if due {
+        *last = Some(Instant::now());
+    }
+    due
 }
 
 /// Says that a device's thread has ended, when it is dropped there.

@@ -20,12 +20,16 @@ pub(super) enum Event {
     Attached { pid: Option<i32> },
     Detached { why: String },
     Adopted { bytes: u64 },
+    ByMessage,
+    NotShared { bytes: u64, seen: bool },
     Totals(Snapshot),
     Drained { addr: u64, len: u64, waited_ns: u64, detached: usize },
     Faults { count: u64, first: Option<FaultOf> },
     Reset,
     Refused { command: String, errno: &'static str, why: String },
     TurnedAway { why: String },
+    InUse { pid: Option<i32>, by: Option<i32>, seconds: u64 },
+    Omitted { reports: u64 },
     Failed { why: String },
     Stopped(Snapshot),
 }
@@ -148,6 +152,12 @@ impl Event {
                 errno: errno_name(*errno),
                 why: why.clone(),
             },
+            Happened::ByMessage => Self::ByMessage,
+            &Happened::NotShared { len, seen } => Self::NotShared { bytes: len, seen },
+            &Happened::InUse { pid, by, since } => {
+                Self::InUse { pid, by, seconds: since.as_secs() }
+            }
+            &Happened::Omitted { reports } => Self::Omitted { reports },
             Happened::TurnedAway { why } => Self::TurnedAway { why: (*why).into() },
             _ => return None,
         })
@@ -162,6 +172,24 @@ impl fmt::Display for Event {
             Self::Attached { pid: None } => write!(f, "attached"),
             Self::Detached { why } => write!(f, "detached: {why}"),
             Self::Adopted { bytes } => write!(f, "adopts {} of guest memory", length(*bytes)),
+            Self::ByMessage => write!(
+                f,
+                "its memory cannot be sealed, and is copied by messages, which is slow: see \
+                 `unsealed` in gasp serve --help"
+            ),
+            Self::NotShared { bytes, seen: true } => write!(
+                f,
+                "{} of memory are not shared with this device, but copied by messages or \
+                 refused: give QEMU share=on",
+                length(*bytes)
+            ),
+            Self::NotShared { bytes, seen: false } => write!(
+                f,
+                "the guest has started the device, but all {} of memory are still zero: \
+                 probably they are not shared with it, and its commands never come; give QEMU \
+                 share=on",
+                length(*bytes)
+            ),
             Self::Totals(snapshot) => snapshot.fmt(f),
             Self::Drained { addr, len, waited_ns, detached } => {
                 let waited = Duration::from_nanos(*waited_ns);
@@ -181,6 +209,16 @@ impl fmt::Display for Event {
                 write!(f, "refused {command}: {why} ({errno})")
             }
             Self::TurnedAway { why } => write!(f, "turned a client away: {why}"),
+            Self::InUse { pid, by, seconds } => {
+                let process = |pid: &Option<i32>| {
+                    pid.map_or_else(|| "a process".into(), |pid| format!("process {pid}"))
+                };
+                let (pid, by) = (process(pid), process(by));
+                write!(f, "turned {pid} away: in use by {by} for {} s", thousands(*seconds))
+            }
+            Self::Omitted { reports } => {
+                write!(f, "{} reports left out, there were too many", thousands(*reports))
+            }
             Self::Failed { why } => write!(f, "failed: {why}"),
             Self::Stopped(snapshot) => write!(f, "stopped: {snapshot}"),
         }

@@ -30,6 +30,11 @@ struct Table {
     queues: Option<Spanned<u64>>,
     serial: Option<Spanned<String>>,
     mode: Option<Spanned<u64>>,
+    unsealed: Option<Spanned<String>>,
+    max_memory: Option<Spanned<String>>,
+    max_dma_maps: Option<Spanned<u64>>,
+    max_descriptors: Option<Spanned<u64>>,
+    max_drains: Option<Spanned<u64>>,
 }
 
 impl Table {
@@ -46,6 +51,11 @@ impl Table {
             queues: number(&self.queues),
             serial: text(&self.serial),
             mode: number(&self.mode),
+            unsealed: text(&self.unsealed),
+            max_memory: text(&self.max_memory),
+            max_dma_maps: number(&self.max_dma_maps),
+            max_descriptors: number(&self.max_descriptors),
+            max_drains: number(&self.max_drains),
         }
     }
 
@@ -62,6 +72,11 @@ impl Table {
             "queues" => of(&self.queues),
             "serial" => text(&self.serial),
             "mode" => of(&self.mode),
+            "unsealed" => text(&self.unsealed),
+            "max-memory" => text(&self.max_memory),
+            "max-dma-maps" => of(&self.max_dma_maps),
+            "max-descriptors" => of(&self.max_descriptors),
+            "max-drains" => of(&self.max_drains),
             _ => None,
         }
     }
@@ -205,6 +220,16 @@ socket = \"dma.sock\"
                 "socket = \"dma.sock\"",
                 "",
                 "a/b.toml:8: [[device]] number 2: missing field `socket`",
+            ),
+            (
+                "queues = 4",
+                "unsealed = \"seal\"",
+                "a/b.toml:5: device \"nvme0\": unsealed: expected message, trust or refuse",
+            ),
+            (
+                "queues = 4",
+                "max-drains = 0",
+                "a/b.toml:5: device \"nvme0\": max-drains: expected 1 to 65535, not 0",
             ),
             ("queues = 4", "queues = = 4", "a/b.toml:5: [[device]] number 1: queues: "),
         ] {

@@ -3,6 +3,7 @@
 //! | | |
 //! |---|---|
 //! | [`plan`] | which devices, checked: the same for the file and for `--device` |
+//! | [`limits`] | what a VMM may have a device hold |
 //! | [`file`] | the configuration file |
 //! | [`spec`] | `--device` |
 //! | [`service`] | the devices, started and stopped as [`orders`] say |
@@ -21,6 +22,7 @@ mod device;
 mod event;
 mod file;
 mod fleet;
+mod limits;
 mod live;
 mod log;
 mod orders;
@@ -57,7 +59,7 @@ use tell::Tell;
 pub(crate) fn run(args: &Serve) -> Result<(), Failure> {
     let source = Source::of(args)?;
     let plans = source.read(&[]).map_err(Failure::Usage)?;
-    raise_descriptor_limit();
+    limits::raise_descriptor_limit();
     let (sockets, fleet, lost) = (Sockets::default(), Fleet::default(), Lost::default());
     let orders = Orders::from_signals(sockets.clone())?;
     let reporting = Reporting::start(teller(args.json, &lost)?, fleet.clone(), lost)?;
@@ -126,15 +128,6 @@ fn teller(json: bool, lost: &Lost) -> io::Result<Box<dyn Tell>> {
         false if can_draw() => Box::new(live::Live::new(lost.clone())?),
         false => Box::new(log::Lines::new(lost.clone())?),
     })
-}
-
-/// Each VMM may send some hundred descriptors of memory: what may be had is made use of.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::debug!(%error, "the limit of descriptors stays");
-    }
 }
 
 impl From<crate::cli::ServeResidency> for Residency {

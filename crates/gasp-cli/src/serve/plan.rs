@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::limits::Limits;
 use crate::quantity::parse_length;
 
 /// The mode of a socket, unless it is told: for its owner alone.
@@ -19,6 +20,8 @@ pub(super) struct Plan {
     pub(super) socket: PathBuf,
     /// Who may connect.
     pub(super) mode: u32,
+    /// What a VMM may have it hold.
+    pub(super) limits: Limits,
 }
 
 /// What kind of device.
@@ -71,6 +74,11 @@ pub(super) struct Wish {
     pub(super) queues: Option<u64>,
     pub(super) serial: Option<String>,
     pub(super) mode: Option<u64>,
+    pub(super) unsealed: Option<String>,
+    pub(super) max_memory: Option<String>,
+    pub(super) max_dma_maps: Option<u64>,
+    pub(super) max_descriptors: Option<u64>,
+    pub(super) max_drains: Option<u64>,
 }
 
 impl Wish {
@@ -87,7 +95,7 @@ pub(super) struct Wrong {
     pub(super) message: String,
 }
 
-fn wrong<T>(key: &'static str, message: impl Into<String>) -> Result<T, Wrong> {
+pub(super) fn wrong<T>(key: &'static str, message: impl Into<String>) -> Result<T, Wrong> {
     Err(Wrong { key, message: message.into() })
 }
 
@@ -118,6 +126,7 @@ impl Plan {
             kind,
             socket: folder.join(&wish.socket),
             mode,
+            limits: Limits::of(wish)?,
         })
     }
 

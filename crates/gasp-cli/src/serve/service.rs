@@ -39,11 +39,12 @@ impl Service {
     ) -> Result<Vec<Served>, Refusal> {
         let serial = |served: &Served| Some((served.serial.clone()?, Arc::clone(&served.name)));
         let there = self.fleet.look(|served| stay(served).then(|| serial(served)).flatten());
+        let devices = there.len() + plans.len();
         let mut serials: BTreeMap<_, _> = there.into_iter().flatten().collect();
         let mut made = Vec::new();
         for plan in plans {
-            let options =
-                Options { mode: plan.mode, residency: self.residency, ..Options::default() };
+            let own = Options { mode: plan.mode, residency: self.residency, ..Options::default() };
+            let options = plan.limits.apply(own, devices);
             let id = Id(self.next);
             self.next += 1;
             let served = Served::bind(id, plan, options, &self.outbox, &self.sockets)?;

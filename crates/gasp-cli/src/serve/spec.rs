@@ -7,6 +7,21 @@ use gasp::config::near::hint;
 use super::plan::{Plan, Wish, Wrong};
 use crate::failure::Failure;
 
+/// All of them.
+const KEYS: [&str; 11] = [
+    "backing",
+    "block-size",
+    "queues",
+    "serial",
+    "mode",
+    "name",
+    "unsealed",
+    "max-memory",
+    "max-dma-maps",
+    "max-descriptors",
+    "max-drains",
+];
+
 /// Reads `nvme,backing=null:64M`.
 pub(super) fn parse(spec: &str, socket: &Path) -> Result<Plan, Failure> {
     let fail =
@@ -35,14 +50,18 @@ fn set(wish: &mut Wish, key: &str, value: &str) -> Result<(), String> {
         "block-size" => wish.block_size = Some(number()?),
         "queues" => wish.queues = Some(number()?),
         "serial" => wish.serial = Some(value.into()),
+        "unsealed" => wish.unsealed = Some(value.into()),
+        "max-memory" => wish.max_memory = Some(value.into()),
+        "max-dma-maps" => wish.max_dma_maps = Some(number()?),
+        "max-descriptors" => wish.max_descriptors = Some(number()?),
+        "max-drains" => wish.max_drains = Some(number()?),
         "mode" => {
             let digits = value.trim_start_matches("0o");
             let mode = u64::from_str_radix(digits, 8);
             wish.mode = Some(mode.map_err(|_| format!("expected octal digits, not {value:?}"))?);
         }
         _ => {
-            let known = ["backing", "block-size", "queues", "serial", "mode", "name"];
-            return Err(format!("unknown key{}", hint(key, &known)));
+            return Err(format!("unknown key{}", hint(key, &KEYS)));
         }
     }
     Ok(())
@@ -65,6 +84,14 @@ mod tests {
         };
         assert_eq!((plan.kind, plan.mode, plan.name.as_str()), (Kind::Nvme(nvme), 0o660, "disk"));
         assert_eq!(parse("dma", Path::new("a.sock")).unwrap().kind, Kind::Dma);
+    }
+
+    #[test]
+    fn every_key_that_is_named_is_known() {
+        for key in KEYS {
+            let known = set(&mut Wish::default(), key, "1");
+            assert_eq!(known, Ok(()), "{key}");
+        }
     }
 
     #[test]

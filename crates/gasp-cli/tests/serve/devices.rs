@@ -8,7 +8,7 @@ use std::process::Output;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::serving::{Folder, Serving, attach, gasp, stderr};
+use crate::serving::{Folder, Serving, attach, gasp, greet, stderr};
 
 #[test]
 fn a_device_is_attached_and_detached_again_and_again() {
@@ -187,4 +187,33 @@ fn every_field_of_the_log_is_documented() {
             assert!(help.contains(field.as_str()), "{field} is not documented");
         }
     }
+}
+
+#[test]
+fn limits_of_the_configuration_are_those_of_the_server() {
+    let folder = Folder::new();
+    let config = "[[device]]\nkind = \"dma\"\nsocket = \"a.sock\"\nmax-dma-maps = 7\n\
+                  unsealed = \"refuse\"\nmax-memory = \"64G\"\nmax-descriptors = 32\n\
+                  max-drains = 9\n";
+    std::fs::write(folder.path("a.toml"), config).unwrap();
+    let mut serving = Serving::start(&["--config", &folder.text("a.toml"), "--json"]);
+    serving.event("listening");
+    let (_client, version) = greet(&folder.path("a.sock"));
+    assert_eq!(version["capabilities"]["max_dma_maps"], 7, "{version}");
+}
+
+#[test]
+fn a_client_that_comes_while_another_is_served_is_told_of_with_both() {
+    let folder = Folder::new();
+    let mut serving = folder.dma("a.sock");
+    serving.event("listening");
+    let _client = attach(&folder.path("a.sock"));
+    serving.event("attached");
+    let _other = attach(&folder.path("a.sock"));
+    let told = serving.event("in-use");
+    let this = std::process::id();
+    assert_eq!(
+        (&told["pid"], &told["by"], &told["seconds"]),
+        (&this.into(), &this.into(), &0.into())
+    );
 }

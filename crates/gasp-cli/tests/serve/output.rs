@@ -164,16 +164,24 @@ fn the_view_is_below_whole_lines_and_leaves_nothing_behind() {
 #[test]
 fn reports_that_nobody_read_are_counted_and_the_next_ones_are_whole() {
     let folder = Folder::new();
-    let mut serving = folder.dma("a.sock");
-    serving.event("listening");
-    // More than a pipe holds.
+    let mut command = folder.command("a.sock");
+    command.arg("--json");
+    let mut serving = Serving::with_little_room(command);
     let path = folder.path("a.sock");
-    let since = Instant::now();
-    while since.elapsed() < Duration::from_secs(3) {
-        let _ = UnixStream::connect(&path).unwrap().write_all(&[0xff; 64]);
+    folder.wait_for("a.sock");
+    // More than there is room for, and for longer than a reader is waited for.
+    for _ in 0..60 {
+        drop(attach(&path));
     }
-    let mut client = attach(&path);
-    exchange(&mut client);
+    std::thread::sleep(Duration::from_millis(1500));
+    exchange(&mut attach(&path));
+    // Something to tell, once there is room again.
+    let come_and_go = std::thread::spawn(move || {
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(attach(&path));
+        }
+    });
     // Every line is one, but that which was cut off.
     let (mut unwritten, mut torn) = (None, 0);
     while unwritten.is_none() {
@@ -183,22 +191,21 @@ fn reports_that_nobody_read_are_counted_and_the_next_ones_are_whole() {
             Ok(_) => {}
             Err(_) => torn += 1,
         }
-        // Something to tell, once there is room again.
-        let _ = UnixStream::connect(&path).unwrap().write_all(&[0xff; 64]);
     }
+    come_and_go.join().unwrap();
     assert!(unwritten > Some(0) && torn <= 1, "{unwritten:?}, {torn}");
-    exchange(&mut client);
 }
 
 #[test]
 fn a_server_whose_log_nobody_reads_ends_all_the_same() {
     for signals in [1, 2] {
         let folder = Folder::new();
-        let mut serving = folder.dma("a.sock");
-        serving.event("listening");
-        let until = Instant::now() + Duration::from_millis(1500);
-        while Instant::now() < until {
-            let _ = UnixStream::connect(folder.path("a.sock")).unwrap().write_all(&[0xff; 64]);
+        let mut command = folder.command("a.sock");
+        command.arg("--json");
+        let mut serving = Serving::with_little_room(command);
+        folder.wait_for("a.sock");
+        for _ in 0..60 {
+            drop(attach(&folder.path("a.sock")));
         }
         let since = Instant::now();
         for _ in 0..signals {

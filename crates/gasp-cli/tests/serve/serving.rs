@@ -40,6 +40,15 @@ impl Serving {
         Self { child, lines: BufReader::new(output).lines() }
     }
 
+    /// What this command starts, with room for some lines of output only.
+    pub(crate) fn with_little_room(mut command: Command) -> Self {
+        let (reader, writer) = std::io::pipe().unwrap();
+        rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
+        let child = command.stdout(writer).spawn().unwrap();
+        let output: Box<dyn Read> = Box::new(reader);
+        Self { child, lines: BufReader::new(output).lines() }
+    }
+
     /// The next event of this name.
     pub(crate) fn event(&mut self, name: &str) -> Value {
         loop {
@@ -96,8 +105,13 @@ fn connect(path: &Path) -> UnixStream {
 
 /// Agrees upon a version, as a VMM does first of all.
 pub(crate) fn attach(path: &Path) -> UnixStream {
+    greet(path).0
+}
+
+/// The same, with what the server says of itself.
+pub(crate) fn greet(path: &Path) -> (UnixStream, Value) {
     let mut stream = connect(path);
-    let hello = b"\0\0\0\0{\"capabilities\":{}}\0";
+    let hello = b"\0\0\0\0{\"capabilities\":{\"max_dma_maps\":65535}}\0";
     let size = 16 + hello.len() as u32;
     let mut message = Vec::new();
     message.extend([1_u16, 1].map(u16::to_ne_bytes).concat());
@@ -107,8 +121,10 @@ pub(crate) fn attach(path: &Path) -> UnixStream {
     let mut header = [0; 16];
     stream.read_exact(&mut header).unwrap();
     let rest = u32::from_ne_bytes(header[4..8].try_into().unwrap()) as usize - header.len();
-    stream.read_exact(&mut vec![0; rest]).unwrap();
-    stream
+    let mut answer = vec![0; rest];
+    stream.read_exact(&mut answer).unwrap();
+    let text = answer.get(4..).unwrap_or_default().split(|byte| *byte == 0).next().unwrap();
+    (stream, serde_json::from_slice(text).unwrap_or_default())
 }
 
 pub(crate) struct Folder(tempfile::TempDir);
