@@ -140,7 +140,7 @@ fn the_view_is_below_whole_lines_and_leaves_nothing_behind() {
             screen.draw(&terminal.lines.next().unwrap().unwrap());
         }
     };
-    let attached = format!("dma0    {:>5}", std::process::id());
+    let attached = format!("dma0    {:>3}", std::process::id());
     until(&mut screen, &|lines| lines.last().is_some_and(|line| line.starts_with(&attached)));
     let header = "device";
     assert!(screen.0[screen.0.len() - 2].starts_with(header), "{:#?}", screen.0);

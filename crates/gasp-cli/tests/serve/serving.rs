@@ -1,11 +1,13 @@
 //! A server in a process of its own, and clients of it.
 
 use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -23,6 +25,19 @@ pub(crate) struct Serving {
     pub(crate) lines: Lines<BufReader<Box<dyn Read>>>,
 }
 
+/// A reader that does not wait for ever.
+struct Patient<R>(R);
+
+impl<R: Read + AsFd> Read for Patient<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        match poll(&mut fds, Some(&Timespec { tv_sec: 20, tv_nsec: 0 }))? {
+            0 => Err(std::io::ErrorKind::TimedOut.into()),
+            _ => self.0.read(bytes),
+        }
+    }
+}
+
 impl Serving {
     pub(crate) fn start(args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gasp"));
@@ -34,7 +49,7 @@ impl Serving {
     pub(crate) fn of(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let output: Box<dyn Read> = match child.stdout.take() {
-            Some(output) => Box::new(output),
+            Some(output) => Box::new(Patient(output)),
             None => Box::new(std::io::empty()),
         };
         Self { child, lines: BufReader::new(output).lines() }
@@ -45,14 +60,15 @@ impl Serving {
         let (reader, writer) = std::io::pipe().unwrap();
         rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
         let child = command.stdout(writer).spawn().unwrap();
-        let output: Box<dyn Read> = Box::new(reader);
+        let output: Box<dyn Read> = Box::new(Patient(reader));
         Self { child, lines: BufReader::new(output).lines() }
     }
 
     /// The next event of this name.
     pub(crate) fn event(&mut self, name: &str) -> Value {
         loop {
-            let line = self.lines.next().unwrap_or_else(|| panic!("no {name}")).unwrap();
+            let line = self.lines.next().unwrap_or_else(|| panic!("no {name}"));
+            let line = line.unwrap_or_else(|error| panic!("no {name}: {error}"));
             let event: Value = serde_json::from_str(&line).unwrap();
             if event["event"] == name {
                 return event;
@@ -96,7 +112,10 @@ fn connect(path: &Path) -> UnixStream {
     let since = Instant::now();
     loop {
         match UnixStream::connect(path) {
-            Ok(stream) => return stream,
+            Ok(stream) => {
+                stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                return stream;
+            }
             Err(error) => assert!(since.elapsed() < Duration::from_secs(5), "{error}"),
         }
         std::thread::sleep(Duration::from_millis(5));
