@@ -217,3 +217,28 @@ fn a_client_that_comes_while_another_is_served_is_told_of_with_both() {
         (&this.into(), &this.into(), &0.into())
     );
 }
+
+#[test]
+fn memory_that_is_reached_by_messages_is_not_called_mapped() {
+    let folder = Folder::new();
+    let mut serving = folder.dma("a.sock");
+    serving.event("listening");
+    let mut client = attach(&folder.path("a.sock"));
+    // DMA_MAP of 1 MiB without a descriptor, to be read and written.
+    let mut map = [8_u16, 2].map(u16::to_ne_bytes).concat();
+    map.extend([16 + 32_u32, 0, 0, 32, 3].map(u32::to_ne_bytes).concat());
+    map.extend([0_u64, 0, 1 << 20].map(u64::to_ne_bytes).concat());
+    client.write_all(&map).unwrap();
+    let mut reply = [0; 16];
+    client.read_exact(&mut reply).unwrap();
+    assert_eq!(reply[12..], [0; 4], "no error");
+    let totals = serving.event("totals");
+    assert_eq!(
+        (&totals["window_bytes"], &totals["by_message_bytes"]),
+        (&(1 << 20).into(), &(1 << 20).into())
+    );
+    drop(client);
+    serving.event("detached");
+    serving.signal(Signal::TERM);
+    assert_eq!(serving.event("stopped")["by_message_bytes"], 0);
+}
