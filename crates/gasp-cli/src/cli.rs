@@ -15,7 +15,9 @@ use tracing_subscriber::EnvFilter;
 use crate::failure::Failure;
 use crate::logging::Line;
 use crate::quantity::{parse_address, parse_length};
-use crate::{audit, bench, broker, companions, demo, help, layout, map, output, probe, serve, signal};
+use crate::{
+    audit, bench, broker, companions, demo, help, layout, map, output, probe, serve, signal,
+};
 
 /// Lines of help that are longer are hard to read.
 const HELP_WIDTH_MAX: usize = 100;

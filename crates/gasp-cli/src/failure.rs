@@ -22,8 +22,6 @@ pub(crate) enum Failure {
     Usage(String),
     /// The arguments are not well formed.
     Arguments(clap::Error),
-    /// A device cannot be served: the message says which, why, and what would help.
-    Device { errno: Errno, message: String },
     /// The answer says itself what is wrong.
     Told,
     /// A file, a socket or something else of the system's cannot be had.
@@ -33,11 +31,11 @@ pub(crate) enum Failure {
         /// What the system says.
         error: io::Error,
     },
-    /// The machine cannot give what was asked for.
-    Machine {
+    /// What was asked for cannot be had: memory of the machine, or a device's image or socket.
+    Unavailable {
         /// An error number of the same meaning.
         errno: Errno,
-        /// What was asked for, what there is, and what to do.
+        /// What was asked for, why it cannot be had, and what to do.
         message: String,
     },
     /// The answer cannot be written, or the system refuses something else.
@@ -107,7 +105,7 @@ impl Failure {
                 let words = system_words(error);
                 (errno_of(error), words.clone(), format!("{what}: {words}"))
             }
-            Self::Machine { errno, message } | Self::Device { errno, message } => {
+            Self::Unavailable { errno, message } => {
                 (errno_name(*errno), message.clone(), message.clone())
             }
             Self::Refused(error) => {

@@ -34,7 +34,7 @@ use crate::signal::on_signals;
 pub(crate) fn run(args: &Broker) -> Result<(), Failure> {
     if let FrameAccess::Denied(why) = frame_access() {
         let message = format!("a broker has to be shown frame numbers itself: {why}");
-        return Err(Failure::Machine { errno: Errno::PERM, message });
+        return Err(Failure::Unavailable { errno: Errno::PERM, message });
     }
     let numbers =
         |users: &[String]| users.iter().map(|user| user_id(user)).collect::<Result<Vec<_>, _>>();
@@ -148,7 +148,7 @@ fn listen(path: &Path, others: bool) -> Result<UnixListener, Failure> {
 }
 
 fn refused(path: &Path, errno: Errno, why: &str) -> Failure {
-    Failure::Machine { errno, message: format!("cannot listen at {}: {why}", path.display()) }
+    Failure::Unavailable { errno, message: format!("cannot listen at {}: {why}", path.display()) }
 }
 
 /// Gives one client what it may have, or says why not. It is not waited for.

@@ -23,7 +23,7 @@ pub(super) struct Refusal {
 
 impl From<Refusal> for Failure {
     fn from(Refusal { errno, message }: Refusal) -> Self {
-        Self::Device { errno, message }
+        Self::Unavailable { errno, message }
     }
 }
 
