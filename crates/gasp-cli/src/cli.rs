@@ -7,14 +7,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use gasp::Access;
 use tracing_subscriber::EnvFilter;
 
 use crate::failure::Failure;
+use crate::logging::Line;
 use crate::quantity::{parse_address, parse_length};
-use crate::{audit, bench, broker, companions, demo, help, layout, map, output, probe, serve};
+use crate::{
+    audit, bench, broker, companions, demo, help, layout, map, output, probe, serve, signal,
+};
 
 /// Lines of help that are longer are hard to read.
 const HELP_WIDTH_MAX: usize = 100;
@@ -183,7 +186,7 @@ pub(crate) struct Bench {
 
 /// Arguments of `gasp serve`.
 #[derive(Args)]
-#[group(id = "devices", required = true, args = ["config", "device"])]
+#[command(group(ArgGroup::new("devices").required(true).args(["config", "device"])))]
 pub(crate) struct Serve {
     /// The devices and their sockets, as below
     #[arg(long, value_name = "FILE")]
@@ -233,6 +236,9 @@ pub(crate) fn run() -> ExitCode {
         }
     };
     log_to_stderr(cli.verbose);
+    if let Err(error) = signal::survive_file_size_limit() {
+        tracing::warn!(%error, "a write past the limit of file sizes ends this process");
+    }
     let (done, json) = match cli.command {
         Command::Demo(args) => (demo::run(&args), args.json),
         Command::Probe(args) => (probe::run(&args), args.json),
@@ -267,7 +273,7 @@ fn log_to_stderr(verbose: u8) {
     let colour = io::IsTerminal::is_terminal(&io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(Line::new)
         .with_ansi(colour)
         .init();
 }

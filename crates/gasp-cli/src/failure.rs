@@ -6,9 +6,7 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use gasp::config::ConfigError;
-use gasp::{Bytes, Errno, errno_name};
-use gasp_vdev::devices::nvme::NvmeError;
-use gasp_vfio_user::BindError;
+use gasp::{Errno, errno_name};
 use serde::Serialize;
 
 use crate::output;
@@ -24,10 +22,6 @@ pub(crate) enum Failure {
     Usage(String),
     /// The arguments are not well formed.
     Arguments(clap::Error),
-    /// A socket cannot be had.
-    Socket(BindError),
-    /// What keeps a disk's data cannot be had.
-    Disk(NvmeError),
     /// The answer says itself what is wrong.
     Told,
     /// A file, a socket or something else of the system's cannot be had.
@@ -37,11 +31,11 @@ pub(crate) enum Failure {
         /// What the system says.
         error: io::Error,
     },
-    /// The machine cannot give what was asked for.
-    Machine {
+    /// What was asked for cannot be had: memory of the machine, or a device's image or socket.
+    Unavailable {
         /// An error number of the same meaning.
         errno: Errno,
-        /// What was asked for, what there is, and what to do.
+        /// What was asked for, why it cannot be had, and what to do.
         message: String,
     },
     /// The answer cannot be written, or the system refuses something else.
@@ -111,26 +105,8 @@ impl Failure {
                 let words = system_words(error);
                 (errno_of(error), words.clone(), format!("{what}: {words}"))
             }
-            Self::Machine { errno, message } => {
+            Self::Unavailable { errno, message } => {
                 (errno_name(*errno), message.clone(), message.clone())
-            }
-            Self::Disk(error) => {
-                let text = disk(error);
-                (errno_name(error.errno()), text.clone(), text)
-            }
-            Self::Socket(error) => {
-                let errno = match &error {
-                    BindError::InUse { .. } => "EADDRINUSE",
-                    BindError::NotASocket { .. } => "EEXIST",
-                    BindError::System { source, .. } => errno_of(source),
-                };
-                let text = match &error {
-                    BindError::System { path, source } => {
-                        format!("cannot listen: {}: {}", path.display(), system_words(source))
-                    }
-                    other => other.to_string(),
-                };
-                (errno, text.clone(), text)
             }
             Self::Refused(error) => {
                 (error.errno_name(), error.reason().to_string(), error.to_string())
@@ -149,17 +125,6 @@ impl Failure {
             }
         };
         ErrorFields { errno, reason, message }
-    }
-}
-
-/// What cannot keep a disk's data, and what would help.
-fn disk(error: &NvmeError) -> String {
-    match error {
-        NvmeError::Memory { size, errno } => {
-            let words = gasp::error::system_words(*errno);
-            format!("a disk in {:#} of memory cannot be had: {words}", Bytes(*size))
-        }
-        other => plain(&other.to_string()),
     }
 }
 

@@ -15,7 +15,7 @@
 //! | [`companions`] | shell completions and man pages |
 //! | [`failure`] | how a command ends, and its exit status |
 //! | [`output`], [`columns`] | what is written to stdout: paragraphs, tables, JSON |
-//! | [`quantity`], [`progress`], [`signal`] | sizes and addresses; signs of life; signals |
+//! | [`quantity`], [`progress`], [`signal`], [`logging`] | sizes and addresses; signs of life; signals; log lines |
 
 mod audit;
 mod bench;
@@ -28,6 +28,7 @@ mod demo;
 mod failure;
 mod help;
 mod layout;
+mod logging;
 mod map;
 mod output;
 mod probe;

@@ -9,22 +9,27 @@
 //! ```
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use gasp_vdev::Shell;
 use gasp_vdev::devices::dma::DmaEngine;
 use gasp_vfio_user::{Options, Server};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args_os().nth(1).ok_or("the path of a socket is needed")?;
     let server = Server::bind(path, Shell::new("dma0", DmaEngine::new())?, Options::default())?;
-    let (stopper, asked) = (server.stopper(), AtomicBool::new(false));
-    ctrlc::set_handler(move || {
-        if asked.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
+    let stopper = server.stopper();
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    thread::spawn(move || {
+        for (so_far, _) in signals.forever().enumerate() {
+            if so_far > 0 {
+                std::process::exit(130);
+            }
+            stopper.stop();
         }
-        stopper.stop();
-    })?;
+    });
     server.observe(|happened| say(&format!("{happened:?}")));
     say(&format!("listens on {}", server.path().display()));
     server.run()?;

@@ -118,6 +118,8 @@ pub struct Status {
     pub windows: u64,
     /// Bytes in them, now.
     pub window_bytes: u64,
+    /// Bytes in those of them that are reached by messages instead of maps, now.
+    pub by_message_bytes: u64,
     /// Files behind them, now.
     pub files: u64,
     /// Memory maps carried out.
@@ -150,6 +152,7 @@ pub(crate) struct Counters {
     pub(crate) connections: AtomicU64,
     pub(crate) windows: AtomicU64,
     pub(crate) window_bytes: AtomicU64,
+    pub(crate) by_message_bytes: AtomicU64,
     pub(crate) files: AtomicU64,
     pub(crate) maps: AtomicU64,
     pub(crate) unmaps: AtomicU64,
@@ -206,6 +209,7 @@ impl Counters {
             connections: get(&self.connections),
             windows: get(&self.windows),
             window_bytes: get(&self.window_bytes),
+            by_message_bytes: get(&self.by_message_bytes),
             files: get(&self.files),
             maps: get(&self.maps),
             unmaps: get(&self.unmaps),

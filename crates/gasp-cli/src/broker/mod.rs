@@ -28,12 +28,13 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use crate::cli::Broker;
 use crate::failure::Failure;
 use crate::output::Page;
+use crate::signal::on_signals;
 
 /// Listens until a signal ends it.
 pub(crate) fn run(args: &Broker) -> Result<(), Failure> {
     if let FrameAccess::Denied(why) = frame_access() {
         let message = format!("a broker has to be shown frame numbers itself: {why}");
-        return Err(Failure::Machine { errno: Errno::PERM, message });
+        return Err(Failure::Unavailable { errno: Errno::PERM, message });
     }
     let numbers =
         |users: &[String]| users.iter().map(|user| user_id(user)).collect::<Result<Vec<_>, _>>();
@@ -42,12 +43,11 @@ pub(crate) fn run(args: &Broker) -> Result<(), Failure> {
     announce(args);
     let office = args.tokens.then(|| tokens::Office::new(users.clone(), redeemers));
     let socket = args.socket.clone();
-    ctrlc::set_handler(move || {
+    on_signals(move |_| {
         // It may be gone already; nobody can be told.
         let _ = fs::remove_file(&socket);
         std::process::exit(0);
-    })
-    .map_err(io::Error::other)?;
+    })?;
     for client in listener.incoming() {
         let answered = client.and_then(|client| match &office {
             Some(office) => tokens::Office::receive(office, client),
@@ -148,7 +148,7 @@ fn listen(path: &Path, others: bool) -> Result<UnixListener, Failure> {
 }
 
 fn refused(path: &Path, errno: Errno, why: &str) -> Failure {
-    Failure::Machine { errno, message: format!("cannot listen at {}: {why}", path.display()) }
+    Failure::Unavailable { errno, message: format!("cannot listen at {}: {why}", path.display()) }
 }
 
 /// Gives one client what it may have, or says why not. It is not waited for.

@@ -89,7 +89,7 @@ fn config(len: u64) -> Result<Config, ConfigError> {
 fn refused(len: u64, error: &ConfigError) -> Failure {
     match error.source().and_then(|source| source.downcast_ref::<gasp::Error>()) {
         Some(engine) => Failure::Refused(engine.clone()),
-        None => Failure::Machine {
+        None => Failure::Unavailable {
             errno: error.errno(),
             message: format!("a guest with {:#} of RAM: {}", Bytes(len), error.message()),
         },

@@ -168,9 +168,20 @@ Examples:
   gasp serve --device nvme,backing=file:disk.img,queues=2 --socket /tmp/disk.sock --json
   gasp serve --config examples/nvme.toml
 
-Prints what QEMU has to be told to attach. VMMs may come and go, one at a time for each
-device; what the device stores stays. SIGINT, SIGTERM and SIGHUP end it and remove the
-sockets.
+Prints what QEMU needs to attach. VMMs may come and go, one at a time for each device; what
+the device stores stays. Migration is not supported, and QEMU (11.1) reports one as completed all the same. Have it
+refuse with a device that it does not migrate:
+  -object memory-backend-memfd,id=stay,size=1M,share=on
+  -device ivshmem-plain,memdev=stay,master=off
+
+SIGINT and SIGTERM end it, disconnect all VMMs and remove the sockets; a second one ends it
+at once. SIGHUP has the file read again: new devices are added, those that are gone are
+removed even if a VMM is attached, and all others are left alone with their connections. A
+device is what is on a socket: if its keys have changed it is replaced, unless a VMM is
+attached; then it stays as it is until the next SIGHUP. A configuration that is wrong, or
+whose new devices cannot be created, is reported and changes nothing. A reader of the output
+that goes away, a closed terminal or a full disk ends nothing: reports that cannot be written
+are dropped and counted.
 
 The file has a table [[device]] for each, with the keys that --device has, too:
   kind        nvme (a disk) or dma (an engine that copies, for tests)
@@ -183,17 +194,29 @@ The file has a table [[device]] for each, with the keys that --device has, too:
               the socket's if there is no file
   mode        the permissions of the socket, 0o600 unless told
   name        what reports call it: its kind and number, unless told
+  unsealed    guest memory that its VMM can take away, and that cannot be sealed: message
+              (copied by messages, slow; unless told), trust (mapped all the same: a VMM
+              that cuts it off ends this process) or refuse
+  max-memory, max-dma-maps, max-descriptors, max-drains
+              the most that a VMM may have held: bytes of memory files (4T unless told),
+              windows (65535), descriptors (512, or less where this process may have few),
+              unmaps that wait (1024)
 
 Fields of --json, one object a line; `at` is in seconds since the start, lengths and
 addresses are integers, in bytes:
-  at, device, event  in all of them; the others depend on `event`:
+  at, device, event  in all of them; `device` is null for what is about all devices; the
+               others depend on `event`:
   listening    `kind`, `socket`; `qemu`: the arguments to attach
   attached     `pid`: the VMM's process, or null
   detached     `why`
-  adopted      `bytes`: a file of guest memory was seen for the first time
+  adopted      `bytes`: a file of guest memory was mapped; told once a second at most
+  by-message   guest memory can be taken away: see `unsealed`
+  not-shared   guest memory is not shared with the device (QEMU: share=off): `bytes`,
+               `seen` (or only likely)
   totals, stopped
                `pid`, `connections`, `maps`, `unmaps`; `windows`, `window_bytes` and
-               `files` that are mapped now; `drains` (unmaps that had to wait),
+               `files` that the VMM gives now; `by_message_bytes` of `window_bytes` that
+               are not mapped but copied by message; `drains` (unmaps that had to wait),
                `draining` (that wait now), `faults` (refused by the guest's IOMMU),
                `commands`, `refused`, `message_bytes`, `untold` (events that were too
                many); `counters`: what the device itself counts
@@ -202,10 +225,18 @@ addresses are integers, in bytes:
   reset
   refused      a command of the VMM: `command`, `errno`, `why`
   turned-away  a client that was sent away: `why`
+  in-use       a client that came while another is served: `pid`, `by`, `seconds`
+  omitted      `reports` that were left out, because a client caused too many
+  failed       a device that is no longer served, unlike the others: `why`
+  reloaded     after SIGHUP: `added`, `removed`, `replaced`; `kept` (changed, but in use);
+               `failed` (messages about devices that could not be created)
+  reload-failed
+               a configuration that is not used: `why`
+  unwritten    `count` of reports that could not be written, since the last of these
 
 Exit status:
   0  stopped by a signal; 130 where a second one, or 10 seconds, had to end it
-  1  a socket is in use, or cannot be made, or a disk cannot be opened
+  1  a socket is in use or cannot be created, a disk cannot be opened, or all devices failed
   2  wrong usage or a wrong configuration";
 
 pub(super) const COMPLETIONS: &str = "\

@@ -3,85 +3,151 @@
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use gasp_vdev::Shell;
 use gasp_vdev::devices::dma::DmaEngine;
 use gasp_vdev::devices::nvme::{self, Backing, Nvme, NvmeError};
-use gasp_vfio_user::{Options, Server};
+use gasp_vfio_user::{Happened, Options, ServeError, Server};
 
-use super::Notice;
-use super::event::{Counter, Event, Snapshot};
+use super::event::{Counter, Event, FaultOf, Snapshot};
+use super::orders::Order;
 use super::plan::{self, Kind, Plan};
-use crate::failure::Failure;
+use super::refusal::Refusal;
+use super::reporter::Outbox;
+use super::sockets::Sockets;
+use super::tell::Intro;
 
-/// A thread that serves.
-pub(super) type Task = JoinHandle<()>;
+/// A number that no other device of this process has or had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Id(pub(super) u64);
+
+/// How often it is told that a file of guest memory was mapped.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// What a device counts by itself, by name.
-type Counters = Box<dyn Fn() -> Vec<Counter>>;
+type Counters = Box<dyn Fn() -> Vec<Counter> + Send + Sync>;
 
 /// A device whose socket is there.
 pub(super) struct Served {
-    index: usize,
-    pub(super) name: String,
-    pub(super) kind: &'static str,
+    pub(super) id: Id,
+    pub(super) plan: Plan,
+    pub(super) name: Arc<str>,
+    kind: &'static str,
     /// The socket, absolute.
-    pub(super) path: PathBuf,
-    pub(super) server: Arc<Server>,
+    path: PathBuf,
+    server: Arc<Server>,
+    task: Option<JoinHandle<Result<(), ServeError>>>,
     counters: Counters,
     /// Accesses that the guest's IOMMU refused, of all VMMs so far.
-    pub(super) faults: AtomicU64,
+    faults: AtomicU64,
     /// Events that could not be told, because there were too many.
-    pub(super) untold: Arc<AtomicU64>,
+    untold: Arc<AtomicU64>,
+    sockets: Sockets,
+    /// What a guest tells controllers apart by, without the spaces that it is padded with.
+    pub(super) serial: Option<String>,
 }
 
 impl Served {
     /// Makes the device, and listens.
     pub(super) fn bind(
-        index: usize,
+        id: Id,
         plan: &Plan,
         options: Options,
-        sender: &SyncSender<Notice>,
-    ) -> Result<Self, Failure> {
-        let (shell, kind, counters) = make(plan)?;
-        let server = Server::bind(&plan.socket, shell, options).map_err(Failure::Socket)?;
-        let untold = Arc::new(AtomicU64::new(0));
-        let (sender, lost) = (sender.clone(), Arc::clone(&untold));
+        outbox: &Outbox,
+        sockets: &Sockets,
+    ) -> Result<Self, Refusal> {
+        let Made { shell, kind, counters, serial } = Made::of(plan)?;
+        let bind = || Server::bind(&plan.socket, shell, options);
+        let server = sockets.add(id, bind).map_err(|why| Refusal::socket(plan, why))?;
+        let (name, untold) = (Arc::<str>::from(plan.name.as_str()), Arc::<AtomicU64>::default());
+        let (device, outbox, lost) = (Arc::clone(&name), outbox.clone(), Arc::clone(&untold));
         // Called on the server's thread: nothing that waits.
+        let adopted = Mutex::new(None::<Instant>);
         server.observe(move |happened| {
+            if matches!(happened, Happened::Adopted { .. }) && !is_due(&adopted) {
+                return;
+            }
             let Some(event) = Event::of(happened) else { return };
-            if let Err(TrySendError::Full(_)) = sender.try_send(Notice::Event(index, event)) {
+            if !outbox.offer(&device, event) {
                 lost.fetch_add(1, Ordering::Relaxed);
             }
         });
         Ok(Self {
-            index,
-            name: plan.name.clone(),
+            id,
+            plan: plan.clone(),
+            name,
             kind,
-            path: std::path::absolute(&plan.socket)?,
+            path: std::path::absolute(&plan.socket).unwrap_or_else(|_| plan.socket.clone()),
             server: Arc::new(server),
+            task: None,
             counters,
             faults: AtomicU64::new(0),
             untold,
+            sockets: sockets.clone(),
+            serial,
         })
     }
 
-    /// Serves, on a thread of its own, until it is told to stop.
-    pub(super) fn start(&self, sender: &SyncSender<Notice>) -> io::Result<Task> {
-        let (server, sender, index) = (Arc::clone(&self.server), sender.clone(), self.index);
-        let name = format!("{} socket", self.name);
-        std::thread::Builder::new().name(name).spawn(move || {
-            if let Err(error) = server.run() {
-                tracing::error!(device = index, %error, "a server ends");
-                // Where nobody listens any longer, all end.
-                let _ = sender.send(Notice::Ended(error));
-            }
-        })
+    /// Serves, on a thread of its own, until it is told to stop; then, or if it fails, an
+    /// order says that it has ended.
+    pub(super) fn start(&mut self, orders: &Sender<Order>) -> Result<(), Refusal> {
+        let (server, ending) = (Arc::clone(&self.server), Ending(self.id, orders.clone()));
+        let task = move || {
+            // Also if it panics.
+            let _ending = ending;
+            server.run()
+        };
+        let thread = std::thread::Builder::new().name(format!("{} socket", self.name));
+        let task = thread.spawn(task).map_err(|error| Refusal::system(&self.plan, &error))?;
+        self.task = Some(task);
+        Ok(())
+    }
+
+    /// Asks it to stop.
+    pub(super) fn stop(&self) {
+        self.server.stopper().stop();
+    }
+
+    /// Ends what has stopped, and removes its socket: how it stood, and what it failed of.
+    pub(super) fn end(mut self) -> (Snapshot, Option<String>) {
+        let failed = match self.task.take().map(JoinHandle::join) {
+            None | Some(Ok(Ok(()))) => None,
+            Some(Ok(Err(error))) => Some(error.to_string()),
+            Some(Err(_)) => Some("its thread panicked".into()),
+        };
+        (self.snapshot(), failed)
+    }
+
+    /// Whether a VMM is attached.
+    pub(super) fn is_attached(&self) -> bool {
+        self.server.status().attached
+    }
+
+    /// What is told of it first.
+    pub(super) fn intro(&self) -> Intro {
+        Intro { name: Arc::clone(&self.name), kind: self.kind, socket: self.path.clone() }
+    }
+
+    /// The faults since the last call.
+    ///
+    /// They are kept by the guest's IOMMU until they are read, and lost with it: those in
+    /// the last moment of a VMM may not be counted.
+    pub(super) fn take_faults(&self) -> Option<Event> {
+        let faults = self.server.guest()?.take_faults();
+        let count = faults.records.len() as u64 + faults.dropped;
+        self.faults.fetch_add(count, Ordering::Relaxed);
+        let first = faults.records.first().map(|fault| FaultOf {
+            addr: fault.addr.0,
+            access: fault.access.to_string(),
+            reason: fault.refusal.to_string(),
+        });
+        (count > 0).then_some(Event::Faults { count, first })
     }
 
     /// How it stands.
@@ -91,18 +157,60 @@ impl Served {
     }
 }
 
-fn make(plan: &Plan) -> Result<(Shell, &'static str, Counters), Failure> {
-    let (shell, kind, counters): (_, _, Counters) = match &plan.kind {
-        Kind::Dma => (Shell::new(&plan.name, DmaEngine::new()), "dma", Box::new(Vec::new)),
-        Kind::Nvme(wanted) => {
-            let nvme = nvme(plan, wanted).map_err(Failure::Disk)?;
-            let counters = nvme.counters();
-            let shell = Shell::new(&plan.name, nvme);
-            (shell, "nvme", Box::new(move || counted(counters.snapshot())))
-        }
-    };
-    // Every model here is that of a PCI function.
-    Ok((shell.map_err(io::Error::other)?, kind, counters))
+/// Whether the last time was long enough ago, and is now. A VMM whose guest has one window at
+/// a time has files adopted and released without end; totals say how many there are.
+fn is_due(last: &Mutex<Option<Instant>>) -> bool {
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    let due = last.is_none_or(|last| last.elapsed() >= EVERY);
+    if due {
+        *last = Some(Instant::now());
+    }
+    due
+}
+
+/// Says that a device's thread has ended, when it is dropped there.
+struct Ending(Id, Sender<Order>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // If nobody listens any longer, all end.
+        let _ = self.1.send(Order::Ended(self.0));
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // Its file first, if this is not after a stop.
+        self.stop();
+        self.sockets.forget(self.id);
+    }
+}
+
+/// A device without a socket.
+struct Made {
+    shell: Shell,
+    kind: &'static str,
+    counters: Counters,
+    serial: Option<String>,
+}
+
+impl Made {
+    fn of(plan: &Plan) -> Result<Self, Refusal> {
+        let (shell, kind, counters, serial): (_, _, Counters, _) = match &plan.kind {
+            Kind::Dma => {
+                (Shell::new(&plan.name, DmaEngine::new()), "dma", Box::new(Vec::new), None)
+            }
+            Kind::Nvme(wanted) => {
+                let nvme = nvme(plan, wanted).map_err(|error| Refusal::disk(plan, &error))?;
+                let (counters, serial) = (nvme.counters(), nvme.serial().trim_end().to_owned());
+                let counted = Box::new(move || counted(counters.snapshot()));
+                (Shell::new(&plan.name, nvme), "nvme", counted, Some(serial))
+            }
+        };
+        // Every model here is that of a PCI function.
+        let shell = shell.map_err(|error| Refusal::system(plan, &io::Error::other(error)))?;
+        Ok(Self { shell, kind, counters, serial })
+    }
 }
 
 fn nvme(plan: &Plan, wanted: &plan::Nvme) -> Result<Nvme, NvmeError> {

@@ -2,30 +2,15 @@
 
 use core::fmt;
 use core::time::Duration;
-use std::io;
 
 use gasp::errno_name;
 use gasp_vfio_user::{Happened, Status};
 use serde::Serialize;
 
-use super::device::Served;
-use super::totals::Totals;
 use crate::quantity::{count, length};
 
 /// An unmap that takes the device longer than this is told of.
 const LONG: Duration = Duration::from_millis(10);
-
-/// Where it is told. An error ends the serving.
-pub(super) trait Tell {
-    /// The sockets are there.
-    fn begin(&mut self, servers: &[Served]) -> io::Result<()>;
-    /// Something happened.
-    fn event(&mut self, server: &Served, event: &Event) -> io::Result<()>;
-    /// How all stand, several times a second.
-    fn totals(&mut self, servers: &[Served], totals: &[Totals]) -> io::Result<()>;
-    /// Everything was told.
-    fn end(&mut self) -> io::Result<()>;
-}
 
 /// What has happened. The fields are described in `gasp serve --help`.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -35,13 +20,38 @@ pub(super) enum Event {
     Attached { pid: Option<i32> },
     Detached { why: String },
     Adopted { bytes: u64 },
+    ByMessage,
+    NotShared { bytes: u64, seen: bool },
     Totals(Snapshot),
     Drained { addr: u64, len: u64, waited_ns: u64, detached: usize },
     Faults { count: u64, first: Option<FaultOf> },
     Reset,
     Refused { command: String, errno: &'static str, why: String },
     TurnedAway { why: String },
+    InUse { pid: Option<i32>, by: Option<i32>, seconds: u64 },
+    Omitted { reports: u64 },
+    Failed { why: String },
     Stopped(Snapshot),
+}
+
+/// What has happened to all devices.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub(super) enum News {
+    /// `kept`: defined differently, but attached; `failed`: why others are not served.
+    Reloaded {
+        added: Vec<String>,
+        removed: Vec<String>,
+        replaced: Vec<String>,
+        kept: Vec<String>,
+        failed: Vec<String>,
+    },
+    ReloadFailed {
+        why: String,
+    },
+    Unwritten {
+        count: u64,
+    },
 }
 
 /// The first of some refused accesses.
@@ -61,6 +71,7 @@ pub(super) struct Snapshot {
     pub(super) unmaps: u64,
     pub(super) windows: u64,
     pub(super) window_bytes: u64,
+    pub(super) by_message_bytes: u64,
     pub(super) files: u64,
     pub(super) drains: u64,
     pub(super) draining: u64,
@@ -89,6 +100,7 @@ impl Snapshot {
             unmaps: status.unmaps,
             windows: status.windows,
             window_bytes: status.window_bytes,
+            by_message_bytes: status.by_message_bytes,
             files: status.files,
             drains: status.drains,
             draining: status.draining,
@@ -103,6 +115,11 @@ impl Snapshot {
 }
 
 impl Snapshot {
+    /// Bytes in windows that the device maps; the others are reached by messages.
+    pub(super) fn mapped_bytes(&self) -> u64 {
+        self.window_bytes.saturating_sub(self.by_message_bytes)
+    }
+
     /// What the device counts, in words; what it has not counted yet is left out.
     pub(super) fn counted(&self) -> Vec<String> {
         let counted = self.counters.iter().filter(|(_, value)| *value > 0);
@@ -135,6 +152,12 @@ impl Event {
                 errno: errno_name(*errno),
                 why: why.clone(),
             },
+            Happened::ByMessage => Self::ByMessage,
+            &Happened::NotShared { len, seen } => Self::NotShared { bytes: len, seen },
+            &Happened::InUse { pid, by, since } => {
+                Self::InUse { pid, by, seconds: since.as_secs() }
+            }
+            &Happened::Omitted { reports } => Self::Omitted { reports },
             Happened::TurnedAway { why } => Self::TurnedAway { why: (*why).into() },
             _ => return None,
         })
@@ -149,6 +172,24 @@ impl fmt::Display for Event {
             Self::Attached { pid: None } => write!(f, "attached"),
             Self::Detached { why } => write!(f, "detached: {why}"),
             Self::Adopted { bytes } => write!(f, "adopts {} of guest memory", length(*bytes)),
+            Self::ByMessage => write!(
+                f,
+                "its memory cannot be sealed, and is copied by messages, which is slow: see \
+                 `unsealed` in gasp serve --help"
+            ),
+            Self::NotShared { bytes, seen: true } => write!(
+                f,
+                "{} of memory are not shared with this device, but copied by messages or \
+                 refused: give QEMU share=on",
+                length(*bytes)
+            ),
+            Self::NotShared { bytes, seen: false } => write!(
+                f,
+                "the guest has started the device, but all {} of memory are still zero: \
+                 probably they are not shared with it, and its commands never come; give QEMU \
+                 share=on",
+                length(*bytes)
+            ),
             Self::Totals(snapshot) => snapshot.fmt(f),
             Self::Drained { addr, len, waited_ns, detached } => {
                 let waited = Duration::from_nanos(*waited_ns);
@@ -168,7 +209,47 @@ impl fmt::Display for Event {
                 write!(f, "refused {command}: {why} ({errno})")
             }
             Self::TurnedAway { why } => write!(f, "turned a client away: {why}"),
+            Self::InUse { pid, by, seconds } => {
+                let process = |pid: &Option<i32>| {
+                    pid.map_or_else(|| "a process".into(), |pid| format!("process {pid}"))
+                };
+                let (pid, by) = (process(pid), process(by));
+                write!(f, "turned {pid} away: in use by {by} for {} s", thousands(*seconds))
+            }
+            Self::Omitted { reports } => {
+                write!(f, "{} reports left out, there were too many", thousands(*reports))
+            }
+            Self::Failed { why } => write!(f, "failed: {why}"),
             Self::Stopped(snapshot) => write!(f, "stopped: {snapshot}"),
+        }
+    }
+}
+
+impl fmt::Display for News {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reloaded { added, removed, replaced, kept, failed } => {
+                write!(f, "configuration read again")?;
+                let lists = [
+                    ("added", added),
+                    ("removed", removed),
+                    ("replaced", replaced),
+                    ("in use, so as before", kept),
+                    ("failed", failed),
+                ];
+                let mut lists = lists.iter().filter(|(_, list)| !list.is_empty()).peekable();
+                if lists.peek().is_none() {
+                    return write!(f, ": no change");
+                }
+                lists.try_for_each(|(what, list)| write!(f, "; {what}: {}", list.join(", ")))
+            }
+            Self::ReloadFailed { why } => {
+                write!(f, "the new configuration is not used, nothing has changed: {why}")
+            }
+            Self::Unwritten { count: 1 } => write!(f, "1 report could not be written"),
+            Self::Unwritten { count } => {
+                write!(f, "{} reports could not be written", thousands(*count))
+            }
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::{fs, io};
 
+use gasp::config::near::explained;
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::plan::{Plan, Wish, Wrong, check_apart};
-use crate::failure::Failure;
 
 /// Longer files are refused, in bytes.
 const SIZE_MAX: u64 = 1 << 20;
@@ -30,6 +30,11 @@ struct Table {
     queues: Option<Spanned<u64>>,
     serial: Option<Spanned<String>>,
     mode: Option<Spanned<u64>>,
+    unsealed: Option<Spanned<String>>,
+    max_memory: Option<Spanned<String>>,
+    max_dma_maps: Option<Spanned<u64>>,
+    max_descriptors: Option<Spanned<u64>>,
+    max_drains: Option<Spanned<u64>>,
 }
 
 impl Table {
@@ -46,6 +51,11 @@ impl Table {
             queues: number(&self.queues),
             serial: text(&self.serial),
             mode: number(&self.mode),
+            unsealed: text(&self.unsealed),
+            max_memory: text(&self.max_memory),
+            max_dma_maps: number(&self.max_dma_maps),
+            max_descriptors: number(&self.max_descriptors),
+            max_drains: number(&self.max_drains),
         }
     }
 
@@ -62,53 +72,76 @@ impl Table {
             "queues" => of(&self.queues),
             "serial" => text(&self.serial),
             "mode" => of(&self.mode),
+            "unsealed" => text(&self.unsealed),
+            "max-memory" => text(&self.max_memory),
+            "max-dma-maps" => of(&self.max_dma_maps),
+            "max-descriptors" => of(&self.max_descriptors),
+            "max-drains" => of(&self.max_drains),
             _ => None,
         }
     }
 }
 
 /// Reads a file; paths in it are relative to its folder.
-pub(super) fn load(path: &Path) -> Result<Vec<Plan>, Failure> {
-    let cannot = |error: io::Error| {
-        Failure::Usage(format!("{}: cannot read the file: {error}", path.display()))
-    };
+///
+/// # Errors
+/// A message that names the line, the device and the key.
+pub(super) fn load(path: &Path) -> Result<Vec<Plan>, String> {
+    let cannot = |error: io::Error| format!("{}: cannot read the file: {error}", path.display());
     let metadata = fs::metadata(path).map_err(cannot)?;
     if !metadata.is_file() || metadata.len() > SIZE_MAX {
         let message = "it is not a regular file of at most 1 MiB";
-        return Err(Failure::Usage(format!("{}: {message}", path.display())));
+        return Err(format!("{}: {message}", path.display()));
     }
     parse(&fs::read_to_string(path).map_err(cannot)?, path)
 }
 
-fn parse(text: &str, path: &Path) -> Result<Vec<Plan>, Failure> {
+fn parse(text: &str, path: &Path) -> Result<Vec<Plan>, String> {
     let fail = |at: usize, message: &str| {
         let before = text.as_bytes().get(..at).unwrap_or_default();
         let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        Failure::Usage(format!("{}:{line}: {message}", path.display()))
+        format!("{}:{line}: {message}", path.display())
     };
     let document: Document = toml::from_str(text).map_err(|error| {
         let at = error.span().unwrap_or_default().start;
-        fail(at, error.message())
+        fail(at, &format!("{}{}", place_in(text, at), explained(error.message())))
     })?;
     if document.device.is_empty() {
         return Err(fail(0, "there is no device: write [[device]]"));
     }
-    let wrong = |table: &Spanned<Table>, Wrong { key, message }: Wrong| {
+    let wrong = |index: usize, table: &Spanned<Table>, Wrong { key, message }: Wrong| {
         let at = table.get_ref().place(key).unwrap_or(table.span().start);
-        fail(at, &format!("device.{key}: {message}"))
+        let label = table.get_ref().wish().label(index);
+        fail(at, &format!("device {label:?}: {key}: {message}"))
     };
     let folder = path.parent().unwrap_or(Path::new(""));
     let tables = document.device.iter().enumerate();
     let plans = tables.map(|(index, table)| {
-        Plan::of(&table.get_ref().wish(), index, folder).map_err(|why| wrong(table, why))
+        Plan::of(&table.get_ref().wish(), index, folder).map_err(|why| wrong(index, table, why))
     });
     let plans = plans.collect::<Result<Vec<_>, _>>()?;
     match check_apart(&plans) {
         Ok(()) => Ok(plans),
         Err((index, why)) => Err(match document.device.get(index) {
-            Some(table) => wrong(table, why),
+            Some(table) => wrong(index, table, why),
             None => fail(0, &why.message),
         }),
+    }
+}
+
+/// The device and the key that a place in the text is about, as far as the text shows them:
+/// it is not what was expected, so nobody has read it.
+fn place_in(text: &str, at: usize) -> String {
+    let until = text.get(at..).and_then(|rest| rest.find('\n')).map_or(text.len(), |end| at + end);
+    let mut lines = text.get(..until).unwrap_or_default().lines().map(str::trim);
+    let number = lines.clone().filter(|line| line.starts_with("[[device]]")).count();
+    let key = lines.next_back().and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
+    match (number, key) {
+        (0, _) => String::new(),
+        (number, Some(key)) if !key.contains(|letter: char| letter.is_whitespace()) => {
+            format!("[[device]] number {number}: {key}: ")
+        }
+        (number, _) => format!("[[device]] number {number}: "),
     }
 }
 
@@ -130,10 +163,7 @@ socket = \"dma.sock\"
 ";
 
     fn message(text: &str) -> String {
-        match parse(text, Path::new("a/b.toml")) {
-            Err(Failure::Usage(message)) => message,
-            other => panic!("{other:?}"),
-        }
+        parse(text, Path::new("a/b.toml")).unwrap_err()
     }
 
     #[test]
@@ -155,13 +185,53 @@ socket = \"dma.sock\"
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
         for (from, to, told) in [
-            ("queues = 4", "colour = 4", "a/b.toml:5: unknown field `colour`"),
-            ("queues = 4", "queues = 400", "a/b.toml:5: device.queues: expected 1 to 128"),
-            ("queues = 4", "queues = \"4\"", "a/b.toml:5: invalid type"),
-            ("backing = \"null:64M\"", "", "a/b.toml:1: device.backing: the kind nvme needs it"),
-            ("kind = \"dma\"", "kind = \"edu\"", "a/b.toml:9: device.kind: expected nvme or dma"),
-            ("dma.sock", "disk.sock", "a/b.toml:10: device.socket: another device"),
-            ("socket = \"dma.sock\"", "", "a/b.toml:8: missing field `socket`"),
+            (
+                "queues = 4",
+                "queue = 4",
+                "a/b.toml:5: [[device]] number 1: queue: unknown key `queue`; did you mean `queues`?",
+            ),
+            ("queues = 4", "colour = 4", "a/b.toml:5: [[device]] number 1: colour: unknown key"),
+            (
+                "queues = 4",
+                "queues = 400",
+                "a/b.toml:5: device \"nvme0\": queues: expected 1 to 128",
+            ),
+            (
+                "queues = 4",
+                "queues = \"4\"",
+                "a/b.toml:5: [[device]] number 1: queues: invalid type",
+            ),
+            (
+                "backing = \"null:64M\"",
+                "",
+                "a/b.toml:1: device \"nvme0\": backing: the kind nvme needs it",
+            ),
+            (
+                "kind = \"dma\"",
+                "kind = \"edu\"",
+                "a/b.toml:9: device \"edu1\": kind: expected nvme or dma",
+            ),
+            (
+                "dma.sock",
+                "disk.sock",
+                "a/b.toml:10: device \"dma1\": socket: device \"nvme0\" is on it, too",
+            ),
+            (
+                "socket = \"dma.sock\"",
+                "",
+                "a/b.toml:8: [[device]] number 2: missing field `socket`",
+            ),
+            (
+                "queues = 4",
+                "unsealed = \"seal\"",
+                "a/b.toml:5: device \"nvme0\": unsealed: expected message, trust or refuse",
+            ),
+            (
+                "queues = 4",
+                "max-drains = 0",
+                "a/b.toml:5: device \"nvme0\": max-drains: expected 1 to 65535, not 0",
+            ),
+            ("queues = 4", "queues = = 4", "a/b.toml:5: [[device]] number 1: queues: "),
         ] {
             assert!(GOOD.contains(from));
             let message = message(&GOOD.replace(from, to));

@@ -1,94 +1,165 @@
 //! The state of all devices, drawn anew below the lines of what happens.
+//!
+//! ```text
+//!     0.001  disk     nvme, listens on /tmp/disk.sock      scrolls
+//!     3.214  disk     attached: process 4711
+//! device     VMM  mapped  by message  …                    drawn anew
+//! disk      4711   1 GiB         0 B  …
+//! ```
+//!
+//! The terminal may become wider or narrower at any time, and then rows that were drawn
+//! before may take more lines than they did: what is there is computed from their widths
+//! and the width now, and each row ends with a line's end of its own.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, IsTerminal};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use anstyle::Style;
+use terminal_size::{Height, Width, terminal_size_of};
+use unicode_width::UnicodeWidthStr;
 
-use super::device::Served;
-use super::event::{Event, Tell, thousands};
-use super::log::{Lines, listening};
-use super::qemu;
-use super::totals::Totals;
-use crate::output::Page;
-use crate::quantity::length;
+use super::columns;
+use super::event::{Event, News};
+use super::log::Format;
+use super::out::{Lost, Out};
+use super::tell::{Intro, Row, Tell};
+
+/// What a terminal has that does not say.
+const SIZE: (usize, usize) = (80, 24);
 
 /// A view for a person at a terminal.
 pub(super) struct Live {
-    lines: Lines,
-    view: MultiProgress,
-    head: ProgressBar,
-    rows: Vec<ProgressBar>,
-    /// How long the longest name is.
+    format: Format,
+    out: Out<File>,
+    /// stderr, if that is not the same terminal.
+    logs: Option<Out<File>>,
+    lost: Lost,
+    bold: Style,
+    /// What is to scroll past at the next drawing.
+    scrolls: String,
+    drawn: Vec<String>,
+    /// The terminal's width when it was drawn.
     width: usize,
 }
 
 impl Live {
-    pub(super) fn new(servers: &[Served]) -> Self {
-        let view = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
-        let row = |template: &str| {
-            let bar = view.add(ProgressBar::new_spinner());
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style);
-            }
-            bar
+    pub(super) fn new(lost: Lost) -> io::Result<Self> {
+        let logs = match io::stderr().is_terminal() {
+            true => None,
+            false => Some(Out::to(io::stderr())?),
         };
-        let head = row("{wide_msg:.bold}");
-        let rows = servers.iter().map(|_| row("{wide_msg}")).collect();
-        let width = servers.iter().map(|server| server.name.len()).max().unwrap_or(0).max(6);
-        Self { lines: Lines::new(servers), view, head, rows, width }
+        let plain = anstream::AutoStream::choice(&io::stdout()) == anstream::ColorChoice::Never;
+        Ok(Self {
+            format: Format::new(),
+            out: Out::to(io::stdout())?,
+            logs,
+            lost,
+            bold: if plain { Style::new() } else { Style::new().bold() },
+            scrolls: String::new(),
+            drawn: Vec::new(),
+            width: 0,
+        })
     }
 
-    fn row(&self, name: &str, totals: &Totals) -> String {
-        let Totals { now, rate, .. } = totals;
-        let width = self.width;
-        let pid = now.pid.map_or_else(|| "–".into(), |pid| pid.to_string());
-        let drains = match now.draining {
-            0 => thousands(now.drains),
-            draining => format!("{} ({draining} now)", thousands(now.drains)),
+    /// Draws rows, below what has happened since the last time.
+    fn draw(&mut self, rows: &[Row]) {
+        let (width, height) = terminal_size_of(io::stdout())
+            .map_or(SIZE, |(Width(width), Height(height))| (width.into(), height.into()));
+        // A line that is full would be joined to the next one by a terminal that becomes
+        // wider, and one line is the cursor's.
+        let table = match rows.is_empty() {
+            true => Vec::new(),
+            false => columns::table(
+                rows,
+                usize::saturating_sub(width, 1),
+                usize::saturating_sub(height, 1),
+            ),
         };
-        format!(
-            "{name:width$} {pid:>8} {:>10} {:>10} {:>8.0}/s {:>9} {:>7} {drains:>7}  {}",
-            thousands(now.maps),
-            thousands(now.unmaps),
-            rate,
-            length(now.window_bytes),
-            thousands(now.faults),
-            now.counted().join(", "),
-        )
+        if self.scrolls.is_empty() && table == self.drawn && width == self.width {
+            return;
+        }
+        let mut text = erase(&self.drawn, width, height);
+        text += &self.scrolls;
+        let bold = self.bold;
+        for (number, line) in table.iter().enumerate() {
+            match number {
+                0 => text += &format!("{bold}{line}{bold:#}\n"),
+                _ => text += &format!("{line}\n"),
+            }
+        }
+        let written = self.out.write(&text);
+        if !matches!(written, Ok(true)) {
+            self.lost.count();
+        }
+        self.scrolls.clear();
+        (self.drawn, self.width) = (table, width);
     }
 }
 
+/// What takes the lines that were drawn off a terminal that is now `width` columns wide and
+/// `height` lines high. The cursor is at the beginning of the line below them.
+fn erase(drawn: &[String], width: usize, height: usize) -> String {
+    let lines: usize = drawn.iter().map(|line| line.width().div_ceil(width.max(1)).max(1)).sum();
+    // What has left the screen cannot be reached.
+    let lines = lines.min(height.saturating_sub(1));
+    let up = if lines == 0 { String::new() } else { format!("\x1b[{lines}A") };
+    // Deletes them, and the cursor's line: it has what somebody has typed, such as ^C. They
+    // are not cleared: a terminal may keep a copy of what is cleared, or remember of a
+    // cleared line that it went on in the next one.
+    format!("\r{up}\x1b[{}M", lines + 1)
+}
+
 impl Tell for Live {
-    fn begin(&mut self, servers: &[Served]) -> io::Result<()> {
-        // Before anything is drawn, and as it is, so that it can be copied.
-        let mut page = Page::stdout();
-        page.line(&qemu::arguments(servers))?;
-        page.flush()?;
-        drop(page);
-        servers.iter().try_for_each(|server| self.event(server, &listening(server)))?;
-        let width = self.width;
-        self.head.set_message(format!(
-            "{:width$} {:>8} {:>10} {:>10} {:>10} {:>9} {:>7} {:>7}  {}",
-            "device", "VMM", "maps", "unmaps", "rate", "mapped", "faults", "drains", "counters"
-        ));
-        Ok(())
+    fn began(&mut self, devices: &[Intro]) {
+        // As it is, so that it can be copied.
+        self.scrolls += &self.format.began(devices);
     }
 
-    fn event(&mut self, server: &Served, event: &Event) -> io::Result<()> {
-        self.view.println(self.lines.line(server, event))
+    fn event(&mut self, device: &str, event: &Event) {
+        self.scrolls += &self.format.line(device, event);
     }
 
-    fn totals(&mut self, servers: &[Served], totals: &[Totals]) -> io::Result<()> {
-        for ((server, totals), bar) in servers.iter().zip(totals).zip(&self.rows) {
-            let row = self.row(&server.name, totals);
-            if bar.message() != row {
-                bar.set_message(row);
+    fn news(&mut self, news: &News) {
+        self.scrolls += &self.format.line("", news);
+    }
+
+    fn log(&mut self, line: &str) {
+        match &mut self.logs {
+            Some(logs) => {
+                if !matches!(logs.write(line), Ok(true)) {
+                    self.lost.count();
+                }
             }
+            None => self.scrolls += line,
         }
-        Ok(())
     }
 
-    fn end(&mut self) -> io::Result<()> {
-        self.view.clear()
+    fn totals(&mut self, rows: &[Row]) {
+        let count = self.lost.take();
+        if count > 0 {
+            self.news(&News::Unwritten { count });
+        }
+        self.draw(rows);
+    }
+
+    fn end(&mut self) {
+        self.draw(&[]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_a_narrower_terminal_has_broken_are_erased_whole() {
+        let drawn = ["x".repeat(79), "y".repeat(40), String::new()];
+        assert_eq!(erase(&drawn, 80, 24), "\r\x1b[3A\x1b[4M");
+        assert_eq!(erase(&drawn, 120, 24), "\r\x1b[3A\x1b[4M");
+        assert_eq!(erase(&drawn, 40, 24), "\r\x1b[4A\x1b[5M");
+        assert_eq!(erase(&drawn, 30, 24), "\r\x1b[6A\x1b[7M");
+        assert_eq!(erase(&drawn, 30, 5), "\r\x1b[4A\x1b[5M", "no further than the screen");
+        assert_eq!(erase(&drawn, 0, 0), "\r\x1b[1M");
+        assert_eq!(erase(&[], 80, 24), "\r\x1b[1M");
     }
 }

@@ -1,55 +1,91 @@
 //! What happens, one line each: for a person, or as JSON.
 
-use std::io::{self, Write};
+use core::fmt::Display;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::device::Served;
-use super::event::{Event, Snapshot, Tell};
+use super::event::{Event, News, Snapshot};
+use super::out::{Lost, Out};
 use super::qemu;
-use super::totals::Totals;
-use crate::output::{self, Page};
+use super::tell::{Intro, Row, Tell};
 
 /// How often totals are told while they change.
 const EVERY: Duration = Duration::from_secs(1);
 /// How often a person reads them.
 const EVERY_LINE: Duration = Duration::from_secs(10);
 
-/// The event that stands at the beginning.
-pub(super) fn listening(server: &Served) -> Event {
-    let mut qemu: Vec<String> = qemu::MEMORY.map(Into::into).into();
-    qemu.push(qemu::device(&server.path));
-    let socket = server.path.to_string_lossy().into_owned();
-    Event::Listening { kind: server.kind, socket, qemu }
-}
-
-/// Tells totals only where they have changed, and not too often.
+/// Tells totals only if they have changed, and not too often.
 struct Changes {
     every: Duration,
     last: Instant,
-    told: Vec<Snapshot>,
+    told: BTreeMap<Arc<str>, Snapshot>,
 }
 
 impl Changes {
     fn new(every: Duration) -> Self {
-        Self { every, last: Instant::now(), told: Vec::new() }
+        Self { every, last: Instant::now(), told: BTreeMap::new() }
     }
 
-    fn take<'a>(&mut self, servers: &'a [Served], totals: &[Totals]) -> Vec<(&'a Served, Event)> {
+    fn take(&mut self, rows: &[Row]) -> Vec<(Arc<str>, Event)> {
         if self.last.elapsed() < self.every {
             return Vec::new();
         }
         self.last = Instant::now();
-        let now: Vec<_> = totals.iter().map(|totals| totals.now.clone()).collect();
         let nothing = Snapshot::default();
-        let changed = servers.iter().zip(&now).enumerate().filter_map(|(index, (server, now))| {
-            let told = self.told.get(index).unwrap_or(&nothing);
-            (told != now).then(|| (server, Event::Totals(now.clone())))
+        let changed = rows.iter().filter_map(|Row { name, now, .. }| {
+            let told = self.told.get(name).unwrap_or(&nothing);
+            (told != now).then(|| (Arc::clone(name), Event::Totals(now.clone())))
         });
         let changed = changed.collect();
-        self.told = now;
+        self.told = rows.iter().map(|row| (Arc::clone(&row.name), row.now.clone())).collect();
         changed
+    }
+}
+
+/// stdout and stderr, for lines that may be lost.
+struct Streams {
+    reports: Out<File>,
+    logs: Out<File>,
+    lost: Lost,
+}
+
+impl Streams {
+    fn open(lost: Lost) -> io::Result<Self> {
+        Ok(Self { reports: Out::to(io::stdout())?, logs: Out::to(io::stderr())?, lost })
+    }
+
+    /// Writes one report, and before it how many were lost, as `unwritten` says it.
+    fn report(&mut self, line: &str, unwritten: impl Fn(&News) -> String) {
+        let count = self.lost.take();
+        if count > 0 && !self.write(&unwritten(&News::Unwritten { count })) {
+            // It counted itself as well.
+            self.lost.restore(count - 1);
+        }
+        self.write(line);
+    }
+
+    fn write(&mut self, line: &str) -> bool {
+        let written = self.reports.write(line);
+        if let Err(error) = &written {
+            // Once; and this thread cannot log by itself.
+            self.log(&format!("reports cannot be written: {error}; the devices are served on\n"));
+        }
+        let written = matches!(written, Ok(true));
+        if !written {
+            self.lost.count();
+        }
+        written
+    }
+
+    fn log(&mut self, line: &str) {
+        if !matches!(self.logs.write(line), Ok(true)) {
+            self.lost.count();
+        }
     }
 }
 
@@ -57,84 +93,144 @@ impl Changes {
 pub(super) struct Json {
     started: Instant,
     changes: Changes,
+    streams: Streams,
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct Line<'a, E> {
     at: f64,
-    device: &'a str,
+    /// None for what happens to all of them.
+    device: Option<&'a str>,
     #[serde(flatten)]
-    event: &'a Event,
+    event: &'a E,
 }
 
 impl Json {
-    pub(super) fn new() -> Self {
-        Self { started: Instant::now(), changes: Changes::new(EVERY) }
+    pub(super) fn new(lost: Lost) -> io::Result<Self> {
+        let (started, changes) = (Instant::now(), Changes::new(EVERY));
+        Ok(Self { started, changes, streams: Streams::open(lost)? })
+    }
+
+    fn line(&mut self, device: Option<&str>, event: &impl Serialize) {
+        let at = (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e6;
+        let line = json(&Line { at, device, event });
+        self.streams.report(&line, |news| json(&Line { at, device: None, event: news }));
     }
 }
 
+fn json(line: &impl Serialize) -> String {
+    // Numbers and texts, which all can be written.
+    let mut text = serde_json::to_string(line).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
 impl Tell for Json {
-    fn begin(&mut self, servers: &[Served]) -> io::Result<()> {
-        servers.iter().try_for_each(|server| self.event(server, &listening(server)))
+    fn began(&mut self, devices: &[Intro]) {
+        for Intro { name, kind, socket } in devices {
+            let mut qemu: Vec<String> = qemu::MEMORY.map(Into::into).into();
+            qemu.push(qemu::device(socket));
+            let socket = socket.to_string_lossy().into_owned();
+            self.line(Some(name), &Event::Listening { kind, socket, qemu });
+        }
     }
 
-    fn event(&mut self, server: &Served, event: &Event) -> io::Result<()> {
-        let at = (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e6;
-        output::json_line(&Line { at, device: &server.name, event })
+    fn event(&mut self, device: &str, event: &Event) {
+        self.line(Some(device), event);
     }
 
-    fn totals(&mut self, servers: &[Served], totals: &[Totals]) -> io::Result<()> {
-        let changed = self.changes.take(servers, totals);
-        changed.iter().try_for_each(|(server, event)| self.event(server, event))
+    fn news(&mut self, news: &News) {
+        self.line(None, news);
     }
 
-    fn end(&mut self) -> io::Result<()> {
-        Ok(())
+    fn log(&mut self, line: &str) {
+        self.streams.log(line);
+    }
+
+    fn totals(&mut self, rows: &[Row]) {
+        for (name, event) in self.changes.take(rows) {
+            self.line(Some(&name), &event);
+        }
+    }
+
+    fn end(&mut self) {}
+}
+
+/// Lines as a person reads them.
+pub(super) struct Format {
+    started: Instant,
+    /// How long the longest name is.
+    width: usize,
+}
+
+impl Format {
+    pub(super) fn new() -> Self {
+        Self { started: Instant::now(), width: 0 }
+    }
+
+    /// What there is to copy, and that the devices are there.
+    pub(super) fn began(&mut self, devices: &[Intro]) -> String {
+        let longest = devices.iter().map(|intro| intro.name.chars().count()).max();
+        self.width = self.width.max(longest.unwrap_or(0));
+        let mut text = qemu::arguments(devices);
+        text.push('\n');
+        for Intro { name, kind, socket } in devices {
+            let socket = socket.to_string_lossy().into_owned();
+            text += &self.line(name, &Event::Listening { kind, socket, qemu: Vec::new() });
+        }
+        text
+    }
+
+    /// One line, with its end; no device is named if `device` is empty.
+    pub(super) fn line(&self, device: &str, event: &impl Display) -> String {
+        let (at, width) = (self.started.elapsed().as_secs_f64(), self.width);
+        format!("{at:9.3}  {device:width$}  {event}\n")
     }
 }
 
 /// Lines for a person who reads them later.
 pub(super) struct Lines {
-    started: Instant,
-    /// How long the longest name is.
-    width: usize,
+    format: Format,
     changes: Changes,
+    streams: Streams,
 }
 
 impl Lines {
-    pub(super) fn new(servers: &[Served]) -> Self {
-        let width = servers.iter().map(|server| server.name.len()).max().unwrap_or(0);
-        Self { started: Instant::now(), width, changes: Changes::new(EVERY_LINE) }
+    pub(super) fn new(lost: Lost) -> io::Result<Self> {
+        let (format, changes) = (Format::new(), Changes::new(EVERY_LINE));
+        Ok(Self { format, changes, streams: Streams::open(lost)? })
     }
 
-    /// One line, without its end.
-    pub(super) fn line(&self, server: &Served, event: &Event) -> String {
-        let (at, width) = (self.started.elapsed().as_secs_f64(), self.width);
-        format!("{at:9.3}  {:width$}  {event}", server.name)
+    fn write(&mut self, text: &str) {
+        self.streams.report(text, |news| self.format.line("", news));
     }
 }
 
 impl Tell for Lines {
-    fn begin(&mut self, servers: &[Served]) -> io::Result<()> {
-        let mut page = Page::stdout();
-        page.line(&qemu::arguments(servers))?;
-        page.flush()?;
-        drop(page);
-        servers.iter().try_for_each(|server| self.event(server, &listening(server)))
+    fn began(&mut self, devices: &[Intro]) {
+        let text = self.format.began(devices);
+        self.write(&text);
     }
 
-    fn event(&mut self, server: &Served, event: &Event) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        writeln!(out, "{}", self.line(server, event))?;
-        out.flush()
+    fn event(&mut self, device: &str, event: &Event) {
+        let line = self.format.line(device, event);
+        self.write(&line);
     }
 
-    fn totals(&mut self, servers: &[Served], totals: &[Totals]) -> io::Result<()> {
-        let changed = self.changes.take(servers, totals);
-        changed.iter().try_for_each(|(server, event)| self.event(server, event))
+    fn news(&mut self, news: &News) {
+        let line = self.format.line("", news);
+        self.write(&line);
     }
 
-    fn end(&mut self) -> io::Result<()> {
-        Ok(())
+    fn log(&mut self, line: &str) {
+        self.streams.log(line);
     }
+
+    fn totals(&mut self, rows: &[Row]) {
+        for (name, event) in self.changes.take(rows) {
+            self.event(&name, &event);
+        }
+    }
+
+    fn end(&mut self) {}
 }

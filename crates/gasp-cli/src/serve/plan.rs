@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::limits::Limits;
 use crate::quantity::parse_length;
 
 /// The mode of a socket, unless it is told: for its owner alone.
@@ -13,10 +14,14 @@ const MODE: u32 = 0o600;
 pub(super) struct Plan {
     /// What it is called in reports.
     pub(super) name: String,
+    /// Whether it was told; else it is made of the kind and a number.
+    pub(super) is_named: bool,
     pub(super) kind: Kind,
     pub(super) socket: PathBuf,
     /// Who may connect.
     pub(super) mode: u32,
+    /// What a VMM may have it hold.
+    pub(super) limits: Limits,
 }
 
 /// What kind of device.
@@ -24,6 +29,16 @@ pub(super) struct Plan {
 pub(super) enum Kind {
     Dma,
     Nvme(Nvme),
+}
+
+impl Kind {
+    /// As the configuration calls it.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Dma => "dma",
+            Self::Nvme(_) => "nvme",
+        }
+    }
 }
 
 /// What an NVMe controller can be told; what is not is its own default.
@@ -59,6 +74,18 @@ pub(super) struct Wish {
     pub(super) queues: Option<u64>,
     pub(super) serial: Option<String>,
     pub(super) mode: Option<u64>,
+    pub(super) unsealed: Option<String>,
+    pub(super) max_memory: Option<String>,
+    pub(super) max_dma_maps: Option<u64>,
+    pub(super) max_descriptors: Option<u64>,
+    pub(super) max_drains: Option<u64>,
+}
+
+impl Wish {
+    /// The name, or what is made of the kind and a number instead.
+    pub(super) fn label(&self, index: usize) -> String {
+        self.name.clone().unwrap_or_else(|| format!("{}{index}", self.kind))
+    }
 }
 
 /// Which key of a wish cannot be granted, and why.
@@ -68,7 +95,7 @@ pub(super) struct Wrong {
     pub(super) message: String,
 }
 
-fn wrong<T>(key: &'static str, message: impl Into<String>) -> Result<T, Wrong> {
+pub(super) fn wrong<T>(key: &'static str, message: impl Into<String>) -> Result<T, Wrong> {
     Err(Wrong { key, message: message.into() })
 }
 
@@ -81,19 +108,42 @@ impl Plan {
             "nvme" => nvme(wish, folder)?,
             other => return wrong("kind", format!("expected nvme or dma, not {other:?}")),
         };
-        let name = wish.name.clone().unwrap_or_else(|| format!("{}{index}", wish.kind));
+        let name = wish.label(index);
         // It becomes a thread's name, and part of lines.
         if name.is_empty() || name.len() > 64 || name.contains(char::is_control) {
             return wrong("name", "expected 1 to 64 bytes without control characters");
         }
-        if wish.socket.is_empty() {
-            return wrong("socket", "expected a path");
+        if wish.socket.is_empty() || wish.socket.contains('\0') {
+            return wrong("socket", "expected the path of the socket to create");
         }
         let mode = wish.mode.unwrap_or(u64::from(MODE));
         let Some(mode) = u32::try_from(mode).ok().filter(|mode| *mode <= 0o777) else {
             return wrong("mode", "expected the permissions of a file, such as 0o660");
         };
-        Ok(Self { name, kind, socket: folder.join(&wish.socket), mode })
+        Ok(Self {
+            name,
+            is_named: wish.name.is_some(),
+            kind,
+            socket: folder.join(&wish.socket),
+            mode,
+            limits: Limits::of(wish)?,
+        })
+    }
+
+    /// The file that keeps its data.
+    pub(super) fn image(&self) -> Option<&Path> {
+        match &self.kind {
+            Kind::Nvme(Nvme { backing: Backing::File(path), .. }) => Some(path),
+            Kind::Nvme(_) | Kind::Dma => None,
+        }
+    }
+
+    fn serial(&self) -> Option<&str> {
+        match &self.kind {
+            // A guest sees it padded with spaces.
+            Kind::Nvme(nvme) => nvme.serial.as_deref().map(str::trim_end),
+            Kind::Dma => None,
+        }
     }
 }
 
@@ -128,8 +178,9 @@ fn nvme(wish: &Wish, folder: &Path) -> Result<Kind, Wrong> {
     };
     let serial = wish.serial.clone();
     let printable = |text: &String| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-    if serial.as_ref().is_some_and(|text| !(1..=20).contains(&text.len()) || !printable(text)) {
-        return wrong("serial", "expected 1 to 20 printable ASCII characters");
+    let fits = |text: &String| (1..=20).contains(&text.len()) && printable(text);
+    if serial.as_ref().is_some_and(|text| !fits(text) || text.trim().is_empty()) {
+        return wrong("serial", "expected 1 to 20 printable ASCII characters, not only spaces");
     }
     Ok(Kind::Nvme(Nvme { backing: backing_of(backing, folder)?, block_size, queues, serial }))
 }
@@ -143,26 +194,71 @@ fn backing_of(text: &str, folder: &Path) -> Result<Backing, Wrong> {
     match text.split_once(':') {
         Some(("null", text)) => size(text).map(Backing::Null),
         Some(("mem", text)) => size(text).map(Backing::Memory),
-        Some(("file", path)) if !path.is_empty() => Ok(Backing::File(folder.join(path))),
+        Some(("file", path)) if !path.is_empty() && !path.contains('\0') => {
+            Ok(Backing::File(folder.join(path)))
+        }
         _ => wrong("backing", format!("expected null:SIZE, mem:SIZE or file:PATH, not {text:?}")),
     }
 }
 
-/// Whether all plans are of different names and sockets; else the number of the first that
-/// is not, and why.
+/// Whether no two plans are of one name, socket, image or serial; else the number of the
+/// second one, and why.
 pub(super) fn check_apart(plans: &[Plan]) -> Result<(), (usize, Wrong)> {
-    let (mut names, mut sockets) = (BTreeSet::new(), BTreeSet::new());
     for (index, plan) in plans.iter().enumerate() {
-        if !names.insert(&plan.name) {
-            let message = format!("another device is called {:?}", plan.name);
-            return Err((index, Wrong { key: "name", message }));
+        let before = plans.get(..index).unwrap_or_default();
+        let fail = |key, message: String| Err((index, Wrong { key, message }));
+        if before.iter().any(|other| other.name == plan.name) {
+            return fail("name", "another device has this name; give each its own".into());
         }
-        if !sockets.insert(&plan.socket) {
-            let message = "another device is on this socket".into();
-            return Err((index, Wrong { key: "socket", message }));
+        let with = |same: &dyn Fn(&Plan) -> bool| {
+            before.iter().find(|other| same(other)).map(|other| other.name.as_str())
+        };
+        if let Some(name) = with(&|other| other.socket == plan.socket) {
+            return fail("socket", format!("device {name:?} is on it, too; give each its own"));
+        }
+        if let Some(name) = with(&|other| plan.image().is_some() && other.image() == plan.image()) {
+            let message = format!("it is the image of device {name:?}, too; give each its own");
+            return fail("backing", message);
+        }
+        if let Some(name) =
+            with(&|other| plan.serial().is_some() && other.serial() == plan.serial())
+        {
+            let message = format!(
+                "it is the serial of device {name:?}, too, and a guest would take both for one \
+                 disk; give each its own, or none"
+            );
+            return fail("serial", message);
         }
     }
     Ok(())
+}
+
+/// Gives plans without a name that of the device which is on their socket now, and others a
+/// name that is free, so that a device does not change because others come or go.
+pub(super) fn keep_names(plans: &mut [Plan], now: &[&Plan]) {
+    let kept: Vec<Option<String>> = plans
+        .iter()
+        .map(|plan| {
+            let there = now.iter().find(|there| there.socket == plan.socket)?;
+            let is_same = !there.is_named && there.kind.name() == plan.kind.name();
+            let is_free = !plans.iter().any(|other| other.is_named && other.name == there.name);
+            (!plan.is_named && is_same && is_free).then(|| there.name.clone())
+        })
+        .collect();
+    let mut taken: BTreeSet<String> =
+        plans.iter().filter(|plan| plan.is_named).map(|plan| plan.name.clone()).collect();
+    // Also those of devices that go: reports are told apart by names.
+    taken.extend(now.iter().map(|there| there.name.clone()));
+    for (index, (plan, kept)) in plans.iter_mut().zip(kept).enumerate() {
+        if let Some(name) = kept {
+            plan.name = name;
+        } else if !plan.is_named {
+            let kind = plan.kind.name();
+            let mut names = (index..).map(|number| format!("{kind}{number}"));
+            plan.name = names.find(|name| !taken.contains(name)).unwrap_or_default();
+            taken.insert(plan.name.clone());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -209,5 +305,52 @@ mod tests {
         assert_eq!(plan(Wish { mode: Some(0o1777), ..good.clone() }), Err("mode"));
         assert_eq!(plan(Wish { name: Some("a\nb".into()), ..good.clone() }), Err("name"));
         assert_eq!(plan(Wish { socket: String::new(), ..good }), Err("socket"));
+    }
+
+    #[test]
+    fn devices_without_a_name_keep_theirs_while_others_come_and_go() {
+        let plan = |socket: &str, name: Option<&str>, index| {
+            let (socket, name) = (socket.into(), name.map(Into::into));
+            let wish = Wish { kind: "dma".into(), socket, name, ..Wish::default() };
+            Plan::of(&wish, index, Path::new("")).unwrap()
+        };
+        let names = |mut plans: Vec<Plan>, now: &[Plan]| {
+            keep_names(&mut plans, &now.iter().collect::<Vec<_>>());
+            plans.into_iter().map(|plan| plan.name).collect::<Vec<_>>()
+        };
+        let now = [plan("a", None, 0), plan("b", None, 1), plan("c", Some("x"), 2)];
+        assert_eq!(names(now.to_vec(), &[]), ["dma0", "dma1", "x"]);
+        let wanted = vec![plan("new", None, 0), plan("b", None, 1), plan("a", None, 2)];
+        assert_eq!(names(wanted, &now), ["dma2", "dma1", "dma0"]);
+        let wanted = vec![plan("new", Some("dma1"), 0), plan("b", None, 1), plan("c", None, 2)];
+        assert_eq!(names(wanted, &now), ["dma1", "dma2", "dma3"]);
+    }
+
+    #[test]
+    fn what_two_devices_cannot_share_is_named_with_the_other() {
+        let file = |name: &str, serial: Option<&str>| {
+            let wish = Wish {
+                name: Some(name.into()),
+                socket: format!("{name}.sock"),
+                serial: serial.map(Into::into),
+                ..wish("nvme", Some(&format!("file:{name}.img")))
+            };
+            Plan::of(&wish, 0, Path::new("")).unwrap()
+        };
+        let fails = |second: Plan| {
+            let (index, Wrong { key, message }) =
+                check_apart(&[file("a", Some("one")), second]).unwrap_err();
+            assert_eq!(index, 1);
+            (key, message.contains("device \"a\""))
+        };
+        assert!(check_apart(&[file("a", None), file("b", None)]).is_ok());
+        assert_eq!(fails(Plan { name: "a".into(), ..file("b", None) }), ("name", false));
+        assert_eq!(fails(Plan { socket: "a.sock".into(), ..file("b", None) }), ("socket", true));
+        assert_eq!(
+            fails(Plan { kind: file("a", None).kind, ..file("b", None) }),
+            ("backing", true)
+        );
+        assert_eq!(fails(file("b", Some("one"))), ("serial", true));
+        assert_eq!(fails(file("b", Some("one  "))), ("serial", true), "padding is not seen");
     }
 }

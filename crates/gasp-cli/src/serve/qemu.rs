@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::device::Served;
+use super::tell::Intro;
 
 /// QEMU's memory, such that the device's process can map it. Other sizes do as well.
 pub(super) const MEMORY: [&str; 2] = [
@@ -21,13 +21,13 @@ pub(super) fn device(socket: &Path) -> String {
 }
 
 /// All that a person needs to copy.
-pub(super) fn arguments(servers: &[Served]) -> String {
+pub(super) fn arguments(devices: &[Intro]) -> String {
     let mut text = String::from("Attach with QEMU 10.1 or newer:\n\n  qemu-system-x86_64 … \\\n");
     for argument in MEMORY {
         text.push_str(&format!("    {argument} \\\n"));
     }
     let devices: Vec<_> =
-        servers.iter().map(|server| format!("    {}", device(&server.path))).collect();
+        devices.iter().map(|intro| format!("    {}", device(&intro.socket))).collect();
     text.push_str(&devices.join(" \\\n"));
     text.push_str(&format!(
         "\n\nFor a guest with an IOMMU, put this before the devices:\n\n    {IOMMU}\n\n\

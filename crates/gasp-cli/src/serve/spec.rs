@@ -2,8 +2,25 @@
 
 use std::path::Path;
 
+use gasp::config::near::hint;
+
 use super::plan::{Plan, Wish, Wrong};
 use crate::failure::Failure;
+
+/// All of them.
+const KEYS: [&str; 11] = [
+    "backing",
+    "block-size",
+    "queues",
+    "serial",
+    "mode",
+    "name",
+    "unsealed",
+    "max-memory",
+    "max-dma-maps",
+    "max-descriptors",
+    "max-drains",
+];
 
 /// Reads `nvme,backing=null:64M`.
 pub(super) fn parse(spec: &str, socket: &Path) -> Result<Plan, Failure> {
@@ -33,15 +50,18 @@ fn set(wish: &mut Wish, key: &str, value: &str) -> Result<(), String> {
         "block-size" => wish.block_size = Some(number()?),
         "queues" => wish.queues = Some(number()?),
         "serial" => wish.serial = Some(value.into()),
+        "unsealed" => wish.unsealed = Some(value.into()),
+        "max-memory" => wish.max_memory = Some(value.into()),
+        "max-dma-maps" => wish.max_dma_maps = Some(number()?),
+        "max-descriptors" => wish.max_descriptors = Some(number()?),
+        "max-drains" => wish.max_drains = Some(number()?),
         "mode" => {
             let digits = value.trim_start_matches("0o");
             let mode = u64::from_str_radix(digits, 8);
             wish.mode = Some(mode.map_err(|_| format!("expected octal digits, not {value:?}"))?);
         }
         _ => {
-            return Err(
-                "unknown; there are backing, block-size, queues, serial, mode and name".into()
-            );
+            return Err(format!("unknown key{}", hint(key, &KEYS)));
         }
     }
     Ok(())
@@ -67,12 +87,21 @@ mod tests {
     }
 
     #[test]
+    fn every_key_that_is_named_is_known() {
+        for key in KEYS {
+            let known = set(&mut Wish::default(), key, "1");
+            assert_eq!(known, Ok(()), "{key}");
+        }
+    }
+
+    #[test]
     fn a_word_that_means_nothing_is_named() {
         for (spec, named) in [
             ("", "kind"),
             ("nvme", "backing"),
             ("dma,", "KEY=VALUE"),
-            ("dma,colour=red", "colour: unknown"),
+            ("dma,colour=red", "colour: unknown key; there are `backing`"),
+            ("nvme,queue=2", "queue: unknown key; did you mean `queues`?"),
             ("dma,mode=9", "octal"),
             ("nvme,backing=null:1M,queues=many", "queues: expected a number"),
         ] {

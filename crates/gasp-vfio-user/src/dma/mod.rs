@@ -191,6 +191,9 @@ impl DmaSpace {
         self.windows.lock().insert(span, Window { access, backing, len: span.len() });
         Counters::count(&self.counters.windows, 1);
         Counters::count(&self.counters.window_bytes, span.len());
+        if backing == Backing::Messages {
+            Counters::count(&self.counters.by_message_bytes, span.len());
+        }
         Counters::count(&self.counters.maps, 1);
         self.counters.tell(|| Happened::Mapped {
             addr: map.addr,
@@ -232,6 +235,9 @@ impl DmaSpace {
             }
             Counters::count(&self.counters.windows, 1_u64.wrapping_neg());
             Counters::count(&self.counters.window_bytes, span.len().wrapping_neg());
+            if window.backing == Backing::Messages {
+                Counters::count(&self.counters.by_message_bytes, span.len().wrapping_neg());
+            }
         }
         Counters::count(&self.counters.unmaps, 1);
         let requests = Arc::clone(&self.inbox);
@@ -259,6 +265,7 @@ impl Drop for DmaSpace {
         drop(self.vdev.clone().remove());
         Counters::set(&self.counters.windows, 0);
         Counters::set(&self.counters.window_bytes, 0);
+        Counters::set(&self.counters.by_message_bytes, 0);
         Counters::set(&self.counters.files, 0);
     }
 }

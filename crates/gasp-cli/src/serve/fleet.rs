@@ -1,0 +1,38 @@
+//! The devices that are served. Only the service changes them; reports look at them.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::device::{Id, Served};
+
+/// The devices, in the order in which they came.
+#[derive(Clone, Default)]
+pub(super) struct Fleet(Arc<RwLock<Vec<Served>>>);
+
+impl Fleet {
+    /// Looks at each of them; nothing that waits.
+    pub(super) fn look<T>(&self, look: impl FnMut(&Served) -> T) -> Vec<T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).iter().map(look).collect()
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Whether this one is served.
+    pub(super) fn has(&self, id: Id) -> bool {
+        self.look(|served| served.id == id).contains(&true)
+    }
+
+    /// Adds one.
+    pub(super) fn push(&self, served: Served) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(served);
+    }
+
+    /// Takes one out; nobody looks at it after that.
+    pub(super) fn take(&self, id: Id) -> Option<Served> {
+        let mut served = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let at = served.iter().position(|served| served.id == id)?;
+        Some(served.remove(at))
+    }
+}

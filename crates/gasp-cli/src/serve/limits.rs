@@ -1,0 +1,147 @@
+//! What a VMM may have a device hold, and what is done with memory that it can take away.
+
+use gasp_vfio_user::{Options, Unsealed};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::plan::{Wish, Wrong, wrong};
+use crate::quantity::parse_length;
+
+/// Descriptors that the process needs for itself, and for clients that it sends away.
+const OWN_DESCRIPTORS: u64 = 64;
+/// Those of a server besides its client's: the socket, the connection, what it waits with,
+/// the image.
+const OF_A_SERVER: u64 = 16;
+/// With fewer a VMM cannot attach a device that has interrupts.
+const DESCRIPTORS_MIN: u64 = 16;
+
+/// What was asked for; the server's own limits else.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Limits {
+    unsealed: Option<Unsealed>,
+    max_memory: Option<u64>,
+    max_dma_maps: Option<u32>,
+    max_descriptors: Option<u32>,
+    max_drains: Option<u32>,
+}
+
+impl Limits {
+    pub(super) fn of(wish: &Wish) -> Result<Self, Wrong> {
+        let unsealed = match wish.unsealed.as_deref().map(|text| (text, text.parse())) {
+            None => None,
+            Some((_, Ok(unsealed))) => Some(unsealed),
+            Some((text, Err(_))) => {
+                let message = format!("expected message, trust or refuse, not {text:?}");
+                return wrong("unsealed", message);
+            }
+        };
+        let max_memory = match wish.max_memory.as_deref().map(parse_length) {
+            None => None,
+            Some(Ok(0)) => return wrong("max-memory", "expected more than 0 bytes"),
+            Some(Ok(bytes)) => Some(bytes),
+            Some(Err(message)) => return wrong("max-memory", message),
+        };
+        Ok(Self {
+            unsealed,
+            max_memory,
+            max_dma_maps: number("max-dma-maps", wish.max_dma_maps, 1, 65_535)?,
+            max_descriptors: number(
+                "max-descriptors",
+                wish.max_descriptors,
+                DESCRIPTORS_MIN,
+                1 << 20,
+            )?,
+            max_drains: number("max-drains", wish.max_drains, 1, 65_535)?,
+        })
+    }
+
+    /// The server's options with these limits, as one of `devices` in this process.
+    pub(super) fn apply(&self, own: Options, devices: usize) -> Options {
+        let share = share(descriptors(), devices, own.max_descriptors);
+        Options {
+            unsealed: self.unsealed.unwrap_or(own.unsealed),
+            max_memory: self.max_memory.unwrap_or(own.max_memory),
+            max_dma_maps: self.max_dma_maps.unwrap_or(own.max_dma_maps),
+            max_descriptors: self.max_descriptors.unwrap_or(share),
+            max_drains: self.max_drains.unwrap_or(own.max_drains),
+            ..own
+        }
+    }
+}
+
+fn number(
+    key: &'static str,
+    wanted: Option<u64>,
+    min: u64,
+    max: u32,
+) -> Result<Option<u32>, Wrong> {
+    let Some(wanted) = wanted else { return Ok(None) };
+    match u32::try_from(wanted).ok().filter(|number| wanted >= min && *number <= max) {
+        Some(number) => Ok(Some(number)),
+        None => wrong(key, format!("expected {min} to {max}, not {wanted}")),
+    }
+}
+
+/// What each of so many devices may hold, so that the process has enough for all of them
+/// and for itself.
+fn share(limit: u64, devices: usize, own: u32) -> u32 {
+    let devices = u64::try_from(devices).unwrap_or(u64::MAX).max(1);
+    let share = (limit.saturating_sub(OWN_DESCRIPTORS) / devices).saturating_sub(OF_A_SERVER);
+    u32::try_from(share.max(DESCRIPTORS_MIN)).map_or(own, |share| share.min(own))
+}
+
+fn descriptors() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Has the process use as many descriptors as it may: each VMM may send some hundred.
+pub(super) fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "the limit of descriptors stays");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_the_servers_own_unless_they_are_given() {
+        let wish = Wish {
+            unsealed: Some("refuse".into()),
+            max_memory: Some("64G".into()),
+            max_descriptors: Some(100),
+            ..Wish::default()
+        };
+        let options = Limits::of(&wish).unwrap().apply(Options::default(), 1000);
+        assert_eq!(options.unsealed, Unsealed::Refuse);
+        assert_eq!((options.max_memory, options.max_descriptors), (64 << 30, 100));
+        assert_eq!(options.max_drains, Options::default().max_drains);
+        assert_eq!(options.max_dma_maps, Options::default().max_dma_maps);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_its_key() {
+        let key = |wish: Wish| Limits::of(&wish).unwrap_err().key;
+        assert_eq!(key(Wish { unsealed: Some("no".into()), ..Wish::default() }), "unsealed");
+        assert_eq!(key(Wish { max_memory: Some("0".into()), ..Wish::default() }), "max-memory");
+        assert_eq!(key(Wish { max_memory: Some("x".into()), ..Wish::default() }), "max-memory");
+        assert_eq!(key(Wish { max_dma_maps: Some(0), ..Wish::default() }), "max-dma-maps");
+        assert_eq!(key(Wish { max_dma_maps: Some(1 << 32), ..Wish::default() }), "max-dma-maps");
+        assert_eq!(key(Wish { max_descriptors: Some(1), ..Wish::default() }), "max-descriptors");
+        assert_eq!(key(Wish { max_drains: Some(70_000), ..Wish::default() }), "max-drains");
+    }
+
+    #[test]
+    fn descriptors_are_shared_among_the_devices() {
+        assert_eq!(share(1 << 20, 4, 512), 512);
+        assert_eq!(share(1024, 4, 512), 224);
+        assert_eq!(share(1024, 1000, 512), 16);
+        assert_eq!(share(0, 0, 512), 16);
+        assert_eq!(share(u64::MAX, 1, 512), 512);
+        for devices in 1..30 {
+            let all = devices * (u64::from(share(4096, devices as usize, 512)) + OF_A_SERVER);
+            assert!(all + OWN_DESCRIPTORS <= 4096, "{devices}");
+        }
+    }
+}

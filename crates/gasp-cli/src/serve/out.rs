@@ -1,0 +1,157 @@
+//! Where reports are written: to a reader that may be slow, or gone.
+//!
+//! A report that cannot be written is dropped, and counted: guests are worth more than
+//! their log.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+/// How long a reader that has kept up so far is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Reports that nobody got, of all writers and of those that were too many to wait.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Lost(Arc<AtomicU64>);
+
+impl Lost {
+    /// Counts one.
+    pub(super) fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Puts back what was taken.
+    pub(super) fn restore(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The number since the last call.
+    pub(super) fn take(&self) -> u64 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// A writer of whole reports, unbuffered, that never fails and never waits long.
+pub(super) struct Out<W> {
+    to: W,
+    /// The last report ended in its middle, so the next one begins with a new line.
+    torn: bool,
+    /// The last report could not be written.
+    failing: bool,
+}
+
+impl Out<File> {
+    /// What a standard stream leads to.
+    ///
+    /// # Errors
+    /// If the process has no descriptor left for it.
+    pub(super) fn to(stream: impl AsFd) -> io::Result<Self> {
+        Ok(Self::new(File::from(stream.as_fd().try_clone_to_owned()?)))
+    }
+}
+
+impl<W: Write + AsFd> Out<W> {
+    fn new(to: W) -> Self {
+        Self { to, torn: false, failing: false }
+    }
+
+    /// Writes one report, with its end of line.
+    ///
+    /// # Errors
+    /// If it was dropped, the first time in a row; `Ok(false)` after that.
+    pub(super) fn write(&mut self, report: &str) -> io::Result<bool> {
+        match self.try_write(report) {
+            Ok(()) => {
+                self.failing = false;
+                Ok(true)
+            }
+            Err(_) if self.failing => Ok(false),
+            Err(error) => {
+                self.failing = true;
+                Err(error)
+            }
+        }
+    }
+
+    fn try_write(&mut self, report: &str) -> io::Result<()> {
+        if self.torn {
+            self.write_some(b"\n")?;
+            self.torn = false;
+        }
+        let mut rest = report.as_bytes();
+        while !rest.is_empty() {
+            let written = self.write_some(rest);
+            // What has been written stays; the next report is not to be joined to it.
+            self.torn = rest.len() < report.len();
+            let written = written?;
+            rest = rest.get(written..).unwrap_or_default();
+        }
+        self.torn = false;
+        Ok(())
+    }
+
+    fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            self.wait()?;
+            match self.to.write(bytes) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                written => return written,
+            }
+        }
+    }
+
+    /// Waits until something can be written; not at all for a reader that has stopped
+    /// reading already.
+    fn wait(&self) -> io::Result<()> {
+        let patience = if self.failing { Duration::ZERO } else { PATIENCE };
+        let patience = Timespec { tv_sec: patience.as_secs().cast_signed(), tv_nsec: 0 };
+        let mut fds = [PollFd::new(&self.to, PollFlags::OUT)];
+        match poll(&mut fds, Some(&patience)) {
+            Ok(0) => Err(io::Error::new(ErrorKind::TimedOut, "nobody reads them")),
+            // Also for what poll() says is wrong: the write says it better.
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_report_that_was_cut_off_is_not_joined_to_the_next_one() {
+        let (to, mut reader) = UnixStream::pair().unwrap();
+        to.set_nonblocking(true).unwrap();
+        let mut out = Out::new(to);
+        let long = "x".repeat(16 << 20);
+        assert_eq!(out.write(&long).unwrap_err().kind(), ErrorKind::TimedOut);
+        assert!(!out.write("dropped\n").unwrap(), "and not waited for");
+        let mut read = vec![0; 64 << 20];
+        let len = reader.read(&mut read).unwrap();
+        assert!(len < long.len());
+        reader.set_nonblocking(true).unwrap();
+        while reader.read(&mut read).is_ok() {}
+        assert!(out.write("next\n").unwrap());
+        let len = reader.read(&mut read).unwrap();
+        assert_eq!(&read[..len], b"\nnext\n");
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_is_an_error_once() {
+        let (to, reader) = UnixStream::pair().unwrap();
+        drop(reader);
+        let mut out = Out::new(to);
+        assert_eq!(out.write("a\n").unwrap_err().kind(), ErrorKind::BrokenPipe);
+        assert!(!out.write("b\n").unwrap());
+    }
+}

@@ -1,0 +1,170 @@
+//! Why a device cannot be served: which device, which key, and what would help.
+
+use std::io;
+use std::path::Path;
+
+use gasp::Errno;
+use gasp_vdev::devices::nvme::NvmeError;
+use gasp_vfio_user::BindError;
+
+use super::plan::Plan;
+use crate::failure::Failure;
+use crate::quantity::length;
+
+/// The longest path that the address of a socket has room for, in bytes.
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Why a device cannot be served.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) errno: Errno,
+    pub(super) message: String,
+}
+
+impl From<Refusal> for Failure {
+    fn from(Refusal { errno, message }: Refusal) -> Self {
+        Self::Unavailable { errno, message }
+    }
+}
+
+impl Refusal {
+    /// `key` is that of the configuration whose value cannot be had.
+    pub(super) fn new(plan: &Plan, key: &str, errno: Errno, why: &str) -> Self {
+        Self { errno, message: format!("device {:?}: {key}: {why}", plan.name) }
+    }
+
+    /// The system refuses what no key asked for.
+    pub(super) fn system(plan: &Plan, error: &io::Error) -> Self {
+        let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
+        Self { errno, message: format!("device {:?}: {error}", plan.name) }
+    }
+
+    /// There is no socket.
+    pub(super) fn socket(plan: &Plan, error: BindError) -> Self {
+        let path = plan.socket.display();
+        let (errno, why) = match error {
+            BindError::InUse { .. } => (
+                Errno::ADDRINUSE,
+                format!(
+                    "{path}: another server listens on this socket; end it, or choose another path"
+                ),
+            ),
+            BindError::NotASocket { .. } => (
+                Errno::EXIST,
+                format!(
+                    "{path}: there is a file that is no socket; remove it, or choose another path"
+                ),
+            ),
+            BindError::System { source, .. } => {
+                let errno = Errno::from_io_error(&source).unwrap_or(Errno::IO);
+                (errno, format!("{path}: {}", no_socket(&plan.socket, errno, &source)))
+            }
+        };
+        Self::new(plan, "socket", errno, &why)
+    }
+
+    /// There is no disk.
+    pub(super) fn disk(plan: &Plan, error: &NvmeError) -> Self {
+        let why = match error {
+            NvmeError::File { path, source } => no_file(path, source),
+            NvmeError::InUse { path, by } => {
+                format!("{} {}", path.display(), in_use(*by))
+            }
+            NvmeError::Memory { size, .. } => no_memory(*size),
+            other => other.to_string(),
+        };
+        Self::new(plan, "backing", error.errno(), &why)
+    }
+
+    /// Two disks that a guest would take for one.
+    pub(super) fn same_serial(plan: &Plan, serial: &str, other: &str) -> Self {
+        let why = format!(
+            "{serial:?} is the serial of device {other:?}, too, and a guest would take both \
+             for one disk; give each its own, or none"
+        );
+        Self::new(plan, "serial", Errno::EXIST, &why)
+    }
+}
+
+fn no_socket(path: &Path, errno: Errno, error: &io::Error) -> String {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let folder = folder.display();
+    match errno {
+        Errno::NOENT => {
+            format!("there is no folder {folder}; create it, or choose another path")
+        }
+        Errno::NOTDIR => format!("{folder} is not a folder; choose another path"),
+        Errno::ACCESS | Errno::PERM => format!(
+            "this process may not create files in {folder}; change its permissions, or choose \
+             another path"
+        ),
+        Errno::ROFS => format!("{folder} is read-only; choose another path, such as in /run"),
+        Errno::NAMETOOLONG | Errno::INVAL if path.as_os_str().len() > SOCKET_PATH_MAX => format!(
+            "the path has {} bytes, and that of a socket has at most {SOCKET_PATH_MAX}; choose \
+             a shorter one",
+            path.as_os_str().len()
+        ),
+        _ if error.kind() == io::ErrorKind::TimedOut => format!(
+            "another process has been creating this socket for seconds: it has locked {}.lock; \
+             end it, or choose another path",
+            path.display()
+        ),
+        _ => format!("it cannot be created: {error}; choose another path"),
+    }
+}
+
+fn no_file(path: &Path, error: &io::Error) -> String {
+    let why = match Errno::from_io_error(error) {
+        Some(Errno::NOENT) => format!(
+            "does not exist; create it, for example with truncate -s 1G {}, or choose another",
+            path.display()
+        ),
+        Some(Errno::ACCESS | Errno::PERM) => {
+            "may not be read and written by this process; change its permissions, or choose \
+             another"
+                .into()
+        }
+        Some(Errno::ROFS) => "is read-only, and disks are written to; choose another".into(),
+        Some(Errno::TXTBSY) => "is a program that runs; choose another".into(),
+        _ => format!("cannot be opened: {error}; choose another file or block device"),
+    };
+    format!("{} {why}", path.display())
+}
+
+/// Who has locked it, and what to do about that.
+fn in_use(by: Option<u32>) -> String {
+    match by {
+        Some(pid) if pid == std::process::id() => {
+            "is the image of another device of this process; each needs its own".into()
+        }
+        Some(pid) => {
+            let command = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+            let command = command
+                .map_or_else(|_| String::new(), |command| format!(" ({})", command.trim_end()));
+            format!("is locked by process {pid}{command}; end that, or choose another image")
+        }
+        None => "is locked by another process (lslocks may tell which); end that, or choose \
+                 another image"
+            .into(),
+    }
+}
+
+fn no_memory(size: u64) -> String {
+    let there = available().map_or_else(String::new, |available| {
+        format!("; this machine has {} available", length(available))
+    });
+    format!(
+        "{} of memory cannot be had{there}: ask for less, or keep the data in a file (file:PATH)",
+        length(size)
+    )
+}
+
+/// The memory that can be had without swapping, in bytes.
+fn available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1 << 10)
+}

@@ -1,0 +1,186 @@
+//! A new configuration for devices that are served: what it changes, and doing that.
+//!
+//! A device is what is on a socket. Those that the new configuration has as they are, are
+//! left alone. New ones are created before anything else is touched, so that a
+//! configuration that cannot be carried out changes nothing; but what waits for the socket
+//! or the image of a device that goes can only be tried after that.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::device::{Id, Served};
+use super::event::News;
+use super::plan::Plan;
+use super::refusal::Refusal;
+use super::service::Service;
+
+/// A device that is served.
+#[derive(Clone, Debug)]
+pub(super) struct Current {
+    pub(super) id: Id,
+    pub(super) plan: Plan,
+    pub(super) is_attached: bool,
+}
+
+/// What a new configuration changes.
+#[derive(PartialEq, Eq, Default, Debug)]
+struct Change {
+    added: Vec<Plan>,
+    /// On the sockets of devices that go, or with their images.
+    added_after: Vec<Plan>,
+    removed: Vec<(Id, String)>,
+    /// Defined differently, and attached: they stay as they are.
+    kept: Vec<String>,
+    /// Defined differently: what was, and what is to be.
+    replaced: Vec<(Id, Plan, Plan)>,
+}
+
+impl Change {
+    fn between(now: &[Current], wanted: Vec<Plan>) -> Self {
+        let mut change = Self::default();
+        let is_wanted =
+            |current: &Current| wanted.iter().any(|plan| plan.socket == current.plan.socket);
+        let gone = now.iter().filter(|current| !is_wanted(current));
+        change.removed = gone.map(|gone| (gone.id, gone.plan.name.clone())).collect();
+        for plan in wanted {
+            match now.iter().find(|current| current.plan.socket == plan.socket) {
+                None => change.added.push(plan),
+                Some(current) if current.plan == plan => {}
+                Some(current) if current.is_attached => change.kept.push(current.plan.name.clone()),
+                Some(Current { id, plan: old, .. }) => {
+                    change.replaced.push((*id, old.clone(), plan));
+                }
+            }
+        }
+        let leaving = change.leaving();
+        let images: Vec<&Path> = now
+            .iter()
+            .filter(|current| leaving.contains(&current.id))
+            .filter_map(|current| current.plan.image())
+            .collect();
+        let waits = |plan: &Plan| plan.image().is_some_and(|image| images.contains(&image));
+        (change.added_after, change.added) = change.added.into_iter().partition(waits);
+        change
+    }
+
+    /// The devices that stop.
+    fn leaving(&self) -> Vec<Id> {
+        let removed = self.removed.iter().map(|(id, _)| *id);
+        removed.chain(self.replaced.iter().map(|(id, ..)| *id)).collect()
+    }
+}
+
+impl Service {
+    /// The devices as they were planned.
+    pub(super) fn current(&self) -> Vec<Current> {
+        self.fleet.look(|served| Current {
+            id: served.id,
+            plan: served.plan.clone(),
+            is_attached: served.is_attached(),
+        })
+    }
+
+    /// Carries out a new configuration, and tells what has changed, or why nothing has.
+    pub(super) fn reload(&mut self, wanted: Result<Vec<Plan>, String>) {
+        let news = match wanted.and_then(|plans| self.carry_out(plans).map_err(|why| why.message)) {
+            Ok(Some(news)) => news,
+            Ok(None) => return,
+            Err(why) => News::ReloadFailed { why },
+        };
+        self.outbox.news(news);
+    }
+
+    /// None if the process is to end meanwhile.
+    fn carry_out(&mut self, wanted: Vec<Plan>) -> Result<Option<News>, Refusal> {
+        let change = Change::between(&self.current(), wanted);
+        let leaving = change.leaving();
+        let added = self.create(&change.added, |served| !leaving.contains(&served.id))?;
+        // From here on there is no way back.
+        self.fleet.look(|served| {
+            if leaving.contains(&served.id) {
+                served.stop();
+            }
+        });
+        self.wait_for(&leaving);
+        if self.ending {
+            return Ok(None);
+        }
+        let mut failed = Vec::new();
+        let mut told = Told::default();
+        self.serve(added, &mut told.added, &mut failed);
+        for plan in &change.added_after {
+            match self.create(std::slice::from_ref(plan), |_| true) {
+                Ok(made) => self.serve(made, &mut told.added, &mut failed),
+                Err(why) => failed.push(why.message),
+            }
+        }
+        for (_, old, new) in &change.replaced {
+            match self.create(std::slice::from_ref(new), |_| true) {
+                Ok(made) => self.serve(made, &mut told.replaced, &mut failed),
+                Err(why) => {
+                    failed.push(why.message);
+                    // As it was, so that its VMM finds something.
+                    match self.create(std::slice::from_ref(old), |_| true) {
+                        Ok(made) => self.serve(made, &mut Vec::new(), &mut failed),
+                        Err(why) => failed.push(why.message),
+                    }
+                }
+            }
+        }
+        let removed = change.removed.into_iter().map(|(_, name)| name).collect();
+        let Told { added, replaced } = told;
+        Ok(Some(News::Reloaded { added, removed, replaced, kept: change.kept, failed }))
+    }
+
+    fn serve(&mut self, made: Vec<Served>, told: &mut Vec<String>, failed: &mut Vec<String>) {
+        let names: Vec<_> = made.iter().map(|served| Arc::clone(&served.name)).collect();
+        match self.start(made) {
+            Ok(()) => told.extend(names.iter().map(ToString::to_string)),
+            Err(why) => failed.push(why.message),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Told {
+    added: Vec<String>,
+    replaced: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::plan::Wish;
+
+    fn plan(socket: &str, backing: &str) -> Plan {
+        let (kind, backing) = ("nvme".into(), Some(backing.into()));
+        let wish = Wish { kind, socket: socket.into(), backing, ..Wish::default() };
+        Plan::of(&wish, 0, Path::new("/run")).unwrap()
+    }
+
+    #[test]
+    fn only_what_is_different_changes() {
+        let current =
+            |id, plan: &Plan, is_attached| Current { id: Id(id), plan: plan.clone(), is_attached };
+        let [same, gone, used, idle] =
+            ["same", "gone", "used", "idle"].map(|name| plan(name, &format!("file:{name}.img")));
+        let now = [
+            current(0, &same, true),
+            current(1, &gone, true),
+            current(2, &used, true),
+            current(3, &idle, false),
+        ];
+        let (new_used, new_idle) = (plan("used", "null:1M"), plan("idle", "null:1M"));
+        let (new, moved) = (plan("new", "null:1M"), plan("moved", "file:gone.img"));
+        let wanted = [&same, &new, &moved, &new_used, &new_idle].map(Clone::clone).into();
+        let change = Change::between(&now, wanted);
+        let expected = Change {
+            added: vec![new],
+            added_after: vec![moved],
+            removed: vec![(Id(1), gone.name)],
+            kept: vec![used.name],
+            replaced: vec![(Id(3), idle, new_idle)],
+        };
+        assert_eq!(change, expected);
+    }
+}

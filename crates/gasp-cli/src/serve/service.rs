@@ -1,0 +1,123 @@
+//! The devices of this process: started, replaced and stopped as orders say.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gasp::Residency;
+use gasp_vfio_user::Options;
+
+use super::device::{Id, Served};
+use super::event::Event;
+use super::fleet::Fleet;
+use super::orders::{Order, Orders};
+use super::plan::Plan;
+use super::refusal::Refusal;
+use super::reporter::Outbox;
+use super::sockets::Sockets;
+use crate::failure::Failure;
+
+/// What serves devices.
+pub(super) struct Service {
+    pub(super) fleet: Fleet,
+    pub(super) outbox: Outbox,
+    pub(super) sockets: Sockets,
+    pub(super) orders: Orders,
+    pub(super) residency: Residency,
+    /// The number of the next device.
+    pub(super) next: u64,
+    /// An order to end has come.
+    pub(super) ending: bool,
+}
+
+impl Service {
+    /// Creates the devices of all plans, for guests that also have those which `stay`; none
+    /// if one cannot be.
+    pub(super) fn create(
+        &mut self,
+        plans: &[Plan],
+        stay: impl Fn(&Served) -> bool,
+    ) -> Result<Vec<Served>, Refusal> {
+        let serial = |served: &Served| Some((served.serial.clone()?, Arc::clone(&served.name)));
+        let there = self.fleet.look(|served| stay(served).then(|| serial(served)).flatten());
+        let devices = there.len() + plans.len();
+        let mut serials: BTreeMap<_, _> = there.into_iter().flatten().collect();
+        let mut made = Vec::new();
+        for plan in plans {
+            let own = Options { mode: plan.mode, residency: self.residency, ..Options::default() };
+            let options = plan.limits.apply(own, devices);
+            let id = Id(self.next);
+            self.next += 1;
+            let served = Served::bind(id, plan, options, &self.outbox, &self.sockets)?;
+            if let Some((serial, name)) = serial(&served)
+                && let Some(other) = serials.insert(serial.clone(), name)
+            {
+                return Err(Refusal::same_serial(plan, &serial, &other));
+            }
+            made.push(served);
+        }
+        Ok(made)
+    }
+
+    /// Serves devices that have been created.
+    pub(super) fn start(&self, made: Vec<Served>) -> Result<(), Refusal> {
+        // Told before anything can happen to them.
+        self.outbox.began(made.iter().map(Served::intro).collect());
+        for mut served in made {
+            served.start(&self.orders.sender)?;
+            self.fleet.push(served);
+        }
+        Ok(())
+    }
+
+    /// Serves until an order to end, or until no device is left.
+    pub(super) fn run(&mut self, mut reload: impl FnMut(&mut Self)) -> Result<(), Failure> {
+        while !self.ending {
+            match self.orders.next() {
+                Order::End => self.ending = true,
+                Order::Reload => reload(self),
+                Order::Ended(id) => self.ended(id),
+            }
+            if self.fleet.is_empty() {
+                return Err(Failure::Told);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops all devices, and tells how each stood at the end.
+    pub(super) fn stop_all(&mut self) {
+        let stopped = self.fleet.look(|served| {
+            served.stop();
+            served.id
+        });
+        self.wait_for(&stopped);
+    }
+
+    /// Waits for devices that were asked to stop. What they wait for ends with the stop; the
+    /// deadline of a stop of all of them ends the process if not.
+    pub(super) fn wait_for(&mut self, stopped: &[Id]) {
+        while stopped.iter().any(|id| self.fleet.has(*id)) {
+            match self.orders.next() {
+                Order::End => self.ending = true,
+                // Of a configuration that is carried out, or of a process that ends.
+                Order::Reload => {}
+                Order::Ended(id) => self.ended(id),
+            }
+        }
+    }
+
+    /// A device's thread has ended: as it was asked to, or because it failed.
+    fn ended(&mut self, id: Id) {
+        let Some(served) = self.fleet.take(id) else { return };
+        let name = Arc::clone(&served.name);
+        if let Some(event) = served.take_faults() {
+            self.outbox.event(&name, event);
+        }
+        let (snapshot, failed) = served.end();
+        if let Some(why) = failed {
+            tracing::error!(device = %name, why, "a device has failed; the others are served on");
+            self.outbox.event(&name, Event::Failed { why });
+        }
+        self.outbox.event(&name, Event::Stopped(snapshot));
+    }
+}

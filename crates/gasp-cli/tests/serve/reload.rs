@@ -1,0 +1,131 @@
+//! SIGHUP has the configuration read again.
+
+use std::io::Read;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::serving::{Folder, Serving, attach, exchange};
+
+/// A configuration of disks and engines: socket, and backing if it is a disk.
+fn configure(folder: &Folder, devices: &[(&str, &str)]) {
+    let mut text = String::new();
+    for (name, backing) in devices {
+        text += &match *backing {
+            "" => format!("[[device]]\nkind = \"dma\"\nsocket = \"{name}\"\n"),
+            backing => format!(
+                "[[device]]\nkind = \"nvme\"\nsocket = \"{name}\"\nbacking = \"{backing}\"\n"
+            ),
+        };
+    }
+    std::fs::write(folder.path("a.toml"), text).unwrap();
+}
+
+fn start(folder: &Folder, devices: &[(&str, &str)]) -> Serving {
+    configure(folder, devices);
+    let mut serving = Serving::start(&["--json", "--config", &folder.text("a.toml")]);
+    for _ in devices {
+        serving.event("listening");
+    }
+    serving
+}
+
+fn reload(serving: &mut Serving) -> Value {
+    serving.signal(Signal::HUP);
+    serving.event("reloaded")
+}
+
+#[test]
+fn devices_come_and_go_and_others_are_left_alone() {
+    let folder = Folder::new();
+    let mut serving = start(&folder, &[("a", ""), ("b", "")]);
+    let [mut a, mut b] = ["a", "b"].map(|name| attach(&folder.path(name)));
+    // The new one is first: the others keep the names that they were given.
+    configure(&folder, &[("c", ""), ("a", "")]);
+    serving.signal(Signal::HUP);
+    assert_eq!(serving.event("stopped")["device"], "dma1");
+    assert_eq!(serving.event("listening")["device"], "dma2");
+    let told = serving.event("reloaded");
+    assert_eq!(told["added"], json!(["dma2"]));
+    assert_eq!(told["removed"], json!(["dma1"]));
+    assert_eq!((&told["replaced"], &told["kept"]), (&json!([]), &json!([])));
+    exchange(&mut a);
+    assert_eq!(b.read(&mut [0]).unwrap(), 0, "its device is gone");
+    assert!(!folder.path("b").exists());
+    exchange(&mut attach(&folder.path("c")));
+    exchange(&mut a);
+    let told = reload(&mut serving);
+    assert_eq!((&told["added"], &told["removed"]), (&json!([]), &json!([])));
+    serving.signal(Signal::TERM);
+    assert_eq!(serving.wait(), Some(0));
+    assert!(["a", "b", "c"].iter().all(|name| !folder.path(name).exists()));
+}
+
+#[test]
+fn a_configuration_that_cannot_be_carried_out_changes_nothing() {
+    let folder = Folder::new();
+    let devices = [("a", ""), ("b", "null:1M")];
+    let mut serving = start(&folder, &devices);
+    let [mut a, mut b] = ["a", "b"].map(|name| attach(&folder.path(name)));
+    std::fs::write(folder.path("c"), "no socket").unwrap();
+    for (wrong, why) in [
+        (&[("a", "disk:x")][..], "a.toml:4: device \"nvme0\": backing"),
+        (&[], "[[device]]"),
+        (&[("new", ""), ("x", "file:none.img")], "none.img does not exist"),
+        (&[("a", ""), ("new", "null:1M"), ("c", "")], "no socket"),
+    ] {
+        configure(&folder, wrong);
+        serving.signal(Signal::HUP);
+        let told = serving.event("reload-failed");
+        assert!(told["why"].as_str().unwrap().contains(why), "{told}");
+        exchange(&mut a);
+        exchange(&mut b);
+        assert!(!folder.path("new").exists(), "nor is half of it there");
+    }
+    std::fs::remove_file(folder.path("a.toml")).unwrap();
+    serving.signal(Signal::HUP);
+    serving.event("reload-failed");
+    exchange(&mut a);
+    configure(&folder, &devices);
+    assert_eq!(reload(&mut serving)["added"], json!([]));
+}
+
+#[test]
+fn a_device_that_changes_is_replaced_when_nobody_uses_it() {
+    let folder = Folder::new();
+    let mut serving = start(&folder, &[("a", "null:1M"), ("b", "")]);
+    let mut a = attach(&folder.path("a"));
+    exchange(&mut a);
+    configure(&folder, &[("a", "null:2M"), ("b", "null:1M")]);
+    let told = reload(&mut serving);
+    assert_eq!((&told["kept"], &told["replaced"]), (&json!(["nvme0"]), &json!(["nvme1"])));
+    exchange(&mut a);
+    drop(a);
+    serving.event("detached");
+    assert_eq!(reload(&mut serving)["replaced"], json!(["nvme0"]));
+    exchange(&mut attach(&folder.path("a")));
+    // One that cannot be made is as it was.
+    serving.event("detached");
+    configure(&folder, &[("a", "file:none.img"), ("b", "null:1M")]);
+    let told = reload(&mut serving);
+    assert_eq!(told["replaced"], json!([]));
+    assert!(told["failed"][0].as_str().unwrap().contains("none.img"), "{told}");
+    exchange(&mut attach(&folder.path("a")));
+}
+
+#[test]
+fn an_image_may_move_to_another_socket() {
+    let folder = Folder::new();
+    std::fs::File::create(folder.path("i.img")).unwrap().set_len(1 << 20).unwrap();
+    let mut serving = start(&folder, &[("a", "file:i.img"), ("b", "")]);
+    for name in ["c", "d", "e"] {
+        configure(&folder, &[(name, "file:i.img"), ("b", "")]);
+        let told = reload(&mut serving);
+        assert_eq!(told["failed"], json!([]));
+        assert_eq!(told["added"].as_array().map(Vec::len), Some(1));
+        exchange(&mut attach(&folder.path(name)));
+    }
+    std::thread::sleep(Duration::from_millis(10));
+    assert!(!folder.path("d").exists());
+}
