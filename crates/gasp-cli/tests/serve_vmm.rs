@@ -67,8 +67,12 @@ impl Serving {
     }
 
     fn event(&mut self, name: &str) -> Value {
+        self.find(name, |_| true)
+    }
+
+    fn find(&mut self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let events = self.1.by_ref().map(|line| serde_json::from_str(&line.unwrap()).unwrap());
-        events.into_iter().find(|event: &Value| event["event"] == name).expect(name)
+        events.into_iter().find(|event| event["event"] == name && wanted(event)).expect(name)
     }
 }
 
@@ -81,10 +85,10 @@ impl Serving {
         device.trim_matches('\'').to_owned()
     }
 
-    /// Ends it, and gives back how it stood.
-    fn stop(&mut self) -> Result<Value, Failed> {
+    /// Ends it, and returns how the device stood.
+    fn stop(&mut self, device: &str) -> Result<Value, Failed> {
         kill_process(Pid::from_child(&self.0), Signal::TERM)?;
-        let stopped = self.event("stopped");
+        let stopped = self.find("stopped", |stopped| stopped["device"] == device);
         assert!(self.0.wait()?.success());
         Ok(stopped)
     }
@@ -116,8 +120,7 @@ fn example(testbed: &Testbed) -> Result<(), Failed> {
     vm.wait_for("compared", PATIENCE)?;
     vm.finish(PATIENCE)?;
     serving.event("detached");
-    let stopped = serving.stop()?;
-    assert_eq!(stopped["device"], "disk");
+    let stopped = serving.stop("disk")?;
     let number = |name: &str| stopped[name].as_u64().unwrap();
     assert!(number("maps") > 2000 && number("unmaps") > 2000, "{stopped}");
     assert_eq!((number("faults"), number("refused"), number("windows")), (0, 0, 0));
@@ -149,7 +152,7 @@ fn faults(testbed: &Testbed) -> Result<(), Failed> {
     assert!(totals["maps"].as_u64() > Some(0) && totals["faults"] == 1, "{totals}");
     qtest.kill();
     assert!(serving.event("detached")["why"].is_string());
-    let stopped = serving.stop()?;
+    let stopped = serving.stop("dma0")?;
     assert_eq!((&stopped["windows"], &stopped["faults"]), (&0.into(), &1.into()));
     Ok(())
 }

@@ -219,7 +219,7 @@ socket = \"dma.sock\"
             (
                 "socket = \"dma.sock\"",
                 "",
-                "a/b.toml:8: [[device]] number 2: missing field `socket`",
+                "a/b.toml:8: [[device]] number 2: the key `socket` is missing",
             ),
             (
                 "queues = 4",

@@ -118,7 +118,7 @@ fn two_disks_of_one_serial_are_refused() {
 
 #[test]
 fn the_usage_line_says_what_is_needed() {
-    let usage = stderr(&gasp(&["--json"]));
+    let usage = stderr(&gasp(&[]));
     assert!(usage.contains("<--config <FILE>|--device <KIND[,KEY=VALUE...]>>"), "{usage}");
     let help = gasp(&["--help"]);
     let help = String::from_utf8_lossy(&help.stdout);
