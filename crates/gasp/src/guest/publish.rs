@@ -17,7 +17,7 @@ use crate::access::Access;
 use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
 use crate::error::Reason;
 use crate::iommu::{DomainInner, Reached, free, identity, in_chunks, refresh};
-use crate::mapping::{Drain, Keep, Revocation};
+use crate::mapping::{Drain, Keep, Revocation, check_not_looking_up};
 use crate::space::{Placed, Region, Regions, pieces};
 use crate::span::Span;
 use crate::view::View;
@@ -29,6 +29,7 @@ type Result<T> = core::result::Result<T, Reason>;
 impl Inner {
     /// Adds a region. The caller has the edit lock.
     pub(super) fn add(&self, region: Region) -> Result<()> {
+        check_not_looking_up()?;
         let span = region.span();
         if span.last().0 >> self.width != 0 {
             return Err(Reason::BeyondWidth { bits: self.width });
@@ -59,6 +60,7 @@ impl Inner {
 
     /// Changes what memory offers. The caller has the edit lock.
     pub(super) fn set_access(&self, span: Span<GuestPhys>, access: Access) -> Result<Drain> {
+        check_not_looking_up()?;
         let mut regions = self.write_regions();
         check_change(&regions, span)?;
         let was = regions.set_access(span, access);
@@ -80,6 +82,7 @@ impl Inner {
         tag: u64,
         owner: Option<&str>,
     ) -> Result<()> {
+        check_not_looking_up()?;
         let mut regions = self.write_regions();
         check_change(&regions, span)?;
         regions.set_tag(span, tag, owner);
@@ -88,6 +91,7 @@ impl Inner {
 
     /// Removes what is in a range. The caller has the edit lock.
     pub(super) fn remove(&self, span: Span<GuestPhys>) -> Result<Drain> {
+        check_not_looking_up()?;
         granular(span)?;
         let mut regions = self.write_regions();
         if regions.overlapping(span).next().is_none() {

@@ -91,9 +91,7 @@ impl Part {
     fn matches(&self, found: Use) -> bool {
         self.view.is_none_or(|view| view == found.view)
             && self.vdev.is_none_or(|vdev| vdev == found.vdev)
-            && self
-                .span
-                .is_none_or(|span| span.start().0 <= found.last && found.first <= span.last().0)
+            && self.span.is_none_or(|span| found.overlaps(span))
     }
 }
 
@@ -135,6 +133,16 @@ impl Drain {
     pub fn pending(&mut self) -> usize {
         self.holders.retain(Holder::is_held);
         self.holders.len()
+    }
+
+    /// How many of the mappings that are still held were made by this thread. Where nobody
+    /// else unmaps them, [`wait`](Self::wait) on this thread waits for ever (with
+    /// [`Deadline::Wait`]), or until the deadline.
+    ///
+    /// Which thread has mapped is known, and not who is going to unmap: a mapping that was
+    /// sent to another thread counts here, and does not deadlock.
+    pub fn held_by_this_thread(&self) -> usize {
+        self.holders.iter().filter(|holder| holder.is_own()).count()
     }
 
     /// One drain for the mappings of both, which are of one change; `self` gives the policy.

@@ -38,6 +38,12 @@ pub(super) struct Lane {
     /// The slot to try first: the one taken last, which most often is free again. Only
     /// the owner uses it.
     hint: AtomicPtr<Slot>,
+    /// The number of the hinted slot, and of the slot of the outermost look-up of those that
+    /// the owner has begun inside one another. Only the owner uses them.
+    hinted: AtomicU32,
+    outermost: AtomicU32,
+    /// The first stamp of the present owner; earlier ones are of threads that have ended.
+    since: AtomicU64,
     /// How many slots have ever been used; the others need not be read.
     used: AtomicU32,
     /// The stamp for the next publish; only the owner uses it.
@@ -116,6 +122,7 @@ impl Lane {
     fn enter() -> &'static Self {
         let left = all().find(|lane| !lane.owned.swap(true, Ordering::Acquire));
         let lane = left.unwrap_or_else(Self::enlist);
+        lane.since.store(lane.next_stamp.load(Ordering::Relaxed), Ordering::Relaxed);
         CURRENT.set(Some(lane));
         // A thread that is already ending keeps its lane: nobody tells when it is done.
         let _ = LEAVE.try_with(|_| ());
@@ -140,6 +147,9 @@ impl Lane {
         Self {
             blocks: [const { OnceLock::new() }; BLOCKS],
             hint: AtomicPtr::new(core::ptr::null_mut()),
+            hinted: AtomicU32::new(0),
+            outermost: AtomicU32::new(0),
+            since: AtomicU64::new(NEXT_STAMP),
             used: AtomicU32::new(0),
             next_stamp: AtomicU64::new(NEXT_STAMP),
             cursor: AtomicU32::new(0),
@@ -173,6 +183,10 @@ impl Lane {
     /// mappings does not look at all of them for each new one.
     #[cold]
     fn search(&'static self) -> Result<&'static Slot, Reason> {
+        let hinted = self.hinted.load(Ordering::Relaxed);
+        if self.is_looked_up(hinted) && !self.is_looked_up(self.outermost.load(Ordering::Relaxed)) {
+            self.outermost.store(hinted, Ordering::Relaxed);
+        }
         let used = self.used.load(Ordering::Relaxed);
         let (index, slot) = match self.free_among(STRIDE.min(used), used) {
             Some(found) => found,
@@ -182,6 +196,7 @@ impl Lane {
             },
         };
         self.cursor.store(index + 1, Ordering::Relaxed);
+        self.hinted.store(index, Ordering::Relaxed);
         self.hint.store(core::ptr::from_ref(slot).cast_mut(), Ordering::Relaxed);
         Ok(slot)
     }
@@ -215,6 +230,18 @@ impl Lane {
         };
         self.used.store(index + 1, Ordering::Release);
         slots.get(within).ok_or(limit)
+    }
+
+    /// Whether the owner is in a look-up. (Each one's slot is the hinted one until another
+    /// is begun inside it, and the outermost one's is noted then.)
+    fn is_looking_up(&'static self) -> bool {
+        self.is_looked_up(self.hinted.load(Ordering::Relaxed))
+            || self.is_looked_up(self.outermost.load(Ordering::Relaxed))
+    }
+
+    fn is_looked_up(&'static self, index: u32) -> bool {
+        let since = self.since.load(Ordering::Relaxed);
+        self.slot(index).is_some_and(|slot| slot.is_busy_since(since))
     }
 
     fn slot(&'static self, index: u32) -> Option<&'static Slot> {
@@ -312,10 +339,39 @@ impl Holder {
         self.slot.holds(self.stamp)
     }
 
+    /// Whether this thread has made the mapping, and it is still held.
+    pub(super) fn is_own(&self) -> bool {
+        let owner = directory::lane(self.slot.id());
+        let made =
+            |lane: &Lane| lane.index == owner && self.stamp >= lane.since.load(Ordering::Relaxed);
+        CURRENT.get().is_some_and(made) && self.is_held()
+    }
+
+    /// What is held; nothing if it no longer is.
+    pub(super) fn what(&self) -> Option<Use> {
+        self.slot.held().filter(|found| found.stamp == self.stamp)
+    }
+
     /// Tells the mapping that its drain has ended without it.
     pub(super) fn mark_revoked(&self) {
         self.slot.mark_revoked(self.stamp);
     }
+}
+
+/// Whether this thread is in a look-up, which scans on other threads wait for.
+pub(super) fn is_looking_up() -> bool {
+    CURRENT.get().is_some_and(Lane::is_looking_up)
+}
+
+/// What this thread has mapped, also if others are to unmap it; not what the threads before it
+/// have left in its lane.
+pub(super) fn own() -> impl Iterator<Item = Holder> {
+    let slots = |lane: &'static Lane| {
+        let since = lane.since.load(Ordering::Relaxed);
+        let slots = (0..lane.used.load(Ordering::Relaxed)).filter_map(|index| lane.slot(index));
+        slots.filter_map(move |slot| slot.held_since(since).map(|stamp| Holder { slot, stamp }))
+    };
+    CURRENT.get().into_iter().flat_map(slots)
 }
 
 /// Waits for every look-up that may have seen what was just removed, and collects the

@@ -14,6 +14,7 @@ mod drain;
 mod handle;
 mod lane;
 mod map;
+mod own;
 mod scatter;
 mod section;
 mod slot;
@@ -23,6 +24,8 @@ mod token;
 pub(crate) use barrier::prepare;
 pub(crate) use drain::{Keep, Revocation, settle};
 pub(crate) use map::{Partial, Port};
+pub(crate) use own::{check_not_looking_up, own};
+pub(crate) use slot::Use;
 
 pub use drain::{Deadline, Drain, DrainPolicy, Drained};
 pub use handle::{Integer, Mapping};

@@ -23,6 +23,8 @@
 //! below goes through all of them.
 
 use super::barrier;
+use crate::addr::DeviceAddr;
+use crate::span::Span;
 use crate::sync::{AtomicU64, Ordering, pause, spin, yield_now};
 
 const FREE: u64 = 0;
@@ -53,12 +55,19 @@ const _: () = assert!(size_of::<Slot>() == 64 || cfg!(loom), "a slot is one cach
 
 /// What a held slot says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Use {
+pub(crate) struct Use {
     pub(super) stamp: u64,
-    pub(super) view: u32,
-    pub(super) vdev: u32,
-    pub(super) first: u64,
-    pub(super) last: u64,
+    pub(crate) view: u32,
+    pub(crate) vdev: u32,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+impl Use {
+    /// Whether the mapping and a range have an address in common.
+    pub(crate) fn overlaps(&self, span: Span<DeviceAddr>) -> bool {
+        span.start().0 <= self.last && self.first <= span.last().0
+    }
 }
 
 impl Slot {
@@ -82,6 +91,18 @@ impl Slot {
     #[inline]
     pub(super) fn is_free(&self) -> bool {
         self.stamp.load(Ordering::Acquire) == FREE
+    }
+
+    /// Whether a look-up with this stamp or a later one is in progress.
+    pub(super) fn is_busy_since(&self, stamp: u64) -> bool {
+        let now = self.stamp.load(Ordering::Relaxed);
+        now & BUSY != 0 && now >= stamp
+    }
+
+    /// The stamp of the mapping that is held, if it is this one or a later one.
+    pub(super) fn held_since(&self, stamp: u64) -> Option<u64> {
+        let now = self.stamp.load(Ordering::Acquire);
+        (now & BUSY == 0 && now >= stamp).then_some(now)
     }
 
     /// Says that a range is about to be looked up. Look-ups that come after this call
