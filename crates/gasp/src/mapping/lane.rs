@@ -6,14 +6,17 @@
 //! store is in the way.
 //!
 //! Lanes are never freed: a thread that ends leaves its lane, with the mappings still
-//! held in it, to the next new thread.
+//! held in it, to the next new thread. What it does after that, in destructors of
+//! thread-local variables, it does in a lane that it takes for the one call and gives up at
+//! once, so that no lane is lost. Sections that are still open then keep theirs: see
+//! [`Sections`].
 //!
 //! A lane is entered in the list of lanes before it publishes anything, so a revoking
 //! thread that does not find it there is in the position of one that does not see the
 //! slot's stamp: the look-up sees the removal.
 
 use core::cell::Cell;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::barrier;
@@ -52,8 +55,7 @@ pub(super) struct Lane {
     cursor: AtomicU32,
     /// Where it is in the list of lanes.
     index: u32,
-    owned: AtomicBool,
-    /// The [sections](super::section) that the owner is in.
+    /// The [sections](super::section) that the owner is in, and whether there is an owner.
     pub(super) sections: Sections,
 }
 
@@ -97,36 +99,45 @@ struct Leave;
 impl Drop for Leave {
     fn drop(&mut self) {
         if let Some(lane) = CURRENT.take() {
-            lane.owned.store(false, Ordering::Release);
+            lane.sections.give_up();
         }
     }
 }
 
 impl Lane {
-    /// The lane of this thread.
-    #[inline]
-    pub(super) fn current() -> &'static Self {
+    /// Does something in the lane of this thread: publishes a slot, or enters a section.
+    #[inline(always)]
+    pub(super) fn with<T>(body: impl FnOnce(&'static Self) -> T) -> T {
         match CURRENT.get() {
-            Some(lane) => lane,
-            None => Self::enter(),
+            Some(lane) => body(lane),
+            None => Self::enter(body),
         }
+    }
+
+    /// Whether this thread owns the lane.
+    pub(super) fn is_current(&self) -> bool {
+        Self::is_current_index(self.index)
     }
 
     /// Whether this thread owns the lane of this number.
     #[inline]
-    pub(super) fn is_current(index: u32) -> bool {
+    pub(super) fn is_current_index(index: u32) -> bool {
         CURRENT.get().is_some_and(|lane| lane.index == index)
     }
 
     #[cold]
-    fn enter() -> &'static Self {
-        let left = all().find(|lane| !lane.owned.swap(true, Ordering::Acquire));
+    fn enter<T>(body: impl FnOnce(&'static Self) -> T) -> T {
+        let left = all().find(|lane| lane.sections.take_over());
         let lane = left.unwrap_or_else(Self::enlist);
         lane.since.store(lane.next_stamp.load(Ordering::Relaxed), Ordering::Relaxed);
-        CURRENT.set(Some(lane));
-        // A thread that is already ending keeps its lane: nobody tells when it is done.
-        let _ = LEAVE.try_with(|_| ());
-        lane
+        if LEAVE.try_with(|_| ()).is_ok() {
+            CURRENT.set(Some(lane));
+            return body(lane);
+        }
+        // A thread that is ending, past `LEAVE`: nobody would tell when it is done.
+        let done = body(lane);
+        lane.sections.give_up();
+        done
     }
 
     #[allow(clippy::expect_used, reason = "a process cannot have so many threads")]
@@ -154,7 +165,6 @@ impl Lane {
             next_stamp: AtomicU64::new(NEXT_STAMP),
             cursor: AtomicU32::new(0),
             index,
-            owned: AtomicBool::new(true),
             sections: Sections::new(),
         }
     }
@@ -431,7 +441,7 @@ mod tests {
         const VDEV: u32 = 0xabc1;
         let holds: Vec<Hold> = (0..1000_u64)
             .map(|index| {
-                let hold = Lane::current().publish(span(index * 0x1000)).unwrap();
+                let hold = Lane::with(|lane| lane.publish(span(index * 0x1000))).unwrap();
                 hold.establish(7, VDEV);
                 hold
             })
@@ -450,11 +460,11 @@ mod tests {
         const COUNT: usize = 200_000;
         const VDEV: u32 = 0xabc4;
         let hold = || {
-            let hold = Lane::current().publish(span(0)).unwrap();
+            let hold = Lane::with(|lane| lane.publish(span(0))).unwrap();
             hold.establish(1, VDEV);
             hold
         };
-        let used = || Lane::current().used.load(Ordering::Relaxed) as usize;
+        let used = || Lane::with(|lane| lane.used.load(Ordering::Relaxed)) as usize;
         let body = move || {
             let fill = || -> Vec<Hold> { (0..COUNT).map(|_| hold()).collect() };
             drop(fill());
@@ -474,7 +484,7 @@ mod tests {
     fn a_hold_outlives_its_thread_and_is_released_on_another() {
         const VDEV: u32 = 0xabc2;
         let hold = std::thread::spawn(|| {
-            let hold = Lane::current().publish(span(0)).unwrap();
+            let hold = Lane::with(|lane| lane.publish(span(0))).unwrap();
             hold.establish(9, VDEV);
             hold
         })
@@ -490,7 +500,7 @@ mod tests {
     fn a_reused_slot_is_another_holder() {
         const VDEV: u32 = 0xabc3;
         let make = || {
-            let hold = Lane::current().publish(span(0)).unwrap();
+            let hold = Lane::with(|lane| lane.publish(span(0))).unwrap();
             hold.establish(1, VDEV);
             hold
         };
@@ -501,5 +511,90 @@ mod tests {
         assert!(!found[0].is_held(), "the first mapping is gone, though its slot is in use");
         found[0].mark_revoked();
         assert!(!second.is_revoked(), "a late mark does not reach the next mapping");
+    }
+
+    /// Runs `late` in a thread-local variable's destructor, after the thread has given its lane
+    /// up: the variable is touched before the thread's first map, so it is dropped after.
+    fn in_an_ending_thread<T: 'static + Send, L: 'static>(
+        before: impl FnOnce() -> L + Send + 'static,
+        late: impl FnOnce(L) -> T + Send + 'static,
+    ) -> T {
+        struct Late(Option<Box<dyn FnOnce()>>);
+        impl Drop for Late {
+            fn drop(&mut self) {
+                assert!(LEAVE.try_with(|_| ()).is_err(), "the lane was left before");
+                if let Some(late) = self.0.take() {
+                    late();
+                }
+            }
+        }
+        thread_local! {
+            static LATE: core::cell::RefCell<Late> = const { core::cell::RefCell::new(Late(None)) };
+        }
+        let (done, result) = std::sync::mpsc::channel();
+        let body = move || {
+            LATE.with_borrow_mut(|_| ());
+            let before = before();
+            let late = move || drop(done.send(late(before)));
+            LATE.with_borrow_mut(|slot| slot.0 = Some(Box::new(late)));
+        };
+        std::thread::spawn(body).join().unwrap();
+        result.recv().unwrap()
+    }
+
+    /// More lanes than the threads of other tests can take meanwhile.
+    const MANY: usize = 400;
+
+    #[test]
+    fn a_section_that_outlives_its_lane_keeps_others_out_of_it_until_it_ends() {
+        use super::super::section::Section;
+        let before = all().count();
+        for _ in 0..MANY {
+            in_an_ending_thread(
+                || {
+                    [Section::enter(), Section::enter()]
+                        .map(|section| (index_of_section(), section))
+                },
+                |sections| {
+                    let [(left, first), (_, second)] = sections;
+                    let taken = || std::thread::spawn(index_of_section).join().unwrap();
+                    assert_ne!(taken(), left, "its lane is not free");
+                    drop(first);
+                    assert_ne!(taken(), left, "its lane is not free yet");
+                    drop(second);
+                },
+            );
+        }
+        let more = all().count() - before;
+        assert!(more < MANY / 4, "{more} lanes are lost in {MANY} threads");
+    }
+
+    fn index_of_section() -> u32 {
+        drop(super::super::section::Section::enter());
+        CURRENT.get().unwrap().index
+    }
+
+    #[test]
+    fn what_is_mapped_in_an_ending_thread_is_found_and_costs_no_lane() {
+        const VDEV: u32 = 0xabc5;
+        let hold = || {
+            let hold = Lane::with(|lane| lane.publish(span(0))).unwrap();
+            hold.establish(1, VDEV);
+            hold
+        };
+        let before = all().count();
+        for _ in 0..MANY {
+            let holds = in_an_ending_thread(hold, move |first| {
+                drop(super::super::section::Section::enter());
+                let second = hold();
+                assert!(CURRENT.get().is_none());
+                [first, second]
+            });
+            assert_eq!(scan(|found| found.vdev == VDEV).len(), 2);
+            drop(holds);
+            assert!(scan(|found| found.vdev == VDEV).is_empty());
+        }
+        let more = all().count() - before;
+        assert!(more < MANY / 4, "{more} lanes are lost in {MANY} threads");
     }
 }

@@ -98,7 +98,7 @@ impl Port<'_> {
         host_contig: bool,
     ) -> Option<Mapping> {
         let span = Span::new(DeviceAddr(addr), len).ok()?;
-        let hold = Lane::current().publish(span).ok()?;
+        let hold = Lane::with(|lane| lane.publish(span)).ok()?;
         let port = find()?;
         // SAFETY: the slot is busy.
         let view = unsafe { port.attachment.view() };
@@ -124,7 +124,7 @@ impl Port<'_> {
         span: Span<DeviceAddr>,
         flags: MapFlags,
     ) -> Option<(Hold, &View, Extent)> {
-        let hold = Lane::current().publish(span).ok()?;
+        let hold = Lane::with(|lane| lane.publish(span)).ok()?;
         // SAFETY: the slot is busy.
         let view = unsafe { self.attachment.view() };
         // SAFETY: as above.
@@ -250,7 +250,7 @@ impl Port<'_> {
 
     #[inline]
     fn publish(&self, op: Operation, span: Span<DeviceAddr>) -> Result<Hold> {
-        match Lane::current().publish(span) {
+        match Lane::with(|lane| lane.publish(span)) {
             Ok(hold) => Ok(hold),
             Err(reason) => Err(self.error(op, span, reason)),
         }
