@@ -31,6 +31,11 @@ pub(crate) fn prepare() {
     });
 }
 
+/// Whether the revoking side pays for both.
+pub(super) fn is_expedited() -> bool {
+    EXPEDITED.load(Ordering::Relaxed)
+}
+
 /// The mapping side's half: between publishing a slot and looking up.
 #[inline(always)]
 pub(super) fn light() {

@@ -20,7 +20,10 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fen
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::barrier;
+use super::block::Block;
 use super::directory;
+use super::grave;
+use super::holder::Holder;
 use super::section::Sections;
 use super::slot::{NEXT_STAMP, Slot, Use};
 use crate::addr::DeviceAddr;
@@ -37,9 +40,9 @@ const SLOTS_MAX: u64 = (FIRST_BLOCK as u64) * ((1 << BLOCKS) - 1);
 
 /// One thread's slots.
 pub(super) struct Lane {
-    blocks: [OnceLock<&'static [Slot]>; BLOCKS],
+    blocks: [OnceLock<Block>; BLOCKS],
     /// The slot to try first: the one taken last, which most often is free again. Only
-    /// the owner uses it.
+    /// the owner moves it; scans read it: see [`block`](super::block).
     hint: AtomicPtr<Slot>,
     /// The number of the hinted slot, and of the slot of the outermost look-up of those that
     /// the owner has begun inside one another. Only the owner uses them.
@@ -47,7 +50,7 @@ pub(super) struct Lane {
     outermost: AtomicU32,
     /// The first stamp of the present owner; earlier ones are of threads that have ended.
     since: AtomicU64,
-    /// How many slots have ever been used; the others need not be read.
+    /// How many slots have ever been used; only the owner uses it.
     used: AtomicU32,
     /// The stamp for the next publish; only the owner uses it.
     next_stamp: AtomicU64,
@@ -61,13 +64,6 @@ pub(super) struct Lane {
 
 /// A slot that is busy or held; dropping it gives the slot back.
 pub(super) struct Hold {
-    slot: &'static Slot,
-    stamp: u64,
-}
-
-/// A mapping that a revoking thread has found.
-#[derive(Clone, Copy)]
-pub(super) struct Holder {
     slot: &'static Slot,
     stamp: u64,
 }
@@ -206,8 +202,14 @@ impl Lane {
             },
         };
         self.cursor.store(index + 1, Ordering::Relaxed);
+        if self.hinted().is_some() {
+            let (block, within) = position(hinted);
+            if let Some(block) = self.blocks.get(block).and_then(OnceLock::get) {
+                block.depart(within);
+            }
+        }
         self.hinted.store(index, Ordering::Relaxed);
-        self.hint.store(core::ptr::from_ref(slot).cast_mut(), Ordering::Relaxed);
+        self.hint.store(core::ptr::from_ref(slot).cast_mut(), Ordering::Release);
         Ok(slot)
     }
 
@@ -230,16 +232,26 @@ impl Lane {
         let limit = Reason::Limit { what: "mappings a thread", limit: SLOTS_MAX };
         let (block, within) = position(index);
         let cell = self.blocks.get(block).ok_or(limit)?;
-        let slots = match cell.get() {
-            Some(slots) => slots,
+        let block = match cell.get() {
+            Some(block) => block,
             // Only the owner gets here, so nobody fills the cell meanwhile.
             None => {
                 let made = directory::enlist(self.index, FIRST_BLOCK << block).ok_or(limit)?;
-                cell.get_or_init(|| made)
+                cell.get_or_init(|| Block::new(made))
             }
         };
-        self.used.store(index + 1, Ordering::Release);
-        slots.get(within).ok_or(limit)
+        self.used.store(index + 1, Ordering::Relaxed);
+        block.slots.get(within).ok_or(limit)
+    }
+
+    /// Calls `each` with every slot that is in use, on any thread. On others than the owner's,
+    /// one that was published before the heavy barrier of the caller is among them.
+    fn each_in_use(&'static self, mut each: impl FnMut(&'static Slot)) {
+        let hinted = self.hinted_for_scan();
+        hinted.into_iter().filter(|slot| !slot.is_free()).for_each(&mut each);
+        for block in self.blocks.iter().map_while(OnceLock::get) {
+            block.each_in_use(hinted, &mut each);
+        }
     }
 
     /// Whether the owner is in a look-up. (Each one's slot is the hinted one until another
@@ -256,7 +268,7 @@ impl Lane {
 
     fn slot(&'static self, index: u32) -> Option<&'static Slot> {
         let (block, within) = position(index);
-        self.blocks.get(block)?.get()?.get(within)
+        self.blocks.get(block)?.get()?.slots.get(within)
     }
 }
 
@@ -278,6 +290,12 @@ mod hint_pointer {
             // SAFETY: only `search` stores here, and only slots of this lane, which live
             // as long as the lane: for ever.
             unsafe { self.hint.load(Ordering::Relaxed).as_ref() }
+        }
+
+        /// The same for a scan on any thread, before it looks at the blocks.
+        pub(super) fn hinted_for_scan(&'static self) -> Option<&'static Slot> {
+            // SAFETY: as above: what is stored is null or a leaked slot.
+            unsafe { self.hint.load(Ordering::Acquire).as_ref() }
         }
     }
 }
@@ -323,48 +341,12 @@ impl Drop for Hold {
 pub(super) fn after_release(slot: &Slot, stamp: u64) {
     // A drain that gives up marks the mapping, passes a heavy barrier, and looks whether it
     // is still held: either it sees the release, or the mark is seen here. (Where there is
-    // no membarrier both may be missed: then the memory waits for the next revoke. A fence
+    // no membarrier both may be missed: then the memory waits for `grave::settle`. A fence
     // here would cost more than that is worth.)
     compiler_fence(Ordering::SeqCst);
     if slot.is_revoked(stamp) {
-        // The memory was kept for this mapping; nobody else will come by to free it.
-        super::drain::settle();
-    }
-}
-
-impl core::fmt::Debug for Holder {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Holder").field("held", &self.is_held()).finish()
-    }
-}
-
-impl Holder {
-    /// What no other mapping has.
-    pub(super) fn key(&self) -> (u64, u64) {
-        (self.slot.id(), self.stamp)
-    }
-
-    /// Whether the mapping is still held.
-    pub(super) fn is_held(&self) -> bool {
-        self.slot.holds(self.stamp)
-    }
-
-    /// Whether this thread has made the mapping, and it is still held.
-    pub(super) fn is_own(&self) -> bool {
-        let owner = directory::lane(self.slot.id());
-        let made =
-            |lane: &Lane| lane.index == owner && self.stamp >= lane.since.load(Ordering::Relaxed);
-        CURRENT.get().is_some_and(made) && self.is_held()
-    }
-
-    /// What is held; nothing if it no longer is.
-    pub(super) fn what(&self) -> Option<Use> {
-        self.slot.held().filter(|found| found.stamp == self.stamp)
-    }
-
-    /// Tells the mapping that its drain has ended without it.
-    pub(super) fn mark_revoked(&self) {
-        self.slot.mark_revoked(self.stamp);
+        // Memory was kept for this mapping.
+        grave::free((slot.id(), stamp));
     }
 }
 
@@ -373,15 +355,26 @@ pub(super) fn is_looking_up() -> bool {
     CURRENT.get().is_some_and(Lane::is_looking_up)
 }
 
+/// Whether this thread has made the mapping, and it is still held.
+pub(super) fn is_own(holder: &Holder) -> bool {
+    let (slot, stamp) = holder.key();
+    let since = |lane: &Lane| lane.since.load(Ordering::Relaxed);
+    let made = |lane: &Lane| lane.index == directory::lane(slot) && stamp >= since(lane);
+    CURRENT.get().is_some_and(made) && holder.is_held()
+}
+
 /// What this thread has mapped, also if others are to unmap it; not what the threads before it
 /// have left in its lane.
-pub(super) fn own() -> impl Iterator<Item = Holder> {
-    let slots = |lane: &'static Lane| {
+pub(super) fn own() -> Vec<Holder> {
+    let mut holders = Vec::new();
+    if let Some(lane) = CURRENT.get() {
         let since = lane.since.load(Ordering::Relaxed);
-        let slots = (0..lane.used.load(Ordering::Relaxed)).filter_map(|index| lane.slot(index));
-        slots.filter_map(move |slot| slot.held_since(since).map(|stamp| Holder { slot, stamp }))
-    };
-    CURRENT.get().into_iter().flat_map(slots)
+        lane.each_in_use(|slot| {
+            let stamp = slot.held_since(since);
+            holders.extend(stamp.map(|stamp| Holder::new(slot, stamp)));
+        });
+    }
+    holders
 }
 
 /// Waits for every look-up that may have seen what was just removed, and collects the
@@ -393,7 +386,7 @@ pub(super) fn scan(mut wanted: impl FnMut(Use) -> bool) -> Vec<Holder> {
     let mut holders = Vec::new();
     each_held(|slot, held| {
         if wanted(held) {
-            holders.push(Holder { slot, stamp: held.stamp });
+            holders.push(Holder::new(slot, held.stamp));
         }
     });
     holders
@@ -406,12 +399,11 @@ pub(super) fn wait_for_lookups() {
 
 fn each_held(mut each: impl FnMut(&'static Slot, Use)) {
     for lane in all() {
-        let used = lane.used.load(Ordering::Acquire);
-        for slot in (0..used).filter_map(|index| lane.slot(index)) {
+        lane.each_in_use(|slot| {
             if let Some(held) = slot.held() {
                 each(slot, held);
             }
-        }
+        });
     }
 }
 
@@ -476,6 +468,43 @@ mod tests {
                 holds.push(hold());
             }
             assert!(used() <= COUNT + COUNT / 16, "{} slots for {COUNT} mappings", used());
+        };
+        std::thread::spawn(body).join().unwrap();
+    }
+
+    #[test]
+    fn a_scan_reads_what_is_held_and_not_what_was_once() {
+        const COUNT: usize = 100_000;
+        const VDEV: u32 = 0xabc6;
+        let body = || {
+            let to_read = || {
+                let blocks = Lane::with(|lane| lane.blocks.iter().map_while(OnceLock::get));
+                blocks.map(Block::groups_to_read).sum::<usize>()
+            };
+            let mine = || scan(|found| found.vdev == VDEV).len();
+            let hold = || {
+                let hold = Lane::with(|lane| lane.publish(span(0))).unwrap();
+                hold.establish(1, VDEV);
+                hold
+            };
+            let mut holds: Vec<Hold> = (0..COUNT).map(|_| hold()).collect();
+            assert_eq!(mine(), COUNT);
+            assert!(to_read() >= COUNT / 64, "all of these are read");
+            // Two stay, far from one another.
+            let kept = [holds.swap_remove(COUNT / 3), holds.swap_remove(COUNT / 2)];
+            drop(holds);
+            assert_eq!(mine(), 2, "the scan that finds them free");
+            assert!(to_read() <= 2, "{} groups are read for two mappings", to_read());
+            assert_eq!(mine(), 2);
+            // The owner goes on, where the hint is and elsewhere.
+            let more: Vec<Hold> = (0..1000).map(|_| hold()).collect();
+            assert_eq!(mine(), 1002);
+            drop((kept, more));
+            assert_eq!(mine(), 0);
+            assert_eq!(to_read(), 0);
+            let last = hold();
+            assert_eq!(mine(), 1, "the hinted slot is always read");
+            drop(last);
         };
         std::thread::spawn(body).join().unwrap();
     }
