@@ -338,3 +338,40 @@ fn a_mark_reaches_the_mapping_it_is_meant_for_and_no_other() {
         assert!(!world.slot.is_revoked(S2));
     });
 }
+
+#[test]
+fn a_look_up_in_steps_is_found_by_whoever_revokes_what_a_later_step_has_found() {
+    loom::model(|| {
+        let (world, step) = (world(), Arc::new(Slot::new(1)));
+        let device = {
+            let step = Arc::clone(&step);
+            spawn(&world, move |world| {
+                // The first step has found what it looked for; this is the second.
+                world.slot.publish(S1, 0, 4095);
+                world.slot.establish(S1, VIEW, VDEV);
+                step.publish(S1, 0, 4095);
+                let found = world.granted.load(Ordering::Acquire) == 1;
+                if found {
+                    world.node.with(|_| ());
+                }
+                step.release();
+                if found {
+                    world.access();
+                }
+                world.slot.release();
+            })
+        };
+        world.granted.store(0, Ordering::Release);
+        barrier::heavy();
+        let found = [step.held(), world.slot.held()].map(|held| held.map(|held| held.stamp));
+        world.node.with_mut(|_| ());
+        assert_eq!(found[0], None, "it is never established");
+        if let Some(stamp) = found[1] {
+            while world.slot.holds(stamp) {
+                yield_now();
+            }
+        }
+        world.access();
+        device.join().unwrap();
+    });
+}
