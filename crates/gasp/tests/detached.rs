@@ -136,6 +136,14 @@ fn memory_stays_until_the_last_mapping_of_several_drains_is_gone() {
     assert!(!memory.is_mapped());
 }
 
+/// Nanoseconds that this thread has run: what others do meanwhile does not count.
+fn time_on_processor() -> u64 {
+    // The kernel brings the figure up to date when the thread gives way.
+    std::thread::yield_now();
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stat.split(' ').next().unwrap().parse().unwrap()
+}
+
 #[test]
 fn the_end_of_very_many_detached_mappings_takes_time_in_proportion() {
     let time = |count: u64| {
@@ -145,15 +153,15 @@ fn the_end_of_very_many_detached_mappings_takes_time_in_proportion() {
         let drained = domain.revoke(DeviceAddr(0), 4 * PAGE).unwrap().wait();
         assert_eq!(drained.detached as u64, count);
         guest.space().remove(span(0, 4 * PAGE)).unwrap().wait();
-        let started = Instant::now();
+        let started = time_on_processor();
         drop(held);
-        let took = started.elapsed();
+        let took = time_on_processor() - started;
         assert!(!memory.is_mapped());
         took
     };
     let best = |count| (0..3).map(|_| time(count)).min().unwrap();
-    let (few, many) = (best(1000), best(32_000));
-    assert!(many < few * 32 * 6, "1,000 take {few:?}, 32,000 {many:?}");
+    let (few, many) = (best(8000), best(64_000));
+    assert!(many < few * 8 * 4, "8,000 take {few} ns, 64,000 {many} ns");
 }
 
 #[test]
