@@ -266,3 +266,50 @@ fn granular(span: Span<GuestPhys>) -> core::result::Result<(), Reason> {
 }
 
 const _: () = assert!(GRANULE == 4096, "the messages above say 4 KiB");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DeviceAddr, Guest, MapFlags, MemoryObject, Residency, Vdev};
+    use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    use core::time::Duration;
+    use std::thread;
+
+    #[test]
+    fn a_segments_number_is_free_only_when_no_look_up_can_have_it() {
+        let guest = Guest::builder().build().unwrap();
+        let ram = MemoryObject::ram(1 << 20).residency(Residency::OnDemand).create().unwrap();
+        guest.space().add_ram(Some(GuestPhys(0)), &ram).unwrap();
+        let span = Span::new(GuestPhys(0), 1 << 20).unwrap();
+        let disk = guest.vdev("disk").unwrap();
+        let map = || disk.map(DeviceAddr(0), 8, MapFlags::RW);
+        let numbers = || format!("{:?}", guest.0.segments);
+        let (inside, go) = (AtomicBool::new(false), AtomicBool::new(false));
+        let wait_until = |what: &dyn Fn() -> bool| {
+            while !what() {
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        assert!(map().is_ok());
+        let one = numbers();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let find = || {
+                    inside.store(true, SeqCst);
+                    wait_until(&|| go.load(SeqCst));
+                    Some(&disk)
+                };
+                assert!(Vdev::map_page_of(find, DeviceAddr(0), 8, MapFlags::RW).is_none());
+            });
+            wait_until(&|| inside.load(SeqCst));
+            let removing = scope.spawn(|| guest.space().remove(span).unwrap().wait());
+            wait_until(&|| map().is_err());
+            thread::sleep(Duration::from_millis(50));
+            let meanwhile = (removing.is_finished(), numbers());
+            go.store(true, SeqCst);
+            removing.join().unwrap();
+            assert_eq!(meanwhile, (false, one.clone()), "the removal waits for the look-up");
+        });
+        assert_ne!(numbers(), one, "the number is free at the end");
+    }
+}
