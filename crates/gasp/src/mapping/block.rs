@@ -202,6 +202,9 @@ mod proof {
         model.preemption_bound = Some(3);
         model.check(|| {
             let world = World::new();
+            // Nothing is noted as free yet.
+            world.move_hint(1);
+            world.move_hint(0);
             let owner = {
                 let world = Arc::clone(&world);
                 thread::spawn(move || {
