@@ -276,15 +276,14 @@ mod tests {
         let ram = ram.residency(Residency::OnDemand).create().unwrap();
         let segment = segments.add(&ram, 0, GuestPhys(0)).unwrap();
         let view = View::new(36, Absent::NoMemory);
-        let mut writer = view.writer();
         for page in (0..pages).filter(|&page| Some(page) != refused) {
             let access = [Access::READ, Access::RW][page as usize % 2];
             let segment = segment.index();
             let behind = Behind::Memory { segment, page, offered: Access::RWX, ram: true };
             let span = Span::new(DeviceAddr(page * GRANULE), GRANULE).unwrap();
-            view.table.fill(&mut writer, span, Leaf::new(access, behind));
+            let paused = view.table.fill(&mut view.writer(), span, Leaf::new(access, behind));
+            assert_eq!(paused, None);
         }
-        drop(writer);
         // It is never removed here.
         core::mem::forget(segment);
         (view, segments)
