@@ -133,6 +133,9 @@ pub enum Reason {
     /// The device belongs to a domain of another owner.
     #[error("the device belongs to {0} already")]
     Owned(&'static str),
+    /// It would wait for something that only the calling thread can end (decision 22).
+    #[error("it would wait for this thread itself: {0}")]
+    Deadlock(&'static str),
     /// The calling thread has the lock already.
     #[error("this thread has the lock already; make the change through it")]
     Locked,
@@ -239,6 +242,7 @@ impl Reason {
             Self::Unpinned => Errno::AGAIN,
             Self::Overlaps(_) | Self::MappedElsewhere { .. } => Errno::EXIST,
             Self::Owned(_) | Self::Locked => Errno::BUSY,
+            Self::Deadlock(_) => Errno::DEADLK,
             Self::Limit { .. } | Self::NoRoom => Errno::NOSPC,
             Self::NotFound(_) => Errno::NOENT,
             Self::NotAFile(_) => Errno::NODEV,
@@ -323,6 +327,7 @@ mod tests {
             Errno::NOENT,
             Errno::NODEV,
             Errno::NOMEM,
+            Errno::DEADLK,
         ] {
             assert_ne!(errno_name(errno), "E?", "{errno:?}");
         }

@@ -11,6 +11,7 @@ use crate::error::{Operation, Reason, Result};
 use crate::iommu::DomainInner;
 use crate::mapping::{
     Drain, DrainPolicy, Keep, Mapping, Partial, Port, Revocation, Scatter, Stitched,
+    check_not_looking_up, own,
 };
 use crate::space::Regions;
 use crate::view::{Attachment, View};
@@ -47,11 +48,15 @@ impl Guest {
     /// A new device of this name, attached to no domain.
     ///
     /// # Errors
-    /// `EEXIST` where the guest has one of this name; `ENOSPC` where it has 65,536.
+    /// `EEXIST` where the guest has one of this name; `ENOSPC` where it has 65,536;
+    /// `EDEADLK` inside a look-up ([`Vdev::map_page_of`]).
     pub fn vdev(&self, name: &str) -> Result<Vdev> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
-        let mut vdevs = self.0.lock_vdevs();
         let fail = |reason| Err(self.0.error(Operation::Create, name, reason));
+        if let Err(reason) = check_not_looking_up() {
+            return fail(reason);
+        }
+        let mut vdevs = self.0.lock_vdevs();
         if vdevs.contains_key(name) {
             return fail(Reason::Overlaps("a device of the same name"));
         }
@@ -116,6 +121,12 @@ impl Vdev {
     /// `find` may use what it finds in a list that others take things out of, as in a
     /// [`Section`](crate::Section), and at less cost. For front ends whose callers name
     /// devices by number.
+    ///
+    /// Every revoke in the process waits for `find`, and with locks held: it must be short, wait
+    /// for nothing, and change nothing. What changes a guest, domain or device and can fail is
+    /// refused inside it with `EDEADLK`; what cannot fail ([`detach`](Self::detach),
+    /// [`remove`](Self::remove), [`grace_period`](crate::grace_period), dropping a guest) and
+    /// what takes a guest's locks to read its state can deadlock there.
     #[inline(always)]
     pub fn map_page_of<'list>(
         find: impl FnOnce() -> Option<&'list Self>,
@@ -208,9 +219,18 @@ impl Vdev {
     ///
     /// # Errors
     /// `EBUSY` where the device belongs to a domain of another owner; `EINVAL` where the
-    /// domain belongs to another guest; `ENOENT` where domain or device has been removed.
+    /// domain belongs to another guest; `ENOENT` where domain or device has been removed;
+    /// `EDEADLK` inside a look-up ([`map_page_of`](Self::map_page_of)).
+    ///
+    /// # Deadlocks
+    /// Waited for by the thread that alone can unmap one of those mappings, the drain never
+    /// ends: ask [`held_by_this_thread`](Self::held_by_this_thread) first, or
+    /// [`Drain::held_by_this_thread`].
     pub fn attach(&self, domain: &Domain) -> Result<Drain> {
         let fail = |reason| Err(self.guest.error(Operation::Attach, &self.inner.name, reason));
+        if let Err(reason) = check_not_looking_up() {
+            return fail(reason);
+        }
         if !Arc::ptr_eq(&self.guest, &domain.guest) {
             return fail(Reason::Invalid("the domain belongs to another guest"));
         }
@@ -234,6 +254,10 @@ impl Vdev {
 
     /// Takes the device out of its domain. Its mappings through it are revoked; the
     /// drain waits for them. A device that is in none stays as it is.
+    ///
+    /// # Deadlocks
+    /// As [`attach`](Self::attach); and inside a look-up ([`map_page_of`](Self::map_page_of)),
+    /// as it cannot be refused.
     pub fn detach(&self) -> Drain {
         let regions = self.guest.read_regions();
         let vdevs = self.guest.lock_vdevs();
@@ -253,6 +277,17 @@ impl Vdev {
         self.switch(regions, view, old.as_deref())
     }
 
+    /// How many mappings of the device, through the domain it is in, this thread has made and
+    /// are still held: what [`attach`](Self::attach), [`detach`](Self::detach) and
+    /// [`remove`](Self::remove) wait for, and only another thread could unmap meanwhile.
+    pub fn held_by_this_thread(&self) -> usize {
+        let current = self.inner.domain();
+        let view =
+            current.as_ref().map_or(self.guest.view_unattached(), |domain| &domain.view).id();
+        drop(current);
+        own().filter(|found| found.view == view && found.vdev == self.inner.id).count()
+    }
+
     /// The domain it is attached to.
     pub fn domain(&self) -> Option<Domain> {
         let inner = Arc::clone(self.inner.domain().as_ref()?);
@@ -267,6 +302,9 @@ impl Vdev {
     /// Removes the device from its guest and makes its name free. It is refused everything
     /// from now on, also where unattached devices reach all memory; the drain waits for
     /// its mappings.
+    ///
+    /// # Deadlocks
+    /// As [`detach`](Self::detach).
     pub fn remove(self) -> Drain {
         let regions = self.guest.read_regions();
         let mut vdevs = self.guest.lock_vdevs();

@@ -14,7 +14,7 @@ use crate::addr::{DeviceAddr, GuestPhys};
 use crate::error::Refusal;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::iommu::{DomainInner, DomainKind, DomainOptions, in_chunks};
-use crate::mapping::Drain;
+use crate::mapping::{Drain, check_not_looking_up};
 use crate::span::Span;
 use crate::view::lookup::guest_of;
 use crate::view::{Absent, View};
@@ -48,9 +48,13 @@ impl Guest {
     ///
     /// # Errors
     /// `EINVAL` where the guest has no IOMMU; `EEXIST` where it has a domain of this
-    /// name; `ENOSPC` where it has 4,096.
+    /// name; `ENOSPC` where it has 4,096; `EDEADLK` inside a look-up
+    /// ([`Vdev::map_page_of`](crate::Vdev::map_page_of)).
     pub fn domain(&self, name: &str, options: DomainOptions) -> Result<Domain> {
         let fail = |reason| Err(self.0.error(Operation::Create, name, reason));
+        if let Err(reason) = check_not_looking_up() {
+            return fail(reason);
+        }
         if self.0.iommu.is_none() {
             return fail(Reason::Invalid("the guest has no IOMMU"));
         }
@@ -115,7 +119,8 @@ impl Domain {
     /// `EINVAL` for a length of 0, or where the domain bypasses or denies; `ENXIO` where
     /// the range wraps or passes the guest's address width, or `access` is empty;
     /// `EEXIST` where part of the range is mapped elsewhere (in a translating domain);
-    /// `ENOSPC` if it would exceed the domain's limit of entries; `ENOENT` if it was removed.
+    /// `ENOSPC` if it would exceed the domain's limit of entries; `ENOENT` if it was removed;
+    /// `EDEADLK` inside a look-up ([`Vdev::map_page_of`](crate::Vdev::map_page_of)).
     pub fn allow(&self, start: GuestPhys, len: u64, access: Access) -> Result<()> {
         self.map(DeviceAddr::identity(start), start, len, access)
     }
@@ -135,6 +140,7 @@ impl Domain {
         access: Access,
     ) -> Result<()> {
         let fail = |reason| self.error(Operation::Grant, device, len, reason);
+        check_not_looking_up().map_err(fail)?;
         let span = Span::new(device, len).map_err(fail)?;
         self.inner.grant(self.guest.memory(), span, guest, access).map_err(fail)
     }
@@ -150,7 +156,13 @@ impl Domain {
     /// `EINVAL` for a length of 0, or if the domain bypasses or denies; `ENXIO` if the
     /// range wraps; `ENOSPC` if the range ends inside a large entry, and cutting that would
     /// exceed the domain's limit of entries: nothing has changed, and revoking all of what
-    /// was granted there succeeds.
+    /// was granted there succeeds; `EDEADLK` inside a look-up
+    /// ([`Vdev::map_page_of`](crate::Vdev::map_page_of)).
+    ///
+    /// # Deadlocks
+    /// Waited for by the thread that alone can unmap one of the mappings, the drain never ends:
+    /// ask [`held_by_this_thread`](Self::held_by_this_thread) first, or
+    /// [`Drain::held_by_this_thread`] of the drain.
     pub fn revoke(&self, device: DeviceAddr, len: u64) -> Result<Drain> {
         let fail = |reason| self.error(Operation::Revoke, device, len, reason);
         let span = Span::new(device, len).map_err(fail)?;
@@ -160,12 +172,14 @@ impl Domain {
     /// Takes back several ranges together, for the price of one barrier.
     ///
     /// # Errors
-    /// `EINVAL` if the domain bypasses or denies; `ENOSPC` as for [`revoke`](Self::revoke).
+    /// `EINVAL` if the domain bypasses or denies; `ENOSPC` and `EDEADLK`, and deadlocks, as
+    /// for [`revoke`](Self::revoke).
     pub fn revoke_all(&self, spans: &[Span<DeviceAddr>]) -> Result<Drain> {
-        let drain = self.inner.revoke(self.guest.memory(), spans);
         let first = spans.first().map_or(DeviceAddr(0), Span::start);
         let len = spans.iter().fold(0_u64, |sum, span| sum.saturating_add(span.len()));
-        drain.map_err(|reason| self.error(Operation::Revoke, first, len, reason))
+        let fail = |reason| self.error(Operation::Revoke, first, len, reason);
+        check_not_looking_up().map_err(fail)?;
+        self.inner.revoke(self.guest.memory(), spans).map_err(fail)
     }
 
     /// The rules as they are now, neighbours that go on from one another joined.
@@ -213,13 +227,16 @@ impl Domain {
     /// Removes the domain from its guest.
     ///
     /// # Errors
-    /// `EBUSY` where a device is attached to it.
+    /// `EBUSY` where a device is attached to it; `EDEADLK` inside a look-up
+    /// ([`Vdev::map_page_of`](crate::Vdev::map_page_of)).
     pub fn remove(self) -> Result<()> {
+        let fail = |reason| self.guest.error(Operation::Attach, &self.inner.name, reason);
+        check_not_looking_up().map_err(fail)?;
         let vdevs = self.guest.lock_vdevs();
         let attached = |inner: &Arc<DomainInner>| Arc::ptr_eq(inner, &self.inner);
         if vdevs.values().any(|vdev| vdev.domain().as_ref().is_some_and(attached)) {
             let reason = Reason::Owned("its devices; move them first, it");
-            return Err(self.guest.error(Operation::Attach, &self.inner.name, reason));
+            return Err(fail(reason));
         }
         // From now on no device is attached, and no rule added.
         self.inner.removed.store(true, Ordering::Relaxed);
@@ -238,8 +255,8 @@ impl Domain {
 
 /// The guest-physical address that a leaf leads to.
 #[allow(unsafe_code, reason = "reads a segment under the regions' lock")]
-fn guest_address(guest: &Inner, leaf: crate::view::entry::Leaf) -> GuestPhys {
-    // SAFETY: the only caller holds the lock under which segments are removed.
+pub(super) fn guest_address(guest: &Inner, leaf: crate::view::entry::Leaf) -> GuestPhys {
+    // SAFETY: the callers hold the lock under which segments are removed.
     GuestPhys(unsafe { guest_of(&guest.segments, leaf, 0) })
 }
 

@@ -9,7 +9,7 @@ use super::Inner;
 use crate::access::Access;
 use crate::addr::GuestPhys;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::mapping::Drain;
+use crate::mapping::{Drain, check_not_looking_up};
 use crate::memory::MemoryObject;
 use crate::space::{Region, RegionKind};
 use crate::span::Span;
@@ -32,6 +32,8 @@ pub struct SpaceLock {
 
 impl SpaceLock {
     pub(super) fn new(guest: &Arc<Inner>) -> Result<Self> {
+        let fail = |reason| guest.error(Operation::SetRegion, &guest.name, reason);
+        check_not_looking_up().map_err(fail)?;
         let me = thread::current().id();
         let mut holder = guest.edit.holder.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(other) = *holder {
@@ -43,6 +45,10 @@ impl SpaceLock {
         *holder = Some(me);
         drop(holder);
         Ok(Self { guest: Arc::clone(guest), not_send: PhantomData })
+    }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.guest
     }
 
     /// As [`AddressSpace::add`](super::AddressSpace::add).
@@ -78,6 +84,7 @@ impl SpaceLock {
     ) -> Result<GuestPhys> {
         let place = start.unwrap_or_default();
         let fail = |reason| Error::new(Operation::SetRegion, place, object.len(), reason);
+        check_not_looking_up().map_err(fail)?;
         let start = start.or_else(|| self.guest.read_regions().end_of_memory());
         let start = start.ok_or_else(|| fail(Reason::NoRoom))?;
         let span = Span::new(start, object.len()).map_err(fail)?;

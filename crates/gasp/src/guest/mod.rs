@@ -17,6 +17,7 @@ mod builder;
 mod device;
 mod domains;
 mod edit;
+mod own;
 mod publish;
 mod space;
 

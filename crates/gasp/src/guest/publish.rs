@@ -17,7 +17,7 @@ use crate::access::Access;
 use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
 use crate::error::Reason;
 use crate::iommu::{DomainInner, Reached, free, identity, in_chunks, refresh};
-use crate::mapping::{Drain, Keep, Revocation};
+use crate::mapping::{Drain, Keep, Revocation, check_not_looking_up};
 use crate::space::{Placed, Region, Regions, pieces};
 use crate::span::Span;
 use crate::view::View;
@@ -29,6 +29,7 @@ type Result<T> = core::result::Result<T, Reason>;
 impl Inner {
     /// Adds a region. The caller has the edit lock.
     pub(super) fn add(&self, region: Region) -> Result<()> {
+        check_not_looking_up()?;
         let span = region.span();
         if span.last().0 >> self.width != 0 {
             return Err(Reason::BeyondWidth { bits: self.width });
@@ -59,6 +60,7 @@ impl Inner {
 
     /// Changes what memory offers. The caller has the edit lock.
     pub(super) fn set_access(&self, span: Span<GuestPhys>, access: Access) -> Result<Drain> {
+        check_not_looking_up()?;
         let mut regions = self.write_regions();
         check_change(&regions, span)?;
         let was = regions.set_access(span, access);
@@ -80,6 +82,7 @@ impl Inner {
         tag: u64,
         owner: Option<&str>,
     ) -> Result<()> {
+        check_not_looking_up()?;
         let mut regions = self.write_regions();
         check_change(&regions, span)?;
         regions.set_tag(span, tag, owner);
@@ -88,6 +91,7 @@ impl Inner {
 
     /// Removes what is in a range. The caller has the edit lock.
     pub(super) fn remove(&self, span: Span<GuestPhys>) -> Result<Drain> {
+        check_not_looking_up()?;
         granular(span)?;
         let mut regions = self.write_regions();
         if regions.overlapping(span).next().is_none() {
@@ -262,3 +266,50 @@ fn granular(span: Span<GuestPhys>) -> core::result::Result<(), Reason> {
 }
 
 const _: () = assert!(GRANULE == 4096, "the messages above say 4 KiB");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DeviceAddr, Guest, MapFlags, MemoryObject, Residency, Vdev};
+    use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    use core::time::Duration;
+    use std::thread;
+
+    #[test]
+    fn a_segments_number_is_free_only_when_no_look_up_can_have_it() {
+        let guest = Guest::builder().build().unwrap();
+        let ram = MemoryObject::ram(1 << 20).residency(Residency::OnDemand).create().unwrap();
+        guest.space().add_ram(Some(GuestPhys(0)), &ram).unwrap();
+        let span = Span::new(GuestPhys(0), 1 << 20).unwrap();
+        let disk = guest.vdev("disk").unwrap();
+        let map = || disk.map(DeviceAddr(0), 8, MapFlags::RW);
+        let numbers = || format!("{:?}", guest.0.segments);
+        let (inside, go) = (AtomicBool::new(false), AtomicBool::new(false));
+        let wait_until = |what: &dyn Fn() -> bool| {
+            while !what() {
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        assert!(map().is_ok());
+        let one = numbers();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let find = || {
+                    inside.store(true, SeqCst);
+                    wait_until(&|| go.load(SeqCst));
+                    Some(&disk)
+                };
+                assert!(Vdev::map_page_of(find, DeviceAddr(0), 8, MapFlags::RW).is_none());
+            });
+            wait_until(&|| inside.load(SeqCst));
+            let removing = scope.spawn(|| guest.space().remove(span).unwrap().wait());
+            wait_until(&|| map().is_err());
+            thread::sleep(Duration::from_millis(50));
+            let meanwhile = (removing.is_finished(), numbers());
+            go.store(true, SeqCst);
+            removing.join().unwrap();
+            assert_eq!(meanwhile, (false, one.clone()), "the removal waits for the look-up");
+        });
+        assert_ne!(numbers(), one, "the number is free at the end");
+    }
+}

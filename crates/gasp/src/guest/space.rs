@@ -27,10 +27,15 @@ impl<'a> AddressSpace<'a> {
         Self { guest }
     }
 
+    pub(super) fn inner(&self) -> &Inner {
+        self.guest
+    }
+
     /// The right to change the regions, until the result is dropped; other threads wait.
     ///
     /// # Errors
-    /// `EBUSY` where this thread has it already: make the change through that lock.
+    /// `EBUSY` where this thread has it already: make the change through that lock. `EDEADLK`
+    /// inside a look-up ([`Vdev::map_page_of`](crate::Vdev::map_page_of)).
     pub fn lock(&self) -> Result<SpaceLock> {
         SpaceLock::new(self.guest)
     }
@@ -41,7 +46,7 @@ impl<'a> AddressSpace<'a> {
     /// `EINVAL` where it does not start and end on a multiple of 4 KiB; `ENXIO` where it
     /// passes the guest's address width; `EEXIST` where it overlaps another; `ENOSPC`
     /// where there are 65,536 regions or 1,024 memory objects; `EBUSY` where this thread
-    /// holds the [`lock`](Self::lock).
+    /// holds the [`lock`](Self::lock); `EDEADLK` as for that.
     pub fn add(&self, region: Region) -> Result<()> {
         self.lock()?.add(region)
     }
@@ -71,7 +76,12 @@ impl<'a> AddressSpace<'a> {
     /// # Errors
     /// `EINVAL` where the range does not start and end on a multiple of 4 KiB; `ENXIO`
     /// where part of it has no region; `ENOSPC` where a split would make too many regions;
-    /// `EBUSY` as for [`add`](Self::add).
+    /// `EBUSY` and `EDEADLK` as for [`add`](Self::add).
+    ///
+    /// # Deadlocks
+    /// Waited for by the thread that alone can unmap one of the mappings, the drain never ends:
+    /// ask [`held_by_this_thread`](Self::held_by_this_thread) first, or
+    /// [`Drain::held_by_this_thread`] of the drain.
     pub fn set_access(&self, span: Span<GuestPhys>, access: Access) -> Result<Drain> {
         self.lock()?.set_access(span, access)
     }
@@ -92,7 +102,10 @@ impl<'a> AddressSpace<'a> {
     /// # Errors
     /// `EINVAL` where the range does not start and end on a multiple of 4 KiB; `ENOENT`
     /// where no region is in it; `ENOSPC` where a split would make too many regions;
-    /// `EBUSY` as for [`add`](Self::add).
+    /// `EBUSY` and `EDEADLK` as for [`add`](Self::add).
+    ///
+    /// # Deadlocks
+    /// As for [`set_access`](Self::set_access).
     pub fn remove(&self, span: Span<GuestPhys>) -> Result<Drain> {
         self.lock()?.remove(span)
     }

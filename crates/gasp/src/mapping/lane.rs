@@ -6,18 +6,24 @@
 //! store is in the way.
 //!
 //! Lanes are never freed: a thread that ends leaves its lane, with the mappings still
-//! held in it, to the next new thread.
+//! held in it, to the next new thread. What it does after that, in destructors of
+//! thread-local variables, it does in a lane that it takes for the one call and gives up at
+//! once, so that no lane is lost. Sections that are still open then keep theirs: see
+//! [`Sections`].
 //!
 //! A lane is entered in the list of lanes before it publishes anything, so a revoking
 //! thread that does not find it there is in the position of one that does not see the
 //! slot's stamp: the look-up sees the removal.
 
 use core::cell::Cell;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::barrier;
+use super::block::Block;
 use super::directory;
+use super::grave;
+use super::holder::Holder;
 use super::section::Sections;
 use super::slot::{NEXT_STAMP, Slot, Use};
 use crate::addr::DeviceAddr;
@@ -34,11 +40,17 @@ const SLOTS_MAX: u64 = (FIRST_BLOCK as u64) * ((1 << BLOCKS) - 1);
 
 /// One thread's slots.
 pub(super) struct Lane {
-    blocks: [OnceLock<&'static [Slot]>; BLOCKS],
+    blocks: [OnceLock<Block>; BLOCKS],
     /// The slot to try first: the one taken last, which most often is free again. Only
-    /// the owner uses it.
+    /// the owner moves it; scans read it: see [`block`](super::block).
     hint: AtomicPtr<Slot>,
-    /// How many slots have ever been used; the others need not be read.
+    /// The number of the hinted slot, and of the slot of the outermost look-up of those that
+    /// the owner has begun inside one another. Only the owner uses them.
+    hinted: AtomicU32,
+    outermost: AtomicU32,
+    /// The first stamp of the present owner; earlier ones are of threads that have ended.
+    since: AtomicU64,
+    /// How many slots have ever been used; only the owner uses it.
     used: AtomicU32,
     /// The stamp for the next publish; only the owner uses it.
     next_stamp: AtomicU64,
@@ -46,20 +58,12 @@ pub(super) struct Lane {
     cursor: AtomicU32,
     /// Where it is in the list of lanes.
     index: u32,
-    owned: AtomicBool,
-    /// The [sections](super::section) that the owner is in.
+    /// The [sections](super::section) that the owner is in, and whether there is an owner.
     pub(super) sections: Sections,
 }
 
 /// A slot that is busy or held; dropping it gives the slot back.
 pub(super) struct Hold {
-    slot: &'static Slot,
-    stamp: u64,
-}
-
-/// A mapping that a revoking thread has found.
-#[derive(Clone, Copy)]
-pub(super) struct Holder {
     slot: &'static Slot,
     stamp: u64,
 }
@@ -91,35 +95,45 @@ struct Leave;
 impl Drop for Leave {
     fn drop(&mut self) {
         if let Some(lane) = CURRENT.take() {
-            lane.owned.store(false, Ordering::Release);
+            lane.sections.give_up();
         }
     }
 }
 
 impl Lane {
-    /// The lane of this thread.
-    #[inline]
-    pub(super) fn current() -> &'static Self {
+    /// Does something in the lane of this thread: publishes a slot, or enters a section.
+    #[inline(always)]
+    pub(super) fn with<T>(body: impl FnOnce(&'static Self) -> T) -> T {
         match CURRENT.get() {
-            Some(lane) => lane,
-            None => Self::enter(),
+            Some(lane) => body(lane),
+            None => Self::enter(body),
         }
+    }
+
+    /// Whether this thread owns the lane.
+    pub(super) fn is_current(&self) -> bool {
+        Self::is_current_index(self.index)
     }
 
     /// Whether this thread owns the lane of this number.
     #[inline]
-    pub(super) fn is_current(index: u32) -> bool {
+    pub(super) fn is_current_index(index: u32) -> bool {
         CURRENT.get().is_some_and(|lane| lane.index == index)
     }
 
     #[cold]
-    fn enter() -> &'static Self {
-        let left = all().find(|lane| !lane.owned.swap(true, Ordering::Acquire));
+    fn enter<T>(body: impl FnOnce(&'static Self) -> T) -> T {
+        let left = all().find(|lane| lane.sections.take_over());
         let lane = left.unwrap_or_else(Self::enlist);
-        CURRENT.set(Some(lane));
-        // A thread that is already ending keeps its lane: nobody tells when it is done.
-        let _ = LEAVE.try_with(|_| ());
-        lane
+        lane.since.store(lane.next_stamp.load(Ordering::Relaxed), Ordering::Relaxed);
+        if LEAVE.try_with(|_| ()).is_ok() {
+            CURRENT.set(Some(lane));
+            return body(lane);
+        }
+        // A thread that is ending, past `LEAVE`: nobody would tell when it is done.
+        let done = body(lane);
+        lane.sections.give_up();
+        done
     }
 
     #[allow(clippy::expect_used, reason = "a process cannot have so many threads")]
@@ -140,11 +154,13 @@ impl Lane {
         Self {
             blocks: [const { OnceLock::new() }; BLOCKS],
             hint: AtomicPtr::new(core::ptr::null_mut()),
+            hinted: AtomicU32::new(0),
+            outermost: AtomicU32::new(0),
+            since: AtomicU64::new(NEXT_STAMP),
             used: AtomicU32::new(0),
             next_stamp: AtomicU64::new(NEXT_STAMP),
             cursor: AtomicU32::new(0),
             index,
-            owned: AtomicBool::new(true),
             sections: Sections::new(),
         }
     }
@@ -173,6 +189,10 @@ impl Lane {
     /// mappings does not look at all of them for each new one.
     #[cold]
     fn search(&'static self) -> Result<&'static Slot, Reason> {
+        let hinted = self.hinted.load(Ordering::Relaxed);
+        if self.is_looked_up(hinted) && !self.is_looked_up(self.outermost.load(Ordering::Relaxed)) {
+            self.outermost.store(hinted, Ordering::Relaxed);
+        }
         let used = self.used.load(Ordering::Relaxed);
         let (index, slot) = match self.free_among(STRIDE.min(used), used) {
             Some(found) => found,
@@ -182,7 +202,14 @@ impl Lane {
             },
         };
         self.cursor.store(index + 1, Ordering::Relaxed);
-        self.hint.store(core::ptr::from_ref(slot).cast_mut(), Ordering::Relaxed);
+        if self.hinted().is_some() {
+            let (block, within) = position(hinted);
+            if let Some(block) = self.blocks.get(block).and_then(OnceLock::get) {
+                block.depart(within);
+            }
+        }
+        self.hinted.store(index, Ordering::Relaxed);
+        self.hint.store(core::ptr::from_ref(slot).cast_mut(), Ordering::Release);
         Ok(slot)
     }
 
@@ -205,21 +232,43 @@ impl Lane {
         let limit = Reason::Limit { what: "mappings a thread", limit: SLOTS_MAX };
         let (block, within) = position(index);
         let cell = self.blocks.get(block).ok_or(limit)?;
-        let slots = match cell.get() {
-            Some(slots) => slots,
+        let block = match cell.get() {
+            Some(block) => block,
             // Only the owner gets here, so nobody fills the cell meanwhile.
             None => {
                 let made = directory::enlist(self.index, FIRST_BLOCK << block).ok_or(limit)?;
-                cell.get_or_init(|| made)
+                cell.get_or_init(|| Block::new(made))
             }
         };
-        self.used.store(index + 1, Ordering::Release);
-        slots.get(within).ok_or(limit)
+        self.used.store(index + 1, Ordering::Relaxed);
+        block.slots.get(within).ok_or(limit)
+    }
+
+    /// Calls `each` with every slot that is in use, on any thread. On others than the owner's,
+    /// one that was published before the heavy barrier of the caller is among them.
+    fn each_in_use(&'static self, mut each: impl FnMut(&'static Slot)) {
+        let hinted = self.hinted_for_scan();
+        hinted.into_iter().filter(|slot| !slot.is_free()).for_each(&mut each);
+        for block in self.blocks.iter().map_while(OnceLock::get) {
+            block.each_in_use(hinted, &mut each);
+        }
+    }
+
+    /// Whether the owner is in a look-up. (Each one's slot is the hinted one until another
+    /// is begun inside it, and the outermost one's is noted then.)
+    fn is_looking_up(&'static self) -> bool {
+        self.is_looked_up(self.hinted.load(Ordering::Relaxed))
+            || self.is_looked_up(self.outermost.load(Ordering::Relaxed))
+    }
+
+    fn is_looked_up(&'static self, index: u32) -> bool {
+        let since = self.since.load(Ordering::Relaxed);
+        self.slot(index).is_some_and(|slot| slot.is_busy_since(since))
     }
 
     fn slot(&'static self, index: u32) -> Option<&'static Slot> {
         let (block, within) = position(index);
-        self.blocks.get(block)?.get()?.get(within)
+        self.blocks.get(block)?.get()?.slots.get(within)
     }
 }
 
@@ -241,6 +290,12 @@ mod hint_pointer {
             // SAFETY: only `search` stores here, and only slots of this lane, which live
             // as long as the lane: for ever.
             unsafe { self.hint.load(Ordering::Relaxed).as_ref() }
+        }
+
+        /// The same for a scan on any thread, before it looks at the blocks.
+        pub(super) fn hinted_for_scan(&'static self) -> Option<&'static Slot> {
+            // SAFETY: as above: what is stored is null or a leaked slot.
+            unsafe { self.hint.load(Ordering::Acquire).as_ref() }
         }
     }
 }
@@ -286,36 +341,40 @@ impl Drop for Hold {
 pub(super) fn after_release(slot: &Slot, stamp: u64) {
     // A drain that gives up marks the mapping, passes a heavy barrier, and looks whether it
     // is still held: either it sees the release, or the mark is seen here. (Where there is
-    // no membarrier both may be missed: then the memory waits for the next revoke. A fence
+    // no membarrier both may be missed: then the memory waits for `grave::settle`. A fence
     // here would cost more than that is worth.)
     compiler_fence(Ordering::SeqCst);
     if slot.is_revoked(stamp) {
-        // The memory was kept for this mapping; nobody else will come by to free it.
-        super::drain::settle();
+        // Memory was kept for this mapping.
+        grave::free((slot.id(), stamp));
     }
 }
 
-impl core::fmt::Debug for Holder {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Holder").field("held", &self.is_held()).finish()
-    }
+/// Whether this thread is in a look-up, which scans on other threads wait for.
+pub(super) fn is_looking_up() -> bool {
+    CURRENT.get().is_some_and(Lane::is_looking_up)
 }
 
-impl Holder {
-    /// What no other mapping has.
-    pub(super) fn key(&self) -> (u64, u64) {
-        (self.slot.id(), self.stamp)
-    }
+/// Whether this thread has made the mapping, and it is still held.
+pub(super) fn is_own(holder: &Holder) -> bool {
+    let (slot, stamp) = holder.key();
+    let since = |lane: &Lane| lane.since.load(Ordering::Relaxed);
+    let made = |lane: &Lane| lane.index == directory::lane(slot) && stamp >= since(lane);
+    CURRENT.get().is_some_and(made) && holder.is_held()
+}
 
-    /// Whether the mapping is still held.
-    pub(super) fn is_held(&self) -> bool {
-        self.slot.holds(self.stamp)
+/// What this thread has mapped, also if others are to unmap it; not what the threads before it
+/// have left in its lane.
+pub(super) fn own() -> Vec<Holder> {
+    let mut holders = Vec::new();
+    if let Some(lane) = CURRENT.get() {
+        let since = lane.since.load(Ordering::Relaxed);
+        lane.each_in_use(|slot| {
+            let stamp = slot.held_since(since);
+            holders.extend(stamp.map(|stamp| Holder::new(slot, stamp)));
+        });
     }
-
-    /// Tells the mapping that its drain has ended without it.
-    pub(super) fn mark_revoked(&self) {
-        self.slot.mark_revoked(self.stamp);
-    }
+    holders
 }
 
 /// Waits for every look-up that may have seen what was just removed, and collects the
@@ -327,7 +386,7 @@ pub(super) fn scan(mut wanted: impl FnMut(Use) -> bool) -> Vec<Holder> {
     let mut holders = Vec::new();
     each_held(|slot, held| {
         if wanted(held) {
-            holders.push(Holder { slot, stamp: held.stamp });
+            holders.push(Holder::new(slot, held.stamp));
         }
     });
     holders
@@ -340,12 +399,11 @@ pub(super) fn wait_for_lookups() {
 
 fn each_held(mut each: impl FnMut(&'static Slot, Use)) {
     for lane in all() {
-        let used = lane.used.load(Ordering::Acquire);
-        for slot in (0..used).filter_map(|index| lane.slot(index)) {
+        lane.each_in_use(|slot| {
             if let Some(held) = slot.held() {
                 each(slot, held);
             }
-        }
+        });
     }
 }
 
@@ -375,7 +433,7 @@ mod tests {
         const VDEV: u32 = 0xabc1;
         let holds: Vec<Hold> = (0..1000_u64)
             .map(|index| {
-                let hold = Lane::current().publish(span(index * 0x1000)).unwrap();
+                let hold = Lane::with(|lane| lane.publish(span(index * 0x1000))).unwrap();
                 hold.establish(7, VDEV);
                 hold
             })
@@ -394,11 +452,11 @@ mod tests {
         const COUNT: usize = 200_000;
         const VDEV: u32 = 0xabc4;
         let hold = || {
-            let hold = Lane::current().publish(span(0)).unwrap();
+            let hold = Lane::with(|lane| lane.publish(span(0))).unwrap();
             hold.establish(1, VDEV);
             hold
         };
-        let used = || Lane::current().used.load(Ordering::Relaxed) as usize;
+        let used = || Lane::with(|lane| lane.used.load(Ordering::Relaxed)) as usize;
         let body = move || {
             let fill = || -> Vec<Hold> { (0..COUNT).map(|_| hold()).collect() };
             drop(fill());
@@ -415,10 +473,47 @@ mod tests {
     }
 
     #[test]
+    fn a_scan_reads_what_is_held_and_not_what_was_once() {
+        const COUNT: usize = 100_000;
+        const VDEV: u32 = 0xabc6;
+        let body = || {
+            let to_read = || {
+                let blocks = Lane::with(|lane| lane.blocks.iter().map_while(OnceLock::get));
+                blocks.map(Block::groups_to_read).sum::<usize>()
+            };
+            let mine = || scan(|found| found.vdev == VDEV).len();
+            let hold = || {
+                let hold = Lane::with(|lane| lane.publish(span(0))).unwrap();
+                hold.establish(1, VDEV);
+                hold
+            };
+            let mut holds: Vec<Hold> = (0..COUNT).map(|_| hold()).collect();
+            assert_eq!(mine(), COUNT);
+            assert!(to_read() >= COUNT / 64, "all of these are read");
+            // Two stay, far from one another.
+            let kept = [holds.swap_remove(COUNT / 3), holds.swap_remove(COUNT / 2)];
+            drop(holds);
+            assert_eq!(mine(), 2, "the scan that finds them free");
+            assert!(to_read() <= 2, "{} groups are read for two mappings", to_read());
+            assert_eq!(mine(), 2);
+            // The owner goes on, where the hint is and elsewhere.
+            let more: Vec<Hold> = (0..1000).map(|_| hold()).collect();
+            assert_eq!(mine(), 1002);
+            drop((kept, more));
+            assert_eq!(mine(), 0);
+            assert_eq!(to_read(), 0);
+            let last = hold();
+            assert_eq!(mine(), 1, "the hinted slot is always read");
+            drop(last);
+        };
+        std::thread::spawn(body).join().unwrap();
+    }
+
+    #[test]
     fn a_hold_outlives_its_thread_and_is_released_on_another() {
         const VDEV: u32 = 0xabc2;
         let hold = std::thread::spawn(|| {
-            let hold = Lane::current().publish(span(0)).unwrap();
+            let hold = Lane::with(|lane| lane.publish(span(0))).unwrap();
             hold.establish(9, VDEV);
             hold
         })
@@ -434,7 +529,7 @@ mod tests {
     fn a_reused_slot_is_another_holder() {
         const VDEV: u32 = 0xabc3;
         let make = || {
-            let hold = Lane::current().publish(span(0)).unwrap();
+            let hold = Lane::with(|lane| lane.publish(span(0))).unwrap();
             hold.establish(1, VDEV);
             hold
         };
@@ -445,5 +540,90 @@ mod tests {
         assert!(!found[0].is_held(), "the first mapping is gone, though its slot is in use");
         found[0].mark_revoked();
         assert!(!second.is_revoked(), "a late mark does not reach the next mapping");
+    }
+
+    /// Runs `late` in a thread-local variable's destructor, after the thread has given its lane
+    /// up: the variable is touched before the thread's first map, so it is dropped after.
+    fn in_an_ending_thread<T: 'static + Send, L: 'static>(
+        before: impl FnOnce() -> L + Send + 'static,
+        late: impl FnOnce(L) -> T + Send + 'static,
+    ) -> T {
+        struct Late(Option<Box<dyn FnOnce()>>);
+        impl Drop for Late {
+            fn drop(&mut self) {
+                assert!(LEAVE.try_with(|_| ()).is_err(), "the lane was left before");
+                if let Some(late) = self.0.take() {
+                    late();
+                }
+            }
+        }
+        thread_local! {
+            static LATE: core::cell::RefCell<Late> = const { core::cell::RefCell::new(Late(None)) };
+        }
+        let (done, result) = std::sync::mpsc::channel();
+        let body = move || {
+            LATE.with_borrow_mut(|_| ());
+            let before = before();
+            let late = move || drop(done.send(late(before)));
+            LATE.with_borrow_mut(|slot| slot.0 = Some(Box::new(late)));
+        };
+        std::thread::spawn(body).join().unwrap();
+        result.recv().unwrap()
+    }
+
+    /// More lanes than the threads of other tests can take meanwhile.
+    const MANY: usize = 400;
+
+    #[test]
+    fn a_section_that_outlives_its_lane_keeps_others_out_of_it_until_it_ends() {
+        use super::super::section::Section;
+        let before = all().count();
+        for _ in 0..MANY {
+            in_an_ending_thread(
+                || {
+                    [Section::enter(), Section::enter()]
+                        .map(|section| (index_of_section(), section))
+                },
+                |sections| {
+                    let [(left, first), (_, second)] = sections;
+                    let taken = || std::thread::spawn(index_of_section).join().unwrap();
+                    assert_ne!(taken(), left, "its lane is not free");
+                    drop(first);
+                    assert_ne!(taken(), left, "its lane is not free yet");
+                    drop(second);
+                },
+            );
+        }
+        let more = all().count() - before;
+        assert!(more < MANY / 4, "{more} lanes are lost in {MANY} threads");
+    }
+
+    fn index_of_section() -> u32 {
+        drop(super::super::section::Section::enter());
+        CURRENT.get().unwrap().index
+    }
+
+    #[test]
+    fn what_is_mapped_in_an_ending_thread_is_found_and_costs_no_lane() {
+        const VDEV: u32 = 0xabc5;
+        let hold = || {
+            let hold = Lane::with(|lane| lane.publish(span(0))).unwrap();
+            hold.establish(1, VDEV);
+            hold
+        };
+        let before = all().count();
+        for _ in 0..MANY {
+            let holds = in_an_ending_thread(hold, move |first| {
+                drop(super::super::section::Section::enter());
+                let second = hold();
+                assert!(CURRENT.get().is_none());
+                [first, second]
+            });
+            assert_eq!(scan(|found| found.vdev == VDEV).len(), 2);
+            drop(holds);
+            assert!(scan(|found| found.vdev == VDEV).is_empty());
+        }
+        let more = all().count() - before;
+        assert!(more < MANY / 4, "{more} lanes are lost in {MANY} threads");
     }
 }

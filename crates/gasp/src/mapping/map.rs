@@ -15,7 +15,7 @@ use crate::error::{Error, Operation, Place, Reason, Refusal, Result};
 use crate::fault::FaultLog;
 use crate::span::Span;
 use crate::view::entry::Want;
-use crate::view::lookup::{self, Extent};
+use crate::view::lookup::{self, Diagnosis, Extent, Progress, Walk};
 use crate::view::segment::Segments;
 use crate::view::{Attachment, View};
 
@@ -33,6 +33,17 @@ pub(crate) struct Port<'a> {
 
 /// How often a refusal that is gone when one looks for its reason is tried again.
 const TRIES: u32 = 4;
+
+/// The slot under which a range was looked up.
+struct Found<'a> {
+    hold: Hold,
+    /// The number of the view that it was looked up in.
+    view: u32,
+    /// That view, while the slot is busy; else the slot holds all of the range.
+    busy: Option<&'a View>,
+    /// Whether all that was asked for is allowed and memory.
+    whole: bool,
+}
 
 /// What to do where only the beginning of a range can be mapped.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,7 +109,7 @@ impl Port<'_> {
         host_contig: bool,
     ) -> Option<Mapping> {
         let span = Span::new(DeviceAddr(addr), len).ok()?;
-        let hold = Lane::current().publish(span).ok()?;
+        let hold = Lane::with(|lane| lane.publish(span)).ok()?;
         let port = find()?;
         // SAFETY: the slot is busy.
         let view = unsafe { port.attachment.view() };
@@ -124,7 +135,7 @@ impl Port<'_> {
         span: Span<DeviceAddr>,
         flags: MapFlags,
     ) -> Option<(Hold, &View, Extent)> {
-        let hold = Lane::current().publish(span).ok()?;
+        let hold = Lane::with(|lane| lane.publish(span)).ok()?;
         // SAFETY: the slot is busy.
         let view = unsafe { self.attachment.view() };
         // SAFETY: as above.
@@ -135,21 +146,19 @@ impl Port<'_> {
     #[inline(never)]
     fn map_across(self, op: Operation, span: Span<DeviceAddr>, flags: MapFlags) -> Result<Mapping> {
         for _ in 0..TRIES {
-            let hold = self.publish(op, span)?;
-            // SAFETY: the slot is busy until `establish` or the drop of `hold`.
-            let view = unsafe { self.attachment.view() };
-            // SAFETY: as above.
-            let extent = unsafe { lookup::extent(view, self.segments, span, Want::new(flags)) };
-            match extent {
+            let mut first = None;
+            let Some(found) = self.look_up(op, span, flags, keep_first(&mut first))? else {
+                continue;
+            };
+            match first {
                 Some(extent) if extent.len == span.len() => {
-                    hold.establish(view.id(), self.vdev);
+                    let hold = self.establish(found);
                     // SAFETY: found under this slot, which is established for it.
                     return Ok(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) });
                 }
                 extent => {
                     let prefix = extent.map_or(0, |extent| extent.len);
-                    let reason = self.diagnose(view, span, flags);
-                    self.refuse(op, hold, span, flags, reason, prefix)?;
+                    self.refuse(op, found, span, flags, prefix)?;
                 }
             }
         }
@@ -165,31 +174,32 @@ impl Port<'_> {
     ) -> Result<Mapping> {
         let op = Operation::MapHostContig;
         for _ in 0..TRIES {
-            let hold = self.publish(op, span)?;
-            // SAFETY: the slot is busy until `establish` or the drop of `hold`.
-            let view = unsafe { self.attachment.view() };
-            // SAFETY: as above.
-            let found = unsafe { lookup::extent(view, self.segments, span, Want::new(flags)) };
-            let Some(mut extent) = found else {
-                let reason = self.diagnose(view, span, flags);
-                self.refuse(op, hold, span, flags, reason, 0)?;
+            let mut first = None;
+            let Some(mut found) = self.look_up(op, span, flags, keep_first(&mut first))? else {
                 continue;
             };
-            if extent.len < span.len()
-                && partial == Partial::Refuse
-                && let Some(reason) = self.diagnose(view, span, flags)
-            {
-                return Err(self.refused(op, hold, span, flags, reason));
+            let Some(mut extent) = first else {
+                self.refuse(op, found, span, flags, 0)?;
+                continue;
+            };
+            if extent.len < span.len() && partial == Partial::Refuse {
+                // The extent stays: what is busy becomes a mapping before others have to wait.
+                let hold = &found.hold;
+                let pause = || hold.establish(found.view, self.vdev);
+                if let Some(reason) = self.diagnose(found.busy.take(), span, flags, pause) {
+                    drop(found);
+                    return Err(self.refused(op, span, flags, reason));
+                }
             }
-            // SAFETY: the slot is busy.
+            // SAFETY: the slot is busy or established since before the extent was found.
             let object = unsafe { extent.segment.as_ref() }.object();
             let run = match object.phys_run(extent.offset, extent.len) {
                 Ok(run) => run,
                 Err(reason) => return Err(self.error(op, span, reason)),
             };
             extent.len = run.len;
-            hold.shorten(last_of(span.start(), run.len));
-            hold.establish(view.id(), self.vdev);
+            found.hold.shorten(last_of(span.start(), run.len));
+            let hold = self.establish(found);
             // SAFETY: found under this slot, which is established for it.
             return Ok(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) });
         }
@@ -205,37 +215,88 @@ impl Port<'_> {
         flags: MapFlags,
     ) -> Result<Scatter> {
         let span = self.span(op, addr, len)?;
-        let want = Want::new(flags);
         for _ in 0..TRIES {
-            let hold = self.publish(op, span)?;
-            // SAFETY: the slot is busy until `establish` or the drop of `hold`.
-            let view = unsafe { self.attachment.view() };
-            match self.pieces(view, span, want) {
-                Some(pieces) => {
-                    hold.establish(view.id(), self.vdev);
-                    // SAFETY: found under this slot, which is established for all of them.
-                    return Ok(unsafe { Scatter::new(hold, pieces, span, flags.access()) });
-                }
-                None => {
-                    let reason = self.diagnose(view, span, flags);
-                    self.refuse(op, hold, span, flags, reason, 0)?;
-                }
+            let mut pieces = Pieces::new();
+            let collect = |extent| {
+                pieces.push(extent);
+                true
+            };
+            let Some(found) = self.look_up(op, span, flags, collect)? else { continue };
+            if found.whole {
+                let hold = self.establish(found);
+                // SAFETY: found under this slot, which is established for all of them.
+                return Ok(unsafe { Scatter::new(hold, pieces, span, flags.access()) });
             }
+            self.refuse(op, found, span, flags, 0)?;
         }
         Err(self.unsettled(op, span, flags))
     }
 
-    /// The extents of the range; `None` where part of it is refused. Called with a busy
-    /// slot.
-    fn pieces(&self, view: &View, span: Span<DeviceAddr>, want: Want) -> Option<Pieces> {
-        let mut pieces = Pieces::new();
-        let collect = |extent| {
-            pieces.push(extent);
-            true
-        };
-        // SAFETY: `map_scatter`, the only caller, has a busy slot.
-        let whole = unsafe { lookup::extents(view, self.segments, span, want, collect) };
-        whole.then_some(pieces)
+    /// Looks a range up, in steps, and calls `each` with its extents until it says `false`.
+    /// `None` if device or range have changed hands meanwhile: try again.
+    ///
+    /// A revoking thread waits for busy slots, with locks held, so a long look-up must not be
+    /// busy from its beginning to its end. After the first step its slot *holds* all of the
+    /// range, as a mapping does: whatever is revoked of it from then on finds a holder, which
+    /// its drain waits for, without locks, until the look-up or the mapping ends; and keeps
+    /// what was found. Each further step has a busy slot of its own, so that what it reads is
+    /// not freed under it. What was revoked before a step is refused by it; what is revoked
+    /// after it finds the holder; and what has been given up on meanwhile is marked.
+    #[inline(always)]
+    fn look_up<'port>(
+        &'port self,
+        op: Operation,
+        span: Span<DeviceAddr>,
+        flags: MapFlags,
+        mut each: impl FnMut(Extent) -> bool,
+    ) -> Result<Option<Found<'port>>> {
+        let mut walk = Walk::new(span, Want::new(flags));
+        let hold = self.publish(op, span)?;
+        // SAFETY: the slot is busy until `establish` or the drop of `hold`.
+        let view = unsafe { self.attachment.view() };
+        // SAFETY: as above; it is the first step.
+        let progress = unsafe { walk.step(view, self.segments, &mut each) };
+        let (id, whole) = (view.id(), progress == Progress::Whole);
+        if progress != Progress::More {
+            return Ok(Some(Found { hold, view: id, busy: Some(view), whole }));
+        }
+        self.go_on(op, span, walk, each, (hold, id))
+    }
+
+    /// The steps of a look-up after the first.
+    #[cold]
+    #[inline(never)]
+    fn go_on<'port>(
+        &'port self,
+        op: Operation,
+        span: Span<DeviceAddr>,
+        mut walk: Walk,
+        mut each: impl FnMut(Extent) -> bool,
+        (hold, id): (Hold, u32),
+    ) -> Result<Option<Found<'port>>> {
+        hold.establish(id, self.vdev);
+        loop {
+            let step = self.publish(op, span)?;
+            // SAFETY: the slot is busy until the drop of `step`.
+            let view = unsafe { self.attachment.view() };
+            if view.id() != id {
+                return Ok(None);
+            }
+            // SAFETY: as above; `hold` is established for all of the span.
+            let progress = unsafe { walk.step(view, self.segments, &mut each) };
+            drop(step);
+            if progress != Progress::More {
+                let whole = progress == Progress::Whole;
+                let given_up = hold.is_revoked();
+                return Ok((!given_up).then_some(Found { hold, view: id, busy: None, whole }));
+            }
+        }
+    }
+
+    /// Turns what was found into a mapping.
+    fn establish(&self, found: Found<'_>) -> Hold {
+        found.hold.establish(found.view, self.vdev);
+        found.hold
     }
 
     #[inline]
@@ -250,50 +311,86 @@ impl Port<'_> {
 
     #[inline]
     fn publish(&self, op: Operation, span: Span<DeviceAddr>) -> Result<Hold> {
-        match Lane::current().publish(span) {
+        match Lane::with(|lane| lane.publish(span)) {
             Ok(hold) => Ok(hold),
             Err(reason) => Err(self.error(op, span, reason)),
         }
     }
 
-    /// A map failed, for this reason; no error where the reason is gone by now.
+    /// A map failed; no error where the reason is gone by now.
     #[cold]
     fn refuse(
         &self,
         op: Operation,
-        hold: Hold,
+        found: Found<'_>,
         span: Span<DeviceAddr>,
         flags: MapFlags,
-        reason: Option<Reason>,
         prefix: u64,
     ) -> Result<()> {
-        let scattered = 0 < prefix && prefix < span.len();
+        let mut hold = Some(found.hold);
+        let reason = self.diagnose(found.busy, span, flags, || drop(hold.take()));
+        // The fault log has a lock, and nobody who has a lock may wait for a busy slot's owner.
+        drop(hold);
+        // Where the walk was refused, the first extent ends there, and memory may well go on.
+        let scattered = found.whole && 0 < prefix && prefix < span.len();
         match reason.or(scattered.then_some(Reason::NotConsecutive { prefix })) {
-            Some(reason) => Err(self.refused(op, hold, span, flags, reason)),
+            Some(reason) => Err(self.refused(op, span, flags, reason)),
             None => Ok(()),
         }
     }
 
-    /// Why a map of all of `span` fails, if it does. Called with a busy slot.
-    fn diagnose(&self, view: &View, span: Span<DeviceAddr>, flags: MapFlags) -> Option<Reason> {
+    /// Why a map of all of `span` fails, if it does. Begins with the view `busy`, if the
+    /// caller's slot is busy with it, and calls `pause` when that has to end.
+    #[inline(always)]
+    fn diagnose(
+        &self,
+        busy: Option<&View>,
+        span: Span<DeviceAddr>,
+        flags: MapFlags,
+        pause: impl FnOnce(),
+    ) -> Option<Reason> {
         if span.last().0 >> self.width != 0 {
             return Some(Reason::BeyondWidth { bits: self.width });
         }
-        // SAFETY: the callers have a busy slot.
-        unsafe { lookup::diagnose(view, self.segments, span, flags) }
+        let mut diagnosis = Diagnosis::new(span, flags);
+        if let Some(view) = busy {
+            // SAFETY: the caller's slot is busy.
+            if let Some(end) = unsafe { diagnosis.step(view, self.segments) } {
+                return end;
+            }
+        }
+        pause();
+        self.diagnose_on(diagnosis, span)
     }
 
-    /// An error with its reason; the guest's fault log hears of the IOMMU's.
+    /// The steps of a diagnosis that need a busy slot of their own.
+    #[cold]
+    #[inline(never)]
+    fn diagnose_on(&self, mut diagnosis: Diagnosis, span: Span<DeviceAddr>) -> Option<Reason> {
+        loop {
+            let step = match Lane::with(|lane| lane.publish(span)) {
+                Ok(step) => step,
+                Err(reason) => return Some(reason),
+            };
+            // SAFETY: the slot is busy until the drop of `step`.
+            let view = unsafe { self.attachment.view() };
+            // SAFETY: as above.
+            if let Some(end) = unsafe { diagnosis.step(view, self.segments) } {
+                return end;
+            }
+            drop(step);
+        }
+    }
+
+    /// An error with its reason; the guest's fault log hears of the IOMMU's. No slot of the
+    /// caller is busy.
     fn refused(
         &self,
         op: Operation,
-        hold: Hold,
         span: Span<DeviceAddr>,
         flags: MapFlags,
         reason: Reason,
     ) -> Error {
-        // The log has a lock, and nobody who has a lock may wait for a busy slot's owner.
-        drop(hold);
         if let (Some((device, faults)), Reason::Refused { at, refusal }) = (self.device, reason) {
             faults.record(device, at, flags.access(), refusal);
         }
@@ -329,6 +426,14 @@ impl Port<'_> {
             Some((device, _)) => error.of(device),
             None => error,
         }
+    }
+}
+
+/// Ends a look-up after its first extent.
+fn keep_first(first: &mut Option<Extent>) -> impl FnMut(Extent) -> bool {
+    |extent| {
+        *first = Some(extent);
+        false
     }
 }
 

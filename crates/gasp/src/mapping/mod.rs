@@ -8,12 +8,17 @@
 //! slots. Either the look-up fails, or the slot is seen.
 
 mod barrier;
+mod block;
 mod copy;
 mod directory;
 mod drain;
+mod grave;
 mod handle;
+mod holder;
 mod lane;
 mod map;
+mod own;
+mod revocation;
 mod scatter;
 mod section;
 mod slot;
@@ -21,8 +26,11 @@ mod stitch;
 mod token;
 
 pub(crate) use barrier::prepare;
-pub(crate) use drain::{Keep, Revocation, settle};
+pub(crate) use grave::{Keep, settle};
 pub(crate) use map::{Partial, Port};
+pub(crate) use own::{check_not_looking_up, own};
+pub(crate) use revocation::Revocation;
+pub(crate) use slot::Use;
 
 pub use drain::{Deadline, Drain, DrainPolicy, Drained};
 pub use handle::{Integer, Mapping};

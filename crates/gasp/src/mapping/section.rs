@@ -12,6 +12,10 @@
 //! | count the section in | take the object out of the list |
 //! | light barrier | heavy barrier |
 //! | look the object up | load the count |
+//!
+//! The count also says whether the thread still owns its [lane](super::lane). A section can
+//! outlive that, in a thread-local variable that is dropped later: the lane then goes to another
+//! thread only when its last section has ended, as two threads must not count in one word.
 
 use core::marker::PhantomData;
 
@@ -19,11 +23,14 @@ use super::barrier;
 use super::lane::{self, Lane};
 use crate::sync::{AtomicU64, Ordering, pause, spin, yield_now};
 
-/// A thread's sections: how deep it is in them (16 bits), and how often it has left the
-/// outermost.
+/// A thread's sections: how deep it is in them ([`DEPTH`]), whether it has given its lane up
+/// ([`LEFT`]), and, above both, how often it has left the outermost.
 pub(super) struct Sections(AtomicU64);
 
-const DEPTH: u64 = 0xffff;
+const DEPTH: u64 = 0x7fff;
+const LEFT: u64 = 0x8000;
+/// What a section that has ended leaves behind in these bits is one more in those above.
+const LOW: u64 = DEPTH | LEFT;
 
 impl Sections {
     pub(super) fn new() -> Self {
@@ -34,32 +41,50 @@ impl Sections {
     #[inline(always)]
     fn enter(&self) {
         let count = self.0.load(Ordering::Relaxed);
-        assert!(count & DEPTH != DEPTH, "65,535 sections in one another");
+        assert!(count & DEPTH != DEPTH, "32,767 sections in one another");
         self.0.store(count.wrapping_add(1), Ordering::Release);
         barrier::light();
     }
 
-    /// Only the owning thread calls this, once for each `enter`.
+    /// Only the owning thread calls this, or the one that was when it entered, once for each
+    /// `enter`.
     #[inline(always)]
     fn leave(&self) {
         let count = self.0.load(Ordering::Relaxed);
-        let outermost = count & DEPTH == 1;
-        let next = if outermost { count.wrapping_add(DEPTH) } else { count.wrapping_sub(1) };
+        let outermost = count & LOW == 1;
+        let next = if outermost { count.wrapping_add(LOW) } else { count.wrapping_sub(1) };
         self.0.store(next, Ordering::Release);
+    }
+
+    /// Leaves the lane to another thread, from the end of the last section on. The owning
+    /// thread calls this, and enters no section afterwards.
+    pub(super) fn give_up(&self) {
+        let count = self.0.load(Ordering::Relaxed);
+        self.0.store(count | LEFT, Ordering::Release);
+    }
+
+    /// Makes this thread the owner of a lane that was given up, if nobody else is faster.
+    pub(super) fn take_over(&self) -> bool {
+        let count = self.0.load(Ordering::Relaxed);
+        let next = count.wrapping_add(LEFT);
+        count & LOW == LEFT
+            && self.0.compare_exchange(count, next, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// Waits for the section that the thread may be in. Called behind the heavy barrier.
     fn wait(&self) {
         let seen = self.0.load(Ordering::Acquire);
         let mut spins = 0_u32;
+        let mut now = seen;
         // A section that began since then sees the removal: it needs no waiting for.
-        while seen & DEPTH != 0 && self.0.load(Ordering::Acquire) | DEPTH == seen | DEPTH {
+        while now & DEPTH != 0 && now | LOW == seen | LOW {
             spins = spins.saturating_add(1);
             match spins {
                 0..100 => spin(),
                 100..200 => yield_now(),
                 _ => pause(),
             }
+            now = self.0.load(Ordering::Acquire);
         }
     }
 }
@@ -68,7 +93,15 @@ impl Sections {
 /// things out of; see [`grace_period`].
 ///
 /// Keep it short, and wait for nothing in it: whoever removes something waits for it.
-/// Sections may be nested.
+/// Sections may be nested, up to 32,767 deep.
+///
+/// # Deadlocks
+/// Two threads that call [`grace_period`], each in a section, wait for each other for ever. A
+/// section that is never dropped ([`core::mem::forget`]) keeps every later grace period from
+/// ending.
+///
+/// # Panics
+/// [`enter`](Self::enter) panics in the 32,767th section of a thread.
 #[must_use = "the section ends when this is dropped"]
 pub struct Section {
     lane: &'static Lane,
@@ -79,9 +112,10 @@ impl Section {
     /// Begins a section.
     #[inline(always)]
     pub fn enter() -> Self {
-        let lane = Lane::current();
-        lane.sections.enter();
-        Self { lane, not_send: PhantomData }
+        Lane::with(|lane| {
+            lane.sections.enter();
+            Self { lane, not_send: PhantomData }
+        })
     }
 }
 
@@ -103,13 +137,17 @@ impl core::fmt::Debug for Section {
 /// thread has taken out of a list before the call. Sections that begin
 /// meanwhile do not count. Called inside a section it waits for other threads only.
 ///
-/// It makes one membarrier(2), and looks at every slot that any thread has ever used.
+/// It makes one membarrier(2), and looks at what any thread has mapped.
+///
+/// # Deadlocks
+/// It never returns inside the look-up of a device
+/// ([`Vdev::map_page_of`](crate::Vdev::map_page_of)); nor if two threads call it in sections of
+/// theirs; nor in a thread-local variable's destructor, where a section of the same thread that
+/// has outlived the thread's lane counts as another's.
 pub fn grace_period() {
     barrier::prepare();
     barrier::heavy();
-    let own = Lane::current();
-    let others = lane::all().filter(|&lane| !core::ptr::eq(lane, own));
-    others.for_each(|lane| lane.sections.wait());
+    lane::all().filter(|lane| !lane.is_current()).for_each(|lane| lane.sections.wait());
     lane::wait_for_lookups();
 }
 
@@ -188,36 +226,124 @@ mod tests {
 
 #[cfg(all(test, loom))]
 mod proof {
-    //! As the proof of the slots, in every interleaving.
+    //! As the proof of the slots, in every interleaving; the object is loom's cell.
+    #![allow(unsafe_code, reason = "shares a cell between threads, which is what loom watches")]
 
     use super::*;
+    use loom::cell::UnsafeCell;
     use loom::sync::Arc;
-    use loom::sync::atomic::AtomicBool;
     use loom::thread;
+
+    struct World {
+        sections: Sections,
+        listed: AtomicU64,
+        object: UnsafeCell<()>,
+    }
+
+    // SAFETY: loom reports accesses of the cell that are not ordered, and it has no contents.
+    unsafe impl Sync for World {}
+
+    impl World {
+        fn new() -> Arc<Self> {
+            let (listed, object) = (AtomicU64::new(1), UnsafeCell::new(()));
+            Arc::new(Self { sections: Sections::new(), listed, object })
+        }
+
+        /// Looks the object up, in a section, and uses it.
+        fn find(&self) {
+            if self.listed.load(Ordering::Acquire) == 1 {
+                self.object.with(|_| ());
+            }
+        }
+
+        fn section(&self) {
+            self.sections.enter();
+            self.find();
+            self.sections.leave();
+        }
+
+        /// Takes the object out of the list, and frees it after a grace period.
+        fn remove(&self) {
+            self.listed.store(0, Ordering::Release);
+            barrier::heavy();
+            self.sections.wait();
+            self.object.with_mut(|_| ());
+        }
+    }
 
     #[test]
     fn nobody_uses_what_was_removed_before_a_grace_period() {
         loom::model(|| {
-            let sections = Arc::new(Sections::new());
-            let (listed, freed) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicBool::new(false)));
+            let world = World::new();
             let user = {
-                let (sections, listed, freed) =
-                    (Arc::clone(&sections), Arc::clone(&listed), Arc::clone(&freed));
+                let world = Arc::clone(&world);
                 thread::spawn(move || {
-                    for _ in 0..2 {
-                        sections.enter();
-                        if listed.load(Ordering::Acquire) == 1 {
-                            assert!(!freed.load(Ordering::SeqCst), "used after it was freed");
-                        }
-                        sections.leave();
+                    world.section();
+                    world.sections.enter();
+                    world.section();
+                    world.find();
+                    world.sections.leave();
+                })
+            };
+            world.remove();
+            user.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_section_that_outlives_its_lane_is_waited_for_and_keeps_others_out_of_it() {
+        loom::model(|| {
+            let world = World::new();
+            let ending = {
+                let world = Arc::clone(&world);
+                thread::spawn(move || {
+                    world.sections.enter();
+                    world.sections.give_up();
+                    world.find();
+                    world.sections.leave();
+                })
+            };
+            let next = {
+                let world = Arc::clone(&world);
+                thread::spawn(move || {
+                    if world.sections.take_over() {
+                        world.section();
                     }
                 })
             };
-            listed.store(0, Ordering::Release);
-            barrier::heavy();
-            sections.wait();
-            freed.store(true, Ordering::SeqCst);
-            user.join().unwrap();
+            world.remove();
+            ending.join().unwrap();
+            next.join().unwrap();
+            assert_eq!(world.sections.0.load(Ordering::Relaxed) & DEPTH, 0);
+        });
+    }
+
+    #[test]
+    fn a_lane_is_taken_over_once_and_after_all_that_its_last_owner_did() {
+        loom::model(|| {
+            let world = World::new();
+            let last = {
+                let world = Arc::clone(&world);
+                thread::spawn(move || {
+                    // What only the owner of a lane uses.
+                    world.object.with_mut(|_| ());
+                    world.sections.give_up();
+                })
+            };
+            let take = |world: &World| {
+                let taken = world.sections.take_over();
+                if taken {
+                    world.object.with_mut(|_| ());
+                }
+                taken
+            };
+            let other = {
+                let world = Arc::clone(&world);
+                thread::spawn(move || take(&world))
+            };
+            let mine = take(&world);
+            assert!(!(mine && other.join().unwrap()), "two owners");
+            last.join().unwrap();
         });
     }
 }

@@ -19,10 +19,17 @@
 //! | [light barrier](super::barrier) | [heavy barrier](super::barrier) |
 //! | look the range up | load the stamp |
 //!
-//! Whatever the interleaving, the look-up finds nothing or the stamp is seen. `mod proof`
-//! below goes through all of them.
+//! Whatever the interleaving, the look-up finds nothing or the stamp is seen.
+//!
+//! A revoking thread that finds no holder must also *synchronise* with the end of whatever
+//! mapping was there before: what was done under it happens before what follows the revoke.
+//! So it reads every word with acquire, and each is stored with release: a word of a later
+//! mapping says that the earlier one has ended, as well as a free stamp does. (`mod proof`
+//! goes through every interleaving, with the memory as a cell that no two may access at once.)
 
 use super::barrier;
+use crate::addr::DeviceAddr;
+use crate::span::Span;
 use crate::sync::{AtomicU64, Ordering, pause, spin, yield_now};
 
 const FREE: u64 = 0;
@@ -53,12 +60,19 @@ const _: () = assert!(size_of::<Slot>() == 64 || cfg!(loom), "a slot is one cach
 
 /// What a held slot says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Use {
+pub(crate) struct Use {
     pub(super) stamp: u64,
-    pub(super) view: u32,
-    pub(super) vdev: u32,
-    pub(super) first: u64,
-    pub(super) last: u64,
+    pub(crate) view: u32,
+    pub(crate) vdev: u32,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+impl Use {
+    /// Whether the mapping and a range have an address in common.
+    pub(crate) fn overlaps(&self, span: Span<DeviceAddr>) -> bool {
+        span.start().0 <= self.last && self.first <= span.last().0
+    }
 }
 
 impl Slot {
@@ -84,13 +98,25 @@ impl Slot {
         self.stamp.load(Ordering::Acquire) == FREE
     }
 
+    /// Whether a look-up with this stamp or a later one is in progress.
+    pub(super) fn is_busy_since(&self, stamp: u64) -> bool {
+        let now = self.stamp.load(Ordering::Relaxed);
+        now & BUSY != 0 && now >= stamp
+    }
+
+    /// The stamp of the mapping that is held, if it is this one or a later one.
+    pub(super) fn held_since(&self, stamp: u64) -> Option<u64> {
+        let now = self.stamp.load(Ordering::Acquire);
+        (now & BUSY == 0 && now >= stamp).then_some(now)
+    }
+
     /// Says that a range is about to be looked up. Look-ups that come after this call
     /// see every removal whose thread did not see the slot. Only the slot's owner calls
     /// this, while it is free.
     #[inline(always)]
     pub(super) fn publish(&self, stamp: u64, first: u64, last: u64) {
-        self.first.store(first, Ordering::Relaxed);
-        self.last.store(last, Ordering::Relaxed);
+        self.first.store(first, Ordering::Release);
+        self.last.store(last, Ordering::Release);
         self.stamp.store(stamp | BUSY, Ordering::Release);
         barrier::light();
     }
@@ -98,14 +124,14 @@ impl Slot {
     /// Turns the look-up `stamp` into a mapping that `vdev` has made through `view`.
     #[inline(always)]
     pub(super) fn establish(&self, stamp: u64, view: u32, vdev: u32) {
-        self.user.store(u64::from(vdev) | u64::from(view) << 32, Ordering::Relaxed);
+        self.user.store(u64::from(vdev) | u64::from(view) << 32, Ordering::Release);
         self.stamp.store(stamp, Ordering::Release);
     }
 
     /// Says that the mapping ends at `last`, sooner than was published.
     #[inline]
     pub(super) fn shorten(&self, last: u64) {
-        self.last.store(last, Ordering::Relaxed);
+        self.last.store(last, Ordering::Release);
     }
 
     /// Ends the look-up or the mapping.
@@ -182,14 +208,15 @@ impl Slot {
             return None;
         }
         // If the slot changes hands while it is read, its mapping is gone, and the new
-        // one is later than the removal: a mixture of both does no harm.
-        let user = self.user.load(Ordering::Relaxed);
+        // one is later than the removal: a mixture of both does no harm. Any word of the new
+        // one acquires the end of the old one.
+        let user = self.user.load(Ordering::Acquire);
         Some(Use {
             stamp,
             view: (user >> 32) as u32,
             vdev: user as u32,
-            first: self.first.load(Ordering::Relaxed),
-            last: self.last.load(Ordering::Relaxed),
+            first: self.first.load(Ordering::Acquire),
+            last: self.last.load(Ordering::Acquire),
         })
     }
 
@@ -213,196 +240,5 @@ impl Slot {
 }
 
 #[cfg(all(test, loom))]
-mod proof {
-    //! Every interleaving of a mapping and a revoking thread, by loom, with this very
-    //! code: `RUSTFLAGS="--cfg loom" cargo test -p gasp --no-default-features --release --lib proof`.
-    //!
-    //! The view is one word that holds 1 while the range is granted, the memory one that
-    //! holds 1 while the device may write.
-
-    use super::*;
-    use loom::sync::Arc;
-    use loom::sync::atomic::{AtomicBool, AtomicU64};
-    use loom::thread;
-
-    const VIEW: u32 = 7;
-    const VDEV: u32 = 1;
-
-    struct World {
-        slot: Slot,
-        granted: AtomicU64,
-        /// Set when the revoke has completed.
-        taken_back: AtomicBool,
-    }
-
-    fn world() -> Arc<World> {
-        Arc::new(World {
-            slot: Slot::new(0),
-            granted: AtomicU64::new(1),
-            taken_back: AtomicBool::new(false),
-        })
-    }
-
-    /// Maps, uses and unmaps once; says whether the map succeeded.
-    fn map(world: &World, stamp: u64) -> bool {
-        world.slot.publish(stamp, 0, 4095);
-        if world.granted.load(Ordering::Acquire) == 0 {
-            world.slot.release();
-            return false;
-        }
-        world.slot.establish(stamp, VIEW, VDEV);
-        assert!(!world.taken_back.load(Ordering::SeqCst), "a mapping outlives its revoke");
-        world.slot.release();
-        true
-    }
-
-    /// Takes the range back and waits for holders, as `Drain::wait` does.
-    fn revoke(world: &World) {
-        world.granted.store(0, Ordering::Release);
-        barrier::heavy();
-        if let Some(found) = world.slot.held() {
-            assert_eq!((found.view, found.vdev, found.first, found.last), (VIEW, VDEV, 0, 4095));
-            while world.slot.holds(found.stamp) {
-                yield_now();
-            }
-        }
-        world.taken_back.store(true, Ordering::SeqCst);
-    }
-
-    #[test]
-    fn no_mapping_outlives_a_completed_revoke() {
-        loom::model(|| {
-            let world = world();
-            let device = {
-                let world = Arc::clone(&world);
-                thread::spawn(move || map(&world, NEXT_STAMP))
-            };
-            revoke(&world);
-            device.join().unwrap();
-            assert!(!map(&world, 2 * NEXT_STAMP), "nothing can be mapped any more");
-        });
-    }
-
-    #[test]
-    fn a_device_that_maps_again_and_again_does_not_keep_a_revoke_waiting() {
-        loom::model(|| {
-            let world = world();
-            let device = {
-                let world = Arc::clone(&world);
-                thread::spawn(move || {
-                    map(&world, NEXT_STAMP);
-                    map(&world, 2 * NEXT_STAMP);
-                })
-            };
-            revoke(&world);
-            device.join().unwrap();
-        });
-    }
-
-    #[test]
-    fn a_revoke_without_a_holder_does_not_wait() {
-        loom::model(|| {
-            let world = world();
-            world.granted.store(0, Ordering::Release);
-            barrier::heavy();
-            assert_eq!(world.slot.held(), None);
-        });
-    }
-
-    #[test]
-    fn a_handle_released_on_another_thread_ends_the_drain() {
-        loom::model(|| {
-            let world = world();
-            world.slot.publish(NEXT_STAMP, 0, 4095);
-            world.slot.establish(NEXT_STAMP, VIEW, VDEV);
-            let other = {
-                let world = Arc::clone(&world);
-                thread::spawn(move || {
-                    assert!(!world.taken_back.load(Ordering::SeqCst));
-                    world.slot.release();
-                })
-            };
-            revoke(&world);
-            other.join().unwrap();
-            assert!(world.slot.is_free(), "no slot is lost");
-        });
-    }
-
-    #[test]
-    fn a_token_is_released_once_and_ends_the_drain() {
-        loom::model(|| {
-            let world = world();
-            world.slot.publish(NEXT_STAMP, 0, 4095);
-            world.slot.establish(NEXT_STAMP, VIEW, VDEV);
-            world.slot.make_token(NEXT_STAMP, 0x1000);
-            let other = {
-                let world = Arc::clone(&world);
-                thread::spawn(move || world.slot.release_token(NEXT_STAMP))
-            };
-            let mine = world.slot.release_token(NEXT_STAMP);
-            revoke(&world);
-            assert!(mine ^ other.join().unwrap(), "of two threads that unmap one succeeds");
-            assert!(world.slot.is_free());
-        });
-    }
-
-    #[test]
-    fn a_stale_token_never_shows_nor_ends_the_next_mapping() {
-        loom::model(|| {
-            let world = world();
-            world.slot.publish(NEXT_STAMP, 0, 4095);
-            world.slot.establish(NEXT_STAMP, VIEW, VDEV);
-            world.slot.make_token(NEXT_STAMP, 0x1000);
-            let stale = {
-                let world = Arc::clone(&world);
-                thread::spawn(move || {
-                    let seen = world.slot.token_pointer(NEXT_STAMP);
-                    assert!(matches!(seen, None | Some(0x1000)), "{seen:?}");
-                    world.slot.release_token(NEXT_STAMP)
-                })
-            };
-            let mine = world.slot.release_token(NEXT_STAMP);
-            if mine || world.slot.is_free() {
-                world.slot.publish(2 * NEXT_STAMP, 0, 4095);
-                world.slot.establish(2 * NEXT_STAMP, VIEW, VDEV);
-                world.slot.make_token(2 * NEXT_STAMP, 0x2000);
-                assert!(mine ^ stale.join().unwrap());
-                assert_eq!(world.slot.token_pointer(2 * NEXT_STAMP), Some(0x2000));
-            } else {
-                stale.join().unwrap();
-            }
-        });
-    }
-
-    #[test]
-    fn a_late_mark_does_not_erase_a_newer_one() {
-        loom::model(|| {
-            let world = world();
-            let late = {
-                let world = Arc::clone(&world);
-                thread::spawn(move || world.slot.mark_revoked(NEXT_STAMP))
-            };
-            world.slot.mark_revoked(2 * NEXT_STAMP);
-            late.join().unwrap();
-            assert!(world.slot.is_revoked(2 * NEXT_STAMP));
-        });
-    }
-
-    #[test]
-    fn a_mark_reaches_the_mapping_it_is_meant_for_and_no_other() {
-        loom::model(|| {
-            let world = world();
-            world.slot.publish(NEXT_STAMP, 0, 4095);
-            world.slot.establish(NEXT_STAMP, VIEW, VDEV);
-            let revoker = {
-                let world = Arc::clone(&world);
-                thread::spawn(move || world.slot.mark_revoked(NEXT_STAMP))
-            };
-            world.slot.release();
-            world.slot.publish(2 * NEXT_STAMP, 0, 4095);
-            assert!(!world.slot.is_revoked(2 * NEXT_STAMP));
-            revoker.join().unwrap();
-            assert!(!world.slot.is_revoked(2 * NEXT_STAMP));
-        });
-    }
-}
+#[path = "slot_proof.rs"]
+mod proof;

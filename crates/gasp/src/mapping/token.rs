@@ -59,7 +59,7 @@ impl Token {
         if !slot.is_token(stamp, pointer) {
             return false;
         }
-        let released = match Lane::is_current(directory::lane(slot.id())) {
+        let released = match Lane::is_current_index(directory::lane(slot.id())) {
             true => {
                 slot.release();
                 true

@@ -1,8 +1,9 @@
 //! The walk over a range: one consecutive extent of memory, or the reason why not.
 //!
-//! [`page`] is the data path where the range lies in one page of the table; [`extents`]
-//! joins pages, with one look-up for each. [`diagnose`] is what it falls back to: it
-//! looks at the whole range in the order of decision 1 and finds the first reason.
+//! [`page`] is the data path where the range lies in one page of the table; [`Walk`]
+//! joins pages, with one look-up for each. [`Diagnosis`] is what it falls back to: it
+//! looks at the whole range in the order of decision 1 and finds the first reason. Both go in
+//! steps, as everybody who revokes waits for a busy slot.
 #![allow(unsafe_code, reason = "follows segments under the caller's busy slot")]
 
 use core::ptr::NonNull;
@@ -81,100 +82,127 @@ pub(crate) unsafe fn page(
     Some(Extent { segment, offset: found.offset_of(leaf, addr), len: span.len() })
 }
 
-/// The longest extent from the start of `span`, at most all of it, that meets `want`;
-/// `None` where the first granule does not.
-///
-/// # Safety
-/// As [`Segments::get`].
-pub(crate) unsafe fn extent(
-    view: &View,
-    segments: &Segments,
+/// How many words of a table are read under one busy slot, which others wait for: some ten
+/// microseconds.
+const STEP: usize = 2048;
+
+/// A walk over the extents of a range, in steps that each need a busy slot.
+pub(crate) struct Walk {
     span: Span<DeviceAddr>,
     want: Want,
-) -> Option<Extent> {
-    let mut first = None;
-    let stop = |extent| {
-        first = Some(extent);
-        false
-    };
-    // SAFETY: the caller's promise.
-    unsafe { extents(view, segments, span, want, stop) };
-    first
+    done: u64,
+    open: Option<Extent>,
 }
 
-/// Calls `each` with the extents of `span`, in order, until it says `false`; says whether
-/// all of `span` meets `want`, as far as it came.
-///
-/// # Safety
-/// As [`Segments::get`].
-pub(crate) unsafe fn extents(
-    view: &View,
-    segments: &Segments,
-    span: Span<DeviceAddr>,
-    want: Want,
-    mut each: impl FnMut(Extent) -> bool,
-) -> bool {
-    let mut open: Option<Extent> = None;
-    let mut done = 0;
-    while done < span.len() {
-        // No overflow: the sum is an address inside the span.
-        let addr = span.start().0 + done;
-        let found = view.table.find(addr);
-        let leaf = Leaf::from_word(found.word).filter(|_| want.met_by(found.word));
-        let Some(leaf) = leaf else {
-            open.map(each);
-            return false;
-        };
-        // SAFETY: the caller's promise.
-        let segment = unsafe { segments.get(leaf.segment()) };
-        let (offset, len) = (found.offset_of(leaf, addr), found.rest(addr).min(span.len() - done));
-        done += len;
-        let next = Extent { segment, offset, len };
-        match &mut open {
-            // SAFETY: the caller's promise is this function's.
-            Some(extent) if unsafe { extent.goes_on(&next) } => extent.len += len,
-            Some(extent) => {
-                if !each(core::mem::replace(extent, next)) {
-                    return true;
-                }
+/// How far a walk has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Progress {
+    /// There is more to look up.
+    More,
+    /// All that was asked for is allowed and memory.
+    Whole,
+    /// The next granule is not.
+    Refused,
+}
+
+impl Walk {
+    pub(crate) fn new(span: Span<DeviceAddr>, want: Want) -> Self {
+        Self { span, want, done: 0, open: None }
+    }
+
+    /// Goes on, and calls `each` with the extents, in order, until it says `false`.
+    ///
+    /// # Safety
+    /// As [`Segments::get`], for this step; and since the first step, the slot of that one is
+    /// busy or holds an established mapping of all of the span.
+    #[inline]
+    pub(crate) unsafe fn step(
+        &mut self,
+        view: &View,
+        segments: &Segments,
+        mut each: impl FnMut(Extent) -> bool,
+    ) -> Progress {
+        for _ in 0..STEP {
+            if self.done == self.span.len() {
+                self.open.take().map(each);
+                return Progress::Whole;
             }
-            None => open = Some(next),
+            // No overflow: the sum is an address inside the span.
+            let addr = self.span.start().0 + self.done;
+            let found = view.table.find(addr);
+            let leaf = Leaf::from_word(found.word).filter(|_| self.want.met_by(found.word));
+            let Some(leaf) = leaf else {
+                self.open.take().map(each);
+                return Progress::Refused;
+            };
+            // SAFETY: the caller's promise.
+            let segment = unsafe { segments.get(leaf.segment()) };
+            let len = found.rest(addr).min(self.span.len() - self.done);
+            self.done += len;
+            let next = Extent { segment, offset: found.offset_of(leaf, addr), len };
+            match &mut self.open {
+                // SAFETY: the caller's promise is this function's.
+                Some(extent) if unsafe { extent.goes_on(&next) } => extent.len += len,
+                Some(extent) => {
+                    if !each(core::mem::replace(extent, next)) {
+                        return Progress::Whole;
+                    }
+                }
+                None => self.open = Some(next),
+            }
         }
+        Progress::More
     }
-    open.map(each);
-    true
 }
 
-/// Why a map of all of `span` fails, in the order of decision 1: the IOMMU first, over
-/// the whole range, then memory. `None` if it does not, or not any more.
-///
-/// # Safety
-/// As [`Segments::get`].
-pub(crate) unsafe fn diagnose(
-    view: &View,
-    segments: &Segments,
+/// The search for the reason why a map of a range fails, in the order of decision 1: the IOMMU
+/// first, over the whole range, then memory over the whole range.
+pub(crate) struct Diagnosis {
     span: Span<DeviceAddr>,
-    flags: MapFlags,
-) -> Option<Reason> {
-    if let Absent::Refused(refusal @ (Refusal::Unattached | Refusal::DenyDomain)) = view.absent {
-        return Some(Reason::Refused { at: span.start(), refusal });
+    done: u64,
+    search: Search,
+}
+
+impl Diagnosis {
+    pub(crate) fn new(span: Span<DeviceAddr>, flags: MapFlags) -> Self {
+        let (wanted, any) = (flags.access(), flags.accepts_any());
+        Self { span, done: 0, search: Search { wanted, any, ..Search::default() } }
     }
-    let mut search =
-        Search { wanted: flags.access(), any: flags.accepts_any(), ..Search::default() };
-    let mut done = 0;
-    while done < span.len() {
-        // No overflow: the sum is an address inside the span.
-        let addr = DeviceAddr(span.start().0 + done);
-        let found = view.table.find(addr.0);
-        let Some(leaf) = found.leaf_at(addr.0) else { return Some(absent(view, addr)) };
-        // SAFETY: the caller's promise.
-        let guest = unsafe { guest_of(segments, leaf, addr.0 % GRANULE) };
-        if let Some(refused) = search.look_at(addr, guest, leaf) {
-            return Some(refused);
+
+    /// Goes on for a bounded number of words. The reason, once it is known; `Some(None)` if
+    /// there is none, or none any more.
+    ///
+    /// # Safety
+    /// As [`Segments::get`].
+    #[inline]
+    pub(crate) unsafe fn step(
+        &mut self,
+        view: &View,
+        segments: &Segments,
+    ) -> Option<Option<Reason>> {
+        let start = self.span.start();
+        if let Absent::Refused(refusal @ (Refusal::Unattached | Refusal::DenyDomain)) = view.absent
+        {
+            return Some(Some(Reason::Refused { at: start, refusal }));
         }
-        done += found.rest(addr.0).min(span.len() - done);
+        for _ in 0..STEP {
+            if self.done == self.span.len() {
+                let Search { no_memory, not_ram, forbidden, .. } = self.search;
+                return Some(no_memory.or(not_ram).or(forbidden));
+            }
+            // No overflow: the sum is an address inside the span.
+            let addr = DeviceAddr(start.0 + self.done);
+            let found = view.table.find(addr.0);
+            let Some(leaf) = found.leaf_at(addr.0) else { return Some(Some(absent(view, addr))) };
+            // SAFETY: the caller's promise.
+            let guest = unsafe { guest_of(segments, leaf, addr.0 % GRANULE) };
+            if let Some(refused) = self.search.look_at(addr, guest, leaf) {
+                return Some(Some(refused));
+            }
+            self.done += found.rest(addr.0).min(self.span.len() - self.done);
+        }
+        None
     }
-    search.no_memory.or(search.not_ram).or(search.forbidden)
 }
 
 /// What memory has against the map, as far as the walk has come; the first of each kind.
@@ -232,5 +260,69 @@ pub(crate) unsafe fn guest_of(segments: &Segments, leaf: Leaf, within: u64) -> u
             // SAFETY: as above: it lives.
             unsafe { segment.as_ref() }.guest(page * GRANULE + within).0
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::GuestPhys;
+    use crate::memory::{Backing, MemoryObject, Residency};
+
+    /// A view of `pages` pages of memory with a word for each, of which `refused` is not there.
+    fn scene(pages: u64, refused: Option<u64>) -> (View, Segments) {
+        let segments = Segments::new();
+        let ram = MemoryObject::ram(pages * GRANULE).prefer(&[Backing::Base]);
+        let ram = ram.residency(Residency::OnDemand).create().unwrap();
+        let segment = segments.add(&ram, 0, GuestPhys(0)).unwrap();
+        let view = View::new(36, Absent::NoMemory);
+        for page in (0..pages).filter(|&page| Some(page) != refused) {
+            let access = [Access::READ, Access::RW][page as usize % 2];
+            let segment = segment.index();
+            let behind = Behind::Memory { segment, page, offered: Access::RWX, ram: true };
+            let span = Span::new(DeviceAddr(page * GRANULE), GRANULE).unwrap();
+            let paused = view.table.fill(&mut view.writer(), span, Leaf::new(access, behind));
+            assert_eq!(paused, None);
+        }
+        // It is never removed here.
+        core::mem::forget(segment);
+        (view, segments)
+    }
+
+    #[test]
+    fn a_step_reads_a_bounded_number_of_words() {
+        const PAGES: u64 = 3 * STEP as u64 + 100;
+        let span = Span::new(DeviceAddr(0), PAGES * GRANULE).unwrap();
+        let steps = |refused| {
+            let (view, segments) = scene(PAGES, refused);
+            let mut walk = Walk::new(span, Want::new(MapFlags::READ));
+            let mut extents = Vec::new();
+            let mut steps = Vec::new();
+            while steps.last().is_none_or(|&step| step == Progress::More) {
+                let each = |extent: Extent| {
+                    extents.push(extent.len);
+                    true
+                };
+                // SAFETY: nobody removes anything.
+                steps.push(unsafe { walk.step(&view, &segments, each) });
+            }
+            let mut diagnosis = Diagnosis::new(span, MapFlags::READ);
+            let mut further = 0;
+            let reason = loop {
+                // SAFETY: nobody removes anything.
+                match unsafe { diagnosis.step(&view, &segments) } {
+                    Some(reason) => break reason,
+                    None => further += 1,
+                }
+            };
+            (steps, extents, further, reason)
+        };
+        use Progress::{More, Refused, Whole};
+        let all = PAGES * GRANULE;
+        assert_eq!(steps(None), (vec![More, More, More, Whole], vec![all], 3, None));
+        let hole = STEP as u64 + 1;
+        let reason = Reason::NoMemory { at: hole * GRANULE };
+        let found = (vec![More, Refused], vec![hole * GRANULE], 1, Some(reason));
+        assert_eq!(steps(Some(hole)), found);
     }
 }

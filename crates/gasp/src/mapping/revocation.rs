@@ -1,0 +1,164 @@
+//! Which mappings a revoke is about, and how it finds them.
+
+use super::drain::{Drain, DrainPolicy};
+use super::grave::Keep;
+use super::lane;
+use super::slot::Use;
+use crate::addr::DeviceAddr;
+use crate::span::Span;
+
+/// Which mappings a revoke is about.
+#[derive(Default)]
+pub(crate) struct Revocation {
+    views: Vec<u32>,
+    vdevs: Vec<(u32, u32)>,
+    ranges: Vec<Range>,
+}
+
+/// A range of addresses of one view.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Range {
+    view: u32,
+    first: u64,
+    last: u64,
+}
+
+impl Revocation {
+    /// Mappings through `view` that overlap `span`.
+    pub(crate) fn range(&mut self, view: u32, span: Span<DeviceAddr>) {
+        self.ranges.push(Range { view, first: span.start().0, last: span.last().0 });
+    }
+
+    /// All mappings through `view`.
+    pub(crate) fn view(&mut self, view: u32) {
+        self.views.push(view);
+    }
+
+    /// All mappings that `vdev` has made through `view`.
+    pub(crate) fn vdev(&mut self, view: u32, vdev: u32) {
+        self.vdevs.push((view, vdev));
+    }
+
+    /// Waits for look-ups in progress and collects the mappings. Afterwards no reader is
+    /// in anything that was taken out of the views before.
+    ///
+    /// `keep` gives the memory behind the mappings, where there are any.
+    pub(crate) fn scan(self, policy: DrainPolicy, keep: impl FnOnce() -> Keep) -> Drain {
+        let parts = self.sorted();
+        let holders = lane::scan(|found| parts.cover(found));
+        let keep = if holders.is_empty() { Keep::new() } else { keep() };
+        Drain::new(holders, keep, policy)
+    }
+
+    /// The same parts in order, and ranges that overlap as one: each mapping of the process is
+    /// looked for among them.
+    fn sorted(mut self) -> Parts {
+        self.views.sort_unstable();
+        self.vdevs.sort_unstable();
+        self.ranges.sort_unstable();
+        self.ranges.dedup_by(|next, range| {
+            let joined = next.view == range.view && next.first <= range.last;
+            if joined {
+                range.last = range.last.max(next.last);
+            }
+            joined
+        });
+        Parts(self)
+    }
+}
+
+/// A revocation whose parts are in order and apart.
+struct Parts(Revocation);
+
+impl Parts {
+    fn cover(&self, found: Use) -> bool {
+        let Revocation { views, vdevs, ranges } = &self.0;
+        views.binary_search(&found.view).is_ok()
+            || vdevs.binary_search(&(found.view, found.vdev)).is_ok()
+            || {
+                // The last range that begins no later than the mapping ends.
+                let end = (found.view, found.last);
+                let after = ranges.partition_point(|range| (range.view, range.first) <= end);
+                let range = after.checked_sub(1).and_then(|index| ranges.get(index));
+                range.is_some_and(|range| range.view == found.view && found.first <= range.last)
+            }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::{Duration, Instant};
+
+    fn found(view: u32, vdev: u32, first: u64, last: u64) -> Use {
+        Use { stamp: 2, view, vdev, first, last }
+    }
+
+    proptest! {
+        #[test]
+        fn a_mapping_is_found_if_any_part_is_about_it(
+            ranges in prop::collection::vec((0u32..3, 0u64..40, 1u64..12), 0..8),
+            views in prop::collection::vec(0u32..3, 0..2),
+            vdevs in prop::collection::vec((0u32..3, 0u32..3), 0..3),
+        ) {
+            let mut revocation = Revocation::default();
+            for &(view, start, len) in &ranges {
+                revocation.range(view, Span::new(DeviceAddr(start), len).unwrap());
+            }
+            views.iter().for_each(|&view| revocation.view(view));
+            vdevs.iter().for_each(|&(view, vdev)| revocation.vdev(view, vdev));
+            let parts = revocation.sorted();
+            for view in 0..3 {
+                for vdev in 0..3 {
+                    for (first, len) in (0..56).flat_map(|first| [1, 2, 7].map(|len| (first, len))) {
+                        let last = first + len - 1;
+                        let overlaps = |&(of, start, len): &(u32, u64, u64)| {
+                            of == view && start <= last && first < start + len
+                        };
+                        let expected = views.contains(&view)
+                            || vdevs.contains(&(view, vdev))
+                            || ranges.iter().any(overlaps);
+                        prop_assert_eq!(parts.cover(found(view, vdev, first, last)), expected);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn parts_reach_both_ends_of_the_addresses() {
+        let mut revocation = Revocation::default();
+        revocation
+            .range(1, Span::inclusive(DeviceAddr(u64::MAX - 1), DeviceAddr(u64::MAX)).unwrap());
+        revocation.range(1, Span::new(DeviceAddr(0), 1).unwrap());
+        let parts = revocation.sorted();
+        assert!(parts.cover(found(1, 0, 0, 0)) && parts.cover(found(1, 0, u64::MAX, u64::MAX)));
+        assert!(
+            !parts.cover(found(1, 0, 1, u64::MAX - 2)) && !parts.cover(found(0, 0, 0, u64::MAX))
+        );
+        assert!(!parts.cover(found(2, 0, 0, u64::MAX)));
+    }
+
+    #[test]
+    fn very_many_parts_take_little_longer_than_few() {
+        let time = |parts: u64| {
+            let mut revocation = Revocation::default();
+            for part in 0..parts {
+                let start = DeviceAddr((parts - part) * 0x2000);
+                revocation.range(7, Span::new(start, 0x1000).unwrap());
+            }
+            let parts = revocation.sorted();
+            let once = || {
+                let started = Instant::now();
+                let covered =
+                    (0..2000).filter(|&at| parts.cover(found(7, 1, at << 50 | 1, at << 50 | 1)));
+                assert_eq!(covered.count(), 0);
+                started.elapsed()
+            };
+            (0..5).map(|_| once()).min().unwrap_or(Duration::ZERO)
+        };
+        let (few, many) = (time(4), time(1 << 14));
+        assert!(many < few * 100, "4 parts take {few:?}, 16,384 {many:?}");
+    }
+}
