@@ -72,7 +72,10 @@ impl Serving {
 
     fn find(&mut self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let events = self.1.by_ref().map(|line| serde_json::from_str(&line.unwrap()).unwrap());
-        events.into_iter().find(|event| event["event"] == name && wanted(event)).expect(name)
+        events
+            .into_iter()
+            .find(|event: &Value| event["event"] == name && wanted(event))
+            .expect(name)
     }
 }
 
