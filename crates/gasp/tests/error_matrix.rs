@@ -226,7 +226,7 @@ fn every_error_names_its_operation_device_address_and_length() {
     ];
     for (result, name) in calls {
         let text = error(result).to_string();
-        for part in [name, "`disk`", "0x4321", "0x99", "EFAULT"] {
+        for part in [name, "`disk`", "0x4321", "153 bytes", "EFAULT"] {
             assert!(text.contains(part), "{part} is missing in: {text}");
         }
     }
