@@ -7,7 +7,7 @@
 //! | | |
 //! |---|---|
 //! | [`types`] | structures and constants |
-//! | `boundary` | errors and panics become error numbers, texts and log lines |
+//! | `boundary`, `last_error`, `log` | errors and panics become error numbers, texts and log lines |
 //! | `registry`, `objects` | what C calls a `vdev_t *`: a number, checked |
 //! | `arguments` | pointers and texts that come from C |
 //! | [`map`], [`by_address`] | the mapping family; its functions without handles |
@@ -24,6 +24,7 @@ pub mod by_address;
 pub mod edition_710;
 pub mod find;
 pub mod host;
+mod last_error;
 pub mod lock;
 mod log;
 pub mod map;

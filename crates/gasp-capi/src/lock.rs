@@ -71,9 +71,14 @@ pub(crate) fn has(guest: &Guest, space: Space) -> bool {
     HELD.try_with(|all| all.try_borrow().is_ok_and(|all| all.iter().any(is_it))).unwrap_or(false)
 }
 
+/// Whether this thread ends and has given its locks back: nobody would give another one back.
+pub(crate) fn is_ending() -> bool {
+    HELD.try_with(|_| ()).is_err()
+}
+
 /// Takes the lock, waiting for other threads.
 pub(crate) fn take(guest: &Arc<Guest>, space: Space) -> Outcome {
-    if HELD.try_with(|_| ()).is_err() {
+    if is_ending() {
         return Err(Failure::misuse(Errno::PERM, "gasp_lock: this thread is ending"));
     }
     if has(guest, space) {

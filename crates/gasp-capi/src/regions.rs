@@ -18,6 +18,7 @@ use gasp::{
 use crate::arguments::{Out, array, read};
 use crate::boundary::{self, Failure, Outcome, set_errno};
 use crate::find::Named;
+use crate::last_error;
 use crate::lock::{self, Space};
 use crate::objects::{Guest, VDEVS, guest_of, opaque};
 use crate::ports::PortRegion;
@@ -298,6 +299,7 @@ pub(crate) fn set_hard(guest: Named, entries: impl FnOnce() -> Outcome<Vec<Regio
         let guest = guest_of(guest)?;
         let why = match guest.is_running() {
             true => "gasp_region_set: the guest is running; use gasp_region_set_soft",
+            false if lock::is_ending() => "gasp_region_set: this thread is ending",
             false if lock::has(&guest, Space::Memory) || lock::has(&guest, Space::Ports) => {
                 "gasp_region_set: it takes gasp_lock() itself, and this thread has it already"
             }
@@ -331,7 +333,7 @@ pub(crate) fn set_hard(guest: Named, entries: impl FnOnce() -> Outcome<Vec<Regio
     });
     if outcome != EOK {
         let entry = entry.map_or_else(String::new, |index| format!("entry {index}: "));
-        tracing::error!("gasp_region_set: {entry}{}; ending the process", boundary::last());
+        tracing::error!("gasp_region_set: {entry}{}; ending the process", last_error::copy());
         std::process::exit(libc::EXIT_FAILURE);
     }
 }

@@ -29,12 +29,16 @@ typedef struct gasp_domain gasp_domain_t;
 /* A revoke that has taken effect and waits for the mappings made before it. */
 typedef struct gasp_drain gasp_drain_t;
 
-/* The version of the library: "0.1.0". */
+/* The version of the library: "0.1.0". The text is static. */
 const char *gasp_version(void);
 
 /*
- * Why the last call of this thread that failed did so, in a sentence; "" where none has.
- * The text is good until the thread's next call that fails.
+ * Why the last call of this thread that failed did so, in a sentence; "" if none has. It has
+ * at most 1,023 bytes; a longer text is cut between characters and ends in "...".
+ *
+ * The pointer is always the same in one thread, and valid until that thread has ended, also
+ * in the destructors of its thread-specific data. The thread's next call that fails
+ * overwrites the text: copy what is to be kept, and do not read it from another thread.
  */
 const char *gasp_last_error(void);
 
@@ -47,7 +51,7 @@ const char *gasp_last_error(void);
 #define GASP_LOG_DEBUG UINT32_C(4) /* every call that fails */
 
 /*
- * One line of the log, without a line end. It may be called from any thread, several at a
+ * One line of the log, without a line end, valid during the call. It may be called from any thread, several at a
  * time, also while the library has its locks: it must not call the library, throw, or jump
  * out.
  */
