@@ -202,7 +202,7 @@ pub(crate) fn firmware<T>(
     let section = Section::enter();
     let found = match guest {
         Some(number) => GUESTS.find(&section, number).ok_or_else(no_guest)?,
-        None => GUESTS.find(&section, current()).ok_or_else(none_current)?,
+        None => GUESTS.find(&section, current()?).ok_or_else(none_current)?,
     };
     let mapping = found.guest.map_firmware(GuestPhys(guest_paddr), length as u64, flags)?;
     Ok((more, mapping.into_token()))

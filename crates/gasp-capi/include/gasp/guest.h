@@ -115,7 +115,12 @@ errno_t gasp_guest_destroy(gasp_guest_t *guest);
  */
 errno_t gasp_guest_start(gasp_guest_t *guest);
 
-/* The guest that calls of this thread mean that name none; NULL for the oldest again. */
+/*
+ * Chooses the guest that those calls of this thread mean that name none; NULL takes the choice
+ * back. A thread that has chosen none means the only guest of the process; if there are
+ * several, its calls fail with ENOTUNIQ. New threads have chosen none: the choice of the
+ * thread that starts them is not inherited.
+ */
 errno_t gasp_guest_use(gasp_guest_t *guest);
 
 /* ---- Memory -------------------------------------------------------------------------- */

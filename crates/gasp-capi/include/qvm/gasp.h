@@ -21,9 +21,10 @@
  * (in errno where it has no other way to say so), and leaves a line in the log.
  *
  * The 8.0 forms name no guest, because the hypervisor has one in a process. Here a process
- * can have several: the calls mean the one that the thread has chosen with gasp_guest_use(),
- * and the oldest where it has chosen none. Calls that are given a vdev mean the vdev's
- * guest.
+ * can have several: the calls mean the one that the thread has chosen with gasp_guest_use().
+ * A thread that has chosen none means the only guest there is; if there are several, its
+ * calls change nothing, fail with ENOTUNIQ (in errno if they have no other way to say so),
+ * and leave a line in the log. Calls that are given a vdev mean the vdev's guest.
  *
  * Every failure leaves a text for gasp_last_error() of <gasp/guest.h>.
  *

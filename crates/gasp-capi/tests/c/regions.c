@@ -318,6 +318,7 @@ static void what_can_be_wrong_with_an_entry(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE), *second = a_guest(GASP_IOMMU_NONE);
     vdev_t *uart = device(guest, "uart"), *others = device(second, "uart");
+    CHECK_OK(gasp_guest_use(guest));
     ram(guest, 0, PAGE);
     begin_running(guest);
     CHECK_OK(gasp_lock(QST_MEMORY));
