@@ -7,7 +7,7 @@ use core::ptr;
 use gasp::{DeviceAddr, GuestPhys, MapFlags, Operation, Place, Section, Stability, Token};
 
 use crate::arguments::{Out, map_flags};
-use crate::boundary::{self, Outcome};
+use crate::boundary::{self, Failure, Outcome};
 use crate::objects::{GUESTS, VDEVS, current, no_guest, no_vdev, none_current};
 use crate::types::{EOK, MapHandle, Vdev};
 
@@ -199,11 +199,13 @@ pub(crate) fn firmware<T>(
     let op = Operation::MapFirmware;
     let flags = map_flags(op, || Place::Guest(GuestPhys(guest_paddr)), length, prot)?;
     let more = more()?;
-    let section = Section::enter();
-    let found = match guest {
-        Some(number) => GUESTS.find(&section, number).ok_or_else(no_guest)?,
-        None => GUESTS.find(&section, current()?).ok_or_else(none_current)?,
+    // Before the section: what is logged in it could not destroy a guest.
+    let (number, none): (_, fn() -> Failure) = match guest {
+        Some(number) => (number, no_guest),
+        None => (current()?, none_current),
     };
+    let section = Section::enter();
+    let found = GUESTS.find(&section, number).ok_or_else(none)?;
     let mapping = found.guest.map_firmware(GuestPhys(guest_paddr), length as u64, flags)?;
     Ok((more, mapping.into_token()))
 }

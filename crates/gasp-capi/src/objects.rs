@@ -15,7 +15,9 @@ use crate::types;
 pub(crate) static GUESTS: Registry<Arc<Guest>> = Registry::new(*b"gu");
 pub(crate) static VDEVS: Registry<Vdev> = Registry::new(*b"vd");
 pub(crate) static DOMAINS: Registry<Domain> = Registry::new(*b"do");
-pub(crate) static DRAINS: Registry<Mutex<Option<gasp::Drain>>> = Registry::new(*b"dr");
+/// A drain, until it is waited for.
+pub(crate) type Listed = Mutex<Option<gasp::Drain>>;
+pub(crate) static DRAINS: Registry<Listed> = Registry::new(*b"dr");
 
 /// A guest, and what C adds to it.
 pub(crate) struct Guest {

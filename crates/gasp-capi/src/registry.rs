@@ -45,6 +45,34 @@ struct Entry<T> {
     object: T,
 }
 
+/// A place that is kept for an object; dropping it gives the place back.
+pub(crate) struct Reserved<'list, T: 'static> {
+    registry: &'list Registry<T>,
+    listed: &'list AtomicPtr<Entry<T>>,
+    place: usize,
+    generation: u32,
+}
+
+impl<T> Reserved<'_, T> {
+    /// Enters the object; `make` is given its number, which is the result.
+    pub(crate) fn fill(self, make: impl FnOnce(usize) -> T) -> usize {
+        let number = usize::from(self.registry.kind) << KIND_SHIFT
+            | (self.generation as usize) << PLACE_BITS
+            | self.place;
+        let entry = Box::new(Entry { number, object: make(number) });
+        self.listed.store(Box::into_raw(entry), Ordering::Release);
+        core::mem::forget(self);
+        number
+    }
+}
+
+impl<T> Drop for Reserved<'_, T> {
+    fn drop(&mut self) {
+        // Nobody has seen the number: the generation is used again.
+        self.registry.lock_free().again.push_back((self.place, self.generation));
+    }
+}
+
 impl<T: Send + Sync> Registry<T> {
     /// A list of objects whose numbers begin with `kind`. No two lists may share one.
     pub(crate) const fn new(kind: [u8; 2]) -> Self {
@@ -57,12 +85,14 @@ impl<T: Send + Sync> Registry<T> {
 
     /// Enters an object; `make` is given its number. `None` where there are too many.
     pub(crate) fn insert(&self, make: impl FnOnce(usize) -> T) -> Option<usize> {
+        Some(self.reserve()?.fill(make))
+    }
+
+    /// Keeps a place for an object that is yet to be made. `None` if there are too many.
+    pub(crate) fn reserve(&self) -> Option<Reserved<'_, T>> {
         let (place, generation) = self.lock_free().next()?;
-        let number =
-            usize::from(self.kind) << KIND_SHIFT | (generation as usize) << PLACE_BITS | place;
-        let entry = Box::new(Entry { number, object: make(number) });
-        self.places.get(place)?.store(Box::into_raw(entry), Ordering::Release);
-        Some(number)
+        let listed = self.places.get(place)?;
+        Some(Reserved { registry: self, listed, place, generation })
     }
 
     /// The object of this number, if there is one, for as long as the section lasts.
@@ -133,7 +163,9 @@ impl<T: Send + Sync> Registry<T> {
         }
         Some(entry.object)
     }
+}
 
+impl<T> Registry<T> {
     fn lock_free(&self) -> MutexGuard<'_, Free> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -179,6 +211,20 @@ mod tests {
             assert_eq!(LIST.remove(wrong), None, "{wrong:#x}");
         }
         assert_eq!(LIST.get(number), Some(1));
+    }
+
+    #[test]
+    fn a_place_is_kept_until_it_is_filled_or_given_back() {
+        static LIST: Registry<u32> = Registry::new(*b"t5");
+        let mut kept: Vec<_> = core::iter::from_fn(|| LIST.reserve()).collect();
+        assert_eq!(kept.len(), OBJECTS_MAX);
+        assert!(LIST.insert(|_| 1).is_none());
+        let number = kept.pop().unwrap().fill(|_| 2);
+        assert_eq!((LIST.get(number), LIST.insert(|_| 3)), (Some(2), None));
+        drop(kept.pop());
+        let other = LIST.insert(|_| 4).unwrap();
+        assert_eq!((LIST.get(number), LIST.get(other)), (Some(2), Some(4)));
+        assert!(LIST.insert(|_| 5).is_none());
     }
 
     #[test]

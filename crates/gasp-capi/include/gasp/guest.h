@@ -290,10 +290,15 @@ errno_t gasp_guest_next_fault(gasp_guest_t *guest, struct gasp_fault *fault);
 
 /*
  * Calls that revoke take a `gasp_drain_t **drain`. With NULL they return when the mappings
- * made before are gone, or the deadline has decided: do not call them so from the thread
- * that is to unmap those. Otherwise they return at once, with a drain to be waited for or
- * abandoned; it is NULL where no mapping is held. The calls below take NULL as a drain that
- * is over.
+ * made before are gone, or the deadline has decided. Otherwise they return at once, with a
+ * drain to be waited for or abandoned; it is NULL if no mapping is held. The calls below take
+ * NULL as a drain that is over.
+ *
+ * What would wait for a mapping that the calling thread itself has made and that is not
+ * unmapped yet is refused with EDEADLK, and nothing has changed (decision 22): the calls with
+ * NULL, and gasp_drain_wait(). That is also so if another thread is about to unmap it; call
+ * again then. With GASP_DRAIN_DETACH they wait until the deadline instead. ENOSPC if 262,144
+ * drains are neither waited for nor abandoned.
  */
 
 /* How a drain ended. */
@@ -306,7 +311,10 @@ struct gasp_drained {
 /* How many mappings are held still. */
 errno_t gasp_drain_pending(gasp_drain_t *drain, uint64_t *holders);
 
-/* Waits for the end, and ends the drain. drained may be NULL. */
+/*
+ * Waits for the end, and ends the drain. drained may be NULL. EDEADLK, with the drain as it
+ * was, as said above.
+ */
 errno_t gasp_drain_wait(gasp_drain_t *drain, struct gasp_drained *drained);
 
 /* Ends the drain without waiting: mappings still held say from now on that they are revoked. */

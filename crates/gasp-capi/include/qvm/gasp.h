@@ -188,7 +188,8 @@ int gasp_region_info(const struct qvm_state_block *blk, struct gasp_region *rgn)
  * both, GRF_VIRT_* for memory and registers, and anything else is EINVAL. GRF_STICKY flags stay. A window opens
  * /dev/mem, whose errors come through. Memory ranges begin and end on multiples of 4 KiB.
  * A deleted or restricted range is refused to new maps at once; the call returns when the
- * mappings of it are gone (decision 16).
+ * mappings of it are gone (decision 16). If one of them was made by the calling thread and is
+ * not unmapped yet, nothing changes and errno is EDEADLK (decision 22): unmap it first.
  *
  * Takes and gives back gasp_lock() itself, of the spaces that the entries name, memory
  * before ports. An error ends the process, as documented, with a line in the log. A call in
@@ -209,7 +210,9 @@ unsigned gasp_region_set_soft(unsigned num_regions, const struct gasp_region *rg
 
 /*
  * Keeps other threads from changing the regions of memory (QST_MEMORY) or of I/O ports
- * (QST_X86_IO), until gasp_unlock(). Does not keep anybody from mapping.
+ * (QST_X86_IO), until gasp_unlock(). Does not keep anybody from mapping. A thread that needs
+ * both takes memory first, as gasp_region_set() does: in the other order two threads can wait
+ * for each other.
  *
  * Returns EOK; EBUSY where this thread has it already; EINVAL for another type; ENXIO
  * without a guest. The errors are [ours]. A thread that ends gives its locks back, and
@@ -219,8 +222,14 @@ int gasp_lock(uint16_t type);
 
 /*
  * Gives the lock back, and then waits for the mappings that gasp_region_set_soft() has
- * revoked. Of the locks of several guests it is the one that was taken last. Returns EOK;
- * EPERM where this thread does not have it; EINVAL as gasp_lock().
+ * revoked. Of the locks of several guests it is the one that was taken last.
+ *
+ * Returns EOK; EPERM if this thread does not have it; EINVAL as gasp_lock(); EDEADLK if it
+ * would wait for a mapping that the calling thread itself has made and that is not unmapped
+ * yet (decision 22). Then the lock is still this thread's: unmap the mapping, or have it
+ * unmapped, and unlock again; or give back by gasp_region_set_soft() what was taken away, and
+ * unlock again, after which gasp_map_check() says of the mapping that it was revoked. A guest
+ * whose drains detach at their deadline (GASP_DRAIN_DETACH) waits until then instead.
  */
 int gasp_unlock(uint16_t type);
 

@@ -445,7 +445,7 @@ static void deleting_waits_for_mappings(void)
     struct holder holder = { { { 0, 0, 0 } }, 0 };
     pthread_t thread;
     ram(guest, 0, 2 * PAGE);
-    CHECK_OK(gasp_map(disk, 0, 8, RW, &holder.h));
+    holder.h = mapped_elsewhere(disk, 0);
     CHECK(pthread_create(&thread, NULL, unmap_later, &holder) == 0);
     gasp_region_set(1, &region);
     CHECK(__atomic_load_n(&holder.unmapped, __ATOMIC_SEQ_CST));
@@ -463,7 +463,7 @@ static void unlock_waits_for_what_soft_has_deleted(void)
     pthread_t thread;
     ram(guest, 0, 2 * PAGE);
     begin_running(guest);
-    CHECK_OK(gasp_map(disk, 0, 8, RW, &holder.h));
+    holder.h = mapped_elsewhere(disk, 0);
     CHECK_OK(gasp_lock(QST_MEMORY));
     CHECK(gasp_region_set_soft(1, &region) == 1);
     CHECK_ERR(gasp_map(disk, 0, 8, RW, &h), ENXIO); /* at once */
@@ -504,7 +504,7 @@ static void the_locks_are_free_while_mappings_are_waited_for(void)
         gasp_map_handle_t h;
         pthread_t thread;
         ram(guest, 0, 2 * PAGE);
-        CHECK_OK(gasp_map(disk, 0, 8, RW, &h));
+        h = mapped_elsewhere(disk, 0);
         CHECK(pthread_create(&thread, NULL, unmap_with_both_locks, &h) == 0);
         gasp_region_set(count, many);
         CHECK(gasp_get_vaddr(&h) == NULL);
@@ -593,7 +593,7 @@ static void a_failing_set_does_not_wait_for_mappings(void)
     void (*const runs[])(void) = { revoke_and_then_fail, revoke_and_then_fail_with_ports };
     gasp_map_handle_t h;
     ram(guest, 0, PAGE); /* what stays at the end of a process, valgrind calls lost */
-    CHECK_OK(gasp_map(device(guest, "disk"), 0, 8, RW, &h));
+    h = mapped_elsewhere(device(guest, "disk"), 0);
     for (size_t i = 0; i < COUNT_OF(runs); i++) {
         char text[512];
         CHECK(heard(runs[i], text, sizeof text) == EXIT_FAILURE);
