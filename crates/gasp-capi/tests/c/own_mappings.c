@@ -145,6 +145,7 @@ static void unlock_of_two_guests(void)
     unlock_refused();
     gasp_unmap_handle(&h);
     CHECK_OK(gasp_unlock(QST_MEMORY));
+    CHECK_OK(gasp_guest_use(NULL));
     end(second);
     finish(guest);
 }

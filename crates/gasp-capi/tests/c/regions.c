@@ -338,6 +338,7 @@ static void what_can_be_wrong_with_an_entry(void)
     wrong(entry(QST_X86_IO, 0, 1, GRF_NONE, NULL), ENOENT);
     CHECK_OK(gasp_unlock(QST_X86_IO));
     CHECK_OK(gasp_unlock(QST_MEMORY));
+    CHECK_OK(gasp_guest_use(NULL));
     end(guest);
     end(second);
 }
