@@ -192,8 +192,8 @@ errno_t gasp_guest_add_window(gasp_guest_t *guest, uint64_t start, uint64_t size
 
 /*
  * Removes everything in a range (hot-unplug). New maps of it fail at once; see "Drains" for
- * those that are held. ENOENT where nothing is there; EINVAL where the range does not begin
- * and end on a multiple of 4 KiB, or is empty; ENXIO where it wraps; EBUSY where this thread
+ * those that are held. ENOENT if nothing is there; EINVAL if the range is empty, or begins or
+ * ends inside a page of memory; ENXIO where it wraps; EBUSY where this thread
  * has gasp_lock().
  */
 errno_t gasp_guest_remove(gasp_guest_t *guest, uint64_t start, uint64_t size,

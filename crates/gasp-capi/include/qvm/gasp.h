@@ -186,7 +186,9 @@ int gasp_region_info(const struct qvm_state_block *blk, struct gasp_region *rgn)
  *
  * What is there stays what it is: GRF_PASS_* and GRF_NOPERMS are for memory and not for
  * both, GRF_VIRT_* for memory and registers, and anything else is EINVAL. GRF_STICKY flags stay. A window opens
- * /dev/mem, whose errors come through. Memory ranges begin and end on multiples of 4 KiB.
+ * /dev/mem, whose errors come through. Registers and reserved ranges have any start and length
+ * from 1 byte on; memory begins, ends and is cut on multiples of 4 KiB (EINVAL elsewhere), and
+ * none is in a page of which they have a byte (decision 28).
  * A deleted or restricted range is refused to new maps at once; the call returns when the
  * mappings of it are gone (decision 16). If one of them was made by the calling thread and is
  * not unmapped yet, nothing changes and errno is EDEADLK (decision 22): unmap it first.
@@ -237,8 +239,8 @@ int gasp_unlock(uint16_t type);
 
 /*
  * The lowest unused range of memory (QST_MEMORY) or of I/O ports (QST_X86_IO, QST_PCI_IO)
- * of this size, whose start is a multiple of align: a power of two, or 0 for any. It is not
- * reserved. min_addr and max_addr are the first and the last address that it may have. The
+ * of this size, whose start is a multiple of align: a power of two, or 0 for any. (Registers can
+ * end anywhere: for memory ask for 4 KiB.) It is not reserved. min_addr and max_addr are the first and the last address that it may have. The
  * prototypes are [ours].
  *
  * QSL_NO_LOCATION with errno set where there is none: ENOSPC, EINVAL, EPERM; ENXIO without a

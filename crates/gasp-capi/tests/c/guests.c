@@ -45,6 +45,23 @@ static void a_guest_from_a_file(void)
     end(guest);
 }
 
+static void a_device_of_one_register_from_a_text(void)
+{
+    gasp_guest_t *guest = NULL;
+    struct qvm_state_block block = { 0xfa000000, PAGE, QST_MEMORY, 0, 0 };
+    struct gasp_region region;
+    CHECK_OK(gasp_guest_parse("[[vdev]]\nname = \"trace\"\n"
+                              "[[device]]\nvdev = \"trace\"\nstart = 0xfa000000\nsize = 4\n"
+                              "[[reserve]]\nstart = 0x1000\nsize = 8\n", &guest));
+    CHECK_OK(gasp_region_info(&block, &region));
+    CHECK(region.guest.length == 4 && region.vdev);
+    block.location = 0x1000;
+    CHECK_OK(gasp_region_info(&block, &region));
+    CHECK(region.guest.length == 8);
+    end(guest);
+    CHECK_ERR(gasp_guest_parse("[[ram]]\nstart = 0\nsize = 2048\n", &guest), EINVAL);
+}
+
 static void configurations_that_are_wrong(void)
 {
     gasp_guest_t *const none = (gasp_guest_t *)(uintptr_t)1;
@@ -784,6 +801,7 @@ static void without_a_function_the_log_is_stderr(void)
 static const struct test tests[] = {
     TEST(a_guest_from_a_text),
     TEST(a_guest_from_a_file),
+    TEST(a_device_of_one_register_from_a_text),
     TEST(configurations_that_are_wrong),
     TEST(options_of_a_guest),
     TEST(two_guests_in_one_process),
