@@ -9,15 +9,17 @@ use gasp::Errno;
 
 use crate::boundary::{Failure, Outcome};
 use crate::ports::Ports;
-use crate::registry::Registry;
+use crate::registry::{Registry, kind};
 use crate::types;
 
-pub(crate) static GUESTS: Registry<Arc<Guest>> = Registry::new(*b"gu");
-pub(crate) static VDEVS: Registry<Vdev> = Registry::new(*b"vd");
-pub(crate) static DOMAINS: Registry<Domain> = Registry::new(*b"do");
+pub(crate) static GUESTS: Registry<Arc<Guest>, { kind(*b"gu") }> = Registry::new();
+pub(crate) static VDEVS: Registry<Vdev, { kind(*b"vd") }> = Registry::new();
+pub(crate) static DOMAINS: Registry<Domain, { kind(*b"do") }> = Registry::new();
+/// The kind of drains.
+pub(crate) const DRAIN: u16 = kind(*b"dr");
 /// A drain, until it is waited for.
 pub(crate) type Listed = Mutex<Option<gasp::Drain>>;
-pub(crate) static DRAINS: Registry<Listed> = Registry::new(*b"dr");
+pub(crate) static DRAINS: Registry<Listed, DRAIN> = Registry::new();
 
 /// A guest, and what C adds to it.
 pub(crate) struct Guest {

@@ -64,6 +64,7 @@ fn main() {
             trials.push(trial(name, lack.as_ref(), move || run_all(&source, &built, under)));
         }
     }
+    trials.extend(static_trial(&tools));
     trials.extend(header_trials(&tools));
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -131,6 +132,14 @@ fn run_all(source: &Source, built: &Built, under: &[&str]) -> Result<(), Failed>
         }
     }
     Ok(())
+}
+
+/// A program that is all static, as it runs where there are no libraries.
+fn static_trial(tools: &Arc<Toolchain>) -> Option<Trial> {
+    let source = sources().into_iter().find(|source| source.name == "examples/first_map")?;
+    let (tools, lack) = (Arc::clone(tools), tools.static_lack());
+    let run = move || run_all(&source, &tools.build(&source, Link::AllStatic)?, &[]);
+    Some(trial("all static: examples/first_map".to_owned(), lack.as_ref(), run))
 }
 
 /// Each header alone, in each language and edition.

@@ -13,10 +13,10 @@
  * made from any thread. Results are written only on success. Names are 1 to 128 bytes of
  * UTF-8 without control characters, or EINVAL.
  */
+#include <qvm/gasp.h>
+
 #ifndef GASP_GUEST_H
 #define GASP_GUEST_H
-
-#include <qvm/gasp.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -28,6 +28,13 @@ typedef struct guest_system gasp_guest_t;
 typedef struct gasp_domain gasp_domain_t;
 /* A revoke that has taken effect and waits for the mappings made before it. */
 typedef struct gasp_drain gasp_drain_t;
+
+/* The version of these headers; as one number, for `#if GASP_VERSION >= 0x000100`. */
+#define GASP_VERSION_MAJOR 0
+#define GASP_VERSION_MINOR 1
+#define GASP_VERSION_PATCH 0
+#define GASP_VERSION_STRING "0.1.0"
+#define GASP_VERSION (GASP_VERSION_MAJOR << 16 | GASP_VERSION_MINOR << 8 | GASP_VERSION_PATCH)
 
 /* The version of the library: "0.1.0". The text is static. */
 const char *gasp_version(void);

@@ -31,10 +31,10 @@
  * A child that a process with several threads has forked may only exec. A thread inside a
  * call must not be cancelled.
  */
+#include <qvm/types.h>
+
 #ifndef QVM_GASP_H
 #define QVM_GASP_H
-
-#include <qvm/types.h>
 
 #ifdef __cplusplus
 extern "C" {

@@ -8,7 +8,7 @@ use gasp::{DrainPolicy, Errno, Section};
 
 use crate::arguments::Out;
 use crate::boundary::{self, Failure, Outcome};
-use crate::objects::{DRAINS, Listed, opaque};
+use crate::objects::{DRAIN, DRAINS, Listed, opaque};
 use crate::own;
 use crate::registry::Reserved;
 use crate::types::{Drain, Drained};
@@ -16,7 +16,7 @@ use crate::types::{Drain, Drained};
 /// What becomes of the drain of a call: decided before the call changes anything.
 pub(crate) enum Then<'call> {
     Wait,
-    HandOver(Out<'call, *mut Drain>, Reserved<'static, Listed>),
+    HandOver(Out<'call, *mut Drain>, Reserved<'static, Listed, DRAIN>),
 }
 
 /// Reads from `place` what is to become of a drain: it is waited for if that is NULL, which
