@@ -80,7 +80,7 @@ unsafe fn map_host_contig_slowly(
     })
 }
 
-/// A mapping of `host_contig`.
+/// A mapping of [`host_contig`] or [`firmware`].
 pub(crate) struct Made {
     pub(crate) token: Token,
     pub(crate) guest: usize,
@@ -182,8 +182,8 @@ pub unsafe extern "C" fn gasp_map_firmware(
     boundary::call(|| {
         // SAFETY: NULL or good during the call, as the header demands.
         let handle = || unsafe { Out::new(h, NO_HANDLE) };
-        let (handle, token) = firmware(None, guest_paddr, length, prot, handle)?;
-        handle.write(MapHandle { reserved: token.words() });
+        let (handle, made) = firmware(None, guest_paddr, length, prot, handle)?;
+        handle.write(MapHandle { reserved: made.token.words() });
         Ok(())
     })
 }
@@ -195,7 +195,7 @@ pub(crate) fn firmware<T>(
     length: usize,
     prot: u32,
     more: impl FnOnce() -> Outcome<T>,
-) -> Outcome<(T, Token)> {
+) -> Outcome<(T, Made)> {
     let op = Operation::MapFirmware;
     let flags = map_flags(op, || Place::Guest(GuestPhys(guest_paddr)), length, prot)?;
     let more = more()?;
@@ -207,7 +207,8 @@ pub(crate) fn firmware<T>(
     let section = Section::enter();
     let found = GUESTS.find(&section, number).ok_or_else(none)?;
     let mapping = found.guest.map_firmware(GuestPhys(guest_paddr), length as u64, flags)?;
-    Ok((more, mapping.into_token()))
+    let made = Made { token: mapping.into_token(), guest: number, length: length as u64 };
+    Ok((more, made))
 }
 
 /// See `<qvm/gasp.h>`.

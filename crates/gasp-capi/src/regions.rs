@@ -37,7 +37,7 @@ pub(crate) fn info(guest: Named, block: StateBlock) -> Outcome<Region> {
     let guest = guest_of(guest)?;
     let start = GuestPhys(block.location);
     let span = Span::new(start, block.length)
-        .map_err(|reason| Error::new(Operation::SetRegion, start, block.length, reason))?;
+        .map_err(|reason| Error::new(Operation::RegionInfo, start, block.length, reason))?;
     match space {
         Space::Memory => memory_info(&guest, span, block),
         Space::Ports => port_info(&guest, span, block),
@@ -52,7 +52,7 @@ fn check_spare(block: &StateBlock) -> Outcome {
 }
 
 fn nothing_at(start: GuestPhys, length: u64) -> Failure {
-    Error::new(Operation::SetRegion, start, length, Reason::NoMemory { at: start.0 }).into()
+    Error::new(Operation::RegionInfo, start, length, Reason::NoMemory { at: start.0 }).into()
 }
 
 fn memory_info(guest: &Guest, span: Span<GuestPhys>, block: StateBlock) -> Outcome<Region> {

@@ -37,6 +37,7 @@ pub(crate) struct Registry<T: 'static, const KIND: u16> {
 struct Free {
     /// Places to be used again, the longest unused first, each with its next generation.
     /// (An empty queue is a pointer that is not null, in a box there is none.)
+    #[expect(clippy::box_collection, reason = "so that a new list is all zeros")]
     again: Option<Box<VecDeque<(usize, u32)>>>,
     /// The first place that has never been used.
     fresh: usize,

@@ -271,6 +271,8 @@ constants! {
     GMF_MAP_ANY: u32 = MapFlags::ANY_BIT;
     GWS_NONE: u32 = 0;
     GWS_HOST: u32 = 1;
+    GWF_NONE: u32 = GWS_NONE;
+    GWF_HOST: u32 = GWS_HOST;
     GRAM_HINT_NONE: u32 = 0;
     GASP_VERSION_MAJOR: u32 = number(env!("CARGO_PKG_VERSION_MAJOR"));
     GASP_VERSION_MINOR: u32 = number(env!("CARGO_PKG_VERSION_MINOR"));

@@ -124,6 +124,8 @@ fn functions() -> Vec<Function> {
             gasp_get_vaddr(_);
             gasp_unmap_handle(_);
             gasp_map_vdma(_, _, _, _);
+            gasp_map_contig(_, _, _, _);
+            gasp_map_sys(_, _, _);
             gasp_unmap(_, _, _);
             gasp_region_info(_, _);
             gasp_region_set(_, _);
@@ -334,7 +336,7 @@ fn every_constant_of_ours_in_the_headers_is_compared() {
         let defined = text.lines().filter_map(|line| line.strip_prefix("#define "));
         for define in defined {
             let name = define.split([' ', '(']).next().unwrap_or_default();
-            let ours = ["GASP_", "GMF_", "GRF_", "GWS_", "GRAM_", "QSL_"];
+            let ours = ["GASP_", "GMF_", "GRF_", "GWF_", "GWS_", "GRAM_", "QSL_"];
             if ours.iter().any(|prefix| name.starts_with(prefix)) && !names.contains(&name) {
                 assert!(compared.contains(name), "{header}: {name} is not compared");
             }

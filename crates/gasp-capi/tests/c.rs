@@ -18,7 +18,7 @@ mod build;
 #[path = "c/harness/source.rs"]
 mod source;
 
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use build::{Built, Link, Toolchain, output_of, tool_lack};
@@ -28,7 +28,7 @@ use source::{Source, headers, sources};
 /// How often a trial that has a time limit may wait: seconds for one run of a program.
 const LIMIT: &str = "300";
 
-fn main() {
+fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let tools = Arc::new(Toolchain::find());
     let valgrind = tool_lack("valgrind");
@@ -66,7 +66,10 @@ fn main() {
     }
     trials.extend(static_trial(&tools));
     trials.extend(header_trials(&tools));
-    libtest_mimic::run(&arguments, trials).exit();
+    let code = libtest_mimic::run(&arguments, trials).exit_code();
+    // An exit would leave the folder with all programs behind.
+    drop(tools);
+    code
 }
 
 const VALGRIND: &[&str] = &[

@@ -3,8 +3,9 @@
  *
  * The functions are those of the publicly documented virtual device API of the QNX
  * Hypervisor, for Linux, in libgasp. A prototype or a value that is not documented
- * publicly, and so is our own choice, is marked [ours]. "Decision N" is row N of
- * docs/decisions.md: what is done where the documentation is silent.
+ * publicly, and so is our own choice, is marked [ours]; one that is not documented, but used
+ * by public sources of virtual devices, is marked [seen]. All else is published. "Decision N"
+ * is row N of docs/decisions.md: what is done where the documentation is silent.
  *
  * | functions                                     | phase            | threads |
  * |-----------------------------------------------|------------------|---------|
@@ -55,12 +56,20 @@ typedef uint32_t gasp_map_flags_t;
  */
 #define GMF_MAP_ANY UINT32_C(0x100)
 
-/* How gasp_walk_*() go through memory. The value is [ours]. */
+/*
+ * How gasp_walk_*() go through memory. Published are the name GWS_HOST, and that 8.0's state has
+ * "GWF_*" flags; the names GWS_NONE, GWF_NONE and GWF_HOST, and all values, are [ours].
+ */
 typedef uint32_t gasp_walk_flags_t;
 #define GWS_NONE UINT32_C(0)
 #define GWS_HOST UINT32_C(0x1) /* tell host-physical addresses, and end entries where they break */
+#define GWF_NONE GWS_NONE
+#define GWF_HOST GWS_HOST
 
-/* Where gram_find_free() is to look. No hint is documented publicly; only 0 is known here. */
+/*
+ * Where gram_find_free() is to look. No hint is documented publicly; only 0 is known here, and
+ * its name is [ours].
+ */
 typedef uint32_t gram_hint_flags_t;
 #define GRAM_HINT_NONE UINT32_C(0)
 
@@ -152,12 +161,23 @@ void *gasp_get_vaddr(const gasp_map_handle_t *h);
 void gasp_unmap_handle(gasp_map_handle_t *h);
 
 /*
- * The forms of two 7.x functions that are seen in virtual devices written for 8.0: as
- * gasp_map(), with the pointer as the result; NULL with errno set on failure.
+ * The functions without handles are in the table of 8.0 as well; its documentation has no
+ * prototypes of them. They give the pointer; NULL with errno set on failure.
+ *
+ * gasp_map_vdma() is as gasp_map(). The prototype is [seen].
  */
 void *gasp_map_vdma(const vdev_t *vdev, uint64_t guest_paddr, size_t length,
                     gasp_map_flags_t prot);
-/* Ends the mapping of gasp_map_vdma(). Caches are coherent here: flush is ignored. */
+/* As gasp_map_host_contig(). The prototype is [ours], in the order of the form above. */
+void *gasp_map_contig(const vdev_t *vdev, uint64_t *ppaddr, size_t *plength,
+                      gasp_map_flags_t prot);
+/* As gasp_map_firmware(). The prototype is [ours]. */
+void *gasp_map_sys(uint64_t guest_paddr, size_t length, gasp_map_flags_t prot);
+/*
+ * Ends a mapping of one of these three that begins at ptr: one of this length if there are
+ * several. Does nothing if there is none. Caches are coherent here: flush is ignored. The
+ * prototype is [seen].
+ */
 void gasp_unmap(const void *ptr, size_t length, int flush);
 
 /* ---- Regions ----------------------------------------------------------------------- */
@@ -202,7 +222,7 @@ void gasp_region_set(unsigned num_regions, const struct gasp_region *rgn);
 
 /*
  * The same in the running phase, between gasp_lock() and gasp_unlock(), which waits for
- * the mappings that are to go. The prototype is [ours].
+ * the mappings that are to go. The prototype is published.
  *
  * Returns num_regions; or the index of the first entry that failed, with errno set: EPERM
  * without the lock or in the startup phase; ENOENT, EEXIST, EINVAL, ENXIO, ENOSPC as the

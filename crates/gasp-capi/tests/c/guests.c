@@ -146,6 +146,7 @@ static void *has_chosen_none(void *unused)
     (void)unused;
     CHECK_ERR(gasp_map_firmware(0, 1, GMF_READ, &h), ENOTUNIQ);
     CHECK(strstr(gasp_last_error(), "gasp_guest_use") && strstr(gasp_last_error(), "ENOTUNIQ"));
+    CHECK_ERRNO(gasp_map_sys(0, 1, GMF_READ), NULL, ENOTUNIQ);
     CHECK_ERR(gasp_region_info(&block, &region), ENOTUNIQ);
     memset(&region, 0, sizeof region);
     region.guest = block; /* would delete it */

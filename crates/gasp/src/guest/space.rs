@@ -139,7 +139,7 @@ impl<'a> AddressSpace<'a> {
     /// `ENXIO` where part of it is no RAM or ROM; `EEXIST` where part is claimed.
     pub fn claim(&self, span: Span<GuestPhys>) -> Result<()> {
         let claimed = self.guest.write_regions().claim(span);
-        claimed.map_err(|reason| Error::new(Operation::FindFree, span.start(), span.len(), reason))
+        claimed.map_err(|reason| Error::new(Operation::Reserve, span.start(), span.len(), reason))
     }
 
     /// The region at an address, if there is one.
