@@ -38,9 +38,8 @@ pub unsafe extern "C" fn gasp_map_host_contig(
             Some(&found.vdev)
         };
         let mapped = gasp::Vdev::map_host_contig_page_of(find, DeviceAddr(at), max as u64, flags);
-        if let Some(mapping) = mapped
+        if let Some((mapping, run)) = mapped
             && (allows_unpinned || mapping.stability() > Stability::Unpinned)
-            && let Ok(run) = mapping.host_run()
         {
             let length = mapping.len();
             let handle = MapHandle { reserved: mapping.into_token().words() };

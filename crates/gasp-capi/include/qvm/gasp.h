@@ -45,6 +45,13 @@ extern "C" {
  * What a map asks for: at least one of READ, WRITE and EXEC, and no unknown bit;
  * everything else is ENXIO (decision 4). The values are [ours]; READ, WRITE and EXEC are
  * those of PROT_READ, PROT_WRITE and PROT_EXEC on Linux.
+ *
+ * It is checked when the mapping is made, against what the guest allows, and not by the
+ * processor when the memory is accessed: a mapping is a pointer into the guest's memory as the
+ * library has mapped it once, and has no pages of its own. So the pointer of a mapping without
+ * WRITE can be written, that of one without READ can be read, and every pointer goes on past
+ * the mapping's end (and before its beginning) into the guest's other memory. Nothing stops a
+ * device that does so: what it may touch is [vaddr, vaddr + length), as it was asked for.
  */
 typedef uint32_t gasp_map_flags_t;
 #define GMF_READ UINT32_C(0x1)
@@ -149,8 +156,9 @@ errno_t gasp_map_firmware(uint64_t guest_paddr, size_t length, gasp_map_flags_t 
 
 /*
  * The address of the first byte in this process; NULL where the handle is not one that is
- * mapped (decision 18). What was mapped without GMF_WRITE must not be written. The
- * prototype is [ours].
+ * mapped (decision 18). What was mapped without GMF_WRITE must not be written, and nothing past
+ * the mapping's length be touched: see GMF_READ on what is not checked. The prototype is
+ * [ours].
  */
 void *gasp_get_vaddr(const gasp_map_handle_t *h);
 
@@ -342,7 +350,10 @@ unsigned gasp_walk_count_filtered(uint64_t max_length, gasp_walk_flags_t flags,
  */
 #define GASP_EDITION_710(name) __asm__(#name "_710")
 
-/* prot: PROT_* of <sys/mman.h>, with or without GMF_MAP_ANY. NULL on failure. */
+/*
+ * prot: PROT_* of <sys/mman.h>, with or without GMF_MAP_ANY; what GMF_READ says above of the
+ * pointer and the mapping's end holds here as well. NULL on failure.
+ */
 void *gasp_map_contig(const vdev_t *vdev, int prot, uint64_t *ppaddr, size_t *plength)
     GASP_EDITION_710(gasp_map_contig);
 void *gasp_map_vdma(const vdev_t *vdev, int prot, uint64_t guest_paddr, size_t length)
