@@ -124,7 +124,7 @@ fn regions_at_every_edge_are_refused_or_taken_back_and_change_nothing() {
                 assert!(space.remove(span).is_err());
                 assert!(space.set_access(span, Access::READ).is_err());
             }
-            let cuts = |addr: u64| addr < 17 * PAGE && addr % PAGE != 0;
+            let cuts = |addr: u64| addr < 17 * PAGE && !addr.is_multiple_of(PAGE);
             if cuts(at) || at.checked_add(len).is_some_and(cuts) {
                 assert_eq!(errno(space.remove(span)), "EINVAL");
                 let refused = errno(space.set_access(span, Access::READ));
