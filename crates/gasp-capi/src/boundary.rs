@@ -1,15 +1,14 @@
 //! The boundary to C: what fails becomes an error number and a text, what panics as well.
 
 use core::any::Any;
-use core::cell::RefCell;
-use core::ffi::{c_char, c_int};
+use core::ffi::c_int;
 use core::fmt;
-use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use gasp::config::ConfigError;
 use gasp::{Errno, Error};
 
+use crate::last_error;
 use crate::types::EOK;
 
 /// Why a call fails.
@@ -75,16 +74,6 @@ impl fmt::Display for Failure {
     }
 }
 
-thread_local! {
-    static LAST: RefCell<Last> = const { RefCell::new(Last { failure: None, text: None }) };
-}
-
-/// Why the last call failed; its text once it has been asked for.
-struct Last {
-    failure: Option<Failure>,
-    text: Option<CString>,
-}
-
 /// Runs the body of a function that returns an error number.
 #[inline(always)]
 pub(crate) fn call(body: impl FnOnce() -> Outcome) -> c_int {
@@ -114,12 +103,7 @@ fn keep(failure: Failure) -> c_int {
         Failure::Internal(_) => tracing::error!("{failure}"),
         _ => tracing::debug!("{failure}"),
     }
-    // A thread that is ending has nowhere to keep it.
-    let _ = LAST.try_with(|last| {
-        if let Ok(mut last) = last.try_borrow_mut() {
-            *last = Last { failure: Some(failure), text: None };
-        }
-    });
+    last_error::set(&failure);
     errno
 }
 
@@ -130,26 +114,6 @@ fn caught(panic: Box<dyn Any + Send>) -> Failure {
     // Dropping what somebody panicked with could panic again.
     core::mem::forget(panic);
     Failure::Internal(text.unwrap_or_else(|| "a panic without a text".into()))
-}
-
-/// The text of the last failure, which stays until the next one of this thread.
-pub(crate) fn last_text() -> *const c_char {
-    let text = LAST.try_with(|last| {
-        let mut last = last.try_borrow_mut().ok()?;
-        if last.text.is_none() {
-            let text = last.failure.as_ref()?.to_string().replace('\0', " ");
-            last.text = CString::new(text).ok();
-        }
-        last.text.as_ref().map(|text| text.as_ptr())
-    });
-    text.ok().flatten().unwrap_or(c"".as_ptr())
-}
-
-/// The text of the last failure.
-pub(crate) fn last() -> String {
-    let text =
-        |last: &RefCell<Last>| last.try_borrow().ok()?.failure.as_ref().map(Failure::to_string);
-    LAST.try_with(text).ok().flatten().unwrap_or_default()
 }
 
 /// Sets the C library's errno of this thread.
@@ -164,13 +128,7 @@ pub(crate) fn set_errno(errno: c_int) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ffi::CStr;
-
-    fn text() -> String {
-        #[allow(unsafe_code)]
-        // SAFETY: `last_text` gives a C string that stays until the next failure.
-        unsafe { CStr::from_ptr(last_text()) }.to_str().unwrap().to_owned()
-    }
+    use last_error::copy as text;
 
     #[test]
     fn a_panic_becomes_an_error_number_and_a_text() {

@@ -10,6 +10,7 @@ use gasp::{DeviceAddr, Operation, Place, Section, Token};
 
 use crate::arguments::map_flags;
 use crate::boundary::{self, Outcome};
+use crate::map;
 use crate::objects::{VDEVS, no_vdev};
 use crate::types::Vdev;
 
@@ -22,6 +23,30 @@ pub unsafe extern "C" fn gasp_map_vdma(
     prot: u32,
 ) -> *mut c_void {
     boundary::value(ptr::null_mut(), || vdma(vdev, guest_paddr, length, prot))
+}
+
+/// See `<qvm/gasp.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_map_contig(
+    vdev: *const Vdev,
+    ppaddr: *mut u64,
+    plength: *mut usize,
+    prot: u32,
+) -> *mut c_void {
+    boundary::value(ptr::null_mut(), || {
+        // SAFETY: NULL or good during the call, as the header demands.
+        let ((), made) = unsafe { map::host_contig(vdev, ppaddr, plength, prot, || Ok(())) }?;
+        Ok(keep(made.guest, made.length, made.token))
+    })
+}
+
+/// See `<qvm/gasp.h>`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gasp_map_sys(guest_paddr: u64, length: usize, prot: u32) -> *mut c_void {
+    boundary::value(ptr::null_mut(), || {
+        let ((), made) = map::firmware(None, guest_paddr, length, prot, || Ok(()))?;
+        Ok(keep(made.guest, made.length, made.token))
+    })
 }
 
 /// Maps for both forms of `gasp_map_vdma`.

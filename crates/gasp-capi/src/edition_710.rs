@@ -67,8 +67,8 @@ pub unsafe extern "C" fn gasp_map_sys_710(
 ) -> *mut c_void {
     boundary::value(ptr::null_mut(), || {
         let guest = gsp.addr();
-        let ((), token) = map::firmware(Some(guest), guest_paddr, length, flags(prot), || Ok(()))?;
-        Ok(by_address::keep(guest, length as u64, token))
+        let ((), made) = map::firmware(Some(guest), guest_paddr, length, flags(prot), || Ok(()))?;
+        Ok(by_address::keep(made.guest, made.length, made.token))
     })
 }
 

@@ -69,7 +69,7 @@ pub(crate) fn reserve(guest: Named, start: u64, size: u64) -> Outcome {
     startup_only(guest.is_running())?;
     let start = GuestPhys(start);
     let span = Span::new(start, size)
-        .map_err(|reason| Error::new(Operation::FindFree, start, size, reason))?;
+        .map_err(|reason| Error::new(Operation::Reserve, start, size, reason))?;
     Ok(guest.guest.space().claim(span)?)
 }
 

@@ -7,8 +7,9 @@
 //! | | |
 //! |---|---|
 //! | [`types`] | structures and constants |
-//! | `boundary` | errors and panics become error numbers, texts and log lines |
+//! | `boundary`, `last_error`, `log` | errors and panics become error numbers, texts and log lines |
 //! | `registry`, `objects` | what C calls a `vdev_t *`: a number, checked |
+//! | `own` | waits for oneself, refused |
 //! | `arguments` | pointers and texts that come from C |
 //! | [`map`], [`by_address`] | the mapping family; its functions without handles |
 //! | [`lock`], [`regions`], [`find`], [`walk`] | the rest of `<qvm/gasp.h>` |
@@ -24,10 +25,12 @@ pub mod by_address;
 pub mod edition_710;
 pub mod find;
 pub mod host;
+mod last_error;
 pub mod lock;
 mod log;
 pub mod map;
 mod objects;
+mod own;
 mod ports;
 pub mod regions;
 mod registry;

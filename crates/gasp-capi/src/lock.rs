@@ -6,10 +6,11 @@ use core::cell::RefCell;
 use core::ffi::c_int;
 use std::sync::Arc;
 
-use gasp::{Drain, Errno, SpaceLock};
+use gasp::{Drain, Errno, Region, SpaceLock};
 
 use crate::boundary::{self, Failure, Outcome};
 use crate::objects::{Guest, guest_of};
+use crate::own;
 use crate::ports::PortLock;
 use crate::types::{GuestSystem, QST_MEMORY, QST_PCI_IO, QST_X86_IO};
 
@@ -41,7 +42,42 @@ struct Held {
     guest: Arc<Guest>,
     right: Right,
     /// What was revoked under it, to be waited for when it is given back.
-    drains: Vec<Drain>,
+    revoked: Vec<Revoked>,
+}
+
+/// What a change of memory has taken away.
+pub(crate) struct Revoked {
+    pub(crate) drain: Drain,
+    /// The memory in the range before the change.
+    pub(crate) was: Vec<Region>,
+}
+
+impl Revoked {
+    /// Whether what was taken away has been given back since, so that nobody has to let go.
+    fn is_undone(&self, guest: &Guest) -> bool {
+        self.was.iter().all(|was| is_there(guest, was))
+    }
+}
+
+/// Whether the memory of a region is where it was, with at least the same access.
+fn is_there(guest: &Guest, was: &Region) -> bool {
+    let mut next = Some(was.span().start());
+    while let Some(at) = next.filter(|&at| at <= was.span().last()) {
+        let there = guest.guest.space().region_at(at);
+        let Some(there) = there.filter(|there| there.access().contains(was.access())) else {
+            return false;
+        };
+        let object_at = |region: &Region| {
+            let (object, offset) = region.backing()?;
+            Some((object.clone(), offset.wrapping_add(at.0.wrapping_sub(region.span().start().0))))
+        };
+        match (object_at(was), object_at(&there)) {
+            (Some((old, from)), Some((new, to))) if old.same(&new) && from == to => {}
+            _ => return false,
+        }
+        next = there.span().last().checked_add(1);
+    }
+    true
 }
 
 enum Right {
@@ -71,9 +107,14 @@ pub(crate) fn has(guest: &Guest, space: Space) -> bool {
     HELD.try_with(|all| all.try_borrow().is_ok_and(|all| all.iter().any(is_it))).unwrap_or(false)
 }
 
+/// Whether this thread ends and has given its locks back: nobody would give another one back.
+pub(crate) fn is_ending() -> bool {
+    HELD.try_with(|_| ()).is_err()
+}
+
 /// Takes the lock, waiting for other threads.
 pub(crate) fn take(guest: &Arc<Guest>, space: Space) -> Outcome {
-    if HELD.try_with(|_| ()).is_err() {
+    if is_ending() {
         return Err(Failure::misuse(Errno::PERM, "gasp_lock: this thread is ending"));
     }
     if has(guest, space) {
@@ -83,25 +124,37 @@ pub(crate) fn take(guest: &Arc<Guest>, space: Space) -> Outcome {
         Space::Memory => Right::Memory(guest.guest.space().lock()?),
         Space::Ports => Right::Ports(PortLock::take(guest)),
     };
-    let held = Held { guest: Arc::clone(guest), right, drains: Vec::new() };
+    let held = Held { guest: Arc::clone(guest), right, revoked: Vec::new() };
     HELD.with_borrow_mut(|all| all.push(held));
     Ok(())
 }
 
-/// Gives the lock back, and waits for what was revoked under it.
+/// Gives the lock back, and waits for what was revoked under it. If that would be a wait for
+/// this thread itself, the lock stays.
 pub(crate) fn give_back(guest: Option<usize>, space: Space) -> Outcome {
     let is_it = |held: &Held| {
         guest.is_none_or(|guest| held.guest.number == guest) && held.right.space() == space
     };
-    let Some(held) = take_out(is_it) else {
+    let Some((index, mut held)) = take_out(is_it) else {
         let why = "gasp_unlock: this thread does not have the lock";
         return Err(Failure::misuse(Errno::PERM, why));
     };
-    let Held { guest, right, drains } = held;
+    let guest = Arc::clone(&held.guest);
+    let is_own =
+        |one: &Revoked| own::is_endless(one.drain.policy(), || one.drain.held_by_this_thread());
+    // Nobody waits for what has been undone: those mappings say that they were revoked.
+    held.revoked.retain(|one| !(is_own(one) && one.is_undone(&guest)));
+    if held.revoked.iter().any(is_own) {
+        put_back(index, held);
+        let why = "gasp_unlock: it would wait for a mapping that this thread itself has made and \
+                   not unmapped; unmap it, or give back what was taken away, and unlock again";
+        return Err(Failure::misuse(Errno::DEADLK, why));
+    }
+    let Held { right, revoked, .. } = held;
     drop(right);
     // Whoever is to unmap may need the lock: it is free by now.
-    for drain in drains {
-        drain.wait();
+    for one in revoked {
+        one.drain.wait();
     }
     drop(guest);
     Ok(())
@@ -110,26 +163,35 @@ pub(crate) fn give_back(guest: Option<usize>, space: Space) -> Outcome {
 /// Changes regions of memory under the lock that this thread has.
 pub(crate) fn with_memory(
     guest: &Guest,
-    change: impl FnOnce(&SpaceLock) -> Outcome<Option<Drain>>,
+    change: impl FnOnce(&SpaceLock) -> Outcome<Option<Revoked>>,
 ) -> Outcome {
     let is_it =
         |held: &Held| held.guest.number == guest.number && held.right.space() == Space::Memory;
     // Taken out meanwhile: what the change logs may come back here.
-    let mut held = take_out(is_it);
+    let (index, mut held) = take_out(is_it)
+        .ok_or(Failure::Call(Errno::PERM, "this thread does not have gasp_lock()"))?;
     let outcome = match &mut held {
-        Some(Held { right: Right::Memory(lock), drains, .. }) => {
-            change(lock).map(|drain| drains.extend(drain))
+        Held { right: Right::Memory(lock), revoked, .. } => {
+            change(lock).map(|one| revoked.extend(one))
         }
-        _ => Err(Failure::Call(Errno::PERM, "this thread does not have gasp_lock()")),
+        Held { right: Right::Ports(_), .. } => Ok(()),
     };
-    HELD.with_borrow_mut(|all| all.extend(held));
+    put_back(index, held);
     outcome
 }
 
-/// The lock that was taken last, of those for which `is_it` holds.
-fn take_out(is_it: impl Fn(&Held) -> bool) -> Option<Held> {
-    let take = |all: &mut Vec<Held>| all.iter().rposition(is_it).map(|index| all.remove(index));
+/// The lock that was taken last, of those for which `is_it` holds, and its place in the list.
+fn take_out(is_it: impl Fn(&Held) -> bool) -> Option<(usize, Held)> {
+    let take = |all: &mut Vec<Held>| {
+        let index = all.iter().rposition(is_it)?;
+        Some((index, all.remove(index)))
+    };
     HELD.try_with(|all| take(&mut *all.try_borrow_mut().ok()?)).ok().flatten()
+}
+
+/// Puts a lock back into its place: which one was taken last does not change.
+fn put_back(index: usize, held: Held) {
+    HELD.with_borrow_mut(|all| all.insert(index.min(all.len()), held));
 }
 
 /// See `<qvm/gasp.h>`.

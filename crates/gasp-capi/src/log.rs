@@ -3,15 +3,15 @@
 
 use core::cell::Cell;
 use core::ffi::c_void;
+use core::fmt::{self, Write as _};
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::ffi::CString;
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::sync::{Mutex, Once, PoisonError};
 
-use tracing::{Level, Metadata};
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::{Layer, filter, fmt, registry};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::types::{GASP_LOG_DEBUG, GASP_LOG_ERROR, GASP_LOG_INFO, GASP_LOG_WARN, Log};
 
@@ -34,19 +34,8 @@ struct Target {
 pub(crate) fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let wanted = |metadata: &Metadata<'_>| {
-            metadata.target().starts_with("gasp")
-                && level(*metadata.level()) <= LEVEL.load(Ordering::Relaxed)
-        };
-        let lines = fmt::layer()
-            .without_time()
-            .with_level(false)
-            .with_target(false)
-            .with_ansi(false)
-            .with_writer(Lines)
-            .with_filter(filter::filter_fn(wanted));
         // Refused where the program has a subscriber of its own: that one gets the events.
-        let _ = tracing::subscriber::set_global_default(registry().with(lines));
+        let _ = tracing::subscriber::set_global_default(Lines);
     });
 }
 
@@ -70,62 +59,71 @@ fn level(level: Level) -> u32 {
     }
 }
 
-/// Makes a writer for each event.
+/// Makes a line of each event. It keeps nothing in thread-local data that could be gone
+/// before the thread is: threads fail calls, and so log, also while they end.
 struct Lines;
 
-/// Collects one event's line.
-struct Line {
-    level: u32,
-    bytes: Vec<u8>,
+impl Subscriber for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("gasp")
+            && level(*metadata.level()) <= LEVEL.load(Ordering::Relaxed)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        tell(level(*event.metadata().level()), line.0);
+    }
+
+    // There are no spans.
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
 }
 
-impl<'event> MakeWriter<'event> for Lines {
-    type Writer = Line;
+/// An event's message, then its fields.
+struct Line(String);
 
-    fn make_writer(&'event self) -> Line {
-        Line { level: GASP_LOG_INFO, bytes: Vec::new() }
-    }
-
-    fn make_writer_for(&'event self, metadata: &Metadata<'_>) -> Line {
-        Line { level: level(*metadata.level()), bytes: Vec::new() }
-    }
-}
-
-impl Write for Line {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        let mut bytes = core::mem::take(&mut self.bytes);
-        bytes.retain(|&byte| byte != 0 && byte != b'\n');
-        let target = *TARGET.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(log) = target.log else {
-            bytes.splice(..0, *b"gasp: ");
-            bytes.push(b'\n');
-            // Nobody is left to be told that stderr is closed, or a file that is full; and
-            // neither ends the program.
-            let _ = gasp::signal::without_signals(|| io::stderr().write_all(&bytes));
-            return;
-        };
-        let Ok(line) = CString::new(bytes) else { return };
-        let context = core::ptr::with_exposed_provenance_mut(target.context);
-        // What the function itself makes the library say is not told: it would go on for ever.
-        if TELLING.replace(true) {
-            return;
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if !self.0.is_empty() {
+            self.0.push(' ');
         }
-        // SAFETY: the program has promised a function that can be called from any thread,
-        // with the context that it gave; the line is a C string for as long as the call.
-        unsafe { log(context, self.level, line.as_ptr()) };
-        TELLING.set(false);
+        // Writing to a string does not fail.
+        let _ = match field.name() {
+            "message" => write!(self.0, "{value:?}"),
+            name => write!(self.0, "{name}={value:?}"),
+        };
     }
+}
+
+/// Gives a line to the program's function, or to stderr.
+fn tell(level: u32, line: String) {
+    let mut bytes = line.into_bytes();
+    bytes.retain(|&byte| byte != 0 && byte != b'\n');
+    let target = *TARGET.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(log) = target.log else {
+        bytes.splice(..0, *b"gasp: ");
+        bytes.push(b'\n');
+        // Nobody is left to be told that stderr is closed, or a file that is full; and
+        // neither ends the program.
+        let _ = gasp::signal::without_signals(|| io::stderr().write_all(&bytes));
+        return;
+    };
+    let Ok(line) = CString::new(bytes) else { return };
+    let context = core::ptr::with_exposed_provenance_mut(target.context);
+    // What the function itself makes the library say is not told: it would go on for ever.
+    if TELLING.replace(true) {
+        return;
+    }
+    // SAFETY: the program has promised a function that can be called from any thread,
+    // with the context that it gave; the line is a C string for as long as the call.
+    unsafe { log(context, level, line.as_ptr()) };
+    TELLING.set(false);
 }
 
 #[cfg(test)]
@@ -155,7 +153,7 @@ mod tests {
             // A program in C has not been told to ignore it, as one in Rust has.
             // SAFETY: sets the default action.
             unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-            drop(Line { level: GASP_LOG_WARN, bytes: b"nobody reads this".to_vec() });
+            tell(GASP_LOG_WARN, "nobody reads this".into());
         }
     }
 }

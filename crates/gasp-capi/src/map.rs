@@ -7,7 +7,7 @@ use core::ptr;
 use gasp::{DeviceAddr, GuestPhys, MapFlags, Operation, Place, Section, Stability, Token};
 
 use crate::arguments::{Out, map_flags};
-use crate::boundary::{self, Outcome};
+use crate::boundary::{self, Failure, Outcome};
 use crate::objects::{GUESTS, VDEVS, current, no_guest, no_vdev, none_current};
 use crate::types::{EOK, MapHandle, Vdev};
 
@@ -38,9 +38,8 @@ pub unsafe extern "C" fn gasp_map_host_contig(
             Some(&found.vdev)
         };
         let mapped = gasp::Vdev::map_host_contig_page_of(find, DeviceAddr(at), max as u64, flags);
-        if let Some(mapping) = mapped
+        if let Some((mapping, run)) = mapped
             && (allows_unpinned || mapping.stability() > Stability::Unpinned)
-            && let Ok(run) = mapping.host_run()
         {
             let length = mapping.len();
             let handle = MapHandle { reserved: mapping.into_token().words() };
@@ -80,7 +79,7 @@ unsafe fn map_host_contig_slowly(
     })
 }
 
-/// A mapping of `host_contig`.
+/// A mapping of [`host_contig`] or [`firmware`].
 pub(crate) struct Made {
     pub(crate) token: Token,
     pub(crate) guest: usize,
@@ -182,8 +181,8 @@ pub unsafe extern "C" fn gasp_map_firmware(
     boundary::call(|| {
         // SAFETY: NULL or good during the call, as the header demands.
         let handle = || unsafe { Out::new(h, NO_HANDLE) };
-        let (handle, token) = firmware(None, guest_paddr, length, prot, handle)?;
-        handle.write(MapHandle { reserved: token.words() });
+        let (handle, made) = firmware(None, guest_paddr, length, prot, handle)?;
+        handle.write(MapHandle { reserved: made.token.words() });
         Ok(())
     })
 }
@@ -195,17 +194,20 @@ pub(crate) fn firmware<T>(
     length: usize,
     prot: u32,
     more: impl FnOnce() -> Outcome<T>,
-) -> Outcome<(T, Token)> {
+) -> Outcome<(T, Made)> {
     let op = Operation::MapFirmware;
     let flags = map_flags(op, || Place::Guest(GuestPhys(guest_paddr)), length, prot)?;
     let more = more()?;
-    let section = Section::enter();
-    let found = match guest {
-        Some(number) => GUESTS.find(&section, number).ok_or_else(no_guest)?,
-        None => GUESTS.find(&section, current()).ok_or_else(none_current)?,
+    // Before the section: what is logged in it could not destroy a guest.
+    let (number, none): (_, fn() -> Failure) = match guest {
+        Some(number) => (number, no_guest),
+        None => (current()?, none_current),
     };
+    let section = Section::enter();
+    let found = GUESTS.find(&section, number).ok_or_else(none)?;
     let mapping = found.guest.map_firmware(GuestPhys(guest_paddr), length as u64, flags)?;
-    Ok((more, mapping.into_token()))
+    let made = Made { token: mapping.into_token(), guest: number, length: length as u64 };
+    Ok((more, made))
 }
 
 /// See `<qvm/gasp.h>`.

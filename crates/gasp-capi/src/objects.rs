@@ -9,13 +9,17 @@ use gasp::Errno;
 
 use crate::boundary::{Failure, Outcome};
 use crate::ports::Ports;
-use crate::registry::Registry;
+use crate::registry::{Registry, kind};
 use crate::types;
 
-pub(crate) static GUESTS: Registry<Arc<Guest>> = Registry::new(*b"gu");
-pub(crate) static VDEVS: Registry<Vdev> = Registry::new(*b"vd");
-pub(crate) static DOMAINS: Registry<Domain> = Registry::new(*b"do");
-pub(crate) static DRAINS: Registry<Mutex<Option<gasp::Drain>>> = Registry::new(*b"dr");
+pub(crate) static GUESTS: Registry<Arc<Guest>, { kind(*b"gu") }> = Registry::new();
+pub(crate) static VDEVS: Registry<Vdev, { kind(*b"vd") }> = Registry::new();
+pub(crate) static DOMAINS: Registry<Domain, { kind(*b"do") }> = Registry::new();
+/// The kind of drains.
+pub(crate) const DRAIN: u16 = kind(*b"dr");
+/// A drain, until it is waited for.
+pub(crate) type Listed = Mutex<Option<gasp::Drain>>;
+pub(crate) static DRAINS: Registry<Listed, DRAIN> = Registry::new();
 
 /// A guest, and what C adds to it.
 pub(crate) struct Guest {
@@ -85,7 +89,7 @@ impl Guest {
             .chain(domains.map(|domain| guest.enlist_domain(domain)))
             .try_for_each(|number| number.map(drop))
             .inspect_err(|_| drop(Self::delist(number)))?;
-        list(|order| order.push(number));
+        list(|all| all.push(number));
         Ok(number)
     }
 
@@ -129,7 +133,7 @@ impl Guest {
     /// Takes the guest and all its objects out of the lists.
     pub(crate) fn delist(number: usize) -> Outcome<()> {
         let guest = GUESTS.remove(number).ok_or_else(no_guest)?;
-        list(|order| order.retain(|&other| other != number));
+        list(|all| all.retain(|&other| other != number));
         let closed = Names { closed: true, ..Names::default() };
         let names = core::mem::replace(&mut *guest.names(), closed);
         names.vdevs.values().for_each(|&vdev| drop(VDEVS.remove(vdev)));
@@ -138,10 +142,12 @@ impl Guest {
     }
 }
 
-/// The numbers of all guests, the oldest first.
-static ORDER: Mutex<Vec<usize>> = Mutex::new(Vec::new());
-/// The oldest of them, or 0.
-static OLDEST: AtomicUsize = AtomicUsize::new(0);
+/// The numbers of all guests.
+static ALL: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+/// The only guest, or 0, or [`SEVERAL`].
+static ONLY: AtomicUsize = AtomicUsize::new(0);
+/// No guest has this number.
+const SEVERAL: usize = usize::MAX;
 
 thread_local! {
     /// The guest that this thread has chosen, or 0.
@@ -149,22 +155,39 @@ thread_local! {
 }
 
 fn list(change: impl FnOnce(&mut Vec<usize>)) {
-    let mut order = ORDER.lock().unwrap_or_else(PoisonError::into_inner);
-    change(&mut order);
-    OLDEST.store(order.first().copied().unwrap_or(0), Ordering::Release);
+    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    change(&mut all);
+    let only = match all.as_slice() {
+        [] => 0,
+        [only] => *only,
+        _ => SEVERAL,
+    };
+    ONLY.store(only, Ordering::Release);
 }
 
-/// Chooses the guest that this thread's calls mean; 0 for the oldest.
+/// Chooses the guest that this thread's calls mean; 0 for none.
 pub(crate) fn choose(guest: usize) {
     CHOSEN.set(guest);
 }
 
 /// The number of the guest that a call means which names none.
-pub(crate) fn current() -> usize {
-    match CHOSEN.try_with(Cell::get) {
-        Ok(0) | Err(_) => OLDEST.load(Ordering::Acquire),
-        Ok(chosen) => chosen,
+pub(crate) fn current() -> Outcome<usize> {
+    match CHOSEN.get() {
+        0 => match ONLY.load(Ordering::Acquire) {
+            SEVERAL => Err(several()),
+            only => Ok(only),
+        },
+        chosen => Ok(chosen),
     }
+}
+
+/// Which of several guests a call means is not for the library to guess: a thread that a
+/// device has started has chosen none, whatever the thread that started it uses.
+#[cold]
+fn several() -> Failure {
+    let why = "there are several guests, and this thread has not said which its calls mean: \
+               call gasp_guest_use() in each thread that makes such calls";
+    Failure::misuse(Errno::NOTUNIQ, why)
 }
 
 /// A guest that a call means which names none.
@@ -177,7 +200,7 @@ pub(crate) fn none_current() -> Failure {
 pub(crate) fn guest_of(named: Option<*const types::GuestSystem>) -> Outcome<Arc<Guest>> {
     match named {
         Some(guest) => GUESTS.get(guest.addr()).ok_or_else(no_guest),
-        None => GUESTS.get(current()).ok_or_else(none_current),
+        None => GUESTS.get(current()?).ok_or_else(none_current),
     }
 }
 

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, ThreadId};
 
 use gasp::Errno;
 
@@ -19,7 +18,7 @@ pub(crate) const LAST: u64 = 0xffff;
 #[derive(Default)]
 pub(crate) struct Ports {
     regions: Mutex<BTreeMap<u64, PortRegion>>,
-    holder: Mutex<Option<ThreadId>>,
+    taken: Mutex<bool>,
     released: Condvar,
 }
 
@@ -41,12 +40,12 @@ impl PortLock {
     /// Waits for other threads; this one must not have it already.
     pub(crate) fn take(guest: &Arc<Guest>) -> Self {
         let ports = &guest.ports;
-        let mut holder = ports.holder.lock().unwrap_or_else(PoisonError::into_inner);
-        while holder.is_some() {
-            holder = ports.released.wait(holder).unwrap_or_else(PoisonError::into_inner);
+        let mut taken = ports.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        while *taken {
+            taken = ports.released.wait(taken).unwrap_or_else(PoisonError::into_inner);
         }
-        *holder = Some(thread::current().id());
-        drop(holder);
+        *taken = true;
+        drop(taken);
         Self(Arc::clone(guest))
     }
 }
@@ -54,7 +53,7 @@ impl PortLock {
 impl Drop for PortLock {
     fn drop(&mut self) {
         let ports = &self.0.ports;
-        *ports.holder.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *ports.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
         ports.released.notify_one();
     }
 }

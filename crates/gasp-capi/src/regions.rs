@@ -11,15 +11,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use gasp::{
-    Access, Adopt, Drain, Errno, Error, GuestPhys, HostPhys, MemoryObject, Operation, Reason,
+    Access, Adopt, Errno, Error, GuestPhys, HostPhys, MemoryObject, Operation, Reason,
     Region as Engine, RegionKind, Residency, Search, SpaceLock, Span,
 };
 
 use crate::arguments::{Out, array, read};
 use crate::boundary::{self, Failure, Outcome, set_errno};
 use crate::find::Named;
-use crate::lock::{self, Space};
+use crate::last_error;
+use crate::lock::{self, Revoked, Space};
 use crate::objects::{Guest, VDEVS, guest_of, opaque};
+use crate::own;
 use crate::ports::PortRegion;
 use crate::types::*;
 
@@ -35,7 +37,7 @@ pub(crate) fn info(guest: Named, block: StateBlock) -> Outcome<Region> {
     let guest = guest_of(guest)?;
     let start = GuestPhys(block.location);
     let span = Span::new(start, block.length)
-        .map_err(|reason| Error::new(Operation::SetRegion, start, block.length, reason))?;
+        .map_err(|reason| Error::new(Operation::RegionInfo, start, block.length, reason))?;
     match space {
         Space::Memory => memory_info(&guest, span, block),
         Space::Ports => port_info(&guest, span, block),
@@ -50,7 +52,7 @@ fn check_spare(block: &StateBlock) -> Outcome {
 }
 
 fn nothing_at(start: GuestPhys, length: u64) -> Failure {
-    Error::new(Operation::SetRegion, start, length, Reason::NoMemory { at: start.0 }).into()
+    Error::new(Operation::RegionInfo, start, length, Reason::NoMemory { at: start.0 }).into()
 }
 
 fn memory_info(guest: &Guest, span: Span<GuestPhys>, block: StateBlock) -> Outcome<Region> {
@@ -151,14 +153,15 @@ fn set_memory(
     entry: &Region,
     span: Span<GuestPhys>,
     owner: Option<&str>,
-) -> Outcome<Option<Drain>> {
+) -> Outcome<Option<Revoked>> {
     let fail = |reason| Error::new(Operation::SetRegion, span.start(), span.len(), reason);
     let bits = guest.guest.address_width();
     if span.last().0 >> bits != 0 {
         return Err(fail(Reason::BeyondWidth { bits }).into());
     }
     if entry.flags == GRF_NONE {
-        return Ok(Some(lock.remove(span)?));
+        let was = memory_in(guest, span);
+        return Ok(Some(Revoked { drain: lock.remove(span)?, was }));
     }
     let access = passed(entry.flags);
     if entry.flags & GRF_NOPERMS != 0 && !(access.is_empty() && owner.is_none()) {
@@ -186,15 +189,46 @@ fn set_memory(
             Ok(None)
         }
         None if all(&RegionKind::is_memory) => {
+            let was = memory_in(guest, span);
             let drain = lock.set_access(span, access)?;
             lock.set_tag(span, tag, owner)?;
-            Ok(Some(drain))
+            Ok(Some(Revoked { drain, was }))
         }
         None => {
             let why = "registers and reserved ranges cannot become something else; delete first";
             Err(Failure::invalid(why))
         }
     }
+}
+
+/// The memory in a range.
+fn memory_in(guest: &Guest, span: Span<GuestPhys>) -> Vec<Engine> {
+    let regions = guest.guest.space().regions();
+    let inside = |region: &Engine| region.kind().is_memory() && region.span().overlaps(&span);
+    regions.into_iter().filter(inside).filter_map(|region| region.part(span)).collect()
+}
+
+fn is_of(entry: &Region, space: Space) -> bool {
+    Space::of(entry.guest.qst_type.into()).is_ok_and(|of| of == space)
+}
+
+/// Whether an entry, after those before it, would wait for mappings that this thread has made.
+fn waits_for_oneself(guest: &Guest, entry: &Region, before: &[Region]) -> bool {
+    let span_of = |entry: &Region| {
+        let is_memory = is_of(entry, Space::Memory);
+        Span::new(GuestPhys(entry.guest.location), entry.guest.length).ok().filter(|_| is_memory)
+    };
+    // An entry that is wrong does not wait.
+    let Some(span) = span_of(entry) else { return false };
+    if guest.guest.space().held_by_this_thread(span) == 0 {
+        return false;
+    }
+    // What the entries before it give on the way is taken away again, too.
+    let given = before.iter().filter(|before| span_of(before).is_some_and(|b| b.overlaps(&span)));
+    let given = given.fold(Access::empty(), |given, before| given | passed(before.flags));
+    let access = passed(entry.flags);
+    let is_less = |region: &Engine| !access.contains(region.access() | given);
+    memory_in(guest, span).iter().any(is_less)
 }
 
 /// Whether every region in a range without holes is of a wanted kind.
@@ -298,6 +332,7 @@ pub(crate) fn set_hard(guest: Named, entries: impl FnOnce() -> Outcome<Vec<Regio
         let guest = guest_of(guest)?;
         let why = match guest.is_running() {
             true => "gasp_region_set: the guest is running; use gasp_region_set_soft",
+            false if lock::is_ending() => "gasp_region_set: this thread is ending",
             false if lock::has(&guest, Space::Memory) || lock::has(&guest, Space::Ports) => {
                 "gasp_region_set: it takes gasp_lock() itself, and this thread has it already"
             }
@@ -309,16 +344,22 @@ pub(crate) fn set_hard(guest: Named, entries: impl FnOnce() -> Outcome<Vec<Regio
         set_errno(allowed);
         return;
     }
-    let mut entry = None;
+    let (mut entry, mut refused) = (None, false);
     let outcome = boundary::call(|| {
         let (guest, entries) = (guest_of(guest)?, entries()?);
-        let is_of = |entry: &Region, space| {
-            Space::of(entry.guest.qst_type.into()).is_ok_and(|of| of == space)
-        };
         let mut spaces = vec![Space::Memory, Space::Ports];
         spaces.retain(|&space| entries.iter().any(|entry| is_of(entry, space)));
         for &space in &spaces {
             lock::take(&guest, space)?;
+        }
+        let waits = |(index, entry)| waits_for_oneself(&guest, entry, &entries[..index]);
+        let held = || entries.iter().enumerate().filter(|&entry| waits(entry)).count();
+        let why = "gasp_region_set: it would wait for a mapping that this thread itself has made \
+                   and not unmapped; unmap it first";
+        if let Err(failure) = own::check(guest.guest.drain_policy(), held, why) {
+            refused = true;
+            spaces.iter().rev().try_for_each(|&of| lock::give_back(Some(guest.number), of))?;
+            return Err(failure);
         }
         let (index, outcome) = set_all(&guest, &entries);
         // A process that ends does not wait for mappings: the locks go with the thread.
@@ -329,9 +370,11 @@ pub(crate) fn set_hard(guest: Named, entries: impl FnOnce() -> Outcome<Vec<Regio
         }
         Ok(())
     });
-    if outcome != EOK {
+    if refused {
+        set_errno(outcome);
+    } else if outcome != EOK {
         let entry = entry.map_or_else(String::new, |index| format!("entry {index}: "));
-        tracing::error!("gasp_region_set: {entry}{}; ending the process", boundary::last());
+        tracing::error!("gasp_region_set: {entry}{}; ending the process", last_error::copy());
         std::process::exit(libc::EXIT_FAILURE);
     }
 }

@@ -25,8 +25,9 @@ const KIND_SHIFT: u32 = PLACE_BITS + GENERATION_BITS;
 pub(crate) const OBJECTS_MAX: usize = 1 << PLACE_BITS;
 
 /// All objects of one kind.
-pub(crate) struct Registry<T: 'static> {
-    kind: u16,
+///
+/// A new one consists of zeros alone, so that it takes no room in the library's file.
+pub(crate) struct Registry<T: 'static, const KIND: u16> {
     /// A fixed array, so that a look-up is one load. It takes memory only as it is used.
     places: [AtomicPtr<Entry<T>>; OBJECTS_MAX],
     free: Mutex<Free>,
@@ -35,7 +36,9 @@ pub(crate) struct Registry<T: 'static> {
 /// Places for new objects.
 struct Free {
     /// Places to be used again, the longest unused first, each with its next generation.
-    again: VecDeque<(usize, u32)>,
+    /// (An empty queue is a pointer that is not null, in a box there is none.)
+    #[expect(clippy::box_collection, reason = "so that a new list is all zeros")]
+    again: Option<Box<VecDeque<(usize, u32)>>>,
     /// The first place that has never been used.
     fresh: usize,
 }
@@ -45,24 +48,52 @@ struct Entry<T> {
     object: T,
 }
 
-impl<T: Send + Sync> Registry<T> {
-    /// A list of objects whose numbers begin with `kind`. No two lists may share one.
-    pub(crate) const fn new(kind: [u8; 2]) -> Self {
+/// A place that is kept for an object; dropping it gives the place back.
+pub(crate) struct Reserved<'list, T: 'static, const KIND: u16> {
+    registry: &'list Registry<T, KIND>,
+    listed: &'list AtomicPtr<Entry<T>>,
+    place: usize,
+    generation: u32,
+}
+
+impl<T, const KIND: u16> Reserved<'_, T, KIND> {
+    /// Enters the object; `make` is given its number, which is the result.
+    pub(crate) fn fill(self, make: impl FnOnce(usize) -> T) -> usize {
+        let number =
+            usize::from(KIND) << KIND_SHIFT | (self.generation as usize) << PLACE_BITS | self.place;
+        let entry = Box::new(Entry { number, object: make(number) });
+        self.listed.store(Box::into_raw(entry), Ordering::Release);
+        core::mem::forget(self);
+        number
+    }
+}
+
+impl<T, const KIND: u16> Drop for Reserved<'_, T, KIND> {
+    fn drop(&mut self) {
+        // Nobody has seen the number: the generation is used again.
+        self.registry.lock_free().put(self.place, self.generation);
+    }
+}
+
+impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
+    /// A list of objects whose numbers begin with `KIND`. No two lists may share one.
+    pub(crate) const fn new() -> Self {
         Self {
-            kind: u16::from_be_bytes(kind),
             places: [const { AtomicPtr::new(ptr::null_mut()) }; OBJECTS_MAX],
-            free: Mutex::new(Free { again: VecDeque::new(), fresh: 0 }),
+            free: Mutex::new(Free { again: None, fresh: 0 }),
         }
     }
 
     /// Enters an object; `make` is given its number. `None` where there are too many.
     pub(crate) fn insert(&self, make: impl FnOnce(usize) -> T) -> Option<usize> {
+        Some(self.reserve()?.fill(make))
+    }
+
+    /// Keeps a place for an object that is yet to be made. `None` if there are too many.
+    pub(crate) fn reserve(&self) -> Option<Reserved<'_, T, KIND>> {
         let (place, generation) = self.lock_free().next()?;
-        let number =
-            usize::from(self.kind) << KIND_SHIFT | (generation as usize) << PLACE_BITS | place;
-        let entry = Box::new(Entry { number, object: make(number) });
-        self.places.get(place)?.store(Box::into_raw(entry), Ordering::Release);
-        Some(number)
+        let listed = self.places.get(place)?;
+        Some(Reserved { registry: self, listed, place, generation })
     }
 
     /// The object of this number, if there is one, for as long as the section lasts.
@@ -83,7 +114,7 @@ impl<T: Send + Sync> Registry<T> {
     /// [`gasp::Vdev::map_page_of`], that this is called in has ended.
     #[inline(always)]
     pub(crate) unsafe fn find_unguarded<'section>(&self, number: usize) -> Option<&'section T> {
-        if number >> KIND_SHIFT != usize::from(self.kind) {
+        if number >> KIND_SHIFT != usize::from(KIND) {
             return None;
         }
         let entry = self.places.get(number & (OBJECTS_MAX - 1))?.load(Ordering::Acquire);
@@ -129,19 +160,30 @@ impl<T: Send + Sync> Registry<T> {
         let generation = (number >> PLACE_BITS) as u32 & ((1 << GENERATION_BITS) - 1);
         // A place whose generations are used up is not used again.
         if generation + 1 < 1 << GENERATION_BITS {
-            self.lock_free().again.push_back((place, generation + 1));
+            self.lock_free().put(place, generation + 1);
         }
         Some(entry.object)
     }
+}
 
+impl<T, const KIND: u16> Registry<T, KIND> {
     fn lock_free(&self) -> MutexGuard<'_, Free> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// The kind of two letters.
+pub(crate) const fn kind(letters: [u8; 2]) -> u16 {
+    u16::from_be_bytes(letters)
+}
+
 impl Free {
+    fn put(&mut self, place: usize, generation: u32) {
+        self.again.get_or_insert_default().push_back((place, generation));
+    }
+
     fn next(&mut self) -> Option<(usize, u32)> {
-        if let Some(again) = self.again.pop_front() {
+        if let Some(again) = self.again.as_mut().and_then(|again| again.pop_front()) {
             return Some(again);
         }
         let place = self.fresh;
@@ -157,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_number_is_good_for_one_object_only() {
-        static LIST: Registry<u32> = Registry::new(*b"t1");
+        static LIST: Registry<u32, { kind(*b"t1") }> = Registry::new();
         let first = LIST.insert(|_| 1).unwrap();
         assert_eq!(LIST.get(first), Some(1));
         assert_eq!(LIST.remove(first), Some(1));
@@ -170,8 +212,8 @@ mod tests {
 
     #[test]
     fn numbers_that_never_were_one_are_refused() {
-        static LIST: Registry<u32> = Registry::new(*b"t2");
-        static OTHER: Registry<u32> = Registry::new(*b"t3");
+        static LIST: Registry<u32, { kind(*b"t2") }> = Registry::new();
+        static OTHER: Registry<u32, { kind(*b"t3") }> = Registry::new();
         let number = LIST.insert(|_| 1).unwrap();
         assert_eq!(OTHER.insert(|_| 2).map(|other| LIST.get(other)), Some(None));
         for wrong in [0, 1, usize::MAX, number + 1, number ^ 1 << 63, number + (1 << PLACE_BITS)] {
@@ -182,9 +224,23 @@ mod tests {
     }
 
     #[test]
+    fn a_place_is_kept_until_it_is_filled_or_given_back() {
+        static LIST: Registry<u32, { kind(*b"t5") }> = Registry::new();
+        let mut kept: Vec<_> = core::iter::from_fn(|| LIST.reserve()).collect();
+        assert_eq!(kept.len(), OBJECTS_MAX);
+        assert!(LIST.insert(|_| 1).is_none());
+        let number = kept.pop().unwrap().fill(|_| 2);
+        assert_eq!((LIST.get(number), LIST.insert(|_| 3)), (Some(2), None));
+        drop(kept.pop());
+        let other = LIST.insert(|_| 4).unwrap();
+        assert_eq!((LIST.get(number), LIST.get(other)), (Some(2), Some(4)));
+        assert!(LIST.insert(|_| 5).is_none());
+    }
+
+    #[test]
     fn objects_are_freed_while_others_use_them() {
         use std::sync::atomic::{AtomicU64, AtomicUsize};
-        static LIST: Registry<Arc<AtomicU64>> = Registry::new(*b"t4");
+        static LIST: Registry<Arc<AtomicU64>, { kind(*b"t4") }> = Registry::new();
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let user = || {
             while NUMBER.load(Ordering::Acquire) != usize::MAX {

@@ -220,6 +220,14 @@ pub struct Drained {
 /// `gasp_log_t`.
 pub type Log = Option<unsafe extern "C" fn(*mut c_void, u32, *const c_char)>;
 
+/// A decimal number.
+const fn number(digits: &str) -> u32 {
+    match u32::from_str_radix(digits, 10) {
+        Ok(number) => number,
+        Err(_) => panic!("not a number"),
+    }
+}
+
 macro_rules! constants {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $value:expr;)*) => {
         $($(#[$doc])* #[doc = concat!("`", stringify!($name), "`")] pub const $name: $type = $value;)*
@@ -263,7 +271,13 @@ constants! {
     GMF_MAP_ANY: u32 = MapFlags::ANY_BIT;
     GWS_NONE: u32 = 0;
     GWS_HOST: u32 = 1;
+    GWF_NONE: u32 = GWS_NONE;
+    GWF_HOST: u32 = GWS_HOST;
     GRAM_HINT_NONE: u32 = 0;
+    GASP_VERSION_MAJOR: u32 = number(env!("CARGO_PKG_VERSION_MAJOR"));
+    GASP_VERSION_MINOR: u32 = number(env!("CARGO_PKG_VERSION_MINOR"));
+    GASP_VERSION_PATCH: u32 = number(env!("CARGO_PKG_VERSION_PATCH"));
+    GASP_VERSION: u32 = GASP_VERSION_MAJOR << 16 | GASP_VERSION_MINOR << 8 | GASP_VERSION_PATCH;
     GASP_LOG_OFF: u32 = 0;
     GASP_LOG_ERROR: u32 = 1;
     GASP_LOG_WARN: u32 = 2;

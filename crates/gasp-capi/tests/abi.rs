@@ -124,6 +124,8 @@ fn functions() -> Vec<Function> {
             gasp_get_vaddr(_);
             gasp_unmap_handle(_);
             gasp_map_vdma(_, _, _, _);
+            gasp_map_contig(_, _, _, _);
+            gasp_map_sys(_, _, _);
             gasp_unmap(_, _, _);
             gasp_region_info(_, _);
             gasp_region_set(_, _);
@@ -327,18 +329,62 @@ fn constants_have_the_values_of_the_headers() {
 fn every_constant_of_ours_in_the_headers_is_compared() {
     let compared: BTreeSet<&str> = CONSTANTS.iter().map(|(name, _)| *name).collect();
     // Published, and nothing here depends on them.
-    let names = ["GASP_GUEST_OPTIONS_INIT", "GASP_EDITION_710", "GASP_GUEST_H"];
+    let names =
+        ["GASP_GUEST_OPTIONS_INIT", "GASP_EDITION_710", "GASP_GUEST_H", "GASP_VERSION_STRING"];
     for header in ["qvm/types.h", "qvm/gasp.h", "gasp/guest.h"] {
         let text = std::fs::read_to_string(include().join(header)).unwrap();
         let defined = text.lines().filter_map(|line| line.strip_prefix("#define "));
         for define in defined {
             let name = define.split([' ', '(']).next().unwrap_or_default();
-            let ours = ["GASP_", "GMF_", "GRF_", "GWS_", "GRAM_", "QSL_"];
+            let ours = ["GASP_", "GMF_", "GRF_", "GWF_", "GWS_", "GRAM_", "QSL_"];
             if ours.iter().any(|prefix| name.starts_with(prefix)) && !names.contains(&name) {
                 assert!(compared.contains(name), "{header}: {name} is not compared");
             }
         }
     }
+}
+
+#[test]
+fn the_headers_have_the_version_of_the_library() {
+    let version = env!("CARGO_PKG_VERSION");
+    check(
+        800,
+        &format!("_Static_assert(sizeof(GASP_VERSION_STRING) == {}, \"\");", version.len() + 1),
+    );
+    let text = std::fs::read_to_string(include().join("gasp/guest.h")).unwrap();
+    assert!(text.contains(&format!("#define GASP_VERSION_STRING \"{version}\"")));
+    // SAFETY: the text is static.
+    let library = unsafe { std::ffi::CStr::from_ptr(gasp_version()) };
+    assert_eq!(library.to_str(), Ok(version));
+}
+
+#[test]
+fn an_edition_that_is_chosen_too_late_is_an_error() {
+    for (first, then) in [(800, 710), (710, 800)] {
+        for header in ["qvm/types.h", "qvm/gasp.h", "gasp/guest.h"] {
+            let late =
+                format!("#undef QVM_EDITION\n#define QVM_EDITION {then}\n#include <{header}>\n");
+            let errors = compile(first, &late).unwrap_err();
+            assert!(errors.contains("before the first header"), "{errors}");
+            check(first, &format!("#include <{header}>\nint nothing;\n"));
+        }
+    }
+}
+
+#[test]
+fn the_shared_library_has_no_room_in_its_file_for_what_is_empty() {
+    let test = std::env::current_exe().unwrap();
+    let library = test.parent().unwrap().join("libgasp_capi.so");
+    let output = Command::new("readelf").arg("-SW").arg(library).output().expect("readelf");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let size = |section: &str| {
+        let line = text.lines().find(|line| line.contains(&format!(" {section} "))).unwrap();
+        let words: Vec<&str> = line.split(section).nth(1).unwrap().split_whitespace().collect();
+        u64::from_str_radix(words[3], 16).unwrap()
+    };
+    assert!(size(".data") < 64 << 10, "{text}");
+    // What is there as it is needed: the lists of objects, and the engine's list of slots.
+    assert!((16 << 20..17 << 20).contains(&size(".bss")), "{text}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ mod build;
 #[path = "c/harness/source.rs"]
 mod source;
 
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use build::{Built, Link, Toolchain, output_of, tool_lack};
@@ -28,7 +28,7 @@ use source::{Source, headers, sources};
 /// How often a trial that has a time limit may wait: seconds for one run of a program.
 const LIMIT: &str = "300";
 
-fn main() {
+fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let tools = Arc::new(Toolchain::find());
     let valgrind = tool_lack("valgrind");
@@ -64,8 +64,12 @@ fn main() {
             trials.push(trial(name, lack.as_ref(), move || run_all(&source, &built, under)));
         }
     }
+    trials.extend(static_trial(&tools));
     trials.extend(header_trials(&tools));
-    libtest_mimic::run(&arguments, trials).exit();
+    let code = libtest_mimic::run(&arguments, trials).exit_code();
+    // An exit would leave the folder with all programs behind.
+    drop(tools);
+    code
 }
 
 const VALGRIND: &[&str] = &[
@@ -131,6 +135,14 @@ fn run_all(source: &Source, built: &Built, under: &[&str]) -> Result<(), Failed>
         }
     }
     Ok(())
+}
+
+/// A program that is all static, as it runs where there are no libraries.
+fn static_trial(tools: &Arc<Toolchain>) -> Option<Trial> {
+    let source = sources().into_iter().find(|source| source.name == "examples/first_map")?;
+    let (tools, lack) = (Arc::clone(tools), tools.static_lack());
+    let run = move || run_all(&source, &tools.build(&source, Link::AllStatic)?, &[]);
+    Some(trial("all static: examples/first_map".to_owned(), lack.as_ref(), run))
 }
 
 /// Each header alone, in each language and edition.

@@ -112,7 +112,7 @@ fn regions_at_every_edge_are_refused_or_taken_back_and_change_nothing() {
             let Ok(span) = Span::new(GuestPhys(at), len) else { continue };
             for region in [Region::reserved(span), Region::device(span, "uart")] {
                 if space.add(region).is_ok() {
-                    assert!(at >= 17 * PAGE && (at | len) % PAGE == 0);
+                    assert!(at >= 17 * PAGE);
                     space.remove(span).unwrap().wait();
                 }
                 assert_eq!(Picture::of(&world.guest), before, "{span}");
@@ -124,9 +124,11 @@ fn regions_at_every_edge_are_refused_or_taken_back_and_change_nothing() {
                 assert!(space.remove(span).is_err());
                 assert!(space.set_access(span, Access::READ).is_err());
             }
-            if at % PAGE != 0 || len % PAGE != 0 {
+            let cuts = |addr: u64| addr < 17 * PAGE && !addr.is_multiple_of(PAGE);
+            if cuts(at) || at.checked_add(len).is_some_and(cuts) {
                 assert_eq!(errno(space.remove(span)), "EINVAL");
-                assert_eq!(errno(space.set_access(span, Access::READ)), "EINVAL");
+                let refused = errno(space.set_access(span, Access::READ));
+                assert!(refused == "EINVAL" || (refused == "ENXIO" && span.last().0 >= 17 * PAGE));
             }
             assert_eq!(Picture::of(&world.guest), before, "{span}");
         }

@@ -77,6 +77,66 @@ fn one_removal_takes_regions_of_every_kind() {
 }
 
 #[test]
+fn registers_have_any_length_and_leave_a_hole_of_whole_pages() {
+    const AT: u64 = 0xe000_0000;
+    let (guest, _ram) = iommu_guest(2 * PAGE);
+    let space = guest.space();
+    let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
+    let (other, translating) = device(&guest, "other", DomainKind::Translate);
+    domain.allow(GuestPhys(AT), 2 * PAGE, Access::RW).unwrap();
+    translating.map(DeviceAddr(0), GuestPhys(AT), 2 * PAGE, Access::RW).unwrap();
+    let maps = |page: u64| {
+        let one = disk.map(DeviceAddr(AT + page * PAGE), PAGE, MapFlags::RW).map(drop);
+        let two = other.map(DeviceAddr(page * PAGE), PAGE, MapFlags::RW).map(drop);
+        let three = guest.map_firmware(GuestPhys(AT + page * PAGE), PAGE, MapFlags::RW).map(drop);
+        let all = [one, two, three].map(|result| result.map_err(|error| error.errno_name()));
+        assert_eq!(all[0], all[1]);
+        assert_eq!(all[0], all[2]);
+        all[0]
+    };
+    let registers = [(AT + 0x10, 0x20), (AT + 0x30, 1), (AT + 0xffc, 8)];
+    for (start, len) in registers {
+        space.add(Region::device(span(start, len), "uart")).unwrap();
+        let there = space.region_at(GuestPhys(start + len - 1)).unwrap();
+        assert_eq!((there.kind(), there.owner()), (RegionKind::Device, Some("uart")));
+        assert_eq!((maps(0), maps(1)), (Err("ENXIO"), Err("ENXIO")));
+    }
+    assert!(space.region_at(GuestPhys(AT + 0x31)).is_none());
+    assert_eq!(errno(space.add(Region::reserved(span(AT + 0x2f, 2)))), "EEXIST");
+    let search = Search::new(4, 1).within(GuestPhys(AT + 0x10), GuestPhys(AT + PAGE));
+    assert_eq!(space.find_free(search).unwrap().start().0, AT + 0x31);
+    // Memory may not share a byte with them, and so no page.
+    let ram = ram(PAGE);
+    for page in [0, 1] {
+        let there = space.add_ram(Some(GuestPhys(AT + page * PAGE)), &ram);
+        assert_eq!(errno(there), "EEXIST", "{page}");
+    }
+    // Cut in the middle, and tagged in part.
+    space.remove(span(AT + 0x18, 4)).unwrap().wait();
+    assert!(space.region_at(GuestPhys(AT + 0x1a)).is_none());
+    assert_eq!(space.region_at(GuestPhys(AT + 0x1c)).unwrap().span().start().0, AT + 0x1c);
+    space.set_tag(span(AT + 0x1e, 2), 7, Some("uart")).unwrap();
+    assert_eq!(space.region_at(GuestPhys(AT + 0x1f)).unwrap().tag(), 7);
+    assert_eq!(space.region_at(GuestPhys(AT + 0x20)).unwrap().tag(), 0);
+    assert_eq!(errno(space.set_access(span(AT + 0x17, 2), Access::READ)), "ENXIO");
+    // Once the last byte of the second page is free, memory can be there.
+    space.remove(span(AT + PAGE, 4)).unwrap().wait();
+    space.add_ram(Some(GuestPhys(AT + PAGE)), &ram).unwrap();
+    assert_eq!((maps(0), maps(1)), (Err("ENXIO"), Ok(())));
+    // One range that ends inside that page, and one that takes all of it.
+    for odd in [span(AT + 0xffc, 8), span(AT + 0x10, PAGE)] {
+        assert_eq!(errno(space.remove(odd)), "EINVAL", "{odd}");
+        assert_eq!((maps(0), maps(1)), (Err("ENXIO"), Ok(())));
+        assert!(space.region_at(GuestPhys(AT + 0xffc)).is_some());
+    }
+    space.remove(span(AT + 0x10, 2 * PAGE)).unwrap().wait();
+    assert_eq!((maps(0), maps(1)), (Err("ENXIO"), Err("ENXIO")));
+    assert!(space.region_at(GuestPhys(AT + 0x10)).is_none());
+    space.add_ram(Some(GuestPhys(AT)), &ram).unwrap();
+    assert_eq!((maps(0), maps(1)), (Ok(()), Err("ENXIO")));
+}
+
+#[test]
 fn memory_without_a_start_goes_after_the_highest_ram_or_rom() {
     let guest = Guest::builder().build().unwrap();
     let space = guest.space();

@@ -13,10 +13,10 @@
  * made from any thread. Results are written only on success. Names are 1 to 128 bytes of
  * UTF-8 without control characters, or EINVAL.
  */
+#include <qvm/gasp.h>
+
 #ifndef GASP_GUEST_H
 #define GASP_GUEST_H
-
-#include <qvm/gasp.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -29,12 +29,23 @@ typedef struct gasp_domain gasp_domain_t;
 /* A revoke that has taken effect and waits for the mappings made before it. */
 typedef struct gasp_drain gasp_drain_t;
 
-/* The version of the library: "0.1.0". */
+/* The version of these headers; as one number, for `#if GASP_VERSION >= 0x000100`. */
+#define GASP_VERSION_MAJOR 0
+#define GASP_VERSION_MINOR 1
+#define GASP_VERSION_PATCH 0
+#define GASP_VERSION_STRING "0.1.0"
+#define GASP_VERSION (GASP_VERSION_MAJOR << 16 | GASP_VERSION_MINOR << 8 | GASP_VERSION_PATCH)
+
+/* The version of the library: "0.1.0". The text is static. */
 const char *gasp_version(void);
 
 /*
- * Why the last call of this thread that failed did so, in a sentence; "" where none has.
- * The text is good until the thread's next call that fails.
+ * Why the last call of this thread that failed did so, in a sentence; "" if none has. It has
+ * at most 1,023 bytes; a longer text is cut between characters and ends in "...".
+ *
+ * The pointer is always the same in one thread, and valid until that thread has ended, also
+ * in the destructors of its thread-specific data. The thread's next call that fails
+ * overwrites the text: copy what is to be kept, and do not read it from another thread.
  */
 const char *gasp_last_error(void);
 
@@ -47,7 +58,7 @@ const char *gasp_last_error(void);
 #define GASP_LOG_DEBUG UINT32_C(4) /* every call that fails */
 
 /*
- * One line of the log, without a line end. It may be called from any thread, several at a
+ * One line of the log, without a line end, valid during the call. It may be called from any thread, several at a
  * time, also while the library has its locks: it must not call the library, throw, or jump
  * out.
  */
@@ -111,7 +122,12 @@ errno_t gasp_guest_destroy(gasp_guest_t *guest);
  */
 errno_t gasp_guest_start(gasp_guest_t *guest);
 
-/* The guest that calls of this thread mean that name none; NULL for the oldest again. */
+/*
+ * Chooses the guest that those calls of this thread mean that name none; NULL takes the choice
+ * back. A thread that has chosen none means the only guest of the process; if there are
+ * several, its calls fail with ENOTUNIQ. New threads have chosen none: the choice of the
+ * thread that starts them is not inherited.
+ */
 errno_t gasp_guest_use(gasp_guest_t *guest);
 
 /* ---- Memory -------------------------------------------------------------------------- */
@@ -183,8 +199,8 @@ errno_t gasp_guest_add_window(gasp_guest_t *guest, uint64_t start, uint64_t size
 
 /*
  * Removes everything in a range (hot-unplug). New maps of it fail at once; see "Drains" for
- * those that are held. ENOENT where nothing is there; EINVAL where the range does not begin
- * and end on a multiple of 4 KiB, or is empty; ENXIO where it wraps; EBUSY where this thread
+ * those that are held. ENOENT if nothing is there; EINVAL if the range is empty, or begins or
+ * ends inside a page of memory; ENXIO where it wraps; EBUSY where this thread
  * has gasp_lock().
  */
 errno_t gasp_guest_remove(gasp_guest_t *guest, uint64_t start, uint64_t size,
@@ -281,10 +297,15 @@ errno_t gasp_guest_next_fault(gasp_guest_t *guest, struct gasp_fault *fault);
 
 /*
  * Calls that revoke take a `gasp_drain_t **drain`. With NULL they return when the mappings
- * made before are gone, or the deadline has decided: do not call them so from the thread
- * that is to unmap those. Otherwise they return at once, with a drain to be waited for or
- * abandoned; it is NULL where no mapping is held. The calls below take NULL as a drain that
- * is over.
+ * made before are gone, or the deadline has decided. Otherwise they return at once, with a
+ * drain to be waited for or abandoned; it is NULL if no mapping is held. The calls below take
+ * NULL as a drain that is over.
+ *
+ * What would wait for a mapping that the calling thread itself has made and that is not
+ * unmapped yet is refused with EDEADLK, and nothing has changed (decision 22): the calls with
+ * NULL, and gasp_drain_wait(). That is also so if another thread is about to unmap it; call
+ * again then. With GASP_DRAIN_DETACH they wait until the deadline instead. ENOSPC if 262,144
+ * drains are neither waited for nor abandoned.
  */
 
 /* How a drain ended. */
@@ -297,7 +318,10 @@ struct gasp_drained {
 /* How many mappings are held still. */
 errno_t gasp_drain_pending(gasp_drain_t *drain, uint64_t *holders);
 
-/* Waits for the end, and ends the drain. drained may be NULL. */
+/*
+ * Waits for the end, and ends the drain. drained may be NULL. EDEADLK, with the drain as it
+ * was, as said above.
+ */
 errno_t gasp_drain_wait(gasp_drain_t *drain, struct gasp_drained *drained);
 
 /* Ends the drain without waiting: mappings still held say from now on that they are revoked. */

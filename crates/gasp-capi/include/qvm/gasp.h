@@ -3,8 +3,9 @@
  *
  * The functions are those of the publicly documented virtual device API of the QNX
  * Hypervisor, for Linux, in libgasp. A prototype or a value that is not documented
- * publicly, and so is our own choice, is marked [ours]. "Decision N" is row N of
- * docs/decisions.md: what is done where the documentation is silent.
+ * publicly, and so is our own choice, is marked [ours]; one that is not documented, but used
+ * by public sources of virtual devices, is marked [seen]. All else is published. "Decision N"
+ * is row N of docs/decisions.md: what is done where the documentation is silent.
  *
  * | functions                                     | phase            | threads |
  * |-----------------------------------------------|------------------|---------|
@@ -21,19 +22,20 @@
  * (in errno where it has no other way to say so), and leaves a line in the log.
  *
  * The 8.0 forms name no guest, because the hypervisor has one in a process. Here a process
- * can have several: the calls mean the one that the thread has chosen with gasp_guest_use(),
- * and the oldest where it has chosen none. Calls that are given a vdev mean the vdev's
- * guest.
+ * can have several: the calls mean the one that the thread has chosen with gasp_guest_use().
+ * A thread that has chosen none means the only guest there is; if there are several, its
+ * calls change nothing, fail with ENOTUNIQ (in errno if they have no other way to say so),
+ * and leave a line in the log. Calls that are given a vdev mean the vdev's guest.
  *
  * Every failure leaves a text for gasp_last_error() of <gasp/guest.h>.
  *
  * A child that a process with several threads has forked may only exec. A thread inside a
  * call must not be cancelled.
  */
+#include <qvm/types.h>
+
 #ifndef QVM_GASP_H
 #define QVM_GASP_H
-
-#include <qvm/types.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -43,6 +45,13 @@ extern "C" {
  * What a map asks for: at least one of READ, WRITE and EXEC, and no unknown bit;
  * everything else is ENXIO (decision 4). The values are [ours]; READ, WRITE and EXEC are
  * those of PROT_READ, PROT_WRITE and PROT_EXEC on Linux.
+ *
+ * It is checked when the mapping is made, against what the guest allows, and not by the
+ * processor when the memory is accessed: a mapping is a pointer into the guest's memory as the
+ * library has mapped it once, and has no pages of its own. So the pointer of a mapping without
+ * WRITE can be written, that of one without READ can be read, and every pointer goes on past
+ * the mapping's end (and before its beginning) into the guest's other memory. Nothing stops a
+ * device that does so: what it may touch is [vaddr, vaddr + length), as it was asked for.
  */
 typedef uint32_t gasp_map_flags_t;
 #define GMF_READ UINT32_C(0x1)
@@ -54,12 +63,20 @@ typedef uint32_t gasp_map_flags_t;
  */
 #define GMF_MAP_ANY UINT32_C(0x100)
 
-/* How gasp_walk_*() go through memory. The value is [ours]. */
+/*
+ * How gasp_walk_*() go through memory. Published are the name GWS_HOST, and that 8.0's state has
+ * "GWF_*" flags; the names GWS_NONE, GWF_NONE and GWF_HOST, and all values, are [ours].
+ */
 typedef uint32_t gasp_walk_flags_t;
 #define GWS_NONE UINT32_C(0)
 #define GWS_HOST UINT32_C(0x1) /* tell host-physical addresses, and end entries where they break */
+#define GWF_NONE GWS_NONE
+#define GWF_HOST GWS_HOST
 
-/* Where gram_find_free() is to look. No hint is documented publicly; only 0 is known here. */
+/*
+ * Where gram_find_free() is to look. No hint is documented publicly; only 0 is known here, and
+ * its name is [ours].
+ */
 typedef uint32_t gram_hint_flags_t;
 #define GRAM_HINT_NONE UINT32_C(0)
 
@@ -139,8 +156,9 @@ errno_t gasp_map_firmware(uint64_t guest_paddr, size_t length, gasp_map_flags_t 
 
 /*
  * The address of the first byte in this process; NULL where the handle is not one that is
- * mapped (decision 18). What was mapped without GMF_WRITE must not be written. The
- * prototype is [ours].
+ * mapped (decision 18). What was mapped without GMF_WRITE must not be written, and nothing past
+ * the mapping's length be touched: see GMF_READ on what is not checked. The prototype is
+ * [ours].
  */
 void *gasp_get_vaddr(const gasp_map_handle_t *h);
 
@@ -151,12 +169,23 @@ void *gasp_get_vaddr(const gasp_map_handle_t *h);
 void gasp_unmap_handle(gasp_map_handle_t *h);
 
 /*
- * The forms of two 7.x functions that are seen in virtual devices written for 8.0: as
- * gasp_map(), with the pointer as the result; NULL with errno set on failure.
+ * The functions without handles are in the table of 8.0 as well; its documentation has no
+ * prototypes of them. They give the pointer; NULL with errno set on failure.
+ *
+ * gasp_map_vdma() is as gasp_map(). The prototype is [seen].
  */
 void *gasp_map_vdma(const vdev_t *vdev, uint64_t guest_paddr, size_t length,
                     gasp_map_flags_t prot);
-/* Ends the mapping of gasp_map_vdma(). Caches are coherent here: flush is ignored. */
+/* As gasp_map_host_contig(). The prototype is [ours], in the order of the form above. */
+void *gasp_map_contig(const vdev_t *vdev, uint64_t *ppaddr, size_t *plength,
+                      gasp_map_flags_t prot);
+/* As gasp_map_firmware(). The prototype is [ours]. */
+void *gasp_map_sys(uint64_t guest_paddr, size_t length, gasp_map_flags_t prot);
+/*
+ * Ends a mapping of one of these three that begins at ptr: one of this length if there are
+ * several. Does nothing if there is none. Caches are coherent here: flush is ignored. The
+ * prototype is [seen].
+ */
 void gasp_unmap(const void *ptr, size_t length, int flush);
 
 /* ---- Regions ----------------------------------------------------------------------- */
@@ -185,9 +214,12 @@ int gasp_region_info(const struct qvm_state_block *blk, struct gasp_region *rgn)
  *
  * What is there stays what it is: GRF_PASS_* and GRF_NOPERMS are for memory and not for
  * both, GRF_VIRT_* for memory and registers, and anything else is EINVAL. GRF_STICKY flags stay. A window opens
- * /dev/mem, whose errors come through. Memory ranges begin and end on multiples of 4 KiB.
+ * /dev/mem, whose errors come through. Registers and reserved ranges have any start and length
+ * from 1 byte on; memory begins, ends and is cut on multiples of 4 KiB (EINVAL elsewhere), and
+ * none is in a page of which they have a byte (decision 28).
  * A deleted or restricted range is refused to new maps at once; the call returns when the
- * mappings of it are gone (decision 16).
+ * mappings of it are gone (decision 16). If one of them was made by the calling thread and is
+ * not unmapped yet, nothing changes and errno is EDEADLK (decision 22): unmap it first.
  *
  * Takes and gives back gasp_lock() itself, of the spaces that the entries name, memory
  * before ports. An error ends the process, as documented, with a line in the log. A call in
@@ -198,7 +230,7 @@ void gasp_region_set(unsigned num_regions, const struct gasp_region *rgn);
 
 /*
  * The same in the running phase, between gasp_lock() and gasp_unlock(), which waits for
- * the mappings that are to go. The prototype is [ours].
+ * the mappings that are to go. The prototype is published.
  *
  * Returns num_regions; or the index of the first entry that failed, with errno set: EPERM
  * without the lock or in the startup phase; ENOENT, EEXIST, EINVAL, ENXIO, ENOSPC as the
@@ -208,7 +240,9 @@ unsigned gasp_region_set_soft(unsigned num_regions, const struct gasp_region *rg
 
 /*
  * Keeps other threads from changing the regions of memory (QST_MEMORY) or of I/O ports
- * (QST_X86_IO), until gasp_unlock(). Does not keep anybody from mapping.
+ * (QST_X86_IO), until gasp_unlock(). Does not keep anybody from mapping. A thread that needs
+ * both takes memory first, as gasp_region_set() does: in the other order two threads can wait
+ * for each other.
  *
  * Returns EOK; EBUSY where this thread has it already; EINVAL for another type; ENXIO
  * without a guest. The errors are [ours]. A thread that ends gives its locks back, and
@@ -218,8 +252,14 @@ int gasp_lock(uint16_t type);
 
 /*
  * Gives the lock back, and then waits for the mappings that gasp_region_set_soft() has
- * revoked. Of the locks of several guests it is the one that was taken last. Returns EOK;
- * EPERM where this thread does not have it; EINVAL as gasp_lock().
+ * revoked. Of the locks of several guests it is the one that was taken last.
+ *
+ * Returns EOK; EPERM if this thread does not have it; EINVAL as gasp_lock(); EDEADLK if it
+ * would wait for a mapping that the calling thread itself has made and that is not unmapped
+ * yet (decision 22). Then the lock is still this thread's: unmap the mapping, or have it
+ * unmapped, and unlock again; or give back by gasp_region_set_soft() what was taken away, and
+ * unlock again, after which gasp_map_check() says of the mapping that it was revoked. A guest
+ * whose drains detach at their deadline (GASP_DRAIN_DETACH) waits until then instead.
  */
 int gasp_unlock(uint16_t type);
 
@@ -227,8 +267,8 @@ int gasp_unlock(uint16_t type);
 
 /*
  * The lowest unused range of memory (QST_MEMORY) or of I/O ports (QST_X86_IO, QST_PCI_IO)
- * of this size, whose start is a multiple of align: a power of two, or 0 for any. It is not
- * reserved. min_addr and max_addr are the first and the last address that it may have. The
+ * of this size, whose start is a multiple of align: a power of two, or 0 for any. (Registers can
+ * end anywhere: for memory ask for 4 KiB.) It is not reserved. min_addr and max_addr are the first and the last address that it may have. The
  * prototypes are [ours].
  *
  * QSL_NO_LOCATION with errno set where there is none: ENOSPC, EINVAL, EPERM; ENXIO without a
@@ -310,7 +350,10 @@ unsigned gasp_walk_count_filtered(uint64_t max_length, gasp_walk_flags_t flags,
  */
 #define GASP_EDITION_710(name) __asm__(#name "_710")
 
-/* prot: PROT_* of <sys/mman.h>, with or without GMF_MAP_ANY. NULL on failure. */
+/*
+ * prot: PROT_* of <sys/mman.h>, with or without GMF_MAP_ANY; what GMF_READ says above of the
+ * pointer and the mapping's end holds here as well. NULL on failure.
+ */
 void *gasp_map_contig(const vdev_t *vdev, int prot, uint64_t *ppaddr, size_t *plength)
     GASP_EDITION_710(gasp_map_contig);
 void *gasp_map_vdma(const vdev_t *vdev, int prot, uint64_t guest_paddr, size_t length)

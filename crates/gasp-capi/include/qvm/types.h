@@ -11,10 +11,15 @@
  *   QVM_EDITION 710   the 7.x forms: a struct guest_system * in front, PROT_* for access,
  *                     a pointer instead of a handle
  *
- * Define QVM_EDITION before the first header, or with -DQVM_EDITION=710. One program can
- * have files of both editions: their functions have different names for the linker.
+ * Define QVM_EDITION before the first header, or with -DQVM_EDITION=710; a later change is an
+ * error of the compiler. One program can have files of both editions: their functions have different names for the linker.
  */
-#ifndef QVM_TYPES_H
+#ifdef QVM_TYPES_H
+/* Included again: by then the edition is settled. */
+#if QVM_EDITION != QVM_TYPES_EDITION
+#error "QVM_EDITION must be defined before the first header, and not changed after it"
+#endif
+#else
 #define QVM_TYPES_H
 
 #include <errno.h>
@@ -26,6 +31,12 @@
 #endif
 #if QVM_EDITION != 800 && QVM_EDITION != 710
 #error "QVM_EDITION must be 800 (the 8.0 forms) or 710 (the 7.x forms)"
+#endif
+/* The edition of this file's types, whatever becomes of QVM_EDITION. */
+#if QVM_EDITION == 800
+#define QVM_TYPES_EDITION 800
+#else
+#define QVM_TYPES_EDITION 710
 #endif
 
 /* No error. */

@@ -4,7 +4,7 @@
 use core::ffi::{c_char, c_int};
 use std::sync::Arc;
 
-use gasp::{DeviceAddr, DomainKind, DomainOptions, Errno, Error, GuestPhys, Operation};
+use gasp::{DeviceAddr, DomainKind, DomainOptions, Errno, Error, GuestPhys, Operation, Span};
 
 use super::drain;
 use crate::arguments::{Out, access, name};
@@ -97,9 +97,13 @@ pub unsafe extern "C" fn gasp_domain_revoke(
     drain: *mut *mut Drain,
 ) -> c_int {
     boundary::call(|| {
-        let found = domain_of(domain)?.domain.revoke(DeviceAddr(device_addr), length)?;
+        let domain = domain_of(domain)?.domain;
+        let device = DeviceAddr(device_addr);
+        // A range that is none holds nothing, and is refused by the revoke.
+        let held = || Span::new(device, length).map_or(0, |span| domain.held_by_this_thread(span));
         // SAFETY: NULL or good during the call, as the header demands.
-        unsafe { drain::hand_over(found, drain) };
+        let then = unsafe { drain::then(drain, domain.drain_policy(), held) }?;
+        then.with(domain.revoke(device, length)?);
         Ok(())
     })
 }

@@ -4,35 +4,69 @@
 use core::ffi::c_int;
 use std::sync::{Mutex, PoisonError};
 
-use gasp::Section;
+use gasp::{DrainPolicy, Errno, Section};
 
 use crate::arguments::Out;
 use crate::boundary::{self, Failure, Outcome};
-use crate::objects::{DRAINS, opaque};
+use crate::objects::{DRAIN, DRAINS, Listed, opaque};
+use crate::own;
+use crate::registry::Reserved;
 use crate::types::{Drain, Drained};
 
-/// Waits for a drain where C has no place for it, and else puts it there: NULL where nothing
-/// is held.
+/// What becomes of the drain of a call: decided before the call changes anything.
+pub(crate) enum Then<'call> {
+    Wait,
+    HandOver(Out<'call, *mut Drain>, Reserved<'static, Listed, DRAIN>),
+}
+
+/// Reads from `place` what is to become of a drain: it is waited for if that is NULL, which
+/// is refused if this thread itself holds what would be waited for.
 ///
 /// # Safety
 /// `place` is NULL, or good for writing during the call.
-pub(crate) unsafe fn hand_over(mut drain: gasp::Drain, place: *mut *mut Drain) {
-    // SAFETY: the caller's promise.
+pub(crate) unsafe fn then<'call>(
+    place: *mut *mut Drain,
+    policy: DrainPolicy,
+    held: impl FnOnce() -> usize,
+) -> Outcome<Then<'call>> {
+    // SAFETY: NULL or good for writing during the call, by the promise to this function.
     let Ok(place) = (unsafe { Out::new(place, "") }) else {
-        drain.wait();
-        return;
+        let why = "it would wait for a mapping that this thread itself has made and not \
+                   unmapped: unmap it first, or give the call a place for the drain";
+        own::check(policy, held, why)?;
+        return Ok(Then::Wait);
     };
-    if drain.pending() == 0 {
-        place.write(opaque(0));
-        return;
+    let full = Failure::Call(Errno::NOSPC, "too many drains are neither waited for nor abandoned");
+    Ok(Then::HandOver(place, DRAINS.reserve().ok_or(full)?))
+}
+
+impl Then<'_> {
+    /// Does it. C gets NULL if nothing is held.
+    pub(crate) fn with(self, mut drain: gasp::Drain) {
+        match self {
+            Self::Wait => drop(drain.wait()),
+            Self::HandOver(place, _) if drain.pending() == 0 => place.write(opaque(0)),
+            Self::HandOver(place, room) => {
+                place.write(opaque(room.fill(|_| Mutex::new(Some(drain)))));
+            }
+        }
     }
-    let mut drain = Some(drain);
-    let number = DRAINS.insert(|_| Mutex::new(drain.take()));
-    // With too many drains that nobody waits for there is no room for another.
-    if let Some(drain) = drain {
-        drain.wait();
-    }
-    place.write(opaque(number.unwrap_or(0)));
+}
+
+/// The drain of a number, while `see` sees it.
+fn with_listed<T>(
+    drain: *mut Drain,
+    see: impl FnOnce(&mut gasp::Drain) -> T,
+) -> Outcome<Option<T>> {
+    let section = Section::enter();
+    let found = DRAINS.find(&section, drain.addr()).ok_or_else(no_drain)?;
+    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(found.as_mut().map(see))
+}
+
+#[cold]
+fn no_drain() -> Failure {
+    Failure::invalid("the drain is over, or not a drain")
 }
 
 /// Takes a drain out of the list; `None` for one that is over.
@@ -40,8 +74,7 @@ fn take(drain: *mut Drain) -> Outcome<Option<gasp::Drain>> {
     if drain.is_null() {
         return Ok(None);
     }
-    let none = Failure::invalid("the drain is over, or not a drain");
-    let drain = DRAINS.remove(drain.addr()).ok_or(none)?;
+    let drain = DRAINS.remove(drain.addr()).ok_or_else(no_drain)?;
     Ok(drain.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
@@ -55,11 +88,8 @@ pub unsafe extern "C" fn gasp_drain_pending(drain: *mut Drain, holders: *mut u64
             place.write(0);
             return Ok(());
         }
-        let section = Section::enter();
-        let none = Failure::invalid("the drain is over, or not a drain");
-        let found = DRAINS.find(&section, drain.addr()).ok_or(none)?;
-        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-        place.write(found.as_mut().map_or(0, gasp::Drain::pending) as u64);
+        let pending = with_listed(drain, gasp::Drain::pending)?;
+        place.write(pending.unwrap_or(0) as u64);
         Ok(())
     })
 }
@@ -68,6 +98,14 @@ pub unsafe extern "C" fn gasp_drain_pending(drain: *mut Drain, holders: *mut u64
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_drain_wait(drain: *mut Drain, drained: *mut Drained) -> c_int {
     boundary::call(|| {
+        if !drain.is_null() {
+            let (policy, held) =
+                with_listed(drain, |drain| (drain.policy(), drain.held_by_this_thread()))?
+                    .ok_or_else(no_drain)?;
+            let why = "gasp_drain_wait: it would wait for a mapping that this thread itself has \
+                       made and not unmapped; unmap it first, or abandon the drain";
+            own::check(policy, || held, why)?;
+        }
         let result = match take(drain)? {
             None => Drained::default(),
             Some(drain) => {

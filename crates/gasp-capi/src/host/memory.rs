@@ -197,9 +197,10 @@ pub unsafe extern "C" fn gasp_guest_remove(
             let why = "gasp_guest_remove: this thread has gasp_lock(); use gasp_region_set_soft";
             return Err(Failure::misuse(Errno::BUSY, why));
         }
-        let found = guest.guest.space().remove(span)?;
+        let (space, policy) = (guest.guest.space(), guest.guest.drain_policy());
         // SAFETY: NULL or good during the call, as the header demands.
-        unsafe { drain::hand_over(found, drain) };
+        let then = unsafe { drain::then(drain, policy, || space.held_by_this_thread(span)) }?;
+        then.with(space.remove(span)?);
         Ok(())
     })
 }

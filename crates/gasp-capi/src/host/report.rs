@@ -7,6 +7,7 @@ use gasp::{Errno, Refusal, Token};
 
 use crate::arguments::{Out, read};
 use crate::boundary::{self, Failure};
+use crate::last_error;
 use crate::log;
 use crate::objects::{guest_of, opaque};
 use crate::types::*;
@@ -62,7 +63,7 @@ pub unsafe extern "C" fn gasp_map_check(h: *const MapHandle) -> c_int {
 /// See `<gasp/guest.h>`.
 #[unsafe(no_mangle)]
 pub extern "C" fn gasp_last_error() -> *const c_char {
-    boundary::last_text()
+    last_error::pointer()
 }
 
 /// See `<gasp/guest.h>`.

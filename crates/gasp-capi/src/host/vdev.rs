@@ -3,7 +3,7 @@
 
 use core::ffi::{c_char, c_int};
 
-use gasp::Errno;
+use gasp::{DomainKind, DrainPolicy, Errno, Unattached};
 
 use super::drain;
 use crate::arguments::{Out, name};
@@ -53,6 +53,27 @@ pub unsafe extern "C" fn gasp_vdev_find(
     })
 }
 
+/// How a revoke of the device's mappings waits.
+fn policy_of(vdev: &gasp::Vdev) -> DrainPolicy {
+    vdev.domain().map_or_else(|| vdev.guest().drain_policy(), |domain| domain.drain_policy())
+}
+
+/// Whether a device of this guest that is in no domain reaches all memory.
+fn reaches_all(vdev: &gasp::Vdev) -> bool {
+    vdev.guest().iommu() != Some(Unattached::Deny)
+}
+
+/// Whether nothing changes for the device: from one bypass to another, or to where it is.
+fn stays(vdev: &gasp::Vdev, to: &gasp::Domain) -> bool {
+    match vdev.domain() {
+        Some(from) => {
+            from.name() == to.name()
+                || (from.kind() == DomainKind::Bypass && to.kind() == DomainKind::Bypass)
+        }
+        None => to.kind() == DomainKind::Bypass && reaches_all(vdev),
+    }
+}
+
 /// See `<gasp/guest.h>`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_vdev_attach(
@@ -61,9 +82,14 @@ pub unsafe extern "C" fn gasp_vdev_attach(
     drain: *mut *mut Drain,
 ) -> c_int {
     boundary::call(|| {
-        let found = vdev_of(vdev)?.vdev.attach(&domain_of(domain)?.domain)?;
+        let (vdev, domain) = (vdev_of(vdev)?.vdev, domain_of(domain)?.domain);
+        let held = || match stays(&vdev, &domain) {
+            true => 0,
+            false => vdev.held_by_this_thread(),
+        };
         // SAFETY: NULL or good during the call, as the header demands.
-        unsafe { drain::hand_over(found, drain) };
+        let then = unsafe { drain::then(drain, policy_of(&vdev), held) }?;
+        then.with(vdev.attach(&domain)?);
         Ok(())
     })
 }
@@ -72,9 +98,15 @@ pub unsafe extern "C" fn gasp_vdev_attach(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_vdev_detach(vdev: *mut Vdev, drain: *mut *mut Drain) -> c_int {
     boundary::call(|| {
-        let found = vdev_of(vdev)?.vdev.detach();
+        let vdev = vdev_of(vdev)?.vdev;
+        let bypasses = vdev.domain().is_none_or(|domain| domain.kind() == DomainKind::Bypass);
+        let held = || match bypasses && reaches_all(&vdev) {
+            true => 0,
+            false => vdev.held_by_this_thread(),
+        };
         // SAFETY: NULL or good during the call, as the header demands.
-        unsafe { drain::hand_over(found, drain) };
+        let then = unsafe { drain::then(drain, policy_of(&vdev), held) }?;
+        then.with(vdev.detach());
         Ok(())
     })
 }
@@ -83,6 +115,10 @@ pub unsafe extern "C" fn gasp_vdev_detach(vdev: *mut Vdev, drain: *mut *mut Drai
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_vdev_destroy(vdev: *mut Vdev, drain: *mut *mut Drain) -> c_int {
     boundary::call(|| {
+        let found = vdev_of(vdev)?.vdev;
+        let held = || found.held_by_this_thread();
+        // SAFETY: NULL or good during the call, as the header demands.
+        let then = unsafe { drain::then(drain, policy_of(&found), held) }?;
         let removed = VDEVS.remove(vdev.addr()).ok_or_else(no_vdev)?;
         // The name is free only when the device is gone from the guest, too.
         let name = removed.vdev.name().to_owned();
@@ -92,8 +128,7 @@ pub unsafe extern "C" fn gasp_vdev_destroy(vdev: *mut Vdev, drain: *mut *mut Dra
             names.vdevs.remove(&name);
         }
         drop(names);
-        // SAFETY: NULL or good during the call, as the header demands.
-        unsafe { drain::hand_over(found, drain) };
+        then.with(found);
         Ok(())
     })
 }

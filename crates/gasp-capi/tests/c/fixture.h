@@ -5,6 +5,7 @@
 #include "check.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -75,6 +76,31 @@ static inline void grant(gasp_domain_t *domain, uint64_t start, uint64_t length,
 {
     CHECK_OK(gasp_domain_grant(domain, start, start, length, access));
 }
+
+#if QVM_EDITION == 800
+struct map_of_a_thread {
+    vdev_t *vdev;
+    uint64_t start;
+    gasp_map_handle_t h;
+};
+
+static inline void *map_in_a_thread(void *context)
+{
+    struct map_of_a_thread *map = context;
+    CHECK_OK(gasp_map(map->vdev, map->start, 8, RW, &map->h));
+    return NULL;
+}
+
+/* A mapping of 8 bytes that is not this thread's: this one may wait for it. */
+static inline gasp_map_handle_t mapped_elsewhere(vdev_t *vdev, uint64_t start)
+{
+    struct map_of_a_thread map = { vdev, start, { { 0, 0, 0 } } };
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, map_in_a_thread, &map) == 0);
+    CHECK(pthread_join(thread, NULL) == 0);
+    return map.h;
+}
+#endif
 
 static inline void end(gasp_guest_t *guest)
 {

@@ -45,6 +45,23 @@ static void a_guest_from_a_file(void)
     end(guest);
 }
 
+static void a_device_of_one_register_from_a_text(void)
+{
+    gasp_guest_t *guest = NULL;
+    struct qvm_state_block block = { 0xfa000000, PAGE, QST_MEMORY, 0, 0 };
+    struct gasp_region region;
+    CHECK_OK(gasp_guest_parse("[[vdev]]\nname = \"trace\"\n"
+                              "[[device]]\nvdev = \"trace\"\nstart = 0xfa000000\nsize = 4\n"
+                              "[[reserve]]\nstart = 0x1000\nsize = 8\n", &guest));
+    CHECK_OK(gasp_region_info(&block, &region));
+    CHECK(region.guest.length == 4 && region.vdev);
+    block.location = 0x1000;
+    CHECK_OK(gasp_region_info(&block, &region));
+    CHECK(region.guest.length == 8);
+    end(guest);
+    CHECK_ERR(gasp_guest_parse("[[ram]]\nstart = 0\nsize = 2048\n", &guest), EINVAL);
+}
+
 static void configurations_that_are_wrong(void)
 {
     gasp_guest_t *const none = (gasp_guest_t *)(uintptr_t)1;
@@ -113,25 +130,67 @@ static gasp_guest_t *marked(char byte)
     return guest;
 }
 
-static void *use_the_oldest(void *unused)
+static void all_of_it(uint64_t *guest_loc, size_t *length)
 {
+    (void)guest_loc, (void)length;
+}
+
+/* Every call that names no guest, by a thread that has chosen none of two. */
+static void *has_chosen_none(void *unused)
+{
+    const struct qvm_state_block block = { 0, PAGE, QST_MEMORY, 0, 0 };
+    struct gasp_region region;
+    gasp_walk_state_t walk;
+    gasp_walk_state_filtered_t filtered;
+    gasp_map_handle_t h;
     (void)unused;
-    CHECK(first_byte() == 'a');
+    CHECK_ERR(gasp_map_firmware(0, 1, GMF_READ, &h), ENOTUNIQ);
+    CHECK(strstr(gasp_last_error(), "gasp_guest_use") && strstr(gasp_last_error(), "ENOTUNIQ"));
+    CHECK_ERRNO(gasp_map_sys(0, 1, GMF_READ), NULL, ENOTUNIQ);
+    CHECK_ERR(gasp_region_info(&block, &region), ENOTUNIQ);
+    memset(&region, 0, sizeof region);
+    region.guest = block; /* would delete it */
+    CHECK_ERRNO((gasp_region_set(1, &region), 0), 0, ENOTUNIQ);
+    CHECK_ERRNO(gasp_region_set_soft(1, &region), 0, ENOTUNIQ);
+    CHECK_ERR(gasp_lock(QST_MEMORY), ENOTUNIQ);
+    CHECK_ERR(gasp_lock(QST_X86_IO), ENOTUNIQ);
+    CHECK_ERRNO(gasp_find_free(QST_MEMORY, 1, 0), QSL_NO_LOCATION, ENOTUNIQ);
+    CHECK_ERRNO(gasp_find_free_range(QST_MEMORY, 1, 0, 0, 8), QSL_NO_LOCATION, ENOTUNIQ);
+    CHECK_ERRNO(gram_find_free(1, 0, 0), QSL_NO_LOCATION, ENOTUNIQ);
+    CHECK_ERRNO(gram_find_free_range(1, 0, 0, 0, 8), QSL_NO_LOCATION, ENOTUNIQ);
+    CHECK_ERR(gram_reserve(0, 1), ENOTUNIQ);
+    CHECK_ERR(gasp_walk_init(&walk, 0, 0), ENOTUNIQ);
+    CHECK_ERRNO(gasp_walk_count(0, 0), 0, ENOTUNIQ);
+    CHECK_ERR(gasp_walk_init_filtered(&filtered, 0, 0, all_of_it), ENOTUNIQ);
+    CHECK_ERRNO(gasp_walk_count_filtered(0, 0, all_of_it), 0, ENOTUNIQ);
     return NULL;
+}
+
+static void quiet(void *context, uint32_t level, const char *line)
+{
+    (void)context, (void)level, (void)line;
 }
 
 static void two_guests_in_one_process(void)
 {
-    gasp_guest_t *a = marked('a'), *b = marked('b');
+    gasp_guest_t *a = marked('a');
+    CHECK(first_byte() == 'a'); /* the only one */
+    gasp_guest_t *b = marked('b');
+    vdev_t *disk = device(a, "disk");
     gasp_map_handle_t h;
     pthread_t thread;
-    CHECK(first_byte() == 'a'); /* the oldest */
+    CHECK_OK(gasp_set_log(GASP_LOG_WARN, quiet, NULL));
+    has_chosen_none(NULL);
     CHECK_OK(gasp_guest_use(b));
     CHECK(first_byte() == 'b');
-    CHECK(pthread_create(&thread, NULL, use_the_oldest, NULL) == 0); /* a thread's own choice */
+    CHECK(pthread_create(&thread, NULL, has_chosen_none, NULL) == 0); /* nothing is inherited */
     CHECK(pthread_join(thread, NULL) == 0);
+    CHECK_OK(gasp_map(disk, 0, 1, GMF_READ, &h)); /* names a's device */
+    CHECK(*(char *)gasp_get_vaddr(&h) == 'a');
+    gasp_unmap_handle(&h);
     CHECK_OK(gasp_guest_use(NULL));
-    CHECK(first_byte() == 'a');
+    has_chosen_none(NULL);
+    CHECK_OK(gasp_set_log(GASP_LOG_WARN, NULL, NULL));
     CHECK_OK(gasp_guest_use(b));
     end(b);
     CHECK_ERR(gasp_map_firmware(0, 1, GMF_READ, &h), ENXIO); /* the chosen one is gone */
@@ -139,7 +198,7 @@ static void two_guests_in_one_process(void)
     CHECK_OK(gasp_guest_use(NULL));
     b = marked('b');
     end(a);
-    CHECK(first_byte() == 'b'); /* the oldest by now */
+    CHECK(first_byte() == 'b'); /* the only one by now */
     end(b);
     CHECK_ERR(gasp_map_firmware(0, 1, GMF_READ, &h), ENXIO);
 }
@@ -536,7 +595,7 @@ static gasp_guest_t *held(uint32_t at_deadline, uint32_t ms, gasp_map_handle_t *
     options.drain_deadline_ms = ms;
     CHECK_OK(gasp_guest_create(&options, &guest));
     ram(guest, 0, PAGE);
-    CHECK_OK(gasp_map(device(guest, "disk"), 0, 8, RW, h));
+    *h = mapped_elsewhere(device(guest, "disk"), 0);
     return guest;
 }
 
@@ -743,6 +802,7 @@ static void without_a_function_the_log_is_stderr(void)
 static const struct test tests[] = {
     TEST(a_guest_from_a_text),
     TEST(a_guest_from_a_file),
+    TEST(a_device_of_one_register_from_a_text),
     TEST(configurations_that_are_wrong),
     TEST(options_of_a_guest),
     TEST(two_guests_in_one_process),

@@ -218,6 +218,60 @@ static void outlives_its_vdev_and_its_guest(void)
     CHECK(is_over(&held.h));
 }
 
+/* The functions of the 8.0 table that know no handles. */
+static void maps_without_handles(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_DENY);
+    vdev_t *disk = device(guest, "disk");
+    gasp_domain_t *domain = domain_of(guest, disk, "disk", GASP_DOMAIN_IDENTITY);
+    uint64_t host = MIB + 8;
+    size_t length = 4 * PAGE;
+    ram(guest, 0, 4 * PAGE);
+    window(guest, MIB, 2 * PAGE, 0x10000000);
+    CHECK_ERRNO(gasp_map_contig(disk, &host, &length, ANY_READ), NULL, EFAULT);
+    CHECK(host == MIB + 8 && length == 4 * PAGE);
+    grant(domain, MIB, 2 * PAGE, RW);
+    length = 2 * PAGE - 8;
+    char *vaddr = gasp_map_contig(disk, &host, &length, RW | GMF_MAP_ANY);
+    CHECK(vaddr && host == 0x10000008 && length == 2 * PAGE - 8);
+    vaddr[0] = 'c';
+    CHECK_ERRNO(gasp_map_contig(disk, NULL, &length, RW), NULL, EINVAL);
+    CHECK_ERRNO(gasp_map_contig(NULL, &host, &length, RW), NULL, EINVAL);
+    char *sys = gasp_map_sys(MIB + 8, 1, RW | GMF_MAP_ANY); /* past the guest's IOMMU */
+    CHECK(sys && *sys == 'c');
+    CHECK_ERRNO(gasp_map_sys(16 * MIB, 1, GMF_READ), NULL, ENXIO);
+    CHECK_ERRNO(gasp_map_sys(0, 1, 0), NULL, ENXIO);
+    gasp_drain_t *drain;
+    uint64_t pending;
+    CHECK_OK(gasp_guest_remove(guest, MIB, PAGE, &drain));
+    CHECK_OK(gasp_drain_pending(drain, &pending));
+    CHECK(pending == 2);
+    gasp_unmap(sys, 1, 1);
+    gasp_unmap(vaddr, 2 * PAGE - 8, 0);
+    gasp_unmap(vaddr, 2 * PAGE - 8, 0); /* there is none */
+    CHECK_OK(gasp_drain_wait(drain, NULL));
+    end(guest);
+    CHECK_ERRNO(gasp_map_sys(0, 1, GMF_READ), NULL, ENXIO); /* no guest */
+}
+
+/* Each text says what was asked for. */
+static void texts_name_the_operation(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    struct qvm_state_block block = { 0x7000, PAGE, QST_MEMORY, 0, 0 };
+    struct gasp_region region;
+    CHECK_ERR(gasp_region_info(&block, &region), ENXIO);
+    CHECK(strstr(gasp_last_error(), "look-up of a region") && strstr(gasp_last_error(), "0x7000"));
+    block.length = 0;
+    CHECK_ERR(gasp_region_info(&block, &region), EINVAL);
+    CHECK(strstr(gasp_last_error(), "look-up of a region"));
+    CHECK_ERR(gram_reserve(0x7000, 8), ENXIO);
+    CHECK(strstr(gasp_last_error(), "reservation") && strstr(gasp_last_error(), "0x7000"));
+    CHECK_ERR(gram_reserve(0x7000, 0), EINVAL);
+    CHECK(strstr(gasp_last_error(), "reservation"));
+    end(guest);
+}
+
 static const struct test tests[] = {
     TEST(has_24_bytes),
     TEST(a_copy_is_as_good),
@@ -229,5 +283,7 @@ static const struct test tests[] = {
     TEST(unmapped_by_another_thread),
     TEST(two_threads_unmap_the_same_handle),
     TEST(outlives_its_vdev_and_its_guest),
+    TEST(maps_without_handles),
+    TEST(texts_name_the_operation),
 };
 RUN(tests)

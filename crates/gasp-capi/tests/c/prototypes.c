@@ -17,6 +17,8 @@ IS(gasp_map, errno_t (*)(const vdev_t *, uint64_t, size_t, gasp_map_flags_t, gas
 IS(gasp_get_vaddr, void *(*)(const gasp_map_handle_t *));
 IS(gasp_unmap_handle, void (*)(gasp_map_handle_t *));
 IS(gasp_map_vdma, void *(*)(const vdev_t *, uint64_t, size_t, gasp_map_flags_t));
+IS(gasp_map_contig, void *(*)(const vdev_t *, uint64_t *, size_t *, gasp_map_flags_t));
+IS(gasp_map_sys, void *(*)(uint64_t, size_t, gasp_map_flags_t));
 IS(gasp_unmap, void (*)(const void *, size_t, int));
 
 IS(gasp_region_info, int (*)(const struct qvm_state_block *, struct gasp_region *));

@@ -135,6 +135,50 @@ static void registers_are_added_changed_and_deleted(void)
     end(guest);
 }
 
+static void registers_have_any_length(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
+    vdev_t *uart = device(guest, "uart"), *trace = device(guest, "trace");
+    const struct gasp_region many[] = {
+        memory(0xe0000010, 0x20, GRF_VIRT_RD | GRF_VIRT_WR, uart),
+        memory(0xe0000030, 1, GRF_VIRT_RD, trace),
+        memory(0xfa000000, 4, GRF_VIRT_RD | GRF_VIRT_WR, trace),
+        memory(0x1000, 8, GRF_NOPERMS, NULL),
+    };
+    struct gasp_region region;
+    uint64_t start = 0xe0000000;
+    gasp_map_handle_t h;
+    gasp_region_set(COUNT_OF(many), many);
+    for (size_t i = 0; i < COUNT_OF(many); i++) {
+        const uint64_t first = many[i].guest.location, length = many[i].guest.length;
+        CHECK_OK(info(QST_MEMORY, first, MIB, &region));
+        CHECK(region.guest.location == first && region.guest.length == length);
+        CHECK(region.vdev == many[i].vdev && region.cookie == 7);
+        CHECK_OK(info(QST_MEMORY, first + length - 1, 1, &region));
+        CHECK_ERR(gasp_map_firmware(first, 1, ANY_READ, &h), ENXIO);
+    }
+    CHECK_ERR(info(QST_MEMORY, 0xe000000f, 1, &region), ENXIO);
+    CHECK_ERR(info(QST_MEMORY, 0xe0000031, 1, &region), ENXIO);
+    CHECK_ERR(gasp_guest_add_ram(guest, &start, PAGE, GASP_PAGES_4K, GASP_PINNED), EEXIST);
+    CHECK(gasp_find_free_range(QST_MEMORY, 1, 1, 0xe0000010, UINT64_MAX) == 0xe0000031);
+    region = memory(0xe0000014, 4, GRF_VIRT_RD, trace); /* one register of the block */
+    region.cookie = 8;
+    gasp_region_set(1, &region);
+    CHECK_OK(info(QST_MEMORY, 0xe0000010, MIB, &region));
+    CHECK(region.guest.length == 4 && region.vdev == uart);
+    CHECK_OK(info(QST_MEMORY, 0xe0000014, MIB, &region));
+    CHECK(region.guest.length == 4 && region.vdev == trace && region.cookie == 8);
+    CHECK_OK(info(QST_MEMORY, 0xe0000018, MIB, &region));
+    CHECK(region.guest.length == 0x18 && region.vdev == uart);
+    region = memory(0xe0000010, 0x21, GRF_NONE, NULL);
+    gasp_region_set(1, &region);
+    CHECK_ERR(info(QST_MEMORY, 0xe0000030, 1, &region), ENXIO);
+    ram(guest, start, PAGE);
+    CHECK_OK(gasp_map_firmware(start + 0x10, 0x20, RW, &h));
+    gasp_unmap_handle(&h);
+    end(guest);
+}
+
 static void access_to_ram_is_restricted_and_given_back(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
@@ -318,6 +362,7 @@ static void what_can_be_wrong_with_an_entry(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE), *second = a_guest(GASP_IOMMU_NONE);
     vdev_t *uart = device(guest, "uart"), *others = device(second, "uart");
+    CHECK_OK(gasp_guest_use(guest));
     ram(guest, 0, PAGE);
     begin_running(guest);
     CHECK_OK(gasp_lock(QST_MEMORY));
@@ -325,7 +370,9 @@ static void what_can_be_wrong_with_an_entry(void)
     wrong(memory(MIB, PAGE, GRF_NONE, NULL), ENOENT);
     wrong(memory(0, 2 * PAGE, GRF_NOPERMS, NULL), EEXIST);
     wrong(memory(MIB, 0, GRF_NOPERMS, NULL), EINVAL);
-    wrong(memory(MIB + 1, PAGE, GRF_NOPERMS, NULL), EINVAL);
+    wrong(memory(1, 8, GRF_NOPERMS, NULL), EINVAL); /* memory is cut between its pages */
+    wrong(memory(8, PAGE - 8, GRF_NONE, NULL), EINVAL);
+    wrong(memory(PAGE - 1, 2, GRF_NOPERMS, NULL), EEXIST);
     wrong(memory(MIB, PAGE, GRF_VIRT_RD, NULL), EINVAL);
     wrong(memory(MIB, PAGE, GRF_VIRT_RD, others), EINVAL);
     wrong(memory(MIB, PAGE, GRF_NOCACHE, NULL), EINVAL);
@@ -337,6 +384,7 @@ static void what_can_be_wrong_with_an_entry(void)
     wrong(entry(QST_X86_IO, 0, 1, GRF_NONE, NULL), ENOENT);
     CHECK_OK(gasp_unlock(QST_X86_IO));
     CHECK_OK(gasp_unlock(QST_MEMORY));
+    CHECK_OK(gasp_guest_use(NULL));
     end(guest);
     end(second);
 }
@@ -444,7 +492,7 @@ static void deleting_waits_for_mappings(void)
     struct holder holder = { { { 0, 0, 0 } }, 0 };
     pthread_t thread;
     ram(guest, 0, 2 * PAGE);
-    CHECK_OK(gasp_map(disk, 0, 8, RW, &holder.h));
+    holder.h = mapped_elsewhere(disk, 0);
     CHECK(pthread_create(&thread, NULL, unmap_later, &holder) == 0);
     gasp_region_set(1, &region);
     CHECK(__atomic_load_n(&holder.unmapped, __ATOMIC_SEQ_CST));
@@ -462,7 +510,7 @@ static void unlock_waits_for_what_soft_has_deleted(void)
     pthread_t thread;
     ram(guest, 0, 2 * PAGE);
     begin_running(guest);
-    CHECK_OK(gasp_map(disk, 0, 8, RW, &holder.h));
+    holder.h = mapped_elsewhere(disk, 0);
     CHECK_OK(gasp_lock(QST_MEMORY));
     CHECK(gasp_region_set_soft(1, &region) == 1);
     CHECK_ERR(gasp_map(disk, 0, 8, RW, &h), ENXIO); /* at once */
@@ -503,7 +551,7 @@ static void the_locks_are_free_while_mappings_are_waited_for(void)
         gasp_map_handle_t h;
         pthread_t thread;
         ram(guest, 0, 2 * PAGE);
-        CHECK_OK(gasp_map(disk, 0, 8, RW, &h));
+        h = mapped_elsewhere(disk, 0);
         CHECK(pthread_create(&thread, NULL, unmap_with_both_locks, &h) == 0);
         gasp_region_set(count, many);
         CHECK(gasp_get_vaddr(&h) == NULL);
@@ -592,7 +640,7 @@ static void a_failing_set_does_not_wait_for_mappings(void)
     void (*const runs[])(void) = { revoke_and_then_fail, revoke_and_then_fail_with_ports };
     gasp_map_handle_t h;
     ram(guest, 0, PAGE); /* what stays at the end of a process, valgrind calls lost */
-    CHECK_OK(gasp_map(device(guest, "disk"), 0, 8, RW, &h));
+    h = mapped_elsewhere(device(guest, "disk"), 0);
     for (size_t i = 0; i < COUNT_OF(runs); i++) {
         char text[512];
         CHECK(heard(runs[i], text, sizeof text) == EXIT_FAILURE);
@@ -623,6 +671,7 @@ static const struct test tests[] = {
     TEST(flags_tell_what_is_there),
     TEST(what_cannot_be_told),
     TEST(registers_are_added_changed_and_deleted),
+    TEST(registers_have_any_length),
     TEST(access_to_ram_is_restricted_and_given_back),
     TEST(registers_in_ram_keep_their_vdev),
     TEST(noperms_of_ram_is_told_and_kept),

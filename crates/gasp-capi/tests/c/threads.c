@@ -104,6 +104,7 @@ static void *come_and_go(void *context)
 static void *change_regions(void *context)
 {
     struct stage *stage = context;
+    CHECK_OK(gasp_guest_use(stage->guest)); /* others come and go */
     while (!is_over(stage)) {
         const struct gasp_region add = { GRF_NOPERMS, 0, NULL, QSL_NO_LOCATION,
                                          { MIB, PAGE, QST_MEMORY, 0, 0 } };

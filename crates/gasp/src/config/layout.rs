@@ -76,7 +76,7 @@ impl<'a> Layout<'a> {
 
     pub(super) fn reserve(&mut self, table: &Spanned<ReserveTable>) -> Result<(), ConfigError> {
         let ReserveTable { start, size } = table.get_ref();
-        let size = self.check.region_size(size, "reserve.size")?;
+        let size = (size.get_ref().0, Mark::of(size, "reserve.size"));
         self.place(start.get_ref().0, Mark::of(start, "reserve.start"), size, Content::Reserve)
     }
 
@@ -86,7 +86,7 @@ impl<'a> Layout<'a> {
         vdevs: &Names,
     ) -> Result<(), ConfigError> {
         let DeviceTable { start, size, vdev } = table.get_ref();
-        let size = self.check.region_size(size, "device.size")?;
+        let size = (size.get_ref().0, Mark::of(size, "device.size"));
         let vdev = self.check.known(vdevs, vdev, "device.vdev", "[[vdev]]")?;
         let start_at = Mark::of(start, "device.start");
         self.place(start.get_ref().0, start_at, size, Content::Device { vdev })
@@ -166,7 +166,11 @@ impl<'a> Layout<'a> {
         size: (u64, Mark),
         content: Content,
     ) -> Result<(), ConfigError> {
-        let start = self.check.granular(start, start_at)?;
+        // Without memory a region has any start and length.
+        let start = match content {
+            Content::Reserve | Content::Device { .. } => start,
+            _ => self.check.granular(start, start_at)?,
+        };
         let span = self.check.span::<GuestPhys>((start, start_at), size)?;
         self.regions.push(RegionPlan { span, start_at, size_at: size.1, content });
         Ok(())

@@ -41,8 +41,8 @@
 //!
 //! **Bytes** are lengths, addresses and offsets: a number (`4096`, `0x1000`), or a text
 //! of a number and one of the units K, M, G, T (`"16M"`, `"0x10K"`), which are powers of
-//! 1024. Those of regions are multiples of 4 KiB, and of the host's page size where there
-//! is memory. **Names** are 1 to 128 bytes without control characters. **Access** is one
+//! 1024. Those of memory are multiples of 4 KiB and of the host's page size; those of
+//! `[[device]]` and `[[reserve]]` can be any. **Names** are 1 to 128 bytes without control characters. **Access** is one
 //! or more of the letters r, w, x. **Paths** are relative to the file's folder.
 //!
 //! A key without a default must be there.

@@ -44,8 +44,12 @@ pub enum Operation {
     AdoptMemory,
     /// Changing the regions of an address space.
     SetRegion,
+    /// Telling what a region is.
+    RegionInfo,
     /// Looking for free space.
     FindFree,
+    /// Keeping a range inside RAM or ROM.
+    Reserve,
     /// Adding an IOMMU rule.
     Grant,
     /// Removing IOMMU rules.
@@ -74,7 +78,9 @@ impl fmt::Display for Operation {
             Self::CreateMemory => "creation of memory",
             Self::AdoptMemory => "adoption of memory",
             Self::SetRegion => "change of a region",
+            Self::RegionInfo => "look-up of a region",
             Self::FindFree => "search for free space",
+            Self::Reserve => "reservation",
             Self::Grant => "IOMMU grant",
             Self::Revoke => "IOMMU revoke",
             Self::Attach => "attachment",
@@ -245,7 +251,7 @@ pub fn errno_name(errno: Errno) -> &'static str {
         FAULT "EFAULT", FBIG "EFBIG", INVAL "EINVAL", IO "EIO", ISDIR "EISDIR",
         LOOP "ELOOP", MFILE "EMFILE", NAMETOOLONG "ENAMETOOLONG", NFILE "ENFILE",
         NODEV "ENODEV", NOENT "ENOENT", NOMEM "ENOMEM", NOSPC "ENOSPC", NOSYS "ENOSYS",
-        NOTDIR "ENOTDIR", NOTSUP "ENOTSUP", NXIO "ENXIO", OVERFLOW "EOVERFLOW",
+        NOTDIR "ENOTDIR", NOTSUP "ENOTSUP", NOTUNIQ "ENOTUNIQ", NXIO "ENXIO", OVERFLOW "EOVERFLOW",
         PERM "EPERM", PIPE "EPIPE", PROTO "EPROTO", ROFS "EROFS", SRCH "ESRCH", STALE "ESTALE", TIMEDOUT "ETIMEDOUT", TXTBSY "ETXTBSY",
     }
 }

@@ -13,6 +13,7 @@ use crate::mapping::{
     Drain, DrainPolicy, Keep, Mapping, Partial, Port, Revocation, Scatter, Stitched,
     check_not_looking_up, own,
 };
+use crate::memory::HostRun;
 use crate::space::Regions;
 use crate::view::{Attachment, View};
 
@@ -134,18 +135,21 @@ impl Vdev {
         len: u64,
         flags: MapFlags,
     ) -> Option<Mapping> {
-        Port::map_page_of(|| find().map(Self::port), addr.0, len, flags, false)
+        let found = Port::map_page_of(|| find().map(Self::port), addr.0, len, flags, false);
+        found.map(|(mapping, _)| mapping)
     }
 
-    /// The same for [`map_host_contig`](Self::map_host_contig).
+    /// The same for [`map_host_contig`](Self::map_host_contig), with the run that
+    /// [`Mapping::host_run`] would find again.
     #[inline(always)]
     pub fn map_host_contig_page_of<'list>(
         find: impl FnOnce() -> Option<&'list Self>,
         addr: DeviceAddr,
         max: u64,
         flags: MapFlags,
-    ) -> Option<Mapping> {
-        Port::map_page_of(|| find().map(Self::port), addr.0, max, flags, true)
+    ) -> Option<(Mapping, HostRun)> {
+        let found = Port::map_page_of(|| find().map(Self::port), addr.0, max, flags, true);
+        found.and_then(|(mapping, run)| Some((mapping, run?)))
     }
 
     /// Maps from `addr` on as much, up to `max` bytes, as is consecutive in

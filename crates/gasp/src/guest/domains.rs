@@ -14,7 +14,7 @@ use crate::addr::{DeviceAddr, GuestPhys};
 use crate::error::Refusal;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::iommu::{DomainInner, DomainKind, DomainOptions, in_chunks};
-use crate::mapping::{Drain, check_not_looking_up};
+use crate::mapping::{Drain, DrainPolicy, check_not_looking_up};
 use crate::span::Span;
 use crate::view::lookup::guest_of;
 use crate::view::{Absent, View};
@@ -109,6 +109,11 @@ impl Domain {
     /// What it does with device addresses.
     pub fn kind(&self) -> DomainKind {
         self.inner.kind
+    }
+
+    /// How its revokes wait.
+    pub fn drain_policy(&self) -> DrainPolicy {
+        self.inner.policy
     }
 
     /// Lets the domain's devices at `len` bytes of guest memory from `start`, at the same

@@ -3,7 +3,8 @@
 use core::fmt;
 use core::marker::PhantomData;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, ThreadId};
+
+use rustix::thread::{Pid, gettid};
 
 use super::Inner;
 use crate::access::Access;
@@ -17,7 +18,8 @@ use crate::span::Span;
 /// Who may change the regions.
 #[derive(Default)]
 pub(crate) struct EditLock {
-    holder: Mutex<Option<ThreadId>>,
+    /// By the kernel's number for it, which a thread has until its very end.
+    holder: Mutex<Option<Pid>>,
     released: Condvar,
 }
 
@@ -34,7 +36,7 @@ impl SpaceLock {
     pub(super) fn new(guest: &Arc<Inner>) -> Result<Self> {
         let fail = |reason| guest.error(Operation::SetRegion, &guest.name, reason);
         check_not_looking_up().map_err(fail)?;
-        let me = thread::current().id();
+        let me = gettid();
         let mut holder = guest.edit.holder.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(other) = *holder {
             if other == me {

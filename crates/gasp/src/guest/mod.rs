@@ -161,6 +161,11 @@ impl Guest {
         self.0.faults.take_one()
     }
 
+    /// How its revokes wait, unless a domain has a policy of its own.
+    pub fn drain_policy(&self) -> DrainPolicy {
+        self.0.policy
+    }
+
     /// Whether the guest's configuration accepts host-physical addresses that can change
     /// (decision 20).
     pub fn allows_unpinned(&self) -> bool {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::Inner;
 use crate::access::Access;
-use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
+use crate::addr::{DeviceAddr, GuestPhys};
 use crate::error::Reason;
 use crate::iommu::{DomainInner, Reached, free, identity, in_chunks, refresh};
 use crate::mapping::{Drain, Keep, Revocation, check_not_looking_up};
@@ -50,11 +50,14 @@ impl Inner {
                 })
             }
         };
+        let has_memory = segment.is_some();
         regions.add(Placed { region, segment });
         drop(regions);
-        // Nothing was there, so nothing can have been mapped: rules that are given up led
-        // nowhere, too.
-        self.publish(span, &mut |_, _| ());
+        // Without memory a hole stays a hole. Nothing was there, so nothing can have been
+        // mapped: rules that are given up led nowhere, too.
+        if has_memory {
+            self.publish(span, &mut |_, _| ());
+        }
         Ok(())
     }
 
@@ -67,7 +70,7 @@ impl Inner {
         drop(regions);
         let reduced = was.iter().any(|placed| !access.contains(placed.region.access()));
         let mut revoked = Revoked::new(self, segments_of(&was));
-        self.publish(span, &mut |view, reached| match reached {
+        self.publish(self.pages(span), &mut |view, reached| match reached {
             Reached::Led(span) if reduced => revoked.range(view, span),
             Reached::Led(_) => {}
             Reached::GivenUp(span) => revoked.range(view, span),
@@ -92,7 +95,6 @@ impl Inner {
     /// Removes what is in a range. The caller has the edit lock.
     pub(super) fn remove(&self, span: Span<GuestPhys>) -> Result<Drain> {
         check_not_looking_up()?;
-        granular(span)?;
         let mut regions = self.write_regions();
         if regions.overlapping(span).next().is_none() {
             return Err(Reason::NotFound("region in the range"));
@@ -104,7 +106,7 @@ impl Inner {
         let unused: Keep =
             removed.iter().filter(|gone| !used.contains(&gone.index())).cloned().collect();
         let mut revoked = Revoked::new(self, removed);
-        self.publish(span, &mut |view, reached| match reached {
+        self.publish(self.pages(span), &mut |view, reached| match reached {
             Reached::Led(span) | Reached::GivenUp(span) => revoked.range(view, span),
         });
         let drain = revoked.scan();
@@ -116,8 +118,14 @@ impl Inner {
         Ok(drain)
     }
 
-    /// Makes all views show the regions in `changed`, and calls `reached` with what leads
-    /// there.
+    /// The whole pages around the guest's part of a range: what the views have of it.
+    fn pages(&self, span: Span<GuestPhys>) -> Span<GuestPhys> {
+        let all = Span::inclusive(GuestPhys(0), GuestPhys((1 << self.width) - 1)).unwrap_or(span);
+        span.intersection(&all).and_then(|span| span.rounded_out()).unwrap_or(all)
+    }
+
+    /// Makes all views show the regions in `changed`, which is whole pages, and calls
+    /// `reached` with what leads there.
     fn publish(&self, changed: Span<GuestPhys>, reached: &mut dyn FnMut(&View, Reached)) {
         let device = identity(changed);
         let _: ControlFlow<Infallible> =
@@ -249,23 +257,11 @@ fn segments_of(placed: &[Placed]) -> Keep {
 
 /// Whether there are regions in all of `span`, which can be split at its ends.
 fn check_change(regions: &Regions, span: Span<GuestPhys>) -> core::result::Result<(), Reason> {
-    granular(span)?;
-    if let Some((hole, _)) =
-        pieces(regions, span).find(|(piece, _)| regions.at(piece.start()).is_none())
-    {
-        return Err(Reason::NoMemory { at: hole.start().0 });
+    if let Some(hole) = regions.gap(span, |_| true) {
+        return Err(Reason::NoMemory { at: hole.0 });
     }
     regions.check_cut(span)
 }
-
-fn granular(span: Span<GuestPhys>) -> core::result::Result<(), Reason> {
-    match span.is_granular() {
-        true => Ok(()),
-        false => Err(Reason::Invalid("the range must start and end on a multiple of 4 KiB")),
-    }
-}
-
-const _: () = assert!(GRANULE == 4096, "the messages above say 4 KiB");
 
 #[cfg(test)]
 mod tests {

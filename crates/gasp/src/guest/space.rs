@@ -43,7 +43,8 @@ impl<'a> AddressSpace<'a> {
     /// Adds a region. Rules that devices have for its addresses lead to it from now on.
     ///
     /// # Errors
-    /// `EINVAL` where it does not start and end on a multiple of 4 KiB; `ENXIO` where it
+    /// `EINVAL` if it is memory and does not start and end on a multiple of 4 KiB (registers
+    /// and reserved ranges can have any length); `ENXIO` where it
     /// passes the guest's address width; `EEXIST` where it overlaps another; `ENOSPC`
     /// where there are 65,536 regions or 1,024 memory objects; `EBUSY` where this thread
     /// holds the [`lock`](Self::lock); `EDEADLK` as for that.
@@ -74,7 +75,7 @@ impl<'a> AddressSpace<'a> {
     /// away, mappings of it are revoked as by [`remove`](Self::remove).
     ///
     /// # Errors
-    /// `EINVAL` where the range does not start and end on a multiple of 4 KiB; `ENXIO`
+    /// `EINVAL` if the range begins or ends inside a page of memory; `ENXIO`
     /// where part of it has no region; `ENOSPC` where a split would make too many regions;
     /// `EBUSY` and `EDEADLK` as for [`add`](Self::add).
     ///
@@ -100,7 +101,7 @@ impl<'a> AddressSpace<'a> {
     /// then (decision 16).
     ///
     /// # Errors
-    /// `EINVAL` where the range does not start and end on a multiple of 4 KiB; `ENOENT`
+    /// `EINVAL` if the range begins or ends inside a page of memory; `ENOENT`
     /// where no region is in it; `ENOSPC` where a split would make too many regions;
     /// `EBUSY` and `EDEADLK` as for [`add`](Self::add).
     ///
@@ -138,7 +139,7 @@ impl<'a> AddressSpace<'a> {
     /// `ENXIO` where part of it is no RAM or ROM; `EEXIST` where part is claimed.
     pub fn claim(&self, span: Span<GuestPhys>) -> Result<()> {
         let claimed = self.guest.write_regions().claim(span);
-        claimed.map_err(|reason| Error::new(Operation::FindFree, span.start(), span.len(), reason))
+        claimed.map_err(|reason| Error::new(Operation::Reserve, span.start(), span.len(), reason))
     }
 
     /// The region at an address, if there is one.

@@ -85,6 +85,11 @@ impl Drain {
         self.holders.len()
     }
 
+    /// How it waits.
+    pub fn policy(&self) -> DrainPolicy {
+        self.policy
+    }
+
     /// How many of the mappings that are still held were made by this thread. Where nobody
     /// else unmaps them, [`wait`](Self::wait) on this thread waits for ever (with
     /// [`Deadline::Wait`]), or until the deadline.

@@ -13,6 +13,7 @@ use crate::access::MapFlags;
 use crate::addr::{Address, DeviceAddr};
 use crate::error::{Error, Operation, Place, Reason, Refusal, Result};
 use crate::fault::FaultLog;
+use crate::memory::HostRun;
 use crate::span::Span;
 use crate::view::entry::Want;
 use crate::view::lookup::{self, Diagnosis, Extent, Progress, Walk};
@@ -99,7 +100,8 @@ impl Port<'_> {
 
     /// The short way of [`map`](Self::map) for a device that is in a list which others
     /// take devices out of. It is looked for under the busy slot, for which those others
-    /// wait: see [`grace_period`](super::grace_period).
+    /// wait: see [`grace_period`](super::grace_period). With `host_contig` the host-physical run
+    /// under the mapping comes along.
     #[inline(always)]
     pub(crate) fn map_page_of(
         find: impl FnOnce() -> Option<Self>,
@@ -107,7 +109,7 @@ impl Port<'_> {
         len: u64,
         flags: MapFlags,
         host_contig: bool,
-    ) -> Option<Mapping> {
+    ) -> Option<(Mapping, Option<HostRun>)> {
         let span = Span::new(DeviceAddr(addr), len).ok()?;
         let hold = Lane::with(|lane| lane.publish(span)).ok()?;
         let port = find()?;
@@ -115,15 +117,19 @@ impl Port<'_> {
         let view = unsafe { port.attachment.view() };
         // SAFETY: as above.
         let mut extent = unsafe { lookup::page(view, port.segments, span, Want::new(flags)) }?;
+        let mut run = None;
         if host_contig {
             // SAFETY: the slot is busy.
             let object = unsafe { extent.segment.as_ref() }.object();
-            extent.len = object.phys_run(extent.offset, extent.len).ok()?.len;
+            let found = object.phys_run(extent.offset, extent.len).ok()?;
+            extent.len = found.len;
             hold.shorten(last_of(span.start(), extent.len));
+            run = Some(found);
         }
         hold.establish(view.id(), port.vdev);
         // SAFETY: found under this slot, which is established for it.
-        Some(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) })
+        let mapping = unsafe { Mapping::new(hold, extent, span.start(), flags.access()) };
+        Some((mapping, run))
     }
 
     /// The short way: the whole range lies in one page of the table and nothing speaks

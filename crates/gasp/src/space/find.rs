@@ -93,18 +93,9 @@ impl Regions {
 
     /// Claims a range inside RAM or ROM that the caller has chosen.
     pub(crate) fn claim(&mut self, span: Span<GuestPhys>) -> Result<(), Reason> {
-        let mut next = Some(span.start());
-        for placed in self.overlapping(span) {
-            let there = placed.region.span();
-            if !matches!(placed.region.kind(), RegionKind::Ram | RegionKind::Rom)
-                || next.is_none_or(|next| !there.contains(next))
-            {
-                break;
-            }
-            next = there.last().checked_add(1);
-        }
-        if next.is_some_and(|next| next <= span.last()) {
-            return Err(Reason::NoMemory { at: next.map_or(0, |next| next.0) });
+        let memory = |kind| matches!(kind, RegionKind::Ram | RegionKind::Rom);
+        if let Some(gap) = self.gap(span, memory) {
+            return Err(Reason::NoMemory { at: gap.0 });
         }
         if self.claims.iter().any(|(&first, &last)| first <= span.last() && span.start() <= last) {
             return Err(Reason::Overlaps("a claimed range"));

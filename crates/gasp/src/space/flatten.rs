@@ -5,13 +5,15 @@ use crate::addr::{GRANULE, GuestPhys};
 use crate::span::Span;
 use crate::view::entry::Behind;
 
-/// What is behind each part of `span`, which is granular, in order and without gaps.
+/// What is behind each part of `span`, which is granular, in order and without gaps. So are
+/// the parts: regions without memory, which may begin and end anywhere, are holes as well.
 pub(crate) fn pieces(
     regions: &Regions,
     span: Span<GuestPhys>,
 ) -> impl Iterator<Item = (Span<GuestPhys>, Behind)> {
     let mut next = Some(span.start());
-    let mut there = regions.overlapping(span).peekable();
+    let has_memory = |placed: &&super::Placed| placed.region.backing().is_some();
+    let mut there = regions.overlapping(span).filter(has_memory).peekable();
     core::iter::from_fn(move || {
         let start = next.filter(|&start| start <= span.last())?;
         let (last, behind) = match there.peek() {

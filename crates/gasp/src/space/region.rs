@@ -213,7 +213,8 @@ impl Region {
     }
 
     /// The part of the region that lies in `span`, if any.
-    pub(crate) fn part(&self, span: Span<GuestPhys>) -> Option<Self> {
+    #[must_use]
+    pub fn part(&self, span: Span<GuestPhys>) -> Option<Self> {
         let span = self.span.intersection(&span)?;
         let skip = span.start().0 - self.span.start().0;
         let memory = self.memory.as_ref().map(|(object, offset)| (object.clone(), offset + skip));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::region::{Region, RegionKind};
 use crate::access::Access;
-use crate::addr::GuestPhys;
+use crate::addr::{GRANULE, GuestPhys};
 use crate::error::Reason;
 use crate::span::Span;
 use crate::view::segment::Segment;
@@ -65,8 +65,10 @@ impl Regions {
 
     /// Whether a region could be added.
     pub(crate) fn check_add(&self, region: &Region) -> Result<(), Reason> {
-        if !region.span().is_granular() {
-            return Err(Reason::Invalid("a region must start and end on a multiple of 4 KiB"));
+        if region.kind().is_memory() && !region.span().is_granular() {
+            return Err(Reason::Invalid(
+                "a region of memory must start and end on a multiple of 4 KiB",
+            ));
         }
         if let Some(there) = self.overlapping(region.span()).next() {
             return Err(Reason::Overlaps(match there.region.kind() {
@@ -83,13 +85,39 @@ impl Regions {
         Ok(())
     }
 
-    /// Whether the regions at the ends of `span` could be split there.
+    /// The first address in `span` that no region of such a kind has.
+    pub(crate) fn gap(
+        &self,
+        span: Span<GuestPhys>,
+        is_such: impl Fn(RegionKind) -> bool,
+    ) -> Option<GuestPhys> {
+        let mut next = Some(span.start());
+        for placed in self.overlapping(span) {
+            let there = placed.region.span();
+            if !is_such(placed.region.kind()) || next.is_none_or(|next| !there.contains(next)) {
+                break;
+            }
+            next = there.last().checked_add(1);
+        }
+        next.filter(|&next| next <= span.last())
+    }
+
+    /// Whether the regions at the ends of `span` could be split there: memory only between
+    /// its pages.
     pub(crate) fn check_cut(&self, span: Span<GuestPhys>) -> Result<(), Reason> {
-        let inside = |addr: GuestPhys| {
-            self.at(addr).is_some_and(|there| there.region.span().start() != addr)
-        };
+        let cut =
+            |addr: GuestPhys| self.at(addr).filter(|there| there.region.span().start() != addr);
         let splits = [Some(span.start()), span.last().checked_add(1)].into_iter().flatten();
-        let more = splits.filter(|&addr| inside(addr)).count();
+        let between_bytes = |addr: GuestPhys| !addr.0.is_multiple_of(GRANULE);
+        if splits.clone().any(|addr| {
+            between_bytes(addr) && cut(addr).is_some_and(|there| there.region.kind().is_memory())
+        }) {
+            return Err(Reason::Invalid(
+                "a range must not begin or end inside a page of memory: that is cut at \
+                 multiples of 4 KiB",
+            ));
+        }
+        let more = splits.filter(|&addr| cut(addr).is_some()).count();
         if more > 0 && self.by_start.len() + more > REGIONS_MAX {
             return Err(Reason::Limit { what: "regions", limit: REGIONS_MAX as u64 });
         }
@@ -172,13 +200,17 @@ impl Regions {
     }
 }
 
+const _: () = assert!(GRANULE == 4096, "the messages above say 4 KiB");
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::{Backing, MemoryObject};
     use proptest::prelude::*;
 
-    fn span(page: u64, pages: u64) -> Span<GuestPhys> {
-        Span::new(GuestPhys(page << 12), pages << 12).unwrap()
+    /// In units of a quarter of a page: regions without memory need no whole pages.
+    fn span(at: u64, count: u64) -> Span<GuestPhys> {
+        Span::new(GuestPhys(at << 10), count << 10).unwrap()
     }
 
     fn placed(region: Region) -> Placed {
@@ -187,8 +219,8 @@ mod tests {
 
     fn kinds(regions: &Regions) -> Vec<Option<Option<String>>> {
         (0..64)
-            .map(|page| {
-                let there = regions.at(GuestPhys(page << 12))?;
+            .map(|unit| {
+                let there = regions.at(GuestPhys(unit << 10))?;
                 Some(there.region.owner().map(str::to_owned))
             })
             .collect()
@@ -196,7 +228,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn regions_behave_as_an_array_of_pages(
+        fn regions_behave_as_an_array(
             steps in prop::collection::vec((0..3, 0u64..60, 1u64..12), 1..40)
         ) {
             let mut regions = Regions::default();
@@ -232,10 +264,42 @@ mod tests {
     }
 
     #[test]
-    fn a_region_must_be_granular() {
-        let odd = Span::new(GuestPhys(0x1000), 0x800).unwrap();
-        let error = Regions::default().check_add(&Region::reserved(odd)).unwrap_err();
-        assert!(matches!(error, Reason::Invalid(_)));
+    fn only_memory_needs_whole_pages() {
+        let ram = MemoryObject::ram(0x4000).prefer(&[Backing::Base]).create().unwrap();
+        let part = |start, len| {
+            let span = Span::new(GuestPhys(start), len).unwrap();
+            Region::memory(RegionKind::Ram, span, &ram, 0).unwrap()
+        };
+        let mut regions = Regions::default();
+        for (start, len) in [(0x1000, 0x800), (0x1800, 0x1000), (0x1001, 1)] {
+            let refused = regions.check_add(&part(start, len));
+            assert!(matches!(refused, Err(Reason::Invalid(_))), "{refused:?}");
+            let odd = Span::new(GuestPhys(start), len).unwrap();
+            regions.check_add(&Region::reserved(odd)).unwrap();
+            regions.check_add(&Region::device(odd, "uart")).unwrap();
+        }
+        regions.add(placed(part(0x1000, 0x2000)));
+        let bytes = |start, len| Span::new(GuestPhys(start), len).unwrap();
+        for inside in [bytes(0x1800, 0x1800), bytes(0x1000, 0x1001), bytes(0xfff, 2)] {
+            assert!(matches!(regions.check_cut(inside), Err(Reason::Invalid(_))), "{inside}");
+        }
+        for whole in [bytes(0x1000, 0x1000), bytes(0xfff, 0x2002), bytes(0x2000, 0x1234)] {
+            assert_eq!(regions.check_cut(whole), Ok(()), "{whole}");
+        }
+    }
+
+    #[test]
+    fn the_first_gap_is_found() {
+        let mut regions = Regions::default();
+        regions.add(placed(Region::device(span(0, 1), "uart")));
+        regions.add(placed(Region::reserved(span(1, 2))));
+        let gap = |at, count, is_such: &dyn Fn(RegionKind) -> bool| {
+            regions.gap(span(at, count), is_such).map(|gap| gap.0 >> 10)
+        };
+        assert_eq!(gap(0, 3, &|_| true), None);
+        assert_eq!(gap(0, 4, &|_| true), Some(3));
+        assert_eq!(gap(8, 2, &|_| true), Some(8));
+        assert_eq!(gap(0, 3, &|kind| kind == RegionKind::Device), Some(1));
     }
 
     #[test]

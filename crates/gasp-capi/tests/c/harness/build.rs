@@ -11,8 +11,9 @@ use tempfile::TempDir;
 
 use crate::source::{Source, include, stem};
 
-/// The libraries that the static library needs, as rustc tells them.
-const SYSTEM: [&str; 4] = ["-lpthread", "-ldl", "-lm", "-lgcc_s"];
+/// The libraries that the static library needs. (rustc names `-lgcc_s`, too: the compiler adds
+/// that by itself, and there is none for a program that is all static.)
+const SYSTEM: [&str; 3] = ["-lpthread", "-ldl", "-lm"];
 const STRICT: [&str; 6] = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-g", "-O1"];
 const SANITIZE: [&str; 2] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
 
@@ -21,6 +22,8 @@ const SANITIZE: [&str; 2] = ["-fsanitize=address,undefined", "-fno-sanitize-reco
 pub(crate) enum Link {
     /// With the static library.
     Static,
+    /// With static libraries alone.
+    AllStatic,
     /// With the shared library.
     Shared,
     /// With the shared library and the sanitizers.
@@ -89,13 +92,23 @@ impl Toolchain {
 
     /// Why nothing can be built with the sanitizers.
     pub(crate) fn sanitizer_lack(&self) -> Option<String> {
+        self.lack(&SANITIZE).map(|_| "the compiler has no sanitizers here".to_owned())
+    }
+
+    /// Why no program can be all static.
+    pub(crate) fn static_lack(&self) -> Option<String> {
+        self.lack(&["-static"]).map(|_| "there is no static C library here".to_owned())
+    }
+
+    /// Why an empty program cannot be built so, and run.
+    fn lack(&self, options: &[&str]) -> Option<String> {
         let source = self.folder.path().join("empty.c");
         std::fs::write(&source, "int main(void) { return 0; }\n").unwrap();
         let program = self.folder.path().join("empty");
         let mut compile = Command::new(&self.cc);
-        compile.args(SANITIZE).arg(&source).arg("-o").arg(&program);
+        compile.args(options).arg(&source).arg("-o").arg(&program);
         let worked = output_of(&mut compile).and_then(|_| output_of(&mut Command::new(&program)));
-        worked.err().map(|_| "the compiler has no sanitizers here".to_owned())
+        worked.err()
     }
 
     /// Builds programs with the static library, several at a time.
@@ -146,7 +159,10 @@ impl Toolchain {
         if link == Link::Sanitized {
             linker.args(SANITIZE);
         }
-        if link == Link::Static {
+        if link == Link::AllStatic {
+            linker.arg("-static");
+        }
+        if matches!(link, Link::Static | Link::AllStatic) {
             linker.arg(self.libraries.join("libgasp_capi.a")).args(SYSTEM);
         } else {
             linker.arg("-L").arg(&self.libraries).arg("-lgasp_capi");
