@@ -4,10 +4,10 @@
 //! in one place only, the table of its view, which is at once what the
 //! control path edits and what maps read: there is nothing to get out of step.
 //!
-//! * [`grant`], [`revoke`]: rules are added and taken back.
-//! * [`refresh`]: the guest's regions have changed.
-//! * [`chunks`]: none of these holds a lock in proportion to what was asked for.
-//! * [`placed`]: what is behind device addresses, and how many entries it takes.
+//! * `grant`, `revoke`: rules are added and taken back.
+//! * `refresh`: the guest's regions have changed.
+//! * `chunks`: none of these holds a lock in proportion to what was asked for.
+//! * `placed`: what is behind device addresses, and how many entries it takes.
 
 mod chunks;
 mod domain;
