@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use gasp::{
     Access, DeviceAddr, Domain, DomainKind, DomainOptions, FAULTS_KEPT, Guest, GuestPhys, MapFlags,
-    Reason, Refusal, Unattached,
+    Reason, Refusal, Region, RegionKind, Unattached,
 };
 use support::*;
 
@@ -325,7 +325,7 @@ fn the_entry_limit_counts_splits_by_access_and_by_regions() {
     raised.allow(GuestPhys(0), 1 << 30, Access::WRITE).unwrap();
     assert_eq!(raised.entries(), 1, "all of it is raised without a split");
     // A hole is a hole, whatever is reserved there.
-    guest.space().add(gasp::Region::reserved(span(PAGE, PAGE))).unwrap();
+    guest.space().add(Region::reserved(span(PAGE, PAGE))).unwrap();
     let whole = domain("whole");
     whole.allow(GuestPhys(0), 1 << 30, Access::READ).unwrap();
     assert_eq!(whole.entries(), 1);
@@ -346,4 +346,23 @@ fn a_drain_that_still_waits_is_not_overtaken_by_the_removal_of_its_domain() {
     assert_eq!(drain.pending(), 1);
     drop(held);
     assert!(drain.wait().completed());
+}
+
+#[test]
+fn the_entry_limit_holds_wherever_a_chunk_of_the_rule_ends() {
+    let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
+    let object = ram(2100 * PAGE);
+    for page in (0..2100).step_by(2) {
+        let (place, offset) = (span(page * PAGE, PAGE), page * PAGE);
+        let region = Region::memory(RegionKind::Ram, place, &object, offset).unwrap();
+        guest.space().add(region).unwrap();
+    }
+    let options = DomainOptions { limit: 100, ..DomainOptions::new(DomainKind::Identity) };
+    let domain = guest.domain("limited", options).unwrap();
+    // Each page is a piece of its own: memory and holes take turns.
+    for pages in (1000..1050).chain(2020..2080) {
+        let refused = domain.allow(GuestPhys(0), pages * PAGE, Access::READ);
+        assert_eq!(errno(refused), "ENOSPC", "{pages} pages");
+        assert_eq!(domain.entries(), 0, "{pages} pages");
+    }
 }

@@ -14,7 +14,7 @@ use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
 use crate::error::Reason;
 use crate::space::Regions;
 use crate::span::Span;
-use crate::view::entry::Leaf;
+use crate::view::entry::{Behind, Leaf};
 use crate::view::lookup::guest_of;
 use crate::view::segment::Segments;
 use crate::view::table::{Table, Writer};
@@ -30,8 +30,8 @@ struct Rule {
 /// A part of the rule's addresses that is alike.
 #[derive(Clone, Copy)]
 enum Part {
-    /// Addresses without a rule.
-    Free(Span<DeviceAddr>),
+    /// Addresses without a rule, and what is behind them.
+    Free(Span<DeviceAddr>, Behind),
     /// Addresses that one table entry is about, and the whole range of that entry.
     Granted { part: Span<DeviceAddr>, whole: Span<DeviceAddr>, leaf: Leaf },
 }
@@ -65,8 +65,8 @@ impl DomainInner {
         let mut new = 0;
         let mut left = Some(device);
         let checked = in_chunks(&self.view, memory, device, |regions, writer, rest| {
-            let there = parts(table, writer, rest);
-            let next = rule.check(&there, regions, memory.segments, writer, &mut new)?;
+            let there = rule.parts(table, regions, writer, rest);
+            let next = rule.check(&there, memory.segments, writer, &mut new)?;
             if next.is_none() {
                 // Only this thread adds rules now. (Regions that change meanwhile cut
                 // entries themselves, within the same limit.)
@@ -76,7 +76,7 @@ impl DomainInner {
                 }
                 // A rule that was checked in one chunk is put in place in the same.
                 if rest == device {
-                    let next = rule.put(&there, table, regions, writer);
+                    let next = rule.put(&there, table, writer);
                     left = next.and_then(|next| Span::inclusive(next, device.last()));
                 }
             }
@@ -88,8 +88,8 @@ impl DomainInner {
         if let Some(left) = left {
             let _: ControlFlow<Infallible> =
                 in_chunks(&self.view, memory, left, |regions, writer, rest| {
-                    let there = parts(table, writer, rest);
-                    ControlFlow::Continue(rule.put(&there, table, regions, writer))
+                    let there = rule.parts(table, regions, writer, rest);
+                    ControlFlow::Continue(rule.put(&there, table, writer))
                 });
         }
         Ok(())
@@ -126,12 +126,55 @@ impl Rule {
         GuestPhys(self.guest.0 + (part.start().0 - self.device.start().0))
     }
 
+    /// What is there now for a chunk of the rule's addresses.
+    fn parts(
+        &self,
+        table: &Table,
+        regions: &Regions,
+        writer: &mut Writer,
+        rest: Span<DeviceAddr>,
+    ) -> Parts {
+        let mut granted = SmallVec::<[_; 2]>::new();
+        let visited: ControlFlow<Infallible, _> =
+            table.visit(&mut writer.work, rest, |whole, leaf| {
+                granted.extend(whole.intersection(&rest).map(|part| (part, whole, leaf)));
+                ControlFlow::Continue(())
+            });
+        let ControlFlow::Continue(next) = visited;
+        let last = next.map_or(rest.last(), |next| DeviceAddr(next.0.saturating_sub(1)));
+        // Finding what is behind the others is a chunk's work of its own.
+        writer.work.begin();
+        let mut parts = SmallVec::new();
+        let mut free_from = Some(rest.start());
+        for granted in granted.into_iter().map(Some).chain([None]) {
+            let end = match granted {
+                Some((part, ..)) => part.start().0.checked_sub(1).map(DeviceAddr),
+                None => Some(last),
+            };
+            let gap = free_from.zip(end).and_then(|(first, end)| Span::inclusive(first, end));
+            for (piece, behind) in
+                gap.into_iter().flat_map(|gap| placed(regions, gap, self.to(gap)))
+            {
+                parts.push(Part::Free(piece, behind));
+                writer.work.spend(PIECE_COST);
+                let on = piece.last().checked_add(1).filter(|&on| on <= last);
+                if on.is_some() && writer.work.is_spent() {
+                    return Parts { parts, next: on };
+                }
+            }
+            if let Some((part, whole, leaf)) = granted {
+                parts.push(Part::Granted { part, whole, leaf });
+                free_from = part.last().checked_add(1);
+            }
+        }
+        Parts { parts, next }
+    }
+
     /// Finds what speaks against the rule in one chunk, and adds to `new` how many table
     /// entries it takes there.
     fn check(
         &self,
         there: &Parts,
-        regions: &Regions,
         segments: &Segments,
         writer: &mut Writer,
         new: &mut u64,
@@ -142,8 +185,8 @@ impl Rule {
             match part {
                 Part::Granted { part, whole, leaf } => {
                     let first = leaf.advanced((part.start().0 - whole.start().0) / GRANULE);
-                    // SAFETY: segments are removed only under the regions' lock, which the
-                    // caller holds, for it has `regions`.
+                    // SAFETY: segments are removed only under the regions' lock, which each
+                    // chunk holds.
                     let to = GuestPhys(unsafe { guest_of(segments, first, 0) });
                     if to != self.to(part) {
                         let (at, to) = (part.start(), to.0);
@@ -154,28 +197,14 @@ impl Rule {
                         *new = new.saturating_add(cut - 1);
                     }
                 }
-                Part::Free(gap) => {
-                    for (piece, _) in placed(regions, gap, self.to(gap)) {
-                        *new = new.saturating_add(entries(piece));
-                        writer.work.spend(PIECE_COST);
-                        if writer.work.is_spent() {
-                            return ControlFlow::Continue(piece.last().checked_add(1));
-                        }
-                    }
-                }
+                Part::Free(piece, _) => *new = new.saturating_add(entries(piece)),
             }
         }
         ControlFlow::Continue(there.next)
     }
 
     /// Puts the rule into the table for one chunk; returns where to go on.
-    fn put(
-        &self,
-        there: &Parts,
-        table: &Table,
-        regions: &Regions,
-        writer: &mut Writer,
-    ) -> Option<DeviceAddr> {
+    fn put(&self, there: &Parts, table: &Table, writer: &mut Writer) -> Option<DeviceAddr> {
         let raised = |leaf: Leaf| leaf.with_allowed(leaf.allowed() | self.access);
         writer.work.begin();
         for &part in &there.parts {
@@ -187,16 +216,10 @@ impl Rule {
                         return paused;
                     }
                 }
-                Part::Free(gap) => {
-                    for (piece, behind) in placed(regions, gap, self.to(gap)) {
-                        writer.work.spend(PIECE_COST);
-                        let paused = table.fill(writer, piece, Leaf::new(self.access, behind));
-                        if paused.is_some() {
-                            return paused;
-                        }
-                        if writer.work.is_spent() {
-                            return piece.last().checked_add(1);
-                        }
+                Part::Free(piece, behind) => {
+                    let paused = table.fill(writer, piece, Leaf::new(self.access, behind));
+                    if paused.is_some() {
+                        return paused;
                     }
                 }
             }
@@ -210,23 +233,4 @@ struct Parts {
     parts: SmallVec<[Part; 2]>,
     /// Where the next chunk goes on.
     next: Option<DeviceAddr>,
-}
-
-fn parts(table: &Table, writer: &mut Writer, rest: Span<DeviceAddr>) -> Parts {
-    let mut parts = SmallVec::new();
-    let mut free_from = Some(rest.start());
-    let visited: ControlFlow<Infallible, _> = table.visit(&mut writer.work, rest, |whole, leaf| {
-        if let Some(part) = whole.intersection(&rest) {
-            let before = part.start().0.checked_sub(1).map(DeviceAddr);
-            let gap = free_from.zip(before);
-            parts.extend(gap.and_then(|(a, b)| Span::inclusive(a, b)).map(Part::Free));
-            free_from = part.last().checked_add(1);
-            parts.push(Part::Granted { part, whole, leaf });
-        }
-        ControlFlow::Continue(())
-    });
-    let ControlFlow::Continue(next) = visited;
-    let last = next.map_or(rest.last(), |next| DeviceAddr(next.0.saturating_sub(1)));
-    parts.extend(free_from.and_then(|first| Span::inclusive(first, last)).map(Part::Free));
-    Parts { parts, next }
 }

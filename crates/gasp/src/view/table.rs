@@ -223,6 +223,11 @@ fn visit_word<B>(
         return ControlFlow::Continue(None);
     };
     let (first, last) = unit.children(range);
+    if first == last {
+        work.spend(1);
+        let word = entry::content(node.get(first));
+        return visit_word(word, unit.child(first), range, work, each);
+    }
     // What is gone through is that part of the node, however little of it is in use.
     work.spend(node.words().min(last - first + 1));
     for word in node.in_order(first, last) {
@@ -394,8 +399,8 @@ impl Writer {
     ) -> Edited {
         let (first, last) = unit.children(range);
         let mut paused = None;
-        // Where nothing is added, only what is in use is gone through.
-        let in_use = (!change.adds).then(|| {
+        // If nothing is added, only what is in use is gone through.
+        let in_use = (!change.adds && first != last).then(|| {
             self.work.spend(node.words().min(last - first + 1));
             node.in_order(first, last)
         });
