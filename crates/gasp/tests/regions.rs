@@ -326,6 +326,36 @@ fn access_never_rises_above_what_kind_and_memory_offer() {
 }
 
 #[test]
+fn a_change_needs_regions_in_all_of_its_range_and_a_region_its_object() {
+    let (guest, ram) = plain_guest(2 * PAGE);
+    let before = shape(&guest);
+    let tagged = guest.space().set_tag(span(PAGE, 2 * PAGE), 7, None);
+    assert_eq!(errno(tagged), "ENXIO");
+    assert_eq!(errno(guest.space().set_tag(span(0, PAGE / 2), 7, None)), "EINVAL");
+    assert_eq!(shape(&guest), before, "nothing changed");
+    assert_eq!(guest.space().region_at(GuestPhys(PAGE)).unwrap().tag(), 0);
+    // The tags keep neighbours apart.
+    guest.space().set_tag(span(PAGE, PAGE), 7, None).unwrap();
+    assert_eq!(shape(&guest).len(), 2);
+    guest.space().set_tag(span(PAGE, PAGE), 0, Some("disk")).unwrap();
+    assert_eq!(shape(&guest).len(), 2, "and so do owners");
+    guest.space().set_tag(span(PAGE, PAGE), 0, None).unwrap();
+    assert_eq!(shape(&guest), before);
+    let part = |kind, offset, len| Region::memory(kind, span(0, len), &ram, offset);
+    assert!(part(RegionKind::Ram, PAGE, PAGE).is_ok());
+    for refused in [
+        part(RegionKind::Ram, PAGE, 2 * PAGE),
+        part(RegionKind::Ram, 2 * PAGE, PAGE),
+        part(RegionKind::Ram, u64::MAX - PAGE + 1, PAGE),
+        part(RegionKind::Ram, PAGE / 2, PAGE),
+        part(RegionKind::Reserved, 0, PAGE),
+        part(RegionKind::Device, 0, PAGE),
+    ] {
+        assert!(refused.is_err(), "{refused:?}");
+    }
+}
+
+#[test]
 fn a_filter_may_ask_about_and_change_the_regions_that_are_walked() {
     let guest = Guest::builder().build().unwrap();
     guest.space().add_ram(Some(GuestPhys(0)), &ram(4 * PAGE)).unwrap();

@@ -86,6 +86,23 @@ fn made_up_tokens_do_nothing() {
 }
 
 #[test]
+fn a_mapping_that_is_no_token_is_none_though_one_of_the_same_address_was_there_before() {
+    let (_guest, vdev) = guest();
+    let before = token(&vdev, 0x1000);
+    assert!(before.unmap());
+    // It has the same slot and the same address, and one of the next stamps.
+    let kept = vdev.map(DeviceAddr(0x1000), 64, MapFlags::RW).unwrap();
+    let [slot, stamp, pointer] = before.words();
+    assert_eq!(kept.as_ptr().addr() as u64, pointer);
+    for next in 0..64 {
+        let made_up = Token::from_words([slot, stamp + next, pointer]);
+        assert_eq!(made_up.pointer(), None, "{next}");
+        assert!(!made_up.unmap(), "{next}");
+    }
+    assert!(token(&vdev, 0x1000).words()[0] != slot, "the slot is still in use");
+}
+
+#[test]
 fn of_many_threads_that_unmap_one_succeeds() {
     let (_guest, vdev) = guest();
     let (threads, rounds) = (4, 500);

@@ -67,6 +67,34 @@ fn decision_21_scattered_memory_is_enxio_with_the_prefix_and_scatter_and_stitche
     assert_eq!(bytes_at(&stitched), text);
 }
 
+#[test]
+fn decision_21_a_scattered_map_is_reached_within_its_length_and_access() {
+    let (guest, _first) = plain_guest(2 * PAGE);
+    guest.space().add_ram(None, &ram(2 * PAGE)).unwrap();
+    let disk = guest.vdev("disk").unwrap();
+    let (at, len) = (DeviceAddr(PAGE + 8), 2 * PAGE as usize);
+    let text: Vec<u8> = (0..len).map(|i| (i % 253) as u8).collect();
+    disk.write(at, &text).unwrap();
+    let mut bytes = vec![0; len];
+    disk.read(at, &mut bytes).unwrap();
+    assert_eq!(bytes, text, "copies go across pieces");
+
+    let reader = disk.map_scatter(at, len as u64, MapFlags::READ).unwrap();
+    for offset in [0, 1, PAGE as usize - 9, PAGE as usize - 8, PAGE as usize - 7, len - 2] {
+        let mut two = [0; 2];
+        reader.read_at(offset, &mut two).unwrap();
+        assert_eq!(two, text[offset..offset + 2], "{offset}");
+    }
+    assert_eq!(errno(reader.read_at(len - 1, &mut [0; 2])), "EINVAL");
+    assert_eq!(errno(reader.read_at(usize::MAX, &mut [0; 2])), "EINVAL");
+    assert_eq!(errno(reader.write_at(0, b"x")), "EACCES");
+    let stitched = disk.map_stitched(at, len as u64, MapFlags::READ).unwrap();
+    assert_eq!(errno(stitched.as_mut_ptr()), "EACCES");
+    let writer = disk.map_scatter(at, len as u64, MapFlags::WRITE).unwrap();
+    assert_eq!(errno(writer.write_at(len, b"x")), "EINVAL");
+    assert_eq!(errno(writer.read_at(0, &mut [0])), "EACCES");
+}
+
 /// All bytes of a stitched map, by its pointer.
 #[allow(unsafe_code, reason = "the pointer is what is tested")]
 fn bytes_at(stitched: &gasp::Stitched) -> Vec<u8> {
