@@ -366,3 +366,26 @@ fn the_entry_limit_holds_wherever_a_chunk_of_the_rule_ends() {
         assert_eq!(domain.entries(), 0, "{pages} pages");
     }
 }
+
+#[test]
+fn rules_that_memory_is_removed_under_are_taken_back_wherever_a_chunk_ends() {
+    const LARGE: u64 = 2 << 20;
+    const RULES: u64 = 30_000;
+    let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
+    guest.space().add_ram(Some(GuestPhys(0)), &ram(LARGE)).unwrap();
+    let options = DomainOptions { limit: RULES, ..DomainOptions::new(DomainKind::Translate) };
+    let domain = guest.domain("full", options).unwrap();
+    let disk = guest.vdev("disk").unwrap();
+    disk.attach(&domain).unwrap().wait();
+    for rule in 0..RULES {
+        domain.map(DeviceAddr(rule * LARGE), GuestPhys(0), LARGE, Access::RW).unwrap();
+    }
+    assert_eq!(domain.entries(), RULES);
+    assert!(guest.space().remove(span(LARGE / 2, PAGE)).unwrap().wait().completed());
+    // Those that are taken back make room for others to be cut. None is left as it was.
+    assert!(domain.entries() < RULES);
+    for rule in 0..RULES {
+        let left = disk.map(DeviceAddr(rule * LARGE + LARGE / 2), 8, READ);
+        assert!(["EFAULT", "ENXIO"].contains(&errno(left)), "rule {rule}");
+    }
+}

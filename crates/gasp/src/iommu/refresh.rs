@@ -60,7 +60,7 @@ pub(crate) fn refresh(
                     false => {
                         given_up += 1;
                         reached(Reached::GivenUp(entry.whole));
-                        domain.view.table.clear(writer, entry.whole);
+                        chunk.take_back(writer, &entry);
                         None
                     }
                 };
@@ -107,6 +107,18 @@ struct Entry {
 }
 
 impl Chunk<'_> {
+    /// Removes an entry. That is one word, so it is done however much the chunk has gone
+    /// through already: nobody comes back to the entry.
+    fn take_back(&self, writer: &mut Writer, entry: &Entry) {
+        let table = &self.domain.view.table;
+        if table.clear(writer, entry.whole).is_some() {
+            writer.work.begin();
+            let paused = table.clear(writer, entry.whole);
+            debug_assert!(paused.is_none(), "a chunk has room for one entry");
+            writer.work.end();
+        }
+    }
+
     /// The entries that a chunk gets to, and where to go on.
     fn leading_into(
         &self,

@@ -26,6 +26,11 @@ impl Work {
         self.spent = 0;
     }
 
+    /// Ends the chunk: it is spent, whatever it went through.
+    pub(crate) fn end(&mut self) {
+        self.spent = self.spent.max(CHUNK);
+    }
+
     /// Counts `words` that were read, written, allocated or freed.
     #[inline]
     pub(crate) fn spend(&mut self, words: u64) {
