@@ -389,3 +389,23 @@ fn rules_that_memory_is_removed_under_are_taken_back_wherever_a_chunk_ends() {
         assert!(["EFAULT", "ENXIO"].contains(&errno(left)), "rule {rule}");
     }
 }
+
+#[test]
+fn a_span_that_is_revoked_twice_makes_room_once() {
+    let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
+    let options = DomainOptions { limit: 600, ..DomainOptions::new(DomainKind::Identity) };
+    let domain = guest.domain("limited", options).unwrap();
+    domain.allow(GuestPhys(1 << 30), 2 << 20, Access::READ).unwrap();
+    for page in (0..200).step_by(2) {
+        domain.allow(GuestPhys(page * PAGE), PAGE, Access::READ).unwrap();
+    }
+    let before = domain.entries();
+    let page = |at: u64| gasp::Span::new(DeviceAddr(at), PAGE).unwrap();
+    // One page that goes makes room for one entry, however often it is named.
+    let mut spans = vec![page(0); 500];
+    spans.push(page((1 << 30) + PAGE));
+    assert_eq!(errno(domain.revoke_all(&spans)), "ENOSPC");
+    assert_eq!(domain.entries(), before, "nothing has changed");
+    assert!(domain.revoke_all(&spans[..500]).unwrap().wait().completed());
+    assert_eq!(domain.entries(), before - 1);
+}

@@ -4,6 +4,8 @@
 use core::convert::Infallible;
 use core::ops::ControlFlow;
 
+use smallvec::SmallVec;
+
 use super::chunks::{GuestMemory, free, grace, in_chunks};
 use super::domain::DomainInner;
 use super::placed::{around, entries};
@@ -33,15 +35,17 @@ impl DomainInner {
         let inside = |span: &Span<DeviceAddr>| {
             span.rounded_out().map_or(Some(all), |span| all.intersection(&span))
         };
+        let spans = joined(spans.iter().filter_map(inside).collect());
         let _changes = self.changes.lock();
-        self.check_cuts(memory, spans.iter().filter_map(inside))?;
+        self.check_cuts(memory, &spans)?;
         let mut revocation = Revocation::default();
-        let mut keep = Keep::new();
+        let mut kept = Kept::default();
         let mut retired = Retired::default();
-        for span in spans.iter().filter_map(inside) {
-            self.clear(memory, span, &mut keep, &mut retired);
+        for &span in &spans {
+            self.clear(memory, span, &mut kept, &mut retired);
             revocation.range(self.view.id(), span);
         }
+        let keep = kept.keep;
         // Still under the lock of changes: a mapping of what is granted anew is not waited
         // for.
         let drain = revocation.scan(self.policy, || keep);
@@ -67,24 +71,23 @@ impl DomainInner {
     }
 
     /// Removes the entries of a span in chunks. The memory that they led to is added to
-    /// `keep`, nodes that are no longer needed to `retired`.
+    /// `kept`, nodes that are no longer needed to `retired`.
     fn clear(
         &self,
         memory: GuestMemory<'_>,
         span: Span<DeviceAddr>,
-        keep: &mut Keep,
+        kept: &mut Kept,
         retired: &mut Retired,
     ) {
-        let mut kept = SegmentSet::default();
         let _: ControlFlow<Infallible> = in_chunks(&self.view, memory, span, |_, writer, rest| {
             let next = self.view.table.update(writer, rest, |_, leaf| {
                 if let Behind::Memory { segment, .. } = leaf.behind()
-                    && kept.insert(segment)
+                    && kept.segments.insert(segment)
                 {
                     // SAFETY: the leaf was in the table until now, so its segment has
                     // been added; segments are removed only under the regions' lock,
                     // which this chunk holds.
-                    keep.push(unsafe { memory.segments.share(segment) });
+                    kept.keep.push(unsafe { memory.segments.share(segment) });
                 }
                 None
             });
@@ -99,17 +102,16 @@ impl DomainInner {
     fn check_cuts(
         &self,
         memory: GuestMemory<'_>,
-        spans: impl Iterator<Item = Span<DeviceAddr>> + Clone,
+        spans: &[Span<DeviceAddr>],
     ) -> Result<(), Reason> {
+        /// Some spans for each time the lock is taken.
+        const SOME: usize = 1024;
         let (mut new, mut leaves) = (0_u64, 0);
-        let mut rest = spans.clone().peekable();
-        while rest.peek().is_some() {
-            // Some spans for each time the lock is taken.
-            const SOME: usize = 1024;
+        for some in spans.chunks(SOME) {
             let writer = self.view.writer();
             leaves = writer.leaves();
-            let more = |span| entries_of_cuts(&self.view.table, span);
-            new = rest.by_ref().take(SOME).map(more).fold(new, u64::saturating_add);
+            let more = |&span| entries_of_cuts(&self.view.table, span);
+            new = some.iter().map(more).fold(new, u64::saturating_add);
         }
         let limit = self.limit;
         if new == 0 || leaves.saturating_add(new) <= limit {
@@ -117,7 +119,7 @@ impl DomainInner {
         }
         // What goes makes room for what comes.
         let mut gone = 0_u64;
-        for span in spans {
+        for &span in spans {
             let _: ControlFlow<Infallible> =
                 in_chunks(&self.view, memory, span, |_, writer, rest| {
                     self.view.table.visit(&mut writer.work, rest, |whole, _| {
@@ -150,6 +152,27 @@ fn entries_of_cuts(table: &Table, span: Span<DeviceAddr>) -> u64 {
     let (first, last) = (whole(span.start()), whole(span.last()));
     let last = last.filter(|_| first != last);
     first.and_then(cut).unwrap_or(0) + last.and_then(cut).unwrap_or(0)
+}
+
+/// Spans in order, those that touch as one: none is counted or gone through twice.
+fn joined(mut spans: SmallVec<[Span<DeviceAddr>; 1]>) -> SmallVec<[Span<DeviceAddr>; 1]> {
+    spans.sort_unstable_by_key(Span::start);
+    spans.dedup_by(|next, span| {
+        let touches = span.last().checked_add(1).is_none_or(|after| next.start() <= after);
+        let both = Span::inclusive(span.start(), span.last().max(next.last()));
+        if let (true, Some(both)) = (touches, both) {
+            *span = both;
+        }
+        touches
+    });
+    spans
+}
+
+/// The memory that entries led to, each segment once.
+#[derive(Default)]
+struct Kept {
+    segments: SegmentSet,
+    keep: Keep,
 }
 
 /// A set of segments' numbers.
