@@ -188,6 +188,10 @@ impl Domain {
     }
 
     /// The rules as they are now, neighbours that go on from one another joined.
+    ///
+    /// # Deadlocks
+    /// Inside a look-up ([`Vdev::map_page_of`](crate::Vdev::map_page_of)) it can wait for a
+    /// revoke on another thread, which waits for the look-up.
     pub fn rules(&self) -> Vec<Rule> {
         let mut rules: Vec<Rule> = Vec::new();
         if !self.inner.has_rules() {

@@ -308,4 +308,23 @@ mod tests {
         });
         assert_ne!(numbers(), one, "the number is free at the end");
     }
+
+    #[test]
+    fn what_a_change_has_reached_is_told_without_any_lock() {
+        let guest = Guest::builder().iommu(crate::Unattached::Deny).build().unwrap();
+        let ram = MemoryObject::ram(1 << 20).residency(Residency::OnDemand).create().unwrap();
+        guest.space().add_ram(Some(GuestPhys(0)), &ram).unwrap();
+        let options = crate::DomainOptions::new(crate::DomainKind::Translate);
+        let domain = guest.domain("domain", options).unwrap();
+        for page in 0..100 {
+            domain.map(DeviceAddr(page << 20), GuestPhys(0), 4096, Access::RW).unwrap();
+        }
+        let inner = Arc::clone(&guest.0.domains_with_rules()[0]);
+        let mut told = 0;
+        refresh(&inner, guest.0.memory(), Span::new(GuestPhys(0), 1 << 20).unwrap(), |_| {
+            assert!(guest.0.regions.try_write().is_some(), "a scan here would keep others waiting");
+            told += 1;
+        });
+        assert_eq!(told, 100);
+    }
 }

@@ -33,7 +33,18 @@ pub(crate) fn in_chunks<B>(
     view: &View,
     memory: GuestMemory<'_>,
     span: Span<DeviceAddr>,
+    chunk: impl FnMut(&Regions, &mut Writer, Span<DeviceAddr>) -> ControlFlow<B, Option<DeviceAddr>>,
+) -> ControlFlow<B> {
+    in_chunks_and_between(view, memory, span, chunk, || ())
+}
+
+/// As [`in_chunks`]; after each chunk, with no lock held, it calls `between`.
+pub(super) fn in_chunks_and_between<B>(
+    view: &View,
+    memory: GuestMemory<'_>,
+    span: Span<DeviceAddr>,
     mut chunk: impl FnMut(&Regions, &mut Writer, Span<DeviceAddr>) -> ControlFlow<B, Option<DeviceAddr>>,
+    mut between: impl FnMut(),
 ) -> ControlFlow<B> {
     let mut rest = Some(span);
     while let Some(span) = rest {
@@ -45,6 +56,7 @@ pub(crate) fn in_chunks<B>(
         // they have woken.
         MutexGuard::unlock_fair(writer);
         RwLockReadGuard::unlock_fair(regions);
+        between();
         if wants_grace {
             grace(view);
         }

@@ -1,10 +1,11 @@
 //! Bringing a domain's table up to date when the guest's regions change.
 #![allow(unsafe_code, reason = "reads segments under the lock that keeps them")]
 
+use core::cell::RefCell;
 use core::convert::Infallible;
 use core::ops::ControlFlow;
 
-use super::chunks::{GuestMemory, in_chunks};
+use super::chunks::{GuestMemory, in_chunks_and_between};
 use super::domain::{DomainInner, DomainKind};
 use super::placed::{PIECE_COST, around, entries, placed};
 use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
@@ -29,6 +30,7 @@ pub(crate) enum Reached {
 ///
 /// The regions have changed already, so that rules which are added meanwhile lead to
 /// what is there; segments that the change makes unused are removed only after this.
+/// `reached` is called with no lock held: it may look for mappings of what it is told.
 /// A rule that would have to be cut into more entries than the domain's limit allows is
 /// taken back: its device is refused, and the guest may ask for it again.
 pub(crate) fn refresh(
@@ -43,8 +45,12 @@ pub(crate) fn refresh(
         DomainKind::Translate => domain.addresses(),
     };
     let mut given_up = 0_u64;
-    let _: ControlFlow<Infallible> =
-        in_chunks(&domain.view, memory, span, |regions, writer, rest| {
+    let found = RefCell::new(Vec::new());
+    let _: ControlFlow<Infallible> = in_chunks_and_between(
+        &domain.view,
+        memory,
+        span,
+        |regions, writer, rest| {
             // Nothing is granted, so nothing changes, and there is nothing to go through.
             if writer.leaves() == 0 {
                 return ControlFlow::Continue(None);
@@ -54,12 +60,12 @@ pub(crate) fn refresh(
             for entry in there {
                 let paused = match chunk.fits(writer, &entry) {
                     true => {
-                        reached(Reached::Led(entry.part));
+                        found.borrow_mut().push(Reached::Led(entry.part));
                         chunk.lead(writer, &entry)
                     }
                     false => {
                         given_up += 1;
-                        reached(Reached::GivenUp(entry.whole));
+                        found.borrow_mut().push(Reached::GivenUp(entry.whole));
                         chunk.take_back(writer, &entry);
                         None
                     }
@@ -72,7 +78,9 @@ pub(crate) fn refresh(
                 }
             }
             ControlFlow::Continue(next)
-        });
+        },
+        || found.borrow_mut().drain(..).for_each(&mut reached),
+    );
     if given_up > 0 {
         tracing::warn!(
             domain = &*domain.name,
