@@ -81,6 +81,16 @@ pub fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
+/// Waits until `now` gives `expected`, and fails if it never does: descriptors that a client
+/// sent and nobody took may be closed after the answer.
+pub fn settles<T: PartialEq + std::fmt::Debug>(now: impl Fn() -> T, expected: T) {
+    let started = std::time::Instant::now();
+    while now() != expected && started.elapsed() < std::time::Duration::from_secs(5) {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert_eq!(now(), expected);
+}
+
 /// How many mappings of memory files the process has.
 pub fn mappings() -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
