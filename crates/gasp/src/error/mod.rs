@@ -58,6 +58,8 @@ pub enum Operation {
     Attach,
     /// Creating a guest, a domain or a device.
     Create,
+    /// Removing a domain.
+    Remove,
     /// Finding out a host-physical address.
     HostPhysical,
     /// Reading host-physical addresses again.
@@ -85,6 +87,7 @@ impl fmt::Display for Operation {
             Self::Revoke => "IOMMU revoke",
             Self::Attach => "attachment",
             Self::Create => "creation",
+            Self::Remove => "removal",
             Self::HostPhysical => "host-physical look-up",
             Self::Audit => "audit",
         })
@@ -219,14 +222,16 @@ impl fmt::Display for Error {
             (Operation::CreateMemory, _) => write!(f, "creation of {len:#} of memory")?,
             (Operation::AdoptMemory, _) => write!(f, "adoption of {len:#} of memory at {place}")?,
             // These can be about a thing as a whole, and no addresses.
-            (Operation::Create | Operation::Attach, _) => write!(f, "{operation}")?,
+            (Operation::Create | Operation::Remove | Operation::Attach, _) => {
+                write!(f, "{operation}")?
+            }
             (Operation::HostPhysical | Operation::Audit, Place::Offset(0)) if self.len == 0 => {
                 write!(f, "{operation}")?;
             }
             _ => write!(f, "{operation} of {len:#} at {place}")?,
         }
         if let Some(name) = &self.device {
-            let of = matches!(operation, Operation::Create | Operation::Attach);
+            let of = matches!(operation, Operation::Create | Operation::Remove | Operation::Attach);
             write!(f, " {} `{name}`", if of { "of" } else { "for" })?;
         }
         write!(f, ": {} ({})", self.reason, self.errno_name())

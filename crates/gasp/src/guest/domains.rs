@@ -239,7 +239,7 @@ impl Domain {
     /// `EBUSY` where a device is attached to it; `EDEADLK` inside a look-up
     /// ([`Vdev::map_page_of`](crate::Vdev::map_page_of)).
     pub fn remove(self) -> Result<()> {
-        let fail = |reason| self.guest.error(Operation::Attach, &self.inner.name, reason);
+        let fail = |reason| self.guest.error(Operation::Remove, &self.inner.name, reason);
         check_not_looking_up().map_err(fail)?;
         let vdevs = self.guest.lock_vdevs();
         let attached = |inner: &Arc<DomainInner>| Arc::ptr_eq(inner, &self.inner);
