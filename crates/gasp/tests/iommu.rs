@@ -410,3 +410,44 @@ fn a_span_that_is_revoked_twice_makes_room_once() {
     assert!(domain.revoke_all(&spans[..500]).unwrap().wait().completed());
     assert_eq!(domain.entries(), before - 1);
 }
+
+/// What a revoke leaves is what it says it needs room for, to the entry.
+#[test]
+fn a_revoke_needs_room_for_just_the_entries_that_it_leaves() {
+    const LARGE: u64 = 2 << 20;
+    let start = |page: u64| DeviceAddr((1 << 30) + page * PAGE);
+    let pages = |first: u64, count: u64| gasp::Span::new(start(first), count * PAGE).unwrap();
+    let cases: [Vec<gasp::Span<DeviceAddr>>; 9] = [
+        vec![pages(1, 1)],
+        vec![pages(0, 512)],
+        vec![pages(0, 1), pages(511, 1)],
+        (0..100).map(|page| pages(page * 2, 1)).collect(),
+        vec![pages(10, 600), pages(700, 10), pages(1023, 2)],
+        vec![pages(5, 1), pages(0, 512)],
+        vec![pages(512, 512), pages(3, 4)],
+        vec![pages(1030, 5000), pages(262_144 - 1, 10)],
+        vec![pages(300, 1), pages(262_144, 1), pages(0, 1)],
+    ];
+    for spans in cases {
+        let build = |limit: u64| {
+            let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
+            let options = DomainOptions { limit, ..DomainOptions::new(DomainKind::Identity) };
+            let domain = guest.domain("domain", options).unwrap();
+            // An entry of 1 GiB, and three of 2 MiB after it.
+            let len = (1 << 30) + 3 * LARGE;
+            domain.allow(GuestPhys(1 << 30), len, Access::READ).unwrap();
+            domain
+        };
+        let free = build(1 << 20);
+        drop(free.revoke_all(&spans).unwrap());
+        let left = free.entries();
+        let just = build(left.max(4));
+        drop(just.revoke_all(&spans).unwrap());
+        assert_eq!(just.entries(), left, "{spans:?}");
+        if left > 4 {
+            let short = build(left - 1);
+            assert_eq!(errno(short.revoke_all(&spans)), "ENOSPC", "{spans:?}");
+            assert_eq!(short.entries(), 4, "nothing has changed");
+        }
+    }
+}

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::chunks::{GuestMemory, free, grace, in_chunks};
 use super::domain::DomainInner;
-use super::placed::{around, entries};
+use super::placed::entries;
 use crate::addr::{DeviceAddr, GRANULE};
 use crate::error::Reason;
 use crate::mapping::{Drain, Keep, Revocation};
@@ -106,13 +106,13 @@ impl DomainInner {
     ) -> Result<(), Reason> {
         /// Some spans for each time the lock is taken.
         const SOME: usize = 1024;
-        let (mut new, mut leaves) = (0_u64, 0);
+        let (mut cuts, mut leaves) = (Cuts::default(), 0);
         for some in spans.chunks(SOME) {
             let writer = self.view.writer();
             leaves = writer.leaves();
-            let more = |&span| entries_of_cuts(&self.view.table, span);
-            new = some.iter().map(more).fold(new, u64::saturating_add);
+            some.iter().for_each(|&span| cuts.span(&self.view.table, span));
         }
+        let new = cuts.new_entries();
         let limit = self.limit;
         if new == 0 || leaves.saturating_add(new) <= limit {
             return Ok(());
@@ -135,23 +135,67 @@ impl DomainInner {
     }
 }
 
-/// How many entries more there are after those that reach past `span` were cut at its
-/// ends. The caller has the table's writer.
-fn entries_of_cuts(table: &Table, span: Span<DeviceAddr>) -> u64 {
-    let whole = |addr: DeviceAddr| {
-        let found = table.find(addr.0);
-        Leaf::from_word(found.word)?;
-        let start = DeviceAddr(addr.0 & !(found.size() - 1));
-        Span::new(start, found.size()).ok()
-    };
-    let cut = |whole: Span<DeviceAddr>| {
-        let left = whole.intersection(&span)?;
-        let rest: u64 = around(whole, left).map(entries).sum();
-        rest.checked_sub(1)
-    };
-    let (first, last) = (whole(span.start()), whole(span.last()));
-    let last = last.filter(|_| first != last);
-    first.and_then(cut).unwrap_or(0) + last.and_then(cut).unwrap_or(0)
+/// What spans, in order and apart, leave of the entries that reach past them.
+#[derive(Default)]
+struct Cuts {
+    /// The entries that are cut, and those that their rests make.
+    cut: u64,
+    made: u64,
+    /// What no span has reached yet of the entry that the last one ends in.
+    rest: Option<Span<DeviceAddr>>,
+}
+
+impl Cuts {
+    /// Counts the next span. The caller has the table's writer.
+    fn span(&mut self, table: &Table, span: Span<DeviceAddr>) {
+        let begins_in_rest = self.rest.is_some_and(|rest| rest.contains(span.start()));
+        if !begins_in_rest {
+            self.end_entry();
+            self.begin_entry(entry_at(table, span.start()), span);
+        }
+        if let Some(rest) = self.rest.take() {
+            let before = span.start().0.checked_sub(1).map(DeviceAddr);
+            self.make(before.and_then(|last| Span::inclusive(rest.start(), last)));
+            self.rest = after(rest, span);
+            if rest.contains(span.last()) {
+                return;
+            }
+        }
+        self.begin_entry(entry_at(table, span.last()), span);
+        self.rest = self.rest.and_then(|entry| after(entry, span));
+    }
+
+    /// How many entries more there are at the end, but for those that go whole.
+    fn new_entries(mut self) -> u64 {
+        self.end_entry();
+        self.made.saturating_sub(self.cut)
+    }
+
+    fn begin_entry(&mut self, entry: Option<Span<DeviceAddr>>, span: Span<DeviceAddr>) {
+        self.cut += u64::from(entry.is_some_and(|entry| !span.covers(&entry)));
+        self.rest = entry;
+    }
+
+    fn end_entry(&mut self) {
+        let rest = self.rest.take();
+        self.make(rest);
+    }
+
+    fn make(&mut self, part: Option<Span<DeviceAddr>>) {
+        self.made = self.made.saturating_add(part.map_or(0, entries));
+    }
+}
+
+/// All that the table's entry at an address stands for.
+fn entry_at(table: &Table, addr: DeviceAddr) -> Option<Span<DeviceAddr>> {
+    let found = table.find(addr.0);
+    Leaf::from_word(found.word)?;
+    Span::new(DeviceAddr(addr.0 & !(found.size() - 1)), found.size()).ok()
+}
+
+/// What is left of `entry` past `span`.
+fn after(entry: Span<DeviceAddr>, span: Span<DeviceAddr>) -> Option<Span<DeviceAddr>> {
+    Span::inclusive(span.last().checked_add(1)?, entry.last())
 }
 
 /// Spans in order, those that touch as one: none is counted or gone through twice.
