@@ -417,7 +417,8 @@ fn a_revoke_needs_room_for_just_the_entries_that_it_leaves() {
     const LARGE: u64 = 2 << 20;
     let start = |page: u64| DeviceAddr((1 << 30) + page * PAGE);
     let pages = |first: u64, count: u64| gasp::Span::new(start(first), count * PAGE).unwrap();
-    let cases: [Vec<gasp::Span<DeviceAddr>>; 9] = [
+    let cases: [Vec<gasp::Span<DeviceAddr>>; 10] = [
+        vec![pages(1, 1), pages(262_144, 512)],
         vec![pages(1, 1)],
         vec![pages(0, 512)],
         vec![pages(0, 1), pages(511, 1)],
