@@ -452,3 +452,42 @@ fn a_revoke_needs_room_for_just_the_entries_that_it_leaves() {
         }
     }
 }
+
+#[test]
+fn a_rule_that_is_being_added_and_memory_that_changes_do_not_use_the_same_room() {
+    const PIECES: u64 = 1 << 14;
+    const LARGE: u64 = 2 << 20;
+    const CUTS: u64 = 20;
+    let object = ram(PIECES * 2 * PAGE);
+    let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
+    for piece in 0..PIECES {
+        let at = piece * 2 * PAGE;
+        let region = Region::memory(RegionKind::Ram, span(at, PAGE), &object, at).unwrap();
+        guest.space().add(region).unwrap();
+    }
+    let limit = 2 * PIECES + CUTS;
+    let options = DomainOptions { limit, ..DomainOptions::new(DomainKind::Identity) };
+    let domain = guest.domain("domain", options).unwrap();
+    let high = 1 << 32;
+    for round in 0..20 {
+        let large = ram(CUTS * LARGE);
+        guest.space().add_ram(Some(GuestPhys(high)), &large).unwrap();
+        domain.allow(GuestPhys(high), CUTS * LARGE, Access::READ).unwrap();
+        std::thread::scope(|scope| {
+            let adding = scope.spawn(|| {
+                domain.allow(GuestPhys(0), PIECES * 2 * PAGE, Access::READ).unwrap();
+            });
+            // All of it has been checked, and the first part of it is in place.
+            while domain.entries() == CUTS && !adding.is_finished() {
+                std::hint::spin_loop();
+            }
+            for cut in 0..CUTS {
+                let page = span(high + cut * LARGE + PAGE, PAGE);
+                assert!(guest.space().remove(page).unwrap().wait().completed());
+            }
+        });
+        assert!(domain.entries() <= limit, "round {round}: {} of {limit}", domain.entries());
+        assert!(guest.space().remove(span(high, CUTS * LARGE)).unwrap().wait().completed());
+        assert!(domain.revoke(DeviceAddr(0), 1 << 40).unwrap().wait().completed());
+    }
+}

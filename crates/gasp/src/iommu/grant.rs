@@ -68,16 +68,20 @@ impl DomainInner {
             let there = rule.parts(table, regions, writer, rest);
             let next = rule.check(&there, memory.segments, writer, &mut new)?;
             if next.is_none() {
-                // Only this thread adds rules now. (Regions that change meanwhile cut
-                // entries themselves, within the same limit.)
+                // Only this thread adds rules now. Regions that change meanwhile cut entries
+                // themselves, in the room that is left beside what is promised here.
                 if writer.leaves().saturating_add(new) > self.limit {
                     let what = "table entries of the domain";
                     return ControlFlow::Break(Reason::Limit { what, limit: self.limit });
                 }
                 // A rule that was checked in one chunk is put in place in the same.
+                writer.promised = new;
                 if rest == device {
-                    let next = rule.put(&there, table, writer);
+                    let next = rule.put_promised(&there, table, writer);
                     left = next.and_then(|next| Span::inclusive(next, device.last()));
+                }
+                if left.is_none() {
+                    writer.promised = 0;
                 }
             }
             ControlFlow::Continue(next)
@@ -89,7 +93,11 @@ impl DomainInner {
             let _: ControlFlow<Infallible> =
                 in_chunks(&self.view, memory, left, |regions, writer, rest| {
                     let there = rule.parts(table, regions, writer, rest);
-                    ControlFlow::Continue(rule.put(&there, table, writer))
+                    let next = rule.put_promised(&there, table, writer);
+                    if next.is_none() {
+                        writer.promised = 0;
+                    }
+                    ControlFlow::Continue(next)
                 });
         }
         Ok(())
@@ -201,6 +209,20 @@ impl Rule {
             }
         }
         ControlFlow::Continue(there.next)
+    }
+
+    /// As [`put`](Self::put); what comes to be is no longer promised.
+    fn put_promised(
+        &self,
+        there: &Parts,
+        table: &Table,
+        writer: &mut Writer,
+    ) -> Option<DeviceAddr> {
+        let before = writer.leaves();
+        let next = self.put(there, table, writer);
+        let added = writer.leaves().saturating_sub(before);
+        writer.promised = writer.promised.saturating_sub(added);
+        next
     }
 
     /// Puts the rule into the table for one chunk; returns where to go on.

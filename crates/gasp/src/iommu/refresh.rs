@@ -163,7 +163,8 @@ impl Chunk<'_> {
 
     /// Whether the entry can be cut as the regions are now, within the domain's limit.
     fn fits(&self, writer: &mut Writer, entry: &Entry) -> bool {
-        let room = self.domain.limit.saturating_sub(writer.leaves());
+        let taken = writer.leaves().saturating_add(writer.promised);
+        let room = self.domain.limit.saturating_sub(taken);
         // However many pieces there are, none is smaller than a granule.
         if entry.whole.len() / GRANULE <= room {
             return true;

@@ -43,7 +43,7 @@ impl Default for DrainPolicy {
 
 /// A revoke that has taken effect and waits for the mappings made before it.
 ///
-/// New maps of the range fail already. [`wait`](Self::wait) for the rest before telling
+/// New maps of the range fail from now on. [`wait`](Self::wait) for the rest before telling
 /// the guest that its invalidation is complete. Dropped instead, it marks the remaining
 /// mappings as revoked, and keeps their memory alive for them.
 #[derive(Debug)]

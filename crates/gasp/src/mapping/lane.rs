@@ -213,7 +213,7 @@ impl Lane {
         Ok(slot)
     }
 
-    /// A free slot among the next `count` of `used`; the cursor moves behind them.
+    /// A free slot among the next `count` of `used`; the cursor moves past them.
     fn free_among(&'static self, count: u32, used: u32) -> Option<(u32, &'static Slot)> {
         let mut index = self.cursor.load(Ordering::Relaxed);
         for _ in 0..count {
@@ -392,7 +392,7 @@ pub(super) fn scan(mut wanted: impl FnMut(Use) -> bool) -> Vec<Holder> {
     holders
 }
 
-/// Waits for every look-up in progress. Called behind the heavy barrier.
+/// Waits for every look-up in progress. Called after the heavy barrier.
 pub(super) fn wait_for_lookups() {
     each_held(|_, _| ());
 }

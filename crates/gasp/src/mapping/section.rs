@@ -71,7 +71,7 @@ impl Sections {
             && self.0.compare_exchange(count, next, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// Waits for the section that the thread may be in. Called behind the heavy barrier.
+    /// Waits for the section that the thread may be in. Called after the heavy barrier.
     fn wait(&self) {
         let seen = self.0.load(Ordering::Acquire);
         let mut spins = 0_u32;

@@ -30,6 +30,8 @@ pub(crate) struct Writer {
     /// What the chunk has gone through; see [`Work`].
     pub(crate) work: Work,
     leaves: u64,
+    /// Leaves that a change of several chunks is yet to add, within its domain's limit.
+    pub(crate) promised: u64,
     bytes: usize,
     retired: Vec<Node>,
     /// The bytes of all retired nodes, those included that wait for a scan elsewhere.
