@@ -73,7 +73,10 @@ impl Streams {
         let written = self.reports.write(line);
         if let Err(error) = &written {
             // Once; and this thread cannot log by itself.
-            self.log(&format!("reports cannot be written: {error}; the devices are served on\n"));
+            self.log(&format!(
+                "reports cannot be written: {}; the devices are served on\n",
+                crate::failure::system_words(error)
+            ));
         }
         let written = matches!(written, Ok(true));
         if !written {
