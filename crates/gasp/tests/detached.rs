@@ -200,3 +200,22 @@ fn what_other_guests_have_detached_costs_a_revoke_nothing() {
     assert!(each(with) < Duration::from_micros(1), "{before:?} before, {with:?} with {COUNT}");
     assert!(after < before * 8 + Duration::from_micros(20), "{before:?} before, {after:?} after");
 }
+
+#[test]
+fn the_drain_of_a_device_that_moves_keeps_to_the_domain_that_it_leaves() {
+    let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
+    let domain = |name: &str, milliseconds: u64| {
+        let deadline = Duration::from_millis(milliseconds);
+        let drain = Some(gasp::DrainPolicy { deadline, at_deadline: gasp::Deadline::Detach });
+        let options = DomainOptions { drain, ..DomainOptions::new(DomainKind::Identity) };
+        guest.domain(name, options).unwrap()
+    };
+    let disk = guest.vdev("disk").unwrap();
+    let deadline = |drain: Drain| drain.policy().deadline.as_millis();
+    let default = gasp::DrainPolicy::default().deadline.as_millis();
+    assert_eq!(deadline(disk.attach(&domain("one", 11)).unwrap()), default, "it was in none");
+    assert_eq!(deadline(disk.attach(&domain("two", 12)).unwrap()), 11);
+    assert_eq!(deadline(disk.detach()), 12);
+    drop(disk.attach(&domain("three", 13)).unwrap());
+    assert_eq!(deadline(disk.remove()), 13);
+}
