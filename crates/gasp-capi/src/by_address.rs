@@ -10,9 +10,9 @@ use gasp::{DeviceAddr, Operation, Place, Section, Token};
 
 use crate::arguments::map_flags;
 use crate::boundary::{self, Outcome};
-use crate::map;
 use crate::objects::{VDEVS, no_vdev};
 use crate::types::Vdev;
+use crate::{guard, map};
 
 /// See `<qvm/gasp.h>`.
 #[unsafe(no_mangle)]
@@ -63,7 +63,7 @@ pub(crate) fn vdma(
     let mapping = found.vdev.map(DeviceAddr(guest_paddr), length as u64, flags)?;
     let (guest, length) = (found.guest.number, length as u64);
     drop(section);
-    Ok(keep(guest, length, mapping.into_token()))
+    Ok(keep(guest, length, guard::token(mapping)?))
 }
 
 /// See `<qvm/gasp.h>`.
@@ -112,5 +112,5 @@ pub(crate) fn let_go(guest: Option<usize>, address: usize, length: u64) {
         kept.remove(&address);
     }
     drop(kept);
-    one.token.unmap();
+    guard::unmap(one.token.words());
 }

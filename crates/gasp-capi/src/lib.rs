@@ -12,6 +12,7 @@
 //! | `own` | waits for oneself, refused |
 //! | `arguments` | pointers and texts that come from C |
 //! | [`map`], [`by_address`] | the mapping family; its functions without handles |
+//! | `guard` | `GASP_DEBUG=guard`: mappings that are checked by the processor |
 //! | [`lock`], [`regions`], [`find`], [`walk`] | the rest of `<qvm/gasp.h>` |
 //! | [`edition_710`] | its 7.x forms |
 //! | [`host`] | `<gasp/guest.h>` |
@@ -24,6 +25,7 @@ mod boundary;
 pub mod by_address;
 pub mod edition_710;
 pub mod find;
+mod guard;
 pub mod host;
 mod last_error;
 pub mod lock;

@@ -8,6 +8,7 @@ use gasp::{DeviceAddr, GuestPhys, MapFlags, Operation, Place, Section, Stability
 
 use crate::arguments::{Out, map_flags};
 use crate::boundary::{self, Failure, Outcome};
+use crate::guard;
 use crate::objects::{GUESTS, VDEVS, current, no_guest, no_vdev, none_current};
 use crate::types::{EOK, MapHandle, Vdev};
 
@@ -24,7 +25,7 @@ pub unsafe extern "C" fn gasp_map_host_contig(
 ) -> c_int {
     // What most calls are: a valid one, of a range inside one page. It cannot panic.
     if let Ok(flags) = MapFlags::from_bits(prot)
-        && !(ppaddr.is_null() || plength.is_null() || h.is_null())
+        && !(ppaddr.is_null() || plength.is_null() || h.is_null() || guard::is_on())
     {
         // SAFETY: not NULL, and good during the call, as the header demands.
         let at = unsafe { ppaddr.read() };
@@ -115,10 +116,12 @@ pub(crate) unsafe fn host_contig<T>(
     let mapping = found.vdev.map_host_contig(at, length.read() as u64, flags)?;
     let run = mapping.host_run()?;
     found.guest.guest.check_stable(&mapping)?;
+    let (guest, mapped) = (found.guest.number, mapping.len());
+    drop(section);
+    let token = guard::token(mapping)?;
     addr.write(run.addr.0);
-    length.write(mapping.len());
-    let (guest, mapped) = (found.guest.number, mapping.len() as u64);
-    Ok((more, Made { token: mapping.into_token(), guest, length: mapped }))
+    length.write(mapped);
+    Ok((more, Made { token, guest, length: mapped as u64 }))
 }
 
 /// See `<qvm/gasp.h>`.
@@ -132,7 +135,7 @@ pub unsafe extern "C" fn gasp_map(
 ) -> c_int {
     // What most calls are: a valid one, of a range inside one page. It cannot panic.
     if let Ok(flags) = MapFlags::from_bits(prot)
-        && !h.is_null()
+        && !(h.is_null() || guard::is_on())
     {
         let at = DeviceAddr(guest_paddr);
         // SAFETY: used in the look-up alone.
@@ -165,7 +168,8 @@ fn map_slowly(
         let section = Section::enter();
         let found = VDEVS.find(&section, vdev.addr()).ok_or_else(no_vdev)?;
         let mapping = found.vdev.map(DeviceAddr(guest_paddr), length as u64, flags)?;
-        handle.write(MapHandle { reserved: mapping.into_token().words() });
+        drop(section);
+        handle.write(MapHandle { reserved: guard::token(mapping)?.words() });
         Ok(())
     })
 }
@@ -206,8 +210,9 @@ pub(crate) fn firmware<T>(
     let section = Section::enter();
     let found = GUESTS.find(&section, number).ok_or_else(none)?;
     let mapping = found.guest.map_firmware(GuestPhys(guest_paddr), length as u64, flags)?;
-    let made = Made { token: mapping.into_token(), guest: number, length: length as u64 };
-    Ok((more, made))
+    drop(section);
+    let token = guard::token(mapping)?;
+    Ok((more, Made { token, guest: number, length: length as u64 }))
 }
 
 /// See `<qvm/gasp.h>`.
@@ -224,10 +229,12 @@ pub unsafe extern "C" fn gasp_get_vaddr(h: *const MapHandle) -> *mut c_void {
 pub unsafe extern "C" fn gasp_unmap_handle(h: *mut MapHandle) {
     // SAFETY: NULL or good during the call, as the header demands.
     let Some(handle) = (unsafe { h.as_ref() }) else { return };
-    let token = Token::from_words(handle.reserved);
     // Unmapping may free memory, and with it run code that could fail.
     boundary::value((), || {
-        token.unmap();
+        match guard::is_on() {
+            true => guard::unmap(handle.reserved),
+            false => _ = Token::from_words(handle.reserved).unmap(),
+        }
         Ok(())
     });
 }

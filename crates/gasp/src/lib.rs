@@ -30,7 +30,7 @@
 //! | [`memory`] | objects: created, adopted or declared; pinned; their frame numbers |
 //! | view | one word for each page of a domain, looked up without locks |
 //! | [`space`] | regions: split, merge, find, walk |
-//! | mapping | [`Mapping`], [`Scatter`], [`Stitched`]; revoke and [`Drain`] |
+//! | mapping | [`Mapping`], [`Scatter`], [`Stitched`], [`Fence`]; revoke and [`Drain`] |
 //! | [`iommu`] | domains and their rules |
 //! | guest | [`Guest`], [`Domain`], [`Vdev`]: what a program uses |
 //! | [`config`] | a guest from a TOML file |
@@ -63,8 +63,8 @@ pub use fault::{FAULTS_KEPT, Fault, Faults};
 pub use guest::{AddressSpace, Domain, Guest, GuestBuilder, Rule, SpaceLock, Unattached, Vdev};
 pub use iommu::{DomainKind, DomainOptions};
 pub use mapping::{
-    Deadline, Drain, DrainPolicy, Drained, Integer, Mapping, Piece, Scatter, Section, Stitched,
-    Token, grace_period,
+    Deadline, Drain, DrainPolicy, Drained, Fence, Integer, Mapping, Piece, Scatter, Section,
+    Stitched, Token, grace_period,
 };
 pub use memory::{
     Adopt, Alias, Audit, Backing, BackingReport, Change, Contiguity, External, FilePiece, HostRun,

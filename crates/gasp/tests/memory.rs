@@ -237,6 +237,7 @@ fn memory_that_the_embedder_has_mapped_is_used_in_place_and_left_mapped() {
     assert!(object.file().is_none());
     assert_eq!(errno(object.alias()), "EINVAL");
     assert_eq!(errno(disk.map_stitched(DeviceAddr(0), 8, MapFlags::RW)), "EINVAL");
+    assert_eq!(errno(mapping.fence()), "EINVAL");
     drop((mapping, disk, guest, object));
     // SAFETY: the engine does not unmap it; the address is inside.
     let at = unsafe { base.add(PAGE as usize) };

@@ -58,8 +58,8 @@ const char *gasp_last_error(void);
 #define GASP_LOG_DEBUG UINT32_C(4) /* every call that fails */
 
 /*
- * One line of the log, without a line end, valid during the call. It may be called from any thread, several at a
- * time, also while the library has its locks: it must not call the library, throw, or jump
+ * One line of the log, without a line end, valid during the call. It may be called from any
+ * thread, several at a time, also while the library has its locks: it must not call the library, throw, or jump
  * out.
  */
 typedef void (*gasp_log_t)(void *context, uint32_t level, const char *line);
@@ -71,6 +71,12 @@ typedef void (*gasp_log_t)(void *context, uint32_t level, const char *line);
  * EINVAL for a level that is none of the above.
  */
 errno_t gasp_set_log(uint32_t level, gasp_log_t log, void *context);
+
+/*
+ * The environment variable GASP_DEBUG is looked at with the first guest. It has words that
+ * commas separate; there is one, guard: see GMF_READ of <qvm/gasp.h>. Unknown ones are told in
+ * the log.
+ */
 
 /* ---- Guests ------------------------------------------------------------------------- */
 

@@ -52,6 +52,14 @@ extern "C" {
  * WRITE can be written, that of one without READ can be read, and every pointer goes on past
  * the mapping's end (and before its beginning) into the guest's other memory. Nothing stops a
  * device that does so: what it may touch is [vaddr, vaddr + length), as it was asked for.
+ *
+ * To find a device that does, run it with GASP_DEBUG=guard in the environment: each mapping
+ * gets pages of its own, with the access that was asked for, between two guard pages, and a
+ * stray access ends in SIGSEGV at the line that makes it; so does, until the addresses are
+ * used again, one after the unmap. The pages are those of the memory (4 KiB; 2 MiB or 1 GiB of
+ * a huge page pool): an access outside the range but inside its pages is not found. A map
+ * takes some microseconds then, and can fail with any mmap() error (ENOMEM at the limit of
+ * vm.max_map_count). Two mappings of the same memory have different addresses.
  */
 typedef uint32_t gasp_map_flags_t;
 #define GMF_READ UINT32_C(0x1)
@@ -157,7 +165,8 @@ errno_t gasp_map_firmware(uint64_t guest_paddr, size_t length, gasp_map_flags_t 
 /*
  * The address of the first byte in this process; NULL where the handle is not one that is
  * mapped (decision 18). What was mapped without GMF_WRITE must not be written, and nothing past
- * the mapping's length be touched: see GMF_READ on what is not checked. The prototype is
+ * the mapping's length be touched: see GMF_READ on what is not checked, and on how to find a
+ * device that does it all the same. The prototype is
  * [ours].
  */
 void *gasp_get_vaddr(const gasp_map_handle_t *h);

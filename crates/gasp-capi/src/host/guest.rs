@@ -99,9 +99,10 @@ fn build(name: &str, options: &GuestOptions) -> Outcome<Engine> {
     Ok(builder.build()?)
 }
 
-/// Makes a guest, with its log set up before, and enters it.
+/// Makes a guest, with the log and the environment looked at before, and enters it.
 fn enlist(make: impl FnOnce() -> Outcome<Engine>) -> Outcome<*mut GuestSystem> {
     crate::log::prepare();
+    crate::guard::prepare();
     Guest::enlist(make()?).map(opaque)
 }
 

@@ -32,6 +32,8 @@ pub enum Operation {
     MapScatter,
     /// Mapping scattered pieces side by side.
     MapStitched,
+    /// [`Mapping::fence`](crate::Mapping::fence).
+    Fence,
     /// Copying out of guest memory.
     Read,
     /// Copying into guest memory.
@@ -74,6 +76,7 @@ impl fmt::Display for Operation {
             Self::MapHostContig => "host-contiguous map",
             Self::MapScatter => "scatter map",
             Self::MapStitched => "stitched map",
+            Self::Fence => "fence",
             Self::Read => "read",
             Self::Write => "write",
             Self::Access => "access",

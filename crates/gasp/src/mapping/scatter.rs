@@ -165,7 +165,7 @@ impl Scatter {
     }
 }
 
-impl Piece<'_> {
+impl<'a> Piece<'a> {
     /// The device address of the first byte.
     pub fn device_addr(&self) -> DeviceAddr {
         self.addr
@@ -212,7 +212,7 @@ impl Piece<'_> {
         self.extent.offset
     }
 
-    pub(super) fn object(&self) -> &MemoryObject {
+    pub(super) fn object(&self) -> &'a MemoryObject {
         segment_of(&self.extent, &self.scatter.hold).object()
     }
 

@@ -5,23 +5,20 @@
 
 use core::fmt;
 
-use rustix::param::page_size;
-
 use super::map::Port;
+use super::remap::Remap;
 use super::scatter::Scatter;
 use crate::access::{Access, MapFlags};
 use crate::addr::DeviceAddr;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::memory::window::Window;
 
 /// A scattered range, mapped once more such that it is consecutive.
 ///
 /// The memory is the guest's, not a copy. It stays mapped here until dropped, whatever
-/// becomes of the guest's own mapping; a revoke waits for it like for any other.
+/// becomes of the guest's own mapping; a revoke waits for it like for any other. A guard page
+/// on either side makes an access before or after its pages a SIGSEGV.
 pub struct Stitched {
-    window: Window,
-    /// Where the range begins in the window's first page.
-    head: usize,
+    pages: Remap,
     scatter: Scatter,
 }
 
@@ -38,33 +35,10 @@ impl Port<'_> {
 
 impl Stitched {
     fn new(scatter: Scatter) -> core::result::Result<Self, Reason> {
-        let unit =
-            scatter.pieces().map(|piece| piece.object().page_size()).max().unwrap_or(page_size());
-        let first = scatter.pieces().next().map_or(0, |piece| piece.offset());
-        let head = (first % unit as u64) as usize;
-        let total =
-            head.checked_add(scatter.len()).and_then(|len| len.checked_next_multiple_of(unit));
-        let total = total.ok_or(Reason::Wraps)?;
-        let mut window = Window::reserve(total, unit)?;
-        let mut at = 0;
-        let count = scatter.pieces().len();
-        for (index, piece) in scatter.pieces().enumerate() {
-            let object = piece.object();
-            let skip = piece.offset() % unit as u64;
-            let len = piece.len() + skip as usize;
-            if (index > 0 && skip != 0) || (index + 1 < count && !len.is_multiple_of(unit)) {
-                return Err(Reason::Invalid(
-                    "pieces can be put side by side only in whole pages of their backing",
-                ));
-            }
-            let len = len.next_multiple_of(unit);
-            // The last one may end in the middle of a larger page of another.
-            let start = piece.offset() - skip;
-            let range = (start, (len as u64).min(object.len() - start));
-            object.map_into(&mut window, at, range, scatter.access() | Access::READ)?;
-            at += len;
-        }
-        Ok(Self { window, head, scatter })
+        let parts: Vec<_> =
+            scatter.pieces().map(|piece| (piece.object(), piece.offset(), piece.len())).collect();
+        let pages = Remap::new(&parts, scatter.access() | Access::READ)?;
+        Ok(Self { pages, scatter })
     }
 
     /// The device address of the first byte.
@@ -85,7 +59,7 @@ impl Stitched {
 
     /// The first byte, for reading; valid for [`len`](Self::len) bytes while `self` lives.
     pub fn as_ptr(&self) -> *const u8 {
-        self.window.base().wrapping_add(self.head)
+        self.pages.as_ptr()
     }
 
     /// The first byte, for writing.

@@ -22,7 +22,14 @@ impl Mapping {
     /// never called, it lives for ever, and a revoke of its range waits for ever.
     #[inline]
     pub fn into_token(self) -> Token {
-        let pointer = self.as_ptr().expose_provenance() as u64;
+        let pointer = self.as_ptr();
+        self.into_token_at(pointer)
+    }
+
+    /// [`into_token`](Self::into_token), with this address.
+    #[inline]
+    pub(super) fn into_token_at(self, pointer: *const u8) -> Token {
+        let pointer = pointer.expose_provenance() as u64;
         let (slot, stamp) = self.into_hold().into_token(pointer);
         Token([slot, stamp, pointer])
     }

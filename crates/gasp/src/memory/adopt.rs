@@ -36,6 +36,11 @@ bitflags::bitflags! {
     }
 }
 
+impl Seals {
+    /// Those that nobody maps the file past for writing.
+    pub(super) const NO_NEW_WRITER: Self = Self::WRITE.union(Self::FUTURE_WRITE);
+}
+
 /// Which part of a descriptor to adopt, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Adopt<'a> {
@@ -164,7 +169,7 @@ fn open_window(
         return Err(Reason::Invalid("the file was opened write-only and cannot be mapped"));
     }
     if how.access.contains(Access::WRITE) {
-        if seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE) {
+        if seals.intersects(Seals::NO_NEW_WRITER) {
             return Err(Reason::FileReadOnly("it is sealed against writing"));
         }
         if mode == OFlags::RDONLY {
@@ -187,7 +192,7 @@ fn open_window(
 
 /// What an owner that is not trusted can do to memory whose file has these seals.
 fn power_of_owner(seals: Seals, page: usize) -> Owner {
-    let punches = !seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE);
+    let punches = !seals.intersects(Seals::NO_NEW_WRITER);
     // A hole in ordinary memory is filled by the next access. One in a huge page pool's
     // file is only if the pool has another page.
     let holes_fault = page > page_size();

@@ -11,7 +11,7 @@ use super::adopt::Seals;
 use super::object::MemoryObject;
 use super::window::Window;
 use crate::access::Access;
-use crate::error::Reason;
+use crate::error::{Errno, Reason};
 
 /// The file behind a window.
 #[derive(Debug)]
@@ -85,6 +85,10 @@ impl MemoryObject {
         let (fd, pieces) = self.pieces().ok_or(NO_FILE)?;
         let end = offset.checked_add(len).filter(|&end| end <= self.len());
         let end = end.ok_or(Reason::OutOfBounds { size: self.len() })?;
+        if access.contains(Access::WRITE) && self.seals().intersects(Seals::NO_NEW_WRITER) {
+            // As mmap() would say; but after that the window would be good for nothing.
+            return Err(Reason::Os { what: "mmap", errno: Errno::PERM });
+        }
         let behind = pieces.partition_point(|piece| piece.offset + piece.len <= offset);
         for piece in pieces.get(behind..).unwrap_or_default() {
             let from = offset.max(piece.offset);

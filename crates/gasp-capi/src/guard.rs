@@ -1,0 +1,102 @@
+//! `GASP_DEBUG=guard`: mappings with pages of their own, so that a device's stray access
+//! ends in a signal at the line that makes it.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::env;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+
+use gasp::{Errno, Fence, Mapping, Token};
+
+use crate::boundary::Outcome;
+
+const VARIABLE: &str = "GASP_DEBUG";
+
+static ON: AtomicBool = AtomicBool::new(false);
+
+/// The fences of the mappings that are not unmapped yet, by their handle.
+static FENCES: Mutex<BTreeMap<[u64; 3], Fence>> = Mutex::new(BTreeMap::new());
+
+fn fences() -> MutexGuard<'static, BTreeMap<[u64; 3], Fence>> {
+    FENCES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Looks at the environment. Called with the first guest, after the log is set up.
+pub(crate) fn prepare() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let Some(value) = env::var_os(VARIABLE) else { return };
+        let value = value.to_string_lossy();
+        let (on, unknown) = parse(&value);
+        for word in unknown {
+            tracing::warn!("{VARIABLE}: there is no {word:?}; what there is: guard");
+        }
+        if on {
+            tracing::warn!(
+                "{VARIABLE}=guard: each mapping gets pages of its own, with a guard page on \
+                 either side; a map takes some microseconds"
+            );
+        }
+        ON.store(on, Ordering::Relaxed);
+    });
+}
+
+/// Whether `guard` is among the words, which commas separate, and the unknown ones.
+fn parse(value: &str) -> (bool, Vec<&str>) {
+    let words = value.split(',').map(str::trim).filter(|word| !word.is_empty());
+    let (known, unknown): (Vec<_>, _) = words.partition(|&word| word == "guard");
+    (!known.is_empty(), unknown)
+}
+
+/// Whether the mode is on: what makes a handle by itself must leave it to [`token`].
+#[inline(always)]
+pub(crate) fn is_on() -> bool {
+    ON.load(Ordering::Relaxed)
+}
+
+/// Makes a handle of a mapping: of its fence, if the mode is on. Not to be called in a
+/// section.
+pub(crate) fn token(mapping: Mapping) -> Outcome<Token> {
+    if !is_on() {
+        return Ok(mapping.into_token());
+    }
+    let fence = match mapping.fence() {
+        Ok(fence) => fence,
+        // A program that runs without the mode runs with it.
+        Err(error) if matches!(error.errno(), Errno::INVAL | Errno::PERM) => {
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| {
+                tracing::warn!("{VARIABLE}=guard: such memory is mapped unguarded: {error}");
+            });
+            return Ok(mapping.into_token());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let token = mapping.into_fenced_token(&fence);
+    fences().insert(token.words(), fence);
+    Ok(token)
+}
+
+/// Ends a mapping that [`token`] has made.
+#[cold]
+#[inline(never)]
+pub(crate) fn unmap(handle: [u64; 3]) {
+    // The fence ends first, while the mapping holds the memory, and with the list unlocked.
+    let fence = fences().remove(&handle);
+    drop(fence);
+    Token::from_words(handle).unmap();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_separated_by_commas_and_unknown_ones_are_told() {
+        assert_eq!(parse(""), (false, vec![]));
+        assert_eq!(parse("guard"), (true, vec![]));
+        assert_eq!(parse(" , guard,"), (true, vec![]));
+        assert_eq!(parse("Guard,guard,guards"), (true, vec!["Guard", "guards"]));
+        assert_eq!(parse("1"), (false, vec!["1"]));
+    }
+}

@@ -1,0 +1,55 @@
+//! Guest memory mapped once more, at addresses of its own.
+
+use rustix::param::page_size;
+
+use crate::access::Access;
+use crate::error::Reason;
+use crate::memory::MemoryObject;
+use crate::memory::window::Window;
+
+/// A part of an object: the object, the offset, the length.
+pub(super) type Part<'a> = (&'a MemoryObject, u64, usize);
+
+/// Parts of memory objects, mapped side by side between two guard pages that nobody may
+/// access. The memory is the guest's, not a copy.
+pub(super) struct Remap {
+    window: Window,
+    /// Where in the window the first byte is.
+    start: usize,
+}
+
+impl Remap {
+    /// Maps the parts, at least one, with `access` as the protection of their pages. Guard
+    /// pages are as large as the largest page of a part.
+    pub(super) fn new(parts: &[Part<'_>], access: Access) -> Result<Self, Reason> {
+        let unit = parts.iter().map(|(object, ..)| object.page_size()).max();
+        let unit = unit.unwrap_or(page_size());
+        let head = parts.first().map_or(0, |(_, offset, _)| offset % unit as u64) as usize;
+        let len = parts.iter().try_fold(head, |sum, &(.., len)| sum.checked_add(len));
+        let total = len.and_then(|len| len.checked_next_multiple_of(unit)?.checked_add(2 * unit));
+        let mut window = Window::reserve(total.ok_or(Reason::Wraps)?, unit)?;
+        let mut at = unit;
+        let last = parts.len().saturating_sub(1);
+        for (index, &(object, offset, len)) in parts.iter().enumerate() {
+            let skip = offset % unit as u64;
+            let len = len + skip as usize;
+            if (index > 0 && skip != 0) || (index < last && !len.is_multiple_of(unit)) {
+                return Err(Reason::Invalid(
+                    "pieces can be put side by side only in whole pages of their backing",
+                ));
+            }
+            let len = len.next_multiple_of(unit);
+            // The last one may end in the middle of a larger page of another.
+            let start = offset - skip;
+            let range = (start, (len as u64).min(object.len() - start));
+            object.map_into(&mut window, at, range, access)?;
+            at += len;
+        }
+        Ok(Self { window, start: unit + head })
+    }
+
+    /// The first byte.
+    pub(super) fn as_ptr(&self) -> *mut u8 {
+        self.window.base().wrapping_add(self.start)
+    }
+}
