@@ -108,6 +108,28 @@ fn a_drain_tells_which_of_its_mappings_this_thread_has_made() {
     in_time(move || assert!(drain.wait().completed()));
 }
 
+#[test]
+fn a_drain_does_not_count_what_an_earlier_thread_has_left_in_this_ones_lane() {
+    let (guest, _ram) = iommu_guest(4 * PAGE);
+    let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
+    // Other tests take lanes meanwhile: not each round has the same one twice.
+    for _ in 0..16 {
+        domain.allow(GuestPhys(0), 4 * PAGE, Access::RW).unwrap();
+        let earlier = disk.clone();
+        let left = thread::spawn(move || map(&earlier, 0)).join().unwrap();
+        let drain = domain.revoke(DeviceAddr(0), PAGE).unwrap();
+        let later = disk.clone();
+        let drain = thread::spawn(move || {
+            let _own = map(&later, 1);
+            assert_eq!(drain.held_by_this_thread(), 0);
+            drain
+        });
+        let drain = drain.join().unwrap();
+        drop(left);
+        in_time(move || assert!(drain.wait().completed()));
+    }
+}
+
 /// Everything that may be refused, each with what it would have done.
 fn changes(guest: &Guest, disk: &Vdev, domain: &Domain, spare: &Domain) -> [&'static str; 12] {
     let space = guest.space();

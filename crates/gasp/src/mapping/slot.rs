@@ -239,6 +239,20 @@ impl Slot {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_that_comes_late_erases_no_newer_one() {
+        let slot = Slot::new(0);
+        let (older, newer) = (NEXT_STAMP, 2 * NEXT_STAMP);
+        slot.mark_revoked(newer);
+        slot.mark_revoked(older);
+        assert!(slot.is_revoked(newer) && !slot.is_revoked(older));
+    }
+}
+
 #[cfg(all(test, loom))]
 #[path = "slot_proof.rs"]
 mod proof;
