@@ -2,7 +2,6 @@
 //! the edge of what is allowed.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-#[allow(dead_code, reason = "not all of it is needed here")]
 mod support;
 
 use gasp::{
