@@ -12,8 +12,8 @@ use std::sync::{Mutex, PoisonError};
 
 use gasp::memory::{FrameAccess, PinAccess, frame_access, pin_access};
 use gasp::{
-    Backing, DeviceAddr, Guest, GuestPhys, HostRun, MapFlags, MemoryObject, Residency, Stability,
-    Vdev, Walk,
+    Access, Adopt, Backing, DeviceAddr, DomainKind, Guest, GuestPhys, HostRun, MapFlags,
+    MemoryObject, Residency, Stability, Unattached, Vdev, Walk,
 };
 use libtest_mimic::{Arguments, Trial};
 use support::*;
@@ -93,7 +93,42 @@ fn main() {
     trials.push(trial("a_pinned_address_is_accepted".into(), &lacks, pinned_accepted));
     let lacks = [frames(), backing(Backing::Huge2M, HUGE)];
     trials.push(trial("a_hugetlb_memfd_is_adopted_in_its_pages".into(), &lacks, hugetlb_adopted));
+    let lacks = [frames()];
+    let name = "a_run_inside_a_page_of_the_table_is_held_for_what_it_is";
+    trials.push(trial(name.into(), &lacks, short_run_held));
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+/// Memory that has one word in the table, and whose pages are in pairs the wrong way round.
+fn short_run_held() {
+    let file = std::fs::File::from(memfd(HUGE));
+    for page in 0..HUGE / PAGE {
+        file.write_all_at(&[1], (page ^ 1) * PAGE).unwrap();
+    }
+    let object = MemoryObject::adopt(file.into(), Adopt::new("scattered", HUGE)).unwrap();
+    let guest = Guest::builder().iommu(Unattached::Deny).drain(patient()).build().unwrap();
+    guest.space().add_ram(Some(GuestPhys(0)), &object).unwrap();
+    let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
+    let allow = || domain.allow(GuestPhys(0), HUGE, Access::RW).unwrap();
+    allow();
+    let mut shortened = 0;
+    for page in 0..64 {
+        assert_eq!(domain.entries(), 1, "a word for all of it");
+        let at = page * PAGE;
+        let held = disk.map_host_contig(DeviceAddr(at), HUGE - at, MapFlags::READ).unwrap();
+        let len = held.len() as u64;
+        if len < HUGE - at {
+            shortened += 1;
+            let mut after = domain.revoke(DeviceAddr(at + len), HUGE - at - len).unwrap();
+            assert_eq!(after.pending(), 0, "it does not reach there");
+            let mut under = domain.revoke(DeviceAddr(at + len - PAGE), PAGE).unwrap();
+            assert_eq!(under.pending(), 1, "its last page");
+        }
+        drop(held);
+        domain.revoke(DeviceAddr(0), HUGE).unwrap().wait();
+        allow();
+    }
+    assert!(shortened > 0, "pages that were made in this order are one run");
 }
 
 /// The kernel's own answer for one page: its frame's address.

@@ -144,10 +144,52 @@ static void through_a_domain_that_translates(void)
     end(guest);
 }
 
+/* Memory that has one word in the table, and whose pages are in pairs the wrong way round. */
+static void a_run_inside_a_page_of_the_table_is_held_for_what_it_is(void)
+{
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_DENY);
+    vdev_t *disk = device(guest, "disk");
+    gasp_domain_t *domain = domain_of(guest, disk, "disk", GASP_DOMAIN_IDENTITY);
+    const uint64_t size = 2 * MIB;
+    const int fd = memfd(size);
+    uint64_t start = 0;
+    unsigned shortened = 0;
+    for (uint64_t page = 0; page < size / PAGE; page++)
+        CHECK(pwrite(fd, "1", 1, (off_t)((page ^ 1) * PAGE)) == 1);
+    CHECK_OK(gasp_guest_add_shared(guest, &start, size, fd, 0, RW, GASP_OWNER_TRUSTED));
+    close(fd);
+    for (uint64_t at = 0; at < 64 * PAGE; at += PAGE) {
+        uint64_t host = at, holders;
+        size_t length = size - at;
+        gasp_map_handle_t h;
+        gasp_drain_t *after, *under;
+        grant(domain, 0, size, RW);
+        CHECK_OK(gasp_map_host_contig(disk, &host, &length, GMF_READ, &h));
+        if (length < size - at) {
+            shortened++;
+            CHECK_OK(gasp_domain_revoke(domain, at + length, size - at - length, &after));
+            CHECK_OK(gasp_drain_pending(after, &holders));
+            CHECK(holders == 0);
+            CHECK_OK(gasp_domain_revoke(domain, at + length - PAGE, PAGE, &under));
+            CHECK_OK(gasp_drain_pending(under, &holders));
+            CHECK(holders == 1);
+            gasp_unmap_handle(&h);
+            CHECK_OK(gasp_drain_wait(after, NULL));
+            CHECK_OK(gasp_drain_wait(under, NULL));
+        } else {
+            gasp_unmap_handle(&h);
+        }
+        CHECK_OK(gasp_domain_revoke(domain, 0, size, NULL));
+    }
+    CHECK(shortened > 0);
+    end(guest);
+}
+
 static const struct test tests[] = {
     TEST_NEEDS(a_loop_over_shortened_lengths_covers_a_range, lacks_pins),
     TEST_NEEDS(a_range_that_is_not_aligned_keeps_its_offset, lacks_pins),
     TEST_NEEDS(the_bytes_at_vaddr_are_the_guests, lacks_pins),
+    TEST_NEEDS(a_run_inside_a_page_of_the_table_is_held_for_what_it_is, lacks_pins),
     TEST(a_handle_covers_the_shortened_length_only),
     TEST(windows_side_by_side_in_the_host_are_told_as_they_are),
     TEST(through_a_domain_that_translates),
