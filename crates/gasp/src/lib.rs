@@ -28,8 +28,8 @@
 //! |---|---|
 //! | addresses, [`Bytes`], access, [`Error`] | newtypes for every address; sizes as people write them; one error with one errno |
 //! | [`memory`] | objects: created, adopted or declared; pinned; their frame numbers |
-//! | view | one word for each page of a domain, looked up without locks |
-//! | [`space`] | regions: split, merge, find, walk |
+//! | [`space`] | guest memory: regions (split, merge, find, walk) and the objects placed in them |
+//! | view | what a device sees of it: one word for each page of a domain, looked up without locks |
 //! | mapping | [`Mapping`], [`Scatter`], [`Stitched`], [`Fence`]; revoke and [`Drain`] |
 //! | [`iommu`] | domains and their rules |
 //! | guest | [`Guest`], [`Domain`], [`Vdev`]: what a program uses |

@@ -9,7 +9,7 @@ use super::{Guest, Inner};
 use crate::error::{Error, Operation, Place, Reason, Refusal, Result};
 use crate::mapping::DrainPolicy;
 use crate::space::Regions;
-use crate::view::segment::Segments;
+use crate::space::segment::Segments;
 use crate::view::{Absent, Attachment, View};
 
 /// What becomes of a device that is attached to no domain, in a guest that has an IOMMU

@@ -41,7 +41,7 @@ use crate::iommu::{DomainInner, GuestMemory};
 use crate::mapping::{DrainPolicy, Keep, Mapping, Port, Revocation};
 use crate::memory::Stability;
 use crate::space::Regions;
-use crate::view::segment::Segments;
+use crate::space::segment::Segments;
 use crate::view::{Attachment, View};
 use device::VdevInner;
 use edit::EditLock;

@@ -18,10 +18,11 @@ use crate::addr::{DeviceAddr, GuestPhys};
 use crate::error::Reason;
 use crate::iommu::{DomainInner, Reached, free, identity, in_chunks, refresh};
 use crate::mapping::{Drain, Keep, Revocation, check_not_looking_up};
-use crate::space::{Placed, Region, Regions, pieces};
+use crate::space::{Placed, Region, Regions};
 use crate::span::Span;
 use crate::view::View;
 use crate::view::entry::{Behind, Leaf};
+use crate::view::project::project;
 use crate::view::table::Writer;
 
 type Result<T> = core::result::Result<T, Reason>;
@@ -148,7 +149,7 @@ impl Inner {
         /// What finding a piece counts as in words.
         const PIECE_COST: u64 = 8;
         let guest = Span::new(GuestPhys(rest.start().0), rest.len()).ok()?;
-        for (piece, behind) in pieces(regions, guest) {
+        for (piece, behind) in project(regions, guest) {
             writer.work.spend(PIECE_COST);
             let piece = identity(piece);
             let paused = match behind {

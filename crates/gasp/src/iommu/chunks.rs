@@ -13,9 +13,9 @@ use parking_lot::{MutexGuard, RwLock, RwLockReadGuard};
 use crate::addr::DeviceAddr;
 use crate::mapping::{DrainPolicy, Keep, Revocation};
 use crate::space::Regions;
+use crate::space::segment::Segments;
 use crate::span::Span;
 use crate::view::View;
-use crate::view::segment::Segments;
 use crate::view::table::{Retired, Writer};
 
 /// The memory of a guest, as the rules of its domains see it.

@@ -13,10 +13,10 @@ use crate::access::Access;
 use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
 use crate::error::Reason;
 use crate::space::Regions;
+use crate::space::segment::Segments;
 use crate::span::Span;
 use crate::view::entry::{Behind, Leaf};
 use crate::view::lookup::guest_of;
-use crate::view::segment::Segments;
 use crate::view::table::{Table, Writer};
 
 /// A rule that is to be added, in whole granules.

@@ -1,9 +1,10 @@
 //! What is behind device addresses, and how many table entries that takes.
 
 use crate::addr::{DeviceAddr, GuestPhys};
-use crate::space::{Regions, pieces};
+use crate::space::Regions;
 use crate::span::Span;
 use crate::view::entry::Behind;
+use crate::view::project::project;
 
 /// What finding one piece counts as, in words of [`Work`](crate::view::work::Work).
 pub(super) const PIECE_COST: u64 = 8;
@@ -15,7 +16,7 @@ pub(super) fn placed(
     guest: GuestPhys,
 ) -> impl Iterator<Item = (Span<DeviceAddr>, Behind)> {
     let span = Span::new(guest, device.len()).ok();
-    span.into_iter().flat_map(|span| pieces(regions, span)).filter_map(move |(piece, behind)| {
+    span.into_iter().flat_map(|span| project(regions, span)).filter_map(move |(piece, behind)| {
         let offset = piece.start().0 - guest.0;
         let start = device.start().checked_add(offset)?;
         Some((Span::new(start, piece.len()).ok()?, behind))

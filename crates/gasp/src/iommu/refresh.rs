@@ -10,10 +10,10 @@ use super::domain::{DomainInner, DomainKind};
 use super::placed::{PIECE_COST, around, entries, placed};
 use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
 use crate::space::Regions;
+use crate::space::segment::Segments;
 use crate::span::Span;
 use crate::view::entry::Leaf;
 use crate::view::lookup::guest_of;
-use crate::view::segment::Segments;
 use crate::view::table::Writer;
 
 /// Device addresses whose rules a change of regions has reached.

@@ -12,8 +12,9 @@ use super::placed::entries;
 use crate::addr::{DeviceAddr, GRANULE};
 use crate::error::Reason;
 use crate::mapping::{Drain, Keep, Revocation};
+use crate::space::segment::SEGMENTS;
 use crate::span::Span;
-use crate::view::entry::{Behind, Leaf, SEGMENTS};
+use crate::view::entry::{Behind, Leaf};
 use crate::view::table::{Retired, Table};
 
 impl DomainInner {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::barrier;
 use super::holder::{Holder, Key};
-use crate::view::segment::Segment;
+use crate::space::segment::Segment;
 
 /// Memory that must stay while mappings of it are held.
 pub(crate) type Keep = Vec<Arc<Segment>>;

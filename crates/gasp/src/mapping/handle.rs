@@ -11,8 +11,8 @@ use crate::addr::DeviceAddr;
 use crate::error::{Error, Operation, Place, Reason, Result};
 use crate::memory::reach;
 use crate::memory::{HostRun, MemoryObject, Stability};
+use crate::space::segment::Segment;
 use crate::view::lookup::Extent;
-use crate::view::segment::Segment;
 
 /// A device's mapping of guest memory, until it is dropped.
 ///

@@ -14,10 +14,10 @@ use crate::addr::{Address, DeviceAddr};
 use crate::error::{Error, Operation, Place, Reason, Refusal, Result};
 use crate::fault::FaultLog;
 use crate::memory::HostRun;
+use crate::space::segment::Segments;
 use crate::span::Span;
 use crate::view::entry::Want;
 use crate::view::lookup::{self, Diagnosis, Extent, Progress, Walk};
-use crate::view::segment::Segments;
 use crate::view::{Attachment, View};
 
 /// Where a device, or the firmware, enters the guest's memory.

@@ -1,17 +1,17 @@
 //! The address space: the regions of one guest's physical memory.
 //!
-//! Pure data, without locks: `Regions` splits, merges, finds and walks. The guest
-//! module publishes changes of it to the views.
+//! `Regions` is pure data, without locks: it splits, merges, finds and walks. A segment is
+//! an object as it is placed in guest memory, by a number that table words can hold. The guest
+//! module publishes changes of both to the views.
 
 mod find;
-mod flatten;
 mod region;
 mod regions;
+pub(crate) mod segment;
 mod walk;
 
 pub use find::Search;
 pub use region::{Region, RegionKind};
 pub use walk::{Walk, WalkEntry};
 
-pub(crate) use flatten::pieces;
 pub(crate) use regions::{Placed, Regions};

@@ -7,8 +7,8 @@ use super::region::{Region, RegionKind};
 use crate::access::Access;
 use crate::addr::{GRANULE, GuestPhys};
 use crate::error::Reason;
+use crate::space::segment::Segment;
 use crate::span::Span;
-use crate::view::segment::Segment;
 
 /// The most regions a guest can have.
 pub(crate) const REGIONS_MAX: usize = 1 << 16;

@@ -14,6 +14,7 @@
 //! word is about, because small nodes keep their words in any order.
 
 use crate::access::{Access, MapFlags};
+use crate::space::segment::{PAGE_MAX, SEGMENTS};
 
 /// Words with tag 0 are empty, whatever else they hold.
 pub(crate) const EMPTY: u64 = 0;
@@ -30,13 +31,13 @@ const REGION_SHIFT: u32 = 7;
 const RAM: u64 = 1 << 10;
 const OTHER: u64 = 1 << 11;
 const SEGMENT_SHIFT: u32 = 13;
-/// How many segments a guest can have.
-pub(crate) const SEGMENTS: usize = 1 << 10;
 const PAGE_SHIFT: u32 = 23;
-/// Pages of 4 KiB in an object: 16 TiB.
-pub(crate) const PAGE_MAX: u64 = (1 << 32) - 1;
 const INDEX_SHIFT: u32 = 55;
 const CONTENT: u64 = (1 << INDEX_SHIFT) - 1;
+
+// What a segment is has room between the shifts.
+const _: () = assert!(SEGMENTS == 1 << (PAGE_SHIFT - SEGMENT_SHIFT));
+const _: () = assert!(PAGE_MAX == (1 << (INDEX_SHIFT - PAGE_SHIFT)) - 1);
 
 /// The tag of a word.
 #[inline]

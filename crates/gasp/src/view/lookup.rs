@@ -9,11 +9,11 @@
 use core::ptr::NonNull;
 
 use super::entry::{Behind, Leaf, Want};
-use super::segment::{Segment, Segments};
 use super::{Absent, View};
 use crate::access::{Access, MapFlags};
 use crate::addr::{DeviceAddr, GRANULE};
 use crate::error::{Reason, Refusal};
+use crate::space::segment::{Segment, Segments};
 use crate::span::Span;
 
 /// Memory that is consecutive in its object, and so in host-virtual addresses.

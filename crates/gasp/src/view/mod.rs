@@ -8,7 +8,7 @@
 //! * [`node`], [`arena`] and [`table`]: where the words are kept, read without locks while one
 //!   writer changes them.
 //! * [`work`]: how much of a table one hold of its locks goes through.
-//! * [`segment`]: from the number in a word to the memory object.
+//! * [`project`]: what of guest memory is behind a word.
 //! * [`lookup`]: the walk over a range, and the reason where it is refused.
 
 mod arena;
@@ -16,7 +16,7 @@ mod attachment;
 pub(crate) mod entry;
 pub(crate) mod lookup;
 mod node;
-pub(crate) mod segment;
+pub(crate) mod project;
 pub(crate) mod table;
 pub(crate) mod work;
 

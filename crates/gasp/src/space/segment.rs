@@ -11,10 +11,14 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::Arc;
 
-use super::entry::{PAGE_MAX, SEGMENTS};
 use crate::addr::{GRANULE, GuestPhys};
 use crate::error::Reason;
 use crate::memory::MemoryObject;
+
+/// How many segments a guest can have.
+pub(crate) const SEGMENTS: usize = 1 << 10;
+/// The number of the last page of 4 KiB of the largest object: 16 TiB.
+pub(crate) const PAGE_MAX: u64 = (1 << 32) - 1;
 
 /// An object, placed in guest-physical memory.
 #[derive(Debug)]

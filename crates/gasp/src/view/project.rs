@@ -1,18 +1,19 @@
-//! From regions to leaves: what is behind a range, in pieces that are alike.
+//! The projection of guest memory onto table words: what is behind a range, in pieces that
+//! are alike.
 
-use super::regions::Regions;
+use super::entry::Behind;
 use crate::addr::{GRANULE, GuestPhys};
+use crate::space::{Placed, RegionKind, Regions};
 use crate::span::Span;
-use crate::view::entry::Behind;
 
 /// What is behind each part of `span`, which is granular, in order and without gaps. So are
 /// the parts: regions without memory, which may begin and end anywhere, are holes as well.
-pub(crate) fn pieces(
+pub(crate) fn project(
     regions: &Regions,
     span: Span<GuestPhys>,
 ) -> impl Iterator<Item = (Span<GuestPhys>, Behind)> {
     let mut next = Some(span.start());
-    let has_memory = |placed: &&super::Placed| placed.region.backing().is_some();
+    let has_memory = |placed: &&Placed| placed.region.backing().is_some();
     let mut there = regions.overlapping(span).filter(has_memory).peekable();
     core::iter::from_fn(move || {
         let start = next.filter(|&start| start <= span.last())?;
@@ -25,7 +26,7 @@ pub(crate) fn pieces(
                         segment: segment.index(),
                         page: segment.offset(start) / GRANULE,
                         offered: region.access(),
-                        ram: region.kind() == super::RegionKind::Ram,
+                        ram: region.kind() == RegionKind::Ram,
                     },
                     _ => hole(start),
                 };
