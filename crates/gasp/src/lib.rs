@@ -30,6 +30,7 @@
 //! | [`memory`] | objects: created, adopted or declared; pinned; their frame numbers |
 //! | [`space`] | guest memory: regions (split, merge, find, walk) and the objects placed in them |
 //! | view | what a device sees of it: one word for each page of a domain, looked up without locks |
+//! | protocol | how look-ups and revokes agree; knows no memory |
 //! | mapping | [`Mapping`], [`Scatter`], [`Stitched`], [`Fence`]; revoke and [`Drain`] |
 //! | [`iommu`] | domains and their rules |
 //! | guest | [`Guest`], [`Domain`], [`Vdev`]: what a program uses |
@@ -49,6 +50,7 @@ mod guest;
 pub mod iommu;
 mod mapping;
 pub mod memory;
+mod protocol;
 pub mod signal;
 pub mod space;
 mod span;
@@ -63,13 +65,13 @@ pub use fault::{FAULTS_KEPT, Fault, Faults};
 pub use guest::{AddressSpace, Domain, Guest, GuestBuilder, Rule, SpaceLock, Unattached, Vdev};
 pub use iommu::{DomainKind, DomainOptions};
 pub use mapping::{
-    Deadline, Drain, DrainPolicy, Drained, Fence, Integer, Mapping, Piece, Scatter, Section,
-    Stitched, Token, grace_period,
+    Deadline, Drain, DrainPolicy, Drained, Fence, Integer, Mapping, Piece, Scatter, Stitched, Token,
 };
 pub use memory::{
     Adopt, Alias, Audit, Backing, BackingReport, Change, Contiguity, External, FilePiece, HostRun,
     MemoryObject, PassedOver, PinMethod, Residency, Seals, Stability,
 };
+pub use protocol::{Section, grace_period};
 pub use space::{Region, RegionKind, Search, Walk, WalkEntry};
 pub use span::Span;
 

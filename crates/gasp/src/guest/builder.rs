@@ -88,7 +88,7 @@ impl GuestBuilder {
             let reason = Reason::Invalid("the address width must be from 32 to 52 bits");
             return Err(Error::new(Operation::Create, Place::Offset(0), 0, reason));
         }
-        crate::mapping::prepare();
+        crate::protocol::prepare();
         crate::mapping::settle();
         let flat = Arc::new(View::new(self.width, Absent::NoMemory));
         Ok(Guest(Arc::new(Inner {

@@ -7,7 +7,8 @@ use super::domains::guest_address;
 use super::{AddressSpace, Domain, Inner, SpaceLock};
 use crate::addr::{DeviceAddr, GuestPhys};
 use crate::iommu::{DomainInner, DomainKind, in_chunks};
-use crate::mapping::{Use, own};
+use crate::mapping::own;
+use crate::protocol::Use;
 use crate::span::Span;
 
 impl AddressSpace<'_> {

@@ -11,8 +11,7 @@ use core::time::Duration;
 use std::time::Instant;
 
 use super::grave::{self, Keep};
-use super::holder::Holder;
-use super::lane;
+use crate::protocol::{Holder, is_own};
 
 /// What to do with mappings that are still held at the deadline of a drain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -97,7 +96,7 @@ impl Drain {
     /// Which thread has mapped is known, and not who is going to unmap: a mapping that was
     /// sent to another thread counts here, and does not deadlock.
     pub fn held_by_this_thread(&self) -> usize {
-        self.holders.iter().filter(|holder| lane::is_own(holder)).count()
+        self.holders.iter().filter(|holder| is_own(holder)).count()
     }
 
     /// Whether any mapping is held still. Each that is gone is looked at once, and of the others

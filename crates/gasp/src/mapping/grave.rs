@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::barrier;
-use super::holder::{Holder, Key};
+use crate::protocol::{self, Holder, Key};
 use crate::space::segment::Segment;
 
 /// Memory that must stay while mappings of it are held.
@@ -53,9 +52,9 @@ pub(super) fn bury(holders: &[Holder], keep: Keep) {
             }
         }
     }
-    // The other half of the barrier in `lane::after_release`: whoever released a mapping
+    // The other half of the barrier in `hold::after_release`: whoever released a mapping
     // without seeing its mark is seen here.
-    barrier::heavy();
+    protocol::heavy();
     holders.iter().filter(|holder| !holder.is_held()).for_each(|holder| free(holder.key()));
 }
 
@@ -70,7 +69,7 @@ pub(super) fn free(key: Key) {
 /// membarrier(2) can there be any: a mapping that ends and a drain that gives it up may then
 /// not see each other. No more than a few entries, so that nobody waits for what others have left.
 pub(crate) fn settle() {
-    if barrier::is_expedited() {
+    if protocol::is_expedited() {
         return;
     }
     let mut graves = graves();

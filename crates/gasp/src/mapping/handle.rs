@@ -5,7 +5,7 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use super::lane::Hold;
+use super::hold::Hold;
 use crate::access::Access;
 use crate::addr::DeviceAddr;
 use crate::error::{Error, Operation, Place, Reason, Result};

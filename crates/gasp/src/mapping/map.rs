@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::handle::Mapping;
-use super::lane::{Hold, Lane};
+use super::hold::{Hold, TOO_MANY};
 use super::scatter::{Pieces, Scatter};
 use crate::access::MapFlags;
 use crate::addr::{Address, DeviceAddr};
@@ -100,7 +100,7 @@ impl Port<'_> {
 
     /// The short way of [`map`](Self::map) for a device that is in a list which others
     /// take devices out of. It is looked for under the busy slot, for which those others
-    /// wait: see [`grace_period`](super::grace_period). With `host_contig` the host-physical run
+    /// wait: see [`grace_period`](crate::grace_period). With `host_contig` the host-physical run
     /// under the mapping comes along.
     #[inline(always)]
     pub(crate) fn map_page_of(
@@ -111,7 +111,7 @@ impl Port<'_> {
         host_contig: bool,
     ) -> Option<(Mapping, Option<HostRun>)> {
         let span = Span::new(DeviceAddr(addr), len).ok()?;
-        let hold = Lane::with(|lane| lane.publish(span)).ok()?;
+        let hold = Hold::publish(span)?;
         let port = find()?;
         // SAFETY: the slot is busy.
         let view = unsafe { port.attachment.view() };
@@ -141,7 +141,7 @@ impl Port<'_> {
         span: Span<DeviceAddr>,
         flags: MapFlags,
     ) -> Option<(Hold, &View, Extent)> {
-        let hold = Lane::with(|lane| lane.publish(span)).ok()?;
+        let hold = Hold::publish(span)?;
         // SAFETY: the slot is busy.
         let view = unsafe { self.attachment.view() };
         // SAFETY: as above.
@@ -317,9 +317,9 @@ impl Port<'_> {
 
     #[inline]
     fn publish(&self, op: Operation, span: Span<DeviceAddr>) -> Result<Hold> {
-        match Lane::with(|lane| lane.publish(span)) {
-            Ok(hold) => Ok(hold),
-            Err(reason) => Err(self.error(op, span, reason)),
+        match Hold::publish(span) {
+            Some(hold) => Ok(hold),
+            None => Err(self.error(op, span, TOO_MANY)),
         }
     }
 
@@ -374,10 +374,7 @@ impl Port<'_> {
     #[inline(never)]
     fn diagnose_on(&self, mut diagnosis: Diagnosis, span: Span<DeviceAddr>) -> Option<Reason> {
         loop {
-            let step = match Lane::with(|lane| lane.publish(span)) {
-                Ok(step) => step,
-                Err(reason) => return Some(reason),
-            };
+            let Some(step) = Hold::publish(span) else { return Some(TOO_MANY) };
             // SAFETY: the slot is busy until the drop of `step`.
             let view = unsafe { self.attachment.view() };
             // SAFETY: as above.

@@ -2,9 +2,8 @@
 
 use super::drain::{Drain, DrainPolicy};
 use super::grave::Keep;
-use super::lane;
-use super::slot::Use;
 use crate::addr::DeviceAddr;
+use crate::protocol::{Use, scan};
 use crate::span::Span;
 
 /// Which mappings a revoke is about.
@@ -45,7 +44,7 @@ impl Revocation {
     /// `keep` gives the memory behind the mappings, where there are any.
     pub(crate) fn scan(self, policy: DrainPolicy, keep: impl FnOnce() -> Keep) -> Drain {
         let parts = self.sorted();
-        let holders = lane::scan(|found| parts.cover(found));
+        let holders = scan(|found| parts.cover(found));
         let keep = if holders.is_empty() { Keep::new() } else { keep() };
         Drain::new(holders, keep, policy)
     }

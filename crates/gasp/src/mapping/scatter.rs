@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use smallvec::SmallVec;
 
 use super::handle::{runs, segment_of};
-use super::lane::Hold;
+use super::hold::Hold;
 use crate::access::Access;
 use crate::addr::DeviceAddr;
 use crate::error::{Error, Operation, Place, Reason, Result};

@@ -1,10 +1,9 @@
 //! A mapping as plain data: for C, where handles are copied, kept in tables, and used when
 //! they are stale.
 
-use super::directory;
 use super::handle::Mapping;
-use super::lane::{self, Lane};
-use super::slot::Slot;
+use super::hold::after_release;
+use crate::protocol::{Lane, Slot, lane_of, slot_by_id};
 
 /// A mapping as three numbers, which may be copied and passed on at will; see
 /// [`Mapping::into_token`].
@@ -66,7 +65,7 @@ impl Token {
         if !slot.is_token(stamp, pointer) {
             return false;
         }
-        let released = match Lane::is_current_index(directory::lane(slot.id())) {
+        let released = match Lane::is_current_index(lane_of(slot.id())) {
             true => {
                 slot.release();
                 true
@@ -74,7 +73,7 @@ impl Token {
             false => slot.release_token(stamp),
         };
         if released {
-            lane::after_release(slot, stamp);
+            after_release(slot, stamp);
         }
         released
     }
@@ -89,6 +88,6 @@ impl Token {
 
     #[inline]
     fn slot(self) -> Option<&'static Slot> {
-        directory::slot(self.0[0])
+        slot_by_id(self.0[0])
     }
 }

@@ -5,40 +5,40 @@ use super::slot::{Slot, Use};
 
 /// A mapping that a scan has found.
 #[derive(Clone, Copy)]
-pub(super) struct Holder {
+pub(crate) struct Holder {
     slot: &'static Slot,
     stamp: u64,
 }
 
 /// A slot's id, and the stamp of a mapping in it: no two mappings of the process have the same.
-pub(super) type Key = (u64, u64);
+pub(crate) type Key = (u64, u64);
 
 impl Holder {
-    pub(super) fn new(slot: &'static Slot, stamp: u64) -> Self {
+    pub(crate) fn new(slot: &'static Slot, stamp: u64) -> Self {
         Self { slot, stamp }
     }
 
     /// The mapping of a key.
-    pub(super) fn of((slot, stamp): Key) -> Option<Self> {
+    pub(crate) fn of((slot, stamp): Key) -> Option<Self> {
         Some(Self { slot: directory::slot(slot)?, stamp })
     }
 
-    pub(super) fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         (self.slot.id(), self.stamp)
     }
 
     /// Whether the mapping is still held.
-    pub(super) fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.slot.holds(self.stamp)
     }
 
     /// What is held; nothing if it no longer is.
-    pub(super) fn what(&self) -> Option<Use> {
+    pub(crate) fn what(&self) -> Option<Use> {
         self.slot.held().filter(|found| found.stamp == self.stamp)
     }
 
     /// Tells the mapping that its drain has ended without it.
-    pub(super) fn mark_revoked(&self) {
+    pub(crate) fn mark_revoked(&self) {
         self.slot.mark_revoked(self.stamp);
     }
 }

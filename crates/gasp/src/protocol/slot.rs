@@ -35,12 +35,12 @@ use crate::sync::{AtomicU64, Ordering, pause, spin, yield_now};
 const FREE: u64 = 0;
 const BUSY: u64 = 1;
 /// Stamps are multiples of this, and never 0.
-pub(super) const NEXT_STAMP: u64 = 2;
+pub(crate) const NEXT_STAMP: u64 = 2;
 
 /// What one mapping uses, in a cache line of its own.
 #[derive(Debug)]
 #[repr(align(64))]
-pub(super) struct Slot {
+pub(crate) struct Slot {
     /// [`FREE`], or a stamp, with the [`BUSY`] bit while a look-up is in progress.
     stamp: AtomicU64,
     /// The view in the upper half, the vdev in the lower.
@@ -49,7 +49,7 @@ pub(super) struct Slot {
     last: AtomicU64,
     /// The stamp of a mapping whose drain ended without it.
     revoked: AtomicU64,
-    /// The stamp of a mapping that is a [token](super::token), and its address.
+    /// The stamp of a mapping that is a [token](crate::Token), and its address.
     token: AtomicU64,
     pointer: AtomicU64,
     /// Lane and place, for tokens.
@@ -61,7 +61,7 @@ const _: () = assert!(size_of::<Slot>() == 64 || cfg!(loom), "a slot is one cach
 /// What a held slot says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Use {
-    pub(super) stamp: u64,
+    pub(crate) stamp: u64,
     pub(crate) view: u32,
     pub(crate) vdev: u32,
     pub(crate) first: u64,
@@ -76,7 +76,7 @@ impl Use {
 }
 
 impl Slot {
-    pub(super) fn new(id: u64) -> Self {
+    pub(crate) fn new(id: u64) -> Self {
         Self {
             stamp: AtomicU64::new(FREE),
             user: AtomicU64::new(0),
@@ -89,23 +89,23 @@ impl Slot {
         }
     }
 
-    pub(super) fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
     #[inline]
-    pub(super) fn is_free(&self) -> bool {
+    pub(crate) fn is_free(&self) -> bool {
         self.stamp.load(Ordering::Acquire) == FREE
     }
 
     /// Whether a look-up with this stamp or a later one is in progress.
-    pub(super) fn is_busy_since(&self, stamp: u64) -> bool {
+    pub(crate) fn is_busy_since(&self, stamp: u64) -> bool {
         let now = self.stamp.load(Ordering::Relaxed);
         now & BUSY != 0 && now >= stamp
     }
 
     /// The stamp of the mapping that is held, if it is this one or a later one.
-    pub(super) fn held_since(&self, stamp: u64) -> Option<u64> {
+    pub(crate) fn held_since(&self, stamp: u64) -> Option<u64> {
         let now = self.stamp.load(Ordering::Acquire);
         (now & BUSY == 0 && now >= stamp).then_some(now)
     }
@@ -114,7 +114,7 @@ impl Slot {
     /// see every removal whose thread did not see the slot. Only the slot's owner calls
     /// this, while it is free.
     #[inline(always)]
-    pub(super) fn publish(&self, stamp: u64, first: u64, last: u64) {
+    pub(crate) fn publish(&self, stamp: u64, first: u64, last: u64) {
         self.first.store(first, Ordering::Release);
         self.last.store(last, Ordering::Release);
         self.stamp.store(stamp | BUSY, Ordering::Release);
@@ -123,26 +123,26 @@ impl Slot {
 
     /// Turns the look-up `stamp` into a mapping that `vdev` has made through `view`.
     #[inline(always)]
-    pub(super) fn establish(&self, stamp: u64, view: u32, vdev: u32) {
+    pub(crate) fn establish(&self, stamp: u64, view: u32, vdev: u32) {
         self.user.store(u64::from(vdev) | u64::from(view) << 32, Ordering::Release);
         self.stamp.store(stamp, Ordering::Release);
     }
 
     /// Says that the mapping ends at `last`, sooner than was published.
     #[inline]
-    pub(super) fn shorten(&self, last: u64) {
+    pub(crate) fn shorten(&self, last: u64) {
         self.last.store(last, Ordering::Release);
     }
 
     /// Ends the look-up or the mapping.
     #[inline]
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
         self.stamp.store(FREE, Ordering::Release);
     }
 
     /// Makes the mapping `stamp` a token.
     #[inline]
-    pub(super) fn make_token(&self, stamp: u64, pointer: u64) {
+    pub(crate) fn make_token(&self, stamp: u64, pointer: u64) {
         // Whoever sees the pointer of a later token sees that the earlier one's stamp is
         // gone; whoever sees the stamp here sees its pointer.
         self.pointer.store(pointer, Ordering::Release);
@@ -151,7 +151,7 @@ impl Slot {
 
     /// The address of the token `stamp`, if it is one and held. Any number may be asked.
     #[inline]
-    pub(super) fn token_pointer(&self, stamp: u64) -> Option<u64> {
+    pub(crate) fn token_pointer(&self, stamp: u64) -> Option<u64> {
         if stamp == FREE || self.token.load(Ordering::Acquire) != stamp {
             return None;
         }
@@ -162,7 +162,7 @@ impl Slot {
     /// Whether the mapping `stamp` is a token with this address, and held. Any numbers may
     /// be asked.
     #[inline]
-    pub(super) fn is_token(&self, stamp: u64, pointer: u64) -> bool {
+    pub(crate) fn is_token(&self, stamp: u64, pointer: u64) -> bool {
         self.token_pointer(stamp) == Some(pointer)
     }
 
@@ -175,30 +175,30 @@ impl Slot {
     /// immediately behind the stamp that it replaces, so never behind a later one. (Loom's
     /// order of modifications does not know the latter; `tests/token.rs` shows it.)
     #[inline]
-    pub(super) fn release_token(&self, stamp: u64) -> bool {
+    pub(crate) fn release_token(&self, stamp: u64) -> bool {
         self.stamp.compare_exchange(stamp, FREE, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Whether the mapping `stamp` is still held.
-    pub(super) fn holds(&self, stamp: u64) -> bool {
+    pub(crate) fn holds(&self, stamp: u64) -> bool {
         self.stamp.load(Ordering::Acquire) == stamp
     }
 
     /// Tells the mapping `stamp` that its drain has ended without it.
-    pub(super) fn mark_revoked(&self, stamp: u64) {
+    pub(crate) fn mark_revoked(&self, stamp: u64) {
         // Stamps of a slot only grow, so a mark that comes late does not erase a newer one.
         self.revoked.fetch_max(stamp, Ordering::Release);
     }
 
     /// Whether the drain of the mapping `stamp` has ended without it.
     #[inline]
-    pub(super) fn is_revoked(&self, stamp: u64) -> bool {
+    pub(crate) fn is_revoked(&self, stamp: u64) -> bool {
         self.revoked.load(Ordering::Acquire) == stamp
     }
 
     /// What is held, once the look-up that may be in progress is over. Called behind the
     /// heavy barrier.
-    pub(super) fn held(&self) -> Option<Use> {
+    pub(crate) fn held(&self) -> Option<Use> {
         let mut stamp = self.stamp.load(Ordering::Acquire);
         if stamp & BUSY != 0 {
             stamp = self.wait_while(stamp);

@@ -1,4 +1,4 @@
-//! The slots of all lanes by number: how a [token](super::token) finds its slot.
+//! The slots of all lanes by number: how a [token](crate::Token) finds its slot.
 #![allow(unsafe_code, reason = "one array of pointers that only ever point to leaked slots")]
 
 use core::ptr;
@@ -19,7 +19,7 @@ static USED: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes `count` slots for a lane, a multiple of [`GROUP`], which stay for ever. `None`
 /// where there are too many.
-pub(super) fn enlist(lane: u32, count: usize) -> Option<&'static [Slot]> {
+pub(crate) fn enlist(lane: u32, count: usize) -> Option<&'static [Slot]> {
     let groups = count / GROUP;
     let first = USED
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
@@ -37,13 +37,13 @@ pub(super) fn enlist(lane: u32, count: usize) -> Option<&'static [Slot]> {
 
 /// The number of a slot's lane.
 #[inline]
-pub(super) fn lane(id: u64) -> u32 {
+pub(crate) fn lane(id: u64) -> u32 {
     (id >> LANE_SHIFT) as u32
 }
 
 /// The slot of a number; any may be asked.
 #[inline]
-pub(super) fn slot(id: u64) -> Option<&'static Slot> {
+pub(crate) fn slot(id: u64) -> Option<&'static Slot> {
     let place = id as u32 as usize;
     let first = FIRST.get(place / GROUP)?.load(Ordering::Acquire);
     if first.is_null() {

@@ -33,13 +33,13 @@ pub(crate) fn prepare() {
 
 /// Whether the revoking side pays for both.
 #[inline(always)]
-pub(super) fn is_expedited() -> bool {
+pub(crate) fn is_expedited() -> bool {
     EXPEDITED.load(Ordering::Relaxed)
 }
 
 /// The mapping side's half: between publishing a slot and looking up.
 #[inline(always)]
-pub(super) fn light() {
+pub(crate) fn light() {
     light_if(is_expedited());
 }
 
@@ -53,7 +53,7 @@ fn light_if(expedited: bool) {
 }
 
 /// The revoking side's half: between the removal and reading the slots.
-pub(super) fn heavy() {
+pub(crate) fn heavy() {
     heavy_if(is_expedited());
 }
 
@@ -182,7 +182,7 @@ mod tests {
 
     /// Tells it also where the test passes: what `eprintln!` prints is then thrown away.
     fn say(what: core::fmt::Arguments<'_>) {
-        writeln!(std::io::stderr(), "mapping::barrier: {what}").unwrap();
+        writeln!(std::io::stderr(), "protocol::barrier: {what}").unwrap();
     }
 
     fn one_side_sees_the_other(expedited: bool) {

@@ -1,0 +1,322 @@
+//! Lanes: each thread's slots.
+//!
+//! A thread that maps has a *lane* of [slots](super::slot), one for each mapping it
+//! holds. Only the owning thread takes a slot; whoever drops the mapping gives it back,
+//! on any thread, with one store. A slot is a cache line of its own, so nobody else's
+//! store is in the way.
+//!
+//! Lanes are never freed: a thread that ends leaves its lane, with the mappings still
+//! held in it, to the next new thread. What it does after that, in destructors of
+//! thread-local variables, it does in a lane that it takes for the one call and gives up at
+//! once, so that no lane is lost. Sections that are still open then keep theirs: see
+//! [`Sections`].
+//!
+//! A lane is entered in the list of lanes before it publishes anything, so a revoking
+//! thread that does not find it there is in the position of one that does not see the
+//! slot's stamp: the look-up sees the removal.
+
+use core::cell::Cell;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use super::block::Block;
+use super::directory;
+use super::holder::Holder;
+use super::sections::Sections;
+use super::slot::{NEXT_STAMP, Slot};
+use crate::addr::DeviceAddr;
+use crate::span::Span;
+
+/// Slots in a lane's first block; each further block is twice as long.
+const FIRST_BLOCK: usize = 64;
+const BLOCKS: usize = 16;
+/// How many slots are looked at before a new one is taken.
+const STRIDE: u32 = 64;
+/// The most mappings that one thread can have made and nobody dropped.
+pub(crate) const SLOTS_MAX: u64 = (FIRST_BLOCK as u64) * ((1 << BLOCKS) - 1);
+
+/// One thread's slots.
+pub(crate) struct Lane {
+    blocks: [OnceLock<Block>; BLOCKS],
+    /// The slot to try first: the one taken last, which most often is free again. Only
+    /// the owner moves it; scans read it: see [`block`](super::block).
+    hint: AtomicPtr<Slot>,
+    /// The number of the hinted slot, and of the slot of the outermost look-up of those that
+    /// the owner has begun inside one another. Only the owner uses them.
+    hinted: AtomicU32,
+    outermost: AtomicU32,
+    /// The first stamp of the present owner; earlier ones are of threads that have ended.
+    since: AtomicU64,
+    /// How many slots have ever been used; only the owner uses it.
+    used: AtomicU32,
+    /// The stamp for the next publish; only the owner uses it.
+    next_stamp: AtomicU64,
+    /// Where to look for a free slot next; only the owner uses it.
+    cursor: AtomicU32,
+    /// Where it is in the list of lanes.
+    index: u32,
+    /// The [sections](super::sections) that the owner is in, and whether there is an owner.
+    pub(super) sections: Sections,
+}
+
+/// All lanes, in blocks as a lane's slots: the list only grows, and is read without a lock.
+static LANES: [OnceLock<Box<[OnceLock<Lane>]>>; BLOCKS] = [const { OnceLock::new() }; BLOCKS];
+static COUNT: AtomicU32 = AtomicU32::new(0);
+static GROW: Mutex<()> = Mutex::new(());
+
+/// All lanes there are.
+pub(super) fn all() -> impl Iterator<Item = &'static Lane> {
+    (0..COUNT.load(Ordering::Acquire)).filter_map(by_index)
+}
+
+#[inline]
+fn by_index(index: u32) -> Option<&'static Lane> {
+    let (block, within) = position(index);
+    LANES.get(block)?.get()?.get(within)?.get()
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<&'static Lane>> = const { Cell::new(None) };
+    static LEAVE: Leave = const { Leave };
+}
+
+/// Gives the lane up when its thread ends.
+struct Leave;
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        if let Some(lane) = CURRENT.take() {
+            lane.sections.give_up();
+        }
+    }
+}
+
+impl Lane {
+    /// Does something in the lane of this thread: publishes a slot, or enters a section.
+    #[inline(always)]
+    pub(crate) fn with<T>(body: impl FnOnce(&'static Self) -> T) -> T {
+        match CURRENT.get() {
+            Some(lane) => body(lane),
+            None => Self::enter(body),
+        }
+    }
+
+    /// Whether this thread owns the lane.
+    pub(super) fn is_current(&self) -> bool {
+        Self::is_current_index(self.index)
+    }
+
+    /// Whether this thread owns the lane of this number.
+    #[inline]
+    pub(crate) fn is_current_index(index: u32) -> bool {
+        CURRENT.get().is_some_and(|lane| lane.index == index)
+    }
+
+    #[cold]
+    fn enter<T>(body: impl FnOnce(&'static Self) -> T) -> T {
+        let left = all().find(|lane| lane.sections.take_over());
+        let lane = left.unwrap_or_else(Self::enlist);
+        lane.since.store(lane.next_stamp.load(Ordering::Relaxed), Ordering::Relaxed);
+        if LEAVE.try_with(|_| ()).is_ok() {
+            CURRENT.set(Some(lane));
+            return body(lane);
+        }
+        // A thread that is ending, past `LEAVE`: nobody would tell when it is done.
+        let done = body(lane);
+        lane.sections.give_up();
+        done
+    }
+
+    #[allow(clippy::expect_used, reason = "a process cannot have so many threads")]
+    fn enlist() -> &'static Self {
+        let _grow = GROW.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = COUNT.load(Ordering::Relaxed);
+        let (block, within) = position(index);
+        let block = LANES.get(block).map(|lanes| {
+            lanes.get_or_init(|| (0..FIRST_BLOCK << block).map(|_| OnceLock::new()).collect())
+        });
+        let place = block.and_then(|block| block.get(within));
+        let lane = place.expect("at most four million threads").get_or_init(|| Self::new(index));
+        COUNT.store(index + 1, Ordering::Release);
+        lane
+    }
+
+    fn new(index: u32) -> Self {
+        Self {
+            blocks: [const { OnceLock::new() }; BLOCKS],
+            hint: AtomicPtr::new(core::ptr::null_mut()),
+            hinted: AtomicU32::new(0),
+            outermost: AtomicU32::new(0),
+            since: AtomicU64::new(NEXT_STAMP),
+            used: AtomicU32::new(0),
+            next_stamp: AtomicU64::new(NEXT_STAMP),
+            cursor: AtomicU32::new(0),
+            index,
+            sections: Sections::new(),
+        }
+    }
+
+    /// Takes a slot and publishes that `span` is about to be looked up; see
+    /// [`Slot::publish`]. Returns the slot, which is to be released, and the stamp; `None` if
+    /// there are [`SLOTS_MAX`].
+    #[inline(always)]
+    pub(crate) fn publish(&'static self, span: Span<DeviceAddr>) -> Option<(&'static Slot, u64)> {
+        let slot = self.take()?;
+        let stamp = self.next_stamp.load(Ordering::Relaxed);
+        self.next_stamp.store(stamp + NEXT_STAMP, Ordering::Relaxed);
+        slot.publish(stamp, span.start().0, span.last().0);
+        Some((slot, stamp))
+    }
+
+    #[inline]
+    fn take(&'static self) -> Option<&'static Slot> {
+        match self.hinted() {
+            Some(slot) if slot.is_free() => Some(slot),
+            _ => self.search(),
+        }
+    }
+
+    /// A free slot near the cursor, or a new one. The cursor goes round, so each slot
+    /// that is given back is found in the end, and a thread that holds very many
+    /// mappings does not look at all of them for each new one.
+    #[cold]
+    fn search(&'static self) -> Option<&'static Slot> {
+        let hinted = self.hinted.load(Ordering::Relaxed);
+        if self.is_looked_up(hinted) && !self.is_looked_up(self.outermost.load(Ordering::Relaxed)) {
+            self.outermost.store(hinted, Ordering::Relaxed);
+        }
+        let used = self.used.load(Ordering::Relaxed);
+        let (index, slot) = match self.free_among(STRIDE.min(used), used) {
+            Some(found) => found,
+            None => match self.grow(used) {
+                Some(slot) => (used, slot),
+                None => self.free_among(used, used)?,
+            },
+        };
+        self.cursor.store(index + 1, Ordering::Relaxed);
+        if self.hinted().is_some() {
+            let (block, within) = position(hinted);
+            if let Some(block) = self.blocks.get(block).and_then(OnceLock::get) {
+                block.depart(within);
+            }
+        }
+        self.hinted.store(index, Ordering::Relaxed);
+        self.hint.store(core::ptr::from_ref(slot).cast_mut(), Ordering::Release);
+        Some(slot)
+    }
+
+    /// A free slot among the next `count` of `used`; the cursor moves past them.
+    fn free_among(&'static self, count: u32, used: u32) -> Option<(u32, &'static Slot)> {
+        let mut index = self.cursor.load(Ordering::Relaxed);
+        for _ in 0..count {
+            index = if index < used { index } else { 0 };
+            let slot = self.slot(index)?;
+            if slot.is_free() {
+                return Some((index, slot));
+            }
+            index += 1;
+        }
+        self.cursor.store(index, Ordering::Relaxed);
+        None
+    }
+
+    fn grow(&'static self, index: u32) -> Option<&'static Slot> {
+        let (block, within) = position(index);
+        let cell = self.blocks.get(block)?;
+        let block = match cell.get() {
+            Some(block) => block,
+            // Only the owner gets here, so nobody fills the cell meanwhile.
+            None => {
+                let made = directory::enlist(self.index, FIRST_BLOCK << block)?;
+                cell.get_or_init(|| Block::new(made))
+            }
+        };
+        self.used.store(index + 1, Ordering::Relaxed);
+        block.slots.get(within)
+    }
+
+    /// Calls `each` with every slot that is in use, on any thread. On others than the owner's,
+    /// one that was published before the heavy barrier of the caller is among them.
+    pub(super) fn each_in_use(&'static self, mut each: impl FnMut(&'static Slot)) {
+        let hinted = self.hinted_for_scan();
+        hinted.into_iter().filter(|slot| !slot.is_free()).for_each(&mut each);
+        for block in self.blocks.iter().map_while(OnceLock::get) {
+            block.each_in_use(hinted, &mut each);
+        }
+    }
+
+    /// Whether the owner is in a look-up. (Each one's slot is the hinted one until another
+    /// is begun inside it, and the outermost one's is noted then.)
+    fn is_looking_up(&'static self) -> bool {
+        self.is_looked_up(self.hinted.load(Ordering::Relaxed))
+            || self.is_looked_up(self.outermost.load(Ordering::Relaxed))
+    }
+
+    fn is_looked_up(&'static self, index: u32) -> bool {
+        let since = self.since.load(Ordering::Relaxed);
+        self.slot(index).is_some_and(|slot| slot.is_busy_since(since))
+    }
+
+    fn slot(&'static self, index: u32) -> Option<&'static Slot> {
+        let (block, within) = position(index);
+        self.blocks.get(block)?.get()?.slots.get(within)
+    }
+}
+
+/// Block, and position in it, of a lane's slot.
+fn position(index: u32) -> (usize, usize) {
+    let shifted = index as usize + FIRST_BLOCK;
+    let block = shifted.ilog2() - FIRST_BLOCK.ilog2();
+    (block as usize, shifted - (FIRST_BLOCK << block))
+}
+
+mod hint_pointer {
+    #![allow(unsafe_code, reason = "one pointer that only ever points to leaked slots")]
+    use super::{Lane, Ordering, Slot};
+
+    impl Lane {
+        /// The slot that was taken last.
+        #[inline]
+        pub(super) fn hinted(&'static self) -> Option<&'static Slot> {
+            // SAFETY: only `search` stores here, and only slots of this lane, which live
+            // as long as the lane: for ever.
+            unsafe { self.hint.load(Ordering::Relaxed).as_ref() }
+        }
+
+        /// The same for a scan on any thread, before it looks at the blocks.
+        pub(super) fn hinted_for_scan(&'static self) -> Option<&'static Slot> {
+            // SAFETY: as above: what is stored is null or a leaked slot.
+            unsafe { self.hint.load(Ordering::Acquire).as_ref() }
+        }
+    }
+}
+
+/// Whether this thread is in a look-up, which scans on other threads wait for.
+pub(crate) fn is_looking_up() -> bool {
+    CURRENT.get().is_some_and(Lane::is_looking_up)
+}
+
+/// Whether this thread has made the mapping, and it is still held.
+pub(crate) fn is_own(holder: &Holder) -> bool {
+    let (slot, stamp) = holder.key();
+    let since = |lane: &Lane| lane.since.load(Ordering::Relaxed);
+    let made = |lane: &Lane| lane.index == directory::lane(slot) && stamp >= since(lane);
+    CURRENT.get().is_some_and(made) && holder.is_held()
+}
+
+/// What this thread has mapped, also if others are to unmap it; not what the threads before it
+/// have left in its lane.
+pub(crate) fn own() -> Vec<Holder> {
+    let mut holders = Vec::new();
+    if let Some(lane) = CURRENT.get() {
+        let since = lane.since.load(Ordering::Relaxed);
+        lane.each_in_use(|slot| {
+            let stamp = slot.held_since(since);
+            holders.extend(stamp.map(|stamp| Holder::new(slot, stamp)));
+        });
+    }
+    holders
+}
+
+#[cfg(test)]
+mod tests;
