@@ -4,7 +4,7 @@
 use core::ffi::{c_int, c_void};
 use core::ptr;
 
-use gasp::{DeviceAddr, GuestPhys, MapFlags, Operation, Place, Section, Stability, Token};
+use gasp::{DeviceAddr, GuestPhys, MapFlags, Operation, Place, Section, Token};
 
 use crate::arguments::{Out, map_flags};
 use crate::boundary::{self, Failure, Outcome};
@@ -31,19 +31,13 @@ pub unsafe extern "C" fn gasp_map_host_contig(
         let at = unsafe { ppaddr.read() };
         // SAFETY: as above.
         let max = unsafe { plength.read() };
-        let mut allows_unpinned = false;
-        let find = || {
-            // SAFETY: used in the look-up alone.
-            let found = unsafe { VDEVS.find_unguarded(vdev.addr()) }?;
-            allows_unpinned = found.guest.guest.allows_unpinned();
-            Some(&found.vdev)
-        };
+        // SAFETY: used in the look-up alone.
+        let find = || unsafe { VDEVS.find_unguarded(vdev.addr()) }.map(|found| &found.vdev);
         let mapped = gasp::Vdev::map_host_contig_page_of(find, DeviceAddr(at), max as u64, flags);
-        if let Some((mapping, run)) = mapped
-            && (allows_unpinned || mapping.stability() > Stability::Unpinned)
-        {
-            let length = mapping.len();
-            let handle = MapHandle { reserved: mapping.into_token().words() };
+        if let Some(mapping) = mapped {
+            let (run, length) = (mapping.run(), mapping.len());
+            let token = mapping.into_mapping().into_token();
+            let handle = MapHandle { reserved: token.words() };
             // SAFETY: as above.
             unsafe { ppaddr.write(run.addr.0) };
             // SAFETY: as above.
@@ -114,11 +108,9 @@ pub(crate) unsafe fn host_contig<T>(
     let found = VDEVS.find(&section, vdev.addr()).ok_or_else(no_vdev)?;
     let at = DeviceAddr(addr.read());
     let mapping = found.vdev.map_host_contig(at, length.read() as u64, flags)?;
-    let run = mapping.host_run()?;
-    found.guest.guest.check_stable(&mapping)?;
-    let (guest, mapped) = (found.guest.number, mapping.len());
+    let (guest, run, mapped) = (found.guest.number, mapping.run(), mapping.len());
     drop(section);
-    let token = guard::token(mapping)?;
+    let token = guard::token(mapping.into_mapping())?;
     addr.write(run.addr.0);
     length.write(mapped);
     Ok((more, Made { token, guest, length: mapped as u64 }))

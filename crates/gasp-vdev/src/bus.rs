@@ -4,7 +4,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
-use gasp::{DeviceAddr, Errno, MapFlags, Mapping, Reason, Scatter, Vdev};
+use gasp::{DeviceAddr, Errno, HostMapping, MapFlags, Mapping, Reason, Scatter, Vdev};
 
 use crate::doorbell::Doorbell;
 use crate::error::DmaError;
@@ -107,7 +107,7 @@ impl Bus {
         addr: DeviceAddr,
         max: u64,
         flags: MapFlags,
-    ) -> Result<Mapping, DmaError> {
+    ) -> Result<HostMapping, DmaError> {
         self.check_master(addr, max)?;
         self.vdev.map_host_contig(addr, max, flags).map_err(|error| self.explain(error, addr, max))
     }

@@ -16,8 +16,8 @@
 //! let request = disk.map(DeviceAddr(0x1000), 512, MapFlags::RW)?;
 //! request.write_at(0, b"a sector")?;
 //! match disk.map_host_contig(DeviceAddr(0x1000), 0x8000, MapFlags::READ) {
-//!     Ok(run) => println!("{} bytes at {}", run.len(), run.host_run()?.addr),
-//!     Err(error) => println!("{error}"), // EPERM without the privilege
+//!     Ok(mapping) => println!("{} bytes at {}", mapping.len(), mapping.run().addr),
+//!     Err(error) => println!("{error}"), // EPERM without the privilege, EAGAIN without pins
 //! }
 //! # Ok::<(), gasp::Error>(())
 //! ```
@@ -65,7 +65,8 @@ pub use fault::{FAULTS_KEPT, Fault, Faults};
 pub use guest::{AddressSpace, Domain, Guest, GuestBuilder, Rule, SpaceLock, Unattached, Vdev};
 pub use iommu::{DomainKind, DomainOptions};
 pub use mapping::{
-    Deadline, Drain, DrainPolicy, Drained, Fence, Integer, Mapping, Piece, Scatter, Stitched, Token,
+    Deadline, Drain, DrainPolicy, Drained, Fence, HostMapping, Integer, Mapping, Piece, Scatter,
+    Stitched, Token,
 };
 pub use memory::{
     Adopt, Alias, Audit, Backing, BackingReport, Change, Contiguity, External, FilePiece, HostRun,

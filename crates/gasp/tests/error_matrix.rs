@@ -8,8 +8,8 @@
 mod support;
 
 use gasp::{
-    Access, DeviceAddr, Domain, DomainKind, Errno, Guest, GuestPhys, MapFlags, Reason, Refusal,
-    Region, Result, Unattached, Vdev,
+    Access, DeviceAddr, Domain, DomainKind, Errno, Guest, GuestPhys, HostMapping, MapFlags, Reason,
+    Refusal, Region, Result, Unattached, Vdev,
 };
 use support::*;
 
@@ -57,7 +57,11 @@ impl Matrix {
             Err(error) => Err(error.reason()),
         };
         [
-            len_of(self.disk.map_host_contig(DeviceAddr(at), len, flags)),
+            len_of(
+                self.disk
+                    .map_host_contig(DeviceAddr(at), len, flags)
+                    .map(HostMapping::into_mapping),
+            ),
             len_of(self.disk.map(DeviceAddr(at), len, flags)),
             len_of(self.guest.map_firmware(GuestPhys(at), len, flags)),
         ]

@@ -200,8 +200,8 @@ fn peer_7_no_address_is_0_and_pages_that_can_move_are_not_called_pinned() {
     let disk = guest.vdev("disk").unwrap();
     for page in 0..32 {
         match disk.map_host_contig(DeviceAddr(page * PAGE), PAGE, READ) {
-            Ok(mapping) => assert_ne!(mapping.host_run().unwrap().addr.0, 0),
-            Err(error) => assert_eq!(error.errno(), Errno::PERM),
+            Ok(mapping) => panic!("{mapping:?}"),
+            Err(error) => assert!(matches!(error.errno(), Errno::PERM | Errno::AGAIN), "{error}"),
         }
     }
     for object in [&demand, &resident] {

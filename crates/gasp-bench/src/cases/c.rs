@@ -72,7 +72,7 @@ fn contiguous() -> gasp::Result<Vec<Contestant>> {
         contestant("in Rust", move |i| {
             let at = DeviceAddr(b.at(i));
             if let Ok(mapping) = rust.vdev.map_host_contig(at, LEN as u64, MapFlags::RW) {
-                black_box(mapping.host_run().map_or(0, |run| run.addr.0));
+                black_box((mapping.as_ptr(), mapping.run()));
             }
         }),
     ])

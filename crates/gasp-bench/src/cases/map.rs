@@ -47,7 +47,7 @@ fn map(vdev: &Vdev, addr: u64) {
 
 fn map_contig(vdev: &Vdev, addr: u64) {
     if let Ok(mapping) = vdev.map_host_contig(DeviceAddr(addr), LEN, MapFlags::RW) {
-        black_box(mapping.as_ptr());
+        black_box((mapping.as_ptr(), mapping.run()));
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) fn shortened_map(scene: &Scene, report: &mut Report) -> Result<()> {
             let verified = verify::write_and_find(&mapping, 3)?;
             report.maps.push(Map::of("disk", "host-contiguous", &mapping, verified));
         }
-        Err(error) if error.errno() == Errno::PERM => {}
+        Err(error) if is_unknown(&error) => {}
         Err(error) => return Err(error),
     }
     report.shortened = Some(shortened);
@@ -81,13 +81,16 @@ pub(super) fn rom_write(scene: &Scene, report: &mut Report) -> std::result::Resu
     Ok(())
 }
 
-/// A host-contiguous map; an ordinary one where the machine keeps addresses to itself.
+/// Whether the machine keeps host-physical addresses to itself, or cannot keep them.
+fn is_unknown(error: &gasp::Error) -> bool {
+    matches!(error.errno(), Errno::PERM | Errno::AGAIN)
+}
+
+/// A host-contiguous map; an ordinary one if there is no address that could be told.
 fn contiguous(vdev: &Vdev, addr: DeviceAddr, len: u64) -> Result<(Mapping, &'static str)> {
     match vdev.map_host_contig(addr, len, MapFlags::RW) {
-        Ok(mapping) => Ok((mapping, "host-contiguous")),
-        Err(error) if error.errno() == Errno::PERM => {
-            Ok((vdev.map(addr, len, MapFlags::RW)?, "map"))
-        }
+        Ok(mapping) => Ok((mapping.into_mapping(), "host-contiguous")),
+        Err(error) if is_unknown(&error) => Ok((vdev.map(addr, len, MapFlags::RW)?, "map")),
         Err(error) => Err(error),
     }
 }

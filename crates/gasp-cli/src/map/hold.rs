@@ -1,7 +1,7 @@
 //! A mapping that is kept for a while, so that it can be checked from outside.
 
 use core::fmt;
-use gasp::{Mapping, Scatter};
+use gasp::{HostMapping, Scatter};
 use serde::Serialize;
 
 /// Where a mapping that is held can be found by another process.
@@ -16,7 +16,7 @@ pub(super) struct Held {
 
 impl Held {
     /// The host-contiguous mapping, or the first piece where there is none.
-    pub(super) fn of(scatter: &Scatter, first: Option<&Mapping>) -> Self {
+    pub(super) fn of(scatter: &Scatter, first: Option<&HostMapping>) -> Self {
         let pid = std::process::id();
         let piece = scatter.pieces().next();
         let (vaddr, len, stability) = match (first, &piece) {
@@ -24,7 +24,7 @@ impl Held {
             (None, Some(piece)) => (piece.as_ptr(), piece.len(), piece.stability().name()),
             (None, None) => (core::ptr::null(), 0, "unpinned"),
         };
-        let host = first.and_then(|first| first.host_run().ok()).map(|run| run.addr.0);
+        let host = first.map(|first| first.run().addr.0);
         Self { pid, vaddr: vaddr.addr() as u64, host, len: len as u64, stability }
     }
 }

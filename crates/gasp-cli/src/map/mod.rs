@@ -5,7 +5,7 @@ mod report;
 
 use gasp::config::Config;
 use gasp::config::near::hint;
-use gasp::{DeviceAddr, Errno, MapFlags, Mapping, Vdev};
+use gasp::{DeviceAddr, Errno, HostMapping, MapFlags, Vdev};
 
 use crate::cli::Map;
 use crate::configured;
@@ -81,17 +81,17 @@ fn flags(args: &Map) -> Result<MapFlags, Failure> {
     Ok(if args.any { flags.any() } else { flags })
 }
 
-/// The host-contiguous mapping at `addr`; `None` where the machine keeps addresses to
-/// itself.
+/// The host-contiguous mapping at `addr`; `None` if the machine keeps addresses to itself, or
+/// they can still change.
 fn first_run(
     vdev: &Vdev,
     addr: DeviceAddr,
     len: u64,
     flags: MapFlags,
-) -> Result<Option<Mapping>, Failure> {
+) -> Result<Option<HostMapping>, Failure> {
     match vdev.map_host_contig(addr, len, flags) {
         Ok(mapping) => Ok(Some(mapping)),
-        Err(error) if error.errno() == Errno::PERM => Ok(None),
+        Err(error) if matches!(error.errno(), Errno::PERM | Errno::AGAIN) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

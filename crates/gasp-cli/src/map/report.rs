@@ -1,7 +1,7 @@
 //! What a map came to: the fields of `gasp map --json`.
 
 use gasp::memory::{FrameAccess, frame_access};
-use gasp::{DeviceAddr, DomainKind, Mapping, Rule, Scatter, Vdev};
+use gasp::{DeviceAddr, DomainKind, HostMapping, Rule, Scatter, Stability, Vdev};
 use serde::Serialize;
 
 /// One map. The fields are described in `gasp map --help`.
@@ -36,7 +36,7 @@ pub(super) struct Run {
 }
 
 impl Report {
-    pub(super) fn of(vdev: &Vdev, scatter: &Scatter, first: Option<&Mapping>) -> Self {
+    pub(super) fn of(vdev: &Vdev, scatter: &Scatter, first: Option<&HostMapping>) -> Self {
         let translation = Translation::of(vdev);
         let mut runs = Vec::new();
         for piece in scatter.pieces() {
@@ -46,21 +46,21 @@ impl Report {
                 Run { device: device.0, guest, host: host.map(|run| run.addr.0), len }
             }));
         }
-        let host_unknown = match frame_access() {
-            FrameAccess::Denied(why) => Some(why),
-            FrameAccess::Allowed => Some("this memory's pages are not all in place"),
+        let stability = scatter.pieces().map(|piece| piece.stability()).min();
+        let host_unknown = match (frame_access(), stability) {
+            (FrameAccess::Denied(why), _) => Some(why),
+            (_, Some(Stability::Unpinned)) => {
+                Some("it can still change, and the guest is not configured with allow-unpinned")
+            }
+            _ => Some("this memory's pages are not all in place"),
         };
-        let first = first.and_then(|mapping| mapping.host_run().ok());
+        let first = first.map(HostMapping::run);
         Self {
             vdev: vdev.name().into(),
             addr: scatter.device_addr().0,
             len: scatter.len() as u64,
             access: scatter.access().to_string(),
-            stability: scatter
-                .pieces()
-                .map(|piece| piece.stability())
-                .min()
-                .map_or("unpinned", |stability| stability.name()),
+            stability: stability.map_or("unpinned", |stability| stability.name()),
             host_unknown: host_unknown.filter(|_| first.is_none()),
             first: first.map(|run| First { host: run.addr.0, len: run.len }),
             runs,

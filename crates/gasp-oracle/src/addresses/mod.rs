@@ -20,7 +20,7 @@ mod runs;
 
 use std::time::Instant;
 
-use gasp::{Backing, DeviceAddr, Guest, GuestPhys, MapFlags, Mapping, MemoryObject, Stability};
+use gasp::{Backing, DeviceAddr, Guest, GuestPhys, HostMapping, MapFlags, MemoryObject};
 use serde::{Deserialize, Serialize};
 
 use crate::edu::Edu;
@@ -136,17 +136,14 @@ fn checked(backing: Backing, len: u64, devices: &[Edu]) -> Result<Checked, Failu
 }
 
 /// All of it, in mappings of one run each, as a device program would make them.
-fn mappings(guest: &Guest, ram: &MemoryObject) -> Result<Vec<Mapping>, Failure> {
+fn mappings(guest: &Guest, ram: &MemoryObject) -> Result<Vec<HostMapping>, Failure> {
     guest.space().add_ram(Some(GuestPhys(START)), ram)?;
     let vdev = guest.vdev("disk")?;
     let (mut at, end) = (START, START + ram.len());
     let mut mappings = Vec::new();
     while at < end {
         let mapping = vdev.map_host_contig(DeviceAddr(at), end - at, MapFlags::RW)?;
-        if mapping.stability() == Stability::Unpinned {
-            return Err("its addresses can change, so a device cannot be given them".into());
-        }
-        at += mapping.len() as u64;
+        at += mapping.run().len;
         mappings.push(mapping);
     }
     Ok(mappings)
@@ -154,7 +151,7 @@ fn mappings(guest: &Guest, ram: &MemoryObject) -> Result<Vec<Mapping>, Failure> 
 
 /// The beginning, the middle and the end of each chosen run. The middle of a run of several
 /// pages lies across the border of two, which only a real run survives.
-fn points<'a>(mappings: &'a [Mapping], chosen: &[usize]) -> Result<Vec<Point<'a>>, Failure> {
+fn points<'a>(mappings: &'a [HostMapping], chosen: &[usize]) -> Result<Vec<Point<'a>>, Failure> {
     let mut points = Vec::new();
     for mapping in chosen.iter().filter_map(|&index| mappings.get(index)) {
         let last = mapping.len().saturating_sub(exchange::PIECE);

@@ -16,7 +16,7 @@ mod report;
 use std::time::{Duration, Instant};
 
 use gasp::memory::PinMethod;
-use gasp::{Backing, DeviceAddr, Guest, MapFlags, Mapping, MemoryObject, Residency};
+use gasp::{Backing, DeviceAddr, Guest, HostMapping, MapFlags, MemoryObject, Residency};
 
 pub use cause::{Cause, Outcome};
 pub use report::{Audited, GroupReport, Moved, Report, Verdict};
@@ -177,7 +177,7 @@ fn control(pagemap: &Pagemap, round: u32) -> Result<(Group, Neighbours), Failure
 }
 
 /// A thousand mappings, evenly over all pinned memory.
-fn held(guest: &Guest, groups: &[Group]) -> Result<Vec<Mapping>, Failure> {
+fn held(guest: &Guest, groups: &[Group]) -> Result<Vec<HostMapping>, Failure> {
     let vdev = guest.vdev("holder")?;
     let pinned: Vec<&Group> = groups.iter().filter(|group| group.is_pinned()).collect();
     let total: u64 = pinned.iter().map(|group| group.len()).sum();
@@ -206,10 +206,10 @@ fn audited(guest: &Guest) -> Result<Audited, Failure> {
 }
 
 /// How many mappings have a page that is not where the mapping says.
-fn stale(held: &[Mapping], pagemap: &Pagemap) -> Result<usize, Failure> {
+fn stale(held: &[HostMapping], pagemap: &Pagemap) -> Result<usize, Failure> {
     let mut stale = 0;
     for mapping in held {
-        let addr = mapping.host_run()?.addr.0;
+        let addr = mapping.run().addr.0;
         let skew = mapping.as_ptr().addr() % PAGE;
         // The pages of the range, whose beginning need not be a page's.
         for at in (0..mapping.len()).step_by(PAGE) {

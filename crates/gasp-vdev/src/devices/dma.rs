@@ -237,13 +237,13 @@ impl DmaEngine {
                 .map_err(|error| error.errno())?;
             // Hardware would be given this address now, and the mapping held until it has
             // finished.
-            let run = mapping.host_run().map_err(|error| error.errno())?;
+            let run = mapping.run();
             let mut registers = self.registers();
             if registers.runs.len() == RUNS_MAX {
                 return Err(Errno::NOSPC);
             }
-            registers.runs.push((run.addr.0, mapping.len() as u64));
-            done += mapping.len() as u64;
+            registers.runs.push((run.addr.0, run.len));
+            done += run.len;
             registers.progress = done;
         }
         Ok(())

@@ -7,7 +7,7 @@ use parking_lot::RwLock;
 
 use super::{Guest, Inner};
 use crate::error::{Error, Operation, Place, Reason, Refusal, Result};
-use crate::mapping::DrainPolicy;
+use crate::mapping::{DrainPolicy, Physical};
 use crate::space::Regions;
 use crate::space::segment::Segments;
 use crate::view::{Absent, Attachment, View};
@@ -93,14 +93,16 @@ impl GuestBuilder {
         let flat = Arc::new(View::new(self.width, Absent::NoMemory));
         Ok(Guest(Arc::new(Inner {
             name: self.name.into(),
-            width: self.width,
+            physical: Physical {
+                segments: Segments::new(),
+                width: self.width,
+                allow_unpinned: self.allow_unpinned,
+            },
             iommu: self.iommu,
             policy: self.policy,
-            allow_unpinned: self.allow_unpinned,
             faults: Default::default(),
             edit: Default::default(),
             regions: RwLock::new(Regions::default()),
-            segments: Segments::new(),
             domains: Mutex::default(),
             vdevs: Mutex::new(BTreeMap::new()),
             firmware: Attachment::new(&flat),

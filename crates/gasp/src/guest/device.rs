@@ -10,11 +10,11 @@ use crate::addr::DeviceAddr;
 use crate::error::{Operation, Reason, Result};
 use crate::iommu::DomainInner;
 use crate::mapping::{
-    Drain, DrainPolicy, Keep, Mapping, Partial, Port, Revocation, Scatter, Stitched,
+    Drain, DrainPolicy, HostMapping, Keep, Mapping, Partial, Port, Revocation, Scatter, Stitched,
     check_not_looking_up, own,
 };
-use crate::memory::HostRun;
 use crate::space::Regions;
+use crate::span::Span;
 use crate::view::{Attachment, View};
 
 /// The most devices a guest can have.
@@ -135,35 +135,37 @@ impl Vdev {
         len: u64,
         flags: MapFlags,
     ) -> Option<Mapping> {
-        let found = Port::map_page_of(|| find().map(Self::port), addr.0, len, flags, false);
-        found.map(|(mapping, _)| mapping)
+        Port::map_page(|| find().map(Self::port), Span::new(addr, len).ok()?, flags)
     }
 
-    /// The same for [`map_host_contig`](Self::map_host_contig), with the run that
-    /// [`Mapping::host_run`] would find again.
+    /// The same for [`map_host_contig`](Self::map_host_contig).
     #[inline(always)]
     pub fn map_host_contig_page_of<'list>(
         find: impl FnOnce() -> Option<&'list Self>,
         addr: DeviceAddr,
         max: u64,
         flags: MapFlags,
-    ) -> Option<(Mapping, HostRun)> {
-        let found = Port::map_page_of(|| find().map(Self::port), addr.0, max, flags, true);
-        found.and_then(|(mapping, run)| Some((mapping, run?)))
+    ) -> Option<HostMapping> {
+        Port::map_host_contig_page(|| find().map(Self::port), Span::new(addr, max).ok()?, flags)
     }
 
     /// Maps from `addr` on as much, up to `max` bytes, as is consecutive in
-    /// host-physical memory: [`Mapping::host_run`] is where it is there, and
-    /// [`Mapping::len`] how much it is, never 0 (decision 7). Call again behind it for
-    /// the rest.
+    /// host-physical memory: [`HostMapping::run`] is where it is there, and how much, never
+    /// 0 (decision 7). Call again behind it for the rest.
     ///
-    /// The whole range must be allowed and be memory (decisions 8 and 9). Whether the
-    /// address can change is told by [`Mapping::stability`].
+    /// The whole range must be allowed and be memory (decisions 8 and 9).
     ///
     /// # Errors
     /// As [`map`](Self::map), except that the memory need not be consecutive; `EPERM`
-    /// where host-physical addresses are not known (decision 19).
-    pub fn map_host_contig(&self, addr: DeviceAddr, max: u64, flags: MapFlags) -> Result<Mapping> {
+    /// if host-physical addresses are not known (decision 19); `EAGAIN` if the address can
+    /// change and the guest does not [allow](crate::GuestBuilder::allow_unpinned) that
+    /// (decision 20).
+    pub fn map_host_contig(
+        &self,
+        addr: DeviceAddr,
+        max: u64,
+        flags: MapFlags,
+    ) -> Result<HostMapping> {
         self.port().map_host_contig(addr.0, max, flags, Partial::Refuse)
     }
 
@@ -178,7 +180,7 @@ impl Vdev {
         addr: DeviceAddr,
         max: u64,
         flags: MapFlags,
-    ) -> Result<Mapping> {
+    ) -> Result<HostMapping> {
         self.port().map_host_contig(addr.0, max, flags, Partial::Truncate)
     }
 
@@ -340,9 +342,8 @@ impl Vdev {
     fn port(&self) -> Port<'_> {
         Port {
             attachment: &self.inner.attachment,
-            segments: &self.guest.segments,
+            guest: &self.guest.physical,
             vdev: self.inner.id,
-            width: self.guest.width,
             device: Some((&self.inner.name, &self.guest.faults)),
         }
     }

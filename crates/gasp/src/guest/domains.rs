@@ -69,7 +69,7 @@ impl Guest {
             DomainKind::Bypass => Arc::clone(&self.0.flat),
             DomainKind::Deny => Arc::clone(&self.0.denied),
             DomainKind::Identity | DomainKind::Translate => {
-                Arc::new(View::new(self.0.width, Absent::Refused(Refusal::NoRule)))
+                Arc::new(View::new(self.0.physical.width, Absent::Refused(Refusal::NoRule)))
             }
         };
         let inner = Arc::new(DomainInner {
@@ -78,7 +78,7 @@ impl Guest {
             owner: options.owner,
             limit: options.limit,
             policy: options.drain.unwrap_or(self.0.policy),
-            width: self.0.width,
+            width: self.0.physical.width,
             view,
             changes: Mutex::new(()),
             removed: AtomicBool::new(false),
@@ -266,7 +266,7 @@ impl Domain {
 #[allow(unsafe_code, reason = "reads a segment under the regions' lock")]
 pub(super) fn guest_address(guest: &Inner, leaf: crate::view::entry::Leaf) -> GuestPhys {
     // SAFETY: the callers hold the lock under which segments are removed.
-    GuestPhys(unsafe { guest_of(&guest.segments, leaf, 0) })
+    GuestPhys(unsafe { guest_of(&guest.physical.segments, leaf, 0) })
 }
 
 impl Rule {

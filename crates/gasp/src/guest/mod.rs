@@ -38,10 +38,8 @@ use crate::addr::GuestPhys;
 use crate::error::{Error, Operation, Place, Reason, Result};
 use crate::fault::{Fault, FaultLog, Faults};
 use crate::iommu::{DomainInner, GuestMemory};
-use crate::mapping::{DrainPolicy, Keep, Mapping, Port, Revocation};
-use crate::memory::Stability;
+use crate::mapping::{DrainPolicy, Keep, Mapping, Physical, Port, Revocation};
 use crate::space::Regions;
-use crate::space::segment::Segments;
 use crate::view::{Attachment, View};
 use device::VdevInner;
 use edit::EditLock;
@@ -76,14 +74,12 @@ pub struct Guest(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) name: Box<str>,
-    pub(crate) width: u32,
+    pub(crate) physical: Physical,
     pub(crate) iommu: Option<Unattached>,
     pub(crate) policy: DrainPolicy,
-    pub(crate) allow_unpinned: bool,
     pub(crate) faults: FaultLog,
     pub(crate) edit: EditLock,
     pub(crate) regions: RwLock<Regions>,
-    pub(crate) segments: Segments,
     pub(crate) domains: Mutex<Vec<Arc<DomainInner>>>,
     pub(crate) vdevs: Mutex<BTreeMap<Arc<str>, Arc<VdevInner>>>,
     /// The memory as it is: for firmware, and for devices that no IOMMU stands before.
@@ -109,7 +105,7 @@ impl Guest {
 
     /// How many bits its addresses have.
     pub fn address_width(&self) -> u32 {
-        self.0.width
+        self.0.physical.width
     }
 
     /// What becomes of devices that are attached to no domain; `None` where the guest has
@@ -169,32 +165,13 @@ impl Guest {
     /// Whether the guest's configuration accepts host-physical addresses that can change
     /// (decision 20).
     pub fn allows_unpinned(&self) -> bool {
-        self.0.allow_unpinned
-    }
-
-    /// Whether `mapping`'s host-physical address may be given to hardware: it cannot
-    /// change, or the guest's configuration says `allow-unpinned` (decision 20).
-    ///
-    /// # Errors
-    /// `EAGAIN` otherwise.
-    pub fn check_stable(&self, mapping: &Mapping) -> Result<()> {
-        if mapping.stability() > Stability::Unpinned || self.0.allow_unpinned {
-            return Ok(());
-        }
-        let (addr, len) = (mapping.device_addr(), mapping.len() as u64);
-        Err(Error::new(Operation::MapHostContig, addr, len, Reason::Unpinned))
+        self.0.physical.allow_unpinned
     }
 }
 
 impl Inner {
     pub(crate) fn firmware_port(&self) -> Port<'_> {
-        Port {
-            attachment: &self.firmware,
-            segments: &self.segments,
-            vdev: 0,
-            width: self.width,
-            device: None,
-        }
+        Port { attachment: &self.firmware, guest: &self.physical, vdev: 0, device: None }
     }
 
     pub(crate) fn lock_domains(&self) -> MutexGuard<'_, Vec<Arc<DomainInner>>> {
@@ -215,7 +192,7 @@ impl Inner {
 
     /// The memory as rules of domains see it.
     pub(crate) fn memory(&self) -> GuestMemory<'_> {
-        GuestMemory { regions: &self.regions, segments: &self.segments }
+        GuestMemory { regions: &self.regions, segments: &self.physical.segments }
     }
 
     /// The view of a device that is attached to no domain (decisions 13 and 14).

@@ -32,8 +32,8 @@ impl Inner {
     pub(super) fn add(&self, region: Region) -> Result<()> {
         check_not_looking_up()?;
         let span = region.span();
-        if span.last().0 >> self.width != 0 {
-            return Err(Reason::BeyondWidth { bits: self.width });
+        if span.last().0 >> self.physical.width != 0 {
+            return Err(Reason::BeyondWidth { bits: self.physical.width });
         }
         let mut regions = self.write_regions();
         regions.check_add(&region)?;
@@ -47,7 +47,7 @@ impl Inner {
                 let there = regions.iter().find_map(same);
                 Some(match there {
                     Some(segment) => segment,
-                    None => self.segments.add(object, offset, span.start())?,
+                    None => self.physical.segments.add(object, offset, span.start())?,
                 })
             }
         };
@@ -114,14 +114,15 @@ impl Inner {
         // No leaf names them any more, and the scan waited for every look-up that may
         // have seen one that did.
         let regions = self.write_regions();
-        unused.iter().for_each(|segment| self.segments.remove(segment));
+        unused.iter().for_each(|segment| self.physical.segments.remove(segment));
         drop(regions);
         Ok(drain)
     }
 
     /// The whole pages around the guest's part of a range: what the views have of it.
     fn pages(&self, span: Span<GuestPhys>) -> Span<GuestPhys> {
-        let all = Span::inclusive(GuestPhys(0), GuestPhys((1 << self.width) - 1)).unwrap_or(span);
+        let all = Span::inclusive(GuestPhys(0), GuestPhys((1 << self.physical.width) - 1))
+            .unwrap_or(span);
         span.intersection(&all).and_then(|span| span.rounded_out()).unwrap_or(all)
     }
 
@@ -280,7 +281,7 @@ mod tests {
         let span = Span::new(GuestPhys(0), 1 << 20).unwrap();
         let disk = guest.vdev("disk").unwrap();
         let map = || disk.map(DeviceAddr(0), 8, MapFlags::RW);
-        let numbers = || format!("{:?}", guest.0.segments);
+        let numbers = || format!("{:?}", guest.0.physical.segments);
         let (inside, go) = (AtomicBool::new(false), AtomicBool::new(false));
         let wait_until = |what: &dyn Fn() -> bool| {
             while !what() {

@@ -118,7 +118,7 @@ impl<'a> AddressSpace<'a> {
     /// `EINVAL` for a size of 0 or an alignment that is no power of two; `ENOSPC` where
     /// nothing fits.
     pub fn find_free(&self, search: Search) -> Result<Span<GuestPhys>> {
-        let found = self.guest.read_regions().find_free(search, self.guest.width);
+        let found = self.guest.read_regions().find_free(search, self.guest.physical.width);
         found.map_err(|reason| Error::new(Operation::FindFree, search.min, search.size, reason))
     }
 

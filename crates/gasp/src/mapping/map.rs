@@ -4,30 +4,39 @@
 //! the slow path, which finds out why and tells the guest's fault log.
 #![allow(unsafe_code, reason = "reads views and segments under its own busy slot")]
 
+use core::borrow::Borrow;
 use std::sync::Arc;
 
 use super::handle::Mapping;
 use super::hold::{Hold, TOO_MANY};
+use super::host_mapping::HostMapping;
 use super::scatter::{Pieces, Scatter};
 use crate::access::MapFlags;
 use crate::addr::{Address, DeviceAddr};
 use crate::error::{Error, Operation, Place, Reason, Refusal, Result};
 use crate::fault::FaultLog;
-use crate::memory::HostRun;
+use crate::memory::{HostRun, Stability};
 use crate::space::segment::Segments;
 use crate::span::Span;
 use crate::view::entry::Want;
 use crate::view::lookup::{self, Diagnosis, Extent, Progress, Walk};
 use crate::view::{Attachment, View};
 
+/// What a map has to know of the guest itself.
+pub(crate) struct Physical {
+    pub(crate) segments: Segments,
+    /// The guest's address width in bits.
+    pub(crate) width: u32,
+    /// Whether host-physical addresses that can change are told, too (decision 20).
+    pub(crate) allow_unpinned: bool,
+}
+
 /// Where a device, or the firmware, enters the guest's memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Port<'a> {
     pub(crate) attachment: &'a Attachment,
-    pub(crate) segments: &'a Segments,
+    pub(crate) guest: &'a Physical,
     pub(crate) vdev: u32,
-    /// The guest's address width in bits.
-    pub(crate) width: u32,
     /// The device, for errors and faults; firmware has none.
     pub(crate) device: Option<(&'a Arc<str>, &'a FaultLog)>,
 }
@@ -66,12 +75,10 @@ impl Port<'_> {
         flags: MapFlags,
     ) -> Result<Mapping> {
         let span = self.span(op, addr, len)?;
-        if let Some((hold, view, extent)) = self.look_up_page(span, flags) {
-            hold.establish(view.id(), self.vdev);
-            // SAFETY: found under this slot, which is established for it.
-            return Ok(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) });
+        match Self::map_page(|| Some(&self), span, flags) {
+            Some(mapping) => Ok(mapping),
+            None => self.map_across(op, span, flags),
         }
-        self.map_across(op, span, flags)
     }
 
     /// Maps as much of the range as is consecutive in host-physical memory.
@@ -82,71 +89,81 @@ impl Port<'_> {
         len: u64,
         flags: MapFlags,
         partial: Partial,
-    ) -> Result<Mapping> {
+    ) -> Result<HostMapping> {
         let span = self.span(Operation::MapHostContig, addr, len)?;
-        if let Some((hold, view, mut extent)) = self.look_up_page(span, flags) {
-            // SAFETY: the slot is busy.
-            let object = unsafe { extent.segment.as_ref() }.object();
-            if let Ok(run) = object.phys_run(extent.offset, extent.len) {
-                extent.len = run.len;
-                hold.shorten(last_of(span.start(), run.len));
-                hold.establish(view.id(), self.vdev);
-                // SAFETY: found under this slot, which is established for it.
-                return Ok(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) });
-            }
+        match Self::map_host_contig_page(|| Some(&self), span, flags) {
+            Some(mapping) => Ok(mapping),
+            None => self.map_host_contig_across(span, flags, partial),
         }
-        self.map_host_contig_across(span, flags, partial)
     }
 
-    /// The short way of [`map`](Self::map) for a device that is in a list which others
-    /// take devices out of. It is looked for under the busy slot, for which those others
-    /// wait: see [`grace_period`](crate::grace_period). With `host_contig` the host-physical run
-    /// under the mapping comes along.
+    /// The short way of [`map`](Self::map), for the device that `find` finds.
     #[inline(always)]
-    pub(crate) fn map_page_of(
-        find: impl FnOnce() -> Option<Self>,
-        addr: u64,
-        len: u64,
+    pub(crate) fn map_page<'found, P: Borrow<Port<'found>>>(
+        find: impl FnOnce() -> Option<P>,
+        span: Span<DeviceAddr>,
         flags: MapFlags,
-        host_contig: bool,
-    ) -> Option<(Mapping, Option<HostRun>)> {
-        let span = Span::new(DeviceAddr(addr), len).ok()?;
-        let hold = Hold::publish(span)?;
-        let port = find()?;
+    ) -> Option<Mapping> {
+        let (hold, port, view, extent) = Self::look_up_page(find, span, flags)?;
+        hold.establish(view.id(), port.borrow().vdev);
+        // SAFETY: found under this slot, which is established for it.
+        Some(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) })
+    }
+
+    /// The short way of [`map_host_contig`](Self::map_host_contig), for the device that `find`
+    /// finds.
+    #[inline(always)]
+    pub(crate) fn map_host_contig_page<'found, P: Borrow<Port<'found>>>(
+        find: impl FnOnce() -> Option<P>,
+        span: Span<DeviceAddr>,
+        flags: MapFlags,
+    ) -> Option<HostMapping> {
+        let (hold, port, view, mut extent) = Self::look_up_page(find, span, flags)?;
         // SAFETY: the slot is busy.
-        let view = unsafe { port.attachment.view() };
-        // SAFETY: as above.
-        let mut extent = unsafe { lookup::page(view, port.segments, span, Want::new(flags)) }?;
-        let mut run = None;
-        if host_contig {
-            // SAFETY: the slot is busy.
-            let object = unsafe { extent.segment.as_ref() }.object();
-            let found = object.phys_run(extent.offset, extent.len).ok()?;
-            extent.len = found.len;
-            hold.shorten(last_of(span.start(), extent.len));
-            run = Some(found);
-        }
-        hold.establish(view.id(), port.vdev);
+        let run = unsafe { port.borrow().run(&extent) }.ok()?;
+        extent.len = run.len;
+        hold.shorten(last_of(span.start(), run.len));
+        hold.establish(view.id(), port.borrow().vdev);
         // SAFETY: found under this slot, which is established for it.
         let mapping = unsafe { Mapping::new(hold, extent, span.start(), flags.access()) };
-        Some((mapping, run))
+        Some(HostMapping::new(mapping, run))
     }
 
     /// The short way: the whole range lies in one page of the table and nothing speaks
     /// against it. `None` says nothing about why it does not. The slot that comes back is
     /// busy; the view is not used any more once it no longer is.
+    ///
+    /// `find` finds the device under the busy slot, for which those who take devices out of a
+    /// list wait: see [`grace_period`](crate::grace_period).
     #[inline(always)]
-    fn look_up_page(
-        &self,
+    fn look_up_page<'found, P: Borrow<Port<'found>>>(
+        find: impl FnOnce() -> Option<P>,
         span: Span<DeviceAddr>,
         flags: MapFlags,
-    ) -> Option<(Hold, &View, Extent)> {
+    ) -> Option<(Hold, P, &'found View, Extent)> {
         let hold = Hold::publish(span)?;
+        let found = find()?;
+        let port: &Port<'_> = found.borrow();
         // SAFETY: the slot is busy.
-        let view = unsafe { self.attachment.view() };
+        let view = unsafe { port.attachment.view() };
         // SAFETY: as above.
-        let extent = unsafe { lookup::page(view, self.segments, span, Want::new(flags)) }?;
-        Some((hold, view, extent))
+        let extent = unsafe { lookup::page(view, &port.guest.segments, span, Want::new(flags)) }?;
+        Some((hold, found, view, extent))
+    }
+
+    /// The host-physical run that an extent begins with, if its address may be told.
+    ///
+    /// # Safety
+    /// The slot under which the extent was found is busy or established.
+    #[inline(always)]
+    unsafe fn run(&self, extent: &Extent) -> core::result::Result<HostRun, Reason> {
+        // SAFETY: the slot keeps the segment, by the caller's promise.
+        let object = unsafe { extent.segment.as_ref() }.object();
+        let run = object.phys_run(extent.offset, extent.len)?;
+        match object.stability() > Stability::Unpinned || self.guest.allow_unpinned {
+            true => Ok(run),
+            false => Err(Reason::Unpinned),
+        }
     }
 
     #[inline(never)]
@@ -177,7 +194,7 @@ impl Port<'_> {
         span: Span<DeviceAddr>,
         flags: MapFlags,
         partial: Partial,
-    ) -> Result<Mapping> {
+    ) -> Result<HostMapping> {
         let op = Operation::MapHostContig;
         for _ in 0..TRIES {
             let mut first = None;
@@ -198,8 +215,7 @@ impl Port<'_> {
                 }
             }
             // SAFETY: the slot is busy or established since before the extent was found.
-            let object = unsafe { extent.segment.as_ref() }.object();
-            let run = match object.phys_run(extent.offset, extent.len) {
+            let run = match unsafe { self.run(&extent) } {
                 Ok(run) => run,
                 Err(reason) => return Err(self.error(op, span, reason)),
             };
@@ -207,7 +223,8 @@ impl Port<'_> {
             found.hold.shorten(last_of(span.start(), run.len));
             let hold = self.establish(found);
             // SAFETY: found under this slot, which is established for it.
-            return Ok(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) });
+            let mapping = unsafe { Mapping::new(hold, extent, span.start(), flags.access()) };
+            return Ok(HostMapping::new(mapping, run));
         }
         Err(self.unsettled(op, span, flags))
     }
@@ -261,7 +278,7 @@ impl Port<'_> {
         // SAFETY: the slot is busy until `establish` or the drop of `hold`.
         let view = unsafe { self.attachment.view() };
         // SAFETY: as above; it is the first step.
-        let progress = unsafe { walk.step(view, self.segments, &mut each) };
+        let progress = unsafe { walk.step(view, &self.guest.segments, &mut each) };
         let (id, whole) = (view.id(), progress == Progress::Whole);
         if progress != Progress::More {
             return Ok(Some(Found { hold, view: id, busy: Some(view), whole }));
@@ -289,7 +306,7 @@ impl Port<'_> {
                 return Ok(None);
             }
             // SAFETY: as above; `hold` is established for all of the span.
-            let progress = unsafe { walk.step(view, self.segments, &mut each) };
+            let progress = unsafe { walk.step(view, &self.guest.segments, &mut each) };
             drop(step);
             if progress != Progress::More {
                 let whole = progress == Progress::Whole;
@@ -355,13 +372,13 @@ impl Port<'_> {
         flags: MapFlags,
         pause: impl FnOnce(),
     ) -> Option<Reason> {
-        if span.last().0 >> self.width != 0 {
-            return Some(Reason::BeyondWidth { bits: self.width });
+        if span.last().0 >> self.guest.width != 0 {
+            return Some(Reason::BeyondWidth { bits: self.guest.width });
         }
         let mut diagnosis = Diagnosis::new(span, flags);
         if let Some(view) = busy {
             // SAFETY: the caller's slot is busy.
-            if let Some(end) = unsafe { diagnosis.step(view, self.segments) } {
+            if let Some(end) = unsafe { diagnosis.step(view, &self.guest.segments) } {
                 return end;
             }
         }
@@ -378,7 +395,7 @@ impl Port<'_> {
             // SAFETY: the slot is busy until the drop of `step`.
             let view = unsafe { self.attachment.view() };
             // SAFETY: as above.
-            if let Some(end) = unsafe { diagnosis.step(view, self.segments) } {
+            if let Some(end) = unsafe { diagnosis.step(view, &self.guest.segments) } {
                 return end;
             }
             drop(step);

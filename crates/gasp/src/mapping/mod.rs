@@ -9,6 +9,7 @@ mod fence;
 mod grave;
 mod handle;
 mod hold;
+mod host_mapping;
 mod map;
 mod own;
 mod remap;
@@ -18,13 +19,14 @@ mod stitch;
 mod token;
 
 pub(crate) use grave::{Keep, settle};
-pub(crate) use map::{Partial, Port};
+pub(crate) use map::{Partial, Physical, Port};
 pub(crate) use own::{check_not_looking_up, own};
 pub(crate) use revocation::Revocation;
 
 pub use drain::{Deadline, Drain, DrainPolicy, Drained};
 pub use fence::Fence;
 pub use handle::{Integer, Mapping};
+pub use host_mapping::HostMapping;
 pub use scatter::{Piece, Scatter};
 pub use stitch::Stitched;
 pub use token::Token;

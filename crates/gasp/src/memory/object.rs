@@ -41,13 +41,13 @@ struct Object {
     pin: Option<Pin>,
     not_pinned_because: Option<&'static str>,
     phys: PhysMap,
+    stability: Stability,
     window: Window,
     file: Option<MemoryFile>,
     access: Access,
     report: BackingReport,
     page: usize,
     name: Box<str>,
-    owner: Owner,
     /// Whether accesses may find the memory gone. Never false again.
     guarded: AtomicBool,
     /// What keeps memory mapped that this crate has not mapped; the last to go.
@@ -155,18 +155,26 @@ impl MemoryObject {
             // A pin may have moved pages once more.
             placement.after = Runs::of_table(table, window.len() as u64);
         }
+        let pool = page > page_size() && report.obtained != Backing::PassThrough;
+        let stability = match (&phys, &pin) {
+            (PhysMap::Linear(_), _) => Stability::Pinned,
+            _ if owner != Owner::Trusted => Stability::Unpinned,
+            (_, Some(_)) => Stability::Pinned,
+            _ if pool => Stability::Reserved,
+            _ => Stability::Unpinned,
+        };
         Self(Arc::new(Object {
             tokens: Held::default(),
             pin,
             not_pinned_because,
             phys,
+            stability,
             window,
             file,
             access,
             report,
             page,
             name,
-            owner,
             guarded: AtomicBool::new(owner == Owner::Takes),
             keeper,
         }))
@@ -202,15 +210,9 @@ impl MemoryObject {
     ///
     /// Where somebody who is not trusted can take pages out of the file, and others come in
     /// their place, it is `Unpinned`, even if the pages that were there are held.
+    #[inline]
     pub fn stability(&self) -> Stability {
-        let pool = self.0.page > page_size() && self.0.report.obtained != Backing::PassThrough;
-        match (&self.0.phys, &self.0.pin) {
-            (PhysMap::Linear(_), _) => Stability::Pinned,
-            _ if self.0.owner != Owner::Trusted => Stability::Unpinned,
-            (_, Some(_)) => Stability::Pinned,
-            _ if pool => Stability::Reserved,
-            _ => Stability::Unpinned,
-        }
+        self.0.stability
     }
 
     /// What holds the pages that it had when it was made; `None` where nothing does. Only

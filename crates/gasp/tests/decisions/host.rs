@@ -1,6 +1,8 @@
 //! Decisions 19 to 21: host-physical addresses, and memory that is not consecutive.
 
-use gasp::{DeviceAddr, Guest, GuestPhys, MapFlags, Reason, Region, Stability};
+use gasp::{
+    DeviceAddr, Guest, GuestPhys, HostPhys, HostRun, MapFlags, Reason, Region, Stability, Vdev,
+};
 
 use crate::RW;
 use crate::support::*;
@@ -22,13 +24,36 @@ fn decision_19_without_host_addresses_map_host_contig_is_eperm_and_map_works() {
 fn decision_20_addresses_that_can_move_are_refused_unless_configured() {
     for allowed in [false, true] {
         let guest = Guest::builder().allow_unpinned(allowed).build().unwrap();
-        guest.space().add_ram(None, &resident(PAGE)).unwrap();
+        let ram = resident(2 * HUGE);
+        guest.space().add_ram(None, &ram).unwrap();
         let disk = guest.vdev("disk").unwrap();
         let mapping = disk.map(DeviceAddr(0), 8, RW).unwrap();
         assert_eq!(mapping.stability(), Stability::Unpinned);
-        let checked = guest.check_stable(&mapping);
-        assert_eq!(checked.is_ok(), allowed);
-        assert!(allowed || errno(checked) == "EAGAIN");
+        let known = mapping.host_run().is_ok();
+        let expected = match (known, allowed) {
+            (false, _) => Some("EPERM"),
+            (true, false) => Some("EAGAIN"),
+            (true, true) => None,
+        };
+        // In one page of the table, and across two.
+        for (at, len) in [(8, 16), (HUGE - 8, 16)] {
+            let at = DeviceAddr(at);
+            for mapped in [
+                disk.map_host_contig(at, len, RW),
+                disk.map_host_contig_truncated(at, len, RW),
+                Vdev::map_host_contig_page_of(|| Some(&disk), at, len, RW)
+                    .map_or_else(|| disk.map_host_contig(at, len, RW), Ok),
+            ] {
+                match mapped {
+                    Ok(mapped) => {
+                        assert_eq!(expected, None);
+                        assert_eq!(mapped.run(), mapped.host_run().unwrap());
+                        assert_eq!(mapped.run().len, mapped.len() as u64);
+                    }
+                    Err(error) => assert_eq!(Some(error.errno_name()), expected, "{error}"),
+                }
+            }
+        }
     }
 }
 
@@ -39,7 +64,7 @@ fn decision_20_a_window_is_pinned_by_its_nature() {
     let disk = guest.vdev("disk").unwrap();
     let mapping = disk.map_host_contig(DeviceAddr(0), 8, MapFlags::READ.any()).unwrap();
     assert_eq!(mapping.stability(), Stability::Pinned);
-    guest.check_stable(&mapping).unwrap();
+    assert_eq!(mapping.run(), HostRun { addr: HostPhys(PAGE), len: 8 });
 }
 
 #[test]

@@ -220,10 +220,11 @@ impl<'a> Pair<'a> {
         let view = self.model.view(vdev, how);
         let want = self.wanted(view, how, (addr, len), flags);
         let (device, at) = (&self.vdevs[vdev], DeviceAddr(addr));
+        let one = |mapping: gasp::HostMapping| Handle::One(mapping.into_mapping());
         let got = match how {
             How::Map => device.map(at, len, flags).map(Handle::One),
-            How::HostContig => device.map_host_contig(at, len, flags).map(Handle::One),
-            How::Truncated => device.map_host_contig_truncated(at, len, flags).map(Handle::One),
+            How::HostContig => device.map_host_contig(at, len, flags).map(one),
+            How::Truncated => device.map_host_contig_truncated(at, len, flags).map(one),
             How::Scatter => device.map_scatter(at, len, flags).map(Handle::Many),
             How::Firmware => self.guest.map_firmware(GuestPhys(addr), len, flags).map(Handle::One),
             How::Stitched => match (device.map_stitched(at, len, flags), &want) {
