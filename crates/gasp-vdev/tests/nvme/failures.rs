@@ -239,6 +239,19 @@ fn errors_of_the_file_system_become_the_status_that_fits_and_are_counted_once() 
 }
 
 #[test]
+fn a_read_that_fails_sends_the_guest_nothing() {
+    let file = Scratch::new("shorter", 1 << 20);
+    let (rig, mut pair, gate) = gated(&Backing::file(&file.0));
+    let read = || Command::blocks(READ, 64, 1, (BASE, 0));
+    let before = gate.count();
+    assert_eq!(rig.run(&mut pair, read()).status, 0);
+    assert_eq!(gate.count(), before + 1, "its data, in a message");
+    File::options().write(true).open(&file.0).unwrap().set_len(4096).unwrap();
+    assert_eq!(rig.run(&mut pair, read()).status, 0x281);
+    assert_eq!(gate.count(), before + 1);
+}
+
+#[test]
 fn without_a_write_cache_everything_that_is_written_is_flushed() {
     let file = Scratch::new("through", 1 << 20);
     let (mut rig, mut pair, gate) = gated(&Backing::file(&file.0));

@@ -67,7 +67,7 @@ impl Controller {
         find_parts(at.bus, prps, len, self.page, &mut self.parts)?;
         self.data.map(at.bus, &self.parts, Direction::ToGuest)?;
         let put = self.data.put(bytes);
-        put.and(self.data.finish(at.bus))?;
+        self.data.finish(at.bus, put)?;
         Ok(0)
     }
 

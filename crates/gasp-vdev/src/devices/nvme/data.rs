@@ -67,19 +67,19 @@ impl Data {
         self.pieces.clear();
     }
 
-    /// The data is complete: what goes to the guest by messages is sent. Lets go of all
-    /// parts. Ends at the first message that fails: a VMM that does not answer one would not
-    /// answer the others, either.
-    pub(super) fn finish(&mut self, bus: &Bus) -> Result<(), Status> {
+    /// Ends the use of the data: where all of it is there, what goes to the guest by messages
+    /// is sent. Lets go of all parts in any case. Ends at the first message that fails: a VMM
+    /// that does not answer one would not answer the others, either.
+    pub(super) fn finish(&mut self, bus: &Bus, complete: Result<(), Status>) -> Result<(), Status> {
         let mut pieces = self.pieces.iter();
-        let sent = match self.direction {
-            Some(Direction::ToGuest) => pieces.try_for_each(|piece| match piece {
+        let sent = match (complete, self.direction) {
+            (Ok(()), Some(Direction::ToGuest)) => pieces.try_for_each(|piece| match piece {
                 Piece::Copied(addr, bytes) => {
                     bus.write(*addr, bytes).map_err(|error| refused(&error))
                 }
                 _ => Ok(()),
             }),
-            _ => Ok(()),
+            _ => complete,
         };
         self.release();
         sent

@@ -90,6 +90,10 @@ enum Store {
     Null,
 }
 
+/// As much as is zeroed between two looks at whether to stop: a guest may ask for all of a
+/// disk at once, and where the file system has no call for it, zeros are written.
+const PIECE: u64 = 16 << 20;
+
 /// What becomes of the room that zeroed blocks take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Room {
@@ -161,12 +165,22 @@ impl Disk {
         room: Room,
         should_stop: impl Fn() -> bool,
     ) -> Result<(), Status> {
+        let mut done = 0;
+        while done < len {
+            if should_stop() {
+                return Err(Status::ABORTED);
+            }
+            let part = PIECE.min(len - done);
+            self.zero_piece(offset + done, part, room)?;
+            done += part;
+        }
+        Ok(())
+    }
+
+    fn zero_piece(&self, offset: u64, len: u64, room: Room) -> Result<(), Status> {
         match &self.store {
-            Store::File(file) => match zero_file(file, offset, len, room, should_stop) {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(Status::ABORTED),
-                Err(error) => Err(self.failed(&error, Status::WRITE_FAULT)),
-            },
+            Store::File(file) => zero_file(file, offset, len, room)
+                .map_err(|error| self.failed(&error, Status::WRITE_FAULT)),
             Store::Memory(memory) => {
                 let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
                 memory.zero(offset as usize..(offset + len) as usize);
@@ -222,14 +236,7 @@ fn extend(file: &File, end: u64) -> io::Result<()> {
     }
 }
 
-/// Returns whether all is done, and not stopped before.
-fn zero_file(
-    file: &File,
-    offset: u64,
-    len: u64,
-    room: Room,
-    should_stop: impl Fn() -> bool,
-) -> io::Result<bool> {
+fn zero_file(file: &File, offset: u64, len: u64, room: Room) -> io::Result<()> {
     let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
     let ways = match room {
@@ -238,7 +245,7 @@ fn zero_file(
     };
     for way in ways {
         match rustix::io::retry_on_intr(|| fallocate(file, way, offset, len)) {
-            Ok(()) => return extend(file, offset + len).map(|()| true),
+            Ok(()) => return extend(file, offset + len),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -246,19 +253,17 @@ fn zero_file(
     let zeros = [0; 64 << 10];
     let mut done = 0;
     while done < len {
-        if should_stop() {
-            return Ok(false);
-        }
         let part = zeros.len().min(usize::try_from(len - done).unwrap_or(zeros.len()));
         let zeros = zeros.get(..part).unwrap_or_default();
         file.write_all_at(zeros, offset + done)?;
         done += part as u64;
     }
-    Ok(true)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use core::cell::Cell;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -287,6 +292,29 @@ mod tests {
         fn record_follows_from(&self, _: &Id, _: &Id) {}
         fn enter(&self, _: &Id) {}
         fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn zeroing_much_stops_between_two_pieces_when_it_is_to() {
+        let size = 3 * PIECE + 512;
+        let disk = Disk::open(&Backing::memory(size), 9).unwrap();
+        let Store::Memory(memory) = &disk.store else { unreachable!() };
+        let looks = Cell::new(0);
+        let stop_at = |last: u32| {
+            memory.lock().unwrap().fill(0xaa);
+            looks.set(0);
+            let done = disk.zero(512, size - 1024, Room::Keep, || {
+                looks.set(looks.get() + 1);
+                looks.get() == last
+            });
+            let memory = memory.lock().unwrap();
+            let zeros = memory.iter().filter(|&&byte| byte == 0).count() as u64;
+            assert!(zeros == 0 || memory[512] == 0, "from the first one on");
+            (done, looks.get(), zeros)
+        };
+        assert_eq!(stop_at(1), (Err(Status::ABORTED), 1, 0));
+        assert_eq!(stop_at(3), (Err(Status::ABORTED), 3, 2 * PIECE));
+        assert_eq!(stop_at(u32::MAX), (Ok(()), 3, size - 1024));
     }
 
     #[test]

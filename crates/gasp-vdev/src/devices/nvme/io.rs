@@ -53,7 +53,7 @@ impl Controller {
         let (offset, len) = data_of(at.nvme, command)?;
         self.map(at, command, len, Direction::ToGuest)?;
         let read = at.nvme.disk.read(offset, &mut self.data);
-        read.and(self.data.finish(at.bus))?;
+        self.data.finish(at.bus, read)?;
         at.nvme.counters.read(len);
         Ok(len)
     }
