@@ -280,6 +280,15 @@ fn replaced() {
     assert_eq!(broker.redeem(tokens[0]), Err("ESTALE"));
     let (_, again) = client.tokens("again");
     check(&broker, &client, addr, &again);
+    // One for the same range takes the place of the one before.
+    let (mut raw, memory) = (Raw::connect(&broker.socket()), Private::new());
+    let old = raw.grant(memory.addr(), 1).unwrap()[0];
+    assert_eq!(raw.grant(memory.addr(), 1), Ok(vec![old]), "nothing has changed");
+    memory.replace();
+    assert_eq!(broker.redeem(old), Err("ESTALE"));
+    let new = raw.grant(memory.addr(), 1).unwrap()[0];
+    assert_eq!(broker.redeem(old), Err("ENOENT"));
+    assert!(broker.redeem(new).is_ok());
 }
 
 fn gone() {
@@ -349,14 +358,30 @@ fn bounded() {
         (from..to).map(|at| Request::Grant { addr: memory.addr() + at as u64, len: 1 })
     };
     let step = 1 << 10;
-    for from in (0..TOKENS_MAX).step_by(step) {
-        for answer in raw.ask_all(requests(from, from + step)) {
-            assert_eq!(answer.unwrap().len(), 24);
+    let fill = |raw: &mut Raw| {
+        for from in (0..TOKENS_MAX).step_by(step) {
+            for answer in raw.ask_all(requests(from, from + step)) {
+                assert_eq!(answer.unwrap().len(), 24);
+            }
         }
-    }
+    };
+    fill(&mut raw);
     let (first, last) = (memory.addr(), memory.addr() + TOKENS_MAX as u64);
     assert_eq!(raw.grant(last, 1).map_err(errno_name), Err("ENOSPC"));
     assert!(raw.grant(first, 1).is_ok(), "it has that already");
     raw.release(first, 2);
     assert!(raw.grant(last, 1).is_ok());
+    assert!(raw.grant(first, 1).is_ok());
+    // Nor has a user more by more connections, until one of them ends.
+    let mut others = [(); 3].map(|()| Raw::connect(&broker.socket()));
+    others.iter_mut().for_each(fill);
+    let mut late = Raw::connect(&broker.socket());
+    assert_eq!(late.grant(first, 1).map_err(errno_name), Err("ENOSPC"));
+    assert!(!client.tokens("raw").1.is_empty(), "another user has its own");
+    drop(others);
+    let freed = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        late.grant(first, 1).is_ok()
+    });
+    assert!(freed);
 }

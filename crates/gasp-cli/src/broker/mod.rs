@@ -10,6 +10,7 @@
 //! With `--tokens`, nobody is handed a descriptor: see [`tokens`].
 
 mod frames;
+mod looker;
 mod tokens;
 
 use std::fs;

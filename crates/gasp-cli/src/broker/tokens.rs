@@ -10,14 +10,17 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dashmap::DashMap;
 use gasp::memory::wire::{self, HostToken, Request};
 use gasp::memory::{HostRun, Peer, peer_of};
 use gasp::{Errno, HostPhys};
+use rustix::io::retry_on_intr;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::frames::{Memory, Run};
 use super::greet;
+use super::looker::Looker;
 
 /// Connections of one user at a time.
 const USER_CONNECTIONS: usize = 64;
@@ -35,20 +38,37 @@ type Token = [u8; 16];
 pub(super) struct Office {
     users: Vec<u32>,
     redeemers: Vec<u32>,
+    /// All tokens. Nothing is done to more than one of them at a time, so that a user who
+    /// has many keeps nobody waiting.
+    tokens: DashMap<Token, Entry>,
     books: Mutex<Books>,
 }
 
+/// What each user has.
 #[derive(Default)]
 struct Books {
-    tokens: HashMap<Token, Entry>,
     connections: HashMap<u32, usize>,
     held: HashMap<u32, usize>,
+    lookers: HashMap<u32, Looker>,
 }
 
 /// What a token stands for.
 #[derive(Clone)]
 struct Entry {
-    memory: Arc<Memory>,
+    asker: Arc<Asker>,
+    run: Run,
+}
+
+/// A process that asks for tokens.
+struct Asker {
+    memory: Memory,
+    looker: Looker,
+}
+
+/// A token of one's own.
+#[derive(Clone, Copy)]
+struct Own {
+    token: Token,
     run: Run,
 }
 
@@ -61,7 +81,7 @@ impl Office {
             tracing::debug!(%error, "no more descriptors are to be had");
         }
         redeemers.extend([0, geteuid().as_raw()]);
-        Arc::new(Self { users, redeemers, books: Mutex::default() })
+        Arc::new(Self { users, redeemers, tokens: DashMap::new(), books: Mutex::default() })
     }
 
     /// Serves one client, in a thread of its own.
@@ -93,19 +113,23 @@ impl Office {
 
     /// Where the memory of a token is, if it is where it was.
     fn redeem(&self, token: Token) -> Result<HostRun, Errno> {
-        let entry = self.books().tokens.get(&token).cloned();
-        let Entry { memory, run } = entry.ok_or(Errno::NOENT)?;
-        // More than one run is another run.
-        let look = || memory.runs(run.addr, run.len, 1);
-        let mut now = look();
-        // The kernel takes out even pages that are held, for a moment.
-        for _ in 0..ATTEMPTS {
-            if now != Err(Errno::AGAIN) {
-                break;
+        let entry = self.tokens.get(&token).map(|entry| entry.clone());
+        let Entry { asker, run } = entry.ok_or(Errno::NOENT)?;
+        let of = Arc::clone(&asker);
+        let now = asker.looker.look(move || {
+            // More than one run is another run.
+            let look = || of.memory.runs(run.addr, run.len, 1);
+            let mut now = look();
+            // The kernel takes out even pages that are held, for a moment.
+            for _ in 0..ATTEMPTS {
+                if now != Err(Errno::AGAIN) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+                now = look();
             }
-            std::thread::sleep(Duration::from_millis(1));
-            now = look();
-        }
+            now
+        });
         match now {
             Ok(now) if now == [run] => Ok(HostRun { addr: HostPhys(run.host), len: run.len }),
             Ok(_) | Err(Errno::NOSPC | Errno::NXIO | Errno::ACCESS) => Err(Errno::STALE),
@@ -119,9 +143,9 @@ struct Session {
     office: Arc<Office>,
     user: u32,
     /// `None` where this user may only redeem.
-    memory: Option<Arc<Memory>>,
+    asker: Option<Arc<Asker>>,
     /// Its tokens, by address and length.
-    tokens: BTreeMap<(u64, u64), Token>,
+    tokens: BTreeMap<(u64, u64), Own>,
 }
 
 impl Session {
@@ -132,20 +156,24 @@ impl Session {
             return Err(format!("user {user} is not one of those that may ask (--user)"));
         }
         let memory = match asks {
-            true => Some(Arc::new(Memory::open(pid, user)?)),
+            true => Some(Memory::open(pid, user)?),
             false => None,
         };
         let mut books = office.books();
         let alike =
             books.connections.iter().filter(|(user, _)| office.may_redeem(**user) == trusted);
         let all: usize = alike.map(|(_, count)| count).sum();
-        let own = books.connections.entry(user).or_default();
-        if all >= CONNECTIONS || (!trusted && *own >= USER_CONNECTIONS) {
+        let own = books.connections.get(&user).copied().unwrap_or(0);
+        if all >= CONNECTIONS || (!trusted && own >= USER_CONNECTIONS) {
             return Err("there are too many connections".into());
         }
-        *own += 1;
+        let asker = match memory {
+            Some(memory) => Some(Arc::new(Asker { memory, looker: books.looker(user)? })),
+            None => None,
+        };
+        books.connections.insert(user, own + 1);
         drop(books);
-        Ok(Self { office: Arc::clone(office), user, memory, tokens: BTreeMap::new() })
+        Ok(Self { office: Arc::clone(office), user, asker, tokens: BTreeMap::new() })
     }
 
     /// Answers until the client goes, or says what makes no sense.
@@ -182,79 +210,99 @@ impl Session {
     /// Tokens of a range: those that are there already, and new ones. None is made if not all
     /// can be.
     fn grant(&mut self, addr: u64, len: u64) -> Result<Vec<u8>, Errno> {
-        let memory = self.memory.as_ref().ok_or(Errno::PERM)?;
-        let runs = memory.runs(addr, len, wire::TOKENS_MAX)?;
-        let own = &mut self.tokens;
-        let mut books = self.office.books();
-        let kept = |books: &Books, own: &BTreeMap<_, Token>, run: &Run| {
-            let token = own.get(&(run.addr, run.len)).copied()?;
-            books.tokens.get(&token).filter(|entry| entry.run == *run).map(|_| token)
-        };
-        // One that stands for what was there before gives its place to the new one.
-        let added = runs.iter().filter(|run| !own.contains_key(&(run.addr, run.len))).count();
-        let held = books.held.entry(self.user).or_default();
-        if own.len() + added > wire::TOKENS_MAX || *held + added > USER_TOKENS {
-            return Err(Errno::NOSPC);
-        }
+        let asker = self.asker.as_ref().ok_or(Errno::PERM)?;
+        let runs = asker.memory.runs(addr, len, wire::TOKENS_MAX)?;
+        let own = |run: &Run| self.tokens.get(&(run.addr, run.len));
+        let kept = |run: &Run| own(run).filter(|own| own.run == *run).map(|own| own.token);
         // All random numbers first: this can fail.
-        let fresh = runs.iter().map(|_| random()).collect::<Result<Vec<_>, _>>()?;
-        *held += added;
+        let mut fresh = random(runs.iter().filter(|run| kept(run).is_none()).count())?.into_iter();
+        // One that stands for what was there before gives its place to the new one.
+        let added = runs.iter().filter(|run| own(run).is_none()).count();
+        self.office.books().take(self.user, added, self.tokens.len())?;
         let mut tokens = Vec::with_capacity(runs.len());
-        for (run, fresh) in runs.into_iter().zip(fresh) {
-            let token = kept(&books, own, &run).unwrap_or_else(|| {
-                if let Some(old) = own.insert((run.addr, run.len), fresh) {
-                    books.tokens.remove(&old);
+        for run in runs {
+            let kept = self.tokens.get(&(run.addr, run.len)).filter(|own| own.run == run);
+            let token = match kept {
+                Some(own) => own.token,
+                None => {
+                    let token = fresh.next().ok_or(Errno::IO)?;
+                    self.office.tokens.insert(token, Entry { asker: Arc::clone(asker), run });
+                    if let Some(old) = self.tokens.insert((run.addr, run.len), Own { token, run }) {
+                        self.office.tokens.remove(&old.token);
+                    }
+                    token
                 }
-                books.tokens.insert(fresh, Entry { memory: Arc::clone(memory), run });
-                fresh
-            });
+            };
             tokens.push(HostToken { token, len: run.len });
         }
-        drop(books);
         Ok(wire::encode_tokens(&tokens))
     }
 
     /// Forgets the tokens inside a range.
     fn release(&mut self, addr: u64, len: u64) {
         let end = addr.saturating_add(len);
-        let own = &mut self.tokens;
-        let inside = own.range((addr, 0)..(end, 0)).map(|(&key, &token)| (key, token));
+        let inside = self.tokens.range((addr, 0)..(end, 0)).map(|(&key, own)| (key, own.token));
         let gone: Vec<_> = inside.filter(|((at, len), _)| at + len <= end).collect();
-        let mut books = self.office.books();
         for (key, token) in &gone {
-            own.remove(key);
-            books.tokens.remove(token);
+            self.tokens.remove(key);
+            self.office.tokens.remove(token);
         }
-        books.give_back(self.user, gone.len());
+        self.office.books().give_back(self.user, gone.len());
     }
 }
 
 impl Books {
+    /// Counts tokens that are added to the `own` of a connection.
+    fn take(&mut self, user: u32, added: usize, own: usize) -> Result<(), Errno> {
+        let held = self.held.entry(user).or_default();
+        if own + added > wire::TOKENS_MAX || *held + added > USER_TOKENS {
+            return Err(Errno::NOSPC);
+        }
+        *held += added;
+        Ok(())
+    }
+
     fn give_back(&mut self, user: u32, tokens: usize) {
         if let Some(held) = self.held.get_mut(&user) {
             *held = held.saturating_sub(tokens);
         }
     }
+
+    /// The one who looks at a user's processes.
+    fn looker(&mut self, user: u32) -> Result<Looker, String> {
+        if let Some(looker) = self.lookers.get(&user) {
+            return Ok(looker.clone());
+        }
+        let looker = Looker::start().map_err(|error| format!("no thread: {error}"))?;
+        self.lookers.insert(user, looker.clone());
+        Ok(looker)
+    }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let own = std::mem::take(&mut self.tokens);
-        let mut books = self.office.books();
-        for token in own.values() {
-            books.tokens.remove(token);
+        for own in self.tokens.values() {
+            self.office.tokens.remove(&own.token);
         }
-        books.give_back(self.user, own.len());
+        let mut books = self.office.books();
+        books.give_back(self.user, self.tokens.len());
         if let Some(count) = books.connections.get_mut(&self.user) {
             *count = count.saturating_sub(1);
         }
     }
 }
 
-fn random() -> Result<Token, Errno> {
-    let mut token = [0; 16];
-    match getrandom(&mut token, GetRandomFlags::empty())? {
-        16 => Ok(token),
-        _ => Err(Errno::IO),
+/// As many tokens as are asked for.
+fn random(count: usize) -> Result<Vec<Token>, Errno> {
+    let mut tokens = vec![Token::default(); count];
+    let mut rest = tokens.as_flattened_mut();
+    while !rest.is_empty() {
+        // A long request may be answered in part.
+        let done = match retry_on_intr(|| getrandom(&mut *rest, GetRandomFlags::empty()))? {
+            0 => return Err(Errno::IO),
+            done => done,
+        };
+        rest = rest.get_mut(done..).unwrap_or_default();
     }
+    Ok(tokens)
 }

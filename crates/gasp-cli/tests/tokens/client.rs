@@ -94,6 +94,14 @@ impl Private {
         }
     }
 
+    /// Gives its pages to somebody else, and takes others.
+    pub(crate) fn replace(&self) {
+        self.discard();
+        let other = Self::untouched(8 << 20);
+        other.touch(8 << 20);
+        self.touch(LEN);
+    }
+
     fn discard(&self) {
         // SAFETY: the mapping is this object's, and holds nothing that is needed.
         unsafe { madvise(self.0.cast(), LEN, Advice::LinuxDontNeed) }.unwrap();

@@ -232,7 +232,8 @@ fn ask(
 ///
 /// # Errors
 /// `ESTALE` where the memory has moved, or other memory has taken its place; `EAGAIN` where it
-/// is not in memory at the moment; `ESRCH` where its process is gone; `ENOENT` where there is
+/// is not in memory at the moment; `ETIMEDOUT` where its process does not let it be looked at,
+/// or nobody answers; `ESRCH` where its process is gone; `ENOENT` where there is
 /// no such token (any more); `EPERM` where this user may not redeem; `EINVAL` where the broker
 /// gives no tokens; `ECONNREFUSED` and others where nobody listens.
 pub fn redeem_token(socket: &Path, token: HostToken) -> Result<HostRun> {

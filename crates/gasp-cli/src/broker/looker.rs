@@ -1,0 +1,94 @@
+//! Looks at a user's processes, in a thread of that user's own.
+//!
+//! The kernel gives no page map while its process changes its mappings, and how long such a
+//! change takes is up to the process: it may wait for a file system that the same user
+//! serves. Whoever redeems a token is not to wait for that.
+
+use std::io;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use gasp::Errno;
+use gasp::memory::wire;
+
+/// How long one look is waited for: less than the one who redeems waits for the broker.
+const PATIENCE: Duration = Duration::from_secs(1);
+const _: () = assert!(PATIENCE.as_secs() < wire::PATIENCE.as_secs());
+/// How many may wait.
+const QUEUE: usize = 64;
+
+type Look = Box<dyn FnOnce() + Send>;
+
+/// Ends when it is dropped and the last look has ended.
+#[derive(Clone)]
+pub(super) struct Looker(SyncSender<Look>);
+
+impl Looker {
+    pub(super) fn start() -> io::Result<Self> {
+        let (looks, queue) = sync_channel::<Look>(QUEUE);
+        let work = move || queue.into_iter().for_each(|look| look());
+        thread::Builder::new().name("looker".into()).spawn(work)?;
+        Ok(Self(looks))
+    }
+
+    /// What a look finds.
+    ///
+    /// # Errors
+    /// `ETIMEDOUT` where it, or those before it, take too long; and what it finds itself.
+    pub(super) fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce() -> Result<T, Errno> + Send + 'static,
+    ) -> Result<T, Errno> {
+        let (found, answer) = sync_channel(1);
+        // Nobody may be waiting for it any more.
+        let look = Box::new(move || found.send(look()).unwrap_or(()));
+        self.0.try_send(look).map_err(|_| Errno::TIMEDOUT)?;
+        answer.recv_timeout(PATIENCE).map_err(|_| Errno::TIMEDOUT)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Barrier};
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_look_that_hangs_makes_nobody_wait_for_long_and_no_other_user_at_all() {
+        let (slow, fast) = (Looker::start().unwrap(), Looker::start().unwrap());
+        let hangs = Arc::new(Barrier::new(2));
+        let begun = Instant::now();
+        let look = Arc::clone(&hangs);
+        let late = slow.look(move || {
+            look.wait();
+            Ok(1)
+        });
+        assert_eq!(late, Err(Errno::TIMEDOUT));
+        assert_eq!(slow.look(|| Ok(2)), Err(Errno::TIMEDOUT), "behind it");
+        assert!((2 * PATIENCE..4 * PATIENCE).contains(&begun.elapsed()));
+        let begun = Instant::now();
+        assert_eq!(
+            (fast.look(|| Ok(3)), fast.look(|| Err::<(), _>(Errno::STALE))),
+            (Ok(3), Err(Errno::STALE))
+        );
+        // Nor do more wait than there is room for.
+        thread::scope(|scope| {
+            for _ in 0..QUEUE - 1 {
+                scope.spawn(|| slow.look(|| Ok(())));
+            }
+        });
+        assert!(begun.elapsed() < 2 * PATIENCE);
+        let begun = Instant::now();
+        assert_eq!(slow.look(|| Ok(4)), Err(Errno::TIMEDOUT));
+        assert!(begun.elapsed() < PATIENCE / 2, "at once");
+        hangs.wait();
+        // It goes on as soon as the look that hung is over.
+        let again = (0..100).any(|_| {
+            thread::sleep(Duration::from_millis(10));
+            slow.look(|| Ok(5)) == Ok(5)
+        });
+        assert!(again);
+    }
+}
