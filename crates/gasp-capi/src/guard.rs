@@ -14,11 +14,14 @@ const VARIABLE: &str = "GASP_DEBUG";
 
 static ON: AtomicBool = AtomicBool::new(false);
 
-/// The fences of the mappings that are not unmapped yet, by their handle.
-static FENCES: Mutex<BTreeMap<[u64; 3], Fence>> = Mutex::new(BTreeMap::new());
+/// The mappings that are not unmapped yet, by their handle, and their fences; without one
+/// those of memory that can have none.
+type Mapped = BTreeMap<[u64; 3], Option<Fence>>;
 
-fn fences() -> MutexGuard<'static, BTreeMap<[u64; 3], Fence>> {
-    FENCES.lock().unwrap_or_else(PoisonError::into_inner)
+static MAPPED: Mutex<Mapped> = Mutex::new(Mapped::new());
+
+fn mapped() -> MutexGuard<'static, Mapped> {
+    MAPPED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Looks at the environment. Called with the first guest, after the log is set up.
@@ -61,29 +64,37 @@ pub(crate) fn token(mapping: Mapping) -> Outcome<Token> {
         return Ok(mapping.into_token());
     }
     let fence = match mapping.fence() {
-        Ok(fence) => fence,
+        Ok(fence) => Some(fence),
         // A program that runs without the mode runs with it.
         Err(error) if matches!(error.errno(), Errno::INVAL | Errno::PERM) => {
             static TOLD: Once = Once::new();
             TOLD.call_once(|| {
                 tracing::warn!("{VARIABLE}=guard: such memory is mapped unguarded: {error}");
             });
-            return Ok(mapping.into_token());
+            None
         }
         Err(error) => return Err(error.into()),
     };
-    let token = mapping.into_fenced_token(&fence);
-    fences().insert(token.words(), fence);
+    let token = match &fence {
+        Some(fence) => mapping.into_fenced_token(fence),
+        None => mapping.into_token(),
+    };
+    mapped().insert(token.words(), fence);
     Ok(token)
 }
 
-/// Ends a mapping that [`token`] has made.
+/// Ends a mapping that [`token`] has made. Of several threads that do so with one handle, one
+/// does it, and the others nothing.
 #[cold]
 #[inline(never)]
 pub(crate) fn unmap(handle: [u64; 3]) {
-    // The fence ends first, while the mapping holds the memory, and with the list unlocked.
-    let fence = fences().remove(&handle);
-    drop(fence);
+    if is_on() {
+        // A statement of its own: the list is not locked while the fence ends.
+        let gone = mapped().remove(&handle);
+        // The fence ends first, while the mapping holds the memory.
+        let Some(fence) = gone else { return };
+        drop(fence);
+    }
     Token::from_words(handle).unmap();
 }
 
