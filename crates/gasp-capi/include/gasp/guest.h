@@ -59,8 +59,8 @@ const char *gasp_last_error(void);
 
 /*
  * One line of the log, without a line end, valid during the call. It may be called from any
- * thread, several at a time, also while the library has its locks: it must not call the library, throw, or jump
- * out.
+ * thread, several at a time, also while the library has its locks: it must not call the
+ * library, throw, or jump out.
  */
 typedef void (*gasp_log_t)(void *context, uint32_t level, const char *line);
 
@@ -81,8 +81,9 @@ errno_t gasp_set_log(uint32_t level, gasp_log_t log, void *context);
 /* ---- Guests ------------------------------------------------------------------------- */
 
 /*
- * A guest as a TOML file describes it: with its memory, IOMMU domains and devices.
- * gasp_last_error() names the line that is wrong.
+ * A guest as a TOML file describes it: with its memory, IOMMU domains and devices. Relative
+ * paths in it are relative to the folder that it is in. gasp_last_error() names the line that
+ * is wrong.
  *
  * ENOENT and other errors of opening the file; EINVAL, EEXIST, ENXIO where it is wrong;
  * ENOMEM where the host has less memory.
@@ -104,7 +105,7 @@ struct gasp_guest_options {
     const char *name;            /* for reports; NULL stands for "guest" */
     uint32_t address_width;      /* in bits, 32 to 52; 0 stands for 48 */
     uint32_t iommu;              /* GASP_IOMMU_* */
-    uint32_t drain_deadline_ms;  /* how long a revoke waits before at_deadline */
+    uint32_t drain_deadline_ms;  /* how long a revoke waits before at_deadline; 0: no time */
     uint32_t at_deadline;        /* GASP_DRAIN_* */
     uint32_t allow_unpinned;     /* not 0: addresses that can move will do (decision 20) */
     uint32_t reserved;           /* 0 */
@@ -159,9 +160,9 @@ errno_t gasp_guest_use(gasp_guest_t *guest);
  * that are to be had are taken.
  *
  * EBUSY where this thread has gasp_lock(): give it back first. EINVAL where start or size is
- * no multiple of the page size; EEXIST where something is
- * there; ENXIO where it passes the guest's address width; ENOMEM, and other errors of
- * mmap(), where the host has no such memory.
+ * no multiple of the page size; EEXIST where something is there; ENXIO where it passes the
+ * guest's address width; ENOMEM, and other errors of mmap(), where the host has no such
+ * memory.
  */
 errno_t gasp_guest_add_ram(gasp_guest_t *guest, uint64_t *start, uint64_t size, uint32_t pages,
                            uint32_t residency);
@@ -206,8 +207,7 @@ errno_t gasp_guest_add_window(gasp_guest_t *guest, uint64_t start, uint64_t size
 /*
  * Removes everything in a range (hot-unplug). New maps of it fail at once; see "Drains" for
  * those that are held. ENOENT if nothing is there; EINVAL if the range is empty, or begins or
- * ends inside a page of memory; ENXIO where it wraps; EBUSY where this thread
- * has gasp_lock().
+ * ends inside a page of memory; ENXIO where it wraps; EBUSY where this thread has gasp_lock().
  */
 errno_t gasp_guest_remove(gasp_guest_t *guest, uint64_t start, uint64_t size,
                           gasp_drain_t **drain);
@@ -258,9 +258,9 @@ errno_t gasp_domain_find(gasp_guest_t *guest, const char *name, gasp_domain_t **
  * domain both addresses are the same.
  *
  * EINVAL for a length of 0, where the domain takes no grants, or is an identity domain and
- * the addresses differ, or where they differ in their last 12 bits; ENXIO where a range wraps or passes the guest's address width, or
- * access is none or has other bits; EEXIST where part of it leads elsewhere already;
- * ENOSPC where the domain is full.
+ * the addresses differ, or where they differ in their last 12 bits; ENXIO where a range wraps
+ * or passes the guest's address width, or access is none or has other bits; EEXIST where part
+ * of it leads elsewhere already; ENOSPC where the domain is full.
  */
 errno_t gasp_domain_grant(gasp_domain_t *domain, uint64_t device_addr, uint64_t guest_paddr,
                           uint64_t length, gasp_map_flags_t access);
@@ -338,6 +338,9 @@ errno_t gasp_drain_abandon(gasp_drain_t *drain);
  * Whether a mapping is still the device's to use: EOK; ESTALE where it was revoked and
  * nobody waits for it any longer (its memory stays until it is unmapped); EBADF where the
  * handle is not one that is mapped.
+ *
+ * The 7.x forms have no handle that could be asked about: give the guest of a device that is
+ * built with them GASP_DRAIN_WAIT, with which no revoke ends while a mapping is held.
  */
 errno_t gasp_map_check(const gasp_map_handle_t *h);
 #endif

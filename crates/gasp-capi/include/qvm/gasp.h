@@ -53,13 +53,16 @@ extern "C" {
  * the mapping's end (and before its beginning) into the guest's other memory. Nothing stops a
  * device that does so: what it may touch is [vaddr, vaddr + length), as it was asked for.
  *
- * To find a device that does, run it with GASP_DEBUG=guard in the environment: each mapping
- * gets pages of its own, with the access that was asked for, between two guard pages, and a
- * stray access ends in SIGSEGV at the line that makes it; so does, until the addresses are
- * used again, one after the unmap. The pages are those of the memory (4 KiB; 2 MiB or 1 GiB of
- * a huge page pool): an access outside the range but inside its pages is not found. A map
- * takes some microseconds then, and can fail with any mmap() error (ENOMEM at the limit of
- * vm.max_map_count). Two mappings of the same memory have different addresses.
+ * To find a device that does, run it with GASP_DEBUG=guard in the environment. Each mapping
+ * then gets pages of its own, with the access that was asked for, between two guard pages. A
+ * stray access ends in SIGSEGV at the line that makes it. An access after the unmap does so,
+ * too, until something else is mapped at the addresses. Not found are:
+ *   - an access outside the range but inside its pages, which are the memory's (4 KiB; 2 MiB
+ *     or 1 GiB of a huge page pool)
+ *   - a read of a mapping without READ, where the processor has no pages that can only be
+ *     written (x86)
+ * A map takes some microseconds then, and can fail with any mmap() error (ENOMEM at the limit
+ * of vm.max_map_count). Two mappings of the same memory have different addresses.
  */
 typedef uint32_t gasp_map_flags_t;
 #define GMF_READ UINT32_C(0x1)
@@ -166,8 +169,7 @@ errno_t gasp_map_firmware(uint64_t guest_paddr, size_t length, gasp_map_flags_t 
  * The address of the first byte in this process; NULL where the handle is not one that is
  * mapped (decision 18). What was mapped without GMF_WRITE must not be written, and nothing past
  * the mapping's length be touched: see GMF_READ on what is not checked, and on how to find a
- * device that does it all the same. The prototype is
- * [ours].
+ * device that does it all the same. The prototype is [ours].
  */
 void *gasp_get_vaddr(const gasp_map_handle_t *h);
 
@@ -222,10 +224,10 @@ int gasp_region_info(const struct qvm_state_block *blk, struct gasp_region *rgn)
  *   GRF_NOPERMS               no access                    a reserved range is added
  *
  * What is there stays what it is: GRF_PASS_* and GRF_NOPERMS are for memory and not for
- * both, GRF_VIRT_* for memory and registers, and anything else is EINVAL. GRF_STICKY flags stay. A window opens
- * /dev/mem, whose errors come through. Registers and reserved ranges have any start and length
- * from 1 byte on; memory begins, ends and is cut on multiples of 4 KiB (EINVAL elsewhere), and
- * none is in a page of which they have a byte (decision 28).
+ * both, GRF_VIRT_* for memory and registers, and anything else is EINVAL. GRF_STICKY flags
+ * stay. A window opens /dev/mem, whose errors come through. Registers and reserved ranges
+ * have any start and length from 1 byte on; memory begins, ends and is cut on multiples of
+ * 4 KiB (EINVAL elsewhere), and none is in a page of which they have a byte (decision 28).
  * A deleted or restricted range is refused to new maps at once; the call returns when the
  * mappings of it are gone (decision 16). If one of them was made by the calling thread and is
  * not unmapped yet, nothing changes and errno is EDEADLK (decision 22): unmap it first.
@@ -277,8 +279,8 @@ int gasp_unlock(uint16_t type);
 /*
  * The lowest unused range of memory (QST_MEMORY) or of I/O ports (QST_X86_IO, QST_PCI_IO)
  * of this size, whose start is a multiple of align: a power of two, or 0 for any. (Registers can
- * end anywhere: for memory ask for 4 KiB.) It is not reserved. min_addr and max_addr are the first and the last address that it may have. The
- * prototypes are [ours].
+ * end anywhere: for memory ask for 4 KiB.) It is not reserved. min_addr and max_addr are the
+ * first and the last address that it may have. The prototypes are [ours].
  *
  * QSL_NO_LOCATION with errno set where there is none: ENOSPC, EINVAL, EPERM; ENXIO without a
  * guest.
