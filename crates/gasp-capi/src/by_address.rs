@@ -4,9 +4,9 @@
 use core::ffi::{c_int, c_void};
 use core::ptr;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gasp::{DeviceAddr, Operation, Place, Section, Token};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::arguments::map_flags;
 use crate::boundary::{self, Outcome};
@@ -87,7 +87,7 @@ struct Kept {
 static KEPT: Mutex<BTreeMap<usize, Vec<Kept>>> = Mutex::new(BTreeMap::new());
 
 fn kept() -> MutexGuard<'static, BTreeMap<usize, Vec<Kept>>> {
-    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+    KEPT.lock()
 }
 
 /// Keeps a mapping for [`let_go`]; gives back its address.

@@ -4,9 +4,10 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::BTreeMap;
 use std::env;
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::Once;
 
 use gasp::{Errno, Fence, Mapping, Token};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::boundary::Outcome;
 
@@ -21,7 +22,7 @@ type Mapped = BTreeMap<[u64; 3], Option<Fence>>;
 static MAPPED: Mutex<Mapped> = Mutex::new(Mapped::new());
 
 fn mapped() -> MutexGuard<'static, Mapped> {
-    MAPPED.lock().unwrap_or_else(PoisonError::into_inner)
+    MAPPED.lock()
 }
 
 /// Looks at the environment. Called with the first guest, after the log is set up.

@@ -11,7 +11,6 @@ use gasp::{Drain, Errno, Region, SpaceLock};
 use crate::boundary::{self, Failure, Outcome};
 use crate::objects::{Guest, guest_of};
 use crate::own;
-use crate::ports::PortLock;
 use crate::types::{GuestSystem, QST_MEMORY, QST_PCI_IO, QST_X86_IO};
 
 /// What a lock is of.
@@ -85,6 +84,25 @@ enum Right {
     Ports(#[expect(dead_code, reason = "held until it is dropped")] PortLock),
 }
 
+/// The right to change a guest's ports.
+struct PortLock(Arc<Guest>);
+
+impl PortLock {
+    /// Waits for other threads.
+    fn take(guest: &Arc<Guest>) -> Outcome<Self> {
+        match guest.ports.lock.take() {
+            true => Ok(Self(Arc::clone(guest))),
+            false => Err(taken()),
+        }
+    }
+}
+
+impl Drop for PortLock {
+    fn drop(&mut self) {
+        self.0.ports.lock.release();
+    }
+}
+
 impl Right {
     fn space(&self) -> Space {
         match self {
@@ -112,17 +130,22 @@ pub(crate) fn is_ending() -> bool {
     HELD.try_with(|_| ()).is_err()
 }
 
+#[cold]
+fn taken() -> Failure {
+    Failure::misuse(Errno::BUSY, "gasp_lock: this thread has the lock already")
+}
+
 /// Takes the lock, waiting for other threads.
 pub(crate) fn take(guest: &Arc<Guest>, space: Space) -> Outcome {
     if is_ending() {
         return Err(Failure::misuse(Errno::PERM, "gasp_lock: this thread is ending"));
     }
     if has(guest, space) {
-        return Err(Failure::misuse(Errno::BUSY, "gasp_lock: this thread has the lock already"));
+        return Err(taken());
     }
     let right = match space {
         Space::Memory => Right::Memory(guest.guest.space().lock()?),
-        Space::Ports => Right::Ports(PortLock::take(guest)),
+        Space::Ports => Right::Ports(PortLock::take(guest)?),
     };
     let held = Held { guest: Arc::clone(guest), right, revoked: Vec::new() };
     HELD.with_borrow_mut(|all| all.push(held));

@@ -7,8 +7,9 @@ use core::fmt::{self, Write as _};
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::ffi::CString;
 use std::io::{self, Write as _};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::Once;
 
+use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -43,7 +44,7 @@ pub(crate) fn prepare() {
 pub(crate) fn set(level: u32, log: Log, context: *mut c_void) {
     prepare();
     let target = Target { log, context: context.expose_provenance() };
-    *TARGET.lock().unwrap_or_else(PoisonError::into_inner) = target;
+    *TARGET.lock() = target;
     LEVEL.store(level, Ordering::Relaxed);
     // What is not wanted is not even looked at: that must be found out again.
     tracing::callsite::rebuild_interest_cache();
@@ -105,7 +106,7 @@ impl Visit for Line {
 fn tell(level: u32, line: String) {
     let mut bytes = line.into_bytes();
     bytes.retain(|&byte| byte != 0 && byte != b'\n');
-    let target = *TARGET.lock().unwrap_or_else(PoisonError::into_inner);
+    let target = *TARGET.lock();
     let Some(log) = target.log else {
         bytes.splice(..0, *b"gasp: ");
         bytes.push(b'\n');

@@ -3,9 +3,10 @@
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use gasp::Errno;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::boundary::{Failure, Outcome};
 use crate::ports::Ports;
@@ -118,7 +119,7 @@ impl Guest {
     }
 
     pub(crate) fn names(&self) -> MutexGuard<'_, Names> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+        self.names.lock()
     }
 
     /// Begins the running phase; whether it had not begun.
@@ -155,7 +156,7 @@ thread_local! {
 }
 
 fn list(change: impl FnOnce(&mut Vec<usize>)) {
-    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = ALL.lock();
     change(&mut all);
     let only = match all.as_slice() {
         [] => 0,

@@ -3,12 +3,12 @@
 //! There is no memory behind a port, so nothing here is looked up by a map.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use gasp::Errno;
+use gasp::ffi::ThreadLock;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::boundary::{Failure, Outcome};
-use crate::objects::Guest;
 use crate::types::GRF_NONE;
 
 /// The highest port.
@@ -18,8 +18,8 @@ pub(crate) const LAST: u64 = 0xffff;
 #[derive(Default)]
 pub(crate) struct Ports {
     regions: Mutex<BTreeMap<u64, PortRegion>>,
-    taken: Mutex<bool>,
-    released: Condvar,
+    /// Whose thread may change them.
+    pub(crate) lock: ThreadLock,
 }
 
 /// A range of ports.
@@ -33,34 +33,9 @@ pub(crate) struct PortRegion {
     pub(crate) vdev: usize,
 }
 
-/// The right to change a guest's ports.
-pub(crate) struct PortLock(Arc<Guest>);
-
-impl PortLock {
-    /// Waits for other threads; this one must not have it already.
-    pub(crate) fn take(guest: &Arc<Guest>) -> Self {
-        let ports = &guest.ports;
-        let mut taken = ports.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        while *taken {
-            taken = ports.released.wait(taken).unwrap_or_else(PoisonError::into_inner);
-        }
-        *taken = true;
-        drop(taken);
-        Self(Arc::clone(guest))
-    }
-}
-
-impl Drop for PortLock {
-    fn drop(&mut self) {
-        let ports = &self.0.ports;
-        *ports.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        ports.released.notify_one();
-    }
-}
-
 impl Ports {
     fn regions(&self) -> MutexGuard<'_, BTreeMap<u64, PortRegion>> {
-        self.regions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.regions.lock()
     }
 
     /// The region at a port.

@@ -14,9 +14,9 @@
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gasp::{Section, grace_period};
+use parking_lot::{Mutex, MutexGuard};
 
 const PLACE_BITS: u32 = 18;
 const GENERATION_BITS: u32 = 30;
@@ -168,7 +168,7 @@ impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
 
 impl<T, const KIND: u16> Registry<T, KIND> {
     fn lock_free(&self) -> MutexGuard<'_, Free> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        self.free.lock()
     }
 }
 

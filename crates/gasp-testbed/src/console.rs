@@ -1,8 +1,10 @@
 //! A guest's serial console: lines with their times, and waiting for one.
 
 use std::io::{BufRead, BufReader, Read};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// One line that a guest has written on its console.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,8 +78,7 @@ impl Console {
             let Some(left) = until.checked_duration_since(Instant::now()) else {
                 return Waited::TimedOut;
             };
-            let waited = self.0.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.0.changed.wait_for(&mut state, left);
         }
     }
 
@@ -86,8 +87,8 @@ impl Console {
         self.lock().lines.clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock()
     }
 }
 

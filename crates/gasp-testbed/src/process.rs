@@ -7,10 +7,11 @@
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -96,9 +97,9 @@ impl Process {
     /// Its exit status, if it ends in time.
     pub(crate) fn wait_end(&self, until: Instant) -> Option<ExitStatus> {
         let left = until.saturating_duration_since(Instant::now());
-        let running = |state: &mut State| state.status.is_none();
-        let waited = self.shared.ended.wait_timeout_while(lock(&self.shared), left, running);
-        waited.unwrap_or_else(PoisonError::into_inner).0.status
+        let mut state = lock(&self.shared);
+        self.shared.ended.wait_while_for(&mut state, |state| state.status.is_none(), left);
+        state.status
     }
 
     /// What QEMU has said on standard error.
@@ -116,8 +117,8 @@ impl Drop for Process {
     }
 }
 
-fn lock(shared: &Shared) -> std::sync::MutexGuard<'_, State> {
-    shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(shared: &Shared) -> MutexGuard<'_, State> {
+    shared.state.lock()
 }
 
 /// The keeper's life: from before QEMU's start until after its end.

@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ChildStdin;
-use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::console::{Console, Line, Waited};
@@ -105,7 +105,7 @@ impl Vm {
     /// # Errors
     /// [`Error::Ended`] if nobody can read it any more.
     pub fn send_line(&self, text: &str) -> Result<()> {
-        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut input = self.input.lock();
         let written = input.write_all(format!("{text}\n").as_bytes()).and_then(|()| input.flush());
         written.map_err(|_| self.ended(format!("`{text}` could be sent to it")))
     }

@@ -13,13 +13,12 @@
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
-};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use gasp::{DeviceAddr, Span, Vdev};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::bus::{Bus, MessageMemory};
 use crate::device::Device;
@@ -174,12 +173,7 @@ impl Shell {
             bus.pausing.store(true, Ordering::Release);
             bus.pause_messages(true);
         }
-        let working = self.wait_until(|| match self.working.try_lock() {
-            Ok(working) => Some(working),
-            // As in `lock`.
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        });
+        let working = self.wait_until(|| self.working.try_lock());
         self.reset_registers();
         self.device.reset();
         if let Some(bus) = bus {
@@ -317,11 +311,11 @@ impl Shell {
     }
 
     fn read_attached(&self) -> RwLockReadGuard<'_, Option<Attached>> {
-        self.attached.read().unwrap_or_else(PoisonError::into_inner)
+        self.attached.read()
     }
 
     fn write_attached(&self) -> RwLockWriteGuard<'_, Option<Attached>> {
-        self.attached.write().unwrap_or_else(PoisonError::into_inner)
+        self.attached.write()
     }
 }
 
@@ -357,7 +351,7 @@ fn inside(offset: u64, len: usize, size: u64) -> Result<usize, RegionError> {
 
 /// A device that panicked has left nothing half done in what these locks guard.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 impl Drop for Shell {

@@ -25,14 +25,15 @@
 
 use core::time::Duration;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use gasp::{
     Backing, DeviceAddr, Domain, DomainKind, DomainOptions, Errno, Guest, GuestPhys, MemoryObject,
     Span, Unattached, Vdev,
 };
+use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use thiserror::Error;
 
@@ -339,7 +340,7 @@ impl Messages {
     }
 
     fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.bytes.lock()
     }
 
     /// Where an address is among the bytes.

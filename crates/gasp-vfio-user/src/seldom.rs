@@ -1,7 +1,8 @@
 //! A limit on how often something is reported, so that no peer fills a log.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 /// How many reports are let through at once.
 const BURST: u64 = 100;
@@ -31,7 +32,7 @@ impl Seldom {
     }
 
     fn allow_at(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         let seconds = now.saturating_duration_since(state.since).as_secs();
         if seconds > 0 {
             state.left = state.left.saturating_add(seconds).min(BURST);

@@ -5,10 +5,11 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use gasp::{Errno, Guest};
 use gasp_vdev::Shell;
+use parking_lot::Mutex;
 
 use crate::connection;
 use crate::door::Door;
@@ -130,7 +131,7 @@ impl Server {
 
     /// The engine's guest for the VMM that is attached: its regions, rules and faults.
     pub fn guest(&self) -> Option<Guest> {
-        self.service.guest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.service.guest.lock().clone()
     }
 
     /// The device.

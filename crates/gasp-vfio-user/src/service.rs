@@ -1,10 +1,11 @@
 //! What the threads of one server share.
 
 use core::time::Duration;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use gasp::Guest;
 use gasp_vdev::Shell;
+use parking_lot::Mutex;
 
 use crate::options::Options;
 use crate::report::{Counters, Happened};

@@ -2,7 +2,9 @@
 
 use core::fmt;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::access::Access;
 use crate::addr::DeviceAddr;
@@ -52,7 +54,7 @@ impl FaultLog {
         access: Access,
         refusal: Refusal,
     ) {
-        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut log = self.0.lock();
         if log.0.len() < FAULTS_KEPT {
             log.0.push_back(Fault { device: Arc::clone(device), addr, access, refusal });
         } else {
@@ -62,14 +64,14 @@ impl FaultLog {
 
     /// Takes the oldest record, and how many were dropped since one was last read.
     pub(crate) fn take_one(&self) -> Option<(Fault, u64)> {
-        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut log = self.0.lock();
         let fault = log.0.pop_front()?;
         Some((fault, core::mem::take(&mut log.1)))
     }
 
     /// Takes the records; reading one frees its place.
     pub(crate) fn take(&self) -> Faults {
-        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut log = self.0.lock();
         Faults { records: log.0.drain(..).collect(), dropped: core::mem::take(&mut log.1) }
     }
 }

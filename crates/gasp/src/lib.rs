@@ -46,6 +46,8 @@ mod bytes;
 pub mod config;
 pub mod error;
 mod fault;
+#[doc(hidden)]
+pub mod ffi;
 mod guest;
 pub mod iommu;
 mod mapping;
@@ -55,6 +57,7 @@ pub mod signal;
 pub mod space;
 mod span;
 mod sync;
+mod thread_lock;
 mod view;
 
 pub use access::{Access, MapFlags};

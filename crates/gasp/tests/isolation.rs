@@ -14,11 +14,11 @@
 mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gasp::{Access, DeviceAddr, Domain, DomainKind, DomainOptions, Guest, GuestPhys, Reason};
 use gasp::{Region, Unattached};
+use parking_lot::Mutex;
 
 use support::{HUGE, PAGE, errno, error, span};
 
@@ -108,7 +108,7 @@ fn nobody_waits(
     prepare: impl Fn(&Guest) -> Domain,
     busy: impl Fn(&Guest, &Domain) + Sync,
 ) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = ALONE.lock();
     let mut seen = Vec::new();
     for _ in 0..TRIES {
         let guest = guest();

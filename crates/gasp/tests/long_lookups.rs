@@ -4,12 +4,13 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use gasp::{Access, DeviceAddr, Domain, DomainKind, Guest, GuestPhys, MapFlags, Vdev};
+use parking_lot::{Mutex, MutexGuard};
 use support::*;
 
 /// A device that may read `pages` pages, and write every other one, so that each has a word of
@@ -29,7 +30,7 @@ fn scene(pages: u64) -> (Guest, Vdev, Domain) {
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    ALONE.lock()
 }
 
 #[test]

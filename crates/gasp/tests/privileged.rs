@@ -8,7 +8,7 @@ mod support;
 
 use std::os::unix::fs::FileExt;
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 use gasp::memory::{FrameAccess, PinAccess, frame_access, pin_access};
 use gasp::{
@@ -55,7 +55,7 @@ fn trial(name: String, lacks: &[Lack], body: impl FnOnce() + Send + 'static) -> 
     let run = move || {
         // A pool of huge pages may be just large enough for one of them at a time.
         static POOL: Mutex<()> = Mutex::new(());
-        let _alone = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = POOL.lock();
         body();
         Ok(())
     };

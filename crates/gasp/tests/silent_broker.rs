@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gasp::memory::use_broker;
 use gasp::memory::wire::{self, HostToken, Request};
 use gasp::{Errno, MemoryObject};
+use parking_lot::Mutex;
 use support::*;
 
 /// Far less than a broker is waited for, and far more than what does not wait takes.
@@ -67,7 +67,7 @@ fn serve(client: &mut UnixStream) -> Vec<Request> {
 /// A process has one broker: one test at a time.
 fn alone<T>(body: impl FnOnce() -> T) -> T {
     static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = ALONE.lock();
     body()
 }
 

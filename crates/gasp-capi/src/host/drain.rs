@@ -2,9 +2,9 @@
 #![allow(unsafe_code, reason = "exports C functions")]
 
 use core::ffi::c_int;
-use std::sync::{Mutex, PoisonError};
 
 use gasp::{DrainPolicy, Errno, Section};
+use parking_lot::Mutex;
 
 use crate::arguments::Out;
 use crate::boundary::{self, Failure, Outcome};
@@ -60,7 +60,7 @@ fn with_listed<T>(
 ) -> Outcome<Option<T>> {
     let section = Section::enter();
     let found = DRAINS.find(&section, drain.addr()).ok_or_else(no_drain)?;
-    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut found = found.lock();
     Ok(found.as_mut().map(see))
 }
 
@@ -75,7 +75,7 @@ fn take(drain: *mut Drain) -> Outcome<Option<gasp::Drain>> {
         return Ok(None);
     }
     let drain = DRAINS.remove(drain.addr()).ok_or_else(no_drain)?;
-    Ok(drain.into_inner().unwrap_or_else(PoisonError::into_inner))
+    Ok(drain.into_inner())
 }
 
 /// See `<gasp/guest.h>`.

@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
 use gasp::memory::wire::{self, HostToken, Request};
 use gasp::memory::{HostRun, Peer, peer_of};
 use gasp::{Errno, HostPhys};
+use parking_lot::{Mutex, MutexGuard};
 use rustix::io::retry_on_intr;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -104,7 +105,7 @@ impl Office {
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+        self.books.lock()
     }
 
     fn may_redeem(&self, user: u32) -> bool {

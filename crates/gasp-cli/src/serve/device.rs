@@ -3,8 +3,8 @@
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use gasp_vdev::Shell;
 use gasp_vdev::devices::dma::DmaEngine;
 use gasp_vdev::devices::nvme::{self, Backing, Nvme, NvmeError};
 use gasp_vfio_user::{Happened, Options, ServeError, Server};
+use parking_lot::Mutex;
 
 use super::event::{Counter, Event, FaultOf, Snapshot};
 use super::orders::Order;
@@ -160,7 +161,7 @@ impl Served {
 /// Whether the last time was long enough ago, and is now. A VMM whose guest has one window at
 /// a time has files adopted and released without end; totals say how many there are.
 fn is_due(last: &Mutex<Option<Instant>>) -> bool {
-    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut last = last.lock();
     let due = last.is_none_or(|last| last.elapsed() >= EVERY);
     if due {
         *last = Some(Instant::now());

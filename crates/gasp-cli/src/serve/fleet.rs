@@ -1,6 +1,8 @@
 //! The devices that are served. Only the service changes them; reports look at them.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 use super::device::{Id, Served};
 
@@ -11,12 +13,12 @@ pub(super) struct Fleet(Arc<RwLock<Vec<Served>>>);
 impl Fleet {
     /// Looks at each of them; nothing that waits.
     pub(super) fn look<T>(&self, look: impl FnMut(&Served) -> T) -> Vec<T> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).iter().map(look).collect()
+        self.0.read().iter().map(look).collect()
     }
 
     /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.0.read().is_empty()
     }
 
     /// Whether this one is served.
@@ -26,12 +28,12 @@ impl Fleet {
 
     /// Adds one.
     pub(super) fn push(&self, served: Served) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).push(served);
+        self.0.write().push(served);
     }
 
     /// Takes one out; nobody looks at it after that.
     pub(super) fn take(&self, id: Id) -> Option<Served> {
-        let mut served = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut served = self.0.write();
         let at = served.iter().position(|served| served.id == id)?;
         Some(served.remove(at))
     }

@@ -3,9 +3,10 @@
 //! signal, where nothing is dropped.
 
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use gasp_vfio_user::{Server, Stopper};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::device::Id;
 
@@ -55,6 +56,6 @@ impl Sockets {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Id, Stopper)>> {
-        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.servers.lock()
     }
 }

@@ -11,8 +11,10 @@ mod vtd;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::process::ChildStdin;
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 pub use pci::{Bar, BarKind, Pci};
 pub use vtd::{Fault, PAGE, Rights, Vtd};
@@ -259,7 +261,7 @@ impl QTest {
     }
 
     fn channel(&self) -> MutexGuard<'_, Channel> {
-        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+        self.channel.lock()
     }
 
     fn ended(&self, command: &str) -> Error {

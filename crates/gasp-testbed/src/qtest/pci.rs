@@ -176,7 +176,7 @@ impl<'a> Pci<'a> {
     }
 
     fn reserve(&self, kind: BarKind, len: u64) -> Result<u64> {
-        let mut room = self.qtest.room.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut room = self.qtest.room.lock();
         let (next, end) = match kind {
             BarKind::Ports => &mut room.ports,
             BarKind::Memory64 if len >= LARGE => &mut room.high,

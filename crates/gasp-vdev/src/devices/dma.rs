@@ -26,7 +26,7 @@
 //! Registers of 8 bytes can be written by halves. Writes while the engine is busy are
 //! ignored.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
 
 use gasp::{DeviceAddr, Errno, MapFlags};
 
@@ -88,7 +88,7 @@ impl DmaEngine {
 
     /// Held for a moment at a time, never during a transfer.
     fn registers(&self) -> MutexGuard<'_, Registers> {
-        self.registers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.registers.lock()
     }
 }
 

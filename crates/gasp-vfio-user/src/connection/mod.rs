@@ -10,7 +10,7 @@ mod watch;
 
 use core::time::Duration;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use gasp::Errno;
 use rustix::event::{PollFd, PollFlags};
@@ -81,7 +81,7 @@ pub(crate) fn serve(service: &Service, door: &Door, client: Visitor) {
         inbox.stream().shut();
     }
     shell.detach();
-    *service.guest.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    *service.guest.lock() = None;
     drop((connection, inbox));
     door.free();
     Counters::set(&counters.draining, 0);
@@ -128,7 +128,7 @@ fn attach<'a>(
     shell
         .attach(space.vdev().clone(), Some(messages))
         .map_err(|error| fail("the device cannot be attached", &error))?;
-    *service.guest.lock().unwrap_or_else(PoisonError::into_inner) = Some(space.guest().clone());
+    *service.guest.lock() = Some(space.guest().clone());
     let connection = Connection {
         service,
         inbox: Arc::clone(inbox),

@@ -1,9 +1,9 @@
 //! The windows of a connection, by device address. They never overlap.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gasp::{Access, DeviceAddr, Span};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::wire::Refused;
 
@@ -34,7 +34,7 @@ pub(super) struct Table(BTreeMap<u64, Window>);
 
 impl Windows {
     pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

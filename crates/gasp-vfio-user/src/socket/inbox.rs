@@ -18,10 +18,11 @@
 
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use gasp::{DeviceAddr, Span};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
@@ -102,7 +103,7 @@ impl Inbox {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The next command. For the connection's thread.
@@ -118,8 +119,7 @@ impl Inbox {
         }
         if state.reading {
             let at_most = wait.at_most.unwrap_or(GLANCE).min(GLANCE);
-            let waited = self.changed.wait_timeout(state, at_most);
-            drop(waited.unwrap_or_else(PoisonError::into_inner));
+            self.changed.wait_for(&mut state, at_most);
             return Event::Other;
         }
         state.reading = true;
@@ -208,8 +208,7 @@ impl Inbox {
             }
             let left = left.min(GLANCE);
             if state.reading || state.is_full() {
-                let waited = self.changed.wait_timeout(state, left);
-                drop(waited.unwrap_or_else(PoisonError::into_inner));
+                self.changed.wait_for(&mut state, left);
                 continue;
             }
             state.reading = true;

@@ -7,9 +7,10 @@ use core::mem::MaybeUninit;
 use core::time::Duration;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
@@ -164,7 +165,7 @@ impl Stream {
 
     /// The right to send; other threads wait.
     pub(crate) fn sending(&self) -> Sending<'_> {
-        let broken = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+        let broken = self.sending.lock();
         Sending { stream: self, broken }
     }
 

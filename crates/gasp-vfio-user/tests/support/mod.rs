@@ -5,11 +5,12 @@ pub mod client;
 pub mod device;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use gasp_vdev::{Device, Shell};
 use gasp_vfio_user::{Options, Server, Status};
+use parking_lot::{Mutex, MutexGuard};
 
 use client::Client;
 
@@ -73,7 +74,7 @@ pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
 /// Keeps the tests of a file apart, where they count what the process has.
 pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    ALONE.lock()
 }
 
 /// How many descriptors the process has.

@@ -1,8 +1,9 @@
 //! Making a guest.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use parking_lot::RwLock;
 
 use super::{Guest, Inner};

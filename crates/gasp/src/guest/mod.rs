@@ -14,24 +14,25 @@
 
 mod audit;
 mod builder;
-mod device;
-mod domains;
-mod edit;
+mod domain;
 mod own;
 mod publish;
 mod space;
+mod space_lock;
+mod vdev;
 
 use core::fmt;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use builder::{GuestBuilder, Unattached};
-pub use device::Vdev;
-pub use domains::{Domain, Rule};
-pub use edit::SpaceLock;
+pub use domain::{Domain, Rule};
 pub use space::AddressSpace;
+pub use space_lock::SpaceLock;
+pub use vdev::Vdev;
 
 use crate::access::MapFlags;
 use crate::addr::GuestPhys;
@@ -40,9 +41,9 @@ use crate::fault::{Fault, FaultLog, Faults};
 use crate::iommu::{DomainInner, GuestMemory};
 use crate::mapping::{DrainPolicy, Keep, Mapping, Physical, Port, Revocation};
 use crate::space::Regions;
+use crate::thread_lock::ThreadLock;
 use crate::view::{Attachment, View};
-use device::VdevInner;
-use edit::EditLock;
+use vdev::VdevInner;
 
 /// One guest: an address space, an IOMMU if it has one, and virtual devices.
 ///
@@ -78,7 +79,7 @@ pub(crate) struct Inner {
     pub(crate) iommu: Option<Unattached>,
     pub(crate) policy: DrainPolicy,
     pub(crate) faults: FaultLog,
-    pub(crate) edit: EditLock,
+    pub(crate) edit: ThreadLock,
     pub(crate) regions: RwLock<Regions>,
     pub(crate) domains: Mutex<Vec<Arc<DomainInner>>>,
     pub(crate) vdevs: Mutex<BTreeMap<Arc<str>, Arc<VdevInner>>>,
@@ -175,11 +176,11 @@ impl Inner {
     }
 
     pub(crate) fn lock_domains(&self) -> MutexGuard<'_, Vec<Arc<DomainInner>>> {
-        self.domains.lock().unwrap_or_else(PoisonError::into_inner)
+        self.domains.lock()
     }
 
     pub(crate) fn lock_vdevs(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<VdevInner>>> {
-        self.vdevs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.vdevs.lock()
     }
 
     pub(crate) fn read_regions(&self) -> RwLockReadGuard<'_, Regions> {

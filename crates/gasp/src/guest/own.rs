@@ -3,9 +3,9 @@
 
 use core::ops::ControlFlow;
 
-use super::domains::guest_address;
 use super::{AddressSpace, Domain, Inner, SpaceLock};
 use crate::addr::{DeviceAddr, GuestPhys};
+use crate::guest::domain::guest_address;
 use crate::iommu::{DomainInner, DomainKind, in_chunks};
 use crate::mapping::own;
 use crate::protocol::Use;

@@ -4,7 +4,7 @@ use core::fmt;
 use std::sync::Arc;
 
 use super::Inner;
-use super::edit::SpaceLock;
+use super::space_lock::SpaceLock;
 use crate::access::Access;
 use crate::addr::GuestPhys;
 use crate::error::{Error, Operation, Result};

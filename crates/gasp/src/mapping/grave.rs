@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::protocol::{self, Holder, Key};
 use crate::space::segment::Segment;
@@ -31,7 +33,7 @@ const STEP: usize = 64;
 const SETTLED: usize = 4;
 
 fn graves() -> MutexGuard<'static, Graves> {
-    GRAVES.lock().unwrap_or_else(PoisonError::into_inner)
+    GRAVES.lock()
 }
 
 /// Marks the mappings of `holders` as revoked, and keeps `keep` until all of them are gone.

@@ -7,8 +7,9 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::param::page_size;
 
 pub(super) const ENTRY: usize = size_of::<u64>();
@@ -54,7 +55,7 @@ pub fn frame_access() -> FrameAccess {
 /// The descriptor that is kept; or a new one, which may tell no frame numbers.
 pub(super) fn open() -> Result<Arc<File>, &'static str> {
     let pid = std::process::id();
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut kept = KEPT.lock();
     // A child that was forked has its parent's descriptor, which tells of its parent.
     if let Some(kept) = kept.as_ref().filter(|kept| kept.pid == pid) {
         return Ok(Arc::clone(&kept.file));
@@ -71,7 +72,7 @@ pub(super) fn keep(file: File) -> Result<(), &'static str> {
     if !tells_frames(&file) {
         return Err("the descriptor that was handed over tells no frame numbers of this process");
     }
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut kept = KEPT.lock();
     *kept = Some(Kept { file: Arc::new(file), pid: std::process::id() });
     Ok(())
 }

@@ -12,8 +12,9 @@ use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::net::{SendFlags, send};
 use rustix::param::page_size;
 
@@ -48,7 +49,7 @@ static CONNECTION: Mutex<Option<Connection>> = Mutex::new(None);
 static REQUEST: Mutex<()> = Mutex::new(());
 
 fn connection() -> MutexGuard<'static, Option<Connection>> {
-    CONNECTION.lock().unwrap_or_else(PoisonError::into_inner)
+    CONNECTION.lock()
 }
 
 /// This process's connection.
@@ -173,7 +174,7 @@ impl MemoryObject {
 /// Has the kept broker make tokens. Waits for it, with no lock that a drop takes.
 fn grant(addr: u64, len: u64) -> core::result::Result<Vec<HostToken>, Reason> {
     const WHAT: &str = "asking the broker for tokens";
-    let _request = REQUEST.lock().unwrap_or_else(PoisonError::into_inner);
+    let _request = REQUEST.lock();
     let stream = current()?;
     let answer = ask(&stream, &Request::Grant { addr, len });
     let tokens = match answer {

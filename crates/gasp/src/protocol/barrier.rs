@@ -86,8 +86,8 @@ mod tests {
 
     use super::*;
     use core::sync::atomic::{AtomicBool, AtomicU64};
+    use parking_lot::Mutex;
     use std::io::Write as _;
-    use std::sync::{Mutex, PoisonError};
     use std::time::{Duration, Instant};
 
     #[repr(align(128))]
@@ -191,7 +191,7 @@ mod tests {
         // One litmus test at a time: with the threads of two on two processors, those that
         // should race share one, and nothing is shown.
         static ALONE: Mutex<()> = Mutex::new(());
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = ALONE.lock();
         let none = || compiler_fence(Ordering::SeqCst);
         let (shown, tried) = Litmus::run(none, none, ROUNDS, WITHIN);
         if shown == 0 {

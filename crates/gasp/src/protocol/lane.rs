@@ -17,7 +17,9 @@
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
+
+use parking_lot::Mutex;
 
 use super::block::Block;
 use super::directory;
@@ -129,7 +131,7 @@ impl Lane {
 
     #[allow(clippy::expect_used, reason = "a process cannot have so many threads")]
     fn enlist() -> &'static Self {
-        let _grow = GROW.lock().unwrap_or_else(PoisonError::into_inner);
+        let _grow = GROW.lock();
         let index = COUNT.load(Ordering::Relaxed);
         let (block, within) = position(index);
         let block = LANES.get(block).map(|lanes| {

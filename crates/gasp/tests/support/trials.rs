@@ -1,7 +1,7 @@
 //! Trials that need something of the machine, and are skipped visibly where it has it not.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 use gasp::memory::{FrameAccess, PinMethod, frame_access};
 use gasp::{Backing, MemoryObject, Residency};
@@ -49,7 +49,7 @@ pub(crate) fn trial(
     let name = lack.map_or_else(|| name.clone(), |why| format!("{name} [skipped: {why}]"));
     let run = move || {
         static ALONE: Mutex<()> = Mutex::new(());
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = ALONE.lock();
         body();
         Ok(())
     };

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
@@ -135,7 +135,7 @@ impl Disk {
             Store::File(file) => vectored::transfer(file, offset, data, Direction::ToGuest)
                 .map_err(|error| self.failed(&error, Status::READ_ERROR)),
             Store::Memory(memory) => {
-                let memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+                let memory = memory.lock();
                 // All offsets inside were made from the size of this memory.
                 data.put(memory.get(offset as usize..).unwrap_or_default())
             }
@@ -149,7 +149,7 @@ impl Disk {
             Store::File(file) => vectored::transfer(file, offset, data, Direction::FromGuest)
                 .map_err(|error| self.failed(&error, Status::WRITE_FAULT)),
             Store::Memory(memory) => {
-                let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut memory = memory.lock();
                 data.get(memory.get_mut(offset as usize..).unwrap_or_default())
             }
             Store::Null => Ok(()),
@@ -182,7 +182,7 @@ impl Disk {
             Store::File(file) => zero_file(file, offset, len, room)
                 .map_err(|error| self.failed(&error, Status::WRITE_FAULT)),
             Store::Memory(memory) => {
-                let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut memory = memory.lock();
                 memory.zero(offset as usize..(offset + len) as usize);
                 Ok(())
             }
@@ -301,13 +301,13 @@ mod tests {
         let Store::Memory(memory) = &disk.store else { unreachable!() };
         let looks = Cell::new(0);
         let stop_at = |last: u32| {
-            memory.lock().unwrap().fill(0xaa);
+            memory.lock().fill(0xaa);
             looks.set(0);
             let done = disk.zero(512, size - 1024, Room::Keep, || {
                 looks.set(looks.get() + 1);
                 looks.get() == last
             });
-            let memory = memory.lock().unwrap();
+            let memory = memory.lock();
             let zeros = memory.iter().filter(|&&byte| byte == 0).count() as u64;
             assert!(zeros == 0 || memory[512] == 0, "from the first one on");
             (done, looks.get(), zeros)

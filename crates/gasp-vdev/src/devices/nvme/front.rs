@@ -2,7 +2,8 @@
 //! doorbells, and whether the device's thread has to be woken.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::registers::{Ask, DOORBELLS, Registers};
 use crate::bus::Bus;
@@ -38,7 +39,7 @@ impl Front {
 
     /// Held for a moment at a time.
     pub(super) fn registers(&self) -> MutexGuard<'_, Registers> {
-        self.registers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.registers.lock()
     }
 
     /// The guest writes a register.

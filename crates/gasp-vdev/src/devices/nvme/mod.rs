@@ -68,7 +68,7 @@ mod serial;
 mod status;
 mod vectored;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
 
 pub use counters::{Counters, Snapshot};
 pub use disk::Backing;
@@ -206,7 +206,7 @@ impl Nvme {
     }
 
     fn controller(&self) -> MutexGuard<'_, Controller> {
-        self.controller.lock().unwrap_or_else(PoisonError::into_inner)
+        self.controller.lock()
     }
 }
 

@@ -2,9 +2,7 @@
 
 use core::fmt;
 use core::marker::PhantomData;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-
-use rustix::thread::{Pid, gettid};
+use std::sync::Arc;
 
 use super::Inner;
 use crate::access::Access;
@@ -14,14 +12,6 @@ use crate::mapping::{Drain, check_not_looking_up};
 use crate::memory::MemoryObject;
 use crate::space::{Region, RegionKind};
 use crate::span::Span;
-
-/// Who may change the regions.
-#[derive(Default)]
-pub(crate) struct EditLock {
-    /// By the kernel's number for it, which a thread has until its very end.
-    holder: Mutex<Option<Pid>>,
-    released: Condvar,
-}
 
 /// The right to change a guest's regions; see [`AddressSpace::lock`].
 ///
@@ -36,16 +26,9 @@ impl SpaceLock {
     pub(super) fn new(guest: &Arc<Inner>) -> Result<Self> {
         let fail = |reason| guest.error(Operation::SetRegion, &guest.name, reason);
         check_not_looking_up().map_err(fail)?;
-        let me = gettid();
-        let mut holder = guest.edit.holder.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(other) = *holder {
-            if other == me {
-                return Err(guest.error(Operation::SetRegion, &guest.name, Reason::Locked));
-            }
-            holder = guest.edit.released.wait(holder).unwrap_or_else(PoisonError::into_inner);
+        if !guest.edit.take() {
+            return Err(fail(Reason::Locked));
         }
-        *holder = Some(me);
-        drop(holder);
         Ok(Self { guest: Arc::clone(guest), not_send: PhantomData })
     }
 
@@ -126,8 +109,7 @@ impl SpaceLock {
 
 impl Drop for SpaceLock {
     fn drop(&mut self) {
-        *self.guest.edit.holder.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.guest.edit.released.notify_one();
+        self.guest.edit.release();
     }
 }
 

@@ -2,12 +2,16 @@
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use super::{Domain, Guest, Inner};
+use parking_lot::{Mutex, MutexGuard};
+
 use crate::access::MapFlags;
 use crate::addr::DeviceAddr;
 use crate::error::{Operation, Reason, Result};
+use crate::guest::Domain;
+use crate::guest::Guest;
+use crate::guest::Inner;
 use crate::iommu::DomainInner;
 use crate::mapping::{
     Drain, DrainPolicy, HostMapping, Keep, Mapping, Partial, Port, Revocation, Scatter, Stitched,
@@ -41,7 +45,7 @@ pub(crate) struct VdevInner {
 
 impl VdevInner {
     pub(super) fn domain(&self) -> MutexGuard<'_, Option<Arc<DomainInner>>> {
-        self.domain.lock().unwrap_or_else(PoisonError::into_inner)
+        self.domain.lock()
     }
 }
 

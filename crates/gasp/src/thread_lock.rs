@@ -1,0 +1,69 @@
+//! A lock that belongs to a thread, from one call of its until another.
+
+use parking_lot::{Condvar, Mutex};
+use rustix::thread::{Pid, gettid};
+
+/// A lock without a guard: a thread takes it, and gives it back later.
+///
+/// It knows the thread that has it by the kernel's number, which the thread has until its
+/// very end: also a destructor of its thread-local values can give the lock back.
+#[derive(Default)]
+pub struct ThreadLock {
+    holder: Mutex<Option<Pid>>,
+    released: Condvar,
+}
+
+impl ThreadLock {
+    /// Takes the lock, after waiting for the thread that has it. `false`, at once, where that
+    /// is this thread.
+    #[must_use]
+    pub fn take(&self) -> bool {
+        let me = gettid();
+        let mut holder = self.holder.lock();
+        if *holder == Some(me) {
+            return false;
+        }
+        self.released.wait_while(&mut holder, |holder| holder.is_some());
+        *holder = Some(me);
+        true
+    }
+
+    /// Gives the lock back. Call it once for each [`take`](Self::take) that was `true`.
+    pub fn release(&self) {
+        *self.holder.lock() = None;
+        self.released.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn one_thread_has_it_and_is_told_when_it_asks_again() {
+        let (lock, inside) = (ThreadLock::default(), AtomicU32::new(0));
+        assert!(lock.take());
+        assert!(!lock.take());
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        assert!(lock.take());
+                        assert_eq!(inside.fetch_add(1, Ordering::Relaxed), 0);
+                        thread::yield_now();
+                        inside.fetch_sub(1, Ordering::Relaxed);
+                        lock.release();
+                    }
+                });
+            }
+            thread::sleep(Duration::from_millis(10));
+            assert_eq!(inside.load(Ordering::Relaxed), 0, "it is this thread's");
+            lock.release();
+        });
+        assert!(lock.take());
+    }
+}
