@@ -208,7 +208,8 @@ pub(crate) struct Serve {
 /// What `--residency` may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum ServeResidency {
-    /// All in place from the first map on: host-physical addresses are known and stay
+    /// All in place from the first map on; host-physical addresses are known, and given to a
+    /// device if the VMM is trusted not to replace its memory (unsealed = "trust")
     Pinned,
     /// As the guest and the host use it: costs nothing, but addresses are not known
     OnDemand,

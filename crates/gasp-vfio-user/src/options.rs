@@ -86,7 +86,9 @@ pub struct Options {
     pub unsealed: Unsealed,
     /// How firmly to hold the pages of guest memory. On demand costs nothing, but
     /// host-physical addresses are then not known; pinned puts all of the guest's memory
-    /// in place when its first page is mapped.
+    /// in place when its first page is mapped. A client can put other pages in the place of
+    /// pinned ones: a device that asks for addresses has them only of a client that is
+    /// trusted ([`Unsealed::Trust`]), and `EAGAIN` of others (decision 20).
     pub residency: Residency,
     /// How long an unmap waits for mappings that the device holds.
     pub drain: DrainPolicy,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use gasp::{Backing, MemoryObject};
 use gasp_vdev::Shared;
 use gasp_vdev::devices::dma::{self, DmaEngine};
-use gasp_vfio_user::Options;
+use gasp_vfio_user::{Options, Unsealed};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use support::client::*;
@@ -207,14 +207,23 @@ fn a_copy_goes_from_file_to_file_with_an_interrupt_at_the_end() {
 
 #[test]
 fn host_physical_runs_are_known_where_the_server_pins_memory_and_may() {
-    let options = Options { residency: gasp::Residency::Pinned, ..Options::default() };
-    let served = serve(DmaEngine::new(), options);
-    let mut client = served.client();
-    client.make_master();
-    client.map(3, 0x1000, 0x8000, 0x8000, &memfd(1 << 20)).unwrap();
     let refused = Errno::PERM.raw_os_error() as u32;
     let control = dma::START | dma::RUNS;
-    match copy(&mut client, 0x8800, 0, 0x4000, control) {
+    let start = |unsealed| {
+        let residency = gasp::Residency::Pinned;
+        let served = serve(DmaEngine::new(), Options { residency, unsealed, ..Options::default() });
+        let mut client = served.client();
+        client.make_master();
+        client.map(3, 0x1000, 0x8000, 0x8000, &memfd(1 << 20)).unwrap();
+        let done = copy(&mut client, 0x8800, 0, 0x4000, control);
+        (served, client, done)
+    };
+    // Pinned, but the client could put other pages there (decision 20).
+    let again = Errno::AGAIN.raw_os_error() as u32;
+    let (_served, _client, done) = start(Unsealed::default());
+    assert!([again, refused].map(|error| (dma::FAILED, error)).contains(&done), "{done:?}");
+    let (_served, mut client, done) = start(Unsealed::Trust);
+    match done {
         (dma::DONE, 0) => {
             assert_eq!(client.read64(0, 0x30), 0x4000, "all of it lies in runs");
             assert!((1..=5).contains(&client.read32(0, 0x2c)));
