@@ -1,21 +1,38 @@
 //! `gasp audit`: whether a guest's memory lies where it was said to lie, and stays there.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use gasp::memory::{FrameAccess, frame_access};
 use gasp::{Audit, Change, Guest};
 use serde::Serialize;
 
-use crate::cli;
 use crate::configured;
 use crate::failure::Failure;
 use crate::output::{self, Page};
 use crate::progress::{Progress, release};
-use crate::quantity::length;
+use crate::quantity::{length, parse_seconds};
 use crate::signal::Until;
 
 /// Changes that are shown to a person of one round.
 const SHOWN: usize = 20;
+
+/// Arguments of `gasp audit`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The guest's configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Audit again every so many seconds, until SIGINT or SIGTERM; 1 where only --for is given
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub(crate) every: Option<Duration>,
+    /// End after so many seconds
+    #[arg(long = "for", value_name = "SECONDS", value_parser = parse_seconds)]
+    pub(crate) duration: Option<Duration>,
+    /// Print JSON, with the fields below
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// What one round has found. The fields are described in `gasp audit --help`.
 #[derive(Serialize)]
@@ -73,7 +90,7 @@ impl Round {
 }
 
 /// Makes the guest, and audits it at once and then again and again.
-pub(crate) fn run(args: &cli::Audit) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let guest = configured::guest(&args.config)?;
     // Asked only now: the guest's configuration can name a broker of frame numbers.
     if let FrameAccess::Denied(why) = frame_access() {

@@ -6,11 +6,24 @@ use gasp::config::near::nearest;
 use gasp_bench::{Effort, Figure, Row};
 use serde::Serialize;
 
-use crate::cli::Bench;
 use crate::failure::Failure;
 use crate::output::{self, Page};
 use crate::progress::Progress;
 use crate::quantity::length;
+
+/// Arguments of `gasp bench`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only cases whose name contains this text
+    #[arg(default_value = "", value_name = "TEXT", hide_default_value = true)]
+    pub(crate) filter: String,
+    /// Shorter rounds, and fewer: enough to see that all is well
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Print one JSON object, with the fields below
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 #[derive(Serialize)]
 struct Report {
@@ -19,7 +32,7 @@ struct Report {
 }
 
 /// Measures what the arguments name, and shows it.
-pub(crate) fn run(args: &Bench) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let effort = if args.quick { Effort::Quick } else { Effort::Full };
     let recipes = gasp_bench::cases(&args.filter);
     if recipes.is_empty() {

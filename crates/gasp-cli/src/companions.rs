@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Command;
@@ -10,7 +10,6 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
-use crate::cli;
 use crate::failure::Failure;
 use crate::help::{self, Block, Kind, Section};
 use crate::output;
@@ -19,20 +18,34 @@ use crate::output;
 /// differ with the day on which they are made; `SOURCE_DATE_EPOCH` says another.
 const DATE: &str = "2026-11-25";
 
+/// Arguments of `gasp completions`.
+#[derive(clap::Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+/// Arguments of `gasp man`.
+#[derive(clap::Args)]
+pub(crate) struct ManArgs {
+    /// The folder; made if there is none
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
 /// Writes the completions of one shell to stdout.
-pub(crate) fn completions(shell: Shell) -> Result<(), Failure> {
+pub(crate) fn completions(args: &CompletionsArgs, mut command: Command) -> Result<(), Failure> {
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut cli::command(), "gasp", &mut text);
+    clap_complete::generate(args.shell, &mut command, "gasp", &mut text);
     write_out(&text)
 }
 
 /// Writes one manual page for the command and one for each subcommand to a folder; or only
 /// the first, to stdout.
-pub(crate) fn man(folder: Option<&Path>) -> Result<(), Failure> {
-    let mut command = cli::command();
+pub(crate) fn man(args: &ManArgs, mut command: Command) -> Result<(), Failure> {
     command.build();
     let date = date()?;
-    let Some(folder) = folder else { return write_out(&page(&command, "gasp", &date)?) };
+    let Some(folder) = &args.out else { return write_out(&page(&command, "gasp", &date)?) };
     fs::create_dir_all(folder).map_err(Failure::system("cannot create the folder", folder))?;
     let write = |command: &Command, name: &str| {
         let file = match name {

@@ -9,7 +9,7 @@ use gasp::config::ConfigError;
 use gasp::{Errno, errno_name};
 use serde::Serialize;
 
-use crate::output;
+use crate::output::{self, system_words};
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug)]
@@ -125,14 +125,6 @@ impl Failure {
             }
         };
         ErrorFields { errno, reason, message }
-    }
-}
-
-/// The system's words for an error, and what would help, without its number.
-pub(crate) fn system_words(error: &io::Error) -> String {
-    match Errno::from_io_error(error) {
-        Some(errno) => gasp::error::system_words(errno),
-        None => error.to_string(),
     }
 }
 

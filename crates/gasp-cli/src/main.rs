@@ -2,7 +2,8 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`cli`] | the arguments, their help, and what the fields of `--json` mean |
+//! | [`cli`] | the subcommands, each with the arguments of its module |
+//! | [`help`] | what is said after the options: examples, and what the fields of `--json` mean |
 //! | [`demo`] | a guest on this machine's real pages, and what its devices may do |
 //! | [`probe`] | what this machine offers |
 //! | [`map`] | one map for a device of a configured guest |

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::Row;
+use gasp::Errno;
 use serde::Serialize;
 use terminal_size::{Width, terminal_size_of};
 
@@ -60,8 +61,16 @@ pub(crate) struct Stdout(io::StdoutLock<'static>);
 
 /// The output could not be written. The error keeps its kind.
 #[derive(Debug, thiserror::Error)]
-#[error("the output cannot be written: {}", crate::failure::system_words(.0))]
+#[error("the output cannot be written: {}", system_words(.0))]
 struct Unwritten(io::Error);
+
+/// The system's words for an error, and what would help, without its number.
+pub(crate) fn system_words(error: &io::Error) -> String {
+    match Errno::from_io_error(error) {
+        Some(errno) => gasp::error::system_words(errno),
+        None => error.to_string(),
+    }
+}
 
 /// stdout, locked.
 pub(crate) fn stdout() -> Stdout {

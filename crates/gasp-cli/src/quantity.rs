@@ -1,6 +1,8 @@
 //! Sizes, addresses and counts as people write and read them.
 
-use gasp::Bytes;
+use std::time::Duration;
+
+use gasp::{Access, Bytes};
 
 /// A length: decimal or `0x` hexadecimal, with a suffix K, M, G or T for powers of 1024
 /// (`64K`, `1G`, `1GiB`).
@@ -15,6 +17,18 @@ pub(crate) fn parse_length(text: &str) -> Result<u64, String> {
 /// An address: `0x` hexadecimal or decimal, with the same suffixes as a length.
 pub(crate) fn parse_address(text: &str) -> Result<u64, String> {
     parse_length(text)
+}
+
+/// Kinds of access, one at least: `r`, `w`, `x`, `rw`.
+pub(crate) fn parse_access(text: &str) -> Result<Access, String> {
+    let access = Access::parse(text).filter(|access| !access.is_empty());
+    access.ok_or_else(|| "expected r, w, x or several of them, such as rw".into())
+}
+
+/// A time in seconds, also in parts of them.
+pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or_else(|| "expected a number of seconds, such as 60 or 0.5".into())
 }
 
 /// A length: `2 MiB`, `1.5 GiB`.
@@ -53,5 +67,13 @@ mod tests {
     fn what_is_no_length_is_refused_with_what_was_expected() {
         assert_eq!(parse_length("64K"), Ok(65536));
         assert!(parse_length("1.5G").is_err_and(|why| why.contains("64K")));
+    }
+
+    #[test]
+    fn access_and_seconds_that_mean_nothing_are_refused() {
+        assert_eq!(parse_access("rw"), Ok(Access::RW));
+        assert!(["", "-", "q", "rwz"].into_iter().all(|text| parse_access(text).is_err()));
+        let wrong = ["", "-1", "x", "NaN", "1e300"];
+        assert!(wrong.into_iter().all(|text| parse_seconds(text).is_err()));
     }
 }

@@ -19,20 +19,37 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gasp::Errno;
 use gasp::config::near::nearest;
 use gasp::memory::{FrameAccess, Peer, frame_access, peer_of, wire};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use crate::cli::Broker;
 use crate::failure::Failure;
 use crate::output::Page;
 use crate::signal::on_signals;
 
+/// Arguments of `gasp broker`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where to listen; a socket that nobody listens on any more is replaced
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+    /// A user who may ask, by name or number; can be given several times
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Vec<String>,
+    /// Tell nobody addresses; give tokens that only a trusted user can redeem
+    #[arg(long)]
+    pub(crate) tokens: bool,
+    /// A user who may redeem tokens, by name or number, beside root and this process's own;
+    /// can be given several times
+    #[arg(long, value_name = "USER", requires = "tokens")]
+    pub(crate) redeem_user: Vec<String>,
+}
+
 /// Listens until a signal ends it.
-pub(crate) fn run(args: &Broker) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if let FrameAccess::Denied(why) = frame_access() {
         let message = format!("a broker has to be shown frame numbers itself: {why}");
         return Err(Failure::Unavailable { errno: Errno::PERM, message });
@@ -67,7 +84,7 @@ pub(crate) fn run(args: &Broker) -> Result<(), Failure> {
 }
 
 /// Says where it listens, to whom, and what a client does. It listens on if nobody reads that.
-fn announce(args: &Broker) {
+fn announce(args: &Args) {
     let list = |users: &[String]| -> String {
         let users: Vec<&str> =
             ["root"].into_iter().chain(users.iter().map(String::as_str)).collect();

@@ -12,16 +12,35 @@ mod scene;
 mod show;
 mod verify;
 
-use crate::cli::Demo;
 use crate::failure::Failure;
 use crate::output;
 use crate::progress::{Progress, release};
+use crate::quantity::parse_length;
 use report::Report;
-use scene::Scene;
-pub(crate) use scene::{RAM_MAX, RAM_MIN};
+use scene::{RAM_MAX, RAM_MIN, Scene};
+
+/// Arguments of `gasp demo`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How much RAM the guest has, a multiple of 1M from 32M on
+    #[arg(long, default_value = "1G", value_name = "SIZE", value_parser = ram)]
+    pub(crate) ram: u64,
+    /// Print one JSON object, with the fields below
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn ram(text: &str) -> Result<u64, String> {
+    const UNIT: u64 = 1 << 20;
+    let len = parse_length(text)?;
+    match len.is_multiple_of(UNIT) && (RAM_MIN..=RAM_MAX).contains(&len) {
+        true => Ok(len),
+        false => Err("expected a multiple of 1M, from 32M to 1023G".into()),
+    }
+}
 
 /// Creates the guest, lets its devices map, and reports what happened.
-pub(crate) fn run(args: &Demo) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let scene = Scene::build(args.ram)?;
     let progress = Progress::start("mapping");
     let report = perform(&scene)?;
@@ -46,4 +65,16 @@ fn perform(scene: &Scene) -> Result<Report, Failure> {
     drain::revoke_while_held(scene, &mut report)?;
     report.verified = !report.maps.is_empty() && report.maps.iter().all(|map| map.verified);
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ram_that_the_demo_cannot_have_is_refused() {
+        assert_eq!(ram("32M"), Ok(32 << 20));
+        let wrong = ["0", "1M1", "1K", "31M", "1T", "33000K"];
+        assert!(wrong.into_iter().all(|text| ram(text).is_err()));
+    }
 }

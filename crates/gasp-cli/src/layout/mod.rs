@@ -16,17 +16,28 @@ mod palette;
 mod scale;
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use gasp::Guest;
 use svg::Document;
 
-use crate::cli::Layout;
 use crate::configured;
 use crate::failure::Failure;
 use crate::output;
 use crate::progress::{Progress, release};
 use model::Model;
 use scale::Scale;
+
+/// Arguments of `gasp layout`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The guest's configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Where to write the picture; `-` is stdout
+    #[arg(long, value_name = "OUT")]
+    pub(crate) svg: PathBuf,
+}
 
 /// The width of the picture, in pixels.
 const WIDTH: f64 = 1200.0;
@@ -38,7 +49,7 @@ const TOP: f64 = 152.0;
 const HEIGHT: f64 = 660.0;
 
 /// Makes the guest and writes its picture.
-pub(crate) fn run(args: &Layout) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let guest = configured::guest(&args.config)?;
     let progress = Progress::start("drawing");
     let picture = picture(&guest).to_string();

@@ -3,16 +3,20 @@
 mod hold;
 mod report;
 
+use std::time::Duration;
+
 use gasp::config::Config;
 use gasp::config::near::hint;
-use gasp::{DeviceAddr, Errno, HostMapping, MapFlags, Vdev};
+use gasp::{Access, DeviceAddr, Errno, HostMapping, MapFlags, Vdev};
+use std::path::PathBuf;
 
-use crate::cli::Map;
 use crate::configured;
 use crate::failure::Failure;
 use crate::output::{self, Page};
 use crate::progress::{Progress, release};
-use crate::quantity::{address, count, length};
+use crate::quantity::{
+    address, count, length, parse_access, parse_address, parse_length, parse_seconds,
+};
 use crate::signal::Until;
 use hold::Held;
 use report::Report;
@@ -20,8 +24,41 @@ use report::Report;
 /// How many runs are shown to a person who did not ask for all.
 const RUNS_SHOWN: usize = 40;
 
+/// Arguments of `gasp map`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The guest's configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// The device that maps
+    #[arg(long, value_name = "NAME")]
+    pub(crate) vdev: String,
+    /// The device address: 0x hexadecimal or decimal, or with a suffix K, M, G
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
+    pub(crate) addr: u64,
+    /// How many bytes: a number, or with a suffix K, M, G
+    #[arg(long, value_name = "LEN", value_parser = parse_length)]
+    pub(crate) len: u64,
+    /// What the device wants to do: r, w, x or several of them
+    #[arg(long, value_name = "ACCESS", value_parser = parse_access)]
+    pub(crate) access: Access,
+    /// ROM, pass-through and shared windows will do as well as system RAM
+    #[arg(long)]
+    pub(crate) any: bool,
+    /// Keep the mapping for so many seconds, or until SIGINT or SIGTERM; first of all
+    /// print where it is, in one line, so that it can be checked from outside
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub(crate) hold: Option<Duration>,
+    /// Print all runs, however many there are
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Print JSON, with the fields below
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Maps, tells what came of it, and holds the mapping for as long as it was asked to.
-pub(crate) fn run(args: &Map) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let flags = flags(args)?;
     let config = Config::load(&args.config)?;
     // Before the guest is created, which can take long.
@@ -76,7 +113,7 @@ fn no_such_device(config: &Config, name: &str) -> Failure {
     Failure::Usage(format!("--vdev: the guest `{}` has no device `{name}`{hint}", config.name()))
 }
 
-fn flags(args: &Map) -> Result<MapFlags, Failure> {
+fn flags(args: &Args) -> Result<MapFlags, Failure> {
     let flags = MapFlags::new(args.access).map_err(|why| Failure::Usage(why.to_string()))?;
     Ok(if args.any { flags.any() } else { flags })
 }

@@ -8,10 +8,17 @@ use std::fs;
 
 use serde::Serialize;
 
-use crate::cli::Probe;
 use crate::failure::Failure;
 use crate::output::{self, Mark, Page};
 use crate::progress::Progress;
+
+/// Arguments of `gasp probe`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Print one JSON object, with the fields below
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// What was found out about one thing.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -48,7 +55,7 @@ struct Checks {
 }
 
 /// Looks at everything, and tells.
-pub(crate) fn run(args: &Probe) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let progress = Progress::start("trying what this machine offers");
     let checks: Vec<Check> =
         [privilege::checks(), memory::checks(), kernel::checks()].into_iter().flatten().collect();

@@ -17,16 +17,13 @@ use gasp_vfio_user::{Happened, Options, ServeError, Server};
 use parking_lot::Mutex;
 
 use super::event::{Counter, Event, FaultOf, Snapshot};
+use super::id::Id;
 use super::orders::Order;
+use super::outbox::Outbox;
 use super::plan::{self, Kind, Plan};
 use super::refusal::Refusal;
-use super::reporter::Outbox;
 use super::sockets::Sockets;
 use super::tell::Intro;
-
-/// A number that no other device of this process has or had.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Id(pub(super) u64);
 
 /// How often it is told that a file of guest memory was mapped.
 const EVERY: Duration = Duration::from_secs(1);

@@ -7,7 +7,8 @@ use gasp::config::near::explained;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::plan::{Plan, Wish, Wrong, check_apart};
+use super::plan::{Plan, check_apart};
+use super::wish::{Wish, Wrong};
 
 /// Longer files are refused, in bytes.
 const SIZE_MAX: u64 = 1 << 20;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::device::{Id, Served};
+use super::device::Served;
+use super::id::Id;
 
 /// The devices, in the order in which they came.
 #[derive(Clone, Default)]

@@ -3,7 +3,7 @@
 use gasp_vfio_user::{Options, Unsealed};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::plan::{Wish, Wrong, wrong};
+use super::wish::{Wish, Wrong, wrong};
 use crate::quantity::parse_length;
 
 /// Descriptors that the process needs for itself, and for clients that it sends away.

@@ -75,7 +75,7 @@ impl Streams {
             // Once; and this thread cannot log by itself.
             self.log(&format!(
                 "reports cannot be written: {}; the devices are served on\n",
-                crate::failure::system_words(error)
+                crate::output::system_words(error)
             ));
         }
         let written = matches!(written, Ok(true));

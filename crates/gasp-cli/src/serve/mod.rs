@@ -2,17 +2,17 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`plan`] | which devices, checked: the same for the file and for `--device` |
+//! | [`wish`], [`plan`] | which devices, as they are asked for, and checked: the same for the file and for `--device` |
 //! | [`limits`] | what a VMM may have a device hold |
 //! | [`file`] | the configuration file |
 //! | [`spec`] | `--device` |
 //! | [`service`] | the devices, started and stopped as [`orders`] say |
 //! | [`reload`] | what a configuration that is read again changes |
-//! | [`device`], [`fleet`] | a device on its socket, and its thread; all of them |
+//! | [`device`] (by its [`id`]), [`fleet`] | a device on its socket, and its thread; all of them |
 //! | [`sockets`] | their socket files, removed on each way out |
 //! | [`refusal`] | why a device cannot be served, and what would help |
 //! | [`event`] | what happens, as a line for a person and as JSON |
-//! | [`reporter`] | the thread that tells it, for which nobody waits |
+//! | [`outbox`], [`reporter`] | where it is put, and the thread that tells it, for which nobody waits |
 //! | [`tell`]: [`log`]; [`live`], [`columns`] | lines; a view that is drawn anew |
 //! | [`out`] | a writer that drops what cannot be written |
 //! | [`qemu`] | the arguments that a VMM needs |
@@ -22,11 +22,13 @@ mod device;
 mod event;
 mod file;
 mod fleet;
+mod id;
 mod limits;
 mod live;
 mod log;
 mod orders;
 mod out;
+mod outbox;
 mod plan;
 mod qemu;
 mod refusal;
@@ -36,13 +38,13 @@ mod service;
 mod sockets;
 mod spec;
 mod tell;
+mod wish;
 
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gasp::Residency;
 
-use crate::cli::Serve;
 use crate::failure::Failure;
 use crate::logging;
 use fleet::Fleet;
@@ -55,8 +57,39 @@ use service::Service;
 use sockets::Sockets;
 use tell::Tell;
 
+/// Arguments of `gasp serve`.
+#[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("devices").required(true).args(["config", "device"])))]
+pub(crate) struct Args {
+    /// The devices and their sockets, as below
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// One device: its kind and its keys, as below
+    #[arg(long, value_name = "KIND[,KEY=VALUE...]", requires = "socket")]
+    pub(crate) device: Option<String>,
+    /// The socket of the one device
+    #[arg(long, value_name = "PATH", requires = "device")]
+    pub(crate) socket: Option<PathBuf>,
+    /// How firmly guest memory is held while it is mapped
+    #[arg(long, value_name = "HOW", default_value = "on-demand")]
+    pub(crate) residency: Held,
+    /// Print what happens as JSON, with the fields below
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `--residency` may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum Held {
+    /// All in place from the first map on; host-physical addresses are known, and given to a
+    /// device if the VMM is trusted not to replace its memory (unsealed = "trust")
+    Pinned,
+    /// As the guest and the host use it: costs nothing, but addresses are not known
+    OnDemand,
+}
+
 /// Serves the devices that the arguments name until a signal comes.
-pub(crate) fn run(args: &Serve) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let source = Source::of(args)?;
     let plans = source.read(&[]).map_err(Failure::Usage)?;
     limits::raise_descriptor_limit();
@@ -96,7 +129,7 @@ enum Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn of(args: &'a Serve) -> Result<Self, Failure> {
+    fn of(args: &'a Args) -> Result<Self, Failure> {
         match (&args.config, &args.device, &args.socket) {
             (Some(config), ..) => Ok(Self::File(config)),
             (None, Some(spec), Some(socket)) => Ok(Self::Arguments(spec::parse(spec, socket)?)),
@@ -130,11 +163,11 @@ fn teller(json: bool, lost: &Lost) -> io::Result<Box<dyn Tell>> {
     })
 }
 
-impl From<crate::cli::ServeResidency> for Residency {
-    fn from(residency: crate::cli::ServeResidency) -> Self {
+impl From<Held> for Residency {
+    fn from(residency: Held) -> Self {
         match residency {
-            crate::cli::ServeResidency::Pinned => Self::Pinned,
-            crate::cli::ServeResidency::OnDemand => Self::OnDemand,
+            Held::Pinned => Self::Pinned,
+            Held::OnDemand => Self::OnDemand,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use signal_hook::low_level;
 
-use super::device::Id;
+use super::id::Id;
 use super::sockets::Sockets;
 use crate::signal::{Asked, on_signals};
 

@@ -8,8 +8,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::device::{Id, Served};
+use super::device::Served;
 use super::event::News;
+use super::id::Id;
 use super::plan::Plan;
 use super::refusal::Refusal;
 use super::service::Service;
@@ -150,7 +151,7 @@ struct Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::plan::Wish;
+    use crate::serve::wish::Wish;
 
     fn plan(socket: &str, backing: &str) -> Plan {
         let (kind, backing) = ("nvme".into(), Some(backing.into()));

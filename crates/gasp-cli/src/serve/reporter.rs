@@ -1,88 +1,23 @@
 //! The thread that tells what happens. Nothing waits for it, and so for whoever reads what
 //! it tells, but the end of the process, for a moment.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::event::{Event, News};
 use super::fleet::Fleet;
 use super::out::Lost;
-use super::tell::{Intro, Row, Tell};
+use super::outbox::{Inbox, Notice, Outbox};
+use super::tell::{Row, Tell};
 
 /// How often faults are looked for, and the view is drawn.
 const TICK: Duration = Duration::from_millis(100);
 /// How long the end waits for the last reports.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Reports of what devices and clients do that wait; more are dropped and counted, so that
-/// a VMM that does much wrong costs no memory.
-const BACKLOG: usize = 1024;
 /// Over how long a rate is measured.
 const SECOND: Duration = Duration::from_secs(1);
-
-/// Something to tell.
-enum Notice {
-    Began(Vec<Intro>),
-    Event(Arc<str>, Event),
-    News(News),
-    Log(String),
-    End,
-}
-
-/// Where others put what is to be told.
-#[derive(Clone)]
-pub(super) struct Outbox {
-    sender: Sender<Notice>,
-    waiting: Arc<AtomicUsize>,
-    lost: Lost,
-}
-
-impl Outbox {
-    /// Devices are there, and no VMM is yet.
-    pub(super) fn began(&self, devices: Vec<Intro>) {
-        self.send(Notice::Began(devices));
-    }
-
-    /// Something happened to a device by our own doing.
-    pub(super) fn event(&self, device: &Arc<str>, event: Event) {
-        self.send(Notice::Event(Arc::clone(device), event));
-    }
-
-    /// Something happened to all of them.
-    pub(super) fn news(&self, news: News) {
-        self.send(Notice::News(news));
-    }
-
-    /// Something happened to a device that its VMM may have happen without end; returns
-    /// whether it will be told.
-    pub(super) fn offer(&self, device: &Arc<str>, event: Event) -> bool {
-        self.has_room() && {
-            self.event(device, event);
-            true
-        }
-    }
-
-    /// A log line.
-    pub(super) fn log(&self, line: &[u8]) {
-        match self.has_room() {
-            true => self.send(Notice::Log(String::from_utf8_lossy(line).into_owned())),
-            false => self.lost.count(),
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) < BACKLOG
-    }
-
-    fn send(&self, notice: Notice) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        // After the end there is nobody to tell.
-        let _ = self.sender.send(notice);
-    }
-}
 
 /// The thread, as its starter sees it.
 pub(super) struct Reporting {
@@ -97,11 +32,9 @@ impl Reporting {
     /// # Errors
     /// If the thread cannot be started.
     pub(super) fn start(tell: Box<dyn Tell>, fleet: Fleet, lost: Lost) -> io::Result<Self> {
-        let (sender, notices) = mpsc::channel();
-        let waiting = Arc::<AtomicUsize>::default();
-        let outbox = Outbox { sender, waiting: Arc::clone(&waiting), lost };
+        let (outbox, notices) = Outbox::new(lost);
         let (running, done) = mpsc::channel();
-        let mut reporter = Reporter { notices, waiting, tell, fleet, rates: BTreeMap::new() };
+        let mut reporter = Reporter { notices, tell, fleet, rates: BTreeMap::new() };
         std::thread::Builder::new().name("reports".into()).spawn(move || {
             reporter.run();
             drop(running);
@@ -122,8 +55,7 @@ impl Reporting {
 }
 
 struct Reporter {
-    notices: Receiver<Notice>,
-    waiting: Arc<AtomicUsize>,
+    notices: Inbox,
     tell: Box<dyn Tell>,
     fleet: Fleet,
     rates: BTreeMap<Arc<str>, Rate>,
@@ -133,7 +65,7 @@ impl Reporter {
     fn run(&mut self) {
         let mut next = Instant::now();
         loop {
-            match self.notices.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            match self.notices.next(next.saturating_duration_since(Instant::now())) {
                 Ok(Notice::End) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(notice) => self.tell(notice),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -147,7 +79,6 @@ impl Reporter {
     }
 
     fn tell(&mut self, notice: Notice) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
         match notice {
             Notice::Began(devices) => self.tell.began(&devices),
             Notice::Event(device, event) => self.tell.event(&device, &event),

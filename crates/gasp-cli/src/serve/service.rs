@@ -6,13 +6,14 @@ use std::sync::Arc;
 use gasp::Residency;
 use gasp_vfio_user::Options;
 
-use super::device::{Id, Served};
+use super::device::Served;
 use super::event::Event;
 use super::fleet::Fleet;
+use super::id::Id;
 use super::orders::{Order, Orders};
+use super::outbox::Outbox;
 use super::plan::Plan;
 use super::refusal::Refusal;
-use super::reporter::Outbox;
 use super::sockets::Sockets;
 use crate::failure::Failure;
 

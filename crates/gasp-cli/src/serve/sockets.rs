@@ -8,7 +8,7 @@ use std::sync::Arc;
 use gasp_vfio_user::{Server, Stopper};
 use parking_lot::{Mutex, MutexGuard};
 
-use super::device::Id;
+use super::id::Id;
 
 /// The servers whose sockets are there.
 #[derive(Clone, Default, Debug)]

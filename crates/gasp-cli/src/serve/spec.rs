@@ -4,7 +4,8 @@ use std::path::Path;
 
 use gasp::config::near::hint;
 
-use super::plan::{Plan, Wish, Wrong};
+use super::plan::Plan;
+use super::wish::{Wish, Wrong};
 use crate::failure::Failure;
 
 /// All of them.

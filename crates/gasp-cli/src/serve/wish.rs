@@ -1,0 +1,37 @@
+//! A device as the user asks for it, before anything is checked.
+
+/// One device as it was asked for, in the words of the file's keys.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Wish {
+    pub(super) kind: String,
+    pub(super) name: Option<String>,
+    pub(super) socket: String,
+    pub(super) backing: Option<String>,
+    pub(super) block_size: Option<u64>,
+    pub(super) queues: Option<u64>,
+    pub(super) serial: Option<String>,
+    pub(super) mode: Option<u64>,
+    pub(super) unsealed: Option<String>,
+    pub(super) max_memory: Option<String>,
+    pub(super) max_dma_maps: Option<u64>,
+    pub(super) max_descriptors: Option<u64>,
+    pub(super) max_drains: Option<u64>,
+}
+
+impl Wish {
+    /// The name, or what is made of the kind and a number instead.
+    pub(super) fn label(&self, index: usize) -> String {
+        self.name.clone().unwrap_or_else(|| format!("{}{index}", self.kind))
+    }
+}
+
+/// Which key of a wish cannot be granted, and why.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) struct Wrong {
+    pub(super) key: &'static str,
+    pub(super) message: String,
+}
+
+pub(super) fn wrong<T>(key: &'static str, message: impl Into<String>) -> Result<T, Wrong> {
+    Err(Wrong { key, message: message.into() })
+}
