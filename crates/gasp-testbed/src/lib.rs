@@ -35,11 +35,12 @@ mod machine;
 mod process;
 pub mod qtest;
 mod testbed;
+mod unavailable;
 mod vm;
 
 pub use console::Line;
 pub use error::{Error, Result};
-pub use fetch::Unavailable;
 pub use initramfs::Initramfs;
 pub use testbed::{Testbed, Versions};
+pub use unavailable::Unavailable;
 pub use vm::{Vm, VmBuilder};

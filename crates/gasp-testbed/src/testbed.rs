@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, io};
 
-use crate::fetch::{self, Unavailable};
-
 /// The libraries' folders below QEMU's root, with the loader in the first that has one.
 const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
 const LOADER: &str = "ld-linux-x86-64.so.2";
@@ -40,26 +38,6 @@ impl fmt::Display for Versions {
 }
 
 impl Testbed {
-    /// Finds what an earlier run has fetched, or fetches it: some 90 MB, which takes about
-    /// 20 s. Waits while another process does so. Progress is told on standard error.
-    ///
-    /// The folder is `target/testbed` in the workspace, or what `GASP_TESTBED` names.
-    /// `GASP_TESTBED=off` refuses.
-    ///
-    /// # Errors
-    /// Why there is no testbed on this machine: a reason to skip a test, visibly.
-    pub fn obtain() -> Result<Self, Unavailable> {
-        fetch::obtain(fetch::Refresh::IfMissing)
-    }
-
-    /// As [`Testbed::obtain`], but fetches the versions that the mirror has now.
-    ///
-    /// # Errors
-    /// As [`Testbed::obtain`]. What was there before stays if the new cannot be had.
-    pub fn refresh() -> Result<Self, Unavailable> {
-        fetch::obtain(fetch::Refresh::Always)
-    }
-
     /// Opens a whole testbed in `root`.
     pub(crate) fn open(root: PathBuf) -> io::Result<Self> {
         let text = fs::read_to_string(root.join(PACKAGES))?;

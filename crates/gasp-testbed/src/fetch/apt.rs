@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use super::Unavailable;
+use crate::unavailable::Unavailable;
 
 /// Debian's keyring, under its older and its newer name.
 const KEYRINGS: [&str; 2] = [

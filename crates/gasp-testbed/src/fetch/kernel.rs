@@ -6,8 +6,9 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use super::{Unavailable, apt};
+use super::apt;
 use crate::testbed::program;
+use crate::unavailable::Unavailable;
 
 const SETUP_SECTORS: usize = 0x1f1;
 const SECTOR: usize = 512;

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 use crate::testbed::{PACKAGES, Testbed};
+use crate::unavailable::Unavailable;
 use apt::Apt;
 
 /// Where QEMU comes from: bookworm's own has no vfio-user client.
@@ -31,65 +32,34 @@ const OUTDATED: &str = "outdated";
 
 /// Whether to fetch what is there already.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refresh {
+enum Refresh {
     IfMissing,
     Always,
 }
 
-/// Why there is no testbed on this machine.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Unavailable {
-    /// Somebody does not want one.
-    #[error("GASP_TESTBED=off")]
-    TurnedOff,
-    /// Debian's QEMU for x86-64 does not run here.
-    #[error("the testbed is for x86-64")]
-    Architecture,
-    /// There is no Debian to take packages from.
-    #[error("this machine is not Debian but {0}")]
-    NotDebian(String),
-    /// Debian's package manager knows of no mirror.
-    #[error("no Debian mirror is configured")]
-    NoMirror,
-    /// A program that should fetch or unpack failed: often for want of a network.
-    #[error("{program}: {why}")]
-    Program {
-        /// The program.
-        program: String,
-        /// Its first error message.
-        why: String,
-    },
-    /// A package is not as expected.
-    #[error("{package}: {why}")]
-    Package {
-        /// Its name.
-        package: String,
-        /// What is missing.
-        why: String,
-    },
-    /// A file or folder cannot be made or read.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-impl Unavailable {
-    fn file(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.as_ref().to_owned();
-        move |source| Self::File { path, source }
+impl Testbed {
+    /// Finds what an earlier run has fetched, or fetches it: some 90 MB, which takes about
+    /// 20 s. Waits while another process does so. Progress is told on standard error.
+    ///
+    /// The folder is `target/testbed` in the workspace, or what `GASP_TESTBED` names.
+    /// `GASP_TESTBED=off` refuses.
+    ///
+    /// # Errors
+    /// Why there is no testbed on this machine: a reason to skip a test, visibly.
+    pub fn obtain() -> Result<Self, Unavailable> {
+        obtain(Refresh::IfMissing)
     }
 
-    fn package(package: &str, why: impl Into<String>) -> Self {
-        Self::Package { package: package.into(), why: why.into() }
+    /// As [`Testbed::obtain`], but fetches the versions that the mirror has now.
+    ///
+    /// # Errors
+    /// As [`Testbed::obtain`]. What was there before stays if the new cannot be had.
+    pub fn refresh() -> Result<Self, Unavailable> {
+        obtain(Refresh::Always)
     }
 }
 
-pub(crate) fn obtain(refresh: Refresh) -> Result<Testbed, Unavailable> {
+fn obtain(refresh: Refresh) -> Result<Testbed, Unavailable> {
     let folder = folder()?;
     let whole = folder.join(WHOLE);
     let there = || Testbed::open(whole.clone());
