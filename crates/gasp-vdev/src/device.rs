@@ -2,7 +2,7 @@
 
 use gasp::{DeviceAddr, Span};
 
-use crate::bus::Bus;
+use crate::context::DeviceContext;
 use crate::pci::{Model, Register};
 
 /// A virtual PCI device.
@@ -12,13 +12,13 @@ use crate::pci::{Model, Register};
 /// the device's to guard, with atomics or a lock that is never held across a transfer. Only
 /// [`reset`](Self::reset) is certain not to overlap `work`.
 ///
-/// [`devices::dma`](crate::devices::dma) is a complete device to start from. The smallest
+/// [`dma`](crate::dma) is a complete device to start from. The smallest
 /// one adds 1 to the byte whose address is written to its only register:
 ///
 /// ```
 /// use core::sync::atomic::{AtomicU64, Ordering};
 /// use gasp::{DeviceAddr, MapFlags};
-/// use gasp_vdev::{Bar, Bus, Class, Device, Identity, Model, Register};
+/// use gasp_vdev::{Bar, DeviceContext, Class, Device, Identity, Model, Register};
 ///
 /// struct Increment(AtomicU64);
 ///
@@ -32,25 +32,25 @@ use crate::pci::{Model, Register};
 ///         Model::new(identity).bar(Bar::memory(0, 4096)).pin()
 ///     }
 ///
-///     fn read(&self, _: &Bus, at: Register) -> u64 {
+///     fn read(&self, _: &DeviceContext, at: Register) -> u64 {
 ///         at.part_of(0, self.0.load(Ordering::Relaxed))
 ///     }
 ///
-///     fn write(&self, bus: &Bus, at: Register, value: u64) {
+///     fn write(&self, context: &DeviceContext, at: Register, value: u64) {
 ///         self.0.store(value, Ordering::Relaxed);
-///         bus.ring();
+///         context.ring();
 ///     }
 ///
-///     fn work(&self, bus: &Bus) {
+///     fn work(&self, context: &DeviceContext) {
 ///         let addr = DeviceAddr(self.0.load(Ordering::Relaxed));
 ///         // Mapped if it can be, and copied by messages otherwise.
-///         let done = bus.transfer(addr, 1, MapFlags::RW).and_then(|transfer| {
+///         let done = context.transfer(addr, 1, MapFlags::RW).and_then(|transfer| {
 ///             let mut byte = [0];
 ///             transfer.read_at(0, &mut byte)?;
 ///             transfer.write_at(0, &[byte[0].wrapping_add(1)])
 ///         });
 ///         if done.is_ok() {
-///             bus.signal(0);
+///             context.signal(0);
 ///         }
 ///     }
 ///
@@ -66,20 +66,20 @@ pub trait Device: Send + Sync + 'static {
 
     /// A VMM is there. The device is as after a reset, and no other call has been made
     /// for this VMM yet.
-    fn attached(&self, bus: &Bus) {
-        let _ = bus;
+    fn attached(&self, context: &DeviceContext) {
+        let _ = context;
     }
 
     /// The guest reads a register. `at` lies inside a BAR and is aligned to its width;
     /// bits above the width are dropped. A register that is not there reads as 0.
-    fn read(&self, bus: &Bus, at: Register) -> u64;
+    fn read(&self, context: &DeviceContext, at: Register) -> u64;
 
     /// The guest writes a register; `value` has no bits above the width of `at`. What
-    /// takes time is for [`work`](Self::work): note it and [`Bus::ring`].
-    fn write(&self, bus: &Bus, at: Register, value: u64);
+    /// takes time is for [`work`](Self::work): note it and [`DeviceContext::ring`].
+    fn write(&self, context: &DeviceContext, at: Register, value: u64);
 
     /// The doorbell was rung, once or several times: do what there is to do, on the
-    /// device's thread. Return soon after [`Bus::should_stop`] says so, and before every
+    /// device's thread. Return soon after [`DeviceContext::should_stop`] says so, and before every
     /// long step ask it.
     ///
     /// SIGXFSZ and SIGPIPE are blocked in this thread: a write past the file-size limit is
@@ -87,15 +87,15 @@ pub trait Device: Send + Sync + 'static {
     /// the other methods, which run on threads of the front end, such writes need
     /// [`gasp::signal::without_signals`]. Threads that are started here inherit the mask;
     /// others of a device's own need [`gasp::signal::block_in_thread`].
-    fn work(&self, bus: &Bus) {
-        let _ = bus;
+    fn work(&self, context: &DeviceContext) {
+        let _ = context;
     }
 
     /// The guest has taken `[span]` back, and waits until no mapping of it is held. Called
     /// on the front end's thread, only where some are held: a device that keeps mappings
     /// between calls drops those that overlap; one that does not has nothing to do.
-    fn revoked(&self, bus: &Bus, span: Span<DeviceAddr>) {
-        let _ = (bus, span);
+    fn revoked(&self, context: &DeviceContext, span: Span<DeviceAddr>) {
+        let _ = (context, span);
     }
 
     /// Back to the state after power-on; data that the device stores stays. Mappings that

@@ -25,10 +25,10 @@ pub enum DmaError {
         len: u64,
     },
     /// The VMM gave the device this memory in a way that it cannot be mapped, and it is
-    /// reached by messages: [`Bus::transfer`](crate::Bus::transfer),
-    /// [`Bus::read`](crate::Bus::read) and [`Bus::write`](crate::Bus::write) do that.
+    /// reached by messages: [`DeviceContext::transfer`](crate::DeviceContext::transfer),
+    /// [`DeviceContext::read`](crate::DeviceContext::read) and [`DeviceContext::write`](crate::DeviceContext::write) do that.
     #[error(
-        "map of {:#} at {addr}: it cannot be mapped, because {why}; `Bus::transfer` copies it by \
+        "map of {:#} at {addr}: it cannot be mapped, because {why}; `DeviceContext::transfer` copies it by \
          messages",
         Bytes(*.len)
     )]

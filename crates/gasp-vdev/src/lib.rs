@@ -2,7 +2,7 @@
 //!
 //! A new device is one file: a type that implements [`Device`]. It says what it is
 //! ([`Model`]), answers register accesses, and works on a thread of its own when its
-//! doorbell is rung. Everything it does to the world outside goes through the [`Bus`] that
+//! doorbell is rung. Everything it does to the world outside goes through the [`DeviceContext`] that
 //! each call hands to it: maps of guest memory, interrupts, the doorbell.
 //!
 //! A [`Shell`] is the rest of a PCI function around a device: configuration space, MSI-X
@@ -15,7 +15,7 @@
 //!  ┌─────────────────────┐   ┌──────────────────────────────────────────────┐
 //!  │ guest driver ─ PCI ─┼───┼─► front end ─► Shell ─► Device::{read, write} │
 //!  │                     │   │                  │           │ ring           │
-//!  │ guest RAM ◄─────────┼───┼── gasp::Vdev ◄─ Bus ◄── Device::work (thread) │
+//!  │ guest RAM ◄─────────┼───┼── gasp::Vdev ◄─ DeviceContext ◄── Device::work (thread) │
 //!  │ interrupts ◄────────┼───┼── eventfd ◄──────┘                            │
 //!  └─────────────────────┘   └──────────────────────────────────────────────┘
 //! ```
@@ -23,15 +23,15 @@
 //! | module | |
 //! |---|---|
 //! | [`device`] | the trait that a device implements |
-//! | [`bus`] | what a device can do: DMA ([`Bus::transfer`] first), interrupts, its doorbell |
+//! | [`context`] | what a device can do: DMA ([`DeviceContext::transfer`] first), interrupts, its doorbell |
 //! | [`testbus`] | a guest without a VMM, to test devices with |
 //! | [`pci`] | identity, BARs, registers, configuration space, interrupts |
 //! | [`shell`] | the function around a device, as a front end drives it |
-//! | [`devices`] | devices: a DMA engine to learn from and test with, an NVMe controller |
+//! | [`dma`] | a device to learn from and to test with: a DMA engine |
 
-pub mod bus;
+pub mod context;
 pub mod device;
-pub mod devices;
+pub mod dma;
 mod doorbell;
 mod error;
 pub mod pci;
@@ -39,7 +39,7 @@ pub mod shell;
 pub mod testbus;
 mod transfer;
 
-pub use bus::{Bus, MessageMemory};
+pub use context::{DeviceContext, MessageMemory};
 pub use device::Device;
 pub use error::{AttachError, DmaError, IrqError, ModelError, RegionError};
 pub use pci::{

@@ -20,7 +20,7 @@ use std::time::Instant;
 use gasp::{DeviceAddr, Span, Vdev};
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::bus::{Bus, MessageMemory};
+use crate::context::{DeviceContext, MessageMemory};
 use crate::device::Device;
 use crate::doorbell::Doorbell;
 use crate::error::{AttachError, ModelError, RegionError};
@@ -49,7 +49,7 @@ pub struct Shell {
 }
 
 struct Attached {
-    bus: Arc<Bus>,
+    context: Arc<DeviceContext>,
     thread: JoinHandle<()>,
 }
 
@@ -107,7 +107,7 @@ impl Shell {
         }
         self.reset_registers();
         self.device.reset();
-        let bus = Arc::new(Bus {
+        let context = Arc::new(DeviceContext {
             vdev,
             messages,
             interrupts: Arc::clone(&self.interrupts),
@@ -116,24 +116,24 @@ impl Shell {
             closing: AtomicBool::new(false),
             pausing: AtomicBool::new(false),
         });
-        self.device.attached(&bus);
+        self.device.attached(&context);
         let (device, on, working) =
-            (Arc::clone(&self.device), Arc::clone(&bus), Arc::clone(&self.working));
+            (Arc::clone(&self.device), Arc::clone(&context), Arc::clone(&self.working));
         let thread = std::thread::Builder::new()
             .name(self.name.clone())
             .spawn(move || work(&*device, &on, &working))
             .map_err(AttachError::Thread)?;
-        *attached = Some(Attached { bus, thread });
+        *attached = Some(Attached { context, thread });
         Ok(())
     }
 
     /// Takes the device away from its VMM: ends its thread, takes the VMM's eventfds away,
     /// and drops every mapping. A device that is detached stays as it is.
     pub fn detach(&self) {
-        let Some(Attached { bus, thread }) = self.write_attached().take() else { return };
-        bus.closing.store(true, Ordering::Release);
-        bus.pause_messages(true);
-        bus.ring();
+        let Some(Attached { context, thread }) = self.write_attached().take() else { return };
+        context.closing.store(true, Ordering::Release);
+        context.pause_messages(true);
+        context.ring();
         self.wait_until(|| thread.is_finished().then_some(()));
         if thread.join().is_err() {
             tracing::error!(device = %self.name, "the device's thread panicked");
@@ -168,17 +168,17 @@ impl Shell {
     /// has asked the VMM for by message; the VMM's eventfds stay.
     pub fn reset(&self) {
         let attached = self.read_attached();
-        let bus = attached.as_ref().map(|attached| &attached.bus);
-        if let Some(bus) = bus {
-            bus.pausing.store(true, Ordering::Release);
-            bus.pause_messages(true);
+        let context = attached.as_ref().map(|attached| &attached.context);
+        if let Some(context) = context {
+            context.pausing.store(true, Ordering::Release);
+            context.pause_messages(true);
         }
         let working = self.wait_until(|| self.working.try_lock());
         self.reset_registers();
         self.device.reset();
-        if let Some(bus) = bus {
-            bus.pause_messages(false);
-            bus.pausing.store(false, Ordering::Release);
+        if let Some(context) = context {
+            context.pause_messages(false);
+            context.pausing.store(false, Ordering::Release);
         }
         drop(working);
     }
@@ -196,8 +196,8 @@ impl Shell {
 
     /// The guest has taken a range back whose mappings are held still.
     pub fn revoked(&self, span: Span<DeviceAddr>) {
-        if let Some(Attached { bus, .. }) = &*self.read_attached() {
-            self.device.revoked(bus, span);
+        if let Some(Attached { context, .. }) = &*self.read_attached() {
+            self.device.revoked(context, span);
         }
     }
 
@@ -237,10 +237,10 @@ impl Shell {
     pub fn bar_read(&self, index: u32, offset: u64, into: &mut [u8]) -> Result<(), RegionError> {
         let bar = self.bar(index, offset, into.len())?;
         let attached = self.read_attached();
-        let Attached { bus, .. } = attached.as_ref().ok_or(RegionError::Detached)?;
+        let Attached { context, .. } = attached.as_ref().ok_or(RegionError::Detached)?;
         for (done, at, width) in accesses(offset, into.len()) {
             let value = match self.place(bar, Register { bar: bar.index, offset: at, width }) {
-                Place::Device(register) => self.device.read(bus, register),
+                Place::Device(register) => self.device.read(context, register),
                 Place::Table(table, Part::Table(at)) => lock(table).read(at, width),
                 Place::Table(_, Part::Pending(at)) => {
                     self.interrupts.pending((at / 8) as usize) >> (8 * (at % 8))
@@ -266,14 +266,14 @@ impl Shell {
     pub fn bar_write(&self, index: u32, offset: u64, from: &[u8]) -> Result<(), RegionError> {
         let bar = self.bar(index, offset, from.len())?;
         let attached = self.read_attached();
-        let Attached { bus, .. } = attached.as_ref().ok_or(RegionError::Detached)?;
+        let Attached { context, .. } = attached.as_ref().ok_or(RegionError::Detached)?;
         for (done, at, width) in accesses(offset, from.len()) {
             let mut bytes = [0; 8];
             let part = from.iter().skip(done).take(width as usize);
             bytes.iter_mut().zip(part).for_each(|(byte, from)| *byte = *from);
             let value = u64::from_le_bytes(bytes);
             match self.place(bar, Register { bar: bar.index, offset: at, width }) {
-                Place::Device(register) => self.device.write(bus, register, value),
+                Place::Device(register) => self.device.write(context, register, value),
                 Place::Table(table, Part::Table(at)) => {
                     lock(table).write(at, width, value, &self.interrupts);
                 }
@@ -326,17 +326,17 @@ enum Place<'a> {
 }
 
 /// The device's thread.
-fn work(device: &dyn Device, bus: &Bus, working: &Mutex<()>) {
+fn work(device: &dyn Device, context: &DeviceContext, working: &Mutex<()>) {
     // A write past the file-size limit is an error of one transfer, and not the end of all.
     gasp::signal::block_in_thread();
-    while let Ok(()) = bus.doorbell.wait() {
-        if bus.closing.load(Ordering::Acquire) {
+    while let Ok(()) = context.doorbell.wait() {
+        if context.closing.load(Ordering::Acquire) {
             return;
         }
         let _working = lock(working);
         // Rung before a reset: what was to be done is void.
-        if !bus.should_stop() {
-            device.work(bus);
+        if !context.should_stop() {
+            device.work(context);
         }
     }
 }

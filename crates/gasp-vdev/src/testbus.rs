@@ -6,7 +6,7 @@
 //! [`Shell`], on its own thread, as it does for a VMM.
 //!
 //! ```
-//! use gasp_vdev::devices::dma::{self, DmaEngine};
+//! use gasp_vdev::dma::{self, DmaEngine};
 //! use gasp_vdev::testbus::TestBus;
 //!
 //! let bus = TestBus::new(DmaEngine::new())?;
@@ -37,7 +37,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use thiserror::Error;
 
-use crate::bus::MessageMemory;
+use crate::context::MessageMemory;
 use crate::device::Device;
 use crate::error::{AttachError, IrqError, ModelError, RegionError};
 use crate::pci::{IrqKind, Msix};

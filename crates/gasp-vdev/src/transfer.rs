@@ -5,16 +5,16 @@ use core::fmt;
 
 use gasp::{Access, DeviceAddr, GRANULE, MapFlags, Mapping, Operation, Place, Reason, Scatter};
 
-use crate::bus::Bus;
+use crate::context::DeviceContext;
 use crate::error::DmaError;
 
 /// A range of guest memory, checked against the guest's IOMMU, for one transfer.
 ///
-/// Made by [`Bus::transfer`]. Drop it when the transfer is done: whoever unmaps the memory in
+/// Made by [`DeviceContext::transfer`]. Drop it when the transfer is done: whoever unmaps the memory in
 /// the guest waits for that if it is mapped.
 #[derive(Debug)]
-pub struct Transfer<'bus> {
-    bus: &'bus Bus,
+pub struct Transfer<'context> {
+    context: &'context DeviceContext,
     addr: DeviceAddr,
     len: u64,
     access: Access,
@@ -41,7 +41,7 @@ impl fmt::Debug for Way {
     }
 }
 
-impl Bus {
+impl DeviceContext {
     /// All of `[addr, addr + len)` for one transfer, wherever the memory is: mapped if it can
     /// be, in as many pieces as it takes; otherwise each copy goes to the VMM by messages.
     ///
@@ -55,12 +55,12 @@ impl Bus {
     ///
     /// ```
     /// use gasp::{DeviceAddr, MapFlags};
-    /// use gasp_vdev::{Bus, DmaError};
+    /// use gasp_vdev::{DeviceContext, DmaError};
     ///
     /// /// Copies `len` bytes inside guest memory.
-    /// fn copy(bus: &Bus, from: DeviceAddr, to: DeviceAddr, len: u64) -> Result<(), DmaError> {
-    ///     let source = bus.transfer(from, len, MapFlags::READ)?;
-    ///     let target = bus.transfer(to, len, MapFlags::WRITE)?;
+    /// fn copy(context: &DeviceContext, from: DeviceAddr, to: DeviceAddr, len: u64) -> Result<(), DmaError> {
+    ///     let source = context.transfer(from, len, MapFlags::READ)?;
+    ///     let target = context.transfer(to, len, MapFlags::WRITE)?;
     ///     let mut buffer = [0; 4096];
     ///     for at in (0..len).step_by(buffer.len()) {
     ///         let part = (len - at).min(buffer.len() as u64) as usize;
@@ -92,7 +92,7 @@ impl Bus {
             }
             mapped => mapped?,
         };
-        Ok(Transfer { bus: self, addr, len, access: flags.access(), way })
+        Ok(Transfer { context: self, addr, len, access: flags.access(), way })
     }
 
     /// Refuses a range of which a part is neither mapped nor reached by messages. Its
@@ -140,14 +140,14 @@ impl Transfer<'_> {
     /// # Errors
     /// `EINVAL` if the bytes extend past the end of the range, `EACCES` if it is not for
     /// reading, `EIO` if the VMM has taken mapped memory away; of messages, what
-    /// [`Bus::read`] says.
+    /// [`DeviceContext::read`] says.
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), DmaError> {
         let (at, start) = self.check(offset, into.len(), Access::READ)?;
         match &self.way {
             Way::Mapped(mapping) => Ok(mapping.read_at(at, into)?),
             Way::Scattered(scatter) => Ok(scatter.read_at(at, into)?),
             Way::Messages if into.is_empty() => Ok(()),
-            Way::Messages => self.bus.read(start, into),
+            Way::Messages => self.context.read(start, into),
         }
     }
 
@@ -162,7 +162,7 @@ impl Transfer<'_> {
             Way::Mapped(mapping) => Ok(mapping.write_at(at, from)?),
             Way::Scattered(scatter) => Ok(scatter.write_at(at, from)?),
             Way::Messages if from.is_empty() => Ok(()),
-            Way::Messages => self.bus.write(start, from),
+            Way::Messages => self.context.write(start, from),
         }
     }
 

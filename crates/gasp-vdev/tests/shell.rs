@@ -4,10 +4,10 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 
-use gasp_vdev::devices::dma::{self, DmaEngine};
+use gasp_vdev::dma::{self, DmaEngine};
 use gasp_vdev::testbus::{Options, TestBus, until};
 use gasp_vdev::{
-    AttachError, Bar, Bus, Class, Device, Identity, Model, RegionError, Register, Shell,
+    AttachError, Bar, Class, Device, DeviceContext, Identity, Model, RegionError, Register, Shell,
 };
 
 /// Has the engine do something; returns its status.
@@ -86,20 +86,20 @@ impl Device for Counter {
         Model::new(identity).bar(Bar::memory(0, 64))
     }
 
-    fn read(&self, _: &Bus, _: Register) -> u64 {
+    fn read(&self, _: &DeviceContext, _: Register) -> u64 {
         u64::from(self.works.load(Ordering::Relaxed))
     }
 
-    fn write(&self, bus: &Bus, at: Register, value: u64) {
+    fn write(&self, context: &DeviceContext, at: Register, value: u64) {
         match at.offset {
-            0 => bus.ring(),
+            0 => context.ring(),
             _ => self.long.store(value as u32, Ordering::Relaxed),
         }
     }
 
-    fn work(&self, bus: &Bus) {
+    fn work(&self, context: &DeviceContext) {
         self.works.fetch_add(1, Ordering::Relaxed);
-        while self.long.load(Ordering::Relaxed) != 0 && !bus.should_stop() {
+        while self.long.load(Ordering::Relaxed) != 0 && !context.should_stop() {
             std::thread::yield_now();
         }
         self.works.fetch_add(1 << 16, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use gasp_vdev::testbus::{TestBus, TestBusError};
-use gasp_vdev::{Bar, Bus, Class, Device, Identity, Model, Msix, Register};
+use gasp_vdev::{Bar, Class, Device, DeviceContext, Identity, Model, Msix, Register};
 
 /// Signals the vector that is written to register 0, and lowers its pin at register 4.
 struct Bell(Model);
@@ -12,14 +12,14 @@ impl Device for Bell {
         self.0.clone()
     }
 
-    fn read(&self, _: &Bus, _: Register) -> u64 {
+    fn read(&self, _: &DeviceContext, _: Register) -> u64 {
         0x1_2345_6789
     }
 
-    fn write(&self, bus: &Bus, at: Register, value: u64) {
+    fn write(&self, context: &DeviceContext, at: Register, value: u64) {
         match at.offset {
-            0 => bus.signal(value as u16),
-            _ => bus.lower(),
+            0 => context.signal(value as u16),
+            _ => context.lower(),
         }
     }
 

@@ -5,9 +5,9 @@
 use std::sync::Mutex;
 
 use gasp::{Access, DeviceAddr, Errno, GuestPhys, MapFlags, Span};
-use gasp_vdev::devices::dma::{self, DmaEngine};
+use gasp_vdev::dma::{self, DmaEngine};
 use gasp_vdev::testbus::{Options, RAM, TestBus};
-use gasp_vdev::{Bar, Bus, Class, Device, Identity, Model, Register};
+use gasp_vdev::{Bar, Class, Device, DeviceContext, Identity, Model, Register};
 
 /// Where memory begins that is reached by messages: right past the RAM.
 const FAR: u64 = RAM;
@@ -17,8 +17,8 @@ fn far() -> Span<DeviceAddr> {
     Span::new(DeviceAddr(FAR), LEN).unwrap()
 }
 
-/// What is tried with the bus of a device.
-type Body = Box<dyn FnOnce(&Bus) + Send>;
+/// What is tried with the context of a device.
+type Body = Box<dyn FnOnce(&DeviceContext) + Send>;
 
 /// Runs what a test says on its thread, and raises its pin at the end.
 struct Probe(Mutex<Option<Body>>);
@@ -31,25 +31,25 @@ impl Device for Probe {
         Model::new(identity).bar(Bar::memory(0, 64)).pin()
     }
 
-    fn read(&self, _: &Bus, _: Register) -> u64 {
+    fn read(&self, _: &DeviceContext, _: Register) -> u64 {
         0
     }
 
-    fn write(&self, bus: &Bus, _: Register, _: u64) {
-        bus.ring();
+    fn write(&self, context: &DeviceContext, _: Register, _: u64) {
+        context.ring();
     }
 
-    fn work(&self, bus: &Bus) {
+    fn work(&self, context: &DeviceContext) {
         let body = self.0.lock().unwrap().take().unwrap();
-        body(bus);
-        bus.signal(0);
+        body(context);
+        context.signal(0);
     }
 
     fn reset(&self) {}
 }
 
 /// Runs `body` on a device's thread.
-fn on_a_bus(options: Options, body: impl FnOnce(&Bus) + Send + 'static) -> TestBus {
+fn on_a_bus(options: Options, body: impl FnOnce(&DeviceContext) + Send + 'static) -> TestBus {
     let bus = options.attach(Probe(Mutex::new(Some(Box::new(body))))).unwrap();
     if let Some(domain) = bus.domain() {
         // The RAM's first page may only be read; the second is not the device's at all.
@@ -64,7 +64,7 @@ fn on_a_bus(options: Options, body: impl FnOnce(&Bus) + Send + 'static) -> TestB
 
 #[test]
 fn a_transfer_reaches_memory_of_every_kind_and_across_their_seam() {
-    let bus = on_a_bus(Options::default().messages(far()), |bus| {
+    let bus = on_a_bus(Options::default().messages(far()), |context| {
         for (start, len, mapped) in [
             (0x1000, 16, true),
             (0x1ff8, 16, true),
@@ -75,7 +75,7 @@ fn a_transfer_reaches_memory_of_every_kind_and_across_their_seam() {
             (FAR - 8, 16, false),
             (FAR - 0x1_0000, 0x2_0000, false),
         ] {
-            let transfer = bus.transfer(DeviceAddr(start), len, MapFlags::RW).unwrap();
+            let transfer = context.transfer(DeviceAddr(start), len, MapFlags::RW).unwrap();
             assert_eq!((transfer.is_mapped(), transfer.len()), (mapped, len), "{start:#x}");
             assert_eq!(transfer.device_addr(), DeviceAddr(start));
             let data: Vec<u8> = (0..len).map(|n| (n % 251) as u8 ^ 0x55).collect();
@@ -105,20 +105,20 @@ fn a_transfer_reaches_memory_of_every_kind_and_across_their_seam() {
 
 #[test]
 fn a_transfer_is_refused_where_nothing_is_and_where_the_guest_says_no() {
-    on_a_bus(Options::default().messages(far()), |bus| {
+    on_a_bus(Options::default().messages(far()), |context| {
         for (start, len) in [(FAR + LEN, 1), (FAR + LEN - 1, 2), (1 << 40, 4096)] {
-            let refused = bus.transfer(DeviceAddr(start), len, MapFlags::RW).unwrap_err();
+            let refused = context.transfer(DeviceAddr(start), len, MapFlags::RW).unwrap_err();
             assert_eq!(refused.errno(), Errno::NXIO, "{start:#x}: {refused}");
         }
-        let empty = bus.transfer(DeviceAddr(0), 0, MapFlags::RW).unwrap_err();
+        let empty = context.transfer(DeviceAddr(0), 0, MapFlags::RW).unwrap_err();
         assert_eq!(empty.errno(), Errno::INVAL);
         for (start, len) in [(u64::MAX, 2), (FAR, u64::MAX)] {
-            let refused = bus.transfer(DeviceAddr(start), len, MapFlags::RW).unwrap_err();
+            let refused = context.transfer(DeviceAddr(start), len, MapFlags::RW).unwrap_err();
             assert_eq!(refused.errno(), Errno::NXIO, "{refused}");
         }
     });
-    on_a_bus(Options::default().iommu().messages(far()), |bus| {
-        let reads = |start, len| bus.transfer(DeviceAddr(start), len, MapFlags::READ);
+    on_a_bus(Options::default().iommu().messages(far()), |context| {
+        let reads = |start, len| context.transfer(DeviceAddr(start), len, MapFlags::READ);
         for (start, len) in [(0, 8), (FAR, 8), (FAR - 8, 16)] {
             let transfer = reads(start, len).unwrap();
             transfer.read_at(0, &mut [0; 8]).unwrap();
@@ -126,7 +126,7 @@ fn a_transfer_is_refused_where_nothing_is_and_where_the_guest_says_no() {
         }
         assert_eq!(reads(0xff8, 16).unwrap_err().errno(), Errno::FAULT);
         for start in [0, FAR, FAR - 8] {
-            let refused = bus.transfer(DeviceAddr(start), 16, MapFlags::RW).unwrap_err();
+            let refused = context.transfer(DeviceAddr(start), 16, MapFlags::RW).unwrap_err();
             assert_eq!(refused.errno(), Errno::FAULT, "{start:#x}: {refused}");
         }
     });
@@ -134,16 +134,19 @@ fn a_transfer_is_refused_where_nothing_is_and_where_the_guest_says_no() {
 
 #[test]
 fn a_map_of_memory_that_is_only_copied_says_why_and_what_to_call() {
-    on_a_bus(Options::default().messages(far()), |bus| {
+    on_a_bus(Options::default().messages(far()), |context| {
         let refused = [
-            bus.map(DeviceAddr(FAR), 16, MapFlags::READ).unwrap_err(),
-            bus.map_scatter(DeviceAddr(FAR - 8), 16, MapFlags::READ).unwrap_err(),
-            bus.map_host_contig(DeviceAddr(FAR), 16, MapFlags::READ).unwrap_err(),
+            context.map(DeviceAddr(FAR), 16, MapFlags::READ).unwrap_err(),
+            context.map_scatter(DeviceAddr(FAR - 8), 16, MapFlags::READ).unwrap_err(),
+            context.map_host_contig(DeviceAddr(FAR), 16, MapFlags::READ).unwrap_err(),
         ];
         for refused in refused {
             assert_eq!(refused.errno(), Errno::NXIO);
             let text = refused.to_string();
-            assert!(text.contains("because the VMM") && text.contains("Bus::transfer"), "{text}");
+            assert!(
+                text.contains("because the VMM") && text.contains("DeviceContext::transfer"),
+                "{text}"
+            );
         }
     });
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gasp_vdev::Shell;
-use gasp_vdev::devices::dma::DmaEngine;
+use gasp_vdev::dma::DmaEngine;
 use gasp_vfio_user::{Options, Server};
 
 #[path = "../tests/support/client.rs"]

@@ -12,7 +12,7 @@ use std::io::Write;
 use std::thread;
 
 use gasp_vdev::Shell;
-use gasp_vdev::devices::dma::DmaEngine;
+use gasp_vdev::dma::DmaEngine;
 use gasp_vfio_user::{Options, Server};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;

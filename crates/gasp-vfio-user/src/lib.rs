@@ -6,7 +6,7 @@
 //! device's data stays.
 //!
 //! ```no_run
-//! use gasp_vdev::{Shell, devices::dma::DmaEngine};
+//! use gasp_vdev::{Shell, dma::DmaEngine};
 //! use gasp_vfio_user::{Options, Server};
 //!
 //! let shell = Shell::new("dma0", DmaEngine::new())?;

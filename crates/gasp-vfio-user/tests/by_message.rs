@@ -6,7 +6,7 @@ mod support;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use gasp_vdev::devices::dma::{self, DmaEngine};
+use gasp_vdev::dma::{self, DmaEngine};
 use gasp_vfio_user::Options;
 use rustix::io::Errno;
 use support::client::*;

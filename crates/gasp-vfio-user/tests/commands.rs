@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use gasp::{Backing, MemoryObject};
 use gasp_vdev::Shared;
-use gasp_vdev::devices::dma::{self, DmaEngine};
+use gasp_vdev::dma::{self, DmaEngine};
 use gasp_vfio_user::{Options, Unsealed};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;

@@ -99,6 +99,7 @@ fn a_successor_waits_for_the_device_and_is_told_if_that_takes_too_long() {
     let served = serve(device, Options { patience: Duration::from_millis(300), ..patient() });
     let mut first = served.client();
     first.write(0, 0, &[1]).unwrap();
+    wait_for("its work", || first.read64(0, 0) == 1);
     drop(first);
     let at_last = Arc::clone(&may_end);
     std::thread::spawn(move || {

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use gasp::{Deadline, DrainPolicy};
-use gasp_vdev::devices::dma::DmaEngine;
+use gasp_vdev::dma::DmaEngine;
 use gasp_vfio_user::{Happened, Options};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;

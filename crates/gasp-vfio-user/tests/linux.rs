@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use gasp_nvme::{Backing, Counters, Nvme};
 use gasp_testbed::{Initramfs, Testbed, Vm, VmBuilder};
 use gasp_vdev::Shell;
-use gasp_vdev::devices::nvme::{self, Backing, Counters, Nvme};
 use gasp_vfio_user::{Happened, Options, Server};
 use support::{Served, serve};
 use vmm::{IOMMU, Outcome, Process, vfio_user};
@@ -77,7 +77,7 @@ fn disk(backing: Backing) -> (Nvme, Counters) {
     // A guest takes two disks with one serial for one.
     static MADE: AtomicU32 = AtomicU32::new(0);
     let serial = format!("disk {}", MADE.fetch_add(1, Ordering::Relaxed));
-    let options = nvme::Options { serial: Some(serial), ..Default::default() };
+    let options = gasp_nvme::Options { serial: Some(serial), ..Default::default() };
     let nvme = Nvme::new(&backing, options).unwrap();
     let counters = nvme.counters();
     (nvme, counters)

@@ -15,7 +15,7 @@ use gasp::{Access, DeviceAddr, Guest, MapFlags, Refusal};
 use gasp_testbed::qtest::{Bar, PAGE, Pci, QTest, Rights, Vtd};
 use gasp_testbed::{Error, Testbed};
 use gasp_vdev::Shell;
-use gasp_vdev::devices::dma::{self, DmaEngine};
+use gasp_vdev::dma::{self, DmaEngine};
 use gasp_vfio_user::{Happened, Options, Server};
 use serde_json::{Value, json};
 use support::device::{Holder, IDENTITY};

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gasp_vdev::Shell;
-use gasp_vdev::devices::dma::{self, DmaEngine};
+use gasp_vdev::dma::{self, DmaEngine};
 use gasp_vfio_user::{Happened, Options, Server};
 use support::client::*;
 use support::device::{Holder, Stubborn};
@@ -117,7 +117,9 @@ fn the_file_goes_though_the_device_does_not_end() {
     let device = Stubborn::default();
     let may_end = Arc::clone(&device.may_end);
     let served = serve(device, patient());
-    served.client().write(0, 0, &[1]).unwrap();
+    let mut client = served.client();
+    client.write(0, 0, &[1]).unwrap();
+    wait_for("its work", || client.read64(0, 0) == 1);
     served.server.stopper().stop();
     let there = served.path.exists();
     may_end.store(true, Ordering::Relaxed);

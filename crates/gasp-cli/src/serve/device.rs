@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use gasp_nvme::{Backing, Nvme, NvmeError};
 use gasp_vdev::Shell;
-use gasp_vdev::devices::dma::DmaEngine;
-use gasp_vdev::devices::nvme::{self, Backing, Nvme, NvmeError};
+use gasp_vdev::dma::DmaEngine;
 use gasp_vfio_user::{Happened, Options, ServeError, Server};
 use parking_lot::Mutex;
 
@@ -217,13 +217,13 @@ fn nvme(plan: &Plan, wanted: &plan::Nvme) -> Result<Nvme, NvmeError> {
         plan::Backing::Memory(size) => Backing::memory(*size),
         plan::Backing::File(path) => Backing::file(path),
     };
-    let own = nvme::Options::default();
+    let own = gasp_nvme::Options::default();
     // A disk in a file is told by the file, another by its socket.
     let by_socket = || match wanted.backing {
         plan::Backing::File(_) => None,
         _ => Some(serial(&plan.socket)),
     };
-    let options = nvme::Options {
+    let options = gasp_nvme::Options {
         block_size: wanted.block_size.unwrap_or(own.block_size),
         queues: wanted.queues.unwrap_or(own.queues),
         serial: wanted.serial.clone().or_else(by_socket),
@@ -243,7 +243,7 @@ fn serial(socket: &Path) -> String {
     format!("gasp{hash:016x}")
 }
 
-fn counted(now: nvme::Snapshot) -> Vec<Counter> {
+fn counted(now: gasp_nvme::Snapshot) -> Vec<Counter> {
     vec![
         ("reads", now.reads),
         ("read_bytes", now.read_bytes),

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use gasp::Errno;
-use gasp_vdev::devices::nvme::NvmeError;
+use gasp_nvme::NvmeError;
 use gasp_vfio_user::BindError;
 
 use super::plan::Plan;

@@ -105,9 +105,9 @@ fn two_disks_of_one_serial_are_refused() {
     File::create(folder.path("i.img")).unwrap().set_len(1 << 20).unwrap();
     let image = "[[device]]\nkind = \"nvme\"\nname = \"a\"\nsocket = \"a.sock\"\n\
                  backing = \"file:i.img\"\n";
-    let made = gasp_vdev::devices::nvme::Nvme::new(
-        &gasp_vdev::devices::nvme::Backing::file(folder.path("i.img")),
-        gasp_vdev::devices::nvme::Options::default(),
+    let made = gasp_nvme::Nvme::new(
+        &gasp_nvme::Backing::file(folder.path("i.img")),
+        gasp_nvme::Options::default(),
     );
     let serial = made.unwrap().serial().to_owned();
     let (message, status) = refused(&folder, &(image.to_owned() + &disk("b", &serial)));

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use gasp::{DeviceAddr, MapFlags, Mapping, Span};
-use gasp_vdev::{Bar, Bus, Class, Device, Identity, Model, Msix, Register, Shared};
+use gasp_vdev::{Bar, Class, Device, DeviceContext, Identity, Model, Msix, Register, Shared};
 
 /// Holds a mapping of the page whose address is written to register 0, until 0 is written.
 /// Register 8 reads how many spans were revoked under it.
@@ -36,7 +36,7 @@ impl Device for Holder {
         })
     }
 
-    fn read(&self, _: &Bus, at: Register) -> u64 {
+    fn read(&self, _: &DeviceContext, at: Register) -> u64 {
         match at.offset {
             8 => self.revoked.lock().unwrap().len() as u64,
             16 => u64::from(self.held.lock().unwrap().is_some()),
@@ -44,20 +44,20 @@ impl Device for Holder {
         }
     }
 
-    fn write(&self, bus: &Bus, at: Register, value: u64) {
+    fn write(&self, context: &DeviceContext, at: Register, value: u64) {
         match (at.offset, value) {
             (0, 0) => *self.held.lock().unwrap() = None,
             (0, addr) => {
-                let mapping = bus.map(DeviceAddr(addr), 4096, MapFlags::RW);
+                let mapping = context.map(DeviceAddr(addr), 4096, MapFlags::RW);
                 *self.held.lock().unwrap() = mapping.ok();
             }
-            (24, vector) => bus.signal(vector as u16),
-            (32, _) => bus.lower(),
+            (24, vector) => context.signal(vector as u16),
+            (32, _) => context.lower(),
             _ => {}
         }
     }
 
-    fn revoked(&self, _: &Bus, span: Span<DeviceAddr>) {
+    fn revoked(&self, _: &DeviceContext, span: Span<DeviceAddr>) {
         self.revoked.lock().unwrap().push(span);
         if self.lets_go {
             *self.held.lock().unwrap() = None;
@@ -86,19 +86,19 @@ impl Device for Scribbler {
         Model::new(IDENTITY).bar(Bar::memory(0, 4096))
     }
 
-    fn read(&self, _: &Bus, _: Register) -> u64 {
+    fn read(&self, _: &DeviceContext, _: Register) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
-    fn write(&self, bus: &Bus, _: Register, value: u64) {
+    fn write(&self, context: &DeviceContext, _: Register, value: u64) {
         self.addr.store(value, Ordering::Relaxed);
-        bus.ring();
+        context.ring();
     }
 
-    fn work(&self, bus: &Bus) {
-        while !bus.should_stop() {
+    fn work(&self, context: &DeviceContext) {
+        while !context.should_stop() {
             let addr = DeviceAddr(self.addr.load(Ordering::Relaxed));
-            let Ok(page) = bus.map(addr, 4096, MapFlags::WRITE) else {
+            let Ok(page) = context.map(addr, 4096, MapFlags::WRITE) else {
                 std::thread::yield_now();
                 continue;
             };
@@ -112,10 +112,12 @@ impl Device for Scribbler {
     fn reset(&self) {}
 }
 
-/// Works until it may end, and does not look whether it is to stop.
+/// Works until it may end, and does not look whether it is to stop. Its registers read 1 once
+/// it works.
 #[derive(Default)]
 pub struct Stubborn {
     pub may_end: Arc<AtomicBool>,
+    works: AtomicBool,
 }
 
 impl Device for Stubborn {
@@ -123,15 +125,16 @@ impl Device for Stubborn {
         Model::new(IDENTITY).bar(Bar::memory(0, 4096))
     }
 
-    fn read(&self, _: &Bus, _: Register) -> u64 {
-        0
+    fn read(&self, _: &DeviceContext, _: Register) -> u64 {
+        self.works.load(Ordering::Relaxed).into()
     }
 
-    fn write(&self, bus: &Bus, _: Register, _: u64) {
-        bus.ring();
+    fn write(&self, context: &DeviceContext, _: Register, _: u64) {
+        context.ring();
     }
 
-    fn work(&self, _: &Bus) {
+    fn work(&self, _: &DeviceContext) {
+        self.works.store(true, Ordering::Relaxed);
         while !self.may_end.load(Ordering::Relaxed) {
             std::thread::sleep(core::time::Duration::from_millis(1));
         }

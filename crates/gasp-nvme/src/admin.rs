@@ -1,0 +1,214 @@
+//! Admin commands (NVMe 1.4, 5).
+
+use super::command::{COMPLETION, Command, ENTRY};
+use super::controller::{Controller, Work};
+use super::data::Direction;
+use super::events::Event;
+use super::identify::identify;
+use super::identity::TRANSFER_MAX;
+use super::log::{self, Request, Sources};
+use super::prp::find_parts;
+use super::queue::{CompletionQueue, Ring, SubmissionQueue};
+use super::status::Status;
+
+/// Opcodes.
+const DELETE_SUBMISSION_QUEUE: u8 = 0x00;
+const CREATE_SUBMISSION_QUEUE: u8 = 0x01;
+const GET_LOG_PAGE: u8 = 0x02;
+const DELETE_COMPLETION_QUEUE: u8 = 0x04;
+const CREATE_COMPLETION_QUEUE: u8 = 0x05;
+const IDENTIFY: u8 = 0x06;
+const ABORT: u8 = 0x08;
+const SET_FEATURES: u8 = 0x09;
+const GET_FEATURES: u8 = 0x0a;
+const EVENT_REQUEST: u8 = 0x0c;
+
+/// Bits of dword 11 when a queue is made: contiguous memory, interrupts.
+const CONTIGUOUS: u32 = 1;
+const INTERRUPTS: u32 = 1 << 1;
+
+/// The result of an abort: the command was not found.
+const NOT_ABORTED: u32 = 1;
+
+impl Controller {
+    /// Does an admin command. Returns its result; `None` if it ends later.
+    pub(super) fn administer(
+        &mut self,
+        work: &Work<'_>,
+        command: &Command,
+    ) -> Result<Option<u32>, Status> {
+        command.check()?;
+        let (dword10, dword11) = (command.dword(10), command.dword(11));
+        let result = match command.opcode() {
+            DELETE_SUBMISSION_QUEUE => self.delete_submission(dword10)?,
+            CREATE_SUBMISSION_QUEUE => self.create_submission(work, command)?,
+            GET_LOG_PAGE => self.get_log(work, command)?,
+            DELETE_COMPLETION_QUEUE => self.delete_completion(dword10)?,
+            CREATE_COMPLETION_QUEUE => self.create_completion(work, command)?,
+            IDENTIFY => {
+                let page = identify(work.subsystem, dword10 as u8, command.namespace())?;
+                self.give(work, command, page.bytes())?
+            }
+            ABORT => self.abort(dword10),
+            SET_FEATURES => self.set_features(work, command)?,
+            GET_FEATURES => self.features.get(dword10, dword11, command.namespace())?,
+            EVENT_REQUEST => {
+                self.events.request(command.id())?;
+                return Ok(None);
+            }
+            _ => return Err(Status::INVALID_OPCODE),
+        };
+        Ok(Some(result))
+    }
+
+    /// Copies `bytes` to where the command wants them.
+    fn give(&mut self, work: &Work<'_>, command: &Command, bytes: &[u8]) -> Result<u32, Status> {
+        let (prps, len) = ((command.prp1(), command.prp2()), bytes.len() as u64);
+        find_parts(work.device, prps, len, self.page, &mut self.parts)?;
+        self.data.map(work.device, &self.parts, Direction::ToGuest)?;
+        let put = self.data.put(bytes);
+        self.data.finish(work.device, put)?;
+        Ok(0)
+    }
+
+    /// Create I/O Completion Queue (5.3).
+    fn create_completion(&mut self, work: &Work<'_>, command: &Command) -> Result<u32, Status> {
+        let id = new_queue(&self.completions, command.dword(10))?;
+        let ring = self.new_ring(work, command, COMPLETION)?;
+        let vector = (command.dword(11) >> 16) as u16;
+        // One for each queue, and the admin queue's.
+        if vector > work.subsystem.options.queues {
+            return Err(Status::INTERRUPT_VECTOR);
+        }
+        let vector = (command.dword(11) & INTERRUPTS != 0).then_some(vector);
+        // Whatever was written to the doorbell was for a queue that is gone.
+        work.subsystem.mmio.take_head(id);
+        if let Some(place) = self.completions.get_mut(usize::from(id)) {
+            *place = Some(CompletionQueue::new(ring, vector));
+        }
+        Ok(0)
+    }
+
+    /// Create I/O Submission Queue (5.4).
+    fn create_submission(&mut self, work: &Work<'_>, command: &Command) -> Result<u32, Status> {
+        let id = new_queue(&self.submissions, command.dword(10))?;
+        let completes_to = (command.dword(11) >> 16) as u16;
+        match self.completions.get(usize::from(completes_to)) {
+            None => return Err(Status::QUEUE_IDENTIFIER),
+            Some(Some(_)) if completes_to > 0 => {}
+            Some(_) => return Err(Status::NO_COMPLETION_QUEUE),
+        }
+        let ring = self.new_ring(work, command, ENTRY as u64)?;
+        work.subsystem.mmio.take_tail(id);
+        if let Some(place) = self.submissions.get_mut(usize::from(id)) {
+            *place = Some(SubmissionQueue::new(ring, completes_to));
+        }
+        Ok(0)
+    }
+
+    /// Where the guest wants a queue, and how long.
+    fn new_ring(&self, work: &Work<'_>, command: &Command, entry: u64) -> Result<Ring, Status> {
+        // Counted from 0; a queue of one entry is always empty.
+        let size = (command.dword(10) >> 16) + 1;
+        if size < 2
+            || size > work.subsystem.options.entries
+            || !work.subsystem.mmio.registers().has_entry_sizes()
+        {
+            return Err(Status::QUEUE_SIZE);
+        }
+        if command.dword(11) & CONTIGUOUS == 0 {
+            return Err(Status::INVALID_FIELD);
+        }
+        if !command.prp1().is_multiple_of(self.page) {
+            return Err(Status::PRP_OFFSET);
+        }
+        Ring::new(command.prp1(), size, entry).ok_or(Status::INVALID_FIELD)
+    }
+
+    /// Delete I/O Submission Queue (5.6). Commands in it that were not fetched are void.
+    fn delete_submission(&mut self, dword10: u32) -> Result<u32, Status> {
+        *old_queue(&mut self.submissions, dword10)? = None;
+        Ok(0)
+    }
+
+    /// Delete I/O Completion Queue (5.5), which no submission queue may need any more.
+    fn delete_completion(&mut self, dword10: u32) -> Result<u32, Status> {
+        let queue = old_queue(&mut self.completions, dword10)?;
+        let users = self.submissions.iter().flatten();
+        if users.clone().any(|user| u32::from(user.completes_to) == dword10 & 0xffff) {
+            return Err(Status::QUEUE_DELETION);
+        }
+        *queue = None;
+        Ok(0)
+    }
+
+    /// Abort (5.1). Commands are done as they are fetched, so only requests for events can
+    /// still be waiting.
+    fn abort(&mut self, dword10: u32) -> u32 {
+        let (queue, command) = (dword10 as u16, (dword10 >> 16) as u16);
+        match queue == 0 && self.events.abort(command) {
+            true => 0,
+            false => NOT_ABORTED,
+        }
+    }
+
+    /// Set Features (5.21).
+    fn set_features(&mut self, work: &Work<'_>, command: &Command) -> Result<u32, Status> {
+        let (dword10, dword11) = (command.dword(10), command.dword(11));
+        let has_queues = self.completions.iter().skip(1).any(Option::is_some);
+        let told = self.features.tells_temperature();
+        let mut changed = self.features.clone();
+        let result = changed.set(dword10, dword11, command.namespace(), has_queues)?;
+        // What is in a cache that is switched off must not stay there.
+        if self.features.may_cache() && !changed.may_cache() {
+            work.subsystem.disk.flush()?;
+        }
+        self.features = changed;
+        if self.features.tells_temperature() && !told {
+            self.events.raise(Event::Temperature);
+        }
+        Ok(result)
+    }
+
+    /// Get Log Page (5.14).
+    fn get_log(&mut self, work: &Work<'_>, command: &Command) -> Result<u32, Status> {
+        let request = Request::new(command);
+        if request.len > TRANSFER_MAX {
+            return Err(Status::INVALID_FIELD);
+        }
+        let sources = Sources {
+            errors: &self.errors,
+            counters: work.subsystem.counters.snapshot(),
+            power: &self.power,
+            is_temperature_critical: self.features.is_temperature_critical(),
+        };
+        let page = log::read(request.page, command.namespace(), &sources)?;
+        let mut answer = vec![0; request.len as usize];
+        let bytes = request.find(&page)?;
+        answer.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+        self.give(work, command, &answer)?;
+        if !request.keeps_event {
+            self.events.clear(request.page);
+        }
+        Ok(0)
+    }
+}
+
+/// The number of an I/O queue that does not exist yet.
+fn new_queue<Queue>(queues: &[Option<Queue>], dword10: u32) -> Result<u16, Status> {
+    let id = dword10 as u16;
+    match queues.get(usize::from(id)) {
+        Some(None) if id > 0 => Ok(id),
+        _ => Err(Status::QUEUE_IDENTIFIER),
+    }
+}
+
+/// The place of an I/O queue that exists.
+fn old_queue<Queue>(
+    queues: &mut [Option<Queue>],
+    dword10: u32,
+) -> Result<&mut Option<Queue>, Status> {
+    let id = dword10 as u16;
+    let place = queues.get_mut(usize::from(id)).filter(|queue| id > 0 && queue.is_some());
+    place.ok_or(Status::QUEUE_IDENTIFIER)
+}

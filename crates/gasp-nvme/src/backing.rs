@@ -1,0 +1,50 @@
+//! What to keep a namespace's blocks in, as it is asked for.
+
+use core::fmt;
+use std::path::{Path, PathBuf};
+
+/// What to keep a namespace's blocks in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Backing(pub(super) Kind);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    File(PathBuf),
+    Memory(u64),
+    Null(u64),
+}
+
+impl Backing {
+    /// A file or a block device that exists, as large as it is when it is opened: a
+    /// multiple of the block size. It is locked (flock(2)) against a second controller.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self(Kind::File(path.into()))
+    }
+
+    /// Memory of `size` bytes, zero at first, and gone with the controller.
+    pub fn memory(size: u64) -> Self {
+        Self(Kind::Memory(size))
+    }
+
+    /// Nothing: `size` bytes that read as zeros, whatever is written.
+    pub fn null(size: u64) -> Self {
+        Self(Kind::Null(size))
+    }
+
+    pub(super) fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            Kind::File(path) => Some(path),
+            Kind::Memory(_) | Kind::Null(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Backing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::File(path) => write!(f, "{}", path.display()),
+            Kind::Memory(size) => write!(f, "a memory disk of {size} bytes"),
+            Kind::Null(size) => write!(f, "a null disk of {size} bytes"),
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! The controller at work, on the device's thread: it looks at registers and doorbells,
+//! takes a few commands from each queue in turn, does them, and tells the guest.
+//!
+//! One command is done at a time, from beginning to end, so there is never one to wait for:
+//! a reset takes effect after the command that is being done, and a guest that takes
+//! memory back waits for one transfer at most.
+
+use core::mem;
+
+use gasp_vdev::{DeviceContext, DmaError, IrqKind};
+
+use super::command::Command;
+use super::data::Data;
+use super::events::{Event, Events};
+use super::features::Features;
+use super::log::{Entry, ErrorLog};
+use super::power::Power;
+use super::prp::Part;
+use super::queue::{CompletionQueue, SubmissionQueue};
+use super::status::Status;
+use super::subsystem::Subsystem;
+
+/// The most commands, and about the most bytes, that are done for one queue before the
+/// guest is told and the next queue has its turn.
+const BATCH: usize = 32;
+const BATCH_BYTES: u64 = 512 << 10;
+
+/// What the work is done with.
+pub(super) struct Work<'a> {
+    pub(super) subsystem: &'a Subsystem,
+    pub(super) device: &'a DeviceContext,
+}
+
+impl Work<'_> {
+    /// Whether a command that takes long should end: the VMM or the guest wants a reset.
+    pub(super) fn should_stop(&self) -> bool {
+        self.device.should_stop() || self.subsystem.mmio.is_disabled()
+    }
+}
+
+/// Where the controller is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    /// The guest has not switched it on.
+    Off,
+    Running,
+    /// It ends the commands that it has been given, and then flushes.
+    ShuttingDown,
+    /// It takes no commands until the reset.
+    ShutDown,
+    /// It has lost its queues, or never had any, and waits for a reset.
+    Failed,
+}
+
+/// What the device's thread knows.
+#[derive(Debug)]
+pub(super) struct Controller {
+    pub(super) state: State,
+    /// The size of a memory page.
+    pub(super) page: u64,
+    /// Queues by number; the first are the admin queues.
+    pub(super) submissions: Vec<Option<SubmissionQueue>>,
+    pub(super) completions: Vec<Option<CompletionQueue>>,
+    pub(super) events: Events,
+    pub(super) features: Features,
+    /// These outlast a reset.
+    pub(super) errors: ErrorLog,
+    pub(super) power: Power,
+    /// The queue whose turn is first.
+    first: u16,
+    /// Whether the interrupt pin is raised.
+    pin: bool,
+    /// Kept for their memory; empty between commands.
+    pub(super) parts: Vec<Part>,
+    pub(super) data: Data,
+}
+
+impl Controller {
+    /// A controller with this many pairs of I/O queues, switched off.
+    pub(super) fn new(pairs: u16) -> Self {
+        Self {
+            state: State::Off,
+            page: gasp::GRANULE,
+            submissions: (0..=pairs).map(|_| None).collect(),
+            completions: (0..=pairs).map(|_| None).collect(),
+            events: Events::default(),
+            features: Features::new(pairs),
+            errors: ErrorLog::default(),
+            power: Power::default(),
+            first: 0,
+            pin: false,
+            parts: Vec::new(),
+            data: Data::default(),
+        }
+    }
+
+    /// As after power-on, but for what outlasts a reset.
+    pub(super) fn reset(&mut self, pairs: u16) {
+        let (errors, power) = (mem::take(&mut self.errors), mem::take(&mut self.power));
+        *self = Self { errors, power, ..Self::new(pairs) };
+    }
+
+    /// Works until there is nothing more to do, or it should stop.
+    pub(super) fn work(&mut self, work: &Work<'_>) {
+        while !work.device.should_stop() {
+            if work.subsystem.mmio.take_look() {
+                self.look(work);
+            }
+            let busy = match self.state {
+                State::Running | State::ShuttingDown | State::ShutDown => {
+                    self.round(work).unwrap_or_else(|error| {
+                        // What a stop has given up is no fault of the guest's.
+                        if work.device.should_stop() {
+                            return true;
+                        }
+                        if let Some(times) = work.subsystem.warnings.again() {
+                            tracing::warn!(%error, times, "a queue cannot be reached: it stops");
+                        }
+                        self.fail(work);
+                        false
+                    })
+                }
+                State::Off | State::Failed => {
+                    work.subsystem.mmio.clear_doorbells();
+                    false
+                }
+            };
+            if !busy {
+                self.power.idles();
+                if work.subsystem.mmio.fall_asleep() {
+                    return;
+                }
+            }
+        }
+        self.power.idles();
+        work.subsystem.mmio.stop();
+    }
+
+    /// Looks at all doorbells and gives each queue its turn. Returns whether there was
+    /// anything to do.
+    fn round(&mut self, work: &Work<'_>) -> Result<bool, DmaError> {
+        let mut busy = self.take_doorbells(work);
+        if [State::Running, State::ShuttingDown].contains(&self.state) {
+            busy |= self.post_events(work)?;
+            let count = self.submissions.len() as u16;
+            let mut served = false;
+            for turn in 0..count {
+                if work.device.should_stop() || work.subsystem.mmio.should_look() {
+                    return Ok(true);
+                }
+                served |= self.serve(work, (self.first + turn) % count)?;
+            }
+            self.first = (self.first + 1) % count;
+            if self.state == State::ShuttingDown && !served {
+                self.finish_shutdown(work);
+            }
+            busy |= served;
+        }
+        if self.pin {
+            self.settle_pin(work);
+        }
+        Ok(busy)
+    }
+
+    /// Takes what was written to doorbells. Returns whether anything was. New commands are
+    /// void during and after a shutdown.
+    pub(super) fn take_doorbells(&mut self, work: &Work<'_>) -> bool {
+        let front = &work.subsystem.mmio;
+        let (mut no_such, mut bad) = (front.take_stray(), false);
+        let mut any = no_such;
+        for (id, queue) in (0..).zip(&mut self.submissions) {
+            if let Some(tail) = front.take_tail(id) {
+                any = true;
+                if self.state == State::Running {
+                    no_such |= queue.is_none();
+                    bad |= queue.as_mut().is_some_and(|queue| queue.set_tail(tail).is_err());
+                }
+            }
+        }
+        for (id, queue) in (0..).zip(&mut self.completions) {
+            if let Some(head) = front.take_head(id) {
+                any = true;
+                no_such |= queue.is_none();
+                bad |= queue.as_mut().is_some_and(|queue| queue.set_head(head).is_err());
+            }
+        }
+        if no_such {
+            self.events.raise(Event::NoSuchDoorbell);
+            self.failed_without_command(work, Status::QUEUE_IDENTIFIER);
+        }
+        if bad {
+            self.events.raise(Event::BadDoorbellValue);
+            self.failed_without_command(work, Status::INVALID_FIELD);
+        }
+        any
+    }
+
+    /// Ends requests for events, as far as there are events and room.
+    fn post_events(&mut self, work: &Work<'_>) -> Result<bool, DmaError> {
+        let (Some(Some(submission)), Some(Some(completion))) =
+            (self.submissions.first(), self.completions.first_mut())
+        else {
+            return Ok(false);
+        };
+        let mut any = false;
+        while !completion.is_full()
+            && let Some((command, result, mut status)) = self.events.next()
+        {
+            if status != Status::SUCCESS {
+                let count = work.subsystem.counters.failed(status.is_of_media());
+                status = status.with_more();
+                let (queue, location, phase) = (0, u16::MAX, completion.phase);
+                let (block, namespace) = (0, 0);
+                let entry =
+                    Entry { count, queue, command, status, phase, location, block, namespace };
+                self.errors.record(entry);
+            }
+            completion.post(work.device, result, (0, submission.head()), command, status)?;
+            any = true;
+        }
+        if any {
+            self.tell(work, 0);
+        }
+        Ok(any)
+    }
+
+    /// Does a batch of one queue's commands. Returns whether there were any.
+    fn serve(&mut self, work: &Work<'_>, id: u16) -> Result<bool, DmaError> {
+        let (mut count, mut bytes) = (0, 0);
+        let mut told = None;
+        while count < BATCH && bytes < BATCH_BYTES {
+            let Some(Some(queue)) = self.submissions.get_mut(usize::from(id)) else { break };
+            let completes_to = queue.completes_to;
+            let full = match self.completions.get(usize::from(completes_to)) {
+                Some(Some(completion)) => completion.is_full(),
+                _ => true,
+            };
+            // Without room for its completion a command is not begun.
+            if full || queue.is_empty() {
+                break;
+            }
+            let command = queue.fetch(work.device)?;
+            let head = queue.head();
+            count += 1;
+            let done = match id {
+                0 => {
+                    work.subsystem.counters.administered();
+                    self.administer(work, &command)
+                }
+                _ => {
+                    self.power.works();
+                    self.transfer(work, &command).map(|moved| {
+                        bytes += moved;
+                        Some(0)
+                    })
+                }
+            };
+            let (result, status) = match done {
+                Ok(Some(result)) => (result, Status::SUCCESS),
+                Ok(None) => continue,
+                Err(status) => (0, self.failed(work, id, &command, status)),
+            };
+            if let Some(Some(completion)) = self.completions.get_mut(usize::from(completes_to)) {
+                completion.post(work.device, result, (id, head), command.id(), status)?;
+                told = Some(completes_to);
+            }
+            if work.device.should_stop() || work.subsystem.mmio.should_look() {
+                break;
+            }
+        }
+        if let Some(queue) = told {
+            self.tell(work, queue);
+        }
+        Ok(count > 0)
+    }
+
+    /// Counts a command that failed and puts it into the error log. Returns its status with
+    /// the bit that says so.
+    #[cold]
+    fn failed(&mut self, work: &Work<'_>, queue: u16, command: &Command, status: Status) -> Status {
+        let completes_to = self.submissions.get(usize::from(queue)).and_then(Option::as_ref);
+        let completes_to = completes_to.map_or(0, |queue| usize::from(queue.completes_to));
+        let completion = self.completions.get(completes_to).and_then(Option::as_ref);
+        let entry = Entry {
+            count: work.subsystem.counters.failed(status.is_of_media()),
+            queue,
+            command: command.id(),
+            status: status.with_more(),
+            phase: completion.is_some_and(|queue| queue.phase),
+            location: status.location(),
+            block: self.failed_block(work, queue, command),
+            namespace: command.namespace(),
+        };
+        self.errors.record(entry);
+        status.with_more()
+    }
+
+    /// The same for an error that belongs to no command.
+    #[cold]
+    pub(super) fn failed_without_command(&mut self, work: &Work<'_>, status: Status) {
+        let count = work.subsystem.counters.failed(status.is_of_media());
+        self.errors.record(Entry::of_no_command(count, status));
+    }
+
+    /// Tells the guest of completions, with one interrupt for all of them.
+    fn tell(&mut self, work: &Work<'_>, queue: u16) {
+        let Some(Some(completion)) = self.completions.get(usize::from(queue)) else { return };
+        let Some(vector) = completion.vector else { return };
+        work.subsystem.counters.interrupted();
+        match work.device.interrupts().assigned(IrqKind::Msix) {
+            0 => self.settle_pin(work),
+            _ => work.device.signal(vector),
+        }
+    }
+
+    /// Raises the pin, if the guest uses it, while it has completions to take (7.5.1).
+    pub(super) fn settle_pin(&mut self, work: &Work<'_>) {
+        let masked = work.subsystem.mmio.registers().masked;
+        let uses_pin = work.device.interrupts().assigned(IrqKind::Msix) == 0;
+        let wanted = uses_pin
+            && self.completions.iter().flatten().any(|queue| {
+                let unmasked = |vector: u16| masked >> (vector % 32) & 1 == 0;
+                queue.vector.is_some_and(unmasked) && queue.is_waiting()
+            });
+        match wanted {
+            true => work.device.signal(0),
+            false if self.pin => work.device.lower(),
+            false => {}
+        }
+        self.pin = wanted;
+    }
+
+    pub(super) fn lower_pin(&mut self, work: &Work<'_>) {
+        if self.pin {
+            work.device.lower();
+            self.pin = false;
+        }
+    }
+}

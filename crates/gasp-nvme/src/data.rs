@@ -1,0 +1,190 @@
+//! The data of a command: mapped where it is in the guest, for as long as the command
+//! takes.
+
+use gasp::{DeviceAddr, MapFlags, Mapping, Scatter};
+use gasp_vdev::{DeviceContext, DmaError};
+
+use super::prp::Part;
+use super::status::Status;
+
+/// Which way data moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Direction {
+    /// The device writes the guest's memory.
+    ToGuest,
+    /// The device reads the guest's memory.
+    FromGuest,
+}
+
+/// One part of the data.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// Consecutive in the process, too.
+    Whole(Mapping),
+    /// Consecutive for the device only.
+    Scattered(Scatter),
+    /// A copy of what can be reached by messages only.
+    Copied(DeviceAddr, Vec<u8>),
+}
+
+/// All of the data, in order.
+#[derive(Debug, Default)]
+pub(super) struct Data {
+    pieces: Vec<Piece>,
+    direction: Option<Direction>,
+    /// How many bytes of a transfer that failed were moved.
+    pub(super) moved: u64,
+}
+
+/// Where zeros come from.
+static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+
+impl Data {
+    /// Maps all parts, or nothing.
+    pub(super) fn map(
+        &mut self,
+        device: &DeviceContext,
+        parts: &[Part],
+        direction: Direction,
+    ) -> Result<(), Status> {
+        self.release();
+        self.direction = Some(direction);
+        for part in parts {
+            match Piece::map(device, *part, direction) {
+                Ok(piece) => self.pieces.push(piece),
+                Err(error) => {
+                    self.release();
+                    return Err(refused(&error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of all parts.
+    pub(super) fn release(&mut self) {
+        self.pieces.clear();
+    }
+
+    /// Ends the use of the data: where all of it is there, what goes to the guest by messages
+    /// is sent. Lets go of all parts in any case. Ends at the first message that fails: a VMM
+    /// that does not answer one would not answer the others, either.
+    pub(super) fn finish(
+        &mut self,
+        device: &DeviceContext,
+        complete: Result<(), Status>,
+    ) -> Result<(), Status> {
+        let mut pieces = self.pieces.iter();
+        let sent = match (complete, self.direction) {
+            (Ok(()), Some(Direction::ToGuest)) => pieces.try_for_each(|piece| match piece {
+                Piece::Copied(addr, bytes) => {
+                    device.write(*addr, bytes).map_err(|error| refused(&error))
+                }
+                _ => Ok(()),
+            }),
+            _ => complete,
+        };
+        self.release();
+        sent
+    }
+
+    pub(super) fn pieces(&mut self) -> &mut [Piece] {
+        &mut self.pieces
+    }
+
+    /// Copies `from` to the guest. The lengths are the same.
+    pub(super) fn put(&mut self, from: &[u8]) -> Result<(), Status> {
+        let mut rest = from;
+        for piece in &mut self.pieces {
+            let (part, behind) = rest.split_at_checked(piece.len()).unwrap_or_default();
+            rest = behind;
+            piece.put(0, part)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the guest's data to `into`. The lengths are the same.
+    pub(super) fn get(&self, into: &mut [u8]) -> Result<(), Status> {
+        let mut rest = into;
+        for piece in &self.pieces {
+            let (part, behind) = rest.split_at_mut_checked(piece.len()).unwrap_or_default();
+            rest = behind;
+            match piece {
+                Piece::Whole(mapping) => mapping.read_at(0, part).map_err(inside)?,
+                Piece::Scattered(scatter) => scatter.read_at(0, part).map_err(inside)?,
+                Piece::Copied(_, bytes) => part.copy_from_slice(bytes),
+            }
+        }
+        Ok(())
+    }
+
+    /// Zeros the guest's memory.
+    pub(super) fn put_zeros(&mut self) -> Result<(), Status> {
+        for piece in &mut self.pieces {
+            for done in (0..piece.len()).step_by(ZEROS.len()) {
+                let zeros = ZEROS.get(..piece.len() - done).unwrap_or(&ZEROS);
+                piece.put(done, zeros)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Piece {
+    fn map(device: &DeviceContext, part: Part, direction: Direction) -> Result<Self, DmaError> {
+        let Part { addr, len } = part;
+        let (at, flags) = match direction {
+            Direction::ToGuest => (DeviceAddr(addr), MapFlags::WRITE),
+            Direction::FromGuest => (DeviceAddr(addr), MapFlags::READ),
+        };
+        let mapped = match addr % gasp::GRANULE + len <= gasp::GRANULE {
+            true => device.map(at, len, flags).map(Self::Whole),
+            false => device.map_scatter(at, len, flags).map(Self::Scattered),
+        };
+        match mapped {
+            Err(DmaError::NoDescriptor { .. }) => {
+                // Commands are checked to be no longer than what fits into memory.
+                let mut bytes = vec![0; len as usize];
+                if direction == Direction::FromGuest {
+                    device.read(at, &mut bytes)?;
+                }
+                Ok(Self::Copied(at, bytes))
+            }
+            mapped => mapped,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Whole(mapping) => mapping.len(),
+            Self::Scattered(scatter) => scatter.len(),
+            Self::Copied(_, bytes) => bytes.len(),
+        }
+    }
+
+    fn put(&mut self, offset: usize, from: &[u8]) -> Result<(), Status> {
+        match self {
+            Self::Whole(mapping) => mapping.write_at(offset, from).map_err(inside),
+            Self::Scattered(scatter) => scatter.write_at(offset, from).map_err(inside),
+            Self::Copied(_, bytes) => {
+                let into = bytes.iter_mut().skip(offset);
+                into.zip(from).for_each(|(into, from)| *into = *from);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The engine's refusals are for the guest to hear of.
+#[cold]
+fn refused(error: &DmaError) -> Status {
+    tracing::debug!(%error, "data cannot be reached");
+    Status::DATA_TRANSFER
+}
+
+/// The range was inside the mapping, and the access was what the mapping was made for.
+#[cold]
+fn inside(error: gasp::Error) -> Status {
+    tracing::error!(%error, "a mapping is not what it was asked to be");
+    Status::DATA_TRANSFER
+}

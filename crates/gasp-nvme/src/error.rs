@@ -1,0 +1,156 @@
+//! Why a controller cannot be made.
+
+use core::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use gasp::Errno;
+use thiserror::Error;
+
+use super::backing::Backing;
+
+/// Why a controller cannot be made.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum NvmeError {
+    /// The file cannot be opened.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the file system says.
+        source: io::Error,
+    },
+    /// Another controller, or another program that locks its images, has the file.
+    #[error(
+        "{path} is in use{}: each disk needs an image of its own",
+        Holder(*by), path = path.display()
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// The process that has locked it, if it is known; it may be this one.
+        by: Option<u32>,
+    },
+    /// It is neither a file nor a block device.
+    #[error("{path} is {kind}: a disk is kept in a file or a block device", path = path.display())]
+    NotADisk {
+        /// The path.
+        path: PathBuf,
+        /// What is there, with its article.
+        kind: &'static str,
+    },
+    /// There is no memory of this size.
+    #[error("a disk in {size} bytes of memory: {errno}")]
+    Memory {
+        /// How many bytes.
+        size: u64,
+        /// What the kernel says.
+        errno: Errno,
+    },
+    /// It holds nothing.
+    #[error("{backing} is empty: a disk has at least one block{}", Create(backing))]
+    Empty {
+        /// What was to hold the blocks.
+        backing: Backing,
+    },
+    /// Its end is no end of a block. Serving it without its tail would hide data, such as
+    /// the backup of a partition table; so it is refused.
+    #[error(
+        "{backing} has {size} bytes, which is not a multiple of the block size, {block}: \
+         the last {} would be lost. {}",
+        Bytes(size % block), Remedy { backing, size: *size, block: *block }
+    )]
+    Tail {
+        /// What holds the blocks.
+        backing: Backing,
+        /// How many bytes it has.
+        size: u64,
+        /// The size of a block.
+        block: u64,
+    },
+    /// It is larger than a file can be.
+    #[error("{backing} is too large: a disk has at most {max} bytes", max = i64::MAX)]
+    TooLarge {
+        /// What was to hold the blocks.
+        backing: Backing,
+    },
+    /// An option has a value that it cannot have.
+    #[error("{0}")]
+    Option(&'static str),
+}
+
+impl NvmeError {
+    /// The error number.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::File { source, .. } => Errno::from_io_error(source).unwrap_or(Errno::IO),
+            Self::InUse { .. } => Errno::AGAIN,
+            Self::Memory { errno, .. } => *errno,
+            Self::TooLarge { .. } => Errno::FBIG,
+            Self::NotADisk { .. } | Self::Empty { .. } | Self::Tail { .. } | Self::Option(_) => {
+                Errno::INVAL
+            }
+        }
+    }
+}
+
+/// Who has it.
+struct Holder(Option<u32>);
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(id) if id == std::process::id() => f.write_str(" by another disk of this process"),
+            Some(id) => write!(f, " by process {id}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How to give a file a size.
+struct Create<'a>(&'a Backing);
+
+impl fmt::Display for Create<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.path() {
+            Some(path) => write!(f, ", for example after truncate -s 1G {}", path.display()),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("byte"),
+            count => write!(f, "{count} bytes"),
+        }
+    }
+}
+
+/// What to do about a tail.
+struct Remedy<'a> {
+    backing: &'a Backing,
+    size: u64,
+    block: u64,
+}
+
+impl fmt::Display for Remedy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { backing, size, block } = *self;
+        // Smaller blocks lose nothing, and move nothing.
+        if block > 512 && size.is_multiple_of(512) {
+            f.write_str("Use blocks of 512 bytes, or extend it")?;
+        } else {
+            f.write_str("Extend it")?;
+        }
+        match (backing.path(), size.checked_next_multiple_of(block)) {
+            (Some(path), Some(more)) => write!(f, ": truncate -s {more} {}", path.display()),
+            (None, Some(more)) => write!(f, " to {more} bytes"),
+            (_, None) => Ok(()),
+        }
+    }
+}

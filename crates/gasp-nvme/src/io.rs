@@ -1,0 +1,168 @@
+//! I/O commands (NVMe 1.4, 6).
+
+use super::command::Command;
+use super::command::{ALL, ONLY};
+use super::controller::{Controller, Work};
+use super::data::Direction;
+use super::disk::Room;
+use super::identity::TRANSFER_MAX;
+use super::prp::find_parts;
+use super::status::Status;
+use super::subsystem::Subsystem;
+
+/// Opcodes.
+const FLUSH: u8 = 0x00;
+const WRITE: u8 = 0x01;
+const READ: u8 = 0x02;
+const WRITE_ZEROES: u8 = 0x08;
+const DATASET_MANAGEMENT: u8 = 0x09;
+
+/// Bits of dword 12: the blocks may be given back (6.17), and must outlast a power failure
+/// (6.15: FUA).
+const DEALLOCATE: u32 = 1 << 25;
+const FORCE: u32 = 1 << 30;
+/// The bit of dword 11 that means deallocation (6.7). Other hints are ignored.
+const HINT_DEALLOCATE: u32 = 1 << 2;
+/// The size of a range that is hinted at: attributes, count, first block.
+const RANGE: usize = 16;
+const RANGES_MAX: usize = 256;
+
+impl Controller {
+    /// Does an I/O command. Returns how many bytes it moved.
+    pub(super) fn transfer(&mut self, work: &Work<'_>, command: &Command) -> Result<u64, Status> {
+        self.data.moved = 0;
+        command.check()?;
+        match (command.opcode(), command.namespace()) {
+            (FLUSH, ONLY | ALL) => {
+                work.subsystem.disk.flush()?;
+                work.subsystem.counters.flushed();
+                Ok(0)
+            }
+            (READ, ONLY) => self.read(work, command),
+            (WRITE, ONLY) => self.write(work, command),
+            (WRITE_ZEROES, ONLY) => self.write_zeroes(work, command),
+            (DATASET_MANAGEMENT, ONLY) => self.manage(work, command),
+            (FLUSH | READ | WRITE | WRITE_ZEROES | DATASET_MANAGEMENT, _) => {
+                Err(Status::INVALID_NAMESPACE)
+            }
+            _ => Err(Status::INVALID_OPCODE),
+        }
+    }
+
+    /// Read (6.9).
+    fn read(&mut self, work: &Work<'_>, command: &Command) -> Result<u64, Status> {
+        let (offset, len) = data_of(work.subsystem, command)?;
+        self.map(work, command, len, Direction::ToGuest)?;
+        let read = work.subsystem.disk.read(offset, &mut self.data);
+        self.data.finish(work.device, read)?;
+        work.subsystem.counters.read(len);
+        Ok(len)
+    }
+
+    /// Write (6.15).
+    fn write(&mut self, work: &Work<'_>, command: &Command) -> Result<u64, Status> {
+        let (offset, len) = data_of(work.subsystem, command)?;
+        self.map(work, command, len, Direction::FromGuest)?;
+        let written = work.subsystem.disk.write(offset, &mut self.data);
+        // The guest's memory is not needed for what follows.
+        self.data.release();
+        written?;
+        self.settle(work, command)?;
+        work.subsystem.counters.written(len);
+        Ok(len)
+    }
+
+    /// Write Zeroes (6.17).
+    fn write_zeroes(&mut self, work: &Work<'_>, command: &Command) -> Result<u64, Status> {
+        let (offset, len) = bytes_of(work.subsystem, command.first_block(), command.block_count())?;
+        let room = match command.dword(12) & DEALLOCATE {
+            0 => Room::Keep,
+            _ => Room::GiveBack,
+        };
+        work.subsystem.disk.zero(offset, len, room, || work.should_stop())?;
+        self.settle(work, command)?;
+        work.subsystem.counters.zeroed();
+        Ok(0)
+    }
+
+    /// Dataset Management (6.7).
+    fn manage(&mut self, work: &Work<'_>, command: &Command) -> Result<u64, Status> {
+        let len = RANGE * (usize::from(command.dword(10) as u8) + 1);
+        let mut ranges = [0; RANGE * RANGES_MAX];
+        let ranges = ranges.get_mut(..len).unwrap_or_default();
+        self.map(work, command, len as u64, Direction::FromGuest)?;
+        let got = self.data.get(ranges);
+        self.data.release();
+        got?;
+        let ranges = ranges.chunks_exact(RANGE).map(|range| {
+            let number = range.first_chunk().map_or(0, |bytes| u128::from_le_bytes(*bytes));
+            let (count, first) = (u64::from((number >> 32) as u32), (number >> 64) as u64);
+            bytes_of(work.subsystem, first, count)
+        });
+        // All of them must be there before the first is touched.
+        ranges.clone().try_for_each(|range| range.map(|_| ()))?;
+        for (offset, len) in ranges.flatten() {
+            if work.should_stop() {
+                return Err(Status::ABORTED);
+            }
+            if command.dword(11) & HINT_DEALLOCATE != 0 && len > 0 {
+                work.subsystem.disk.zero(offset, len, Room::GiveBack, || work.should_stop())?;
+            }
+        }
+        self.settle(work, command)?;
+        work.subsystem.counters.zeroed();
+        Ok(0)
+    }
+
+    /// The first block that failed, of a command of this queue (5.14.1.1: LBA); 0 if it is not
+    /// about blocks, or says itself which in its data.
+    pub(super) fn failed_block(&self, work: &Work<'_>, queue: u16, command: &Command) -> u64 {
+        let first = command.first_block();
+        match command.opcode() {
+            _ if queue == 0 => 0,
+            READ | WRITE => {
+                first.saturating_add(self.data.moved >> work.subsystem.disk.block_shift())
+            }
+            WRITE_ZEROES => first,
+            _ => 0,
+        }
+    }
+
+    /// Maps the data of a command.
+    fn map(
+        &mut self,
+        work: &Work<'_>,
+        command: &Command,
+        len: u64,
+        direction: Direction,
+    ) -> Result<(), Status> {
+        find_parts(work.device, (command.prp1(), command.prp2()), len, self.page, &mut self.parts)?;
+        self.data.map(work.device, &self.parts, direction)
+    }
+
+    /// Flushes what was written if the command, or the guest for all commands, wants it.
+    fn settle(&self, work: &Work<'_>, command: &Command) -> Result<(), Status> {
+        match command.dword(12) & FORCE != 0 || !self.features.may_cache() {
+            true => work.subsystem.disk.flush(),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Where on the disk the data of a read or a write is, and how long.
+fn data_of(subsystem: &Subsystem, command: &Command) -> Result<(u64, u64), Status> {
+    let count = command.block_count();
+    // At most 64 Ki blocks, so this does not overflow.
+    if count << subsystem.disk.block_shift() > TRANSFER_MAX {
+        return Err(Status::INVALID_FIELD);
+    }
+    bytes_of(subsystem, command.first_block(), count)
+}
+
+/// Blocks as bytes, if the disk has them.
+fn bytes_of(subsystem: &Subsystem, first: u64, count: u64) -> Result<(u64, u64), Status> {
+    let end = first.checked_add(count).filter(|&end| end <= subsystem.disk.blocks());
+    let shift = subsystem.disk.block_shift();
+    // The size of the whole disk in bytes does not overflow.
+    end.map(|_| (first << shift, count << shift)).ok_or(Status::LBA_RANGE)
+}

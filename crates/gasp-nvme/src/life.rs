@@ -1,0 +1,110 @@
+//! On, off, reset and shutdown (NVMe 1.4, 3.1.5, 3.1.6, 7.3.2 and 7.6), on the device's
+//! thread.
+//!
+//! | the guest writes to CC | the controller | CSTS says so |
+//! |---|---|---|
+//! | EN 0 to 1 | starts with the admin queues, or fails | RDY, or CFS |
+//! | EN 1 to 0 | ends after the command in progress, forgets all queues and settings | RDY, CFS and SHST are 0 |
+//! | SHN to 01b, normal | ends all commands that it was given before, as far as their completion queues have room; flushes | SHST is 01b at once, 10b at the end |
+//! | SHN to 10b, abrupt | drops them, also during a normal shutdown; flushes | the same |
+//!
+//! Reported is what has happened: when RDY is 0, no transfer follows; when SHST is 10b, all
+//! data is on stable storage. If that cannot be, because the flush fails, SHST stays 01b
+//! and CFS is set. After a shutdown only EN 1 to 0, or 0 to 1 if it was off, leads on.
+
+use super::command::{COMPLETION, ENTRY};
+use super::controller::{Controller, State, Work};
+use super::queue::{CompletionQueue, Ring, SubmissionQueue};
+use super::registers::{AdminQueues, Shutdown};
+
+impl Controller {
+    /// Does what the registers ask for.
+    pub(super) fn look(&mut self, work: &Work<'_>) {
+        let mut registers = work.subsystem.mmio.registers();
+        if registers.was_disabled || !registers.is_enabled() && self.state != State::Off {
+            self.stop(work);
+            registers.set_stopped();
+        }
+        if registers.is_enabled() && self.state == State::Off {
+            // Whatever was rung before RDY is set is void.
+            work.subsystem.mmio.clear_doorbells();
+            match registers.admin_queues().and_then(|queues| self.start(queues)) {
+                Some(()) => {
+                    work.subsystem.counters.started();
+                    registers.set_ready();
+                }
+                None => {
+                    work.subsystem.counters.stopped();
+                    self.state = State::Failed;
+                    registers.set_fatal();
+                }
+            }
+        }
+        let shutdown = registers.shutdown();
+        drop(registers);
+        match (shutdown, self.state) {
+            (None, _) => {}
+            (Some(Shutdown::Normal), State::Running) => {
+                // What was submitted before is part of the shutdown; what comes later is not.
+                self.take_doorbells(work);
+                self.state = State::ShuttingDown;
+            }
+            (Some(Shutdown::Normal), State::ShuttingDown) => {}
+            (Some(_), _) => self.finish_shutdown(work),
+        }
+        self.settle_pin(work);
+    }
+
+    /// Flushes, and says that the shutdown is complete.
+    pub(super) fn finish_shutdown(&mut self, work: &Work<'_>) {
+        if [State::Running, State::ShuttingDown].contains(&self.state) {
+            self.state = State::ShutDown;
+        }
+        match work.subsystem.disk.flush() {
+            Ok(()) => {
+                self.power.shut_down();
+                work.subsystem.mmio.registers().set_shut_down();
+            }
+            Err(status) => {
+                if let Some(times) = work.subsystem.warnings.again() {
+                    tracing::warn!(times, "a shutdown fails: what was written is not safe");
+                }
+                self.failed_without_command(work, status);
+                work.subsystem.mmio.registers().set_shutdown_failed();
+            }
+        }
+    }
+
+    /// Starts with nothing but the admin queues; `None` if there cannot be any.
+    fn start(&mut self, queues: AdminQueues) -> Option<()> {
+        let AdminQueues { page, submission, submission_size, completion, completion_size } = queues;
+        let submission = Ring::new(submission, submission_size, ENTRY as u64)?;
+        let completion = Ring::new(completion, completion_size, COMPLETION)?;
+        *self.submissions.first_mut()? = Some(SubmissionQueue::new(submission, 0));
+        *self.completions.first_mut()? = Some(CompletionQueue::new(completion, Some(0)));
+        self.page = page;
+        self.state = State::Running;
+        self.power.started();
+        Some(())
+    }
+
+    /// Forgets all queues and settings.
+    fn stop(&mut self, work: &Work<'_>) {
+        work.subsystem.mmio.clear_doorbells();
+        self.lower_pin(work);
+        self.reset(work.subsystem.options.queues);
+    }
+
+    /// The controller cannot go on, and says so. A shutdown does not need its queues.
+    pub(super) fn fail(&mut self, work: &Work<'_>) {
+        work.subsystem.counters.stopped();
+        self.state = State::Failed;
+        let mut registers = work.subsystem.mmio.registers();
+        registers.set_fatal();
+        let shutdown = registers.shutdown();
+        drop(registers);
+        if shutdown.is_some() {
+            self.finish_shutdown(work);
+        }
+    }
+}

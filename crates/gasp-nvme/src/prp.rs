@@ -1,0 +1,126 @@
+//! Physical region pages (NVMe 1.4, 4.3): how a command says where its data is.
+//!
+//! | data ends | PRP 1 | PRP 2 |
+//! |---|---|---|
+//! | in the first page | data, at any offset | not used |
+//! | in the second page | data, at any offset | the second page |
+//! | later | data, at any offset | a list of the further pages, at any offset |
+//!
+//! A list goes on to the end of its memory page. If it has further entries than fit there,
+//! the last one leads to the next page of the list.
+
+use gasp::DeviceAddr;
+use gasp_vdev::DeviceContext;
+
+use super::status::Status;
+
+/// Where part of the data is: consecutive device addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Part {
+    pub(super) addr: u64,
+    pub(super) len: u64,
+}
+
+/// How many entries of a list are read at a time.
+const BATCH: usize = 64;
+const ENTRY: u64 = size_of::<u64>() as u64;
+
+/// Finds the parts of `len` bytes of data, at least one, neighbours joined.
+///
+/// `page` is the size of a memory page.
+pub(super) fn find_parts(
+    device: &DeviceContext,
+    (prp1, prp2): (u64, u64),
+    len: u64,
+    page: u64,
+    parts: &mut Vec<Part>,
+) -> Result<(), Status> {
+    parts.clear();
+    if !prp1.is_multiple_of(4) {
+        return Err(Status::PRP_OFFSET);
+    }
+    let first = len.min(page - prp1 % page);
+    parts.push(Part { addr: prp1, len: first });
+    let rest = len - first;
+    match rest.div_ceil(page) {
+        0 => Ok(()),
+        1 => add(parts, prp2, rest, page),
+        pages => follow(device, prp2, pages, rest, page, parts),
+    }
+}
+
+/// Follows a list of `pages` pages with `rest` bytes of data.
+fn follow(
+    device: &DeviceContext,
+    list: u64,
+    mut pages: u64,
+    mut rest: u64,
+    page: u64,
+    parts: &mut Vec<Part>,
+) -> Result<(), Status> {
+    if !list.is_multiple_of(ENTRY) {
+        return Err(Status::PRP_OFFSET);
+    }
+    let mut at = list;
+    while pages > 0 {
+        let fit = (page - at % page) / ENTRY;
+        let leads_on = pages > fit;
+        // A next page of the list holds at least 512 entries, so this comes to an end.
+        let mut here = if leads_on { fit - 1 } else { pages };
+        pages -= here;
+        while here > 0 {
+            let mut entries = [0; BATCH];
+            let count = here.min(BATCH as u64);
+            let entries = read_entries(device, at, entries.get_mut(..count as usize))?;
+            for entry in entries {
+                let len = rest.min(page);
+                add(parts, *entry, len, page)?;
+                rest -= len;
+            }
+            // Stays in this page of the list, whose entries were all there to read.
+            at = at.wrapping_add(count * ENTRY);
+            here -= count;
+        }
+        if leads_on {
+            let mut next = [0];
+            let next = read_entries(device, at, Some(&mut next))?;
+            at = next.first().copied().unwrap_or_default();
+            if !at.is_multiple_of(page) {
+                return Err(Status::PRP_OFFSET);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads entries of a list.
+fn read_entries<'a>(
+    device: &DeviceContext,
+    at: u64,
+    into: Option<&'a mut [u64]>,
+) -> Result<&'a [u64], Status> {
+    let into = into.unwrap_or_default();
+    let mut bytes = [0; BATCH * ENTRY as usize];
+    let bytes = bytes.get_mut(..size_of_val(into)).unwrap_or_default();
+    device.read(DeviceAddr(at), bytes).map_err(|error| {
+        tracing::debug!(%error, "a PRP list cannot be read");
+        Status::DATA_TRANSFER
+    })?;
+    let entries = bytes.chunks_exact(ENTRY as usize);
+    into.iter_mut().zip(entries).for_each(|(into, bytes)| {
+        *into = u64::from_le_bytes(bytes.first_chunk().copied().unwrap_or_default());
+    });
+    Ok(into)
+}
+
+/// Adds a page that must begin at offset 0, or joins it to the part before it.
+fn add(parts: &mut Vec<Part>, addr: u64, len: u64, page: u64) -> Result<(), Status> {
+    if !addr.is_multiple_of(page) {
+        return Err(Status::PRP_OFFSET);
+    }
+    match parts.last_mut() {
+        Some(last) if last.addr.checked_add(last.len) == Some(addr) => last.len += len,
+        _ => parts.push(Part { addr, len }),
+    }
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! Submission and completion queues (NVMe 1.4, 4.1): rings in the guest's memory.
+//!
+//! The memory is mapped for each entry and let go at once, so a guest that takes it back
+//! never waits; the next access then fails, which is fatal to the controller until the
+//! guest resets it, as it is to a real one.
+
+use core::sync::atomic::Ordering;
+
+use gasp::{DeviceAddr, MapFlags};
+use gasp_vdev::{DeviceContext, DmaError};
+
+use super::command::{COMPLETION, Command, ENTRY, completion};
+use super::status::Status;
+
+/// Where a ring is, and how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ring {
+    base: u64,
+    size: u32,
+    entry: u64,
+}
+
+impl Ring {
+    /// A ring of `size` entries of `entry` bytes; `None` if it would pass the end of the
+    /// address space.
+    pub(super) fn new(base: u64, size: u32, entry: u64) -> Option<Self> {
+        base.checked_add(u64::from(size) * entry)?;
+        Some(Self { base, size, entry })
+    }
+
+    /// `index` is below the size.
+    fn addr(&self, index: u32) -> DeviceAddr {
+        DeviceAddr(self.base + u64::from(index) * self.entry)
+    }
+
+    fn next(&self, index: u32) -> u32 {
+        if index + 1 == self.size { 0 } else { index + 1 }
+    }
+
+    /// How far it is from `from` to `to`.
+    fn distance(&self, from: u32, to: u32) -> u32 {
+        if to >= from { to - from } else { self.size - from + to }
+    }
+}
+
+/// A value that the guest wrote to a doorbell and cannot be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct BadValue;
+
+/// A submission queue.
+#[derive(Debug)]
+pub(super) struct SubmissionQueue {
+    ring: Ring,
+    head: u32,
+    tail: u32,
+    /// The queue that its completions go to.
+    pub(super) completes_to: u16,
+}
+
+impl SubmissionQueue {
+    pub(super) fn new(ring: Ring, completes_to: u16) -> Self {
+        Self { ring, head: 0, tail: 0, completes_to }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.head == self.tail
+    }
+
+    /// Where the controller reads next, for completions (4.6: SQHD).
+    pub(super) fn head(&self) -> u16 {
+        self.head as u16
+    }
+
+    /// The guest has rung the doorbell (3.1.24).
+    pub(super) fn set_tail(&mut self, tail: u32) -> Result<(), BadValue> {
+        if tail >= self.ring.size {
+            return Err(BadValue);
+        }
+        self.tail = tail;
+        Ok(())
+    }
+
+    /// Takes the next command; the queue is not empty.
+    pub(super) fn fetch(&mut self, device: &DeviceContext) -> Result<Command, DmaError> {
+        let mut bytes = [0; ENTRY];
+        device.read(self.ring.addr(self.head), &mut bytes)?;
+        self.head = self.ring.next(self.head);
+        Ok(Command::new(bytes))
+    }
+}
+
+/// A completion queue.
+#[derive(Debug)]
+pub(super) struct CompletionQueue {
+    ring: Ring,
+    /// What the guest has taken.
+    head: u32,
+    tail: u32,
+    /// The phase tag of the next completion.
+    pub(super) phase: bool,
+    /// The interrupt that tells of completions, if any.
+    pub(super) vector: Option<u16>,
+}
+
+impl CompletionQueue {
+    pub(super) fn new(ring: Ring, vector: Option<u16>) -> Self {
+        Self { ring, head: 0, tail: 0, phase: true, vector }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.ring.next(self.tail) == self.head
+    }
+
+    /// Whether the guest has completions to take.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.head != self.tail
+    }
+
+    /// The guest has rung the doorbell (3.1.25). It cannot take what is not there.
+    pub(super) fn set_head(&mut self, head: u32) -> Result<(), BadValue> {
+        let ring = self.ring;
+        if head >= ring.size || ring.distance(self.head, head) > ring.distance(self.head, self.tail)
+        {
+            return Err(BadValue);
+        }
+        self.head = head;
+        Ok(())
+    }
+
+    /// Adds a completion; the queue is not full.
+    pub(super) fn post(
+        &mut self,
+        device: &DeviceContext,
+        result: u32,
+        submitted: (u16, u16),
+        command: u16,
+        status: Status,
+    ) -> Result<(), DmaError> {
+        let at = self.ring.addr(self.tail);
+        let (low, high) = completion(result, submitted, command, status, self.phase);
+        match device.map(at, COMPLETION, MapFlags::WRITE) {
+            Ok(entry) => {
+                entry.store(0, low.to_le(), Ordering::Relaxed)?;
+                // The phase tag comes last, and the data of the command before it.
+                entry.store(8, high.to_le(), Ordering::Release)?;
+            }
+            Err(DmaError::NoDescriptor { .. }) => {
+                let [low, high] = [low.to_le_bytes(), high.to_le_bytes()];
+                device.write(at, &low)?;
+                device.write(DeviceAddr(at.0 + 8), &high)?;
+            }
+            Err(error) => return Err(error),
+        }
+        self.tail = self.ring.next(self.tail);
+        self.phase ^= self.tail == 0;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doorbell_values_outside_the_ring_or_ahead_of_the_controller_are_refused() {
+        let ring = Ring::new(0x1000, 4, 16).unwrap();
+        let mut submission = SubmissionQueue::new(ring, 1);
+        assert_eq!(submission.set_tail(4), Err(BadValue));
+        assert_eq!(submission.set_tail(3), Ok(()));
+        assert!(!submission.is_empty());
+        let mut completion = CompletionQueue::new(ring, None);
+        assert_eq!(completion.set_head(1), Err(BadValue), "nothing was posted");
+        (completion.head, completion.tail) = (3, 1);
+        assert_eq!(completion.set_head(2), Err(BadValue));
+        assert_eq!(completion.set_head(0), Ok(()));
+        assert!(completion.is_waiting());
+        assert_eq!(completion.set_head(1), Ok(()));
+        completion.tail = 0;
+        assert!(completion.is_full());
+    }
+
+    #[test]
+    fn a_ring_behind_the_end_of_all_addresses_is_refused() {
+        assert!(Ring::new(u64::MAX - 4095, 64, 64).is_none());
+        assert!(Ring::new(u64::MAX - 8191, 64, 64).is_some());
+    }
+}

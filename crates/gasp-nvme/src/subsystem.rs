@@ -1,0 +1,32 @@
+//! What the front end's thread and the device's thread share.
+
+use super::counters::Counters;
+use super::disk::Disk;
+use super::mmio::Mmio;
+use super::options::Options;
+use super::seldom::Seldom;
+
+/// The disk, and all of the controller that is not the device's thread's alone.
+#[derive(Debug)]
+pub(super) struct Subsystem {
+    pub(super) options: Options,
+    pub(super) serial: String,
+    pub(super) disk: Disk,
+    pub(super) counters: Counters,
+    /// Of resets that the guest has to make, and shutdowns that fail.
+    pub(super) warnings: Seldom,
+    pub(super) mmio: Mmio,
+}
+
+impl Subsystem {
+    pub(super) fn new(options: Options, serial: String, disk: Disk) -> Self {
+        Self {
+            serial,
+            disk,
+            counters: Counters::default(),
+            warnings: Seldom::default(),
+            mmio: Mmio::new(options.queues + 1),
+            options,
+        }
+    }
+}

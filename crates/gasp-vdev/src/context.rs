@@ -1,0 +1,270 @@
+//! What a device can do while a VMM is attached: DMA, interrupts, its doorbell.
+
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+use gasp::{DeviceAddr, Errno, HostMapping, MapFlags, Mapping, Reason, Scatter, Vdev};
+
+use crate::doorbell::Doorbell;
+use crate::error::DmaError;
+use crate::pci::Interrupts;
+
+/// Memory that a VMM shares without a descriptor, reached by a message for each copy.
+///
+/// A front end whose protocol has such memory implements this. The memory cannot be
+/// mapped, because there is nothing to map; the permissions are in the device's domain
+/// like those of all other memory.
+pub trait MessageMemory: Send + Sync {
+    /// How many bytes from `addr` on are such memory; `None` where `addr` is not.
+    fn extent(&self, addr: DeviceAddr) -> Option<u64>;
+
+    /// Copies out of it.
+    ///
+    /// # Errors
+    /// What the VMM answers; `ETIMEDOUT` where it does not.
+    fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<(), Errno>;
+
+    /// Copies into it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<(), Errno>;
+
+    /// Why the memory at `addr` is of this kind, for errors: completes "it cannot be mapped,
+    /// because …".
+    fn why(&self, addr: DeviceAddr) -> &'static str {
+        let _ = addr;
+        "the VMM gives no descriptor for it, maps it privately, or can cut its file off (shared \
+         memory in a sealed memfd would do)"
+    }
+
+    /// The device is to stop: from now on until this is called with `false`, copies fail
+    /// with `ECANCELED`, also those that wait for the VMM.
+    fn pause(&self, paused: bool) {
+        let _ = paused;
+    }
+}
+
+/// A device's way to the guest, for as long as one VMM is attached.
+///
+/// | call | for |
+/// |---|---|
+/// | [`transfer`](Self::transfer) | a range of any memory, mapped if it can be: the first choice |
+/// | [`read`](Self::read), [`write`](Self::write) | one copy of a few bytes, of any memory |
+/// | [`map`](Self::map), [`map_scatter`](Self::map_scatter) | a pointer; refused (`ENXIO`) if the memory is reached by messages only |
+/// | [`map_host_contig`](Self::map_host_contig) | an address for hardware; refused likewise |
+///
+/// All maps go through the engine: checked against the guest's IOMMU, revocable, without
+/// a copy. Keep a mapping no longer than the transfer needs it: whoever unmaps the memory
+/// in the guest waits for it.
+pub struct DeviceContext {
+    pub(crate) vdev: Vdev,
+    pub(crate) messages: Option<Arc<dyn MessageMemory>>,
+    pub(crate) interrupts: Arc<Interrupts>,
+    pub(crate) master: Arc<AtomicBool>,
+    pub(crate) doorbell: Doorbell,
+    /// The VMM is going, for good.
+    pub(crate) closing: AtomicBool,
+    /// A reset waits for the work to end.
+    pub(crate) pausing: AtomicBool,
+}
+
+impl DeviceContext {
+    /// Maps all of `[addr, addr + len)`, or nothing.
+    ///
+    /// # Errors
+    /// As [`Vdev::map`]; `EPERM` if the device is not bus master; `ENXIO`
+    /// ([`DmaError::NoDescriptor`]) if the memory is reached by messages only:
+    /// [`transfer`](Self::transfer) reaches that, too.
+    #[inline]
+    pub fn map(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping, DmaError> {
+        self.check_master(addr, len)?;
+        self.vdev.map(addr, len, flags).map_err(|error| self.explain(error, addr, len))
+    }
+
+    /// Maps all of `[addr, addr + len)` in as many pieces as it takes.
+    ///
+    /// # Errors
+    /// As [`map`](Self::map), except that the memory need not be consecutive.
+    pub fn map_scatter(
+        &self,
+        addr: DeviceAddr,
+        len: u64,
+        flags: MapFlags,
+    ) -> Result<Scatter, DmaError> {
+        self.check_master(addr, len)?;
+        self.vdev.map_scatter(addr, len, flags).map_err(|error| self.explain(error, addr, len))
+    }
+
+    /// Maps from `addr` on as much, up to `max` bytes, as is one run of host-physical
+    /// memory: what a device gives to hardware.
+    ///
+    /// # Errors
+    /// As [`Vdev::map_host_contig`]; `EPERM` and `ENXIO` as for [`map`](Self::map).
+    pub fn map_host_contig(
+        &self,
+        addr: DeviceAddr,
+        max: u64,
+        flags: MapFlags,
+    ) -> Result<HostMapping, DmaError> {
+        self.check_master(addr, max)?;
+        self.vdev.map_host_contig(addr, max, flags).map_err(|error| self.explain(error, addr, max))
+    }
+
+    /// Copies out of guest memory, by messages where the VMM shares no descriptor.
+    /// Permissions are checked for the whole range first; after an error in the middle of
+    /// memory that is reached by messages, part of `into` may be filled.
+    ///
+    /// # Errors
+    /// As [`Vdev::read`]; `EPERM` where the device is not bus master; the VMM's own error,
+    /// or `ETIMEDOUT`, for copies by message, and `ECANCELED` where the device is to
+    /// [stop](Self::should_stop) meanwhile.
+    pub fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<(), DmaError> {
+        self.check_master(addr, into.len() as u64)?;
+        match self.vdev.read(addr, into) {
+            Err(error) if self.has_messages(&error) => {
+                let mut rest = into;
+                self.in_pieces(addr, rest.len(), |messages, at, len| {
+                    let (piece, behind) = core::mem::take(&mut rest).split_at_mut(len);
+                    rest = behind;
+                    match messages {
+                        Some(messages) => messages.read(at, piece).map_err(Failed::Message),
+                        None => self.vdev.read(at, piece).map_err(Failed::Engine),
+                    }
+                })
+            }
+            done => Ok(done?),
+        }
+    }
+
+    /// Copies into guest memory, by messages where the VMM shares no descriptor, as
+    /// [`read`](Self::read) does.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<(), DmaError> {
+        self.check_master(addr, from.len() as u64)?;
+        match self.vdev.write(addr, from) {
+            Err(error) if self.has_messages(&error) => {
+                let mut rest = from;
+                self.in_pieces(addr, from.len(), |messages, at, len| {
+                    let (piece, behind) = rest.split_at(len);
+                    rest = behind;
+                    match messages {
+                        Some(messages) => messages.write(at, piece).map_err(Failed::Message),
+                        None => self.vdev.write(at, piece).map_err(Failed::Engine),
+                    }
+                })
+            }
+            done => Ok(done?),
+        }
+    }
+
+    /// The interrupts that the device can raise.
+    pub fn interrupts(&self) -> &Interrupts {
+        &self.interrupts
+    }
+
+    /// Signals `vector`: MSI-X or MSI where the guest uses them, otherwise the pin, which
+    /// stays raised until [`lower`](Self::lower).
+    pub fn signal(&self, vector: u16) {
+        self.interrupts.signal(vector);
+    }
+
+    /// Lowers the interrupt pin: the guest's driver has seen to the cause.
+    pub fn lower(&self) {
+        self.interrupts.lower();
+    }
+
+    /// Has [`Device::work`](crate::Device::work) called on the device's thread, soon and
+    /// at least once from now.
+    pub fn ring(&self) {
+        self.doorbell.ring();
+    }
+
+    /// Whether work in progress should end: the VMM is going, or a reset waits.
+    #[inline]
+    pub fn should_stop(&self) -> bool {
+        self.closing.load(Ordering::Acquire) || self.pausing.load(Ordering::Acquire)
+    }
+
+    /// The engine's device: its name, guest and domain. Its own maps do not look at the bus
+    /// master bit.
+    pub fn vdev(&self) -> &Vdev {
+        &self.vdev
+    }
+
+    /// Cancels in-flight copies by message, or re-enables them.
+    pub(crate) fn pause_messages(&self, paused: bool) {
+        if let Some(messages) = &self.messages {
+            messages.pause(paused);
+        }
+    }
+
+    #[inline]
+    fn check_master(&self, addr: DeviceAddr, len: u64) -> Result<(), DmaError> {
+        match self.master.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(DmaError::NotBusMaster { addr, len }),
+        }
+    }
+
+    /// Whether the engine found permission but no memory, and messages may reach it.
+    fn has_messages(&self, error: &gasp::Error) -> bool {
+        self.messages.is_some() && matches!(error.reason(), Reason::NoMemory { .. })
+    }
+
+    #[cold]
+    fn explain(&self, error: gasp::Error, addr: DeviceAddr, len: u64) -> DmaError {
+        match self.has_messages(&error) {
+            true => {
+                let why = self.messages.as_ref().map_or("", |messages| messages.why(addr));
+                let refused = DmaError::NoDescriptor { addr, len, why };
+                tracing::debug!(%refused, device = self.vdev.name(), "a map");
+                refused
+            }
+            false => DmaError::Engine(error),
+        }
+    }
+
+    /// Goes through a range piece by piece: memory that is reached by messages in one go,
+    /// other memory page by page.
+    fn in_pieces(
+        &self,
+        addr: DeviceAddr,
+        len: usize,
+        mut copy: impl FnMut(Option<&dyn MessageMemory>, DeviceAddr, usize) -> Result<(), Failed>,
+    ) -> Result<(), DmaError> {
+        let Some(messages) = self.messages.as_deref() else { return Ok(()) };
+        let mut done = 0;
+        while done < len {
+            // The engine has checked that the range does not wrap.
+            let at = DeviceAddr(addr.0.wrapping_add(done as u64));
+            if self.should_stop() {
+                let (len, errno) = ((len - done) as u64, Errno::CANCELED);
+                return Err(DmaError::Message { addr: at, len, errno });
+            }
+            let extent = messages.extent(at);
+            let most = extent.unwrap_or(gasp::GRANULE - at.0 % gasp::GRANULE);
+            let piece = (len - done).min(usize::try_from(most).unwrap_or(usize::MAX)).max(1);
+            copy(extent.map(|_| messages), at, piece).map_err(|failed| match failed {
+                Failed::Engine(error) => DmaError::Engine(error),
+                Failed::Message(errno) => DmaError::Message { addr: at, len: piece as u64, errno },
+            })?;
+            done += piece;
+        }
+        Ok(())
+    }
+}
+
+enum Failed {
+    Engine(gasp::Error),
+    Message(Errno),
+}
+
+impl fmt::Debug for DeviceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceContext").field("vdev", &self.vdev).finish_non_exhaustive()
+    }
+}

@@ -1,4 +1,0 @@
-//! Devices, a file or a folder each.
-
-pub mod dma;
-pub mod nvme;
