@@ -28,8 +28,8 @@ pub enum DmaError {
     /// reached by messages: [`DeviceContext::transfer`](crate::DeviceContext::transfer),
     /// [`DeviceContext::read`](crate::DeviceContext::read) and [`DeviceContext::write`](crate::DeviceContext::write) do that.
     #[error(
-        "map of {:#} at {addr}: it cannot be mapped, because {why}; `DeviceContext::transfer` copies it by \
-         messages",
+        "map of {:#} at {addr}: it cannot be mapped, because {why}; `DeviceContext::transfer` \
+         copies it by messages",
         Bytes(*.len)
     )]
     NoDescriptor {

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::interrupts::IrqKind;
+use super::irq_kind::IrqKind;
 use crate::error::IrqError;
 
 /// Signals eventfds; without the lock.

@@ -3,13 +3,15 @@
 mod config;
 mod eventfd;
 mod interrupts;
+mod irq_kind;
 mod model;
 mod msix;
 mod register;
 
 pub use config::CONFIG_SIZE;
 pub(crate) use config::ConfigSpace;
-pub use interrupts::{Interrupts, IrqKind};
+pub use interrupts::Interrupts;
+pub use irq_kind::IrqKind;
 pub use model::{Bar, BarKind, Class, Identity, Model, Msix, Shared};
 pub(crate) use msix::{Part, Table};
 pub(crate) use register::accesses;
