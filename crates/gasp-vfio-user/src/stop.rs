@@ -6,6 +6,9 @@ use std::os::fd::OwnedFd;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 use rustix::io::Errno;
 
+/// Why a connection ends whose server was told to.
+pub(crate) const STOPS: &str = "the server stops";
+
 /// Whether the server is to end.
 #[derive(Debug)]
 pub(crate) struct Stop {

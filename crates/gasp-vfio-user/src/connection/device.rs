@@ -2,7 +2,7 @@
 
 use vfio_bindings::bindings::vfio;
 
-use super::Connection;
+use super::state::Connection;
 use crate::report::Happened;
 use crate::wire::{Fields, Refused, Reply};
 

@@ -9,16 +9,16 @@ use std::time::Instant;
 
 use gasp::{Deadline, DrainPolicy, Errno};
 
-use super::memory::unmap_reply;
-use super::{Connection, LONGEST_PAUSE};
 use crate::dma::Taken;
 use crate::options::Options;
-use crate::report::{Counters, Happened};
-use crate::wire::{DmaUnmap, Header, Refused, Reply};
+use crate::wire::{DmaUnmap, Header, Refused};
 
 /// How long an unmap is waited for before other commands get their turn. Most transfers
 /// end within it, and the client waits for the answer anyway.
 const SPIN: Duration = Duration::from_micros(50);
+
+/// How long a connection's thread goes without looking at drains, at most.
+const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 
 /// An unmap whose answer waits.
 pub(super) struct Waiting {
@@ -86,6 +86,11 @@ impl Drains {
         Err(Refused::new(Errno::BUSY, what))
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub(super) fn add(&mut self, waiting: Waiting) {
         self.waiting.push(waiting);
         self.pause = SPIN;
@@ -103,7 +108,7 @@ impl Drains {
 
     /// Takes out those that are over: every mapping is gone, or the policy says to go on
     /// without. Gives back how many mappings are held still.
-    fn take_over(&mut self) -> Vec<(Waiting, usize)> {
+    pub(super) fn take_over(&mut self) -> Vec<(Waiting, usize)> {
         if self.waiting.is_empty() {
             return Vec::new();
         }
@@ -125,46 +130,5 @@ impl Drains {
             self.waiting.push(waiting);
         }
         over
-    }
-}
-
-impl Connection<'_> {
-    /// Answers the unmaps that are over.
-    pub(super) fn finish_drains(&mut self) {
-        let over = self.drains.take_over();
-        // Before the answers: whoever has one finds the numbers as they are then.
-        let now = self.drains.waiting.len() as u64;
-        Counters::set(&self.service.counters.draining, now);
-        for (waiting, held) in over {
-            self.finish(waiting, held);
-        }
-    }
-
-    /// Answers one unmap.
-    fn finish(&mut self, waiting: Waiting, held: usize) {
-        let header = waiting.header;
-        let reply = self.settle(waiting, held);
-        self.reply(header, reply);
-    }
-
-    /// Ends an unmap: nothing is left of what only it needed when its answer is sent.
-    pub(super) fn settle(&mut self, waiting: Waiting, held: usize) -> Reply {
-        self.tell_unmapped(&waiting, held);
-        let reply = unmap_reply(&waiting.unmap, &waiting.taken.writable);
-        self.space.settle(waiting.taken);
-        reply
-    }
-
-    fn tell_unmapped(&self, waiting: &Waiting, held: usize) {
-        let Waiting { taken, since, holders, .. } = waiting;
-        let waited = if *holders == 0 { Duration::ZERO } else { since.elapsed() };
-        for span in &taken.spans {
-            self.service.counters.tell(|| Happened::Unmapped {
-                addr: span.start().0,
-                len: span.len(),
-                waited,
-                detached: held,
-            });
-        }
     }
 }

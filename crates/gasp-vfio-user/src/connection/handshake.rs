@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::STOPS;
 use crate::report::{Counters, Happened};
 use crate::service::Service;
 use crate::socket::{Ended, Event, FDS_MAX, Inbox, Packet, Wait};
+use crate::stop::STOPS;
 use crate::wire::version::{self, Capabilities};
 use crate::wire::{Header, Refused, Reply, command};
 

@@ -5,8 +5,8 @@ use gasp_vdev::pci::Interrupts;
 use gasp_vdev::{IrqError, IrqKind};
 use vfio_bindings::bindings::vfio;
 
-use super::Connection;
 use super::device::check_info;
+use super::state::Connection;
 use crate::socket::Received;
 use crate::wire::{Fields, IrqSet, Refused, Reply};
 

@@ -5,8 +5,8 @@ use gasp_vdev::RegionError;
 use gasp_vdev::pci::CONFIG_SIZE;
 use vfio_bindings::bindings::vfio;
 
-use super::Connection;
 use super::device::check_info;
+use super::state::Connection;
 use crate::wire::{Fields, Refused, RegionAccess, Reply, WRITE_MULTI_ENTRY, command};
 
 /// The bytes of a region's information, without capabilities.

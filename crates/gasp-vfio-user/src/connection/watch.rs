@@ -10,9 +10,6 @@ use core::cell::Cell;
 use core::time::Duration;
 use std::time::Instant;
 
-use super::Connection;
-use crate::report::Happened;
-
 /// How long after the first write to a register the memory is looked at.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -46,33 +43,11 @@ impl Watch {
     }
 
     /// Whether it is time to look; true once.
-    fn is_due(&self) -> bool {
+    pub(super) fn is_due(&self) -> bool {
         let due = self.pause().is_some_and(|left| left.is_zero());
         if due {
             self.0.set(When::Done);
         }
         due
-    }
-}
-
-impl Connection<'_> {
-    /// Reports memory that the guest does not seem to write to.
-    pub(super) fn look_for_traces(&self) {
-        if !self.watch.is_due() {
-            return;
-        }
-        let Some(len) = self.space.looks_unshared() else { return };
-        let counters = &self.service.counters;
-        let happened = || Happened::NotShared { len, seen: false };
-        if !counters.tell_seldom(&counters.routine, happened) {
-            return;
-        }
-        tracing::warn!(
-            device = self.service.shell.name(),
-            bytes = len,
-            "the guest uses the device, and its memory files are still empty: it seems that its \
-             VMM maps them privately, so that the guest's commands never come here (QEMU: \
-             share=off; use share=on)"
-        );
     }
 }

@@ -1,13 +1,14 @@
-//! DMA_MAP and DMA_UNMAP.
+//! DMA_MAP and DMA_UNMAP, and the answers to unmaps that have waited.
 
+use core::time::Duration;
 use std::time::Instant;
 
 use gasp::{DeviceAddr, Span};
 
 use super::drains::Waiting;
 use super::irqs::eventfds;
-use super::{Answer, Connection};
-use crate::report::Counters;
+use super::state::{Answer, Connection};
+use crate::report::{Counters, Happened};
 use crate::socket::Received;
 use crate::wire::{Bitmap, DmaMap, DmaUnmap, Header, Refused, Reply};
 
@@ -67,8 +68,49 @@ impl Connection<'_> {
     }
 }
 
+impl Connection<'_> {
+    /// Answers the unmaps that are over.
+    pub(super) fn finish_drains(&mut self) {
+        let over = self.drains.take_over();
+        // Before the answers: whoever has one finds the numbers as they are then.
+        let now = self.drains.len() as u64;
+        Counters::set(&self.service.counters.draining, now);
+        for (waiting, held) in over {
+            self.finish(waiting, held);
+        }
+    }
+
+    /// Answers one unmap.
+    fn finish(&mut self, waiting: Waiting, held: usize) {
+        let header = waiting.header;
+        let reply = self.settle(waiting, held);
+        self.reply(header, reply);
+    }
+
+    /// Ends an unmap: nothing is left of what only it needed when its answer is sent.
+    fn settle(&mut self, waiting: Waiting, held: usize) -> Reply {
+        self.tell_unmapped(&waiting, held);
+        let reply = unmap_reply(&waiting.unmap, &waiting.taken.writable);
+        self.space.settle(waiting.taken);
+        reply
+    }
+
+    fn tell_unmapped(&self, waiting: &Waiting, held: usize) {
+        let Waiting { taken, since, holders, .. } = waiting;
+        let waited = if *holders == 0 { Duration::ZERO } else { since.elapsed() };
+        for span in &taken.spans {
+            self.service.counters.tell(|| Happened::Unmapped {
+                addr: span.start().0,
+                len: span.len(),
+                waited,
+                detached: held,
+            });
+        }
+    }
+}
+
 /// The request again, and the bitmap.
-pub(super) fn unmap_reply(unmap: &DmaUnmap, writable: &[Span<DeviceAddr>]) -> Reply {
+fn unmap_reply(unmap: &DmaUnmap, writable: &[Span<DeviceAddr>]) -> Reply {
     let fields = |argsz| Reply::new().u32(argsz).u32(unmap.flags).u64(unmap.addr).u64(unmap.size);
     let Some(Bitmap { page_size, size }) = unmap.bitmap else {
         return fields(DmaUnmap::SIZE);
