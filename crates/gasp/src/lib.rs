@@ -50,6 +50,7 @@ mod fault;
 pub mod ffi;
 mod guest;
 pub mod iommu;
+mod map_flags;
 mod mapping;
 pub mod memory;
 mod protocol;
@@ -60,13 +61,14 @@ mod sync;
 mod thread_lock;
 mod view;
 
-pub use access::{Access, MapFlags};
+pub use access::Access;
 pub use addr::{Address, DeviceAddr, GRANULE, GuestPhys, HostPhys};
 pub use bytes::Bytes;
 pub use error::{Errno, Error, Operation, Place, Reason, Refusal, Result, errno_name};
 pub use fault::{FAULTS_KEPT, Fault, Faults};
-pub use guest::{AddressSpace, Domain, Guest, GuestBuilder, Rule, SpaceLock, Unattached, Vdev};
-pub use iommu::{DomainKind, DomainOptions};
+pub use guest::{AddressSpace, Domain, Guest, GuestBuilder, Rule, SpaceLock, Vdev};
+pub use iommu::{DomainKind, DomainOptions, Unattached};
+pub use map_flags::MapFlags;
 pub use mapping::{
     Deadline, Drain, DrainPolicy, Drained, Fence, HostMapping, Integer, Mapping, Piece, Scatter,
     Stitched, Token,

@@ -7,8 +7,8 @@ use toml::Spanned;
 
 use super::size::{Bytes, Number, Wanted};
 use super::words::{Letters, Named};
-use crate::guest::Unattached;
 use crate::iommu::DomainKind;
+use crate::iommu::Unattached;
 use crate::mapping::Deadline;
 use crate::memory::{Backing, PinMethod, Residency};
 

@@ -167,6 +167,7 @@ mod layout;
 pub mod near;
 mod pieces;
 mod plan;
+mod planner;
 mod rules;
 mod size;
 mod source;

@@ -7,8 +7,8 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
 use super::near::nearest;
 use crate::access::Access;
-use crate::guest::Unattached;
 use crate::iommu::DomainKind;
+use crate::iommu::Unattached;
 use crate::mapping::Deadline;
 use crate::memory::{Backing, PinMethod, Residency};
 

@@ -6,23 +6,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 
-use super::{Guest, Inner};
+use super::Guest;
+use super::inner::Inner;
 use crate::error::{Error, Operation, Place, Reason, Refusal, Result};
+use crate::iommu::Unattached;
 use crate::mapping::{DrainPolicy, Physical};
 use crate::space::Regions;
 use crate::space::segment::Segments;
 use crate::view::{Absent, Attachment, View};
-
-/// What becomes of a device that is attached to no domain, in a guest that has an IOMMU
-/// (decision 14).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum Unattached {
-    /// It is denied everything.
-    #[default]
-    Deny,
-    /// It reaches all memory, as if there were no IOMMU.
-    Bypass,
-}
 
 /// A guest to be made.
 #[derive(Clone, Debug)]

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::Guest;
+use super::inner::Inner;
 use crate::access::Access;
 use crate::addr::{DeviceAddr, GuestPhys};
 use crate::error::Refusal;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::guest::Guest;
-use crate::guest::Inner;
 use crate::iommu::{DomainInner, DomainKind, DomainOptions, in_chunks};
 use crate::mapping::{Drain, DrainPolicy, check_not_looking_up};
 use crate::span::Span;

@@ -15,6 +15,7 @@
 mod audit;
 mod builder;
 mod domain;
+mod inner;
 mod own;
 mod publish;
 mod space;
@@ -22,28 +23,21 @@ mod space_lock;
 mod vdev;
 
 use core::fmt;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-pub use builder::{GuestBuilder, Unattached};
+pub use builder::GuestBuilder;
 pub use domain::{Domain, Rule};
+pub(crate) use inner::Inner;
 pub use space::AddressSpace;
 pub use space_lock::SpaceLock;
 pub use vdev::Vdev;
 
-use crate::access::MapFlags;
 use crate::addr::GuestPhys;
-use crate::error::{Error, Operation, Place, Reason, Result};
-use crate::fault::{Fault, FaultLog, Faults};
-use crate::iommu::{DomainInner, GuestMemory};
-use crate::mapping::{DrainPolicy, Keep, Mapping, Physical, Port, Revocation};
-use crate::space::Regions;
-use crate::thread_lock::ThreadLock;
-use crate::view::{Attachment, View};
-use vdev::VdevInner;
+use crate::error::{Operation, Result};
+use crate::fault::{Fault, Faults};
+use crate::iommu::Unattached;
+use crate::map_flags::MapFlags;
+use crate::mapping::{DrainPolicy, Mapping};
 
 /// One guest: an address space, an IOMMU if it has one, and virtual devices.
 ///
@@ -72,26 +66,6 @@ use vdev::VdevInner;
 /// ```
 #[derive(Clone)]
 pub struct Guest(pub(crate) Arc<Inner>);
-
-pub(crate) struct Inner {
-    pub(crate) name: Box<str>,
-    pub(crate) physical: Physical,
-    pub(crate) iommu: Option<Unattached>,
-    pub(crate) policy: DrainPolicy,
-    pub(crate) faults: FaultLog,
-    pub(crate) edit: ThreadLock,
-    pub(crate) regions: RwLock<Regions>,
-    pub(crate) domains: Mutex<Vec<Arc<DomainInner>>>,
-    pub(crate) vdevs: Mutex<BTreeMap<Arc<str>, Arc<VdevInner>>>,
-    /// The memory as it is: for firmware, and for devices that no IOMMU stands before.
-    pub(crate) flat: Arc<View>,
-    /// For devices that are attached to nothing, where those are denied.
-    pub(crate) unattached: Arc<View>,
-    /// For domains that deny.
-    pub(crate) denied: Arc<View>,
-    /// How firmware enters: always the flat view.
-    pub(crate) firmware: Attachment,
-}
 
 impl Guest {
     /// What a guest can be made with.
@@ -167,68 +141,6 @@ impl Guest {
     /// (decision 20).
     pub fn allows_unpinned(&self) -> bool {
         self.0.physical.allow_unpinned
-    }
-}
-
-impl Inner {
-    pub(crate) fn firmware_port(&self) -> Port<'_> {
-        Port { attachment: &self.firmware, guest: &self.physical, vdev: 0, device: None }
-    }
-
-    pub(crate) fn lock_domains(&self) -> MutexGuard<'_, Vec<Arc<DomainInner>>> {
-        self.domains.lock()
-    }
-
-    pub(crate) fn lock_vdevs(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<VdevInner>>> {
-        self.vdevs.lock()
-    }
-
-    pub(crate) fn read_regions(&self) -> RwLockReadGuard<'_, Regions> {
-        self.regions.read()
-    }
-
-    pub(crate) fn write_regions(&self) -> RwLockWriteGuard<'_, Regions> {
-        self.regions.write()
-    }
-
-    /// The memory as rules of domains see it.
-    pub(crate) fn memory(&self) -> GuestMemory<'_> {
-        GuestMemory { regions: &self.regions, segments: &self.physical.segments }
-    }
-
-    /// The view of a device that is attached to no domain (decisions 13 and 14).
-    pub(crate) fn view_unattached(&self) -> &Arc<View> {
-        match self.iommu {
-            Some(Unattached::Deny) => &self.unattached,
-            Some(Unattached::Bypass) | None => &self.flat,
-        }
-    }
-
-    /// An error about a whole guest, domain or device, without an address.
-    pub(crate) fn error(&self, op: Operation, name: &str, reason: Reason) -> Error {
-        Error::new(op, Place::Offset(0), 0, reason).of(&Arc::from(name))
-    }
-}
-
-impl Regions {
-    /// All segments that regions name: the memory that any mapping may be of.
-    pub(crate) fn all_segments(&self) -> Keep {
-        let mut keep: Keep = self.iter().filter_map(|placed| placed.segment.clone()).collect();
-        keep.dedup_by(|a, b| Arc::ptr_eq(a, b));
-        keep
-    }
-}
-
-impl Drop for Inner {
-    /// Mappings that are still held keep their memory; everything else goes.
-    fn drop(&mut self) {
-        let mut revocation = Revocation::default();
-        revocation.view(self.flat.id());
-        for domain in self.lock_domains().iter() {
-            revocation.view(domain.view.id());
-        }
-        let drain = revocation.scan(self.policy, || self.read_regions().all_segments());
-        drop(drain);
     }
 }
 

@@ -12,7 +12,7 @@ use core::ops::ControlFlow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::Inner;
+use super::inner::Inner;
 use crate::access::Access;
 use crate::addr::{DeviceAddr, GuestPhys};
 use crate::error::Reason;

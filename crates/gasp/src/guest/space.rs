@@ -3,7 +3,7 @@
 use core::fmt;
 use std::sync::Arc;
 
-use super::Inner;
+use super::inner::Inner;
 use super::space_lock::SpaceLock;
 use crate::access::Access;
 use crate::addr::GuestPhys;

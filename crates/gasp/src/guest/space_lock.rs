@@ -4,7 +4,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use std::sync::Arc;
 
-use super::Inner;
+use super::inner::Inner;
 use crate::access::Access;
 use crate::addr::GuestPhys;
 use crate::error::{Error, Operation, Reason, Result};

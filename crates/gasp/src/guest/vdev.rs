@@ -4,15 +4,15 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
-use crate::access::MapFlags;
+use super::Guest;
+use super::domain::Domain;
+use super::inner::{Inner, VdevInner};
 use crate::addr::DeviceAddr;
 use crate::error::{Operation, Reason, Result};
-use crate::guest::Domain;
-use crate::guest::Guest;
-use crate::guest::Inner;
 use crate::iommu::DomainInner;
+use crate::map_flags::MapFlags;
 use crate::mapping::{
     Drain, DrainPolicy, HostMapping, Keep, Mapping, Partial, Port, Revocation, Scatter, Stitched,
     check_not_looking_up, own,
@@ -32,21 +32,6 @@ const VDEVS_MAX: usize = 1 << 16;
 pub struct Vdev {
     pub(super) inner: Arc<VdevInner>,
     pub(super) guest: Arc<Inner>,
-}
-
-pub(crate) struct VdevInner {
-    pub(super) name: Arc<str>,
-    id: u32,
-    attachment: Attachment,
-    domain: Mutex<Option<Arc<DomainInner>>>,
-    /// Whether the guest no longer has it; changed under the guest's lock of devices.
-    removed: AtomicBool,
-}
-
-impl VdevInner {
-    pub(super) fn domain(&self) -> MutexGuard<'_, Option<Arc<DomainInner>>> {
-        self.domain.lock()
-    }
 }
 
 impl Guest {

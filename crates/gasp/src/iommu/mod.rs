@@ -15,8 +15,10 @@ mod grant;
 mod placed;
 mod refresh;
 mod revoke;
+mod unattached;
 
 pub use domain::{DomainKind, DomainOptions};
+pub use unattached::Unattached;
 
 pub(crate) use chunks::{GuestMemory, free, in_chunks};
 pub(crate) use domain::DomainInner;

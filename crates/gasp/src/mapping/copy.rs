@@ -5,8 +5,8 @@
 //! them is refused.
 
 use super::map::Port;
-use crate::access::MapFlags;
 use crate::error::{Operation, Reason, Result};
+use crate::map_flags::MapFlags;
 
 impl Port<'_> {
     /// Copies out of guest memory.

@@ -8,9 +8,10 @@ use core::fmt;
 use super::map::Port;
 use super::remap::Remap;
 use super::scatter::Scatter;
-use crate::access::{Access, MapFlags};
+use crate::access::Access;
 use crate::addr::DeviceAddr;
 use crate::error::{Error, Operation, Reason, Result};
+use crate::map_flags::MapFlags;
 
 /// A scattered range, mapped once more such that it is consecutive.
 ///

@@ -13,7 +13,8 @@
 //! memory added there later is found. The *index* says which of a node's 512 pages the
 //! word is about, because small nodes keep their words in any order.
 
-use crate::access::{Access, MapFlags};
+use crate::access::Access;
+use crate::map_flags::MapFlags;
 use crate::space::segment::{PAGE_MAX, SEGMENTS};
 
 /// Words with tag 0 are empty, whatever else they hold.

@@ -10,9 +10,10 @@ use core::ptr::NonNull;
 
 use super::entry::{Behind, Leaf, Want};
 use super::{Absent, View};
-use crate::access::{Access, MapFlags};
+use crate::access::Access;
 use crate::addr::{DeviceAddr, GRANULE};
 use crate::error::{Reason, Refusal};
+use crate::map_flags::MapFlags;
 use crate::space::segment::{Segment, Segments};
 use crate::span::Span;
 

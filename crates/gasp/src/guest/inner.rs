@@ -1,0 +1,114 @@
+//! What a guest and a device consist of, behind their handles.
+
+use core::sync::atomic::AtomicBool;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::error::{Error, Operation, Place, Reason};
+use crate::fault::FaultLog;
+use crate::iommu::{DomainInner, GuestMemory, Unattached};
+use crate::mapping::{DrainPolicy, Keep, Physical, Port, Revocation};
+use crate::space::Regions;
+use crate::thread_lock::ThreadLock;
+use crate::view::{Attachment, View};
+
+/// A guest, behind its handles.
+pub(crate) struct Inner {
+    pub(crate) name: Box<str>,
+    pub(crate) physical: Physical,
+    pub(crate) iommu: Option<Unattached>,
+    pub(crate) policy: DrainPolicy,
+    pub(crate) faults: FaultLog,
+    pub(crate) edit: ThreadLock,
+    pub(crate) regions: RwLock<Regions>,
+    pub(crate) domains: Mutex<Vec<Arc<DomainInner>>>,
+    pub(crate) vdevs: Mutex<BTreeMap<Arc<str>, Arc<VdevInner>>>,
+    /// The memory as it is: for firmware, and for devices that no IOMMU stands before.
+    pub(crate) flat: Arc<View>,
+    /// For devices that are attached to nothing, where those are denied.
+    pub(crate) unattached: Arc<View>,
+    /// For domains that deny.
+    pub(crate) denied: Arc<View>,
+    /// How firmware enters: always the flat view.
+    pub(crate) firmware: Attachment,
+}
+
+/// A device, behind its handles.
+pub(crate) struct VdevInner {
+    pub(super) name: Arc<str>,
+    pub(super) id: u32,
+    pub(super) attachment: Attachment,
+    pub(super) domain: Mutex<Option<Arc<DomainInner>>>,
+    /// Whether the guest no longer has it; changed under the guest's lock of devices.
+    pub(super) removed: AtomicBool,
+}
+
+impl VdevInner {
+    pub(super) fn domain(&self) -> MutexGuard<'_, Option<Arc<DomainInner>>> {
+        self.domain.lock()
+    }
+}
+
+impl Inner {
+    pub(crate) fn firmware_port(&self) -> Port<'_> {
+        Port { attachment: &self.firmware, guest: &self.physical, vdev: 0, device: None }
+    }
+
+    pub(crate) fn lock_domains(&self) -> MutexGuard<'_, Vec<Arc<DomainInner>>> {
+        self.domains.lock()
+    }
+
+    pub(crate) fn lock_vdevs(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<VdevInner>>> {
+        self.vdevs.lock()
+    }
+
+    pub(crate) fn read_regions(&self) -> RwLockReadGuard<'_, Regions> {
+        self.regions.read()
+    }
+
+    pub(crate) fn write_regions(&self) -> RwLockWriteGuard<'_, Regions> {
+        self.regions.write()
+    }
+
+    /// The memory as rules of domains see it.
+    pub(crate) fn memory(&self) -> GuestMemory<'_> {
+        GuestMemory { regions: &self.regions, segments: &self.physical.segments }
+    }
+
+    /// The view of a device that is attached to no domain (decisions 13 and 14).
+    pub(crate) fn view_unattached(&self) -> &Arc<View> {
+        match self.iommu {
+            Some(Unattached::Deny) => &self.unattached,
+            Some(Unattached::Bypass) | None => &self.flat,
+        }
+    }
+
+    /// An error about a whole guest, domain or device, without an address.
+    pub(crate) fn error(&self, op: Operation, name: &str, reason: Reason) -> Error {
+        Error::new(op, Place::Offset(0), 0, reason).of(&Arc::from(name))
+    }
+}
+
+impl Regions {
+    /// All segments that regions name: the memory that any mapping may be of.
+    pub(crate) fn all_segments(&self) -> Keep {
+        let mut keep: Keep = self.iter().filter_map(|placed| placed.segment.clone()).collect();
+        keep.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        keep
+    }
+}
+
+impl Drop for Inner {
+    /// Mappings that are still held keep their memory; everything else goes.
+    fn drop(&mut self) {
+        let mut revocation = Revocation::default();
+        revocation.view(self.flat.id());
+        for domain in self.lock_domains().iter() {
+            revocation.view(domain.view.id());
+        }
+        let drain = revocation.scan(self.policy, || self.read_regions().all_segments());
+        drop(drain);
+    }
+}
