@@ -9,7 +9,7 @@ use super::hold::Hold;
 use crate::access::Access;
 use crate::addr::DeviceAddr;
 use crate::error::{Error, Operation, Place, Reason, Result};
-use crate::memory::reach;
+use crate::memory::access::reach;
 use crate::memory::{HostRun, MemoryObject, Stability};
 use crate::space::segment::Segment;
 use crate::view::lookup::Extent;

@@ -5,41 +5,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, OFlags, SealFlags};
 use rustix::param::page_size;
 
-use super::backing::{Backing, BackingReport};
-use super::classes::Residency;
-use super::file::MemoryFile;
+use super::file::{MemoryFile, Seals, seals_from};
 use super::file_system;
-use super::guard;
 use super::object::{MemoryObject, Owner, Parts};
 use super::pin::PinMethod;
+use super::report::Residency;
+use super::report::{Backing, BackingReport};
 use super::window::Window;
 use crate::access::Access;
 use crate::addr::{GRANULE, HostPhys};
 use crate::error::{Error, Operation, Place, Reason, Result};
+use crate::memory::access::guard;
 
 pub(super) const AT_START: Place = Place::Offset(0);
-
-bitflags::bitflags! {
-    /// What the owner of a memory file can no longer do to it.
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-    pub struct Seals: u8 {
-        /// Make it shorter: memory that is mapped cannot vanish.
-        const SHRINK = 1;
-        /// Make it longer.
-        const GROW = 2;
-        /// Write to it at all.
-        const WRITE = 4;
-        /// Make new writable maps, or punch holes.
-        const FUTURE_WRITE = 8;
-        /// Add seals.
-        const SEAL = 16;
-    }
-}
-
-impl Seals {
-    /// Those that nobody maps the file past for writing.
-    pub(super) const NO_NEW_WRITER: Self = Self::WRITE.union(Self::FUTURE_WRITE);
-}
 
 /// Which part of a descriptor to adopt, and how.
 #[derive(Clone, Copy, Debug)]
@@ -216,17 +194,4 @@ fn huge_page_size(fd: &OwnedFd) -> Option<usize> {
     let stat = rustix::fs::fstatfs(fd).ok()?;
     let is_huge = u32::try_from(stat.f_type).ok()? == HUGETLBFS;
     is_huge.then(|| usize::try_from(stat.f_bsize).ok())?.filter(|size| size.is_power_of_two())
-}
-
-pub(super) fn seals_from(flags: SealFlags) -> Seals {
-    [
-        (SealFlags::SHRINK, Seals::SHRINK),
-        (SealFlags::GROW, Seals::GROW),
-        (SealFlags::WRITE, Seals::WRITE),
-        (SealFlags::FUTURE_WRITE, Seals::FUTURE_WRITE),
-        (SealFlags::SEAL, Seals::SEAL),
-    ]
-    .into_iter()
-    .filter(|(flag, _)| flags.contains(*flag))
-    .fold(Seals::empty(), |all, (_, seal)| all | seal)
 }

@@ -2,12 +2,13 @@
 
 use core::fmt;
 
-use super::classes::Stability;
-use super::frames::{self, Piece};
 use super::object::MemoryObject;
-use super::phys::PhysMap;
+use super::report::Stability;
 use crate::addr::HostPhys;
 use crate::error::{Error, Operation, Place, Reason, Result};
+use crate::memory::host::frames;
+use crate::memory::host::frames::Piece;
+use crate::memory::host::runs::PhysMap;
 
 /// What an audit has found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

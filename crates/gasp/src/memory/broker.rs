@@ -13,8 +13,9 @@ use std::path::Path;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::{pagemap, tokens, wire};
+use super::{tokens, wire};
 use crate::error::{Errno, Error, Operation, Place, Reason, Result};
+use crate::memory::host::pagemap;
 
 /// Has the broker that listens at `socket` open this process's frame numbers, and reads them
 /// from there until the process ends: memory objects that are made from now on know their

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use rustix::param::page_size;
 
 use super::adopt::AT_START;
-use super::backing::{Backing, BackingReport};
-use super::classes::Residency;
 use super::object::{MemoryObject, Parts};
 use super::pin::PinMethod;
+use super::report::Residency;
+use super::report::{Backing, BackingReport};
 use super::window::Window;
 use crate::access::Access;
 use crate::error::{Error, Operation, Reason, Result};

@@ -5,13 +5,31 @@
 //! offset of the file. Whoever maps the file by itself has to know that, so such an object
 //! does not pretend to be one piece, but tells its pieces.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use super::adopt::Seals;
-use super::object::MemoryObject;
-use super::window::Window;
-use crate::access::Access;
-use crate::error::{Errno, Reason};
+use rustix::fs::SealFlags;
+
+bitflags::bitflags! {
+    /// What the owner of a memory file can no longer do to it.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+    pub struct Seals: u8 {
+        /// Make it shorter: memory that is mapped cannot vanish.
+        const SHRINK = 1;
+        /// Make it longer.
+        const GROW = 2;
+        /// Write to it at all.
+        const WRITE = 4;
+        /// Make new writable maps, or punch holes.
+        const FUTURE_WRITE = 8;
+        /// Add seals.
+        const SEAL = 16;
+    }
+}
+
+impl Seals {
+    /// Those that nobody maps the file past for writing.
+    pub(super) const NO_NEW_WRITER: Self = Self::WRITE.union(Self::FUTURE_WRITE);
+}
 
 /// The file behind a window.
 #[derive(Debug)]
@@ -39,68 +57,15 @@ impl MemoryFile {
     }
 }
 
-impl MemoryObject {
-    /// The file behind it and the offset where it begins, to share the memory with another
-    /// process. `None` for [`external`](Self::external) memory, and for memory that is not
-    /// one piece of its file: see [`file_pieces`](Self::file_pieces).
-    pub fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
-        match self.file_pieces()? {
-            (fd, [whole]) => Some((fd, whole.file_offset)),
-            _ => None,
-        }
-    }
-
-    /// The file behind it and which parts of it are where, in order, without gaps: to share
-    /// RAM that was made [host-contiguous](super::Ram::host_contiguous). `None` for
-    /// [`external`](Self::external) memory.
-    ///
-    /// RAM of a huge page pool is [guarded](Self::is_guarded) from the first call of this or
-    /// of [`file`](Self::file) on, unless it is [exclusive](super::Ram::exclusive). An access
-    /// that another thread has begun before is not.
-    pub fn file_pieces(&self) -> Option<(BorrowedFd<'_>, &[FilePiece])> {
-        self.guard_what_is_shared();
-        self.pieces()
-    }
-
-    /// The file and its pieces, for maps of our own.
-    fn pieces(&self) -> Option<(BorrowedFd<'_>, &[FilePiece])> {
-        let file = self.memory_file()?;
-        Some((file.fd.as_fd(), &file.pieces))
-    }
-
-    /// The seals on its file; none where it has no file.
-    pub fn seals(&self) -> Seals {
-        self.memory_file().map_or(Seals::empty(), |file| file.seals)
-    }
-
-    /// Maps a part of the object into `window` at `at`: whole pages of it, that lie in it.
-    pub(crate) fn map_into(
-        &self,
-        window: &mut Window,
-        at: usize,
-        (offset, len): (u64, u64),
-        access: Access,
-    ) -> Result<(), Reason> {
-        const NO_FILE: Reason = Reason::Invalid("external memory has no file");
-        let (fd, pieces) = self.pieces().ok_or(NO_FILE)?;
-        let end = offset.checked_add(len).filter(|&end| end <= self.len());
-        let end = end.ok_or(Reason::OutOfBounds { size: self.len() })?;
-        if access.contains(Access::WRITE) && self.seals().intersects(Seals::NO_NEW_WRITER) {
-            // As mmap() would say; but after that the window would be good for nothing.
-            return Err(Reason::Os { what: "mmap", errno: Errno::PERM });
-        }
-        let behind = pieces.partition_point(|piece| piece.offset + piece.len <= offset);
-        for piece in pieces.get(behind..).unwrap_or_default() {
-            let from = offset.max(piece.offset);
-            let to = end.min(piece.offset + piece.len);
-            if from >= to {
-                break;
-            }
-            let file_offset = piece.file_offset + (from - piece.offset);
-            // Both are at most the object's length, which is a `usize`.
-            let (at, len) = (at + (from - offset) as usize, (to - from) as usize);
-            window.map_piece(at, fd, file_offset, len, access)?;
-        }
-        Ok(())
-    }
+pub(super) fn seals_from(flags: SealFlags) -> Seals {
+    [
+        (SealFlags::SHRINK, Seals::SHRINK),
+        (SealFlags::GROW, Seals::GROW),
+        (SealFlags::WRITE, Seals::WRITE),
+        (SealFlags::FUTURE_WRITE, Seals::FUTURE_WRITE),
+        (SealFlags::SEAL, Seals::SEAL),
+    ]
+    .into_iter()
+    .filter(|(flag, _)| flags.contains(*flag))
+    .fold(Seals::empty(), |all, (_, seal)| all | seal)
 }

@@ -10,8 +10,6 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
 
-#[cfg(doc)]
-use super::object::MemoryObject;
 use crate::error::{Errno, Reason};
 
 /// Refuses a file whose server might not answer.
@@ -49,7 +47,7 @@ pub(super) fn check(fd: &OwnedFd) -> Result<(), Reason> {
 const ASIDE_MAX: usize = 64;
 
 /// Closes a descriptor that somebody handed over, without waiting for the server of its file:
-/// a thread of its own does if the file is not [this host's](MemoryObject::adopt). If 64 of
+/// a thread of its own does if the file is not [this host's](super::MemoryObject::adopt). If 64 of
 /// them are waiting for their servers, further descriptors are left open for good.
 ///
 /// close(2) asks the server of a FUSE or network file to take what was written, each time that

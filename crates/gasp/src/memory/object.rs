@@ -3,24 +3,26 @@
 use core::any::Any;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::param::page_size;
 
-use super::adopt::Seals;
-use super::backing::{Backing, BackingReport};
-use super::classes::{Residency, Stability};
 use super::file::MemoryFile;
-use super::phys::{HostRun, PhysMap, PhysTable};
+use super::file::Seals;
 use super::pin::{Pin, PinMethod};
-use super::place::Runs;
-use super::scan;
-use super::tokens::Held;
+use super::report::Runs;
+use super::report::{Backing, BackingReport};
+use super::report::{Residency, Stability};
 use super::window::Window;
-use super::{frames, guard};
 use crate::access::Access;
 use crate::addr::{GRANULE, HostPhys};
 use crate::error::{Error, Operation, Place, Reason, Result};
+use crate::memory::access::guard;
+use crate::memory::host::frames;
+use crate::memory::host::runs::HostRun;
+use crate::memory::host::runs::PhysMap;
+use crate::memory::host::runs::PhysTable;
+use crate::memory::host::scan;
 
 /// What a huge page is where no more is known.
 const HUGE: u64 = 2 << 20;
@@ -34,10 +36,11 @@ const HUGE: u64 = 2 << 20;
 #[derive(Clone)]
 pub struct MemoryObject(Arc<Object>);
 
-// Fields are dropped in order: tokens go before the pin, which goes before the window that
+// Fields are dropped in order: what is attached goes before the pin, which goes before the window that
 // it holds, and the window before what keeps it mapped.
 struct Object {
-    tokens: Held,
+    /// What goes with the object, and before it.
+    attached: OnceLock<Keeper>,
     pin: Option<Pin>,
     not_pinned_because: Option<&'static str>,
     phys: PhysMap,
@@ -56,7 +59,7 @@ struct Object {
 }
 
 /// What an embedding program's memory lives as long as.
-pub(super) type Keeper = Arc<dyn Any + Send + Sync>;
+pub(crate) type Keeper = Arc<dyn Any + Send + Sync>;
 
 /// Who can do what to the memory behind our back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -153,7 +156,7 @@ impl MemoryObject {
         let Parts { name, window, file, access, mut report, page, owner, keeper, .. } = parts;
         if let (Some(placement), PhysMap::Table(table)) = (&mut report.placement, &phys) {
             // A pin may have moved pages once more.
-            placement.after = Runs::of_table(table, window.len() as u64);
+            placement.after = Runs::of(table.run_lens(window.len() as u64));
         }
         let pool = page > page_size() && report.obtained != Backing::PassThrough;
         let stability = match (&phys, &pin) {
@@ -164,7 +167,7 @@ impl MemoryObject {
             _ => Stability::Unpinned,
         };
         Self(Arc::new(Object {
-            tokens: Held::default(),
+            attached: OnceLock::new(),
             pin,
             not_pinned_because,
             phys,
@@ -332,11 +335,12 @@ impl MemoryObject {
         &self.0.phys
     }
 
-    pub(super) fn held(&self) -> &Held {
-        &self.0.tokens
+    /// Has something dropped together with the object: the first that is given.
+    pub(crate) fn attach(&self, make: impl FnOnce() -> Keeper) {
+        self.0.attached.get_or_init(make);
     }
 
-    pub(super) fn window(&self) -> &Window {
+    pub(crate) fn window(&self) -> &Window {
         &self.0.window
     }
 
@@ -344,7 +348,7 @@ impl MemoryObject {
         self.0.file.as_ref()
     }
 
-    pub(super) fn check(&self, offset: u64, len: u64) -> core::result::Result<(), Reason> {
+    pub(crate) fn check(&self, offset: u64, len: u64) -> core::result::Result<(), Reason> {
         if len == 0 {
             return Err(Reason::ZeroLength);
         }

@@ -6,14 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::param::page_size;
 
-use super::adopt::{AT_START, seals_from};
-use super::backing::{Backing, BackingReport, PassedOver};
-use super::classes::Residency;
-use super::file::MemoryFile;
+use super::adopt::AT_START;
+use super::file::{MemoryFile, seals_from};
 use super::object::{MemoryObject, Parts};
 use super::pin::PinMethod;
 use super::place::{self, Contiguity, Placed};
-use super::supply::{check_available, pool_shortage, set_len};
+use super::report::Residency;
+use super::report::{Backing, BackingReport, PassedOver};
+use super::supply::{Attempt, check_available, pool_shortage, set_len};
 use super::window::Window;
 use crate::access::Access;
 use crate::addr::GRANULE;
@@ -154,7 +154,11 @@ impl<'a> Ram<'a> {
                     let mut parts = parts;
                     parts.report.passed_over = core::mem::take(&mut passed_over);
                     let object = MemoryObject::resident(parts, self.residency, pins);
-                    match self.contiguity.map_or(Ok(()), |wanted| wanted.check(&object)) {
+                    let met = |wanted: Contiguity| {
+                        let placement = object.backing().placement;
+                        wanted.check(placement, object.len(), object.page_size())
+                    };
+                    match self.contiguity.map_or(Ok(()), met) {
                         Ok(()) => return Ok(object),
                         Err(reason) => {
                             passed_over = object.backing().passed_over.clone();
@@ -203,18 +207,6 @@ impl<'a> Ram<'a> {
 }
 
 type Finished<'a> = (Parts, &'a [PinMethod]);
-
-/// Why one backing was not had: in words, and as the reason if it was the last.
-pub(super) struct Attempt {
-    pub(super) why: String,
-    pub(super) reason: Reason,
-}
-
-impl From<Reason> for Attempt {
-    fn from(reason: Reason) -> Self {
-        Self { why: reason.to_string(), reason }
-    }
-}
 
 type Progress<'a> = Option<&'a mut dyn FnMut(RamProgress)>;
 

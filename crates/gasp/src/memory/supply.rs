@@ -3,10 +3,21 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 
-use super::ram::Attempt;
 use crate::bytes::Bytes;
 use crate::error::Reason;
 use crate::signal::without_signals;
+
+/// Why one backing was not had: in words, and as the reason if it was the last.
+pub(super) struct Attempt {
+    pub(super) why: String,
+    pub(super) reason: Reason,
+}
+
+impl From<Reason> for Attempt {
+    fn from(reason: Reason) -> Self {
+        Self { why: reason.to_string(), reason }
+    }
+}
 
 /// Sets the length of a memory file. One above the file-size limit is `EFBIG`, and not the
 /// end of the process.

@@ -12,7 +12,7 @@ use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use rustix::net::{SendFlags, send};
@@ -20,10 +20,10 @@ use rustix::param::page_size;
 
 use super::broker::{self, Greeting};
 use super::object::MemoryObject;
-use super::phys::HostRun;
 use super::wire::{self, HostToken, Request};
 use crate::access::Access;
 use crate::error::{Errno, Error, Operation, Place, Reason, Result};
+use crate::memory::host::runs::HostRun;
 
 /// How often a page is brought back that the kernel takes out at the same time.
 const ATTEMPTS: usize = 10;
@@ -70,14 +70,12 @@ pub(super) fn keep(socket: &Path, stream: UnixStream) {
 /// The drop does not wait for the broker. What cannot be sent now is sent before the next
 /// request, so no range that is used again is released late; or it is gone with the
 /// connection, whose end the broker sees.
-#[derive(Debug, Default)]
-pub(super) struct Held(OnceLock<(u64, u64)>);
+struct Held((u64, u64));
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let Some(&range) = self.0.get() else { return };
         if let Some(kept) = own(&mut connection()) {
-            kept.release(range);
+            kept.release(self.0);
         }
     }
 }
@@ -157,7 +155,7 @@ impl MemoryObject {
         let (first, count) = (inside(first)?, inside(end - first)?);
         let writable = self.access().contains(Access::WRITE);
         let touch = if writable { Access::RW } else { Access::READ };
-        self.held().0.get_or_init(|| (self.window().base().addr() as u64, self.len()));
+        self.attach(|| Arc::new(Held((self.window().base().addr() as u64, self.len()))));
         for _ in 0..ATTEMPTS {
             if let Err(errno) = self.window().populate(first, count, touch) {
                 tracing::debug!(%errno, object = self.name(), "pages cannot be put in place");

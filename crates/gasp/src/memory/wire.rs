@@ -9,9 +9,9 @@
 use core::time::Duration;
 use std::io::{self, Read};
 
-use super::phys::HostRun;
 use crate::addr::HostPhys;
 use crate::error::Errno;
+use crate::memory::host::runs::HostRun;
 
 /// Whoever takes longer for what it has to say is not there.
 pub const PATIENCE: Duration = Duration::from_secs(5);

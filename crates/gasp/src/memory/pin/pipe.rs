@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use rustix::param::page_size;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
-use crate::memory::scan;
+use crate::memory::host::scan;
 use crate::memory::window::Window;
 use crate::signal::without_signals;
 

@@ -7,8 +7,8 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-use super::pagemap;
-use super::window::Window;
+use crate::memory::host::pagemap;
+use crate::memory::window::Window;
 
 /// `struct pm_scan_arg` of `<linux/fs.h>`.
 #[repr(C)]

@@ -56,6 +56,16 @@ const RUN_MAX: u64 = (1 << RUN_BITS) - 1;
 const FRAME_SHIFT: u32 = 12;
 
 impl PhysTable {
+    /// The lengths of the runs of an object of `len` bytes, in order.
+    pub(crate) fn run_lens(&self, len: u64) -> impl Iterator<Item = u64> {
+        let mut at = 0;
+        core::iter::from_fn(move || {
+            let run = self.run_at(at, len - at).filter(|_| at < len)?;
+            at += run.len;
+            Some(run.len)
+        })
+    }
+
     /// A table of pages of `1 << shift` bytes at the given addresses, in order. 0 stands
     /// for a page whose address is not known.
     pub(crate) fn new(shift: u32, pages: &[u64]) -> Self {

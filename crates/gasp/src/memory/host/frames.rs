@@ -10,31 +10,37 @@ use std::os::unix::fs::FileExt;
 
 use rustix::param::page_size;
 
-use super::pagemap::{self, ENTRY, FRAME, NO_PAGEMAP, NO_PRIVILEGE, PRESENT};
-use super::phys::{PhysMap, PhysTable};
-use super::scan;
-use super::window::Window;
 use crate::access::Access;
+use crate::memory::host::pagemap;
+use crate::memory::host::pagemap::ENTRY;
+use crate::memory::host::pagemap::FRAME;
+use crate::memory::host::pagemap::NO_PAGEMAP;
+use crate::memory::host::pagemap::NO_PRIVILEGE;
+use crate::memory::host::pagemap::PRESENT;
+use crate::memory::host::runs::PhysMap;
+use crate::memory::host::runs::PhysTable;
+use crate::memory::host::scan;
+use crate::memory::window::Window;
 
 /// Entries read with one system call: 512 KiB.
 const BATCH: usize = 1 << 16;
 const HUGE: usize = 2 << 20;
 
-pub(super) const NOT_PRESENT: &str = "a page is not in memory, so it has no frame number";
+pub(crate) const NOT_PRESENT: &str = "a page is not in memory, so it has no frame number";
 
 /// A part of a window that is one page, or part of one, and where it lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Piece {
+pub(crate) struct Piece {
     /// Where in the window.
-    pub(super) offset: usize,
-    pub(super) len: usize,
+    pub(crate) offset: usize,
+    pub(crate) len: usize,
     /// Its host-physical address; `None` where it is not in memory.
-    pub(super) addr: Option<u64>,
+    pub(crate) addr: Option<u64>,
 }
 
 /// Reads where the pages of `window` are. All of them must be in memory. `page` is the
 /// size of those that are certain to be whole.
-pub(super) fn read_frames(window: &Window, page: usize) -> PhysMap {
+pub(crate) fn read_frames(window: &Window, page: usize) -> PhysMap {
     match runs(window, page) {
         Ok(runs) => PhysMap::Table(table(&runs, window.len(), page)),
         Err(why) => PhysMap::Unknown(why),
@@ -42,10 +48,10 @@ pub(super) fn read_frames(window: &Window, page: usize) -> PhysMap {
 }
 
 /// Consecutive memory that is in memory, as offset, length and address.
-pub(super) type Run = (usize, usize, u64);
+pub(crate) type Run = (usize, usize, u64);
 
 /// The runs of a window, in order.
-pub(super) fn runs(window: &Window, page: usize) -> Result<Vec<Run>, &'static str> {
+pub(crate) fn runs(window: &Window, page: usize) -> Result<Vec<Run>, &'static str> {
     let mut runs: Vec<Run> = Vec::new();
     let mut absent = false;
     pieces(window, page, |piece| {
@@ -78,7 +84,7 @@ fn table(runs: &[Run], len: usize, page: usize) -> PhysTable {
 ///
 /// # Errors
 /// Why they are not told.
-pub(super) fn pieces(
+pub(crate) fn pieces(
     window: &Window,
     page: usize,
     mut each: impl FnMut(Piece),

@@ -1,10 +1,9 @@
-//! What kind of pages memory is made of, and why not better ones.
+//! What memory is made of, how firmly it is held, and how it lies in the host: what is asked
+//! for, and what is reported.
 
 use core::fmt;
 
 use rustix::param::page_size;
-
-use super::place::Placement;
 
 /// The kind of pages behind a memory object.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -91,6 +90,86 @@ impl BackingReport {
     pub(crate) fn of(obtained: Backing) -> Self {
         Self { obtained, passed_over: Vec::new(), note: None, placement: None }
     }
+}
+
+/// The host-physical runs that memory consists of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Runs {
+    /// How many.
+    pub count: u64,
+    /// The length of the shortest, in bytes.
+    pub shortest: u64,
+    /// The length of the longest, in bytes.
+    pub longest: u64,
+}
+
+impl Runs {
+    pub(super) fn of(lens: impl Iterator<Item = u64>) -> Self {
+        let mut runs = Self { shortest: u64::MAX, ..Self::default() };
+        for len in lens {
+            runs.count += 1;
+            runs.shortest = runs.shortest.min(len);
+            runs.longest = runs.longest.max(len);
+        }
+        runs
+    }
+}
+
+/// How memory lay as it came, and how it lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Placement {
+    /// As the kernel gave it, in the order of the file.
+    pub before: Runs,
+    /// As it is mapped.
+    pub after: Runs,
+    /// How many further pages of the pool were looked at, and given back.
+    pub spare_pages: u64,
+}
+
+/// Whether a host-physical address can change while a mapping lives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Stability {
+    /// It can: the kernel moves such pages when it compacts, swaps or merges memory, or an
+    /// owner who is not trusted can put others in their place.
+    Unpinned,
+    /// The pages come from a pool that the kernel does not move in practice (hugetlb);
+    /// newer kernels make no promise.
+    Reserved,
+    /// It cannot: every page is held by a [`PinMethod`](super::PinMethod), or the address is
+    /// a device's own. Nobody who is not trusted can put other pages in their place: but
+    /// for whoever was given the file of our own RAM that is not
+    /// [exclusive](super::Ram::exclusive). A page that is taken out of its file stays where
+    /// it is, and nobody else's.
+    Pinned,
+}
+
+impl Stability {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pinned => "pinned",
+            Self::Reserved => "reserved",
+            Self::Unpinned => "unpinned",
+        }
+    }
+}
+
+impl fmt::Display for Stability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// How firmly an object's pages are to be held in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Residency {
+    /// All pages in memory and pinned where the kernel allows it; frame numbers read.
+    #[default]
+    Pinned,
+    /// All pages in memory but free to move; frame numbers read. They may go stale.
+    Resident,
+    /// Pages come when they are touched; host-physical addresses are not known.
+    OnDemand,
 }
 
 #[cfg(test)]

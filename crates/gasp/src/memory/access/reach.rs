@@ -6,10 +6,11 @@
 
 use core::ptr::NonNull;
 
-use super::object::MemoryObject;
-use super::{guard, raw};
 use crate::access::Access;
 use crate::error::{Error, Operation, Place, Reason, Result};
+use crate::memory::access::guard;
+use crate::memory::access::raw;
+use crate::memory::object::MemoryObject;
 
 impl MemoryObject {
     /// Copies out of the memory, whatever regions say about it: for loaders and checks.

@@ -12,13 +12,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::param::page_size;
 
-pub(super) const ENTRY: usize = size_of::<u64>();
-pub(super) const PRESENT: u64 = 1 << 63;
-pub(super) const FRAME: u64 = (1 << 55) - 1;
+pub(crate) const ENTRY: usize = size_of::<u64>();
+pub(crate) const PRESENT: u64 = 1 << 63;
+pub(crate) const FRAME: u64 = (1 << 55) - 1;
 
-pub(super) const NO_PRIVILEGE: &str = "frame numbers need CAP_SYS_ADMIN in the first user \
+pub(crate) const NO_PRIVILEGE: &str = "frame numbers need CAP_SYS_ADMIN in the first user \
      namespace: run as root, grant it, or let a `gasp broker` open them";
-pub(super) const NO_PAGEMAP: &str = "/proc/self/pagemap cannot be read; mount /proc";
+pub(crate) const NO_PAGEMAP: &str = "/proc/self/pagemap cannot be read; mount /proc";
 
 const PAGEMAP: &str = "/proc/self/pagemap";
 
@@ -53,7 +53,7 @@ pub fn frame_access() -> FrameAccess {
 }
 
 /// The descriptor that is kept; or a new one, which may tell no frame numbers.
-pub(super) fn open() -> Result<Arc<File>, &'static str> {
+pub(crate) fn open() -> Result<Arc<File>, &'static str> {
     let pid = std::process::id();
     let mut kept = KEPT.lock();
     // A child that was forked has its parent's descriptor, which tells of its parent.
@@ -68,7 +68,7 @@ pub(super) fn open() -> Result<Arc<File>, &'static str> {
 }
 
 /// Reads frame numbers from `file` from now on, if it tells them.
-pub(super) fn keep(file: File) -> Result<(), &'static str> {
+pub(crate) fn keep(file: File) -> Result<(), &'static str> {
     if !tells_frames(&file) {
         return Err("the descriptor that was handed over tells no frame numbers of this process");
     }
@@ -87,7 +87,7 @@ fn tells_frames(file: &File) -> bool {
         file.read_exact_at(&mut entry, offset).ok().map(|()| u64::from_ne_bytes(entry))
     };
     let seen = entry(core::ptr::from_ref(core::hint::black_box(&*there)).addr());
-    let Ok(absent) = super::window::Window::reserve(page_size(), page_size()) else {
+    let Ok(absent) = crate::memory::window::Window::reserve(page_size(), page_size()) else {
         return false;
     };
     let unseen = entry(absent.base().addr());

@@ -36,7 +36,7 @@ use crate::error::Reason;
 ///
 /// # Errors
 /// Where that is not possible on this machine.
-pub(super) fn install() -> Result<(), Reason> {
+pub(crate) fn install() -> Result<(), Reason> {
     const WHY: &str = "memory that its owner can take away is not supported on this machine; \
                        seal it against shrinking, or adopt it as trusted";
     if signal::install() { Ok(()) } else { Err(Reason::Invalid(WHY)) }

@@ -173,11 +173,23 @@ core::arch::global_asm!(
 mod machine {
     unsafe extern "C" {
         #[link_name = "gasp_guarded_copy"]
-        pub(in crate::memory::guard) fn copy(to: *mut u8, from: *const u8, len: usize) -> usize;
+        pub(in crate::memory::access::guard) fn copy(
+            to: *mut u8,
+            from: *const u8,
+            len: usize,
+        ) -> usize;
         #[link_name = "gasp_guarded_load"]
-        pub(in crate::memory::guard) fn load(from: *const u8, to: *mut u64, size: usize) -> usize;
+        pub(in crate::memory::access::guard) fn load(
+            from: *const u8,
+            to: *mut u64,
+            size: usize,
+        ) -> usize;
         #[link_name = "gasp_guarded_store"]
-        pub(in crate::memory::guard) fn store(to: *mut u8, value: u64, size: usize) -> usize;
+        pub(in crate::memory::access::guard) fn store(
+            to: *mut u8,
+            value: u64,
+            size: usize,
+        ) -> usize;
         static gasp_guarded_begin: u8;
         static gasp_guarded_end: u8;
         static gasp_guarded_fault: u8;
@@ -185,7 +197,7 @@ mod machine {
 
     /// Where to go on instead, if an instruction at `at` cannot reach its memory; `None`
     /// where that instruction is none of ours.
-    pub(in crate::memory::guard) fn instead_of(at: usize) -> Option<usize> {
+    pub(in crate::memory::access::guard) fn instead_of(at: usize) -> Option<usize> {
         let begin = (&raw const gasp_guarded_begin).addr();
         let end = (&raw const gasp_guarded_end).addr();
         (begin..end).contains(&at).then(|| (&raw const gasp_guarded_fault).addr())
@@ -195,15 +207,23 @@ mod machine {
 /// Machines that we have no code for: nothing is ever guarded there.
 #[cfg(any(not(any(target_arch = "x86_64", target_arch = "aarch64")), miri))]
 mod machine {
-    pub(in crate::memory::guard) unsafe fn copy(_: *mut u8, _: *const u8, _: usize) -> usize {
+    pub(in crate::memory::access::guard) unsafe fn copy(
+        _: *mut u8,
+        _: *const u8,
+        _: usize,
+    ) -> usize {
         1
     }
 
-    pub(in crate::memory::guard) unsafe fn load(_: *const u8, _: *mut u64, _: usize) -> usize {
+    pub(in crate::memory::access::guard) unsafe fn load(
+        _: *const u8,
+        _: *mut u64,
+        _: usize,
+    ) -> usize {
         1
     }
 
-    pub(in crate::memory::guard) unsafe fn store(_: *mut u8, _: u64, _: usize) -> usize {
+    pub(in crate::memory::access::guard) unsafe fn store(_: *mut u8, _: u64, _: usize) -> usize {
         1
     }
 }

@@ -16,7 +16,7 @@ mod handler {
     use core::ptr;
     use std::sync::OnceLock;
 
-    use crate::memory::guard::code;
+    use crate::memory::access::guard::code;
 
     /// What was done about SIGBUS before; set before our handler is.
     static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
@@ -25,7 +25,7 @@ mod handler {
     static INSTALLED: OnceLock<bool> = OnceLock::new();
 
     /// Installs the handler, once; `false` where the system refuses.
-    pub(in crate::memory::guard) fn install() -> bool {
+    pub(in crate::memory::access::guard) fn install() -> bool {
         *INSTALLED.get_or_init(|| {
             // SAFETY: all zeros is a valid `sigaction`: the default action.
             let mut before: libc::sigaction = unsafe { mem::zeroed() };

@@ -1,0 +1,75 @@
+//! An object's file: given out, and mapped again.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::file::{FilePiece, Seals};
+use super::object::MemoryObject;
+use super::window::Window;
+use crate::access::Access;
+use crate::error::{Errno, Reason};
+
+impl MemoryObject {
+    /// The file behind it and the offset where it begins, to share the memory with another
+    /// process. `None` for [`external`](Self::external) memory, and for memory that is not
+    /// one piece of its file: see [`file_pieces`](Self::file_pieces).
+    pub fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        match self.file_pieces()? {
+            (fd, [whole]) => Some((fd, whole.file_offset)),
+            _ => None,
+        }
+    }
+
+    /// The file behind it and which parts of it are where, in order, without gaps: to share
+    /// RAM that was made [host-contiguous](super::Ram::host_contiguous). `None` for
+    /// [`external`](Self::external) memory.
+    ///
+    /// RAM of a huge page pool is [guarded](Self::is_guarded) from the first call of this or
+    /// of [`file`](Self::file) on, unless it is [exclusive](super::Ram::exclusive). An access
+    /// that another thread has begun before is not.
+    pub fn file_pieces(&self) -> Option<(BorrowedFd<'_>, &[FilePiece])> {
+        self.guard_what_is_shared();
+        self.pieces()
+    }
+
+    /// The file and its pieces, for maps of our own.
+    fn pieces(&self) -> Option<(BorrowedFd<'_>, &[FilePiece])> {
+        let file = self.memory_file()?;
+        Some((file.fd.as_fd(), &file.pieces))
+    }
+
+    /// The seals on its file; none where it has no file.
+    pub fn seals(&self) -> Seals {
+        self.memory_file().map_or(Seals::empty(), |file| file.seals)
+    }
+
+    /// Maps a part of the object into `window` at `at`: whole pages of it, that lie in it.
+    pub(crate) fn map_into(
+        &self,
+        window: &mut Window,
+        at: usize,
+        (offset, len): (u64, u64),
+        access: Access,
+    ) -> Result<(), Reason> {
+        const NO_FILE: Reason = Reason::Invalid("external memory has no file");
+        let (fd, pieces) = self.pieces().ok_or(NO_FILE)?;
+        let end = offset.checked_add(len).filter(|&end| end <= self.len());
+        let end = end.ok_or(Reason::OutOfBounds { size: self.len() })?;
+        if access.contains(Access::WRITE) && self.seals().intersects(Seals::NO_NEW_WRITER) {
+            // As mmap() would say; but after that the window would be good for nothing.
+            return Err(Reason::Os { what: "mmap", errno: Errno::PERM });
+        }
+        let behind = pieces.partition_point(|piece| piece.offset + piece.len <= offset);
+        for piece in pieces.get(behind..).unwrap_or_default() {
+            let from = offset.max(piece.offset);
+            let to = end.min(piece.offset + piece.len);
+            if from >= to {
+                break;
+            }
+            let file_offset = piece.file_offset + (from - piece.offset);
+            // Both are at most the object's length, which is a `usize`.
+            let (at, len) = (at + (from - offset) as usize, (to - from) as usize);
+            window.map_piece(at, fd, file_offset, len, access)?;
+        }
+        Ok(())
+    }
+}
