@@ -17,8 +17,9 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use gasp::memory::wire::{Request, TOKENS_MAX};
-use gasp::memory::{FrameAccess, HostToken, frame_access, redeem_token};
+use gasp::broker::wire::{Request, TOKENS_MAX};
+use gasp::broker::{HostToken, redeem_token};
+use gasp::memory::{FrameAccess, frame_access};
 use gasp::{HostRun, errno_name};
 use libtest_mimic::{Arguments, Trial};
 use tempfile::TempDir;

@@ -42,7 +42,7 @@ impl Nvme {
     }
 
     /// A handle to what the controller counts, to keep when the controller itself has gone
-    /// into its [`Shell`](crate::Shell).
+    /// into its [`Shell`](gasp_vdev::Shell).
     pub fn counters(&self) -> Counters {
         self.subsystem.counters.clone()
     }

@@ -11,7 +11,7 @@ pub struct Options {
     /// The serial number: 1 to 20 printable ASCII characters. Controllers of one guest must
     /// differ in it (or in their model), or the guest takes them for one: all other names
     /// of the controller are made of these two. With `None` it is made of the file's path,
-    /// the same each time; a controller without a file gets a new one. [`Nvme::serial`]
+    /// the same each time; a controller without a file gets a new one. [`Nvme::serial`](crate::Nvme::serial)
     /// says which.
     pub serial: Option<String>,
     /// The model: up to 40 printable ASCII characters.

@@ -283,7 +283,7 @@ enum Peeked {
 
 impl Visitor {
     fn new(fd: OwnedFd) -> Self {
-        let pid = gasp::memory::peer_of(&fd).ok().and_then(|peer| peer.pid);
+        let pid = gasp::ffi::peer_of(&fd).ok().and_then(|peer| peer.pid);
         Self { fd: Arc::new(fd), pid, since: Instant::now(), speaks: false }
     }
 

@@ -35,12 +35,15 @@
 //! | [`iommu`] | domains and their rules |
 //! | guest | [`Guest`], [`Domain`], [`Vdev`]: what a program uses |
 //! | [`config`] | a guest from a TOML file |
+//! | [`broker`] | frame numbers for processes without the privilege to read them |
 //! | [`signal`] | system calls that must not end the process; knows nothing of the others |
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod access;
 mod addr;
+#[cfg(feature = "broker")]
+pub mod broker;
 mod bytes;
 #[cfg(feature = "config")]
 pub mod config;
@@ -53,6 +56,7 @@ pub mod iommu;
 mod map_flags;
 mod mapping;
 pub mod memory;
+mod peer;
 mod protocol;
 pub mod signal;
 pub mod space;

@@ -9,8 +9,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use gasp::memory::use_broker;
-use gasp::memory::wire::{self, HostToken, Request};
+use gasp::broker::use_broker;
+use gasp::broker::wire::{self, HostToken, Request};
 use gasp::{Errno, MemoryObject};
 use parking_lot::Mutex;
 use support::*;

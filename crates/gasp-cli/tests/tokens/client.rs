@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::ptr;
 
-use gasp::memory::wire::{self, Request};
-use gasp::memory::{FrameAccess, HostToken, frame_access, redeem_token, use_broker};
+use gasp::broker::wire::{self, Request};
+use gasp::broker::{HostToken, redeem_token, use_broker};
+use gasp::memory::{FrameAccess, frame_access};
 use gasp::{Backing, Errno, MemoryObject, errno_name};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
 

@@ -10,11 +10,12 @@ use super::ConfigError;
 use super::plan::{Content, DomainPlan, Image, Plan, RamPlan, RegionPlan};
 use super::source::{Mark, Source, open_file};
 use crate::access::Access;
+use crate::broker::use_broker;
 use crate::bytes::Bytes;
 use crate::error::{Errno, Error, Operation};
 use crate::guest::{Guest, SpaceLock};
 use crate::memory::{
-    Adopt, Backing, FrameAccess, MemoryObject, RamProgress, Residency, frame_access, use_broker,
+    Adopt, Backing, FrameAccess, MemoryObject, RamProgress, Residency, frame_access,
 };
 use crate::space::Region;
 

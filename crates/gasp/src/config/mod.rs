@@ -52,7 +52,7 @@
 //! |---|---|---|---|
 //! | `name` | name | `"guest"` | for reports |
 //! | `address-width` | bits, 32 to 52 | 48 | how long its addresses are; nothing may pass it |
-//! | `frame-broker` | path of a socket | none | who is asked for [frame numbers](crate::memory::use_broker), or tokens, where this process is not told them |
+//! | `frame-broker` | path of a socket | none | who is asked for [frame numbers](crate::broker::use_broker), or tokens, where this process is not told them |
 //! | `allow-unpinned` | boolean | `false` | accept host-physical addresses that can change (decision 20) |
 //!
 //! ## `[drain]`

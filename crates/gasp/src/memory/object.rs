@@ -40,6 +40,10 @@ pub struct MemoryObject(Arc<Object>);
 // it holds, and the window before what keeps it mapped.
 struct Object {
     /// What goes with the object, and before it.
+    #[cfg_attr(
+        not(feature = "broker"),
+        expect(dead_code, reason = "only a broker's client attaches")
+    )]
     attached: OnceLock<Keeper>,
     pin: Option<Pin>,
     not_pinned_because: Option<&'static str>,
@@ -336,6 +340,7 @@ impl MemoryObject {
     }
 
     /// Has something dropped together with the object: the first that is given.
+    #[cfg(feature = "broker")]
     pub(crate) fn attach(&self, make: impl FnOnce() -> Keeper) {
         self.0.attached.get_or_init(make);
     }

@@ -8,8 +8,8 @@
 //! | `runs` | an object's frame table: offset to host-physical run |
 //! | `order` | which chunks to take, and in which order, for few and long runs |
 
-pub(super) mod frames;
-pub(super) mod order;
-pub(super) mod pagemap;
-pub(super) mod runs;
-pub(super) mod scan;
+pub(crate) mod frames;
+pub(crate) mod order;
+pub(crate) mod pagemap;
+pub(crate) mod runs;
+pub(crate) mod scan;

@@ -68,6 +68,7 @@ pub(crate) fn open() -> Result<Arc<File>, &'static str> {
 }
 
 /// Reads frame numbers from `file` from now on, if it tells them.
+#[cfg(feature = "broker")]
 pub(crate) fn keep(file: File) -> Result<(), &'static str> {
     if !tells_frames(&file) {
         return Err("the descriptor that was handed over tells no frame numbers of this process");

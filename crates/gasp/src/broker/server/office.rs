@@ -11,17 +11,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use gasp::memory::wire::{self, HostToken, Request};
-use gasp::memory::{HostRun, Peer, peer_of};
-use gasp::{Errno, HostPhys};
 use parking_lot::{Mutex, MutexGuard};
 use rustix::io::retry_on_intr;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::frames::{Memory, Run};
-use super::greet;
+use super::greet::greet;
 use super::looker::Looker;
+use crate::addr::HostPhys;
+use crate::broker::wire::{self, HostToken, Request};
+use crate::error::Errno;
+use crate::memory::HostRun;
+use crate::peer::{Peer, peer_of};
 
 /// Connections of one user at a time.
 const USER_CONNECTIONS: usize = 64;

@@ -6,7 +6,7 @@
 //!
 //! The broker does not hold the pages: an address is true when it is told, and stays true
 //! while the owner of the memory holds it. So whoever redeems a token has to trust its sender
-//! to keep the memory [pinned](super::Stability::Pinned), or has to hold the pages itself.
+//! to keep the memory [pinned](crate::Stability::Pinned), or has to hold the pages itself.
 
 use std::io::ErrorKind;
 use std::net::Shutdown;
@@ -18,12 +18,14 @@ use parking_lot::{Mutex, MutexGuard};
 use rustix::net::{SendFlags, send};
 use rustix::param::page_size;
 
-use super::broker::{self, Greeting};
-use super::object::MemoryObject;
-use super::wire::{self, HostToken, Request};
+use super::greet::{Greeting, failed, greet};
 use crate::access::Access;
+use crate::broker::wire;
+use crate::broker::wire::HostToken;
+use crate::broker::wire::Request;
 use crate::error::{Errno, Error, Operation, Place, Reason, Result};
-use crate::memory::host::runs::HostRun;
+use crate::memory::HostRun;
+use crate::memory::MemoryObject;
 
 /// How often a page is brought back that the kernel takes out at the same time.
 const ATTEMPTS: usize = 10;
@@ -178,7 +180,7 @@ fn grant(addr: u64, len: u64) -> core::result::Result<Vec<HostToken>, Reason> {
     let tokens = match answer {
         Ok(Ok(body)) => wire::decode_tokens(&body, len).ok_or(NO_SENSE),
         Ok(Err(errno)) => return Err(Reason::Os { what: WHAT, errno }),
-        Err(error) => Err(broker::failed(WHAT)(error)),
+        Err(error) => Err(failed(WHAT)(error)),
     };
     if tokens.is_err() {
         let mut connection = connection();
@@ -226,7 +228,7 @@ fn ask(
 /// Has the broker that listens at `socket` tell where the run of a token is *now*.
 ///
 /// Nobody holds the pages by that: the address stays true while the owner of the memory keeps
-/// it [pinned](super::Stability::Pinned). Whoever programs hardware with it has to trust the
+/// it [pinned](crate::Stability::Pinned). Whoever programs hardware with it has to trust the
 /// sender of the token to do so, or has to hold the pages itself.
 ///
 /// # Errors
@@ -240,9 +242,8 @@ pub fn redeem_token(socket: &Path, token: HostToken) -> Result<HostRun> {
     let redeem = || {
         let stream = connect(socket)?;
         let answer = exchange(&stream, &Request::Redeem(token.token));
-        let body = answer
-            .map_err(broker::failed(WHAT))?
-            .map_err(|errno| Reason::Os { what: WHAT, errno })?;
+        let body =
+            answer.map_err(failed(WHAT))?.map_err(|errno| Reason::Os { what: WHAT, errno })?;
         let run = wire::decode_run(&body).ok_or(NO_SENSE)?;
         // It was passed on by somebody who may have changed the length.
         if run.len == token.len {
@@ -259,7 +260,7 @@ const NO_SENSE: Reason =
     Reason::Os { what: "making sense of what the broker says", errno: Errno::PROTO };
 
 fn connect(socket: &Path) -> core::result::Result<UnixStream, Reason> {
-    match broker::greet(socket).map_err(broker::failed("asking the broker for tokens"))? {
+    match greet(socket).map_err(failed("asking the broker for tokens"))? {
         Greeting::Tokens(stream) => Ok(stream),
         Greeting::Refused => Err(Reason::HostUnknown("the broker refuses")),
         Greeting::Descriptor(_) => Err(Reason::Invalid("the broker gives no tokens")),

@@ -9,8 +9,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use gasp::Errno;
-use gasp::memory::wire;
+use crate::broker::wire;
+use crate::error::Errno;
 
 /// How long one look is waited for: less than the one who redeems waits for the broker.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -8,10 +8,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-use gasp::Errno;
-use gasp::memory::wire::RANGE_MAX;
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::param::page_size;
+
+use crate::broker::wire::RANGE_MAX;
+use crate::error::Errno;
 
 const ENTRY: usize = size_of::<u64>();
 const PRESENT: u64 = 1 << 63;

@@ -11,7 +11,7 @@ use std::io::{self, Read};
 
 use crate::addr::HostPhys;
 use crate::error::Errno;
-use crate::memory::host::runs::HostRun;
+use crate::memory::HostRun;
 
 /// Whoever takes longer for what it has to say is not there.
 pub const PATIENCE: Duration = Duration::from_secs(5);

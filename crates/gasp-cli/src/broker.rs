@@ -1,30 +1,16 @@
-//! `gasp broker`: opens frame numbers for processes that may not open them themselves.
-//!
-//! The kernel tells frame numbers to whoever *opened* a page map with `CAP_SYS_ADMIN`. This
-//! process has it, opens the page map of each process that connects, and hands it over. The
-//! socket says who connects (`SO_PEERCRED`); the descriptor of the process's folder under
-//! `/proc` makes sure that what is opened is of the process that was looked at, and that has
-//! to belong to the user who connected, so that a number that was used again meanwhile leads
-//! to no other user's process.
-//!
-//! With `--tokens`, nobody is handed a descriptor: see [`tokens`].
-
-mod frames;
-mod looker;
-mod tokens;
+//! `gasp broker`: opens frame numbers for processes that may not open them themselves, or
+//! gives them tokens. What is given, and to whom, is [`gasp::broker`]'s to decide.
 
 use std::fs;
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use gasp::Errno;
+use gasp::broker::Server;
 use gasp::config::near::nearest;
-use gasp::memory::{FrameAccess, Peer, frame_access, peer_of, wire};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use gasp::memory::{FrameAccess, frame_access};
 
 use crate::failure::Failure;
 use crate::output::Page;
@@ -59,7 +45,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let (users, redeemers) = (numbers(&args.user)?, numbers(&args.redeem_user)?);
     let listener = listen(&args.socket, !users.is_empty() || !redeemers.is_empty())?;
     announce(args);
-    let office = args.tokens.then(|| tokens::Office::new(users.clone(), redeemers));
+    let server = match args.tokens {
+        true => Server::tokens(users, redeemers),
+        false => Server::page_maps(users),
+    };
     let socket = args.socket.clone();
     on_signals(move |_| {
         // It may be gone already; nobody can be told.
@@ -67,11 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         std::process::exit(0);
     })?;
     for client in listener.incoming() {
-        let answered = client.and_then(|client| match &office {
-            Some(office) => tokens::Office::receive(office, client),
-            None => answer(&client, &users),
-        });
-        match answered {
+        match client.and_then(|client| server.answer(client)) {
             Ok(()) => {}
             // A client that goes away is its own affair; one without a place waits a little.
             Err(error) => {
@@ -167,34 +152,4 @@ fn listen(path: &Path, others: bool) -> Result<UnixListener, Failure> {
 
 fn refused(path: &Path, errno: Errno, why: &str) -> Failure {
     Failure::Unavailable { errno, message: format!("cannot listen at {}: {why}", path.display()) }
-}
-
-/// Gives one client what it may have, or says why not. It is not waited for.
-fn answer(client: &UnixStream, users: &[u32]) -> io::Result<()> {
-    client.set_nonblocking(true)?;
-    let Peer { pid, user } = peer_of(client)?;
-    let may = user == 0 || users.contains(&user);
-    let opened = match may {
-        true => frames::Memory::open(pid, user).map(frames::Memory::into_page_map),
-        false => Err(format!("user {user} is not one of those that may ask (--user)")),
-    };
-    tracing::info!(pid, user, refused = opened.as_ref().err(), "asked for frame numbers");
-    match opened {
-        Ok(file) => greet(client, wire::DESCRIPTOR, "", Some(file)),
-        Err(why) => greet(client, wire::REFUSED, &why, None),
-    }
-}
-
-/// Says the first thing that is said to a client.
-fn greet(client: &UnixStream, kind: u8, why: &str, file: Option<OwnedFd>) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = file.as_ref().map(|file| [file.as_fd()]);
-    if let Some(descriptors) = &descriptors {
-        control.push(SendAncillaryMessage::ScmRights(descriptors));
-    }
-    let kind = [kind];
-    let text = [IoSlice::new(&kind), IoSlice::new(why.as_bytes())];
-    sendmsg(client, &text, &mut control, SendFlags::NOSIGNAL)?;
-    Ok(())
 }

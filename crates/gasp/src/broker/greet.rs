@@ -1,9 +1,4 @@
-//! Asking a broker for the descriptor that frame numbers are read from, or for tokens.
-//!
-//! A broker is a privileged process, `gasp broker`, that opens the page map of whoever
-//! connects to its socket, and hands it over. What it opens tells of that process only, so a
-//! server without any privilege knows the host-physical addresses of its own memory. One that
-//! is to know no addresses is given [tokens](super::tokens) instead.
+//! The first thing that a broker says.
 
 use std::fs::File;
 use std::io::IoSliceMut;
@@ -13,36 +8,8 @@ use std::path::Path;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::{tokens, wire};
-use crate::error::{Errno, Error, Operation, Place, Reason, Result};
-use crate::memory::host::pagemap;
-
-/// Has the broker that listens at `socket` open this process's frame numbers, and reads them
-/// from there until the process ends: memory objects that are made from now on know their
-/// host-physical addresses. (A forked child has to ask again.)
-///
-/// A broker that gives tokens only tells no addresses; from now on it is asked by
-/// [`host_tokens`](super::MemoryObject::host_tokens).
-///
-/// Ask a broker that you trust: addresses are believed as it tells them.
-///
-/// # Errors
-/// `EPERM` where it refuses, or hands over what tells nothing of this process; `ENOENT`,
-/// `ECONNREFUSED` and others where nobody listens.
-pub fn use_broker(socket: &Path) -> Result<()> {
-    let fail = |reason| Error::new(Operation::HostPhysical, Place::Offset(0), 0, reason);
-    let greeting = greet(socket).map_err(failed("asking the broker of frame numbers"));
-    match greeting.map_err(fail)? {
-        Greeting::Descriptor(file) => {
-            pagemap::keep(file).map_err(|why| fail(Reason::HostUnknown(why)))
-        }
-        Greeting::Tokens(stream) => {
-            tokens::keep(socket, stream);
-            Ok(())
-        }
-        Greeting::Refused => Err(fail(Reason::HostUnknown("the broker refuses"))),
-    }
-}
+use super::wire;
+use crate::error::{Errno, Reason};
 
 /// Why something went wrong with a connection.
 pub(super) fn failed(what: &'static str) -> impl FnOnce(std::io::Error) -> Reason {
