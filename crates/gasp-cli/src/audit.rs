@@ -11,7 +11,7 @@ use crate::configured;
 use crate::failure::Failure;
 use crate::output::{self, Page};
 use crate::progress::{Progress, release};
-use crate::quantity::{length, parse_seconds};
+use crate::quantity::{length, parse_pause, parse_seconds};
 use crate::signal::Until;
 
 /// Changes that are shown to a person of one round.
@@ -24,10 +24,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
     /// Audit again every so many seconds, until SIGINT or SIGTERM; 1 where only --for is given
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_pause, allow_hyphen_values = true)]
     pub(crate) every: Option<Duration>,
     /// End after so many seconds
-    #[arg(long = "for", value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(long = "for", value_name = "SECONDS", value_parser = parse_seconds, allow_hyphen_values = true)]
     pub(crate) duration: Option<Duration>,
     /// Print JSON, with the fields below
     #[arg(long)]
@@ -133,15 +133,16 @@ fn audit(guest: &Guest, round: u64, json: bool) -> Result<bool, Failure> {
 fn show(round: &Round, audit: &Audit, took: Duration) -> Result<(), Failure> {
     let mut page = Page::stdout();
     page.line(&format!(
-        "round {}: {} looked at in {:.2?}: {} broke a promise, {} moved as they may{}",
+        "round {}: {} checked in {:.1} ms; moved although pinned: {}; moved as unpinned memory \
+         may: {}{}",
         round.round,
         length(round.checked),
-        took,
+        took.as_secs_f64() * 1e3,
         length(round.broken),
         length(round.moved),
         match round.unchecked {
             0 => String::new(),
-            bytes => format!("; nothing is said of {}", length(bytes)),
+            bytes => format!("; addresses not known: {}", length(bytes)),
         }
     ))?;
     for change in audit.changes.iter().take(SHOWN) {

@@ -14,6 +14,14 @@ pub(crate) fn parse_length(text: &str) -> Result<u64, String> {
     Bytes::parse(text).map(|bytes| bytes.0).ok_or_else(expected)
 }
 
+/// A length that is not 0.
+pub(crate) fn parse_some_length(text: &str) -> Result<u64, String> {
+    match parse_length(text)? {
+        0 => Err("expected at least one byte".into()),
+        len => Ok(len),
+    }
+}
+
 /// An address: `0x` hexadecimal or decimal, with the same suffixes as a length.
 pub(crate) fn parse_address(text: &str) -> Result<u64, String> {
     parse_length(text)
@@ -29,6 +37,15 @@ pub(crate) fn parse_access(text: &str) -> Result<Access, String> {
 pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     seconds.ok_or_else(|| "expected a number of seconds, such as 60 or 0.5".into())
+}
+
+/// A time between two rounds of work: one that leaves the processor to others, too.
+pub(crate) fn parse_pause(text: &str) -> Result<Duration, String> {
+    let pause = parse_seconds(text)?;
+    match pause >= Duration::from_millis(10) {
+        true => Ok(pause),
+        false => Err("expected at least 0.01 seconds".into()),
+    }
 }
 
 /// A length: `2 MiB`, `1.5 GiB`.
@@ -66,6 +83,7 @@ mod tests {
     #[test]
     fn what_is_no_length_is_refused_with_what_was_expected() {
         assert_eq!(parse_length("64K"), Ok(65536));
+        assert!(parse_some_length("0").is_err() && parse_some_length("1") == Ok(1));
         assert!(parse_length("1.5G").is_err_and(|why| why.contains("64K")));
     }
 
@@ -73,6 +91,9 @@ mod tests {
     fn access_and_seconds_that_mean_nothing_are_refused() {
         assert_eq!(parse_access("rw"), Ok(Access::RW));
         assert!(["", "-", "q", "rwz"].into_iter().all(|text| parse_access(text).is_err()));
+        let short = ["0", "1e-9", "0.009"];
+        assert!(short.into_iter().all(|text| parse_pause(text).is_err()));
+        assert_eq!(parse_pause("0.01"), Ok(Duration::from_millis(10)));
         let wrong = ["", "-1", "x", "NaN", "1e300"];
         assert!(wrong.into_iter().all(|text| parse_seconds(text).is_err()));
     }

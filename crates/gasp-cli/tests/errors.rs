@@ -146,7 +146,8 @@ fn errors_about_maps_name_device_range_and_reason() {
         args.extend(any.then_some("--any"));
         place.map("guest.toml", &args, parts);
     };
-    map("0", "0", "r", false, &["`disk`", "the length is 0; ask for at least one byte", "EINVAL"]);
+    map("0", "0", "r", false, &["'--len <LEN>'", "expected at least one byte"]);
+    map("-1", "4K", "r", false, &["'-1'", "'--addr <ADDR>'", "64K, 2M or 1G"]);
     map("0", "2M", "r", false, &["2 MiB at device address 0x0", "refuses 0x100000", "no rule"]);
     map("0", "4K", "w", false, &["4 KiB", "allows only r--", "-w- was asked for", "EFAULT"]);
     map("0xfffff000", "4K", "w", true, &["0xfffff000 offers only r-x", "EACCES"]);
@@ -158,6 +159,13 @@ fn errors_about_maps_name_device_range_and_reason() {
     map("5X", "4K", "r", false, &["'--addr <ADDR>'", "64K, 2M or 1G"]);
     let args = ["--addr", "0", "--len", "4K", "--access", "r", "--hold", "x"];
     place.map("guest.toml", &args, &["expected a number of seconds, such as 60"]);
+    let spin = ["audit", "--config", "guest.toml", "--every", "0"];
+    place.expect(&spin, &["'--every <SECONDS>'", "expected at least 0.01 seconds"]);
+    let twice =
+        ["serve", "--socket", "a.sock", "--device", "nvme,queues=2,backing=null:1M,queues=3"];
+    place.expect(&twice, &["--device: queues: it is given twice"]);
+    let locked = ["serve", "--socket", "a.sock", "--device", "dma,mode=0444"];
+    place.expect(&locked, &["--device: mode: nobody could connect"]);
     place.expect(
         &[
             "map",

@@ -16,7 +16,7 @@ fn text(output: &Output) -> String {
 }
 
 fn example(name: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/guest");
     folder.join(name).to_str().unwrap().to_owned()
 }
 

@@ -107,7 +107,7 @@ impl Drop for Serving {
 fn example(testbed: &Testbed) -> Result<(), Failed> {
     // The example, with its sockets in a folder of the test's own.
     let folder = tempfile::tempdir()?;
-    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/nvme.toml");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/serve/nvme.toml");
     let text = std::fs::read_to_string(example)?.replace("\"/tmp/", "\"");
     let config = folder.path().join("nvme.toml");
     std::fs::write(&config, text)?;

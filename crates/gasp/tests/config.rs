@@ -12,7 +12,7 @@ use gasp::{Access, Backing, DeviceAddr, DomainKind, Errno, Guest, GuestPhys, Map
 use gasp::{RegionKind, Stability};
 use proptest::prelude::*;
 
-const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/guest");
 
 fn example(name: &str) -> Guest {
     let config = Config::load(&Path::new(EXAMPLES).join(name)).unwrap();
@@ -357,9 +357,9 @@ fn a_file_that_is_wrong_in_itself_names_line_key_and_what_was_expected() {
         ("[iommu]\nunatached = 'deny'", 2, "iommu.unatached", "mean `unattached`?", E::INVAL),
         ("[[vdev]]\nname = 'a'\ndomain = 'disk'", 3, "vdev.domain", "; there is none", E::NOENT),
         (
-            "[[vdev]]\nname = 'disk'\n[[device]]\nstart = 0\nsize = '4K'\nvdev = 'dsik'",
+            "[[vdev]]\nname = 'disk'\n[[mmio]]\nstart = 0\nsize = '4K'\nvdev = 'dsik'",
             6,
-            "device.vdev",
+            "mmio.vdev",
             "no [[vdev]] with the name `dsik`; did you mean `disk`?",
             E::NOENT,
         ),
@@ -452,7 +452,7 @@ fn a_file_that_is_wrong_in_itself_names_line_key_and_what_was_expected() {
         ),
         // What is named but not there.
         ("[iommu]\n[[vdev]]\nname = 'a'\ndomain = 'b'", 4, "vdev.domain", "`b`", E::NOENT),
-        ("[[device]]\nstart = 0\nsize = '4K'\nvdev = 'a'", 4, "device.vdev", "`a`", E::NOENT),
+        ("[[mmio]]\nstart = 0\nsize = '4K'\nvdev = 'a'", 4, "mmio.vdev", "`a`", E::NOENT),
         ("\n[[domain]]\nname = 'a'\nkind = 'deny'", 2, "domain", "add an [iommu]", E::INVAL),
     ];
     for &wrong in wrong {

@@ -51,7 +51,7 @@ static void a_device_of_one_register_from_a_text(void)
     struct qvm_state_block block = { 0xfa000000, PAGE, QST_MEMORY, 0, 0 };
     struct gasp_region region;
     CHECK_OK(gasp_guest_parse("[[vdev]]\nname = \"trace\"\n"
-                              "[[device]]\nvdev = \"trace\"\nstart = 0xfa000000\nsize = 4\n"
+                              "[[mmio]]\nvdev = \"trace\"\nstart = 0xfa000000\nsize = 4\n"
                               "[[reserve]]\nstart = 0x1000\nsize = 8\n", &guest));
     CHECK_OK(gasp_region_info(&block, &region));
     CHECK(region.guest.length == 4 && region.vdev);

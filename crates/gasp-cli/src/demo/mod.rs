@@ -1,4 +1,4 @@
-//! `gasp demo`: the guest of `examples/demo.toml` on this machine's real pages, and what its devices may do.
+//! `gasp demo`: the guest of `examples/guest/demo.toml` on this machine's real pages, and what its devices may do.
 //!
 //! [`scene`] creates the guest, [`acts`] lets its devices map, [`drain`] takes a range back
 //! while it is held, [`verify`] checks every mapping against a second one of the same

@@ -1,4 +1,4 @@
-//! The guest of the demo: that of `examples/demo.toml`, which is part of the program.
+//! The guest of the demo: that of `examples/guest/demo.toml`, which is part of the program.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -29,9 +29,9 @@ pub(super) struct Scene {
 }
 
 /// The configuration, as it is in the tree.
-const CONFIG: &str = include_str!("../../../../examples/demo.toml");
+const CONFIG: &str = include_str!("../../../../examples/guest/demo.toml");
 /// Its ROM image.
-const IMAGE: &[u8] = include_bytes!("../../../../examples/rom.bin");
+const IMAGE: &[u8] = include_bytes!("../../../../examples/guest/rom.bin");
 /// How the configuration gives the size of its RAM.
 const RAM: &str = "size = \"1G\"";
 /// More RAM than this is above 4 GiB, as a PC has it: registers and ROM are in between.
@@ -82,7 +82,7 @@ fn config(len: u64) -> Result<Config, ConfigError> {
     if let Some(more) = len.checked_sub(RAM_LOW).filter(|more| *more > 0) {
         text.push_str(&format!("\n[[ram]]\nname = \"high\"\nstart = \"4G\"\nsize = {more}\n"));
     }
-    Config::included(&text, Path::new("examples/demo.toml"), &[("rom.bin", IMAGE)])
+    Config::included(&text, Path::new("examples/guest/demo.toml"), &[("rom.bin", IMAGE)])
 }
 
 /// The configuration is right, so this is about the machine, and about `--ram`.
@@ -97,7 +97,7 @@ fn refused(len: u64, error: &ConfigError) -> Failure {
 }
 
 fn lacks(what: &str) -> Failure {
-    Failure::Usage(format!("the guest of examples/demo.toml has no {what}"))
+    Failure::Usage(format!("the guest of examples/guest/demo.toml has no {what}"))
 }
 
 #[cfg(test)]

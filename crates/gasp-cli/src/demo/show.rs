@@ -36,7 +36,7 @@ pub(super) fn show(scene: &Scene, report: &Report) -> io::Result<()> {
 }
 
 fn guest(page: &mut Page, scene: &Scene) -> io::Result<()> {
-    page.heading("The guest of examples/demo.toml; nothing here is simulated")?;
+    page.heading("The guest of examples/guest/demo.toml; nothing here is simulated")?;
     let range = |start: u64, len: u64| format!("{} from {}", length(len), address(start));
     let ram: Vec<String> = scene.ram.iter().map(|(at, ram)| range(at.0, ram.len())).collect();
     let (disk, net) = (scene.disk_range, scene.net_range);

@@ -166,7 +166,7 @@ pub(super) const SERVE: &str = "\
 Examples:
   gasp serve --device nvme,backing=null:64M --socket /tmp/disk.sock
   gasp serve --device nvme,backing=file:disk.img,queues=2 --socket /tmp/disk.sock --json
-  gasp serve --config examples/nvme.toml
+  gasp serve --config examples/serve/nvme.toml
 
 Prints what QEMU needs to attach. VMMs may come and go, one at a time for each device; what
 the device stores stays. Migration is not supported, and QEMU (11.1) reports one as completed all the same. Have it

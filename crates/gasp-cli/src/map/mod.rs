@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::output::{self, Page};
 use crate::progress::{Progress, release};
 use crate::quantity::{
-    address, count, length, parse_access, parse_address, parse_length, parse_seconds,
+    address, count, length, parse_access, parse_address, parse_seconds, parse_some_length,
 };
 use crate::signal::Until;
 use hold::Held;
@@ -34,10 +34,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     pub(crate) vdev: String,
     /// The device address: 0x hexadecimal or decimal, or with a suffix K, M, G
-    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address, allow_hyphen_values = true)]
     pub(crate) addr: u64,
     /// How many bytes: a number, or with a suffix K, M, G
-    #[arg(long, value_name = "LEN", value_parser = parse_length)]
+    #[arg(long, value_name = "LEN", value_parser = parse_some_length, allow_hyphen_values = true)]
     pub(crate) len: u64,
     /// What the device wants to do: r, w, x or several of them
     #[arg(long, value_name = "ACCESS", value_parser = parse_access)]
@@ -47,7 +47,7 @@ pub(crate) struct Args {
     pub(crate) any: bool,
     /// Keep the mapping for so many seconds, or until SIGINT or SIGTERM; first of all
     /// print where it is, in one line, so that it can be checked from outside
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, allow_hyphen_values = true)]
     pub(crate) hold: Option<Duration>,
     /// Print all runs, however many there are
     #[arg(long)]

@@ -105,6 +105,13 @@ fn parse(text: &str, path: &Path) -> Result<Vec<Plan>, String> {
     };
     let document: Document = toml::from_str(text).map_err(|error| {
         let at = error.span().unwrap_or_default().start;
+        if let Some(table) = table_of_a_guest(error.message()) {
+            let message = format!(
+                "unknown key `{table}`: this describes a guest, and `gasp serve` takes devices: \
+                 write [[device]]"
+            );
+            return fail(at, &message);
+        }
         fail(at, &format!("{}{}", place_in(text, at), explained(error.message())))
     })?;
     if document.device.is_empty() {
@@ -128,6 +135,14 @@ fn parse(text: &str, path: &Path) -> Result<Vec<Plan>, String> {
             None => fail(0, &why.message),
         }),
     }
+}
+
+/// The name of a table that only the description of a guest has, if that is what is unknown.
+fn table_of_a_guest(message: &str) -> Option<&str> {
+    let key = message.strip_prefix("unknown field `")?.strip_suffix("`, expected `device`")?;
+    let tables =
+        ["guest", "drain", "iommu", "ram", "rom", "reserve", "pass", "mmio", "domain", "vdev"];
+    tables.contains(&key).then_some(key)
 }
 
 /// The device and the key that a place in the text is about, as far as the text shows them:
@@ -178,7 +193,7 @@ socket = \"dma.sock\"
 
     #[test]
     fn the_examples_are_right() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/serve");
         assert_eq!(load(&folder.join("dma.toml")).unwrap().len(), 1);
         assert_eq!(load(&folder.join("nvme.toml")).unwrap().len(), 2);
     }
@@ -200,7 +215,12 @@ socket = \"dma.sock\"
             (
                 "queues = 4",
                 "queues = \"4\"",
-                "a/b.toml:5: [[device]] number 1: queues: invalid type",
+                "a/b.toml:5: [[device]] number 1: queues: expected a whole number from 0 on, not \"4\"",
+            ),
+            (
+                "queues = 4",
+                "queues = -1",
+                "a/b.toml:5: [[device]] number 1: queues: expected a whole number from 0 on, not -1",
             ),
             (
                 "backing = \"null:64M\"",
@@ -239,5 +259,11 @@ socket = \"dma.sock\"
             assert!(message.starts_with(told), "{message}");
         }
         assert!(message("").contains("[[device]]"));
+        let guest = message("[[ram]]\nsize = 4096\n");
+        assert!(
+            guest.starts_with("a/b.toml:1: unknown key `ram`: this describes a guest"),
+            "{guest}"
+        );
+        assert!(message("[rma]\n").contains("unknown key `rma`"));
     }
 }

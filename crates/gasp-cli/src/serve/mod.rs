@@ -145,6 +145,9 @@ impl<'a> Source<'a> {
     fn read(&self, now: &[Current]) -> Result<Vec<Plan>, String> {
         let mut plans = match self {
             Self::File(path) => file::load(path)?,
+            Self::Arguments(_) if !now.is_empty() => {
+                return Err("--device was given, and so there is no file to read again".into());
+            }
             Self::Arguments(plan) => vec![plan.clone()],
         };
         let now: Vec<_> = now.iter().map(|current| &current.plan).collect();

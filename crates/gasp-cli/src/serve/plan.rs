@@ -85,6 +85,9 @@ impl Plan {
         let Some(mode) = u32::try_from(mode).ok().filter(|mode| *mode <= 0o777) else {
             return wrong("mode", "expected the permissions of a file, such as 0o660");
         };
+        if mode & 0o222 == 0 {
+            return wrong("mode", "nobody could connect, which needs permission to write: 0o660");
+        }
         Ok(Self {
             name,
             is_named: wish.name.is_some(),
@@ -178,10 +181,11 @@ pub(super) fn check_apart(plans: &[Plan]) -> Result<(), (usize, Wrong)> {
         let with = |same: &dyn Fn(&Plan) -> bool| {
             before.iter().find(|other| same(other)).map(|other| other.name.as_str())
         };
-        if let Some(name) = with(&|other| other.socket == plan.socket) {
+        if let Some(name) = with(&|other| place(&other.socket) == place(&plan.socket)) {
             return fail("socket", format!("device {name:?} is on it, too; give each its own"));
         }
-        if let Some(name) = with(&|other| plan.image().is_some() && other.image() == plan.image()) {
+        let image = plan.image().map(place);
+        if let Some(name) = with(&|other| image.is_some() && other.image().map(place) == image) {
             let message = format!("it is the image of device {name:?}, too; give each its own");
             return fail("backing", message);
         }
@@ -196,6 +200,19 @@ pub(super) fn check_apart(plans: &[Plan]) -> Result<(), (usize, Wrong)> {
         }
     }
     Ok(())
+}
+
+/// A path as far as it is there: two names of one file are the same.
+fn place(path: &Path) -> PathBuf {
+    if let Ok(whole) = path.canonicalize() {
+        return whole;
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new(".")).canonicalize();
+    match (folder, path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path.to_owned(),
+    }
 }
 
 /// Gives plans without a name that of the device which is on their socket now, and others a
@@ -311,6 +328,10 @@ mod tests {
         assert!(check_apart(&[file("a", None), file("b", None)]).is_ok());
         assert_eq!(fails(Plan { name: "a".into(), ..file("b", None) }), ("name", false));
         assert_eq!(fails(Plan { socket: "a.sock".into(), ..file("b", None) }), ("socket", true));
+        for other in ["./a.sock", "../gasp-cli/a.sock", "src/../a.sock"] {
+            let same = Plan { socket: other.into(), ..file("b", None) };
+            assert_eq!(fails(same), ("socket", true), "{other}");
+        }
         assert_eq!(
             fails(Plan { kind: file("a", None).kind, ..file("b", None) }),
             ("backing", true)

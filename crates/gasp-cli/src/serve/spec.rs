@@ -1,5 +1,6 @@
 //! `--device`: one device in one word, with the keys of the file.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use gasp::config::near::hint;
@@ -33,10 +34,14 @@ pub(super) fn parse(spec: &str, socket: &Path) -> Result<Plan, Failure> {
         return Err(Failure::Usage("--socket: the path is not UTF-8".into()));
     };
     let mut wish = Wish { kind, socket: socket.into(), ..Wish::default() };
+    let mut given = BTreeSet::new();
     for word in words {
         let Some((key, value)) = word.split_once('=') else {
             return Err(Failure::Usage(format!("--device: expected KEY=VALUE, not {word:?}")));
         };
+        if !given.insert(key) {
+            return Err(Failure::Usage(format!("--device: {key}: it is given twice")));
+        }
         set(&mut wish, key, value)
             .map_err(|message| Failure::Usage(format!("--device: {key}: {message}")))?;
     }

@@ -55,7 +55,8 @@ fn a_device_that_cannot_be_served_is_named_with_its_key_and_a_remedy() {
 fn an_image_that_is_locked_is_told_with_who_has_locked_it() {
     let folder = Folder::new();
     File::create(folder.path("i.img")).unwrap().set_len(1 << 20).unwrap();
-    std::os::unix::fs::symlink(folder.path("i.img"), folder.path("link.img")).unwrap();
+    std::os::unix::fs::symlink(folder.path("i.img"), folder.path("symlink.img")).unwrap();
+    std::fs::hard_link(folder.path("i.img"), folder.path("link.img")).unwrap();
     let device = format!("nvme,backing=file:{}", folder.text("i.img"));
     let args = ["--json", "--device", &device, "--socket", &folder.text("first.sock")];
     let mut serving = Serving::start(&args);
@@ -76,9 +77,12 @@ fn an_image_that_is_locked_is_told_with_who_has_locked_it() {
     drop(attach(&folder.path("first.sock")));
     drop(serving);
     // By its own process: whether that can be seen from the configuration or not.
-    let (message, status) = refused(&folder, &(disk("a", "i.img") + &disk("b", "i.img")));
-    assert!(message.contains("a.toml:10: device \"b\": backing: it is the image of device \"a\""));
-    assert_eq!(status, Some(2));
+    for image in ["i.img", "symlink.img"] {
+        let (message, status) = refused(&folder, &(disk("a", "i.img") + &disk("b", image)));
+        let told = "a.toml:10: device \"b\": backing: it is the image of device \"a\"";
+        assert!(message.contains(told), "{message}");
+        assert_eq!(status, Some(2));
+    }
     let (message, status) = refused(&folder, &(disk("a", "i.img") + &disk("b", "link.img")));
     assert!(
         message.contains("device \"b\": backing: ") && message.contains("another device of this")

@@ -80,9 +80,9 @@ fn a_hang_up_ends_nothing() {
     let mut client = attach(&folder.path("a.sock"));
     for _ in 0..3 {
         serving.signal(Signal::HUP);
-        let reloaded = serving.event("reloaded");
-        assert!(reloaded["device"].is_null());
-        assert_eq!(reloaded["added"], serde_json::json!([]));
+        let told = serving.event("reload-failed");
+        assert!(told["device"].is_null());
+        assert_eq!(told["why"], "--device was given, and so there is no file to read again");
         exchange(&mut client);
     }
     serving.signal(Signal::TERM);

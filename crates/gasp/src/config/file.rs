@@ -29,7 +29,7 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) pass: Vec<Spanned<PassTable>>,
     #[serde(default)]
-    pub(super) device: Vec<Spanned<DeviceTable>>,
+    pub(super) mmio: Vec<Spanned<MmioTable>>,
     #[serde(default)]
     pub(super) domain: Vec<Spanned<DomainTable>>,
     #[serde(default)]
@@ -101,7 +101,7 @@ pub(super) struct PassTable {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct DeviceTable {
+pub(super) struct MmioTable {
     pub(super) start: Spanned<Bytes>,
     pub(super) size: Spanned<Bytes>,
     pub(super) vdev: Spanned<String>,

@@ -6,7 +6,7 @@ use toml::Spanned;
 
 use super::ConfigError;
 use super::check::{Check, Names};
-use super::file::{DeviceTable, PassTable, RamTable, ReserveTable, RomTable};
+use super::file::{MmioTable, PassTable, RamTable, ReserveTable, RomTable};
 use super::plan::{Content, Image, RamPlan, RegionPlan};
 use super::size::Bytes;
 use super::source::Mark;
@@ -80,15 +80,15 @@ impl<'a> Layout<'a> {
         self.place(start.get_ref().0, Mark::of(start, "reserve.start"), size, Content::Reserve)
     }
 
-    pub(super) fn device(
+    pub(super) fn mmio(
         &mut self,
-        table: &Spanned<DeviceTable>,
+        table: &Spanned<MmioTable>,
         vdevs: &Names,
     ) -> Result<(), ConfigError> {
-        let DeviceTable { start, size, vdev } = table.get_ref();
-        let size = (size.get_ref().0, Mark::of(size, "device.size"));
-        let vdev = self.check.known(vdevs, vdev, "device.vdev", "[[vdev]]")?;
-        let start_at = Mark::of(start, "device.start");
+        let MmioTable { start, size, vdev } = table.get_ref();
+        let size = (size.get_ref().0, Mark::of(size, "mmio.size"));
+        let vdev = self.check.known(vdevs, vdev, "mmio.vdev", "[[vdev]]")?;
+        let start_at = Mark::of(start, "mmio.start");
         self.place(start.get_ref().0, start_at, size, Content::Device { vdev })
     }
 

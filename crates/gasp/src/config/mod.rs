@@ -42,7 +42,7 @@
 //! **Bytes** are lengths, addresses and offsets: a number (`4096`, `0x1000`), or a text
 //! of a number and one of the units K, M, G, T (`"16M"`, `"0x10K"`), which are powers of
 //! 1024. Those of memory are multiples of 4 KiB and of the host's page size; those of
-//! `[[device]]` and `[[reserve]]` can be any. **Names** are 1 to 128 bytes without control characters. **Access** is one
+//! `[[mmio]]` and `[[reserve]]` can be any. **Names** are 1 to 128 bytes without control characters. **Access** is one
 //! or more of the letters r, w, x. **Paths** are relative to the file's folder.
 //!
 //! A key without a default must be there.
@@ -110,7 +110,7 @@
 //! | `offset` | bytes | `host` for `/dev/mem`, else 0 | where in that it is |
 //! | `access` | access | `"rw"` | how it is opened, and all it offers |
 //!
-//! ## `[[device]]`
+//! ## `[[mmio]]`
 //! | key | type | default | meaning |
 //! |---|---|---|---|
 //! | `start`, `size` | bytes | | the addresses of the registers; no memory is there |

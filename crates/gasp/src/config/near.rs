@@ -46,10 +46,18 @@ pub fn hint(unknown: &str, known: &[&str]) -> String {
 }
 
 /// The message of the TOML parser about an unknown key, with the near one or all that are
-/// known, or about a missing one; any other message as it is.
+/// known, about a missing one, or about a value that is no whole number; any other message as
+/// it is.
 pub fn explained(message: &str) -> String {
     if let Some(key) = message.strip_prefix("missing field ") {
         return format!("the key {key} is missing");
+    }
+    if let Some(wrong) = message.strip_suffix(", expected u64") {
+        // Between backticks, or a text between quotation marks, or the name of a type.
+        let quoted = || wrong.find('"').and_then(|at| wrong.get(at..));
+        let named = || wrong.split_once(": ").map_or(wrong, |(_, what)| what);
+        let value = wrong.split('`').nth(1).or_else(quoted).unwrap_or_else(named);
+        return format!("expected a whole number from 0 on, not {value}");
     }
     let key = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
     let Some((key, rest)) = key else { return message.to_owned() };
@@ -92,5 +100,16 @@ mod tests {
         );
         assert_eq!(explained("missing field `size`"), "the key `size` is missing");
         assert_eq!(explained("duplicate key"), "duplicate key");
+        for (message, value) in [
+            ("invalid value: integer `-1`, expected u64", "-1"),
+            ("invalid type: floating point `1.5`, expected u64", "1.5"),
+            ("invalid type: string \"4\", expected u64", "\"4\""),
+            ("invalid type: map, expected u64", "map"),
+        ] {
+            assert_eq!(
+                explained(message),
+                format!("expected a whole number from 0 on, not {value}")
+            );
+        }
     }
 }

@@ -48,7 +48,7 @@ impl Plan {
         document.rom.iter().try_for_each(|table| layout.rom(table))?;
         document.reserve.iter().try_for_each(|table| layout.reserve(table))?;
         document.pass.iter().try_for_each(|table| layout.pass(table))?;
-        document.device.iter().try_for_each(|table| layout.device(table, &vdev_names))?;
+        document.mmio.iter().try_for_each(|table| layout.mmio(table, &vdev_names))?;
         let regions = layout.finish()?;
         let domains = plan_domains(&check, &document.domain, &regions, drain)?;
         Ok(Self {

@@ -38,6 +38,10 @@ pub(super) struct Mark {
     key: &'static str,
 }
 
+/// What a file is told that describes devices and no guest.
+const DEVICES: &str = "unknown key `device`: a guest's register blocks are [[mmio]]; devices to \
+                       serve to a VMM are no part of a guest, and in a file for `gasp serve`";
+
 impl Mark {
     /// The guest as a whole.
     pub(super) const GUEST: Self = Self { at: 0, key: "guest" };
@@ -129,6 +133,7 @@ impl Source {
                 && !path.contains('.');
             let message = match single {
                 true => format!("expected a list of tables: write [[{path}]]"),
+                false if path.is_empty() && inner == Some("device") => DEVICES.to_owned(),
                 false => near::explained(message),
             };
             let failed = ConfigError::new(&self.path, &message).at_line(self.line_at(span.start));
