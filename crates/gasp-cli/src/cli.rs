@@ -10,9 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::failure::Failure;
 use crate::logging::Line;
-use crate::{
-    audit, bench, broker, companions, demo, help, layout, map, output, probe, serve, signal,
-};
+use crate::{audit, broker, companions, demo, help, layout, map, output, probe, serve, signal};
 
 /// Lines of help that are longer are hard to read.
 const HELP_WIDTH_MAX: usize = 100;
@@ -50,8 +48,6 @@ enum Command {
     Broker(broker::Args),
     /// Draw a configured guest's memory, beside the host's
     Layout(layout::Args),
-    /// Measure what a map costs on this machine, beside what others pay for the same
-    Bench(bench::Args),
     /// Serve devices to VMMs over vfio-user
     Serve(serve::Args),
     /// Print completions for a shell
@@ -92,7 +88,6 @@ pub(crate) fn run() -> ExitCode {
         Command::Audit(args) => (audit::run(&args), args.json),
         Command::Broker(args) => (broker::run(&args), false),
         Command::Layout(args) => (layout::run(&args), false),
-        Command::Bench(args) => (bench::run(&args), args.json),
         Command::Serve(args) => (serve::run(&args), args.json),
         Command::Completions(args) => (companions::completions(&args, command()), false),
         Command::Man(args) => (companions::man(&args, command()), false),
@@ -137,6 +132,6 @@ mod tests {
     fn an_error_is_json_where_the_arguments_ask_for_it() {
         let wanted = |args: &[&str]| json_is_wanted(args.iter().map(OsString::from));
         assert!(wanted(&["gasp", "nonsense", "--json"]));
-        assert!(!wanted(&["gasp", "bench"]) && !wanted(&["gasp", "bench", "--", "--json"]));
+        assert!(!wanted(&["gasp", "demo"]) && !wanted(&["gasp", "demo", "--", "--json"]));
     }
 }

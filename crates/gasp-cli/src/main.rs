@@ -9,7 +9,6 @@
 //! | [`map`] | one map for a device of a configured guest |
 //! | [`audit`] | whether host-physical addresses stay what they were said to be |
 //! | [`broker`] | opens frame numbers for processes without the privilege |
-//! | [`bench`] | what a map costs, beside what others pay |
 //! | [`layout`] | a picture of a configured guest |
 //! | [`serve`] | devices on vfio-user sockets, for VMMs to attach |
 //! | [`configured`] | a guest from a configuration file |
@@ -19,7 +18,6 @@
 //! | [`quantity`], [`progress`], [`signal`], [`logging`] | sizes and addresses; signs of life; signals; log lines |
 
 mod audit;
-mod bench;
 mod broker;
 mod cli;
 mod columns;

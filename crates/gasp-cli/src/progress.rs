@@ -54,13 +54,6 @@ impl Progress {
         }
     }
 
-    /// `done` of `total` steps are done, and the next is called `what`.
-    pub(crate) fn step(&self, done: u64, total: u64, what: &str) {
-        self.steps(done, total);
-        self.bar.set_style(style("{spinner} {pos} of {len} {wide_bar} {msg}"));
-        self.bar.set_message(what.to_owned());
-    }
-
     fn steps(&self, done: u64, total: u64) {
         self.bar.set_length(total);
         self.bar.set_position(done);

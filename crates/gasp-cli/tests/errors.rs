@@ -69,7 +69,7 @@ impl Place {
             let number = message[..at].rsplit(' ').next().unwrap_or_default();
             assert!(!number.starts_with("0x"), "sizes are not hexadecimal: {text}");
         }
-        let has_json = ["demo", "probe", "map", "audit", "serve", "bench"].contains(&args[0]);
+        let has_json = ["demo", "probe", "map", "audit", "serve"].contains(&args[0]);
         if has_json {
             let output = run(&[args, &["--json"]].concat());
             assert_eq!(output.status.code(), status, "{args:?}");
@@ -253,7 +253,6 @@ fn errors_about_arguments_files_and_sockets_name_them() {
     let place = Place::new();
     place.expect(&["demo", "--ram", "1M"], &["--ram", "from 32M to 1023G"]);
     place.expect(&["demo", "--jsn"], &["'--jsn'", "'--json'"]);
-    place.expect(&["bench", "map+unmp"], &["did you mean `map+unmap`?", "\n  refused map"]);
     place.expect(&["completions", "bsh"], &["'bsh'", "bash"]);
     place.expect(&["man", "--out", "empty"], &["cannot create the folder empty: "]);
     let layout = |svg, parts: &[&str]| {

@@ -40,8 +40,6 @@ fn commands() -> Vec<Vec<String>> {
         [&map[..], &["--hold", "0"]].concat(),
         [&map[..], &["--hold", "0", "--json"]].concat(),
         vec!["layout", "--config", &rom, "--svg", "-"],
-        vec!["bench", "--quick", "map+unmap, bypass"],
-        vec!["bench", "--quick", "map+unmap, bypass", "--json"],
         vec!["completions", "bash"],
         vec!["man"],
     ];
@@ -85,24 +83,13 @@ fn a_reader_that_is_gone_ends_every_command_quietly() {
 
 #[test]
 fn nothing_is_wider_than_its_page_and_no_word_is_split() {
-    const NAMES: [&str; 10] = [
-        "demo",
-        "probe",
-        "map",
-        "audit",
-        "broker",
-        "layout",
-        "bench",
-        "serve",
-        "completions",
-        "man",
-    ];
+    const NAMES: [&str; 9] =
+        ["demo", "probe", "map", "audit", "broker", "layout", "serve", "completions", "man"];
     let mut commands: Vec<Vec<String>> =
         NAMES.iter().map(|name| vec![(*name).into(), "--help".into()]).collect();
     commands.push(vec!["--help".into()]);
     commands.push(["demo", "--ram", "32M"].map(String::from).into());
     commands.push(vec!["probe".into()]);
-    commands.push(["bench", "--quick", "map+unmap, 1 grant"].map(String::from).into());
     let demo = example("demo.toml");
     let map = ["map", "--config", &demo, "--vdev", "disk", "--addr", "0", "--len", "16M"];
     commands.push([&map[..], &["--access", "r"]].concat().into_iter().map(String::from).collect());

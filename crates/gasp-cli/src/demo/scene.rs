@@ -29,9 +29,9 @@ pub(super) struct Scene {
 }
 
 /// The configuration, as it is in the tree.
-const CONFIG: &str = include_str!("../../../../examples/guest/demo.toml");
+const CONFIG: &str = include_str!("demo.toml");
 /// Its ROM image.
-const IMAGE: &[u8] = include_bytes!("../../../../examples/guest/rom.bin");
+const IMAGE: &[u8] = include_bytes!("rom.bin");
 /// How the configuration gives the size of its RAM.
 const RAM: &str = "size = \"1G\"";
 /// More RAM than this is above 4 GiB, as a PC has it: registers and ROM are in between.

@@ -27,7 +27,6 @@ pub(crate) fn sections(command: &str) -> Vec<Section> {
         "audit" => texts::AUDIT,
         "broker" => texts::BROKER,
         "layout" => texts::LAYOUT,
-        "bench" => texts::BENCH,
         "serve" => texts::SERVE,
         "completions" => texts::COMPLETIONS,
         "man" => texts::MAN,

@@ -140,28 +140,6 @@ Exit status:
   1  the picture cannot be written
   2  wrong usage or a wrong configuration";
 
-pub(super) const BENCH: &str = "\
-Examples:
-  gasp bench
-  gasp bench --quick '1024 grants'
-  gasp bench --json | jq '.cases[] | select(.ratio < 1)'
-
-Every time is the minimum of many short rounds, in which all contestants take turns, so
-that a busy machine disturbs them alike. Trust the ratios more than the times. There is
-no cache in front of the look-up, so no case is a hit or a miss of one.
-
-Fields of --json:
-  cases    one for each case and peer: `case`, `ns` (ours, for one operation on each
-           thread), `peer`, `peer_ns`, `ratio` (theirs over ours); the last three are
-           null where nobody else can do the same
-  figures  what is no time for each operation: `figure`, `value` (null: cannot be had
-           here), `unit`, `note`
-
-Exit status:
-  0  measured
-  1  nothing could be measured
-  2  wrong usage";
-
 pub(super) const SERVE: &str = "\
 Examples:
   gasp serve --device nvme,backing=null:64M --socket /tmp/disk.sock

@@ -1,4 +1,4 @@
-//! The cases of `gasp bench`, under criterion: `cargo bench -p gasp-bench`.
+//! The cases of this crate, under criterion: `cargo bench -p gasp-bench`.
 
 use std::time::Duration;
 
