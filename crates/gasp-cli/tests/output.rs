@@ -156,5 +156,5 @@ fn a_manual_page_has_a_date_that_is_no_clocks_and_its_sections_with_examples_as_
         assert!(text[examples..].contains("\n.fi\n"), "{page}");
         pages += 1;
     }
-    assert_eq!(pages, 11);
+    assert_eq!(pages, 10);
 }
