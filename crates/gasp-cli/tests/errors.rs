@@ -148,7 +148,7 @@ fn errors_about_maps_name_device_range_and_reason() {
     };
     map("0", "0", "r", false, &["'--len <LEN>'", "expected at least one byte"]);
     map("-1", "4K", "r", false, &["'-1'", "'--addr <ADDR>'", "64K, 2M or 1G"]);
-    map("0", "2M", "r", false, &["2 MiB at device address 0x0", "refuses 0x100000", "no rule"]);
+    map("0", "2M", "r", false, &["2 MiB at device address 0x0", "refuses 0x100000", "no grant"]);
     map("0", "4K", "w", false, &["4 KiB", "allows only r--", "-w- was asked for", "EFAULT"]);
     map("0xfffff000", "4K", "w", true, &["0xfffff000 offers only r-x", "EACCES"]);
     map("0xfffff000", "4K", "r", false, &["not system RAM; ask with the `any` flag", "ENXIO"]);
@@ -223,7 +223,7 @@ fn errors_about_a_configuration_name_file_line_key_and_what_is_expected() {
             "kind = \"identiti\"",
             &["c.toml:16", "did you mean \"identity\"?"],
         ),
-        ("kind = \"identity\"", "kind = \"translate\"", &["takes `map` rules"]),
+        ("kind = \"identity\"", "kind = \"translate\"", &["takes `map` grants"]),
         (
             "kind = \"identity\"",
             "kind = \"identity\"\nlimit = 1",

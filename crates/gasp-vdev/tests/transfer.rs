@@ -53,9 +53,9 @@ fn on_a_bus(options: Options, body: impl FnOnce(&DeviceContext) + Send + 'static
     let bus = options.attach(Probe(Mutex::new(Some(Box::new(body))))).unwrap();
     if let Some(domain) = bus.domain() {
         // The RAM's first page may only be read; the second is not the device's at all.
-        domain.map(DeviceAddr(0), GuestPhys(0), 4096, Access::READ).unwrap();
-        domain.map(DeviceAddr(0x2000), GuestPhys(0x2000), FAR - 0x2000, Access::RW).unwrap();
-        domain.map(DeviceAddr(FAR), GuestPhys(FAR), LEN, Access::READ).unwrap();
+        domain.grant(DeviceAddr(0), GuestPhys(0), 4096, Access::READ).unwrap();
+        domain.grant(DeviceAddr(0x2000), GuestPhys(0x2000), FAR - 0x2000, Access::RW).unwrap();
+        domain.grant(DeviceAddr(FAR), GuestPhys(FAR), LEN, Access::READ).unwrap();
     }
     bus.write32(0, 0, 1).unwrap();
     assert!(bus.interrupt(0).unwrap(), "the body has panicked");

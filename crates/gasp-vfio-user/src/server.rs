@@ -129,7 +129,7 @@ impl Server {
         self.service.counters.status()
     }
 
-    /// The engine's guest for the VMM that is attached: its regions, rules and faults.
+    /// The engine's guest for the VMM that is attached: its regions, grants and faults.
     pub fn guest(&self) -> Option<Guest> {
         self.service.guest.lock().clone()
     }

@@ -136,9 +136,9 @@ fn guest(served: &Served) -> Guest {
 fn grants(served: &Served) -> Vec<(u64, u64, Access)> {
     let domain = guest(served).find_domain("device").expect("the device has a domain");
     domain
-        .rules()
+        .grants()
         .iter()
-        .map(|rule| (rule.device.start().0, rule.device.len(), rule.access))
+        .map(|grant| (grant.device.start().0, grant.device.len(), grant.access))
         .collect()
 }
 
@@ -209,7 +209,7 @@ fn without_iommu(testbed: &Testbed) -> Outcome {
         assert_eq!(engine.copy(addr, TARGET, 8192)?, EFAULT, "{addr:#x}");
         assert_eq!(bytes_at(&qtest, TARGET, 8192)?[..4096], [0xee; 4096]);
         let at = addr.max(end);
-        assert_eq!(faults(&served), [(at, Access::READ, Refusal::NoRule)]);
+        assert_eq!(faults(&served), [(at, Access::READ, Refusal::NotGranted)]);
     }
     Ok(())
 }
@@ -232,10 +232,10 @@ fn mapped_until_unmapped(testbed: &Testbed) -> Outcome {
     assert_eq!(engine.copy(IOVA_SOURCE, IOVA_TARGET, PAGE)?, EFAULT, "unmapped, so refused");
     assert_eq!(bytes_at(&qtest, TARGET, 4096)?, [0xee; 4096], "and nothing was copied");
     assert_eq!(qtest.read_u64(engine.register(0x30))?, 0);
-    assert_eq!(faults(&served), [(IOVA_TARGET, Access::WRITE, Refusal::NoRule)]);
+    assert_eq!(faults(&served), [(IOVA_TARGET, Access::WRITE, Refusal::NotGranted)]);
     // Guest-physical addresses mean nothing to it now.
     assert_eq!(engine.copy(SOURCE, TARGET, 8)?, EFAULT);
-    assert_eq!(faults(&served), [(SOURCE, Access::READ, Refusal::NoRule)]);
+    assert_eq!(faults(&served), [(SOURCE, Access::READ, Refusal::NotGranted)]);
 
     vtd.unmap(7, IOVA_SOURCE, PAGE)?;
     assert_eq!((grants(&served), served.status().windows), (vec![], 0));
@@ -420,7 +420,7 @@ fn two_devices(testbed: &Testbed) -> Outcome {
     assert_eq!(bytes_at(&qtest, TARGET, 64)?, [0x11; 64]);
     assert_eq!(second.copy(IOVA_SOURCE, IOVA_TARGET, 64)?, EFAULT, "the other's page");
     assert_eq!(bytes_at(&qtest, TARGET, 64)?, [0x11; 64]);
-    assert_eq!(faults(&served[1]), [(IOVA_TARGET, Access::WRITE, Refusal::NoRule)]);
+    assert_eq!(faults(&served[1]), [(IOVA_TARGET, Access::WRITE, Refusal::NotGranted)]);
     assert_eq!(second.copy(IOVA_SOURCE, IOVA_SOURCE + 2048, 64)?, 0);
     assert_eq!(bytes_at(&qtest, OTHER + 2048, 64)?, [0x22; 64]);
     assert_eq!(first.copy(IOVA_TARGET, IOVA_SOURCE, 64)?, EFAULT, "its own is read-only");

@@ -3,7 +3,7 @@
 use core::fmt;
 
 bitflags::bitflags! {
-    /// Kinds of access: what a mapping allows, an IOMMU rule permits, a region offers.
+    /// Kinds of access: what a mapping allows, an IOMMU grant permits, a region offers.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct Access: u8 {
         /// The device reads memory.

@@ -85,14 +85,14 @@ mod tests {
         let log = FaultLog::default();
         let device: Arc<str> = Arc::from("net");
         for addr in 0..100 {
-            log.record(&device, DeviceAddr(addr), Access::READ, Refusal::NoRule);
+            log.record(&device, DeviceAddr(addr), Access::READ, Refusal::NotGranted);
         }
         let faults = log.take();
         assert_eq!((faults.records.len(), faults.dropped), (64, 36));
         assert_eq!(faults.records[63].addr, DeviceAddr(63), "the oldest are kept");
         assert_eq!(log.take(), Faults::default(), "reading frees them");
         for addr in 0..66 {
-            log.record(&device, DeviceAddr(addr), Access::WRITE, Refusal::NoRule);
+            log.record(&device, DeviceAddr(addr), Access::WRITE, Refusal::NotGranted);
         }
         let one = |(fault, dropped): (Fault, u64)| (fault.addr.0, dropped);
         assert_eq!(log.take_one().map(one), Some((0, 2)), "one at a time, too");

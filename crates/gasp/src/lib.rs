@@ -32,7 +32,7 @@
 //! | view | what a device sees of it: one word for each page of a domain, looked up without locks |
 //! | protocol | how look-ups and revokes agree; knows no memory |
 //! | mapping | [`Mapping`], [`Scatter`], [`Stitched`], [`Fence`]; revoke and [`Drain`] |
-//! | [`iommu`] | domains and their rules |
+//! | [`iommu`] | domains and their grants |
 //! | guest | [`Guest`], [`Domain`], [`Vdev`]: what a program uses |
 //! | [`config`] | a guest from a TOML file |
 //! | [`broker`] | frame numbers for processes without the privilege to read them |
@@ -70,7 +70,7 @@ pub use addr::{Address, DeviceAddr, GRANULE, GuestPhys, HostPhys};
 pub use bytes::Bytes;
 pub use error::{Errno, Error, Operation, Place, Reason, Refusal, Result, errno_name};
 pub use fault::{FAULTS_KEPT, Fault, Faults};
-pub use guest::{AddressSpace, Domain, Guest, GuestBuilder, Rule, SpaceLock, Vdev};
+pub use guest::{AddressSpace, Domain, Grant, Guest, GuestBuilder, SpaceLock, Vdev};
 pub use iommu::{DomainKind, DomainOptions, Unattached};
 pub use map_flags::MapFlags;
 pub use mapping::{

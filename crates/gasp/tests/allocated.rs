@@ -35,7 +35,7 @@ fn a_table_takes_what_it_says_and_at_most_64_bytes_for_each_page() {
         let before = allocated();
         for index in 0..GRANTS {
             let to = GuestPhys((GRANTS - index) * 7 * PAGE);
-            domain.map(DeviceAddr(index * stride * PAGE), to, PAGE, Access::RW).unwrap();
+            domain.grant(DeviceAddr(index * stride * PAGE), to, PAGE, Access::RW).unwrap();
         }
         let (took, said) = (allocated() - before, domain.table_bytes());
         // Nodes that wait to be freed are a list as well, and a few blocks are not tables.

@@ -59,9 +59,9 @@ fn rules_at_every_edge_are_refused_and_change_nothing_or_can_be_taken_back() {
         for to in EDGES {
             for len in EDGES {
                 let free = at >= 10 * PAGE;
-                let granted = translate.map(DeviceAddr(at), GuestPhys(to), len, Access::RW);
+                let granted = translate.grant(DeviceAddr(at), GuestPhys(to), len, Access::RW);
                 match granted {
-                    // What was granted beside the first rule is taken back.
+                    // What was granted beside the first grant is taken back.
                     Ok(()) if free => {
                         assert_ne!(Picture::of(&world.guest), before);
                         translate.revoke(DeviceAddr(at), len).unwrap().wait();
@@ -69,7 +69,7 @@ fn rules_at_every_edge_are_refused_and_change_nothing_or_can_be_taken_back() {
                     Ok(()) => {
                         translate.revoke(DeviceAddr(0), 1 << 47).unwrap().wait();
                         let (at, to) = (DeviceAddr(PAGE), GuestPhys(PAGE));
-                        translate.map(at, to, 8 * PAGE, Access::READ).unwrap();
+                        translate.grant(at, to, 8 * PAGE, Access::READ).unwrap();
                     }
                     Err(_) => {}
                 }
@@ -90,7 +90,7 @@ fn revokes_at_every_edge_do_not_panic() {
                     continue;
                 };
                 assert!(drain.wait().completed());
-                let left = domain.rules();
+                let left = domain.grants();
                 let first = |page: u64| left.iter().any(|r| r.device.contains(DeviceAddr(page)));
                 let revoked = Span::new(DeviceAddr(at), len).unwrap();
                 for page in (PAGE..9 * PAGE).step_by(PAGE as usize) {
@@ -244,7 +244,7 @@ fn lengths_that_memory_cannot_have_are_refused() {
 fn a_rule_beside_ram_is_accepted_and_leads_nowhere() {
     let world = World::new();
     let (vdev, domain) = &world.domains[0];
-    domain.allow(GuestPhys(1 << 35), 1 << 30, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(1 << 35), 1 << 30, Access::RW).unwrap();
     assert_eq!(errno(vdev.map(DeviceAddr(1 << 35), 8, MapFlags::RW)), "ENXIO");
     domain.revoke(DeviceAddr(1 << 35), 1 << 30).unwrap().wait();
 }
@@ -254,10 +254,10 @@ fn ten_million_rules_end_at_the_limit_with_nothing_lost() {
     let (guest, _ram) = iommu_guest(PAGE);
     let options = DomainOptions { limit: 100_000, ..DomainOptions::new(DomainKind::Identity) };
     let domain = guest.domain("greedy", options).unwrap();
-    // Every other page, so that no two rules are one.
+    // Every other page, so that no two grants are one.
     let mut granted = 0_u64;
-    for rule in 0..10_000_000_u64 {
-        match domain.allow(GuestPhys(2 * rule * PAGE), PAGE, Access::READ) {
+    for grant in 0..10_000_000_u64 {
+        match domain.grant_identity(GuestPhys(2 * grant * PAGE), PAGE, Access::READ) {
             Ok(()) => granted += 1,
             Err(error) => {
                 assert_eq!(error.errno_name(), "ENOSPC");
@@ -307,9 +307,9 @@ fn try_every_entry_point((a, b, c, bits, access): Numbers) -> Result<(), TestCas
     let _ = world.ram.read_at(a, &mut vec![0; (b % (1 << 16)) as usize]);
     for (_, domain) in &world.domains {
         let before = Picture::of(&world.guest);
-        let refused = domain.map(DeviceAddr(a), GuestPhys(b), c, access).is_err();
+        let refused = domain.grant(DeviceAddr(a), GuestPhys(b), c, access).is_err();
         prop_assert!(!refused || Picture::of(&world.guest) == before);
-        let _ = domain.allow(GuestPhys(a), b, access);
+        let _ = domain.grant_identity(GuestPhys(a), b, access);
         let _ = domain.revoke(DeviceAddr(c), a).map(|drain| drain.wait());
     }
     let before = Picture::of(&world.guest);

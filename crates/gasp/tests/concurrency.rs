@@ -22,7 +22,7 @@ const RW: MapFlags = MapFlags::RW;
 const RACE: Duration = Duration::from_millis(700);
 
 fn grant(domain: &Domain, page: u64) {
-    domain.allow(GuestPhys(page * PAGE), PAGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(page * PAGE), PAGE, Access::RW).unwrap();
 }
 
 fn map(vdev: &Vdev, page: u64) -> gasp::Result<Mapping> {
@@ -144,7 +144,7 @@ fn a_device_that_is_moved_while_it_maps_never_writes_to_where_it_was() {
         guest.domain(name, options).unwrap()
     });
     for (page, domain) in (0..).zip(&domains) {
-        domain.map(DeviceAddr(0), GuestPhys(page * PAGE), PAGE, Access::RW).unwrap();
+        domain.grant(DeviceAddr(0), GuestPhys(page * PAGE), PAGE, Access::RW).unwrap();
     }
     let (vdev, stop) = (guest.vdev("mover").unwrap(), Arc::new(AtomicBool::new(false)));
     vdev.attach(&domains[0]).unwrap().wait();
@@ -192,7 +192,7 @@ fn mappings_outlive_the_thread_that_made_them() {
     let (guest, ram) = iommu_guest(8 * PAGE);
     number_pages(&ram, 1);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
-    domain.allow(GuestPhys(0), 8 * PAGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), 8 * PAGE, Access::RW).unwrap();
     let make = {
         let disk = disk.clone();
         move || (0..8).map(|page| map(&disk, page).unwrap()).collect::<Vec<_>>()
@@ -217,7 +217,7 @@ fn ten_thousand_mappings_at_once_are_each_found_and_each_waited_for() {
     let (guest, ram) = iommu_guest(COUNT * PAGE);
     number_pages(&ram, 1);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
-    domain.allow(GuestPhys(0), COUNT * PAGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), COUNT * PAGE, Access::RW).unwrap();
     let mut held: Vec<_> = (0..COUNT).map(|page| map(&disk, page).unwrap()).collect();
     assert!((0..COUNT).zip(&held).all(|(page, mapping)| word(mapping) == numbered(1, page)));
     let mut one = domain.revoke(DeviceAddr(5000 * PAGE), PAGE).unwrap();
@@ -322,7 +322,7 @@ fn maps_find_each_page_as_it_was_before_or_after_a_change() {
     let (guest, ram) = iommu_guest(1024 * PAGE);
     number_pages(&ram, 1);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
-    domain.allow(GuestPhys(0), 1024 * PAGE, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(0), 1024 * PAGE, Access::READ).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let reader = thread::spawn({
         let (disk, stop) = (disk.clone(), stop.clone());
@@ -342,9 +342,9 @@ fn maps_find_each_page_as_it_was_before_or_after_a_change() {
         let at = 2 * random.below(512) * PAGE;
         domain.revoke(DeviceAddr(at), PAGE).unwrap().wait();
         let access = if random.below(2) == 0 { Access::READ } else { Access::RW };
-        domain.allow(GuestPhys(at), PAGE, access).unwrap();
+        domain.grant_identity(GuestPhys(at), PAGE, access).unwrap();
         if random.below(64) == 0 {
-            domain.allow(GuestPhys(0), 1024 * PAGE, Access::READ).unwrap();
+            domain.grant_identity(GuestPhys(0), 1024 * PAGE, Access::READ).unwrap();
         }
     }
     stop.store(true, Relaxed);

@@ -214,7 +214,7 @@ fn a_writable_window_reaches_its_file_at_its_offset() {
 fn iommu_identity_allows_what_its_rules_say() {
     let guest = example("iommu-identity.toml");
     assert_eq!(domain_of(&guest, "disk"), Some(("disk".into(), DomainKind::Identity)));
-    assert_eq!(guest.find_domain("disk").unwrap().rules().len(), 3);
+    assert_eq!(guest.find_domain("disk").unwrap().grants().len(), 3);
     assert_eq!(refusal(&guest, "disk", 0, 2 << 20, MapFlags::READ), None);
     assert_eq!(refusal(&guest, "disk", 0, 1 << 20, MapFlags::RW), Some("EFAULT"));
     assert_eq!(refusal(&guest, "disk", 1 << 20, 1 << 20, MapFlags::RW), None);
@@ -234,7 +234,7 @@ fn iommu_translate_leads_elsewhere_and_keeps_its_limit() {
     assert_eq!(refusal(&guest, "net", 0x10000, 1, MapFlags::WRITE), Some("EFAULT"));
     let domain = guest.find_domain("net").unwrap();
     let one = |page: u64| {
-        domain.map(DeviceAddr(page << 13), GuestPhys(0), 4096, Access::READ).map(|()| page)
+        domain.grant(DeviceAddr(page << 13), GuestPhys(0), 4096, Access::READ).map(|()| page)
     };
     let granted = (0x100..).map_while(|page| one(page).ok()).count();
     assert_eq!(granted, 1020, "four entries are the file's");
@@ -483,10 +483,10 @@ fn a_wrong_domain_names_line_key_and_what_was_expected() {
                 E::INVAL,
             ),
         ),
-        ("deny", ("allow = []", 6, "domain.allow", "takes no rules", E::INVAL)),
-        ("bypass", ("map = []", 6, "domain.map", "takes no rules", E::INVAL)),
-        ("identity", ("map = []", 6, "domain.map", "`allow` rules", E::INVAL)),
-        ("translate", ("allow = []", 6, "domain.allow", "`map` rules", E::INVAL)),
+        ("deny", ("allow = []", 6, "domain.allow", "takes no grants", E::INVAL)),
+        ("bypass", ("map = []", 6, "domain.map", "takes no grants", E::INVAL)),
+        ("identity", ("map = []", 6, "domain.map", "`allow` grants", E::INVAL)),
+        ("translate", ("allow = []", 6, "domain.allow", "`map` grants", E::INVAL)),
         (
             "identity",
             (
@@ -524,7 +524,7 @@ fn a_wrong_domain_names_line_key_and_what_was_expected() {
                  { start = 0xfffff, size = 2, access = 'r' }]",
                 7,
                 "domain.allow.start",
-                "is at 0x100000, inside the rule's [0xfffff, 0x100000]; say `hole = true`",
+                "is at 0x100000, inside the grant's [0xfffff, 0x100000]; say `hole = true`",
                 E::NXIO,
             ),
         ),
@@ -690,34 +690,34 @@ fn a_file_that_cannot_be_read_says_why() {
 #[test]
 fn a_file_of_ten_million_rules_is_refused_at_once() {
     let path = folder("large").join("large.toml");
-    let rule = "{ start = 0x00000000, size = 4096, access = 'r' },\n";
+    let grant = "{ start = 0x00000000, size = 4096, access = 'r' },\n";
     fs::write(&path, "[iommu]").unwrap();
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
-    file.set_len(10_000_000 * rule.len() as u64).unwrap();
+    file.set_len(10_000_000 * grant.len() as u64).unwrap();
     let begun = Instant::now();
     let error = Config::load(&path).unwrap_err();
     assert!(begun.elapsed() < Duration::from_secs(1));
     assert_eq!(error.errno(), Errno::FBIG);
     assert!(error.message().contains("4 MiB"), "{error}");
-    let error = parse(&rule.repeat(400_000)).unwrap_err();
+    let error = parse(&grant.repeat(400_000)).unwrap_err();
     assert_eq!(error.errno(), Errno::FBIG);
 }
 
-/// A guest with 256 MiB of RAM and a domain of these rules.
-fn with_rules(rules: impl Iterator<Item = String>) -> String {
-    let rules: String = rules.collect();
+/// A guest with 256 MiB of RAM and a domain of these grants.
+fn with_rules(grants: impl Iterator<Item = String>) -> String {
+    let grants: String = grants.collect();
     format!(
         "iommu = {{}}\nram = [{{ size = '256M' }}]\n[[domain]]\nname = 'a'\nkind = 'identity'\n\
-         allow = [\n{rules}]"
+         allow = [\n{grants}]"
     )
 }
 
 #[test]
 fn more_rules_than_a_domain_of_a_file_may_have_are_refused() {
-    let rule = |page: u64| format!("{{ start = {}, size = 4096, access = 'r' }},\n", page << 12);
-    let most = with_rules((0..65_536).map(rule));
+    let grant = |page: u64| format!("{{ start = {}, size = 4096, access = 'r' }},\n", page << 12);
+    let most = with_rules((0..65_536).map(grant));
     parse(&most).unwrap();
-    let error = parse(&with_rules((0..65_537).map(|page| rule(page % 65_536)))).unwrap_err();
+    let error = parse(&with_rules((0..65_537).map(|page| grant(page % 65_536)))).unwrap_err();
     assert_eq!((error.line(), error.key()), (Some(6), Some("domain.allow")));
     assert_eq!(error.errno(), Errno::NOSPC);
     assert!(error.message().contains("at most 65536"), "{error}");
@@ -732,7 +732,7 @@ fn rules_that_all_overlap_are_no_slower_than_others() {
     let guest = config.build(None).unwrap();
     // Given to the engine one by one they take half a minute, optimized.
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
-    assert_eq!(guest.find_domain("a").unwrap().rules().len(), 65_536);
+    assert_eq!(guest.find_domain("a").unwrap().grants().len(), 65_536);
 }
 
 fn mutated() -> impl Strategy<Value = String> {
@@ -765,15 +765,15 @@ type GridRegion = (bool, u64, u64);
 /// The first page, and how many.
 type GridRule = (u64, u64);
 
-/// Regions and rules on a small grid of pages, some of them wrong.
+/// Regions and grants on a small grid of pages, some of them wrong.
 fn grid() -> impl Strategy<Value = (Vec<GridRegion>, Vec<GridRule>)> {
     let region = (any::<bool>(), 0..24_u64, 1..6_u64);
-    let rule = (0..24_u64, 1..6_u64);
-    (prop::collection::vec(region, 1..6), prop::collection::vec(rule, 0..3))
+    let grant = (0..24_u64, 1..6_u64);
+    (prop::collection::vec(region, 1..6), prop::collection::vec(grant, 0..3))
 }
 
-/// A rule's first page, how many, where it leads, and its access.
-fn rule() -> impl Strategy<Value = (u64, u64, u64, u8)> {
+/// A grant's first page, how many, where it leads, and its access.
+fn grant() -> impl Strategy<Value = (u64, u64, u64, u8)> {
     (0..12_u64, 1..6_u64, prop::sample::select(vec![0, 0, 0, 1]), 1..8_u8)
 }
 
@@ -782,13 +782,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn rules_of_a_file_are_those_that_the_engine_makes_of_them_one_by_one(
-        rules in prop::collection::vec(rule(), 0..8), unit in prop::sample::select(vec![12, 19])
+        grants in prop::collection::vec(grant(), 0..8), unit in prop::sample::select(vec![12, 19])
     ) {
         let head = "[iommu]\n[[domain]]\nname = 'a'\nkind = 'translate'\n";
         let direct = parse(head).unwrap().build(None).unwrap().find_domain("a").unwrap();
         let mut text = format!("{head}map = [\n");
         let mut added = Ok(());
-        for (page, pages, shift, access) in rules {
+        for (page, pages, shift, access) in grants {
             let access = Access::from_bits_truncate(access);
             // Not whole pages: both sides round outward.
             let (device, guest) = ((page << unit) + 8, ((page + shift) << unit) + 8);
@@ -797,14 +797,14 @@ proptest! {
                 "{{ device = {device}, guest = {guest}, size = {len}, \
                  access = '{access}', hole = true }},\n"
             );
-            added = added.and(direct.map(DeviceAddr(device), GuestPhys(guest), len, access));
+            added = added.and(direct.grant(DeviceAddr(device), GuestPhys(guest), len, access));
         }
         text += "]";
         match parse(&text) {
             Ok(config) => {
                 prop_assert!(added.is_ok(), "{text}");
                 let domain = config.build(None).unwrap().find_domain("a").unwrap();
-                prop_assert_eq!(domain.rules(), direct.rules());
+                prop_assert_eq!(domain.grants(), direct.grants());
                 prop_assert!(domain.entries() <= direct.entries());
             }
             Err(error) => {
@@ -835,7 +835,7 @@ proptest! {
 
     #[test]
     fn a_file_is_accepted_where_nothing_overlaps_and_all_rules_lead_to_memory(
-        (regions, rules) in grid()
+        (regions, grants) in grid()
     ) {
         let mut text = String::from("[iommu]\n");
         let mut model = [None; 32];
@@ -849,7 +849,7 @@ proptest! {
         }
         text += "[[domain]]\nname = 'a'\nkind = 'identity'\nallow = [\n";
         let mut astray = false;
-        for &(page, pages) in &rules {
+        for &(page, pages) in &grants {
             text += &format!("{{ start = {}, size = '{}K', access = 'r' }},\n", page << 12, pages * 4);
             let range = page as usize..(page + pages) as usize;
             astray |= model[range].iter().any(|slot| *slot != Some(true));

@@ -109,7 +109,7 @@ fn stitched(ram: &MemoryObject) {
     let (disk, domain) = device(&guest, "disk", DomainKind::Translate);
     for index in 0..LEN / HUGE {
         let from = GuestPhys(LEN - (index + 1) * HUGE);
-        domain.map(DeviceAddr(index * HUGE), from, HUGE, gasp::Access::RW).unwrap();
+        domain.grant(DeviceAddr(index * HUGE), from, HUGE, gasp::Access::RW).unwrap();
     }
     let whole = disk.map_stitched(DeviceAddr(0), LEN, MapFlags::READ).unwrap();
     let scatter = whole.scatter();

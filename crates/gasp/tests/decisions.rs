@@ -39,9 +39,9 @@ fn decision_01_the_iommu_is_asked_before_memory() {
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
     assert_eq!(errno(disk.map(DeviceAddr(0x10_0000), PAGE, RW)), "EFAULT", "refused, and a hole");
     // A hole that is allowed, and behind it something that is refused.
-    domain.allow(GuestPhys(0), 2 * PAGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), 2 * PAGE, Access::RW).unwrap();
     let error = error(disk.map(DeviceAddr(PAGE), 2 * PAGE, RW));
-    let refusal = Refusal::NoRule;
+    let refusal = Refusal::NotGranted;
     assert_eq!(error.reason(), Reason::Refused { at: DeviceAddr(2 * PAGE), refusal });
     assert_eq!(errno(disk.map(DeviceAddr(PAGE), PAGE, RW)), "ENXIO", "only a hole");
 }
@@ -135,7 +135,7 @@ fn decision_05_map_any_never_widens_what_the_iommu_allows() {
     let (guest, _ram) = iommu_guest(PAGE);
     guest.space().add_rom(Some(GuestPhys(PAGE)), &ram(PAGE)).unwrap();
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
-    domain.allow(GuestPhys(0), PAGE, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(0), PAGE, Access::READ).unwrap();
     assert_eq!(errno(disk.map(DeviceAddr(0), 8, MapFlags::WRITE.any())), "EFAULT");
     assert_eq!(errno(disk.map(DeviceAddr(PAGE), 8, MapFlags::READ.any())), "EFAULT");
 }
@@ -213,10 +213,10 @@ fn decision_09_a_prefix_is_efault_unless_truncation_is_asked_for() {
     let region = Region::pass_through(GuestPhys(0), &window(4 * PAGE, 0xf000_0000)).unwrap();
     guest.space().add(region).unwrap();
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
-    domain.allow(GuestPhys(0), 2 * PAGE, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(0), 2 * PAGE, Access::READ).unwrap();
     let any = MapFlags::READ.any();
     let refused = error(disk.map_host_contig(DeviceAddr(8), 3 * PAGE, any));
-    let refusal = Refusal::NoRule;
+    let refusal = Refusal::NotGranted;
     assert_eq!(refused.reason(), Reason::Refused { at: DeviceAddr(2 * PAGE), refusal });
     let part = disk.map_host_contig_truncated(DeviceAddr(8), 3 * PAGE, any).unwrap();
     assert_eq!(part.len() as u64, 2 * PAGE - 8);
@@ -228,7 +228,7 @@ fn decision_09_a_prefix_is_efault_unless_truncation_is_asked_for() {
 fn decision_10_a_refusal_changes_nothing_and_leaves_a_fault_record() {
     let (guest, _ram) = iommu_guest(4 * PAGE);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
-    domain.allow(GuestPhys(0), PAGE, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(0), PAGE, Access::READ).unwrap();
     let before = Picture::of(&guest);
     assert_eq!(errno(disk.map(DeviceAddr(0x10), 8, MapFlags::WRITE)), "EFAULT");
     assert_eq!(errno(disk.map(DeviceAddr(0x10), PAGE, MapFlags::READ)), "EFAULT");
@@ -240,7 +240,7 @@ fn decision_10_a_refusal_changes_nothing_and_leaves_a_fault_record() {
     let (allowed, wanted) = (Access::READ, Access::WRITE);
     assert_eq!(write.refusal, Refusal::Access { allowed, wanted });
     assert_eq!((read.addr.0, read.access), (PAGE, Access::READ), "the first refused address");
-    assert_eq!(read.refusal, Refusal::NoRule);
+    assert_eq!(read.refusal, Refusal::NotGranted);
     assert_eq!(errno(disk.map(DeviceAddr(0x10_0000), 8, RW)), "EFAULT");
     assert_eq!(domain.revoke(DeviceAddr(0), 4 * PAGE).unwrap().pending(), 0, "nothing is held");
 }
@@ -252,8 +252,8 @@ fn decision_11_unaligned_requests_keep_their_offset_in_the_page() {
     number_pages(&window, 1);
     guest.space().add(Region::pass_through(GuestPhys(0), &window).unwrap()).unwrap();
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
-    domain.allow(GuestPhys(0x1ff8), 0x10, Access::READ).unwrap();
-    assert_eq!(domain.rules()[0].device, device_span(PAGE, 2 * PAGE), "rounded outward");
+    domain.grant_identity(GuestPhys(0x1ff8), 0x10, Access::READ).unwrap();
+    assert_eq!(domain.grants()[0].device, device_span(PAGE, 2 * PAGE), "rounded outward");
     let mapping = disk.map_host_contig(DeviceAddr(0x1fff), 0x1001, MapFlags::READ.any()).unwrap();
     assert_eq!(mapping.len(), 0x1001);
     assert_eq!(mapping.as_ptr().addr() as u64 % PAGE, 0xfff);

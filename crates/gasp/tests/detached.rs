@@ -42,7 +42,7 @@ fn scene() -> (Guest, Named, Vdev, Domain, Mapping) {
     let guest = builder.build().unwrap();
     let memory = Named::new(&guest, GuestPhys(0));
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
-    domain.allow(GuestPhys(0), 4 * PAGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), 4 * PAGE, Access::RW).unwrap();
     let held = disk.map(DeviceAddr(0), PAGE, RW).unwrap();
     held.store(8, 0x5eed_u64, Relaxed).unwrap();
     (guest, memory, disk, domain, held)
@@ -124,7 +124,7 @@ fn memory_stays_until_the_last_mapping_of_several_drains_is_gone() {
         // Each finds both again; what is kept does not grow with it.
         let drained = domain.revoke(DeviceAddr(0), 4 * PAGE).unwrap().wait();
         assert_eq!((drained.holders, drained.detached), (2, 2));
-        domain.allow(GuestPhys(0), 4 * PAGE, Access::RW).unwrap();
+        domain.grant_identity(GuestPhys(0), 4 * PAGE, Access::RW).unwrap();
     }
     domain.revoke(DeviceAddr(0), 4 * PAGE).unwrap().wait();
     guest.space().remove(span(0, 4 * PAGE)).unwrap().wait();
@@ -177,7 +177,7 @@ fn what_other_guests_have_detached_costs_a_revoke_nothing() {
     let (_, victim) = device(&victim_guest, "victim", DomainKind::Identity);
     let cost = || {
         let once = || {
-            victim.allow(GuestPhys(0), PAGE, Access::RW).unwrap();
+            victim.grant_identity(GuestPhys(0), PAGE, Access::RW).unwrap();
             let started = Instant::now();
             victim.revoke(DeviceAddr(0), PAGE).unwrap().wait();
             started.elapsed()
@@ -185,7 +185,7 @@ fn what_other_guests_have_detached_costs_a_revoke_nothing() {
         (0..20).map(|_| once()).min().unwrap()
     };
     let revoke = |page: u64| {
-        domain.allow(GuestPhys(page * PAGE), PAGE, Access::RW).unwrap();
+        domain.grant_identity(GuestPhys(page * PAGE), PAGE, Access::RW).unwrap();
         let held = disk.map(DeviceAddr(page * PAGE), PAGE, RW).unwrap();
         gives_up(domain.revoke(DeviceAddr(page * PAGE), PAGE).unwrap());
         held

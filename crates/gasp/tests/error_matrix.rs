@@ -46,7 +46,7 @@ impl Matrix {
     }
 
     fn allow(self, page: u64, pages: u64, access: Access) -> Self {
-        self.domain.allow(GuestPhys(page * PAGE), pages * PAGE, access).unwrap();
+        self.domain.grant_identity(GuestPhys(page * PAGE), pages * PAGE, access).unwrap();
         self
     }
 
@@ -82,14 +82,14 @@ fn success_gives_address_length_and_pointer() {
 #[test]
 fn a_range_that_the_iommu_does_not_make_available_is_efault_and_firmware_does_not_ask() {
     let matrix = Matrix::new();
-    let refused = Err(Reason::Refused { at: DeviceAddr(0), refusal: Refusal::NoRule });
+    let refused = Err(Reason::Refused { at: DeviceAddr(0), refusal: Refusal::NotGranted });
     assert_eq!(matrix.ask(0, PAGE, any()), [refused, refused, Ok(PAGE)]);
     assert_eq!(refused.unwrap_err().errno(), Errno::FAULT);
     assert_eq!(matrix.guest.take_faults().records.len(), 2);
     // Only the first part of it is available.
     let matrix = matrix.allow(0, 2, Access::READ);
     let at = DeviceAddr(2 * PAGE);
-    let refused = Err(Reason::Refused { at, refusal: Refusal::NoRule });
+    let refused = Err(Reason::Refused { at, refusal: Refusal::NotGranted });
     assert_eq!(matrix.ask(0, 3 * PAGE, any()), [refused, refused, Ok(3 * PAGE)]);
 }
 
@@ -108,7 +108,7 @@ fn an_access_type_that_the_iommu_does_not_permit_is_efault_and_firmware_does_not
 fn the_verdict_is_one_for_each_device() {
     let matrix = Matrix::new().allow(0, 1, Access::READ);
     let (net, other) = device(&matrix.guest, "net", DomainKind::Identity);
-    other.allow(GuestPhys(PAGE), PAGE, Access::READ).unwrap();
+    other.grant_identity(GuestPhys(PAGE), PAGE, Access::READ).unwrap();
     assert!(matrix.disk.map(DeviceAddr(0), 8, any()).is_ok());
     assert_eq!(errno(net.map(DeviceAddr(0), 8, any())), "EFAULT");
     assert_eq!(errno(matrix.disk.map(DeviceAddr(PAGE), 8, any())), "EFAULT");
@@ -121,7 +121,7 @@ fn an_address_where_nothing_is_is_enxio() {
     let nothing = Err(Reason::NoMemory { at: 20 * PAGE });
     assert_eq!(matrix.ask(20 * PAGE, 8, any()), [nothing; 3]);
     assert_eq!(nothing.unwrap_err().errno(), Errno::NXIO);
-    // So is one that no guest of this width can have, whatever the rules say.
+    // So is one that no guest of this width can have, whatever the grants say.
     let beyond = Err(Reason::BeyondWidth { bits: 48 });
     assert_eq!(matrix.ask(1 << 48, 8, any()), [beyond; 3]);
     assert_eq!(matrix.ask(u64::MAX, 1, any()), [beyond; 3]);

@@ -126,7 +126,7 @@ fn a_revoke_waits_for_the_mapping_and_not_for_its_fence() {
     guest.space().add_ram(Some(GuestPhys(0)), &ram).unwrap();
     let vdev = guest.vdev("disk").unwrap();
     let domain = guest.domain("disk", DomainOptions::new(DomainKind::Translate)).unwrap();
-    domain.map(DeviceAddr(0), GuestPhys(0), PAGE as u64, Access::RW).unwrap();
+    domain.grant(DeviceAddr(0), GuestPhys(0), PAGE as u64, Access::RW).unwrap();
     vdev.attach(&domain).unwrap().wait();
     let mapping = vdev.map(DeviceAddr(0), 8, MapFlags::RW).unwrap();
     let fence = mapping.fence().unwrap();

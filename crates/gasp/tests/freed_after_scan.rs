@@ -55,7 +55,7 @@ fn revoke_under_a_look_up(len: u64) {
     let (guest, _ram) = iommu_guest(PAGES * PAGE);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
     for page in (0..PAGES).step_by(2) {
-        domain.allow(GuestPhys(page * PAGE), PAGE, Access::RW).unwrap();
+        domain.grant_identity(GuestPhys(page * PAGE), PAGE, Access::RW).unwrap();
     }
     change_under_a_look_up(&disk, &domain, DeviceAddr(0), || {
         assert!(domain.revoke(DeviceAddr(0), len).unwrap().wait().completed());
@@ -77,12 +77,12 @@ fn nodes_of_rules_that_a_change_of_memory_takes_back_are_freed_only_when_no_look
 {
     let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
     guest.space().add_ram(Some(GuestPhys(0)), &ram(HUGE)).unwrap();
-    // There is no room to cut the rule, so it goes, and the node that it was in.
+    // There is no room to cut the grant, so it goes, and the node that it was in.
     let options = DomainOptions { limit: 1, ..DomainOptions::new(DomainKind::Identity) };
     let domain = guest.domain("full", options).unwrap();
     let disk = guest.vdev("disk").unwrap();
     disk.attach(&domain).unwrap().wait();
-    domain.allow(GuestPhys(0), HUGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), HUGE, Access::RW).unwrap();
     change_under_a_look_up(&disk, &domain, DeviceAddr(HUGE / 2), || {
         let drain = guest.space().remove(span(HUGE / 2, PAGE)).unwrap();
         assert!(drain.wait().completed());

@@ -1,4 +1,4 @@
-//! The guest's IOMMU: rules, domains, attachment, limits and fault records.
+//! The guest's IOMMU: grants, domains, attachment, limits and fault records.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -15,13 +15,13 @@ use support::*;
 const READ: MapFlags = MapFlags::READ;
 const WRITE: MapFlags = MapFlags::WRITE;
 
-/// The rules as device page, guest page, pages, access.
-fn rules(domain: &Domain) -> Vec<(u64, u64, u64, String)> {
-    let row = |rule: &gasp::Rule| {
-        let (device, len) = (rule.device.start().0 / PAGE, rule.device.len() / PAGE);
-        (device, rule.guest.0 / PAGE, len, rule.access.to_string())
+/// The grants as device page, guest page, pages, access.
+fn grants(domain: &Domain) -> Vec<(u64, u64, u64, String)> {
+    let row = |grant: &gasp::Grant| {
+        let (device, len) = (grant.device.start().0 / PAGE, grant.device.len() / PAGE);
+        (device, grant.guest.0 / PAGE, len, grant.access.to_string())
     };
-    domain.rules().iter().map(row).collect()
+    domain.grants().iter().map(row).collect()
 }
 
 fn row(device: u64, guest: u64, pages: u64, access: &str) -> (u64, u64, u64, String) {
@@ -44,40 +44,40 @@ fn translate() -> (Guest, gasp::Vdev, Domain) {
 #[test]
 fn grants_add_up_and_access_is_the_union() {
     let (_guest, disk, domain) = identity();
-    domain.allow(GuestPhys(0), 4 * PAGE, Access::READ).unwrap();
-    domain.allow(GuestPhys(2 * PAGE), 4 * PAGE, Access::WRITE).unwrap();
-    assert_eq!(rules(&domain), [row(0, 0, 2, "r--"), row(2, 2, 2, "rw-"), row(4, 4, 2, "-w-")]);
+    domain.grant_identity(GuestPhys(0), 4 * PAGE, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(2 * PAGE), 4 * PAGE, Access::WRITE).unwrap();
+    assert_eq!(grants(&domain), [row(0, 0, 2, "r--"), row(2, 2, 2, "rw-"), row(4, 4, 2, "-w-")]);
     assert!(disk.map(DeviceAddr(2 * PAGE), 2 * PAGE, MapFlags::RW).is_ok());
-    assert!(disk.map(DeviceAddr(0), 4 * PAGE, READ).is_ok(), "across two rules");
+    assert!(disk.map(DeviceAddr(0), 4 * PAGE, READ).is_ok(), "across two grants");
     assert_eq!(errno(disk.map(DeviceAddr(PAGE), PAGE, WRITE)), "EFAULT");
     assert_eq!(errno(disk.map(DeviceAddr(4 * PAGE), PAGE, READ)), "EFAULT");
-    domain.allow(GuestPhys(0), 6 * PAGE, Access::RW).unwrap();
-    assert_eq!(rules(&domain), [row(0, 0, 6, "rw-")], "neighbours that are alike are joined");
-    domain.allow(GuestPhys(PAGE), PAGE, Access::READ).unwrap();
-    assert_eq!(rules(&domain), [row(0, 0, 6, "rw-")], "a grant takes nothing away");
+    domain.grant_identity(GuestPhys(0), 6 * PAGE, Access::RW).unwrap();
+    assert_eq!(grants(&domain), [row(0, 0, 6, "rw-")], "neighbours that are alike are joined");
+    domain.grant_identity(GuestPhys(PAGE), PAGE, Access::READ).unwrap();
+    assert_eq!(grants(&domain), [row(0, 0, 6, "rw-")], "a grant takes nothing away");
 }
 
 #[test]
 fn removal_splits_a_rule_and_passes_over_what_was_not_granted() {
     let (_guest, disk, domain) = identity();
-    domain.allow(GuestPhys(0), 8 * PAGE, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(0), 8 * PAGE, Access::READ).unwrap();
     domain.revoke(DeviceAddr(2 * PAGE), 2 * PAGE).unwrap().wait();
-    assert_eq!(rules(&domain), [row(0, 0, 2, "r--"), row(4, 4, 4, "r--")]);
+    assert_eq!(grants(&domain), [row(0, 0, 2, "r--"), row(4, 4, 4, "r--")]);
     assert_eq!(errno(disk.map(DeviceAddr(PAGE), 2 * PAGE, READ)), "EFAULT");
     domain.revoke(DeviceAddr(0), 1 << 47).unwrap().wait();
-    assert_eq!((rules(&domain), domain.entries(), domain.table_bytes()), (vec![], 0, 0));
+    assert_eq!((grants(&domain), domain.entries(), domain.table_bytes()), (vec![], 0, 0));
     domain.revoke(DeviceAddr(0), PAGE).unwrap().wait();
 }
 
 #[test]
 fn several_ranges_are_taken_back_together() {
     let (_guest, disk, domain) = identity();
-    domain.allow(GuestPhys(0), 8 * PAGE, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(0), 8 * PAGE, Access::READ).unwrap();
     let held: Vec<_> = [0, 3, 6].map(|page| disk.map(DeviceAddr(page * PAGE), 1, READ)).into();
     let spans = [device_span(0, PAGE), device_span(6 * PAGE, 2 * PAGE)];
     let mut drain = domain.revoke_all(&spans).unwrap();
     assert_eq!(drain.pending(), 2, "the one between is not concerned");
-    assert_eq!(rules(&domain), [row(1, 1, 5, "r--")]);
+    assert_eq!(grants(&domain), [row(1, 1, 5, "r--")]);
     drop(held);
     assert!(drain.wait().completed());
     assert!(domain.revoke_all(&[]).unwrap().wait().completed());
@@ -86,35 +86,35 @@ fn several_ranges_are_taken_back_together() {
 #[test]
 fn ranges_are_rounded_outward_to_whole_granules() {
     let (_guest, disk, domain) = identity();
-    domain.allow(GuestPhys(PAGE + 0xfff), 2, Access::READ).unwrap();
-    assert_eq!(rules(&domain), [row(1, 1, 2, "r--")]);
+    domain.grant_identity(GuestPhys(PAGE + 0xfff), 2, Access::READ).unwrap();
+    assert_eq!(grants(&domain), [row(1, 1, 2, "r--")]);
     assert!(disk.map(DeviceAddr(PAGE), 2 * PAGE, READ).is_ok());
     domain.revoke(DeviceAddr(2 * PAGE + 0x800), 1).unwrap().wait();
-    assert_eq!(rules(&domain), [row(1, 1, 1, "r--")]);
+    assert_eq!(grants(&domain), [row(1, 1, 1, "r--")]);
     let (_guest, disk, domain) = translate();
-    domain.map(DeviceAddr(0x7234), GuestPhys(0x3234), 0x1000, Access::READ).unwrap();
-    assert_eq!(rules(&domain), [row(7, 3, 2, "r--")]);
+    domain.grant(DeviceAddr(0x7234), GuestPhys(0x3234), 0x1000, Access::READ).unwrap();
+    assert_eq!(grants(&domain), [row(7, 3, 2, "r--")]);
     assert_eq!(word(&disk.map(DeviceAddr(0x8000), 8, READ).unwrap()), numbered(1, 4));
-    let error = error(domain.map(DeviceAddr(0x1200), GuestPhys(0x1201), 8, Access::READ));
+    let error = error(domain.grant(DeviceAddr(0x1200), GuestPhys(0x1201), 8, Access::READ));
     assert_eq!(error.errno_name(), "EINVAL", "the offsets in the page differ");
 }
 
 #[test]
 fn a_translation_that_is_there_with_another_target_is_eexist_and_nothing_changes() {
     let (guest, disk, domain) = translate();
-    domain.map(DeviceAddr(8 * PAGE), GuestPhys(2 * PAGE), 2 * PAGE, Access::READ).unwrap();
+    domain.grant(DeviceAddr(8 * PAGE), GuestPhys(2 * PAGE), 2 * PAGE, Access::READ).unwrap();
     let before = Picture::of(&guest);
-    let refused = error(domain.map(DeviceAddr(6 * PAGE), GuestPhys(PAGE), 4 * PAGE, Access::RW));
+    let refused = error(domain.grant(DeviceAddr(6 * PAGE), GuestPhys(PAGE), 4 * PAGE, Access::RW));
     let (at, to) = (DeviceAddr(8 * PAGE), 2 * PAGE);
     assert_eq!(refused.reason(), Reason::MappedElsewhere { at, to });
     assert_eq!(refused.errno_name(), "EEXIST");
     assert_eq!(Picture::of(&guest), before);
     assert_eq!(errno(disk.map(DeviceAddr(6 * PAGE), 8, READ)), "EFAULT");
     // The same target adds; two device addresses may lead to one page.
-    domain.map(DeviceAddr(9 * PAGE), GuestPhys(3 * PAGE), PAGE, Access::WRITE).unwrap();
-    domain.map(DeviceAddr(0), GuestPhys(3 * PAGE), PAGE, Access::READ).unwrap();
+    domain.grant(DeviceAddr(9 * PAGE), GuestPhys(3 * PAGE), PAGE, Access::WRITE).unwrap();
+    domain.grant(DeviceAddr(0), GuestPhys(3 * PAGE), PAGE, Access::READ).unwrap();
     let want = [row(0, 3, 1, "r--"), row(8, 2, 1, "r--"), row(9, 3, 1, "rw-")];
-    assert_eq!(rules(&domain), want);
+    assert_eq!(grants(&domain), want);
     for at in [0, 9] {
         let mapping = disk.map(DeviceAddr(at * PAGE), 8, READ).unwrap();
         assert_eq!(word(&mapping), numbered(1, 3));
@@ -126,14 +126,14 @@ fn only_identity_and_translating_domains_have_rules_and_identity_does_not_transl
     let (guest, _ram) = iommu_guest(PAGE);
     for kind in [DomainKind::Bypass, DomainKind::Deny] {
         let domain = guest.domain(kind.name(), DomainOptions::new(kind)).unwrap();
-        assert_eq!(errno(domain.allow(GuestPhys(0), PAGE, Access::READ)), "EINVAL");
+        assert_eq!(errno(domain.grant_identity(GuestPhys(0), PAGE, Access::READ)), "EINVAL");
         assert_eq!(errno(domain.revoke(DeviceAddr(0), PAGE)), "EINVAL");
-        assert_eq!((domain.rules(), domain.entries()), (vec![], 0));
+        assert_eq!((domain.grants(), domain.entries()), (vec![], 0));
     }
     let domain = guest.domain("identity", DomainOptions::new(DomainKind::Identity)).unwrap();
-    let moved = domain.map(DeviceAddr(0), GuestPhys(PAGE), PAGE, Access::READ);
+    let moved = domain.grant(DeviceAddr(0), GuestPhys(PAGE), PAGE, Access::READ);
     assert_eq!(errno(moved), "EINVAL");
-    assert_eq!(errno(domain.allow(GuestPhys(0), PAGE, Access::empty())), "ENXIO");
+    assert_eq!(errno(domain.grant_identity(GuestPhys(0), PAGE, Access::empty())), "ENXIO");
 }
 
 #[test]
@@ -156,13 +156,13 @@ fn a_move_drains_the_mappings_of_the_moved_device_only() {
     let (guest, disk, domain) = identity();
     let net = guest.vdev("net").unwrap();
     net.attach(&domain).unwrap().wait();
-    domain.allow(GuestPhys(0), PAGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), PAGE, Access::RW).unwrap();
     let other = guest.domain("other", DomainOptions::new(DomainKind::Identity)).unwrap();
     let held = disk.map(DeviceAddr(0), PAGE, READ).unwrap();
     let neighbour = net.map(DeviceAddr(0), PAGE, READ).unwrap();
     let mut drain = disk.attach(&other).unwrap();
     assert_eq!(drain.pending(), 1);
-    assert_eq!(errno(disk.map(DeviceAddr(0), PAGE, READ)), "EFAULT", "the new domain's rules");
+    assert_eq!(errno(disk.map(DeviceAddr(0), PAGE, READ)), "EFAULT", "the new domain's grants");
     assert!(net.map(DeviceAddr(0), PAGE, READ).is_ok());
     drop(held);
     assert!(drain.wait().completed());
@@ -182,30 +182,30 @@ fn a_domain_that_has_devices_is_busy_and_one_that_was_removed_is_gone() {
     domain.remove().unwrap();
     assert!(guest.find_domain("disk").is_none());
     assert_eq!(errno(disk.attach(&gone)), "ENOENT");
-    assert_eq!(errno(gone.allow(GuestPhys(0), PAGE, Access::READ)), "ENOENT");
+    assert_eq!(errno(gone.grant_identity(GuestPhys(0), PAGE, Access::READ)), "ENOENT");
     assert!(guest.domain("disk", DomainOptions::new(DomainKind::Deny)).is_ok(), "a free name");
 }
 
 #[test]
 fn a_removed_domain_has_no_rules_left_that_could_lead_to_removed_memory() {
     let (guest, disk, domain) = identity();
-    domain.allow(GuestPhys(0), PAGE, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(0), PAGE, Access::READ).unwrap();
     disk.detach().wait();
     let gone = domain.clone();
     domain.remove().unwrap();
     // Changes of the guest's regions no longer reach the domain's table, so nothing in it
     // may name memory any more. (Were it not so, the calls below would follow a number of
     // a memory object that is not there.)
-    assert_eq!((rules(&gone), gone.entries()), (vec![], 0));
+    assert_eq!((grants(&gone), gone.entries()), (vec![], 0));
     guest.space().remove(span(0, 16 * PAGE)).unwrap().wait();
-    assert_eq!(rules(&gone), []);
+    assert_eq!(grants(&gone), []);
     assert_eq!(gone.revoke(DeviceAddr(0), PAGE).unwrap().pending(), 0);
 }
 
 #[test]
 fn a_removed_device_is_attached_to_nothing_any_more() {
     let (_guest, disk, domain) = identity();
-    domain.allow(GuestPhys(0), PAGE, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(0), PAGE, Access::READ).unwrap();
     let clone = disk.clone();
     disk.remove().wait();
     assert!(clone.domain().is_none());
@@ -231,19 +231,19 @@ fn the_entry_limit_is_enospc_and_nothing_changes() {
     let (guest, _ram) = iommu_guest(4 * HUGE);
     let options = DomainOptions { limit: 8, ..DomainOptions::new(DomainKind::Identity) };
     let domain = guest.domain("small", options).unwrap();
-    domain.allow(GuestPhys(HUGE), HUGE, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(HUGE), HUGE, Access::READ).unwrap();
     assert_eq!(domain.entries(), 1, "an aligned 2 MiB is one entry");
-    domain.allow(GuestPhys(0), 7 * PAGE, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(0), 7 * PAGE, Access::READ).unwrap();
     assert_eq!(domain.entries(), 8);
     let before = Picture::of(&guest);
-    let refused = error(domain.allow(GuestPhys(7 * PAGE), PAGE, Access::READ));
+    let refused = error(domain.grant_identity(GuestPhys(7 * PAGE), PAGE, Access::READ));
     assert_eq!(refused.errno_name(), "ENOSPC");
     assert!(matches!(refused.reason(), Reason::Limit { limit: 8, .. }));
-    assert_eq!(errno(domain.allow(GuestPhys(0), 8 * PAGE, Access::RW)), "ENOSPC");
+    assert_eq!(errno(domain.grant_identity(GuestPhys(0), 8 * PAGE, Access::RW)), "ENOSPC");
     assert_eq!(Picture::of(&guest), before);
-    domain.allow(GuestPhys(0), 7 * PAGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), 7 * PAGE, Access::RW).unwrap();
     domain.revoke(DeviceAddr(0), PAGE).unwrap().wait();
-    domain.allow(GuestPhys(7 * PAGE), PAGE, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(7 * PAGE), PAGE, Access::READ).unwrap();
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn sixty_four_faults_are_kept_and_the_others_counted() {
     assert_eq!((faults.records.len(), faults.dropped), (FAULTS_KEPT, 36));
     for (page, fault) in (0..).zip(&faults.records) {
         assert_eq!((&*fault.device, fault.addr.0), ("disk", page * PAGE), "the oldest are kept");
-        assert_eq!((fault.access, fault.refusal), (Access::READ, Refusal::NoRule));
+        assert_eq!((fault.access, fault.refusal), (Access::READ, Refusal::NotGranted));
     }
     let none = guest.take_faults();
     assert_eq!((none.records.len(), none.dropped), (0, 0), "reading frees them");
@@ -268,17 +268,17 @@ fn sixty_four_faults_are_kept_and_the_others_counted() {
 fn an_identity_rule_over_the_full_address_width_is_quick() {
     let (guest, disk, domain) = identity();
     for page in 0..512 {
-        domain.allow(GuestPhys((1 << 40) + 3 * page * PAGE), PAGE, Access::WRITE).unwrap();
+        domain.grant_identity(GuestPhys((1 << 40) + 3 * page * PAGE), PAGE, Access::WRITE).unwrap();
     }
     let started = Instant::now();
-    domain.allow(GuestPhys(0), 1 << 48, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(0), 1 << 48, Access::READ).unwrap();
     assert!(disk.map(DeviceAddr(0), 16 * PAGE, READ).is_ok());
     assert_eq!(errno(disk.map(DeviceAddr(1 << 47), 8, READ)), "ENXIO", "allowed, and a hole");
     guest.space().add_ram(Some(GuestPhys(1 << 47)), &ram(PAGE)).unwrap();
     assert!(disk.map(DeviceAddr(1 << 47), 8, READ).is_ok());
-    assert_eq!(rules(&domain).len(), 2 * 512 + 1);
+    assert_eq!(grants(&domain).len(), 2 * 512 + 1);
     domain.revoke(DeviceAddr(0), 1 << 48).unwrap().wait();
-    assert_eq!(rules(&domain), []);
+    assert_eq!(grants(&domain), []);
     let took = started.elapsed();
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
@@ -320,26 +320,26 @@ fn the_entry_limit_counts_splits_by_access_and_by_regions() {
         guest.domain(name, options).unwrap()
     };
     let raised = domain("raised");
-    raised.allow(GuestPhys(0), 1 << 30, Access::READ).unwrap();
-    assert_eq!(errno(raised.allow(GuestPhys(PAGE), PAGE, Access::WRITE)), "ENOSPC");
+    raised.grant_identity(GuestPhys(0), 1 << 30, Access::READ).unwrap();
+    assert_eq!(errno(raised.grant_identity(GuestPhys(PAGE), PAGE, Access::WRITE)), "ENOSPC");
     assert_eq!(raised.entries(), 1, "nothing changed");
-    raised.allow(GuestPhys(0), 1 << 30, Access::WRITE).unwrap();
+    raised.grant_identity(GuestPhys(0), 1 << 30, Access::WRITE).unwrap();
     assert_eq!(raised.entries(), 1, "all of it is raised without a split");
     // A hole is a hole, whatever is reserved there.
     guest.space().add(Region::reserved(span(PAGE, PAGE))).unwrap();
     let whole = domain("whole");
-    whole.allow(GuestPhys(0), 1 << 30, Access::READ).unwrap();
+    whole.grant_identity(GuestPhys(0), 1 << 30, Access::READ).unwrap();
     assert_eq!(whole.entries(), 1);
     guest.space().add_ram(Some(GuestPhys(2 * PAGE)), &ram(PAGE)).unwrap();
     let cut = domain("cut");
-    assert_eq!(errno(cut.allow(GuestPhys(0), 1 << 30, Access::READ)), "ENOSPC");
+    assert_eq!(errno(cut.grant_identity(GuestPhys(0), 1 << 30, Access::READ)), "ENOSPC");
     assert_eq!(cut.entries(), 0);
 }
 
 #[test]
 fn a_drain_that_still_waits_is_not_overtaken_by_the_removal_of_its_domain() {
     let (_guest, disk, domain) = identity();
-    domain.allow(GuestPhys(0), PAGE, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(0), PAGE, Access::READ).unwrap();
     let held = disk.map(DeviceAddr(0), PAGE, READ).unwrap();
     let mut drain = disk.detach();
     domain.remove().unwrap();
@@ -362,7 +362,7 @@ fn the_entry_limit_holds_wherever_a_chunk_of_the_rule_ends() {
     let domain = guest.domain("limited", options).unwrap();
     // Each page is a piece of its own: memory and holes take turns.
     for pages in (1000..1050).chain(2020..2080) {
-        let refused = domain.allow(GuestPhys(0), pages * PAGE, Access::READ);
+        let refused = domain.grant_identity(GuestPhys(0), pages * PAGE, Access::READ);
         assert_eq!(errno(refused), "ENOSPC", "{pages} pages");
         assert_eq!(domain.entries(), 0, "{pages} pages");
     }
@@ -378,16 +378,16 @@ fn rules_that_memory_is_removed_under_are_taken_back_wherever_a_chunk_ends() {
     let domain = guest.domain("full", options).unwrap();
     let disk = guest.vdev("disk").unwrap();
     disk.attach(&domain).unwrap().wait();
-    for rule in 0..RULES {
-        domain.map(DeviceAddr(rule * LARGE), GuestPhys(0), LARGE, Access::RW).unwrap();
+    for grant in 0..RULES {
+        domain.grant(DeviceAddr(grant * LARGE), GuestPhys(0), LARGE, Access::RW).unwrap();
     }
     assert_eq!(domain.entries(), RULES);
     assert!(guest.space().remove(span(LARGE / 2, PAGE)).unwrap().wait().completed());
     // Those that are taken back make room for others to be cut. None is left as it was.
     assert!(domain.entries() < RULES);
-    for rule in 0..RULES {
-        let left = disk.map(DeviceAddr(rule * LARGE + LARGE / 2), 8, READ);
-        assert!(["EFAULT", "ENXIO"].contains(&errno(left)), "rule {rule}");
+    for grant in 0..RULES {
+        let left = disk.map(DeviceAddr(grant * LARGE + LARGE / 2), 8, READ);
+        assert!(["EFAULT", "ENXIO"].contains(&errno(left)), "grant {grant}");
     }
 }
 
@@ -396,9 +396,9 @@ fn a_span_that_is_revoked_twice_makes_room_once() {
     let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
     let options = DomainOptions { limit: 600, ..DomainOptions::new(DomainKind::Identity) };
     let domain = guest.domain("limited", options).unwrap();
-    domain.allow(GuestPhys(1 << 30), 2 << 20, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(1 << 30), 2 << 20, Access::READ).unwrap();
     for page in (0..200).step_by(2) {
-        domain.allow(GuestPhys(page * PAGE), PAGE, Access::READ).unwrap();
+        domain.grant_identity(GuestPhys(page * PAGE), PAGE, Access::READ).unwrap();
     }
     let before = domain.entries();
     let page = |at: u64| gasp::Span::new(DeviceAddr(at), PAGE).unwrap();
@@ -436,7 +436,7 @@ fn a_revoke_needs_room_for_just_the_entries_that_it_leaves() {
             let domain = guest.domain("domain", options).unwrap();
             // An entry of 1 GiB, and three of 2 MiB after it.
             let len = (1 << 30) + 3 * LARGE;
-            domain.allow(GuestPhys(1 << 30), len, Access::READ).unwrap();
+            domain.grant_identity(GuestPhys(1 << 30), len, Access::READ).unwrap();
             domain
         };
         let free = build(1 << 20);
@@ -472,10 +472,10 @@ fn a_rule_that_is_being_added_and_memory_that_changes_do_not_use_the_same_room()
     for round in 0..20 {
         let large = ram(CUTS * LARGE);
         guest.space().add_ram(Some(GuestPhys(high)), &large).unwrap();
-        domain.allow(GuestPhys(high), CUTS * LARGE, Access::READ).unwrap();
+        domain.grant_identity(GuestPhys(high), CUTS * LARGE, Access::READ).unwrap();
         std::thread::scope(|scope| {
             let adding = scope.spawn(|| {
-                domain.allow(GuestPhys(0), PIECES * 2 * PAGE, Access::READ).unwrap();
+                domain.grant_identity(GuestPhys(0), PIECES * 2 * PAGE, Access::READ).unwrap();
             });
             // All of it has been checked, and the first part of it is in place.
             while domain.entries() == CUTS && !adding.is_finished() {

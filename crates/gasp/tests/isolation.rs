@@ -66,7 +66,7 @@ fn waits(guest: &Guest, busy: impl FnOnce() + Send) -> Waits {
         longest
     };
     let grant = |domain: &Domain| {
-        domain.allow(GuestPhys(0), PAGE, Access::RW).unwrap();
+        domain.grant_identity(GuestPhys(0), PAGE, Access::RW).unwrap();
         domain.revoke(DeviceAddr(0), PAGE).unwrap().wait();
     };
     let plug = || {
@@ -123,10 +123,10 @@ fn nobody_waits(
     panic!("{what}: {seen:#?}");
 }
 
-/// One rule over `gibs` GiB, of which a page in every GiB is taken back while that is let.
+/// One grant over `gibs` GiB, of which a page in every GiB is taken back while that is let.
 fn thinned(guest: &Guest, gibs: u64) -> Domain {
     let domain = domain(guest, "evil", DomainKind::Identity, DomainOptions::LIMIT);
-    domain.allow(GuestPhys(0), gibs * GIB, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), gibs * GIB, Access::RW).unwrap();
     for gib in 0..gibs {
         match domain.revoke(DeviceAddr(gib * GIB + PAGE), PAGE) {
             Ok(drain) => assert!(drain.wait().completed()),
@@ -143,7 +143,7 @@ fn thinned(guest: &Guest, gibs: u64) -> Domain {
 fn sparse(guest: &Guest, count: u64, limit: u64) -> Domain {
     let domain = domain(guest, "evil", DomainKind::Identity, limit);
     (0..count).for_each(|index| {
-        domain.allow(GuestPhys(index * HUGE + 7 * PAGE), PAGE, Access::RW).unwrap();
+        domain.grant_identity(GuestPhys(index * HUGE + 7 * PAGE), PAGE, Access::RW).unwrap();
     });
     domain
 }
@@ -152,7 +152,7 @@ fn sparse(guest: &Guest, count: u64, limit: u64) -> Domain {
 /// so that there are as many entries as pages.
 fn dense(guest: &Guest, count: u64) -> Domain {
     let domain = sparse(guest, count, DomainOptions::LIMIT);
-    domain.allow(GuestPhys(0), count * HUGE, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(0), count * HUGE, Access::READ).unwrap();
     assert_eq!(domain.entries(), count * 512);
     domain
 }
@@ -160,11 +160,11 @@ fn dense(guest: &Guest, count: u64) -> Domain {
 #[test]
 fn a_rule_over_everything_that_was_cut_in_many_places_keeps_nobody_waiting() {
     let thinned = |guest: &Guest| thinned(guest, 65_536);
-    nobody_waits("one rule", true, thinned, |_, domain| {
+    nobody_waits("one grant", true, thinned, |_, domain| {
         let (entries, bytes) = (domain.entries(), domain.table_bytes());
         assert!(entries <= DomainOptions::LIMIT, "{entries} entries");
         assert!(bytes as u64 <= entries * 64 + (256 << 10), "{bytes} bytes of {entries} entries");
-        let again = domain.allow(GuestPhys(0), 65_536 * GIB, Access::RW);
+        let again = domain.grant_identity(GuestPhys(0), 65_536 * GIB, Access::RW);
         assert!(again.is_ok() || errno(again) == "ENOSPC");
     });
 }
@@ -172,8 +172,8 @@ fn a_rule_over_everything_that_was_cut_in_many_places_keeps_nobody_waiting() {
 #[test]
 fn a_rule_over_many_single_pages_keeps_nobody_waiting() {
     let sparse = |guest: &Guest| sparse(guest, 30_000, DomainOptions::LIMIT);
-    nobody_waits("one rule, refused", true, sparse, |_, domain| {
-        let over = domain.allow(GuestPhys(0), 30_000 * HUGE, Access::RW);
+    nobody_waits("one grant, refused", true, sparse, |_, domain| {
+        let over = domain.grant_identity(GuestPhys(0), 30_000 * HUGE, Access::RW);
         assert_eq!(errno(over), "ENOSPC");
         assert_eq!(domain.entries(), 30_000, "nothing has changed");
     });
@@ -183,8 +183,8 @@ fn a_rule_over_many_single_pages_keeps_nobody_waiting() {
 fn a_rule_of_a_million_entries_and_its_revoke_keep_nobody_waiting() {
     const COUNT: u64 = 1500;
     let sparse = |guest: &Guest| sparse(guest, COUNT, DomainOptions::LIMIT);
-    nobody_waits("a rule of many entries", true, sparse, |_, domain| {
-        domain.allow(GuestPhys(0), COUNT * HUGE, Access::READ).unwrap();
+    nobody_waits("a grant of many entries", true, sparse, |_, domain| {
+        domain.grant_identity(GuestPhys(0), COUNT * HUGE, Access::READ).unwrap();
         assert_eq!(domain.entries(), COUNT * 512);
     });
     nobody_waits(
@@ -203,11 +203,11 @@ fn a_rule_of_a_million_entries_and_its_revoke_keep_nobody_waiting() {
         },
     );
     nobody_waits(
-        "its rules",
+        "its grants",
         true,
         |guest| dense(guest, COUNT),
         |_, domain| {
-            assert_eq!(domain.rules().len() as u64, 2 * COUNT + 1);
+            assert_eq!(domain.grants().len() as u64, 2 * COUNT + 1);
         },
     );
     nobody_waits(
@@ -228,7 +228,7 @@ fn a_hot_plug_under_a_translating_domain_of_many_entries_keeps_nobody_waiting() 
         for index in 0..COUNT {
             // Each leads into what is plugged, and none goes on where another ends.
             let (device, to) = (DeviceAddr(2 * index * PAGE), GuestPhys(index % 64 * PAGE));
-            domain.map(device, to, PAGE, Access::RW).unwrap();
+            domain.grant(device, to, PAGE, Access::RW).unwrap();
         }
         domain
     };
@@ -236,7 +236,7 @@ fn a_hot_plug_under_a_translating_domain_of_many_entries_keeps_nobody_waiting() 
         let ram = support::ram(64 * PAGE);
         guest.space().add_ram(Some(GuestPhys(0)), &ram).unwrap();
         assert!(guest.space().remove(span(0, 64 * PAGE)).unwrap().wait().completed());
-        assert_eq!(domain.entries(), COUNT, "no rule is lost");
+        assert_eq!(domain.entries(), COUNT, "no grant is lost");
     });
 }
 
@@ -244,13 +244,13 @@ fn a_hot_plug_under_a_translating_domain_of_many_entries_keeps_nobody_waiting() 
 fn a_revoke_that_cuts_an_entry_past_the_limit_is_refused_and_nothing_changes() {
     let guest = guest();
     let domain = domain(&guest, "small", DomainKind::Identity, 1000);
-    domain.allow(GuestPhys(0), 2 * GIB, Access::RW).unwrap();
-    let before = domain.rules();
+    domain.grant_identity(GuestPhys(0), 2 * GIB, Access::RW).unwrap();
+    let before = domain.grants();
     // A page in a GiB: 511 of 2 MiB, and 511 of 4 KiB.
     let refused = error(domain.revoke(DeviceAddr(PAGE), PAGE));
     assert_eq!(refused.errno_name(), "ENOSPC");
     assert!(matches!(refused.reason(), Reason::Limit { limit: 1000, .. }));
-    assert_eq!((domain.rules(), domain.entries()), (before, 2));
+    assert_eq!((domain.grants(), domain.entries()), (before, 2));
     // 2 MiB of it: 511 more. Then what is taken back whole makes room for what is cut.
     domain.revoke(DeviceAddr(0), HUGE).unwrap().wait();
     assert_eq!(domain.entries(), 512);
@@ -265,7 +265,7 @@ fn a_revoke_that_cuts_an_entry_past_the_limit_is_refused_and_nothing_changes() {
 fn several_spans_are_cut_within_the_limit_together_or_not_at_all() {
     let guest = guest();
     let domain = domain(&guest, "small", DomainKind::Identity, 1100);
-    domain.allow(GuestPhys(0), 3 * HUGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), 3 * HUGE, Access::RW).unwrap();
     let page = |index: u64| support::device_span(index * HUGE + PAGE, PAGE);
     let refused = domain.revoke_all(&[page(0), page(1), page(2)]);
     assert_eq!(errno(refused), "ENOSPC");
@@ -282,7 +282,7 @@ fn memory_that_changes_under_more_rules_than_can_be_cut_takes_those_rules_back()
     disk.attach(&evil).unwrap().wait();
     // Ten GiB of device addresses that all lead to the first GiB.
     for gib in 0..10 {
-        evil.map(DeviceAddr(gib * GIB), GuestPhys(0), GIB, Access::RW).unwrap();
+        evil.grant(DeviceAddr(gib * GIB), GuestPhys(0), GIB, Access::RW).unwrap();
     }
     // A page of memory there cuts each into 1,023.
     guest.space().add_ram(Some(GuestPhys(0)), &support::ram(PAGE)).unwrap();
@@ -300,8 +300,8 @@ fn memory_that_changes_under_more_rules_than_can_be_cut_takes_those_rules_back()
     assert_eq!(reached.iter().filter(|reached| **reached).count(), 1, "{reached:?}");
     assert_eq!(guest.take_faults().records.len(), 9);
     // The guest may ask again, and learns why not.
-    assert_eq!(errno(evil.map(DeviceAddr(9 * GIB), GuestPhys(0), GIB, Access::RW)), "ENOSPC");
-    evil.map(DeviceAddr(9 * GIB), GuestPhys(0), PAGE, Access::RW).unwrap();
+    assert_eq!(errno(evil.grant(DeviceAddr(9 * GIB), GuestPhys(0), GIB, Access::RW)), "ENOSPC");
+    evil.grant(DeviceAddr(9 * GIB), GuestPhys(0), PAGE, Access::RW).unwrap();
     assert!(disk.map(DeviceAddr(9 * GIB), 8, gasp::MapFlags::RW).is_ok());
 }
 
@@ -313,7 +313,7 @@ fn a_mapping_of_a_rule_that_is_taken_back_is_drained() {
     let small = domain(&guest, "small", DomainKind::Translate, 4);
     let disk = guest.vdev("disk").unwrap();
     disk.attach(&small).unwrap().wait();
-    small.map(DeviceAddr(0), GuestPhys(0), HUGE, Access::RW).unwrap();
+    small.grant(DeviceAddr(0), GuestPhys(0), HUGE, Access::RW).unwrap();
     let held = disk.map(DeviceAddr(0), 8, gasp::MapFlags::READ).unwrap();
     // Less access to another page: the entry would have to be cut.
     let drain = guest.space().set_access(span(PAGE, PAGE), Access::READ).unwrap();

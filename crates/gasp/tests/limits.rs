@@ -116,7 +116,7 @@ fn both_sides_of_a_rule_end_at_the_width_of_addresses() {
     let guest = Guest::builder().address_width(40).iommu(gasp::Unattached::Deny).build().unwrap();
     let (_, domain) = device(&guest, "disk", DomainKind::Translate);
     let end = 1_u64 << 40;
-    let map = |device, from| domain.map(DeviceAddr(device), GuestPhys(from), PAGE, Access::RW);
+    let map = |device, from| domain.grant(DeviceAddr(device), GuestPhys(from), PAGE, Access::RW);
     map(end - PAGE, end - PAGE).unwrap();
     map(0, end - PAGE).unwrap();
     for (device, from) in [(PAGE, end), (end, PAGE), (PAGE, end - PAGE / 2), (PAGE, u64::MAX)] {
@@ -125,7 +125,7 @@ fn both_sides_of_a_rule_end_at_the_width_of_addresses() {
     }
     assert_eq!(map(PAGE, end).unwrap_err().reason(), Reason::BeyondWidth { bits: 40 });
     assert_eq!(map(end, PAGE).unwrap_err().reason(), Reason::BeyondWidth { bits: 40 });
-    assert_eq!(domain.rules().len(), 2);
+    assert_eq!(domain.grants().len(), 2);
 }
 
 #[test]

@@ -19,9 +19,9 @@ fn scene(pages: u64) -> (Guest, Vdev, Domain) {
     let (guest, _ram) = iommu_guest(pages * PAGE);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
     for page in (0..pages).step_by(2) {
-        domain.allow(GuestPhys(page * PAGE), PAGE, Access::WRITE).unwrap();
+        domain.grant_identity(GuestPhys(page * PAGE), PAGE, Access::WRITE).unwrap();
     }
-    domain.allow(GuestPhys(0), pages * PAGE, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(0), pages * PAGE, Access::READ).unwrap();
     assert_eq!(domain.entries(), pages);
     (guest, disk, domain)
 }
@@ -89,7 +89,7 @@ fn no_long_mapping_outlives_a_revoke_of_a_page_in_it() {
             thread::yield_now();
         }
         revoked[index].store(false, SeqCst);
-        domain.allow(GuestPhys(page), PAGE, Access::READ).unwrap();
+        domain.grant_identity(GuestPhys(page), PAGE, Access::READ).unwrap();
         // Until one has succeeded, and then some way into the next.
         let before = succeeded.load(Relaxed);
         let goes_on = || succeeded.load(Relaxed) == before && started.elapsed() < LONG;
@@ -114,9 +114,9 @@ fn a_long_map_is_of_one_domain_or_fails() {
     let (guest, disk, last) = scene(PAGES);
     let (_, first) = device(&guest, "first", DomainKind::Identity);
     for page in (0..4000).step_by(2) {
-        first.allow(GuestPhys(page * PAGE), PAGE, Access::WRITE).unwrap();
+        first.grant_identity(GuestPhys(page * PAGE), PAGE, Access::WRITE).unwrap();
     }
-    first.allow(GuestPhys(0), 4000 * PAGE, Access::READ).unwrap();
+    first.grant_identity(GuestPhys(0), 4000 * PAGE, Access::READ).unwrap();
     last.revoke(DeviceAddr(0), 2000 * PAGE).unwrap().wait();
     let stop = Arc::new(AtomicBool::new(false));
     let mapping = thread::spawn({

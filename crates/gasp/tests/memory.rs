@@ -330,8 +330,8 @@ fn memory_of_two_objects_is_never_one_piece_however_it_lies() {
     guest.space().add_ram(Some(GuestPhys(0)), &one).unwrap();
     guest.space().add_ram(Some(GuestPhys(HUGE)), &two).unwrap();
     let (disk, domain) = device(&guest, "disk", DomainKind::Translate);
-    domain.map(DeviceAddr(0), GuestPhys(0), PAGE, Access::RW).unwrap();
-    domain.map(DeviceAddr(PAGE), GuestPhys(HUGE + PAGE), PAGE, Access::RW).unwrap();
+    domain.grant(DeviceAddr(0), GuestPhys(0), PAGE, Access::RW).unwrap();
+    domain.grant(DeviceAddr(PAGE), GuestPhys(HUGE + PAGE), PAGE, Access::RW).unwrap();
     let refused = error(disk.map(DeviceAddr(0), 2 * PAGE, MapFlags::RW));
     assert_eq!(refused.reason(), Reason::NotConsecutive { prefix: PAGE });
     let scatter = disk.map_scatter(DeviceAddr(8), 2 * PAGE - 8, MapFlags::RW).unwrap();
@@ -355,8 +355,8 @@ fn memory_of_two_objects_is_never_one_piece_however_it_lies() {
     let again = Region::memory(RegionKind::Ram, span(4 * HUGE, PAGE), &two, 0).unwrap();
     guest.space().add(again).unwrap();
     let (disk, domain) = device(&guest, "net", DomainKind::Translate);
-    domain.map(DeviceAddr(0), GuestPhys(4 * HUGE), PAGE, Access::RW).unwrap();
-    domain.map(DeviceAddr(PAGE), GuestPhys(HUGE + PAGE), PAGE, Access::RW).unwrap();
+    domain.grant(DeviceAddr(0), GuestPhys(4 * HUGE), PAGE, Access::RW).unwrap();
+    domain.grant(DeviceAddr(PAGE), GuestPhys(HUGE + PAGE), PAGE, Access::RW).unwrap();
     assert_eq!(disk.map(DeviceAddr(0), 2 * PAGE, MapFlags::RW).unwrap().len(), 2 * page);
 }
 

@@ -1,7 +1,7 @@
 //! The engine against a naive model of it: an array with one element for each page of the
 //! guest, and one for each page that a domain lets through.
 //!
-//! Random sequences of changes and maps run on both. After each step regions, rules and
+//! Random sequences of changes and maps run on both. After each step regions, grants and
 //! mappings that are held must be what the model says; each map must end as in the model:
 //! the same memory (told by a tag in every word of it), length, pieces and host-physical
 //! address, or the same reason, with the same address in it, and the same fault record.

@@ -23,13 +23,13 @@ fn page(page: u64) -> gasp::Span<GuestPhys> {
 #[test]
 fn own_mappings_of_guest_memory_are_found_through_every_kind_of_domain() {
     let (guest, _ram) = iommu_guest(32 * PAGE);
-    let (identity, rules) = device(&guest, "identity", DomainKind::Identity);
-    rules.allow(GuestPhys(0), 32 * PAGE, Access::RW).unwrap();
+    let (identity, grants) = device(&guest, "identity", DomainKind::Identity);
+    grants.grant_identity(GuestPhys(0), 32 * PAGE, Access::RW).unwrap();
     let (translated, to_rules) = device(&guest, "translated", DomainKind::Translate);
     // Device pages 100 to 103 are guest pages 3, 2, 1, 0.
     for index in 0..4 {
         let device = DeviceAddr((100 + index) * PAGE);
-        to_rules.map(device, GuestPhys((3 - index) * PAGE), PAGE, Access::RW).unwrap();
+        to_rules.grant(device, GuestPhys((3 - index) * PAGE), PAGE, Access::RW).unwrap();
     }
     let (bypass, _) = device(&guest, "bypass", DomainKind::Bypass);
     let space = guest.space();
@@ -48,8 +48,8 @@ fn own_mappings_of_guest_memory_are_found_through_every_kind_of_domain() {
     assert_eq!([held(2), held(3), held(4)], [1, 2, 0]);
     assert_eq!(space.lock().unwrap().held_by_this_thread(span(0, 32 * PAGE)), 5);
 
-    assert_eq!(rules.held_by_this_thread(device_span(PAGE + 7, 1)), 1);
-    assert_eq!(rules.held_by_this_thread(device_span(2 * PAGE, PAGE)), 0);
+    assert_eq!(grants.held_by_this_thread(device_span(PAGE + 7, 1)), 1);
+    assert_eq!(grants.held_by_this_thread(device_span(2 * PAGE, PAGE)), 0);
     assert_eq!(to_rules.held_by_this_thread(device_span(0, 102 * PAGE)), 1);
     assert_eq!(to_rules.held_by_this_thread(device_span(0, u64::MAX)), 2);
     let of = |vdev: &Vdev| vdev.held_by_this_thread();
@@ -92,7 +92,7 @@ fn mappings_of_other_threads_and_guests_do_not_count() {
 fn a_drain_tells_which_of_its_mappings_this_thread_has_made() {
     let (guest, _ram) = iommu_guest(4 * PAGE);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
-    domain.allow(GuestPhys(0), 4 * PAGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), 4 * PAGE, Access::RW).unwrap();
     let mine = [map(&disk, 0), map(&disk, 1)];
     let theirs = thread::spawn({
         let disk = disk.clone();
@@ -114,7 +114,7 @@ fn a_drain_does_not_count_what_an_earlier_thread_has_left_in_this_ones_lane() {
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
     // Other tests take lanes meanwhile: not each round has the same one twice.
     for _ in 0..16 {
-        domain.allow(GuestPhys(0), 4 * PAGE, Access::RW).unwrap();
+        domain.grant_identity(GuestPhys(0), 4 * PAGE, Access::RW).unwrap();
         let earlier = disk.clone();
         let left = thread::spawn(move || map(&earlier, 0)).join().unwrap();
         let drain = domain.revoke(DeviceAddr(0), PAGE).unwrap();
@@ -134,7 +134,7 @@ fn a_drain_does_not_count_what_an_earlier_thread_has_left_in_this_ones_lane() {
 fn changes(guest: &Guest, disk: &Vdev, domain: &Domain, spare: &Domain) -> [&'static str; 12] {
     let space = guest.space();
     [
-        errno(domain.allow(GuestPhys(2 * PAGE), PAGE, Access::RW)),
+        errno(domain.grant_identity(GuestPhys(2 * PAGE), PAGE, Access::RW)),
         errno(domain.revoke(DeviceAddr(0), PAGE)),
         errno(domain.revoke_all(&[device_span(0, PAGE)])),
         errno(spare.clone().remove()),
@@ -155,9 +155,9 @@ fn a_change_inside_a_look_up_is_refused_and_changes_nothing() {
         let (guest, ram) = iommu_guest(4 * PAGE);
         let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
         let spare = guest.domain("spare", DomainOptions::new(DomainKind::Identity)).unwrap();
-        domain.allow(GuestPhys(0), 2 * PAGE, Access::RW).unwrap();
+        domain.grant_identity(GuestPhys(0), 2 * PAGE, Access::RW).unwrap();
         let regions = format!("{:?}", guest.space().regions());
-        let rules = domain.rules();
+        let grants = domain.grants();
         let lock = guest.space().lock().unwrap();
         let inside = || {
             assert_eq!(changes(&guest, &disk, &domain, &spare), ["EDEADLK"; 12]);
@@ -184,7 +184,7 @@ fn a_change_inside_a_look_up_is_refused_and_changes_nothing() {
         };
         let held = Vdev::map_page_of(nested, DeviceAddr(0), 8, MapFlags::RW);
         assert!(held.is_some());
-        assert_eq!((format!("{:?}", guest.space().regions()), domain.rules()), (regions, rules));
+        assert_eq!((format!("{:?}", guest.space().regions()), domain.grants()), (regions, grants));
         assert_eq!((guest.vdevs().len(), guest.domains().len()), (1, 2));
         // Outside, with mappings held and dropped, all is as ever.
         drop((lock, found, held));

@@ -32,7 +32,7 @@ const TOP: u64 = u64::MAX - 3;
 fn peer_6_taking_back_what_was_or_was_not_granted_does_not_panic() {
     let (guest, _ram) = iommu_guest(4 * PAGE);
     let (disk, domain) = device(&guest, "disk", DomainKind::Translate);
-    domain.map(DeviceAddr(PAGE), GuestPhys(PAGE), PAGE, Access::RW).unwrap();
+    domain.grant(DeviceAddr(PAGE), GuestPhys(PAGE), PAGE, Access::RW).unwrap();
     for (page, pages) in [(0, 1), (0, 4), (1, 1), (1, 1), (1 << 30, 1 << 10)] {
         assert!(domain.revoke(DeviceAddr(page * PAGE), pages * PAGE).unwrap().wait().completed());
     }
@@ -40,7 +40,7 @@ fn peer_6_taking_back_what_was_or_was_not_granted_does_not_panic() {
     // A region without memory that could be mapped is refused, and stays harmless.
     let nothing = Span::new(GuestPhys(64 * PAGE), PAGE).unwrap();
     guest.space().add(Region::device(nothing, "disk")).unwrap();
-    domain.map(DeviceAddr(0), GuestPhys(64 * PAGE), PAGE, Access::RW).unwrap();
+    domain.grant(DeviceAddr(0), GuestPhys(64 * PAGE), PAGE, Access::RW).unwrap();
     assert_eq!(errno(disk.map(DeviceAddr(0), 8, READ.any())), "ENXIO");
 }
 
@@ -53,7 +53,7 @@ fn peer_8_no_refusal_has_errno_0() {
         error(disk.map(DeviceAddr(TOP), 64, READ)),
         error(disk.map(DeviceAddr(0), 8, READ)),
         error(domain.revoke(DeviceAddr(0), 0)),
-        error(domain.allow(GuestPhys(0), PAGE, Access::empty())),
+        error(domain.grant_identity(GuestPhys(0), PAGE, Access::empty())),
         error(guest.vdev("disk")),
         error(domain.clone().remove()),
         error(guest.map_firmware(GuestPhys(64 * PAGE), 8, READ)),
@@ -73,15 +73,15 @@ fn peer_1_an_empty_domain_lets_nothing_through_at_the_end_of_the_address_space()
         assert_eq!(errno(disk.map(DeviceAddr(TOP), 4, READ)), "ENXIO", "without a wrap");
         assert_eq!(errno(disk.read(DeviceAddr(TOP), &mut [0; 64])), "ENXIO");
         assert_eq!(errno(disk.map(DeviceAddr(0), 1, READ)), "EFAULT");
-        // Rules of no length, and rules that wrap.
-        let rule = |at, len| domain.map(DeviceAddr(at), GuestPhys(at), len, Access::READ);
-        assert_eq!(errno(rule(0, 0)), "EINVAL");
-        assert_eq!(errno(rule(TOP, 4096)), "ENXIO");
-        assert_eq!(errno(rule(TOP, u64::MAX)), "ENXIO");
+        // Grants of no length, and grants that wrap.
+        let grant = |at, len| domain.grant(DeviceAddr(at), GuestPhys(at), len, Access::READ);
+        assert_eq!(errno(grant(0, 0)), "EINVAL");
+        assert_eq!(errno(grant(TOP, 4096)), "ENXIO");
+        assert_eq!(errno(grant(TOP, u64::MAX)), "ENXIO");
         assert_eq!(errno(domain.revoke(DeviceAddr(0), 0)), "EINVAL");
         assert_eq!(errno(domain.revoke(DeviceAddr(TOP), 4096)), "ENXIO");
         assert!(domain.revoke(DeviceAddr(TOP), 4).unwrap().wait().completed());
-        assert_eq!(domain.rules(), []);
+        assert_eq!(domain.grants(), []);
     }
 }
 
@@ -112,7 +112,7 @@ fn peer_3_adjacent_device_addresses_are_not_joined_where_memory_is_not_adjacent(
     let (disk, domain) = device(&guest, "disk", DomainKind::Translate);
     for (device, memory) in [(0, 5), (1, 9), (2, 10), (3, 0)] {
         let (device, memory) = (DeviceAddr(device * PAGE), GuestPhys(memory * PAGE));
-        domain.map(device, memory, PAGE, Access::READ).unwrap();
+        domain.grant(device, memory, PAGE, Access::READ).unwrap();
     }
     let refused = error(disk.map(DeviceAddr(0), 4 * PAGE, READ));
     assert_eq!(refused.reason(), Reason::NotConsecutive { prefix: PAGE });
@@ -132,10 +132,10 @@ fn peer_3_adjacent_device_addresses_are_not_joined_where_memory_is_not_adjacent(
 fn peer_4_a_write_map_of_a_read_only_address_is_refused_and_no_map_is_a_copy() {
     let (guest, ram) = iommu_guest(PAGE);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
-    domain.allow(GuestPhys(0), PAGE, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(0), PAGE, Access::READ).unwrap();
     assert_eq!(errno(disk.map(DeviceAddr(0), 8, MapFlags::WRITE)), "EFAULT");
     assert_eq!(errno(disk.map(DeviceAddr(0), 8, MapFlags::RW)), "EFAULT");
-    domain.allow(GuestPhys(0), PAGE, Access::WRITE).unwrap();
+    domain.grant_identity(GuestPhys(0), PAGE, Access::WRITE).unwrap();
     let mapping = disk.map(DeviceAddr(0), 8, MapFlags::RW).unwrap();
     let alias = ram.alias().unwrap();
     let mut bytes = [0; 8];
@@ -148,7 +148,7 @@ fn peer_4_a_write_map_of_a_read_only_address_is_refused_and_no_map_is_a_copy() {
 fn peer_4_an_address_that_is_unmapped_by_the_guest_is_revoked() {
     let (guest, _ram) = iommu_guest(PAGE);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
-    domain.allow(GuestPhys(0), PAGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), PAGE, Access::RW).unwrap();
     let held = disk.map(DeviceAddr(0), 8, MapFlags::RW).unwrap();
     let drain = domain.revoke(DeviceAddr(0), PAGE).unwrap();
     let waiter = thread::spawn(move || drain.wait());
@@ -166,7 +166,7 @@ fn peer_5_the_direction_is_checked() {
         let allowed = Access::from_bits_truncate(bits);
         let at = u64::from(bits) * PAGE;
         if !allowed.is_empty() {
-            domain.allow(GuestPhys(at), PAGE, allowed).unwrap();
+            domain.grant_identity(GuestPhys(at), PAGE, allowed).unwrap();
         }
         for flags in all_flags() {
             let mapped = disk.map(DeviceAddr(at), 8, flags);
@@ -183,7 +183,7 @@ fn peer_5_what_was_translated_before_a_revoke_is_not_found_after_it() {
     let (disk, domain) = device(&guest, "disk", DomainKind::Translate);
     for round in 0..1000 {
         let page = round % 8;
-        domain.map(DeviceAddr(0), GuestPhys(page * PAGE), PAGE, Access::READ).unwrap();
+        domain.grant(DeviceAddr(0), GuestPhys(page * PAGE), PAGE, Access::READ).unwrap();
         assert_eq!(word(&disk.map(DeviceAddr(0), 8, READ).unwrap()), numbered(1, page));
         domain.revoke(DeviceAddr(0), PAGE).unwrap().wait();
         assert_eq!(errno(disk.map(DeviceAddr(0), 8, READ)), "EFAULT");

@@ -114,7 +114,7 @@ fn short_run_held() {
         .unwrap();
     guest.space().add_ram(Some(GuestPhys(0)), &object).unwrap();
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
-    let allow = || domain.allow(GuestPhys(0), HUGE, Access::RW).unwrap();
+    let allow = || domain.grant_identity(GuestPhys(0), HUGE, Access::RW).unwrap();
     allow();
     let mut shortened = 0;
     for page in 0..64 {

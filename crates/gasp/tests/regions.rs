@@ -83,8 +83,8 @@ fn registers_have_any_length_and_leave_a_hole_of_whole_pages() {
     let space = guest.space();
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
     let (other, translating) = device(&guest, "other", DomainKind::Translate);
-    domain.allow(GuestPhys(AT), 2 * PAGE, Access::RW).unwrap();
-    translating.map(DeviceAddr(0), GuestPhys(AT), 2 * PAGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(AT), 2 * PAGE, Access::RW).unwrap();
+    translating.grant(DeviceAddr(0), GuestPhys(AT), 2 * PAGE, Access::RW).unwrap();
     let maps = |page: u64| {
         let one = disk.map(DeviceAddr(AT + page * PAGE), PAGE, MapFlags::RW).map(drop);
         let two = other.map(DeviceAddr(page * PAGE), PAGE, MapFlags::RW).map(drop);
@@ -252,12 +252,12 @@ fn memory_added_under_an_existing_rule_becomes_mappable() {
     let (guest, _ram) = iommu_guest(PAGE);
     let (disk, identity) = device(&guest, "disk", DomainKind::Identity);
     let (net, translate) = device(&guest, "net", DomainKind::Translate);
-    identity.allow(GuestPhys(0), 4 * HUGE, Access::READ).unwrap();
-    translate.map(DeviceAddr(16 * HUGE), GuestPhys(0), 4 * HUGE, Access::READ).unwrap();
+    identity.grant_identity(GuestPhys(0), 4 * HUGE, Access::READ).unwrap();
+    translate.grant(DeviceAddr(16 * HUGE), GuestPhys(0), 4 * HUGE, Access::READ).unwrap();
     let at = HUGE + 3 * PAGE;
     assert_eq!(errno(disk.map(DeviceAddr(at), 8, MapFlags::READ)), "ENXIO");
     assert_eq!(errno(net.map(DeviceAddr(16 * HUGE + at), 8, MapFlags::READ)), "ENXIO");
-    let rules = (identity.rules(), translate.rules());
+    let grants = (identity.grants(), translate.grants());
     let added = ram(2 * HUGE);
     number_pages(&added, 7);
     guest.space().add_ram(Some(GuestPhys(HUGE)), &added).unwrap();
@@ -268,14 +268,14 @@ fn memory_added_under_an_existing_rule_becomes_mappable() {
         assert_eq!(word(&mapping), numbered(7, 3));
     }
     assert_eq!(errno(disk.map(DeviceAddr(at), 8, MapFlags::WRITE)), "EFAULT");
-    assert_eq!((identity.rules(), translate.rules()), rules, "the rules are as they were");
+    assert_eq!((identity.grants(), translate.grants()), grants, "the grants are as they were");
 }
 
 #[test]
 fn removed_memory_can_be_put_back_or_replaced() {
     let (guest, ram) = iommu_guest(4 * PAGE);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
-    domain.allow(GuestPhys(0), 4 * PAGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), 4 * PAGE, Access::RW).unwrap();
     number_pages(&ram, 1);
     let map = || disk.map(DeviceAddr(2 * PAGE), PAGE, MapFlags::RW);
     for round in 0..2000_u64 {

@@ -24,7 +24,7 @@ fn domain() -> Domain {
 /// behind: the table holds holes as it holds memory.
 fn grant(domain: &Domain, page: u64) {
     let to = GuestPhys(page.wrapping_mul(7919) % PAGES * GRANULE);
-    domain.map(DeviceAddr(page % PAGES * GRANULE), to, GRANULE, Access::RW).unwrap();
+    domain.grant(DeviceAddr(page % PAGES * GRANULE), to, GRANULE, Access::RW).unwrap();
 }
 
 fn take_back(domain: &Domain, page: u64) {
@@ -98,7 +98,7 @@ fn granting_and_taking_back_at_random_stays_within_64_bytes_each() {
 #[test]
 fn a_large_rule_in_pieces_costs_no_more_than_its_pieces() {
     let domain = domain();
-    domain.map(DeviceAddr(0), GuestPhys(0), 1 << 30, Access::READ).unwrap();
+    domain.grant(DeviceAddr(0), GuestPhys(0), 1 << 30, Access::READ).unwrap();
     assert_eq!((domain.entries(), domain.table_bytes()), (1, 0), "one aligned GiB is one entry");
     // One page out of every 2 MiB: each of them falls into 4 KiB pages.
     for index in 0..512 {

@@ -168,7 +168,7 @@ fn a_revoke_waits_for_a_token_and_tells_it_when_it_does_not() {
     let vdev = guest.vdev("disk").unwrap();
     let domain = guest.domain("disk", DomainOptions::new(DomainKind::Identity)).unwrap();
     vdev.attach(&domain).unwrap().wait();
-    domain.allow(GuestPhys(0), 1 << 20, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), 1 << 20, Access::RW).unwrap();
 
     let token = token(&vdev, 0x1000);
     let mut drain = domain.revoke(DeviceAddr(0x1000), 4096).unwrap();

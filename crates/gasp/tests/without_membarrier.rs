@@ -129,7 +129,7 @@ mod filter {
 }
 
 fn grant(domain: &Domain, page: u64) {
-    domain.allow(GuestPhys(page * PAGE), PAGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(page * PAGE), PAGE, Access::RW).unwrap();
 }
 
 fn map(vdev: &Vdev, page: u64) -> gasp::Result<Mapping> {
@@ -317,7 +317,7 @@ fn outlived() {
     let (guest, ram) = iommu_guest(8 * PAGE);
     number_pages(&ram, 1);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
-    domain.allow(GuestPhys(0), 8 * PAGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), 8 * PAGE, Access::RW).unwrap();
     let make = move || (0..8).map(|page| map(&disk, page).unwrap()).collect::<Vec<_>>();
     let held = thread::spawn(make.clone()).join().unwrap();
     // A later thread takes the place of the one that ended, beside what it left.

@@ -43,7 +43,7 @@ fn grants(layout: &str, device: impl Fn(u64) -> u64) -> gasp::Result<Figure> {
         let at = device(page);
         let addr = DeviceAddr((at % PAGES + at / PAGES) * GRANULE);
         let guest = GuestPhys(crate::peers::target(page));
-        setup.domain.map(addr, guest, GRANULE, Access::RW)?;
+        setup.domain.grant(addr, guest, GRANULE, Access::RW)?;
     }
     Ok(Figure {
         figure: format!("domain table for a 4 KiB grant, {layout}"),

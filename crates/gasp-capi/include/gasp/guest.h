@@ -278,8 +278,8 @@ errno_t gasp_domain_revoke(gasp_domain_t *domain, uint64_t device_addr, uint64_t
 errno_t gasp_domain_destroy(gasp_domain_t *domain);
 
 /* Why the IOMMU refused. */
-#define GASP_REFUSED_NO_RULE UINT32_C(0)
-#define GASP_REFUSED_ACCESS UINT32_C(1)      /* there is a rule, for other access */
+#define GASP_REFUSED_NOT_GRANTED UINT32_C(0)
+#define GASP_REFUSED_ACCESS UINT32_C(1)      /* there is a grant, for other access */
 #define GASP_REFUSED_UNATTACHED UINT32_C(2)  /* the device is in no domain */
 #define GASP_REFUSED_DENY_DOMAIN UINT32_C(3) /* its domain denies everything */
 

@@ -84,7 +84,7 @@ pub extern "C" fn gasp_domain_grant(
         let device = DeviceAddr(device_addr);
         let access =
             access(bits).map_err(|reason| Error::new(Operation::Grant, device, length, reason))?;
-        Ok(domain_of(domain)?.domain.map(device, GuestPhys(guest_paddr), length, access)?)
+        Ok(domain_of(domain)?.domain.grant(device, GuestPhys(guest_paddr), length, access)?)
     })
 }
 

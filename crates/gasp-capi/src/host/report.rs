@@ -25,7 +25,7 @@ pub unsafe extern "C" fn gasp_guest_next_fault(
         let none = Failure::Call(Errno::NOENT, "there is no fault record");
         let (fault, dropped) = guest.guest.take_fault().ok_or(none)?;
         let refusal = match fault.refusal {
-            Refusal::NoRule => GASP_REFUSED_NO_RULE,
+            Refusal::NotGranted => GASP_REFUSED_NOT_GRANTED,
             Refusal::Access { .. } => GASP_REFUSED_ACCESS,
             Refusal::Unattached => GASP_REFUSED_UNATTACHED,
             Refusal::DenyDomain => GASP_REFUSED_DENY_DOMAIN,

@@ -256,7 +256,7 @@ static void decision_10_a_refusal_leaves_a_fault_record_and_nothing_else(void)
     CHECK(fault.refusal == GASP_REFUSED_ACCESS && strcmp(fault.name, "disk") == 0);
     CHECK_OK(gasp_guest_next_fault(guest, &fault));
     CHECK(fault.device_addr == PAGE && fault.access == GMF_READ);
-    CHECK(fault.refusal == GASP_REFUSED_NO_RULE && fault.dropped == 0);
+    CHECK(fault.refusal == GASP_REFUSED_NOT_GRANTED && fault.dropped == 0);
     CHECK_ERR(gasp_guest_next_fault(guest, &fault), ENOENT);
     CHECK_OK(gasp_domain_revoke(domain, 0, 4 * PAGE, &drain));
     CHECK(drain == NULL); /* nothing is held */

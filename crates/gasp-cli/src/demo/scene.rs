@@ -5,7 +5,7 @@ use std::path::Path;
 
 use gasp::config::{Config, ConfigError};
 use gasp::{
-    Bytes, DeviceAddr, Domain, Guest, GuestPhys, MemoryObject, RegionKind, Rule, Span, Vdev,
+    Bytes, DeviceAddr, Domain, Grant, Guest, GuestPhys, MemoryObject, RegionKind, Span, Vdev,
 };
 
 use crate::failure::Failure;
@@ -37,7 +37,7 @@ const RAM: &str = "size = \"1G\"";
 /// More RAM than this is above 4 GiB, as a PC has it: registers and ROM are in between.
 const RAM_LOW: u64 = 3 << 30;
 
-/// The least RAM: the devices' rules lead to memory below this.
+/// The least RAM: the devices' grants lead to memory below this.
 pub(crate) const RAM_MIN: u64 = 32 << 20;
 /// The most: the guest's addresses end at 1 TiB, and 1 GiB of them is for other things.
 pub(crate) const RAM_MAX: u64 = (1 << 40) - (1 << 30);
@@ -62,17 +62,17 @@ impl Scene {
         let disk = guest.find_vdev("disk").ok_or_else(|| lacks("disk"))?;
         let net = guest.find_vdev("net").ok_or_else(|| lacks("net"))?;
         let disk_domain = disk.domain().ok_or_else(|| lacks("domain of the disk"))?;
-        let writable = |rule: &Rule| rule.access.contains(gasp::Access::WRITE);
-        let disk_rule = disk_domain.rules().into_iter().find(writable);
-        let disk_rule = disk_rule.ok_or_else(|| lacks("rule that lets the disk write"))?;
-        let net_rules = net.domain().map(|domain| domain.rules()).unwrap_or_default();
-        let net_rule = net_rules.into_iter().find(|rule| !writable(rule));
-        let net_rule = net_rule.ok_or_else(|| lacks("rule that lets net only read"))?;
-        let span = |rule: &Rule| Span::new(rule.guest, rule.device.len());
-        let (Ok(disk_range), Ok(net_range)) = (span(&disk_rule), span(&net_rule)) else {
+        let writable = |grant: &Grant| grant.access.contains(gasp::Access::WRITE);
+        let disk_grant = disk_domain.grants().into_iter().find(writable);
+        let disk_grant = disk_grant.ok_or_else(|| lacks("grant that lets the disk write"))?;
+        let net_grants = net.domain().map(|domain| domain.grants()).unwrap_or_default();
+        let net_grant = net_grants.into_iter().find(|grant| !writable(grant));
+        let net_grant = net_grant.ok_or_else(|| lacks("grant that lets net only read"))?;
+        let span = |grant: &Grant| Span::new(grant.guest, grant.device.len());
+        let (Ok(disk_range), Ok(net_range)) = (span(&disk_grant), span(&net_grant)) else {
             return Err(lacks("range"));
         };
-        let net_at = net_rule.device.start();
+        let net_at = net_grant.device.start();
         Ok(Self { guest, ram, rom, rom_at, disk, disk_domain, disk_range, net, net_at, net_range })
     }
 }

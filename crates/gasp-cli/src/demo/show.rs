@@ -185,7 +185,7 @@ fn refusal(page: &mut Page, report: &Report, refused: &Refused) -> io::Result<()
 fn rom(page: &mut Page, refused: &Refused) -> io::Result<()> {
     page.heading("A write to ROM")?;
     page.text(&format!(
-        "{} asks to write ROM at {}. Its IOMMU rule allows that, the memory does not:",
+        "{} asks to write ROM at {}. Its IOMMU grant allows that, the memory does not:",
         refused.device,
         address(refused.addr)
     ))?;

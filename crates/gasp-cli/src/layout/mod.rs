@@ -130,10 +130,10 @@ mod tests {
 
         let domain = |name, kind| guest.domain(name, DomainOptions::new(kind)).unwrap();
         let disk = domain("disk", DomainKind::Identity);
-        disk.allow(GuestPhys(0), 16 << 20, Access::RW).unwrap();
-        disk.allow(GuestPhys(32 << 20), 64 << 10, Access::READ).unwrap();
+        disk.grant_identity(GuestPhys(0), 16 << 20, Access::RW).unwrap();
+        disk.grant_identity(GuestPhys(32 << 20), 64 << 10, Access::READ).unwrap();
         let gpu = domain("gpu", DomainKind::Translate);
-        gpu.map(DeviceAddr(0x8000_0000), GuestPhys(40 << 20), 8 << 20, Access::RW).unwrap();
+        gpu.grant(DeviceAddr(0x8000_0000), GuestPhys(40 << 20), 8 << 20, Access::RW).unwrap();
         domain("all", DomainKind::Bypass);
         guest.vdev("disk").unwrap().attach(&disk).unwrap().wait();
         guest.vdev("gpu").unwrap().attach(&gpu).unwrap().wait();

@@ -47,7 +47,7 @@ pub(super) struct Run {
 
 /// The most columns that there is room for.
 const COLUMNS: usize = 6;
-/// Up to so many parts, rules have parts of their own.
+/// Up to so many parts, grants have parts of their own.
 const PARTS_FINE: usize = 36;
 /// The most parts of a bar; from here on neighbours share one.
 const PARTS: usize = 120;
@@ -71,7 +71,7 @@ impl Model {
         Self { name: guest.name().into(), regions, columns, hidden_columns, runs, host_unknown }
     }
 
-    /// The parts of the guest's bar: regions, cut where a rule begins or ends.
+    /// The parts of the guest's bar: regions, cut where a grant begins or ends.
     pub(super) fn guest_parts(&self) -> Vec<Part> {
         let whole: Vec<Part> = self.regions.iter().map(|region| part(region.span())).collect();
         let cells = self.columns.iter().flat_map(|column| &column.cells);
@@ -139,7 +139,7 @@ impl Column {
         let devices = guest.vdevs().iter().filter(|vdev| attached(vdev)).map(name).collect();
         let cells = match domain.kind() {
             DomainKind::Bypass => everything(regions),
-            _ => domain.rules().iter().flat_map(|rule| cells_of(rule, regions)).collect(),
+            _ => domain.grants().iter().flat_map(|grant| cells_of(grant, regions)).collect(),
         };
         Self { name: domain.name().into(), kind: domain.kind().name(), devices, cells }
     }
@@ -174,17 +174,17 @@ fn everything(regions: &[Region]) -> Vec<Cell> {
     memory.map(cell).collect()
 }
 
-/// What a rule really gives: the memory it leads to, with the access that both allow.
-fn cells_of<'a>(rule: &'a gasp::Rule, regions: &'a [Region]) -> impl Iterator<Item = Cell> + 'a {
-    let span = Span::new(rule.guest, rule.device.len()).ok();
+/// What a grant really gives: the memory it leads to, with the access that both allow.
+fn cells_of<'a>(grant: &'a gasp::Grant, regions: &'a [Region]) -> impl Iterator<Item = Cell> + 'a {
+    let span = Span::new(grant.guest, grant.device.len()).ok();
     span.into_iter().flat_map(move |span| {
         let from = regions.partition_point(|region| region.span().last() < span.start());
         let near =
             regions.iter().skip(from).take_while(move |region| region.span().overlaps(&span));
         near.filter_map(move |region| {
             let both = region.span().intersection(&span)?;
-            let access = rule.access & region.access();
-            let device = rule.device.start().0 + (both.start().0 - span.start().0);
+            let access = grant.access & region.access();
+            let device = grant.device.start().0 + (both.start().0 - span.start().0);
             let device = (device != both.start().0).then_some(device);
             (!access.is_empty()).then(|| Cell { part: part(both), access, device })
         })

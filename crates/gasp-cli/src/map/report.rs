@@ -1,7 +1,7 @@
 //! What a map came to: the fields of `gasp map --json`.
 
 use gasp::memory::{FrameAccess, frame_access};
-use gasp::{DeviceAddr, DomainKind, HostMapping, Rule, Scatter, Stability, Vdev};
+use gasp::{DeviceAddr, DomainKind, Grant, HostMapping, Scatter, Stability, Vdev};
 use serde::Serialize;
 
 /// One map. The fields are described in `gasp map --help`.
@@ -71,20 +71,20 @@ impl Report {
 /// Where a device's addresses lead.
 struct Translation {
     /// In order of device address; `None` where they are guest-physical ones.
-    rules: Option<Vec<Rule>>,
+    grants: Option<Vec<Grant>>,
 }
 
 impl Translation {
     fn of(vdev: &Vdev) -> Self {
         let domain = vdev.domain().filter(|domain| domain.kind() == DomainKind::Translate);
-        Self { rules: domain.map(|domain| domain.rules()) }
+        Self { grants: domain.map(|domain| domain.grants()) }
     }
 
     fn guest(&self, device: DeviceAddr) -> Option<u64> {
-        let Some(rules) = &self.rules else { return Some(device.0) };
-        let behind = rules.partition_point(|rule| rule.device.start() <= device);
-        let rule = rules.get(behind.checked_sub(1)?)?;
-        let inside = rule.device.contains(device);
-        inside.then(|| rule.guest.0 + (device.0 - rule.device.start().0))
+        let Some(grants) = &self.grants else { return Some(device.0) };
+        let behind = grants.partition_point(|grant| grant.device.start() <= device);
+        let grant = grants.get(behind.checked_sub(1)?)?;
+        let inside = grant.device.contains(device);
+        inside.then(|| grant.guest.0 + (device.0 - grant.device.start().0))
     }
 }

@@ -39,8 +39,8 @@ pub(crate) fn gated(backing: &Backing) -> (Rig, Pair, Arc<Gate>) {
     let domain = rig.guest.domain("disk", DomainOptions::new(DomainKind::Translate)).unwrap();
     let vdev = rig.guest.vdev("disk").unwrap();
     assert!(vdev.attach(&domain).unwrap().wait().completed());
-    domain.allow(GuestPhys(0), RAM, Access::RW).unwrap();
-    domain.allow(GuestPhys(BASE), LEN, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), RAM, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(BASE), LEN, Access::RW).unwrap();
     let gate = Arc::new(Gate {
         bytes: Mutex::new(vec![0x47; LEN as usize]),
         state: Mutex::default(),

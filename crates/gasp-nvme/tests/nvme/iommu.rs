@@ -26,7 +26,7 @@ fn rig_with(messages: Option<Arc<dyn MessageMemory>>) -> (Rig, Domain) {
     let domain = rig.guest.domain("disk", DomainOptions::new(DomainKind::Translate)).unwrap();
     let vdev = rig.guest.vdev("disk").unwrap();
     assert!(vdev.attach(&domain).unwrap().wait().completed());
-    domain.allow(GuestPhys(0), DATA, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), DATA, Access::RW).unwrap();
     rig.shell.attach(vdev, messages).unwrap();
     rig.shell.config_write(4, &[6, 0]).unwrap();
     (rig, domain)
@@ -50,10 +50,10 @@ fn data_that_is_not_allowed_is_an_error_of_the_transfer() {
     }
     assert_eq!(rig.bytes(DATA + 0x1000, 0x2000), [0xee; 0x2000]);
     // The device may read, so the guest can write its disk, and not read it.
-    domain.allow(GuestPhys(DATA), 0x4000, Access::READ).unwrap();
+    domain.grant_identity(GuestPhys(DATA), 0x4000, Access::READ).unwrap();
     assert_eq!(status(&rig, WRITE, across), 0);
     assert_eq!(status(&rig, READ, across), 0x04);
-    domain.allow(GuestPhys(DATA), 0x4000, Access::WRITE).unwrap();
+    domain.grant_identity(GuestPhys(DATA), 0x4000, Access::WRITE).unwrap();
     assert_eq!(status(&rig, READ, across), 0);
     assert!(rig.guest.take_faults().records.len() > 1);
 }
@@ -79,7 +79,7 @@ fn a_queue_that_is_taken_back_is_fatal_until_the_reset() {
         rig.ring(&queue);
         rig.wait_status(0b10, 0b10);
         assert_eq!(rig.take(&mut queue), None);
-        domain.allow(GuestPhys(taken.0), 0x1000, Access::RW).unwrap();
+        domain.grant_identity(GuestPhys(taken.0), 0x1000, Access::RW).unwrap();
         rig.ring(&queue);
         rig.disable();
         assert_eq!(rig.counters.snapshot().stops, round + 1);
@@ -108,7 +108,7 @@ fn translated_pages_anywhere_in_the_guest_are_one_run_for_the_device() {
     let far = 1 << 40;
     for page in 0..64 {
         let (device, guest) = (DeviceAddr(far + page * 4096), DATA + (63 - page) * 4096);
-        domain.map(device, GuestPhys(guest), 4096, Access::RW).unwrap();
+        domain.grant(device, GuestPhys(guest), 4096, Access::RW).unwrap();
     }
     let data = Noise(5).bytes(256 << 10);
     rig.ram.write_at(DATA, &data).unwrap();
@@ -127,7 +127,7 @@ fn what_is_taken_back_in_the_middle_of_io_is_not_touched_any_more() {
     rig.enable();
     let mut pair = rig.make_pair(1, 64);
     let len = 128 << 10;
-    domain.allow(GuestPhys(DATA), len, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(DATA), len, Access::RW).unwrap();
     let prps = rig.prps(DATA, len, LISTS);
     let stop = AtomicBool::new(false);
     let (mut done, mut refused) = (0, 0);
@@ -141,7 +141,7 @@ fn what_is_taken_back_in_the_middle_of_io_is_not_touched_any_more() {
                 let pause = if round % 10 == 0 { 2000 } else { round };
                 std::thread::sleep(Duration::from_micros(pause));
                 assert!(rig.bytes(DATA, len).iter().all(|byte| *byte == 0xee), "{round}");
-                domain.allow(GuestPhys(DATA), len, Access::RW).unwrap();
+                domain.grant_identity(GuestPhys(DATA), len, Access::RW).unwrap();
                 std::thread::sleep(Duration::from_micros(round));
             }
             stop.store(true, Ordering::Relaxed);
@@ -195,7 +195,7 @@ fn memory_without_a_descriptor_is_reached_by_messages() {
     let messages = Arc::new(Messages(Mutex::new(data.clone())));
     let shared: Arc<dyn MessageMemory> = Arc::clone(&messages) as _;
     let (mut rig, domain) = rig_with(Some(shared));
-    domain.allow(GuestPhys(BASE), 64 << 10, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(BASE), 64 << 10, Access::RW).unwrap();
     rig.enable();
     let mut pair = rig.make_pair(1, 32);
     let list = BASE + 0xf000;
@@ -252,7 +252,7 @@ fn a_vmm_that_does_not_answer_is_asked_once_for_each_command() {
     }
     let deaf = Arc::new(Deaf(messages, AtomicU32::new(0)));
     let (mut rig, domain) = rig_with(Some(Arc::clone(&deaf) as _));
-    domain.allow(GuestPhys(BASE), 128 << 10, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(BASE), 128 << 10, Access::RW).unwrap();
     rig.enable();
     let mut pair = rig.make_pair(1, 32);
     let read = Command::blocks(READ, 0, 64, (BASE, list));

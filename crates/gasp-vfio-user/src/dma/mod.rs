@@ -11,7 +11,7 @@
 //! ```text
 //!   DMA_MAP addr, size, file, offset          guest-physical (ours)
 //!                                        ┌──────────────────────────────┐ 0
-//!   device address ──► domain's rule ──► │ file A, whole  │ file B  │ …  │
+//!   device address ──► domain's grant ──► │ file A, whole  │ file B  │ …  │
 //!                                        ├──────────────────────────────┤ half
 //!                                        │ nothing: memory by message   │
 //!                                        └──────────────────────────────┘
@@ -179,7 +179,7 @@ impl DmaSpace {
             // Only that nothing is there matters, not where.
             Found::NoMemory => (self.half, Backing::Messages),
         };
-        let granted = self.domain.map(span.start(), guest, span.len(), access);
+        let granted = self.domain.grant(span.start(), guest, span.len(), access);
         if let Backing::File(file) = backing {
             match granted {
                 Ok(_) => self.files.shown(file),

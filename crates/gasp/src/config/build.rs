@@ -148,10 +148,10 @@ fn add_region(
 fn add_domain(source: &Source, guest: &Guest, plan: &DomainPlan) -> Result<(), ConfigError> {
     let made = guest.domain(&plan.name, plan.options.clone());
     let domain = made.map_err(|error| source.refused(plan.at, error))?;
-    for rule in &plan.rules {
+    for grant in &plan.grants {
         domain
-            .map(rule.device, rule.guest, rule.len, rule.access)
-            .map_err(|error| source.refused(rule.at, error))?;
+            .grant(grant.device, grant.guest, grant.len, grant.access)
+            .map_err(|error| source.refused(grant.at, error))?;
     }
     Ok(())
 }

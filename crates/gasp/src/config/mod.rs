@@ -126,10 +126,10 @@
 //! | `owner` | name | `"guest"` | who configures it: a device cannot move to another owner's domain |
 //! | `limit` | entries, 1 to 268,435,456 | 1,048,576 | see [`DomainOptions::limit`](crate::DomainOptions::limit) |
 //! | `drain` | table as `[drain]` | as there | how its revokes wait |
-//! | `allow` | list of rules, up to 65,536 | none | for the kind `identity` |
-//! | `map` | list of rules, up to 65,536 | none | for the kind `translate` |
+//! | `allow` | list of grants, up to 65,536 | none | for the kind `identity` |
+//! | `map` | list of grants, up to 65,536 | none | for the kind `translate` |
 //!
-//! A rule of `allow`:
+//! A grant of `allow`:
 //!
 //! | key | type | default | meaning |
 //! |---|---|---|---|
@@ -137,7 +137,7 @@
 //! | `access` | access | | what is allowed |
 //! | `hole` | boolean | `false` | whether there need not be memory |
 //!
-//! A rule of `map`:
+//! A grant of `map`:
 //!
 //! | key | type | default | meaning |
 //! |---|---|---|---|
@@ -147,11 +147,11 @@
 //! | `access` | access | | what is allowed |
 //! | `hole` | boolean | `false` | whether there need not be memory |
 //!
-//! Rules of one domain may overlap: what they allow adds up. Two that lead one device
+//! Grants of one domain may overlap: what they allow adds up. Two that lead one device
 //! address to different places are an error.
 //!
-//! Without `hole = true` a rule must lead to RAM, ROM or a window from its first to its
-//! last byte: in a file, a rule that leads elsewhere is most likely a slip.
+//! Without `hole = true` a grant must lead to RAM, ROM or a window from its first to its
+//! last byte: in a file, a grant that leads elsewhere is most likely a slip.
 //!
 //! ## `[[vdev]]`
 //! | key | type | default | meaning |
@@ -163,12 +163,12 @@ mod build;
 mod check;
 mod error;
 mod file;
+mod grants;
 mod layout;
 pub mod near;
 mod pieces;
 mod plan;
 mod planner;
-mod rules;
 mod size;
 mod source;
 mod words;
@@ -194,7 +194,7 @@ impl Config {
     /// Reads a file. Relative paths in it are relative to its folder.
     ///
     /// Everything is checked that can be without making anything: values, names,
-    /// overlaps, that rules lead to memory and do not contradict each other, and that ROM images are there and fit.
+    /// overlaps, that grants lead to memory and do not contradict each other, and that ROM images are there and fit.
     ///
     /// # Errors
     /// Where the file cannot be read, is larger than 4 MiB, is not UTF-8 or is wrong:
@@ -236,7 +236,7 @@ impl Config {
     }
 
     /// Makes the guest: with its memory, filled with the ROM images, its windows, domains
-    /// and rules, and its devices attached. `progress` is told how far RAM has come.
+    /// and grants, and its devices attached. `progress` is told how far RAM has come.
     ///
     /// # Errors
     /// Where the host has less memory than the guest, or refuses some of it, a ROM image

@@ -1,45 +1,45 @@
-//! Rules that overlap, as pieces that do not.
+//! Grants that overlap, as pieces that do not.
 //!
-//! The engine compares a new rule with all that is there in its range, which for a guest
-//! that adds rule after rule is little. A file can hold tens of thousands that all
+//! The engine compares a new grant with all that is there in its range, which for a guest
+//! that adds grant after grant is little. A file can hold tens of thousands that all
 //! overlap, and the time would grow with their square. Cut into pieces, each range is
 //! given to the engine once, with the sum of the accesses, and the time grows with the
-//! number of rules.
+//! number of grants.
 
 use std::collections::BTreeSet;
 
 use super::ConfigError;
-use super::plan::RulePlan;
+use super::plan::GrantPlan;
 use super::source::Source;
 use crate::access::Access;
 use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
 use crate::error::Errno;
 
-/// Cuts rules into pieces of whole granules, in the order of their device addresses. Two
-/// rules that translate an address to different places are an error.
+/// Cuts grants into pieces of whole granules, in the order of their device addresses. Two
+/// grants that translate an address to different places are an error.
 ///
-/// Rules lie inside an address width of at most 52 bits, so that no sum here wraps.
-pub(super) fn cut(source: &Source, rules: &[RulePlan]) -> Result<Vec<RulePlan>, ConfigError> {
-    let begin = |rule: &RulePlan| rule.device.0 & !(GRANULE - 1);
-    let end = |rule: &RulePlan| (rule.device.0 + rule.len).next_multiple_of(GRANULE);
-    // Where rules begin and end; at one address first those that end.
-    let begins = rules.iter().enumerate().map(|(index, rule)| (begin(rule), true, index));
-    let ends = rules.iter().enumerate().map(|(index, rule)| (end(rule), false, index));
+/// Grants lie inside an address width of at most 52 bits, so that no sum here wraps.
+pub(super) fn cut(source: &Source, grants: &[GrantPlan]) -> Result<Vec<GrantPlan>, ConfigError> {
+    let begin = |grant: &GrantPlan| grant.device.0 & !(GRANULE - 1);
+    let end = |grant: &GrantPlan| (grant.device.0 + grant.len).next_multiple_of(GRANULE);
+    // Where grants begin and end; at one address first those that end.
+    let begins = grants.iter().enumerate().map(|(index, grant)| (begin(grant), true, index));
+    let ends = grants.iter().enumerate().map(|(index, grant)| (end(grant), false, index));
     let mut events: Vec<_> = begins.chain(ends).collect();
     events.sort_unstable();
 
-    let mut pieces: Vec<RulePlan> = Vec::new();
+    let mut pieces: Vec<GrantPlan> = Vec::new();
     let mut open = Open::default();
     let mut from = 0;
-    // Whether a rule goes on from the last piece to here.
+    // Whether a grant goes on from the last piece to here.
     let mut goes_on = false;
     for (at, begin, index) in events {
-        let Some(rule) = rules.get(index) else { continue };
-        if let Some(first) = open.first(rules).filter(|_| from < at) {
+        let Some(grant) = grants.get(index) else { continue };
+        if let Some(first) = open.first(grants).filter(|_| from < at) {
             let access = open.access();
             match pieces.last_mut().filter(|last| goes_on && last.access == access) {
                 Some(last) => last.len += at - from,
-                None => pieces.push(RulePlan {
+                None => pieces.push(GrantPlan {
                     at: first.at,
                     device: DeviceAddr(from),
                     guest: GuestPhys(from.wrapping_add(offset(first))),
@@ -51,19 +51,19 @@ pub(super) fn cut(source: &Source, rules: &[RulePlan]) -> Result<Vec<RulePlan>, 
         }
         from = at;
         if begin {
-            if let Some(other) = open.first(rules).filter(|other| offset(other) != offset(rule)) {
-                return Err(contradiction(source, other, rule, at));
+            if let Some(other) = open.first(grants).filter(|other| offset(other) != offset(grant)) {
+                return Err(contradiction(source, other, grant, at));
             }
-            open.add(index, rule);
+            open.add(index, grant);
         } else {
-            open.remove(index, rule);
+            open.remove(index, grant);
             goes_on &= !open.indices.is_empty();
         }
     }
     Ok(pieces)
 }
 
-/// The rules that hold at one address.
+/// The grants that hold at one address.
 #[derive(Default)]
 struct Open {
     indices: BTreeSet<usize>,
@@ -72,8 +72,8 @@ struct Open {
 }
 
 impl Open {
-    fn first<'a>(&self, rules: &'a [RulePlan]) -> Option<&'a RulePlan> {
-        rules.get(*self.indices.first()?)
+    fn first<'a>(&self, grants: &'a [GrantPlan]) -> Option<&'a GrantPlan> {
+        grants.get(*self.indices.first()?)
     }
 
     fn access(&self) -> Access {
@@ -81,28 +81,28 @@ impl Open {
         some.fold(Access::empty(), |all, (access, _)| all | *access)
     }
 
-    fn add(&mut self, index: usize, rule: &RulePlan) {
+    fn add(&mut self, index: usize, grant: &GrantPlan) {
         self.indices.insert(index);
         let kinds = [Access::READ, Access::WRITE, Access::EXEC];
         for (count, access) in self.counts.iter_mut().zip(kinds) {
-            *count = (access, count.1 + usize::from(rule.access.contains(access)));
+            *count = (access, count.1 + usize::from(grant.access.contains(access)));
         }
     }
 
-    fn remove(&mut self, index: usize, rule: &RulePlan) {
+    fn remove(&mut self, index: usize, grant: &GrantPlan) {
         self.indices.remove(&index);
         for (access, count) in &mut self.counts {
-            *count -= usize::from(rule.access.contains(*access));
+            *count -= usize::from(grant.access.contains(*access));
         }
     }
 }
 
-/// How far a rule translates.
-fn offset(rule: &RulePlan) -> u64 {
-    rule.guest.0.wrapping_sub(rule.device.0)
+/// How far a grant translates.
+fn offset(grant: &GrantPlan) -> u64 {
+    grant.guest.0.wrapping_sub(grant.device.0)
 }
 
-fn contradiction(source: &Source, a: &RulePlan, b: &RulePlan, at: u64) -> ConfigError {
+fn contradiction(source: &Source, a: &GrantPlan, b: &GrantPlan, at: u64) -> ConfigError {
     let (old, new) = if a.at.is_behind(b.at) { (b, a) } else { (a, b) };
     let message = format!(
         "device address {at:#x} is mapped already, to guest-physical {:#x}, on line {}",

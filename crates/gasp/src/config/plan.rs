@@ -67,19 +67,19 @@ pub(super) struct RamPlan {
     pub(super) exclusive: bool,
 }
 
-/// A domain and its rules.
+/// A domain and its grants.
 #[derive(Clone, Debug)]
 pub(super) struct DomainPlan {
     pub(super) name: String,
     pub(super) at: Mark,
     pub(super) options: DomainOptions,
     /// No two of them overlap.
-    pub(super) rules: Vec<RulePlan>,
+    pub(super) grants: Vec<GrantPlan>,
 }
 
-/// A rule, or a piece of several; in an identity domain both addresses are the same.
+/// A grant, or a piece of several; in an identity domain both addresses are the same.
 #[derive(Clone, Debug)]
-pub(super) struct RulePlan {
+pub(super) struct GrantPlan {
     pub(super) at: Mark,
     pub(super) device: DeviceAddr,
     pub(super) guest: GuestPhys,

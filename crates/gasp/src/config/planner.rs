@@ -3,9 +3,9 @@
 use super::ConfigError;
 use super::check::{Check, Names};
 use super::file::Document;
+use super::grants::plan_domains;
 use super::layout::Layout;
 use super::plan::{Plan, VdevPlan};
-use super::rules::plan_domains;
 use super::source::{Mark, Source};
 use crate::iommu::Unattached;
 use crate::mapping::DrainPolicy;

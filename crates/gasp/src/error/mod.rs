@@ -52,9 +52,9 @@ pub enum Operation {
     FindFree,
     /// Keeping a range inside RAM or ROM.
     Reserve,
-    /// Adding an IOMMU rule.
+    /// Adding an IOMMU grant.
     Grant,
-    /// Removing IOMMU rules.
+    /// Removing IOMMU grants.
     Revoke,
     /// Attaching a device to a domain.
     Attach,

@@ -10,13 +10,13 @@ use crate::bytes::Bytes;
 /// Why the guest's IOMMU configuration refuses an access.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Error)]
 pub enum Refusal {
-    /// No rule of the domain covers the address.
-    #[error("no rule of its domain covers the address")]
-    NoRule,
-    /// A rule covers the address but does not allow this kind of access.
+    /// No grant of the domain covers the address.
+    #[error("no grant of its domain covers the address")]
+    NotGranted,
+    /// A grant covers the address but does not allow this kind of access.
     #[error("its domain allows only {allowed} there and {wanted} was asked for")]
     Access {
-        /// What the rule allows.
+        /// What the grant allows.
         allowed: Access,
         /// What was asked for.
         wanted: Access,
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn policy_is_efault_and_structure_is_enxio() {
-        let refused = Reason::Refused { at: DeviceAddr(0), refusal: Refusal::NoRule };
+        let refused = Reason::Refused { at: DeviceAddr(0), refusal: Refusal::NotGranted };
         assert_eq!(refused.errno(), Errno::FAULT);
         for reason in [
             Reason::Wraps,

@@ -25,7 +25,7 @@ const DOMAINS_MAX: usize = 1 << 12;
 
 /// One IOMMU configuration that several devices can share.
 ///
-/// Clones are the same domain. Rules are additive: granting a range that is granted
+/// Clones are the same domain. Grants are additive: granting a range that is granted
 /// already adds to its access, and only [`revoke`](Self::revoke) takes away.
 #[derive(Clone)]
 pub struct Domain {
@@ -33,9 +33,9 @@ pub struct Domain {
     pub(super) guest: Arc<Inner>,
 }
 
-/// One range of a domain's rules: see [`Domain::rules`].
+/// One range of a domain's grants: see [`Domain::grants`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rule {
+pub struct Grant {
     /// The device addresses.
     pub device: Span<DeviceAddr>,
     /// Where the first of them leads.
@@ -70,7 +70,7 @@ impl Guest {
             DomainKind::Bypass => Arc::clone(&self.0.flat),
             DomainKind::Deny => Arc::clone(&self.0.denied),
             DomainKind::Identity | DomainKind::Translate => {
-                Arc::new(View::new(self.0.physical.width, Absent::Refused(Refusal::NoRule)))
+                Arc::new(View::new(self.0.physical.width, Absent::Refused(Refusal::NotGranted)))
             }
         };
         let inner = Arc::new(DomainInner {
@@ -127,8 +127,8 @@ impl Domain {
     /// `EEXIST` where part of the range is mapped elsewhere (in a translating domain);
     /// `ENOSPC` if it would exceed the domain's limit of entries; `ENOENT` if it was removed;
     /// `EDEADLK` inside a look-up ([`Vdev::map_page_of`](crate::Vdev::map_page_of)).
-    pub fn allow(&self, start: GuestPhys, len: u64, access: Access) -> Result<()> {
-        self.map(DeviceAddr::identity(start), start, len, access)
+    pub fn grant_identity(&self, start: GuestPhys, len: u64, access: Access) -> Result<()> {
+        self.grant(DeviceAddr::identity(start), start, len, access)
     }
 
     /// Translates `len` bytes of device addresses from `device` on to guest memory from
@@ -136,9 +136,9 @@ impl Domain {
     /// their last 12 bits.
     ///
     /// # Errors
-    /// As [`allow`](Self::allow), and `EINVAL` where the domain does not translate and
+    /// As [`grant_identity`](Self::grant_identity), and `EINVAL` where the domain does not translate and
     /// the addresses differ.
-    pub fn map(
+    pub fn grant(
         &self,
         device: DeviceAddr,
         guest: GuestPhys,
@@ -188,17 +188,17 @@ impl Domain {
         self.inner.revoke(self.guest.memory(), spans).map_err(fail)
     }
 
-    /// The rules as they are now, neighbours that go on from one another joined.
+    /// The grants as they are now, neighbours that go on from one another joined.
     ///
     /// # Deadlocks
     /// Inside a look-up ([`Vdev::map_page_of`](crate::Vdev::map_page_of)) it can wait for a
     /// revoke on another thread, which waits for the look-up.
-    pub fn rules(&self) -> Vec<Rule> {
-        let mut rules: Vec<Rule> = Vec::new();
-        if !self.inner.has_rules() {
-            return rules;
+    pub fn grants(&self) -> Vec<Grant> {
+        let mut grants: Vec<Grant> = Vec::new();
+        if !self.inner.takes_grants() {
+            return grants;
         }
-        // No rule is added or taken back meanwhile.
+        // No grant is added or taken back meanwhile.
         let _changes = self.inner.changes.lock();
         let (view, memory) = (&self.inner.view, self.guest.memory());
         let all = self.inner.addresses();
@@ -211,27 +211,29 @@ impl Domain {
                 }
                 seen = Some(part.last());
                 let guest = guest_address(&self.guest, leaf);
-                let rule = Rule { device: part, guest, access: leaf.allowed() };
-                match rules.last_mut().and_then(|last| last.joined(&rule).map(|both| (last, both)))
+                let grant = Grant { device: part, guest, access: leaf.allowed() };
+                match grants
+                    .last_mut()
+                    .and_then(|last| last.joined(&grant).map(|both| (last, both)))
                 {
                     Some((last, both)) => *last = both,
-                    None => rules.push(rule),
+                    None => grants.push(grant),
                 }
                 ControlFlow::Continue(())
             })
         });
-        rules
+        grants
     }
 
-    /// How many table entries the rules take, of the limit it was made with.
+    /// How many table entries the grants take, of the limit it was made with.
     pub fn entries(&self) -> u64 {
-        if self.inner.has_rules() { self.inner.view.writer().leaves() } else { 0 }
+        if self.inner.takes_grants() { self.inner.view.writer().leaves() } else { 0 }
     }
 
     /// How many bytes the nodes of the domain's table take. Its top level, 8 bytes for each
     /// GiB of addresses and only where it is used, comes to that.
     pub fn table_bytes(&self) -> usize {
-        if self.inner.has_rules() { self.inner.view.writer().bytes() } else { 0 }
+        if self.inner.takes_grants() { self.inner.view.writer().bytes() } else { 0 }
     }
 
     /// Removes the domain from its guest.
@@ -248,7 +250,7 @@ impl Domain {
             let reason = Reason::Owned("its devices; move them first, it");
             return Err(fail(reason));
         }
-        // From now on no device is attached, and no rule added.
+        // From now on no device is attached, and no grant added.
         self.inner.removed.store(true, Ordering::Relaxed);
         drop(vdevs);
         // Changes of regions no longer reach its table once it is out of the list, so it
@@ -270,7 +272,7 @@ pub(super) fn guest_address(guest: &Inner, leaf: crate::view::entry::Leaf) -> Gu
     GuestPhys(unsafe { guest_of(&guest.physical.segments, leaf, 0) })
 }
 
-impl Rule {
+impl Grant {
     fn joined(&self, next: &Self) -> Option<Self> {
         let goes_on = self.device.last().checked_add(1) == Some(next.device.start())
             && self.guest.checked_add(self.device.len()) == Some(next.guest)

@@ -72,7 +72,7 @@ impl Inner {
         self.regions.write()
     }
 
-    /// The memory as rules of domains see it.
+    /// The memory as grants of domains see it.
     pub(crate) fn memory(&self) -> GuestMemory<'_> {
         GuestMemory { regions: &self.regions, segments: &self.physical.segments }
     }

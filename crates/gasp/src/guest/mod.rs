@@ -3,7 +3,7 @@
 //! | lock | guards | held while |
 //! |---|---|---|
 //! | edit lock | the right to change regions | a caller makes several changes in a row |
-//! | a domain's changes | the order of its changes | one change of its rules is made |
+//! | a domain's changes | the order of its changes | one change of its grants is made |
 //! | regions | the region map and the segments | the map changes, or one chunk of a table does |
 //! | domains | the list of domains | a domain is added or removed, or the list is copied |
 //! | vdevs | the list of devices, and each device's domain | a device is attached or moved |
@@ -26,7 +26,7 @@ use core::fmt;
 use std::sync::Arc;
 
 pub use builder::GuestBuilder;
-pub use domain::{Domain, Rule};
+pub use domain::{Domain, Grant};
 pub(crate) use inner::Inner;
 pub use space::AddressSpace;
 pub use space_lock::SpaceLock;
@@ -56,7 +56,7 @@ use crate::mapping::{DrainPolicy, Mapping};
 /// let disk = guest.vdev("disk")?;
 /// let domain = guest.domain("disk", DomainOptions::new(DomainKind::Identity))?;
 /// disk.attach(&domain)?.wait();
-/// domain.allow(GuestPhys(0), 4096, Access::READ)?;
+/// domain.grant_identity(GuestPhys(0), 4096, Access::READ)?;
 ///
 /// let page = disk.map(DeviceAddr(0x10), 64, MapFlags::READ)?;
 /// assert_eq!(page.len(), 64);

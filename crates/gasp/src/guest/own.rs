@@ -50,7 +50,7 @@ impl Inner {
         };
         let overlaps = |found: &Use| same(span).is_some_and(|span| found.overlaps(span));
         let domains: Vec<_> =
-            self.lock_domains().iter().filter(|d| d.has_rules()).cloned().collect();
+            self.lock_domains().iter().filter(|d| d.takes_grants()).cloned().collect();
         let reaches = |found: &Use| {
             if found.view == self.flat.id() {
                 return overlaps(found);

@@ -1,6 +1,6 @@
 //! Changes of the regions, and what they do to every view.
 //!
-//! A change has three steps. The region map changes, under its lock, at once: rules that
+//! A change has three steps. The region map changes, under its lock, at once: grants that
 //! are added from then on lead to what is there now. Then every table follows, chunk by
 //! chunk. Where something was taken away, one scan then collects the mappings that were
 //! made before, and after it nobody can be in what was taken out. The edit lock, which the
@@ -55,7 +55,7 @@ impl Inner {
         regions.add(Placed { region, segment });
         drop(regions);
         // Without memory a hole stays a hole. Nothing was there, so nothing can have been
-        // mapped: rules that are given up led nowhere, too.
+        // mapped: grants that are given up led nowhere, too.
         if has_memory {
             self.publish(span, &mut |_, _| ());
         }
@@ -173,7 +173,7 @@ impl Inner {
     /// the regions have changed needs no following.
     fn domains_with_rules(&self) -> Vec<Arc<DomainInner>> {
         let domains = self.lock_domains();
-        domains.iter().filter(|domain| domain.has_rules()).cloned().collect()
+        domains.iter().filter(|domain| domain.takes_grants()).cloned().collect()
     }
 }
 
@@ -319,7 +319,7 @@ mod tests {
         let options = crate::DomainOptions::new(crate::DomainKind::Translate);
         let domain = guest.domain("domain", options).unwrap();
         for page in 0..100 {
-            domain.map(DeviceAddr(page << 20), GuestPhys(0), 4096, Access::RW).unwrap();
+            domain.grant(DeviceAddr(page << 20), GuestPhys(0), 4096, Access::RW).unwrap();
         }
         let inner = Arc::clone(&guest.0.domains_with_rules()[0]);
         let mut told = 0;

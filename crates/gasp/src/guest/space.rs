@@ -40,7 +40,7 @@ impl<'a> AddressSpace<'a> {
         SpaceLock::new(self.guest)
     }
 
-    /// Adds a region. Rules that devices have for its addresses lead to it from now on.
+    /// Adds a region. Grants that devices have for its addresses lead to it from now on.
     ///
     /// # Errors
     /// `EINVAL` if it is memory and does not start and end on a multiple of 4 KiB (registers

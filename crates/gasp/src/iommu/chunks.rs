@@ -18,7 +18,7 @@ use crate::span::Span;
 use crate::view::View;
 use crate::view::table::{Retired, Writer};
 
-/// The memory of a guest, as the rules of its domains see it.
+/// The memory of a guest, as the grants of its domains see it.
 #[derive(Clone, Copy)]
 pub(crate) struct GuestMemory<'a> {
     /// Each chunk reads them under this lock, under which segments are removed.

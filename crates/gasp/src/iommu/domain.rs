@@ -18,9 +18,9 @@ pub enum DomainKind {
     Bypass,
     /// No address goes through.
     Deny,
-    /// Addresses that a rule names go through unchanged, with the rule's access.
+    /// Addresses that a grant names go through unchanged, with the grant's access.
     Identity,
-    /// Addresses that a rule names go to the guest-physical address it gives.
+    /// Addresses that a grant names go to the guest-physical address it gives.
     Translate,
 }
 
@@ -54,9 +54,9 @@ pub struct DomainOptions {
     /// another's.
     pub owner: Arc<str>,
     /// The most table entries that it may have: one for each 4 KiB, or for each aligned
-    /// 2 MiB or 1 GiB that a rule covers whole. Taking back a part of a large entry, or
+    /// 2 MiB or 1 GiB that a grant covers whole. Taking back a part of a large entry, or
     /// changing the memory behind a part of it, cuts it, into 1,023 at most. A revoke that
-    /// cuts past the limit is refused; one that takes back whole entries never is. Rules
+    /// cuts past the limit is refused; one that takes back whole entries never is. Grants
     /// that a change of memory would cut past the limit are taken back.
     pub limit: u64,
     /// How its revokes wait; the guest's own policy where it has none.
@@ -85,7 +85,7 @@ pub(crate) struct DomainInner {
     pub(crate) width: u32,
     /// The domain's own, or one that it shares with others of its kind.
     pub(crate) view: Arc<View>,
-    /// Held for one change of rules after the other, by nobody but those who make them:
+    /// Held for one change of grants after the other, by nobody but those who make them:
     /// a change is made in chunks, and holds no other lock for all of them.
     pub(crate) changes: Mutex<()>,
     /// Whether the guest no longer has it; set under the guest's lock of devices.
@@ -93,8 +93,8 @@ pub(crate) struct DomainInner {
 }
 
 impl DomainInner {
-    /// Whether the domain has rules of its own.
-    pub(crate) fn has_rules(&self) -> bool {
+    /// Whether the domain has grants of its own.
+    pub(crate) fn takes_grants(&self) -> bool {
         matches!(self.kind, DomainKind::Identity | DomainKind::Translate)
     }
 

@@ -1,4 +1,4 @@
-//! Adding rules to a domain.
+//! Adding grants to a domain.
 #![allow(unsafe_code, reason = "reads segments under the lock that keeps them")]
 
 use core::convert::Infallible;
@@ -19,18 +19,18 @@ use crate::view::entry::{Behind, Leaf};
 use crate::view::lookup::guest_of;
 use crate::view::table::{Table, Writer};
 
-/// A rule that is to be added, in whole granules.
+/// A grant that is to be added, in whole granules.
 #[derive(Clone, Copy)]
-struct Rule {
+struct Grant {
     device: Span<DeviceAddr>,
     guest: GuestPhys,
     access: Access,
 }
 
-/// A part of the rule's addresses that is alike.
+/// A part of the grant's addresses that is alike.
 #[derive(Clone, Copy)]
 enum Part {
-    /// Addresses without a rule, and what is behind them.
+    /// Addresses without a grant, and what is behind them.
     Free(Span<DeviceAddr>, Behind),
     /// Addresses that one table entry is about, and the whole range of that entry.
     Granted { part: Span<DeviceAddr>, whole: Span<DeviceAddr>, leaf: Leaf },
@@ -49,14 +49,14 @@ impl DomainInner {
         guest: GuestPhys,
         access: Access,
     ) -> Result<(), Reason> {
-        if !self.has_rules() {
-            return Err(Reason::Invalid("a domain that bypasses or denies has no rules"));
+        if !self.takes_grants() {
+            return Err(Reason::Invalid("a domain that bypasses or denies has no grants"));
         }
         if access.is_empty() {
             return Err(Reason::BadFlags(0));
         }
         let (device, guest) = self.granules(device, guest)?;
-        let rule = Rule { device, guest, access };
+        let grant = Grant { device, guest, access };
         let _changes = self.changes.lock();
         if self.is_removed() {
             return Err(Reason::NotFound("such domain any more"));
@@ -65,19 +65,19 @@ impl DomainInner {
         let mut new = 0;
         let mut left = Some(device);
         let checked = in_chunks(&self.view, memory, device, |regions, writer, rest| {
-            let there = rule.parts(table, regions, writer, rest);
-            let next = rule.check(&there, memory.segments, writer, &mut new)?;
+            let there = grant.parts(table, regions, writer, rest);
+            let next = grant.check(&there, memory.segments, writer, &mut new)?;
             if next.is_none() {
-                // Only this thread adds rules now. Regions that change meanwhile cut entries
+                // Only this thread adds grants now. Regions that change meanwhile cut entries
                 // themselves, in the room that is left beside what is promised here.
                 if writer.leaves().saturating_add(new) > self.limit {
                     let what = "table entries of the domain";
                     return ControlFlow::Break(Reason::Limit { what, limit: self.limit });
                 }
-                // A rule that was checked in one chunk is put in place in the same.
+                // A grant that was checked in one chunk is put in place in the same.
                 writer.promised = new;
                 if rest == device {
-                    let next = rule.put_promised(&there, table, writer);
+                    let next = grant.put_promised(&there, table, writer);
                     left = next.and_then(|next| Span::inclusive(next, device.last()));
                 }
                 if left.is_none() {
@@ -92,8 +92,8 @@ impl DomainInner {
         if let Some(left) = left {
             let _: ControlFlow<Infallible> =
                 in_chunks(&self.view, memory, left, |regions, writer, rest| {
-                    let there = rule.parts(table, regions, writer, rest);
-                    let next = rule.put_promised(&there, table, writer);
+                    let there = grant.parts(table, regions, writer, rest);
+                    let next = grant.put_promised(&there, table, writer);
                     if next.is_none() {
                         writer.promised = 0;
                     }
@@ -103,7 +103,7 @@ impl DomainInner {
         Ok(())
     }
 
-    /// Both sides of a rule in whole granules, inside the guest's address width.
+    /// Both sides of a grant in whole granules, inside the guest's address width.
     fn granules(
         &self,
         device: Span<DeviceAddr>,
@@ -128,13 +128,13 @@ impl DomainInner {
     }
 }
 
-impl Rule {
+impl Grant {
     /// Where the first address of a part of it leads.
     fn to(&self, part: Span<DeviceAddr>) -> GuestPhys {
         GuestPhys(self.guest.0 + (part.start().0 - self.device.start().0))
     }
 
-    /// What is there now for a chunk of the rule's addresses.
+    /// What is there now for a chunk of the grant's addresses.
     fn parts(
         &self,
         table: &Table,
@@ -178,7 +178,7 @@ impl Rule {
         Parts { parts, next }
     }
 
-    /// Finds what speaks against the rule in one chunk, and adds to `new` how many table
+    /// Finds what speaks against the grant in one chunk, and adds to `new` how many table
     /// entries it takes there.
     fn check(
         &self,
@@ -225,7 +225,7 @@ impl Rule {
         next
     }
 
-    /// Puts the rule into the table for one chunk; returns where to go on.
+    /// Puts the grant into the table for one chunk; returns where to go on.
     fn put(&self, there: &Parts, table: &Table, writer: &mut Writer) -> Option<DeviceAddr> {
         let raised = |leaf: Leaf| leaf.with_allowed(leaf.allowed() | self.access);
         writer.work.begin();

@@ -1,10 +1,10 @@
 //! The guest's IOMMU: domains, and what each makes of the guest's memory.
 //!
-//! A domain is a set of rules that all devices attached to it share. Its rules are kept
+//! A domain is a set of grants that all devices attached to it share. Its grants are kept
 //! in one place only, the table of its view, which is at once what the
 //! control path edits and what maps read: there is nothing to get out of step.
 //!
-//! * `grant`, `revoke`: rules are added and taken back.
+//! * `grant`, `revoke`: grants are added and taken back.
 //! * `refresh`: the guest's regions have changed.
 //! * `chunks`: none of these holds a lock in proportion to what was asked for.
 //! * `placed`: what is behind device addresses, and how many entries it takes.

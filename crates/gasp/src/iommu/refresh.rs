@@ -16,22 +16,22 @@ use crate::view::entry::Leaf;
 use crate::view::lookup::guest_of;
 use crate::view::table::Writer;
 
-/// Device addresses whose rules a change of regions has reached.
+/// Device addresses whose grants a change of regions has reached.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Reached {
     /// They lead to what is there now.
     Led(Span<DeviceAddr>),
-    /// Their rules were taken back.
+    /// Their grants were taken back.
     GivenUp(Span<DeviceAddr>),
 }
 
-/// Makes every rule that leads into `changed` lead to what is there now, and calls
+/// Makes every grant that leads into `changed` lead to what is there now, and calls
 /// `reached` with the addresses of each.
 ///
-/// The regions have changed already, so that rules which are added meanwhile lead to
+/// The regions have changed already, so that grants which are added meanwhile lead to
 /// what is there; segments that the change makes unused are removed only after this.
 /// `reached` is called with no lock held: it may look for mappings of what it is told.
-/// A rule that would have to be cut into more entries than the domain's limit allows is
+/// A grant that would have to be cut into more entries than the domain's limit allows is
 /// taken back: its device is refused, and the guest may ask for it again.
 pub(crate) fn refresh(
     domain: &DomainInner,
@@ -86,7 +86,7 @@ pub(crate) fn refresh(
             domain = &*domain.name,
             entries = given_up,
             limit = domain.limit,
-            "memory changed under rules that cannot be cut within the domain's limit; they are taken back"
+            "memory changed under grants that cannot be cut within the domain's limit; they are taken back"
         );
     }
 }

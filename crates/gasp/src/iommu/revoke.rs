@@ -1,4 +1,4 @@
-//! Taking rules back.
+//! Taking grants back.
 #![allow(unsafe_code, reason = "shares segments and frees nodes under what guards them")]
 
 use core::convert::Infallible;
@@ -28,8 +28,8 @@ impl DomainInner {
         memory: GuestMemory<'_>,
         spans: &[Span<DeviceAddr>],
     ) -> Result<Drain, Reason> {
-        if !self.has_rules() {
-            return Err(Reason::Invalid("a domain that bypasses or denies has no rules"));
+        if !self.takes_grants() {
+            return Err(Reason::Invalid("a domain that bypasses or denies has no grants"));
         }
         // Past the guest's address width nothing was ever granted.
         let all = self.addresses();
@@ -59,9 +59,9 @@ impl DomainInner {
     /// Takes everything back from a domain that is marked as removed. No device is
     /// attached, so every mapping made through it is in the drain of an earlier revoke.
     pub(crate) fn retire(&self, memory: GuestMemory<'_>) {
-        // A rule that was being added when the domain was marked is in place after this.
+        // A grant that was being added when the domain was marked is in place after this.
         let _changes = self.changes.lock();
-        if self.has_rules() {
+        if self.takes_grants() {
             let _: ControlFlow<Infallible> =
                 in_chunks(&self.view, memory, self.addresses(), |_, writer, rest| {
                     ControlFlow::Continue(self.view.table.clear(writer, rest))

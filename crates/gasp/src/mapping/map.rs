@@ -421,7 +421,7 @@ impl Port<'_> {
     /// was looked for: the guest keeps changing its mind.
     #[cold]
     fn unsettled(&self, op: Operation, span: Span<DeviceAddr>, flags: MapFlags) -> Error {
-        let (at, refusal) = (span.start(), Refusal::NoRule);
+        let (at, refusal) = (span.start(), Refusal::NotGranted);
         let Some((device, faults)) = self.device else {
             return self.error(op, span, Reason::NoMemory { at: at.0 });
         };

@@ -2,7 +2,7 @@
 //!
 //! A [`View`] answers "which memory is behind this device address, and what may be done
 //! to it" without a lock. The control path keeps it up to date with each change of the
-//! domain's rules or of the guest's regions; nothing is worked out at map time.
+//! domain's grants or of the guest's regions; nothing is worked out at map time.
 //!
 //! * [`entry`]: one 64-bit word for each page, of 4 KiB, 2 MiB or 1 GiB.
 //! * [`node`], [`arena`] and [`table`]: where the words are kept, read without locks while one

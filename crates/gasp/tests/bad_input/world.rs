@@ -54,7 +54,7 @@ impl World {
         let kinds = [DomainKind::Identity, DomainKind::Translate];
         let domains = kinds.map(|kind| device(&guest, kind.name(), kind));
         for (_, domain) in &domains {
-            domain.allow(GuestPhys(PAGE), 8 * PAGE, Access::READ).unwrap();
+            domain.grant_identity(GuestPhys(PAGE), 8 * PAGE, Access::READ).unwrap();
         }
         Self { guest, ram: memory, domains }
     }

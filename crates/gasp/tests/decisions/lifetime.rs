@@ -43,7 +43,7 @@ fn decision_14_unattached_devices_are_denied_or_bypass_as_configured() {
 fn decision_15_a_revoke_refuses_at_once_and_completes_when_the_last_holder_is_gone() {
     let (guest, ram) = iommu_guest(PAGE);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
-    domain.allow(GuestPhys(0), PAGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), PAGE, Access::RW).unwrap();
     let held = disk.map(DeviceAddr(0), PAGE, RW).unwrap();
     let mut drain = domain.revoke(DeviceAddr(0), PAGE).unwrap();
     assert_eq!(errno(disk.map(DeviceAddr(0), 1, MapFlags::READ)), "EFAULT");
@@ -71,14 +71,14 @@ fn decision_15_with_detach_the_deadline_ends_the_wait_and_the_handle_says_so() {
     let domain = guest.domain("disk", options).unwrap();
     let disk = guest.vdev("disk").unwrap();
     disk.attach(&domain).unwrap().wait();
-    domain.allow(GuestPhys(0), PAGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), PAGE, Access::RW).unwrap();
     let held = disk.map(DeviceAddr(0), PAGE, RW).unwrap();
     let drained = domain.revoke(DeviceAddr(0), 1).unwrap().wait();
     assert_eq!((drained.holders, drained.detached, drained.completed()), (1, 1, false));
     assert!(drained.waited >= deadline);
     assert!(held.is_revoked());
     held.write_at(0, b"still its memory").unwrap();
-    domain.allow(GuestPhys(0), PAGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), PAGE, Access::RW).unwrap();
     assert!(held.is_revoked(), "a new grant is for new maps");
     assert!(!disk.map(DeviceAddr(0), PAGE, RW).unwrap().is_revoked());
 }
@@ -110,7 +110,7 @@ fn decision_16_memory_that_is_removed_stays_for_whoever_holds_it() {
 fn decision_17_a_drop_releases_its_own_mapping_and_no_other() {
     let (guest, _ram) = iommu_guest(PAGE);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
-    domain.allow(GuestPhys(0), PAGE, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(0), PAGE, Access::RW).unwrap();
     let [first, second] = [(); 2].map(|()| disk.map(DeviceAddr(0), PAGE, RW).unwrap());
     drop(first);
     let third = disk.map(DeviceAddr(0), PAGE, RW).unwrap();

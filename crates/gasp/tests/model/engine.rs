@@ -66,7 +66,7 @@ impl<'a> Pair<'a> {
                 let addr = DeviceAddr(at.first as u64 * PAGE);
                 let len = at.count as u64 * PAGE;
                 let guest = GuestPhys(to as u64 * PAGE);
-                let got = self.domains[domain].map(addr, guest, len, access);
+                let got = self.domains[domain].grant(addr, guest, len, access);
                 let got = got.map_err(|error| error.errno_name());
                 prop_assert_eq!(got, self.grant(domain, at, to, access));
             }
@@ -152,7 +152,7 @@ impl<'a> Pair<'a> {
             return Err("EINVAL");
         }
         let grants = &mut self.model.grants[domain][at.first..at.first + at.count];
-        let conflict = |(index, grant): (usize, &crate::naive::Grant)| {
+        let conflict = |(index, grant): (usize, &crate::naive::Granted)| {
             grant.is_some_and(|(there, _)| there != to + index)
         };
         if grants.iter().enumerate().any(conflict) {
@@ -174,7 +174,7 @@ impl<'a> Pair<'a> {
         }
         let (first, end) = (at.first as u64 * PAGE, (at.first + at.count) as u64 * PAGE);
         self.drained(drain.unwrap(), |_, held| {
-            held.view == View::Rules(domain) && held.first < end && first <= held.last
+            held.view == View::Grants(domain) && held.first < end && first <= held.last
         })?;
         self.model.grants[domain][at.first..at.first + at.count].fill(None);
         Ok(())
@@ -319,7 +319,7 @@ impl<'a> Pair<'a> {
         Ok(())
     }
 
-    /// Regions and rules are those of the model.
+    /// Regions and grants are those of the model.
     fn agree(&self) -> Checked {
         let mut pages: Vec<Option<Page>> = vec![None; PAGES];
         for region in self.guest.space().regions() {
@@ -336,7 +336,7 @@ impl<'a> Pair<'a> {
         }
         prop_assert!(pages == self.model.pages, "regions differ");
         for (index, domain) in self.domains.iter().enumerate() {
-            prop_assert_eq!(domain.rules(), self.model.rules(index));
+            prop_assert_eq!(domain.grants(), self.model.grants(index));
         }
         Ok(())
     }
@@ -349,7 +349,7 @@ fn touches(model: &Model, held: &Held, at: Pages) -> bool {
     match held.view {
         View::Flat => pages.any(inside),
         View::Refusing(_) => false,
-        View::Rules(domain) => {
+        View::Grants(domain) => {
             pages.any(|page| model.grants[domain][page].is_some_and(|(to, _)| inside(to)))
         }
     }

@@ -1,7 +1,7 @@
 //! The model: what a guest's memory and its IOMMU are, page by page.
 
 use gasp::{
-    Access, DeviceAddr, DomainKind, GuestPhys, MapFlags, Reason, Refusal, RegionKind, Rule, Span,
+    Access, DeviceAddr, DomainKind, GuestPhys, MapFlags, Reason, Refusal, RegionKind, Span,
 };
 
 use crate::steps::{DOMAINS, How, PAGES, Pages, VDEVS};
@@ -26,7 +26,7 @@ pub(crate) struct Page {
 }
 
 /// One page of a domain: where it leads, and what is allowed.
-pub(crate) type Grant = Option<(usize, Access)>;
+pub(crate) type Granted = Option<(usize, Access)>;
 
 /// A part of an object: object, first byte, length.
 pub(crate) type Extent = (usize, u64, u64);
@@ -34,7 +34,7 @@ pub(crate) type Extent = (usize, u64, u64);
 #[derive(Clone)]
 pub(crate) struct Model {
     pub(crate) pages: Vec<Option<Page>>,
-    pub(crate) grants: Vec<Vec<Grant>>,
+    pub(crate) grants: Vec<Vec<Granted>>,
     pub(crate) attached: [Option<usize>; VDEVS],
 }
 
@@ -45,8 +45,8 @@ pub(crate) enum View {
     Flat,
     /// Nothing gets through.
     Refusing(Refusal),
-    /// A domain's rules.
-    Rules(usize),
+    /// A domain's grants.
+    Grants(usize),
 }
 
 impl Model {
@@ -75,7 +75,7 @@ impl Model {
             Some(domain) => match KINDS[domain] {
                 DomainKind::Bypass => View::Flat,
                 DomainKind::Deny => View::Refusing(Refusal::DenyDomain),
-                DomainKind::Identity | DomainKind::Translate => View::Rules(domain),
+                DomainKind::Identity | DomainKind::Translate => View::Grants(domain),
             },
         }
     }
@@ -85,9 +85,9 @@ impl Model {
         match view {
             View::Flat => Ok(page),
             View::Refusing(refusal) => Err(refusal),
-            View::Rules(domain) => {
+            View::Grants(domain) => {
                 let grant = self.grants[domain].get(page).copied().flatten();
-                let (to, allowed) = grant.ok_or(Refusal::NoRule)?;
+                let (to, allowed) = grant.ok_or(Refusal::NotGranted)?;
                 match allowed.contains(wanted) {
                     true => Ok(to),
                     false => Err(Refusal::Access { allowed, wanted }),
@@ -164,24 +164,28 @@ impl Model {
         best.map_or_else(|| Err(whole.unwrap_err()), Ok)
     }
 
-    /// The rules of a domain, neighbours joined.
-    pub(crate) fn rules(&self, domain: usize) -> Vec<Rule> {
-        let mut rules: Vec<Rule> = Vec::new();
+    /// The grants of a domain, neighbours joined.
+    pub(crate) fn grants(&self, domain: usize) -> Vec<gasp::Grant> {
+        let mut grants: Vec<gasp::Grant> = Vec::new();
         for (page, grant) in (0_u64..).zip(&self.grants[domain]) {
             let Some((to, access)) = *grant else { continue };
             let start = DeviceAddr(page * PAGE);
             let to = GuestPhys(to as u64 * PAGE);
-            if let Some(last) = rules.last_mut()
+            if let Some(last) = grants.last_mut()
                 && last.device.last().0 + 1 == start.0
                 && last.guest.0 + last.device.len() == to.0
                 && last.access == access
             {
                 last.device = Span::new(last.device.start(), last.device.len() + PAGE).unwrap();
             } else {
-                rules.push(Rule { device: Span::new(start, PAGE).unwrap(), guest: to, access });
+                grants.push(gasp::Grant {
+                    device: Span::new(start, PAGE).unwrap(),
+                    guest: to,
+                    access,
+                });
             }
         }
-        rules
+        grants
     }
 }
 

@@ -142,15 +142,15 @@ pub(crate) fn numbered(tag: u8, page: u64) -> u64 {
 #[derive(PartialEq, Debug)]
 pub(crate) struct Picture {
     regions: Vec<String>,
-    rules: Vec<String>,
+    grants: Vec<String>,
 }
 
 impl Picture {
-    /// The regions of a guest, and the rules of all of its domains.
+    /// The regions of a guest, and the grants of all of its domains.
     pub(crate) fn of(guest: &Guest) -> Self {
         let regions = guest.space().regions().iter().map(|region| format!("{region:?}")).collect();
-        let rules = |domain: &Domain| format!("{}: {:?}", domain.name(), domain.rules());
-        Self { regions, rules: guest.domains().iter().map(rules).collect() }
+        let grants = |domain: &Domain| format!("{}: {:?}", domain.name(), domain.grants());
+        Self { regions, grants: guest.domains().iter().map(grants).collect() }
     }
 }
 

@@ -29,7 +29,7 @@ fn no_holder(grants: u64) -> gasp::Result<Vec<Contestant>> {
     let page = GuestPhys(GRANULE);
     Ok(vec![
         contestant("gasp", move |_| {
-            let granted = domain.map(DeviceAddr(addr), page, GRANULE, Access::RW);
+            let granted = domain.grant(DeviceAddr(addr), page, GRANULE, Access::RW);
             let revoked = domain.revoke(DeviceAddr(addr), GRANULE);
             black_box((granted.is_ok(), revoked.map(gasp::Drain::wait).is_ok()));
         }),
@@ -45,7 +45,7 @@ fn holder(grants: u64) -> gasp::Result<Vec<Contestant>> {
     let (addr, domain, vdev) = (setup.gap_among(grants)?, setup.domain, setup.vdev);
     let page = GuestPhys(GRANULE);
     Ok(vec![contestant("gasp", move |_| {
-        let granted = domain.map(DeviceAddr(addr), page, GRANULE, Access::RW);
+        let granted = domain.grant(DeviceAddr(addr), page, GRANULE, Access::RW);
         let mapping = vdev.map(DeviceAddr(addr), 64, MapFlags::RW);
         let drain = domain.revoke(DeviceAddr(addr), GRANULE);
         drop(mapping);

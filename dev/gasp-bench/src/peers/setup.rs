@@ -97,7 +97,7 @@ impl Setup {
         let setup = Self::new(DomainKind::Translate)?;
         for page in 0..grants {
             let (device, guest) = (DeviceAddr(page * GRANULE), GuestPhys(target(page)));
-            setup.domain.map(device, guest, GRANULE, Access::RW)?;
+            setup.domain.grant(device, guest, GRANULE, Access::RW)?;
         }
         Ok(setup)
     }

@@ -1,4 +1,4 @@
-//! The domains of a configuration file, and that their rules lead to memory.
+//! The domains of a configuration file, and that their grants lead to memory.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::ConfigError;
 use super::check::Check;
 use super::file::{AllowTable, DomainTable, MapTable};
 use super::pieces::cut;
-use super::plan::{Content, DomainPlan, RegionPlan, RulePlan};
+use super::plan::{Content, DomainPlan, GrantPlan, RegionPlan};
 use super::source::Mark;
 use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
 use crate::error::Errno;
@@ -19,8 +19,8 @@ use crate::span::Span;
 /// The largest limit of a domain: as many entries as 1 TiB has 4 KiB pages. Its table
 /// would take about 2 GiB.
 const LIMIT_MAX: u64 = 1 << 28;
-/// The most rules in one list of a file.
-const RULES_MAX: usize = 1 << 16;
+/// The most grants in one list of a file.
+const GRANTS_MAX: usize = 1 << 16;
 
 pub(super) fn plan_domains(
     check: &Check<'_>,
@@ -61,34 +61,34 @@ fn plan_domain(
     if let Some(allow) = allow
         && kind != DomainKind::Identity
     {
-        let takes = if kind == DomainKind::Translate { "`map` rules" } else { "no rules" };
+        let takes = if kind == DomainKind::Translate { "`map` grants" } else { "no grants" };
         return misplaced(Mark::of(allow, "domain.allow"), takes);
     }
     if let Some(map) = map
         && kind != DomainKind::Translate
     {
-        let takes = if kind == DomainKind::Identity { "`allow` rules" } else { "no rules" };
+        let takes = if kind == DomainKind::Identity { "`allow` grants" } else { "no grants" };
         return misplaced(Mark::of(map, "domain.map"), takes);
     }
     let allow = few(check, allow, "domain.allow")?;
     let map = few(check, map, "domain.map")?;
-    let allow = allow.iter().map(|rule| plan_allow(check, rule.get_ref(), memory));
-    let map = map.iter().map(|rule| plan_map(check, rule.get_ref(), memory));
-    let rules = allow.chain(map).collect::<Result<Vec<_>, _>>()?;
-    let rules = cut(check.source, &rules)?;
+    let allow = allow.iter().map(|grant| plan_allow(check, grant.get_ref(), memory));
+    let map = map.iter().map(|grant| plan_map(check, grant.get_ref(), memory));
+    let grants = allow.chain(map).collect::<Result<Vec<_>, _>>()?;
+    let grants = cut(check.source, &grants)?;
     let at = Mark::of(&table.name, "domain.name");
-    Ok(DomainPlan { name: table.name.get_ref().clone(), at, options, rules })
+    Ok(DomainPlan { name: table.name.get_ref().clone(), at, options, grants })
 }
 
-/// The rules of a list that may not be there, if they are not too many.
+/// The grants of a list that may not be there, if they are not too many.
 fn few<'a, T>(
     check: &Check<'_>,
     list: Option<&'a Spanned<Vec<T>>>,
     key: &'static str,
 ) -> Result<&'a [T], ConfigError> {
     let Some(list) = list else { return Ok(&[]) };
-    if list.get_ref().len() > RULES_MAX {
-        let message = format!("expected at most {RULES_MAX} rules");
+    if list.get_ref().len() > GRANTS_MAX {
+        let message = format!("expected at most {GRANTS_MAX} grants");
         return Err(check.source.wrong(Mark::of(list, key), &message).with_errno(Errno::NOSPC));
     }
     Ok(list.get_ref())
@@ -96,34 +96,38 @@ fn few<'a, T>(
 
 fn plan_allow(
     check: &Check<'_>,
-    rule: &AllowTable,
+    grant: &AllowTable,
     memory: &Memory,
-) -> Result<RulePlan, ConfigError> {
-    let at = Mark::of(&rule.start, "domain.allow.start");
-    let size = (rule.size.get_ref().0, Mark::of(&rule.size, "domain.allow.size"));
-    let guest = check.span((rule.start.get_ref().0, at), size)?;
-    if !rule.hole {
+) -> Result<GrantPlan, ConfigError> {
+    let at = Mark::of(&grant.start, "domain.allow.start");
+    let size = (grant.size.get_ref().0, Mark::of(&grant.size, "domain.allow.size"));
+    let guest = check.span((grant.start.get_ref().0, at), size)?;
+    if !grant.hole {
         memory.expect(check, guest, at)?;
     }
     let (guest, len) = (guest.start(), guest.len());
-    Ok(RulePlan { at, device: DeviceAddr::identity(guest), guest, len, access: rule.access.0 })
+    Ok(GrantPlan { at, device: DeviceAddr::identity(guest), guest, len, access: grant.access.0 })
 }
 
-fn plan_map(check: &Check<'_>, rule: &MapTable, memory: &Memory) -> Result<RulePlan, ConfigError> {
-    let at = Mark::of(&rule.device, "domain.map.device");
-    let guest_at = Mark::of(&rule.guest, "domain.map.guest");
-    let size = (rule.size.get_ref().0, Mark::of(&rule.size, "domain.map.size"));
-    let device = check.span::<DeviceAddr>((rule.device.get_ref().0, at), size)?;
-    let guest = check.span::<GuestPhys>((rule.guest.get_ref().0, guest_at), size)?;
+fn plan_map(
+    check: &Check<'_>,
+    grant: &MapTable,
+    memory: &Memory,
+) -> Result<GrantPlan, ConfigError> {
+    let at = Mark::of(&grant.device, "domain.map.device");
+    let guest_at = Mark::of(&grant.guest, "domain.map.guest");
+    let size = (grant.size.get_ref().0, Mark::of(&grant.size, "domain.map.size"));
+    let device = check.span::<DeviceAddr>((grant.device.get_ref().0, at), size)?;
+    let guest = check.span::<GuestPhys>((grant.guest.get_ref().0, guest_at), size)?;
     if device.start().0 % GRANULE != guest.start().0 % GRANULE {
         let message = format!("expected the same last 12 bits as in `device`, {}", device.start());
         return Err(check.source.wrong(guest_at, &message));
     }
-    if !rule.hole {
+    if !grant.hole {
         memory.expect(check, guest, guest_at)?;
     }
     let (device, guest, len) = (device.start(), guest.start(), guest.len());
-    Ok(RulePlan { at, device, guest, len, access: rule.access.0 })
+    Ok(GrantPlan { at, device, guest, len, access: grant.access.0 })
 }
 
 /// Where there is memory: ranges in order that do not touch.
@@ -148,7 +152,7 @@ impl Memory {
         Self(joined)
     }
 
-    /// Refuses a rule that leads where there is no memory: in a file, where no memory
+    /// Refuses a grant that leads where there is no memory: in a file, where no memory
     /// comes later, it is most likely a slip.
     fn expect(
         &self,
@@ -165,7 +169,7 @@ impl Memory {
             None => span.start(),
         };
         let message = format!(
-            "no RAM, ROM or pass-through memory is at {hole}, inside the rule's {span}; say \
+            "no RAM, ROM or pass-through memory is at {hole}, inside the grant's {span}; say \
              `hole = true` if that is meant"
         );
         Err(check.source.wrong(at, &message).with_errno(Errno::NXIO))
