@@ -5,7 +5,8 @@ use core::ffi::{c_int, c_void};
 use core::ptr;
 use std::collections::BTreeMap;
 
-use gasp::{DeviceAddr, Operation, Place, Section, Token};
+use gasp::ffi::{Section, Token};
+use gasp::{DeviceAddr, Operation, Place};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::arguments::map_flags;

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::env;
 use std::sync::Once;
 
-use gasp::{Errno, Fence, Mapping, Token};
+use gasp::ffi::Token;
+use gasp::{Errno, Fence, Mapping};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::boundary::Outcome;

@@ -4,7 +4,8 @@
 use core::ffi::{c_int, c_void};
 use core::ptr;
 
-use gasp::{DeviceAddr, GuestPhys, MapFlags, Operation, Place, Section, Token};
+use gasp::ffi::{Section, Token};
+use gasp::{DeviceAddr, GuestPhys, MapFlags, Operation, Place};
 
 use crate::arguments::{Out, map_flags};
 use crate::boundary::{self, Failure, Outcome};

@@ -15,7 +15,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use std::collections::VecDeque;
 
-use gasp::{Section, grace_period};
+use gasp::ffi::{Section, grace_period};
 use parking_lot::{Mutex, MutexGuard};
 
 const PLACE_BITS: u32 = 18;

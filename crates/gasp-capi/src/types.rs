@@ -25,7 +25,7 @@ pub struct Domain([u8; 0]);
 #[derive(Debug)]
 pub struct Drain([u8; 0]);
 
-/// `gasp_map_handle_t`: the words of a [`gasp::Token`].
+/// `gasp_map_handle_t`: the words of a [`gasp::ffi::Token`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MapHandle {

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use gasp::memory::{FrameAccess, frame_access};
 use gasp::{Audit, Change, Guest};
+use gasp::{FrameAccess, frame_access};
 use serde::Serialize;
 
 use crate::configured;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use gasp::Errno;
 use gasp::broker::Server;
 use gasp::config::near::nearest;
-use gasp::memory::{FrameAccess, frame_access};
+use gasp::{FrameAccess, frame_access};
 
 use crate::failure::Failure;
 use crate::output::Page;

@@ -177,6 +177,6 @@ mod tests {
             assert_eq!(plain(message), told);
         }
         let error = io::Error::from_raw_os_error(24);
-        assert_eq!(system_words(&error), gasp::error::system_words(Errno::MFILE));
+        assert_eq!(system_words(&error), gasp::system_words(Errno::MFILE));
     }
 }

@@ -67,7 +67,7 @@ struct Unwritten(io::Error);
 /// The system's words for an error, and what would help, without its number.
 pub(crate) fn system_words(error: &io::Error) -> String {
     match Errno::from_io_error(error) {
-        Some(errno) => gasp::error::system_words(errno),
+        Some(errno) => gasp::system_words(errno),
         None => error.to_string(),
     }
 }

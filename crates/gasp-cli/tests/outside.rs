@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
 
-use gasp::memory::{FrameAccess, frame_access};
+use gasp::{FrameAccess, frame_access};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use gasp::broker::wire::{Request, TOKENS_MAX};
 use gasp::broker::{HostToken, redeem_token};
-use gasp::memory::{FrameAccess, frame_access};
+use gasp::{FrameAccess, frame_access};
 use gasp::{HostRun, errno_name};
 use libtest_mimic::{Arguments, Trial};
 use tempfile::TempDir;

@@ -1,6 +1,6 @@
 //! What can go wrong, each with the errno that a front end answers with.
 
-use gasp::error::system_words;
+use gasp::system_words;
 use gasp::{Bytes, DeviceAddr, Errno};
 use thiserror::Error;
 

@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use gasp::memory::PinMethod;
+use gasp::PinMethod;
 use gasp::{Backing, Contiguity, MemoryObject, Residency};
 use io_uring::IoUring;
 use rustix::fs::MemfdFlags;

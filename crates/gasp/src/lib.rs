@@ -27,12 +27,12 @@
 //! | | |
 //! |---|---|
 //! | addresses, [`Bytes`], access, [`Error`] | newtypes for every address; sizes as people write them; one error with one errno |
-//! | [`memory`] | objects: created, adopted or declared; pinned; their frame numbers |
-//! | [`space`] | guest memory: regions (split, merge, find, walk) and the objects placed in them |
+//! | memory | objects: created, adopted or declared; pinned; their frame numbers |
+//! | space | guest memory: regions (split, merge, find, walk) and the objects placed in them |
 //! | view | what a device sees of it: one word for each page of a domain, looked up without locks |
 //! | protocol | how look-ups and revokes agree; knows no memory |
 //! | mapping | [`Mapping`], [`Scatter`], [`Stitched`], [`Fence`]; revoke and [`Drain`] |
-//! | [`iommu`] | domains and their grants |
+//! | iommu | domains and their grants |
 //! | guest | [`Guest`], [`Domain`], [`Vdev`]: what a program uses |
 //! | [`config`] | a guest from a TOML file |
 //! | [`broker`] | frame numbers for processes without the privilege to read them |
@@ -47,19 +47,19 @@ pub mod broker;
 mod bytes;
 #[cfg(feature = "config")]
 pub mod config;
-pub mod error;
+mod error;
 mod fault;
 #[doc(hidden)]
 pub mod ffi;
 mod guest;
-pub mod iommu;
+mod iommu;
 mod map_flags;
 mod mapping;
-pub mod memory;
+mod memory;
 mod peer;
 mod protocol;
 pub mod signal;
-pub mod space;
+mod space;
 mod span;
 mod sync;
 mod thread_lock;
@@ -68,20 +68,22 @@ mod view;
 pub use access::Access;
 pub use addr::{Address, DeviceAddr, GRANULE, GuestPhys, HostPhys};
 pub use bytes::Bytes;
-pub use error::{Errno, Error, Operation, Place, Reason, Refusal, Result, errno_name};
+pub use error::{
+    Errno, Error, Operation, Place, Reason, Refusal, Result, errno_name, system_words,
+};
 pub use fault::{FAULTS_KEPT, Fault, Faults};
 pub use guest::{AddressSpace, Domain, Grant, Guest, GuestBuilder, SpaceLock, Vdev};
 pub use iommu::{DomainKind, DomainOptions, Unattached};
 pub use map_flags::MapFlags;
 pub use mapping::{
     Deadline, Drain, DrainPolicy, Drained, Fence, HostMapping, Integer, Mapping, Piece, Scatter,
-    Stitched, Token,
+    Stitched,
 };
 pub use memory::{
-    Adopt, Alias, Audit, Backing, BackingReport, Change, Contiguity, External, FilePiece, HostRun,
-    MemoryObject, PassedOver, PinMethod, Residency, Seals, Stability,
+    Adopt, Alias, Audit, Backing, BackingReport, Change, Contiguity, External, FilePiece,
+    FrameAccess, HostRun, MemoryObject, PassedOver, PinAccess, PinMethod, Placement, Ram,
+    RamProgress, Residency, Runs, Seals, Stability, frame_access, pin_access,
 };
-pub use protocol::{Section, grace_period};
 pub use space::{Region, RegionKind, Search, Walk, WalkEntry};
 pub use span::Span;
 

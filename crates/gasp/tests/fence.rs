@@ -5,9 +5,10 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 
+use gasp::ffi::Token;
 use gasp::{
     Access, Backing, DeviceAddr, DomainKind, DomainOptions, Guest, GuestPhys, MapFlags, Mapping,
-    MemoryObject, Token, Unattached, Vdev,
+    MemoryObject, Unattached, Vdev,
 };
 
 const PAGE: usize = 4096;

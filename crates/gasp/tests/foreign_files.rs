@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use fuse::Fuse;
-use gasp::memory::close;
+use gasp::ffi::close;
 use gasp::{Access, Adopt, Errno, MemoryObject};
 use libtest_mimic::Arguments;
 use support::*;

@@ -8,7 +8,7 @@ mod support;
 #[path = "support/trials.rs"]
 mod trials;
 
-use gasp::memory::PinMethod;
+use gasp::PinMethod;
 use gasp::{Adopt, Backing, Guest, GuestPhys, HostPhys, MemoryObject, Residency, Stability};
 use libtest_mimic::Arguments;
 use rustix::fs::{FallocateFlags, MemfdFlags};
@@ -137,7 +137,7 @@ fn not_ours() {
         assert_eq!(hostile.stability(), Stability::Unpinned);
         assert!(hostile.not_pinned_because().unwrap().contains("holes"));
         let told = hostile.host_run(0, PAGE).is_ok();
-        assert_eq!(told, gasp::memory::frame_access() == gasp::memory::FrameAccess::Allowed);
+        assert_eq!(told, gasp::frame_access() == gasp::FrameAccess::Allowed);
     }
     let trusted = MemoryObject::adopt(memfd(PAGE), Adopt { trusted: true, ..how }).unwrap();
     assert_eq!((trusted.stability(), trusted.not_pinned_because()), (Stability::Pinned, None));

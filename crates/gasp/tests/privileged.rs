@@ -10,11 +10,11 @@ use std::os::unix::fs::FileExt;
 
 use parking_lot::Mutex;
 
-use gasp::memory::{FrameAccess, PinAccess, frame_access, pin_access};
 use gasp::{
     Access, Adopt, Backing, DeviceAddr, DomainKind, Guest, GuestPhys, HostRun, MapFlags,
     MemoryObject, Residency, Stability, Unattached, Vdev, Walk,
 };
+use gasp::{FrameAccess, PinAccess, frame_access, pin_access};
 use libtest_mimic::{Arguments, Trial};
 use support::*;
 

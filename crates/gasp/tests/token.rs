@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
+use gasp::ffi::{Token, grace_period};
 use gasp::{
     Access, Backing, Deadline, DeviceAddr, DomainKind, DomainOptions, DrainPolicy, Guest,
-    GuestPhys, MapFlags, MemoryObject, Token, Unattached, Vdev, grace_period,
+    GuestPhys, MapFlags, MemoryObject, Unattached, Vdev,
 };
 
 fn guest() -> (Guest, Vdev) {

@@ -11,8 +11,8 @@ mod trials;
 
 use std::process::Command;
 
-use gasp::memory::{FrameAccess, PinMethod, frame_access};
 use gasp::{Backing, MemoryObject, Residency, Stability};
+use gasp::{FrameAccess, PinMethod, frame_access};
 use libtest_mimic::{Arguments, Trial};
 use support::*;
 use trials::*;
@@ -88,8 +88,8 @@ fn pinned() {
     let ram = thp(Residency::Pinned);
     // The limit of locked memory is 8 MiB on most systems, which is too little here.
     let expected = match PinMethod::IoUring.access(LEN as usize) {
-        gasp::memory::PinAccess::Allowed => PinMethod::IoUring,
-        gasp::memory::PinAccess::Denied(_) => PinMethod::Pipe,
+        gasp::PinAccess::Allowed => PinMethod::IoUring,
+        gasp::PinAccess::Denied(_) => PinMethod::Pipe,
     };
     assert_eq!(ram.pinned_by(), Some(expected), "{:?}", ram.not_pinned_because());
     assert_eq!(ram.stability(), Stability::Pinned);

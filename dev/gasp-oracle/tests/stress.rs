@@ -7,7 +7,7 @@ mod support;
 use std::fs::OpenOptions;
 use std::time::Duration;
 
-use gasp::memory::{FrameAccess, PinAccess, frame_access, pin_access};
+use gasp::{FrameAccess, PinAccess, frame_access, pin_access};
 use gasp_oracle::neighbours::meminfo;
 use gasp_oracle::stress::{self, Options, Report, Verdict};
 use gasp_testbed::{Initramfs, Testbed, Vm};

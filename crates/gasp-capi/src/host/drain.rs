@@ -3,7 +3,8 @@
 
 use core::ffi::c_int;
 
-use gasp::{DrainPolicy, Errno, Section};
+use gasp::ffi::Section;
+use gasp::{DrainPolicy, Errno};
 use parking_lot::Mutex;
 
 use crate::arguments::Out;

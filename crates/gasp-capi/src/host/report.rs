@@ -3,7 +3,8 @@
 
 use core::ffi::{c_char, c_int, c_void};
 
-use gasp::{Errno, Refusal, Token};
+use gasp::ffi::Token;
+use gasp::{Errno, Refusal};
 
 use crate::arguments::{Out, read};
 use crate::boundary::{self, Failure};

@@ -1,7 +1,7 @@
 //! What a map came to: the fields of `gasp map --json`.
 
-use gasp::memory::{FrameAccess, frame_access};
 use gasp::{DeviceAddr, DomainKind, Grant, HostMapping, Scatter, Stability, Vdev};
+use gasp::{FrameAccess, frame_access};
 use serde::Serialize;
 
 /// One map. The fields are described in `gasp map --help`.

@@ -3,8 +3,8 @@
 use std::fs::OpenOptions;
 use std::io;
 
-use gasp::memory::{FrameAccess, PinAccess, PinMethod, frame_access};
 use gasp::{Backing, MemoryObject, Residency};
+use gasp::{FrameAccess, PinAccess, PinMethod, frame_access};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 

@@ -9,8 +9,8 @@ use std::ptr;
 
 use gasp::broker::wire::{self, Request};
 use gasp::broker::{HostToken, redeem_token, use_broker};
-use gasp::memory::{FrameAccess, frame_access};
 use gasp::{Backing, Errno, MemoryObject, errno_name};
+use gasp::{FrameAccess, frame_access};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
 
 pub(crate) const PAGE: u64 = 4096;

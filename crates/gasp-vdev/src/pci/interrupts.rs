@@ -145,7 +145,7 @@ impl Interrupts {
     ///
     /// # Errors
     /// `EINVAL` if there are not so many vectors, or a descriptor is not an eventfd;
-    /// nothing changes then, and the descriptors are [closed](gasp::memory::close) without
+    /// nothing changes then, and the descriptors are closed without
     /// waiting for whoever serves their files.
     pub fn assign(
         &self,
@@ -163,7 +163,7 @@ impl Interrupts {
             Ok(range) => range,
             Err(error) => {
                 drop(state);
-                events.into_iter().flatten().for_each(gasp::memory::close);
+                events.into_iter().flatten().for_each(gasp::ffi::close);
                 return Err(error);
             }
         };
@@ -247,7 +247,7 @@ impl Interrupts {
         });
         if let Err(error) = checked {
             drop(state);
-            event.into_iter().for_each(gasp::memory::close);
+            event.into_iter().for_each(gasp::ffi::close);
             return Err(error);
         }
         state.unmask = event.map(Arc::new);

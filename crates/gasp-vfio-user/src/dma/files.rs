@@ -17,7 +17,7 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use gasp::{Access, Adopt, Errno, Guest, GuestPhys, MemoryObject, Residency, Search, Span, memory};
+use gasp::{Access, Adopt, Errno, Guest, GuestPhys, MemoryObject, Residency, Search, Span};
 use rustix::fs::SealFlags;
 
 use super::descriptor::{Descriptor, seal, seals_of};
@@ -143,11 +143,11 @@ impl Files {
         match self.judge(&fd, offset, len, access, eventfds) {
             Ok(Judged::Adopt { wanted, len }) => self.adopt(fd, wanted, len),
             Ok(Judged::Found(found)) => {
-                memory::close(fd);
+                gasp::ffi::close(fd);
                 Ok(found)
             }
             Err(refused) => {
-                memory::close(fd);
+                gasp::ffi::close(fd);
                 Err(refused)
             }
         }

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 /// Descriptors of a client's. Those that nobody takes are closed without waiting for whoever
-/// serves their files: see [`gasp::memory::close`].
+/// serves their files.
 #[derive(Debug, Default)]
 pub(crate) struct Received(Vec<OwnedFd>);
 
@@ -29,7 +29,7 @@ impl Received {
     /// Closes all but the first `most`.
     pub(super) fn truncate(&mut self, most: usize) {
         let most = most.min(self.0.len());
-        self.0.drain(most..).for_each(gasp::memory::close);
+        self.0.drain(most..).for_each(gasp::ffi::close);
     }
 }
 

@@ -128,6 +128,7 @@ impl Guest {
     }
 
     /// Takes the oldest of those records, and how many were dropped since one was last read.
+    #[doc(hidden)]
     pub fn take_fault(&self) -> Option<(Fault, u64)> {
         self.0.faults.take_one()
     }

@@ -92,6 +92,7 @@ impl<'a> AddressSpace<'a> {
     ///
     /// # Errors
     /// As [`set_access`](Self::set_access).
+    #[doc(hidden)]
     pub fn set_tag(&self, span: Span<GuestPhys>, tag: u64, owner: Option<&str>) -> Result<()> {
         self.lock()?.set_tag(span, tag, owner)
     }
@@ -178,6 +179,7 @@ impl<'a> AddressSpace<'a> {
 
     /// The first entry of [`walk`](Self::walk) at or behind `from`; it begins at `from` where
     /// that is inside RAM or ROM. For callers that go step by step while regions may change.
+    #[doc(hidden)]
     pub fn walk_from(&self, from: GuestPhys, walk: Walk) -> Option<WalkEntry> {
         self.guest.read_regions().walk_from(from, walk)
     }

@@ -89,6 +89,7 @@ impl SpaceLock {
     ///
     /// # Errors
     /// The same.
+    #[doc(hidden)]
     pub fn set_tag(&self, span: Span<GuestPhys>, tag: u64, owner: Option<&str>) -> Result<()> {
         self.guest.set_tag(span, tag, owner).map_err(|reason| self.error(span, reason))
     }

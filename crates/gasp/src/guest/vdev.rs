@@ -118,6 +118,7 @@ impl Vdev {
     /// [`remove`](Self::remove), [`grace_period`](crate::grace_period), dropping a guest) and
     /// what takes a guest's locks to read its state can deadlock there.
     #[inline(always)]
+    #[doc(hidden)]
     pub fn map_page_of<'list>(
         find: impl FnOnce() -> Option<&'list Self>,
         addr: DeviceAddr,

@@ -130,7 +130,7 @@ impl Drain {
     /// With [`Deadline::Wait`] it never returns if only this thread is to unmap one of the
     /// mappings: see [`held_by_this_thread`](Self::held_by_this_thread). Nor does it if whoever
     /// is to unmap waits for something that this thread has, such as a
-    /// [`SpaceLock`](crate::SpaceLock) or a [`Section`](crate::Section).
+    /// [`SpaceLock`](crate::SpaceLock) or a section.
     pub fn wait(mut self) -> Drained {
         let mut warned = false;
         let mut yields = 0;

@@ -29,7 +29,7 @@ impl Mapping {
     ///
     /// # Errors
     /// `EINVAL` for memory without a descriptor ([`External`](crate::External)), `EPERM` for
-    /// writing to [exclusive](crate::memory::Ram::exclusive) RAM; any mmap() error, as
+    /// writing to [exclusive](crate::Ram::exclusive) RAM; any mmap() error, as
     /// `ENOMEM` when the process has too many mappings.
     pub fn fence(&self) -> Result<Fence> {
         let (object, offset) = self.memory();

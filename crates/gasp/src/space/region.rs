@@ -157,6 +157,7 @@ impl Region {
     /// when it is split. Neighbours with different tags are not joined. It is 0 otherwise,
     /// and means nothing to this crate.
     #[must_use]
+    #[doc(hidden)]
     pub fn tagged(self, tag: u64) -> Self {
         Self { tag, ..self }
     }
@@ -168,6 +169,7 @@ impl Region {
     }
 
     /// The [tag](Self::tagged).
+    #[doc(hidden)]
     pub fn tag(&self) -> u64 {
         self.tag
     }

@@ -3,8 +3,8 @@
 
 use parking_lot::Mutex;
 
-use gasp::memory::{FrameAccess, PinMethod, frame_access};
 use gasp::{Backing, MemoryObject, Residency};
+use gasp::{FrameAccess, PinMethod, frame_access};
 use libtest_mimic::Trial;
 
 /// Why something cannot be tested here; `None` where it can.
@@ -21,8 +21,8 @@ pub(crate) fn frames() -> Lack {
 /// Pins by this method, of so many bytes.
 pub(crate) fn pins_by(method: PinMethod, len: usize) -> Lack {
     match method.access(len) {
-        gasp::memory::PinAccess::Allowed => None,
-        gasp::memory::PinAccess::Denied(why) => Some(why.into()),
+        gasp::PinAccess::Allowed => None,
+        gasp::PinAccess::Denied(why) => Some(why.into()),
     }
 }
 

@@ -15,7 +15,7 @@ mod report;
 
 use std::time::{Duration, Instant};
 
-use gasp::memory::PinMethod;
+use gasp::PinMethod;
 use gasp::{Backing, DeviceAddr, Guest, HostMapping, MapFlags, MemoryObject, Residency};
 
 pub use cause::{Cause, Outcome};
