@@ -263,7 +263,7 @@ impl Reason {
 /// The system's words for an error number, and which limit to raise if it is one of a limit.
 ///
 /// ```
-/// use gasp::{Errno, error::system_words};
+/// use gasp::{Errno, system_words};
 /// assert_eq!(
 ///     system_words(Errno::MFILE),
 ///     "Too many open files; raise the process's limit (ulimit -n)"

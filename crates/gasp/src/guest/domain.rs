@@ -49,8 +49,7 @@ impl Guest {
     ///
     /// # Errors
     /// `EINVAL` where the guest has no IOMMU; `EEXIST` where it has a domain of this
-    /// name; `ENOSPC` where it has 4,096; `EDEADLK` inside a look-up
-    /// ([`Vdev::map_page_of`](crate::Vdev::map_page_of)).
+    /// name; `ENOSPC` where it has 4,096.
     pub fn domain(&self, name: &str, options: DomainOptions) -> Result<Domain> {
         let fail = |reason| Err(self.0.error(Operation::Create, name, reason));
         if let Err(reason) = check_not_looking_up() {
@@ -125,8 +124,7 @@ impl Domain {
     /// `EINVAL` for a length of 0, or where the domain bypasses or denies; `ENXIO` where
     /// the range wraps or passes the guest's address width, or `access` is empty;
     /// `EEXIST` where part of the range is mapped elsewhere (in a translating domain);
-    /// `ENOSPC` if it would exceed the domain's limit of entries; `ENOENT` if it was removed;
-    /// `EDEADLK` inside a look-up ([`Vdev::map_page_of`](crate::Vdev::map_page_of)).
+    /// `ENOSPC` if it would exceed the domain's limit of entries; `ENOENT` if it was removed.
     pub fn grant_identity(&self, start: GuestPhys, len: u64, access: Access) -> Result<()> {
         self.grant(DeviceAddr::identity(start), start, len, access)
     }
@@ -162,8 +160,7 @@ impl Domain {
     /// `EINVAL` for a length of 0, or if the domain bypasses or denies; `ENXIO` if the
     /// range wraps; `ENOSPC` if the range ends inside a large entry, and cutting that would
     /// exceed the domain's limit of entries: nothing has changed, and revoking all of what
-    /// was granted there succeeds; `EDEADLK` inside a look-up
-    /// ([`Vdev::map_page_of`](crate::Vdev::map_page_of)).
+    /// was granted there succeeds.
     ///
     /// # Deadlocks
     /// Waited for by the thread that alone can unmap one of the mappings, the drain never ends:
@@ -189,10 +186,6 @@ impl Domain {
     }
 
     /// The grants as they are now, neighbours that go on from one another joined.
-    ///
-    /// # Deadlocks
-    /// Inside a look-up ([`Vdev::map_page_of`](crate::Vdev::map_page_of)) it can wait for a
-    /// revoke on another thread, which waits for the look-up.
     pub fn grants(&self) -> Vec<Grant> {
         let mut grants: Vec<Grant> = Vec::new();
         if !self.inner.takes_grants() {
@@ -239,8 +232,7 @@ impl Domain {
     /// Removes the domain from its guest.
     ///
     /// # Errors
-    /// `EBUSY` where a device is attached to it; `EDEADLK` inside a look-up
-    /// ([`Vdev::map_page_of`](crate::Vdev::map_page_of)).
+    /// `EBUSY` where a device is attached to it.
     pub fn remove(self) -> Result<()> {
         let fail = |reason| self.guest.error(Operation::Remove, &self.inner.name, reason);
         check_not_looking_up().map_err(fail)?;

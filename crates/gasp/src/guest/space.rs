@@ -34,8 +34,7 @@ impl<'a> AddressSpace<'a> {
     /// The right to change the regions, until the result is dropped; other threads wait.
     ///
     /// # Errors
-    /// `EBUSY` where this thread has it already: make the change through that lock. `EDEADLK`
-    /// inside a look-up ([`Vdev::map_page_of`](crate::Vdev::map_page_of)).
+    /// `EBUSY` where this thread has it already: make the change through that lock.
     pub fn lock(&self) -> Result<SpaceLock> {
         SpaceLock::new(self.guest)
     }

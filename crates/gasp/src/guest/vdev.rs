@@ -38,8 +38,7 @@ impl Guest {
     /// A new device of this name, attached to no domain.
     ///
     /// # Errors
-    /// `EEXIST` where the guest has one of this name; `ENOSPC` where it has 65,536;
-    /// `EDEADLK` inside a look-up ([`Vdev::map_page_of`]).
+    /// `EEXIST` where the guest has one of this name; `ENOSPC` where it has 65,536.
     pub fn vdev(&self, name: &str) -> Result<Vdev> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let fail = |reason| Err(self.0.error(Operation::Create, name, reason));
@@ -109,13 +108,13 @@ impl Vdev {
     /// one page of the domain's table; `None` otherwise, which says nothing about why.
     ///
     /// `find` may use what it finds in a list that others take things out of, as in a
-    /// [`Section`](crate::Section), and at less cost. For front ends whose callers name
+    /// [`Section`](crate::ffi::Section), and at less cost. For front ends whose callers name
     /// devices by number.
     ///
     /// Every revoke in the process waits for `find`, and with locks held: it must be short, wait
     /// for nothing, and change nothing. What changes a guest, domain or device and can fail is
     /// refused inside it with `EDEADLK`; what cannot fail ([`detach`](Self::detach),
-    /// [`remove`](Self::remove), [`grace_period`](crate::grace_period), dropping a guest) and
+    /// [`remove`](Self::remove), [`grace_period`](crate::ffi::grace_period), dropping a guest) and
     /// what takes a guest's locks to read its state can deadlock there.
     #[inline(always)]
     #[doc(hidden)]
@@ -215,8 +214,7 @@ impl Vdev {
     ///
     /// # Errors
     /// `EBUSY` where the device belongs to a domain of another owner; `EINVAL` where the
-    /// domain belongs to another guest; `ENOENT` where domain or device has been removed;
-    /// `EDEADLK` inside a look-up ([`map_page_of`](Self::map_page_of)).
+    /// domain belongs to another guest; `ENOENT` where domain or device has been removed.
     ///
     /// # Deadlocks
     /// Waited for by the thread that alone can unmap one of those mappings, the drain never
@@ -252,8 +250,7 @@ impl Vdev {
     /// drain waits for them. A device that is in none stays as it is.
     ///
     /// # Deadlocks
-    /// As [`attach`](Self::attach); and inside a look-up ([`map_page_of`](Self::map_page_of)),
-    /// as it cannot be refused.
+    /// As [`attach`](Self::attach).
     pub fn detach(&self) -> Drain {
         let regions = self.guest.read_regions();
         let vdevs = self.guest.lock_vdevs();
