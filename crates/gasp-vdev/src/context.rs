@@ -4,7 +4,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
-use gasp::{DeviceAddr, Errno, HostMapping, MapFlags, Mapping, Reason, Scatter, Vdev};
+use gasp::{DeviceAddr, Dma, Errno, HostMapping, MapFlags, Mapping, Reason, Scatter, Vdev};
 
 use crate::doorbell::Doorbell;
 use crate::error::DmaError;
@@ -261,6 +261,22 @@ impl DeviceContext {
 enum Failed {
     Engine(gasp::Error),
     Message(Errno),
+}
+
+impl Dma for DeviceContext {
+    type Error = DmaError;
+
+    fn map(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping, DmaError> {
+        Self::map(self, addr, len, flags)
+    }
+
+    fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<(), DmaError> {
+        Self::read(self, addr, into)
+    }
+
+    fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<(), DmaError> {
+        Self::write(self, addr, from)
+    }
 }
 
 impl fmt::Debug for DeviceContext {

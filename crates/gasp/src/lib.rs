@@ -47,6 +47,7 @@ pub mod broker;
 mod bytes;
 #[cfg(feature = "config")]
 pub mod config;
+mod dma;
 mod error;
 mod fault;
 #[doc(hidden)]
@@ -68,6 +69,7 @@ mod view;
 pub use access::Access;
 pub use addr::{Address, DeviceAddr, GRANULE, GuestPhys, HostPhys};
 pub use bytes::Bytes;
+pub use dma::Dma;
 pub use error::{
     Errno, Error, Operation, Place, Reason, Refusal, Result, errno_name, system_words,
 };

@@ -3,13 +3,11 @@
 
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, Ordering};
 
 use super::hold::Hold;
 use crate::access::Access;
 use crate::addr::DeviceAddr;
 use crate::error::{Error, Operation, Place, Reason, Result};
-use crate::memory::access::reach;
 use crate::memory::{HostRun, MemoryObject, Stability};
 use crate::space::segment::Segment;
 use crate::view::lookup::Extent;
@@ -154,55 +152,7 @@ impl Mapping {
         copied.map_err(|reason| self.error(offset, from.len(), reason))
     }
 
-    /// Reads one integer, atomically, in the host's byte order.
-    ///
-    /// # Errors
-    /// `EINVAL` where it passes the end or is not aligned; `EACCES` where the mapping was
-    /// not made for reading; `EIO` as for [`read_at`](Self::read_at).
-    ///
-    /// # Panics
-    /// Where `order` is not an order for loads, as [`AtomicU64::load`] does.
-    ///
-    /// [`AtomicU64::load`]: core::sync::atomic::AtomicU64::load
-    pub fn load<T: Integer>(&self, offset: usize, order: Ordering) -> Result<T> {
-        let at = self.reach_aligned::<T>(offset, Access::READ)?;
-        if self.object().is_guarded() {
-            // Orders that are none for loads panic as they do below.
-            let _ = AtomicU8::new(0).load(order);
-            // SAFETY: inside the mapping and aligned, checked by `reach_aligned`.
-            let loaded = unsafe { reach::load(at, size_of::<T>()) };
-            let gone = |reason| self.error(offset, size_of::<T>(), reason);
-            return loaded.map(T::from_word).map_err(gone);
-        }
-        // SAFETY: inside the mapping and aligned, checked by `reach_aligned`.
-        Ok(unsafe { T::load_from(at, order) })
-    }
-
-    /// Writes one integer, atomically, in the host's byte order.
-    ///
-    /// # Errors
-    /// `EINVAL` where it passes the end or is not aligned; `EACCES` where the mapping was
-    /// not made for writing; `EIO` as for [`write_at`](Self::write_at).
-    ///
-    /// # Panics
-    /// Where `order` is not an order for stores, as [`AtomicU64::store`] does.
-    ///
-    /// [`AtomicU64::store`]: core::sync::atomic::AtomicU64::store
-    pub fn store<T: Integer>(&self, offset: usize, value: T, order: Ordering) -> Result<()> {
-        let at = self.reach_aligned::<T>(offset, Access::WRITE)?;
-        if self.object().is_guarded() {
-            // Orders that are none for stores panic as they do below.
-            AtomicU8::new(0).store(0, order);
-            // SAFETY: inside the mapping, aligned and writable, checked by `reach_aligned`.
-            let stored = unsafe { reach::store(at, value.to_word(), size_of::<T>()) };
-            return stored.map_err(|reason| self.error(offset, size_of::<T>(), reason));
-        }
-        // SAFETY: inside the mapping, aligned and writable, checked by `reach_aligned`.
-        unsafe { T::store_to(at, value, order) };
-        Ok(())
-    }
-
-    fn reach_aligned<T>(&self, offset: usize, access: Access) -> Result<NonNull<u8>> {
+    pub(super) fn reach_aligned<T>(&self, offset: usize, access: Access) -> Result<NonNull<u8>> {
         let at = self.reach(offset, size_of::<T>(), access)?;
         let align = size_of::<T>();
         if !at.addr().get().is_multiple_of(align) {
@@ -225,12 +175,12 @@ impl Mapping {
     }
 
     #[cold]
-    fn error(&self, offset: usize, len: usize, reason: Reason) -> Error {
+    pub(super) fn error(&self, offset: usize, len: usize, reason: Reason) -> Error {
         Error::new(Operation::Access, Place::Offset(offset as u64), len as u64, reason)
     }
 
     #[inline]
-    fn object(&self) -> &MemoryObject {
+    pub(super) fn object(&self) -> &MemoryObject {
         segment_of(&self.extent, &self.hold).object()
     }
 }
@@ -273,47 +223,4 @@ impl fmt::Debug for Mapping {
             .field("revoked", &self.is_revoked())
             .finish_non_exhaustive()
     }
-}
-
-/// Integers that can be read and written atomically: `u8`, `u16`, `u32`, `u64`.
-pub trait Integer: Copy + sealed::Sealed {}
-
-mod sealed {
-    use core::ptr::NonNull;
-    use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
-
-    pub trait Sealed: Sized {
-        /// # Safety
-        /// `at` must be valid and aligned for an atomic access of this size.
-        unsafe fn load_from(at: NonNull<u8>, order: Ordering) -> Self;
-        /// # Safety
-        /// As `load_from`, and writable.
-        unsafe fn store_to(at: NonNull<u8>, value: Self, order: Ordering);
-        /// The lower bytes of a word.
-        fn from_word(word: u64) -> Self;
-        fn to_word(self) -> u64;
-    }
-
-    macro_rules! integers {
-        ($($integer:ident $atomic:ident),*) => {$(
-            impl super::Integer for $integer {}
-            impl Sealed for $integer {
-                unsafe fn load_from(at: NonNull<u8>, order: Ordering) -> Self {
-                    // SAFETY: the caller's promise.
-                    unsafe { $atomic::from_ptr(at.as_ptr().cast()) }.load(order)
-                }
-                unsafe fn store_to(at: NonNull<u8>, value: Self, order: Ordering) {
-                    // SAFETY: the caller's promise.
-                    unsafe { $atomic::from_ptr(at.as_ptr().cast()) }.store(value, order)
-                }
-                fn from_word(word: u64) -> Self {
-                    word as $integer
-                }
-                fn to_word(self) -> u64 {
-                    self.into()
-                }
-            }
-        )*};
-    }
-    integers!(u8 AtomicU8, u16 AtomicU16, u32 AtomicU32, u64 AtomicU64);
 }

@@ -10,6 +10,7 @@ mod grave;
 mod handle;
 mod hold;
 mod host_mapping;
+mod integer;
 mod map;
 mod own;
 mod remap;
@@ -17,6 +18,7 @@ mod revocation;
 mod scatter;
 mod stitch;
 mod token;
+mod typed;
 
 pub(crate) use grave::{Keep, settle};
 pub(crate) use map::{Partial, Physical, Port};
@@ -25,8 +27,9 @@ pub(crate) use revocation::Revocation;
 
 pub use drain::{Deadline, Drain, DrainPolicy, Drained};
 pub use fence::Fence;
-pub use handle::{Integer, Mapping};
+pub use handle::Mapping;
 pub use host_mapping::HostMapping;
+pub use integer::Integer;
 pub use scatter::{Piece, Scatter};
 pub use stitch::Stitched;
 pub use token::Token;

@@ -1,0 +1,120 @@
+//! One trait for whoever gives a device its memory.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::addr::{DeviceAddr, GuestPhys};
+use crate::error::{Error, Result};
+use crate::guest::{Guest, Vdev};
+use crate::map_flags::MapFlags;
+use crate::mapping::Mapping;
+
+/// Access to guest memory by the addresses that a device uses.
+///
+/// A device model that is written against this trait runs behind any front end: a [`Vdev`]
+/// checks each access against the guest's IOMMU; a [`Guest`] is what firmware and vCPUs see,
+/// with guest-physical addresses and without an IOMMU; `gasp_vdev::DeviceContext` is a `Vdev`
+/// that may be reached by messages, too.
+///
+/// ```
+/// use gasp::{DeviceAddr, Dma};
+/// use zerocopy::{FromBytes, Immutable, IntoBytes};
+///
+/// #[derive(FromBytes, IntoBytes, Immutable)]
+/// #[repr(C)]
+/// struct Descriptor {
+///     addr: u64,
+///     len: u32,
+///     flags: u32,
+/// }
+///
+/// /// Marks a descriptor as done.
+/// fn complete<D: Dma>(dma: &D, at: DeviceAddr) -> Result<(), D::Error> {
+///     let descriptor: Descriptor = dma.read_obj(at)?;
+///     dma.write_obj(at, &Descriptor { flags: descriptor.flags | 1, ..descriptor })
+/// }
+/// ```
+pub trait Dma {
+    /// Why an access fails.
+    type Error;
+
+    /// Maps all of `[addr, addr + len)`, or nothing: [`Vdev::map`].
+    ///
+    /// # Errors
+    /// Those of the implementation.
+    fn map(
+        &self,
+        addr: DeviceAddr,
+        len: u64,
+        flags: MapFlags,
+    ) -> core::result::Result<Mapping, Self::Error>;
+
+    /// Copies out of guest memory: [`Vdev::read`].
+    ///
+    /// # Errors
+    /// Those of the implementation.
+    fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> core::result::Result<(), Self::Error>;
+
+    /// Copies into guest memory: [`Vdev::write`].
+    ///
+    /// # Errors
+    /// Those of the implementation.
+    fn write(&self, addr: DeviceAddr, from: &[u8]) -> core::result::Result<(), Self::Error>;
+
+    /// Copies a value of a fixed layout out of guest memory. The guest may write it meanwhile:
+    /// its parts can be of different moments.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn read_obj<T: FromBytes + IntoBytes>(
+        &self,
+        addr: DeviceAddr,
+    ) -> core::result::Result<T, Self::Error> {
+        let mut value = T::new_zeroed();
+        self.read(addr, value.as_mut_bytes())?;
+        Ok(value)
+    }
+
+    /// Copies a value of a fixed layout into guest memory.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    fn write_obj<T: IntoBytes + Immutable + ?Sized>(
+        &self,
+        addr: DeviceAddr,
+        value: &T,
+    ) -> core::result::Result<(), Self::Error> {
+        self.write(addr, value.as_bytes())
+    }
+}
+
+impl Dma for Vdev {
+    type Error = Error;
+
+    fn map(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
+        Vdev::map(self, addr, len, flags)
+    }
+
+    fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<()> {
+        Vdev::read(self, addr, into)
+    }
+
+    fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<()> {
+        Vdev::write(self, addr, from)
+    }
+}
+
+impl Dma for Guest {
+    type Error = Error;
+
+    fn map(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
+        self.map_firmware(GuestPhys(addr.0), len, flags)
+    }
+
+    fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<()> {
+        self.read_firmware(GuestPhys(addr.0), into)
+    }
+
+    fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<()> {
+        self.write_firmware(GuestPhys(addr.0), from)
+    }
+}

@@ -1,0 +1,145 @@
+//! Values of a fixed layout, and atomic exchanges.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use std::thread;
+
+use gasp::{
+    Access, Adopt, Backing, DeviceAddr, Dma, DomainKind, DomainOptions, Guest, GuestPhys, MapFlags,
+    Mapping, MemoryObject, Residency, Unattached, Vdev,
+};
+use rustix::fs::{MemfdFlags, memfd_create};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+const PAGE: u64 = 4096;
+
+#[derive(FromBytes, IntoBytes, Immutable, PartialEq, Eq, Debug, Clone, Copy)]
+#[repr(C)]
+struct Descriptor {
+    addr: u64,
+    len: u32,
+    flags: u32,
+}
+
+const VALUE: Descriptor = Descriptor { addr: 0x1122_3344_5566_7788, len: 0x99aa, flags: 7 };
+
+/// A device that sees the first page where the second is, and the other way round.
+fn crossed() -> (Guest, Vdev) {
+    let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
+    let ram = MemoryObject::ram(2 << 20).prefer(&[Backing::Base]).create().unwrap();
+    guest.space().add_ram(None, &ram).unwrap();
+    let domain = guest.domain("disk", DomainOptions::new(DomainKind::Translate)).unwrap();
+    domain.grant(DeviceAddr(0), GuestPhys(PAGE), PAGE, Access::RW).unwrap();
+    domain.grant(DeviceAddr(PAGE), GuestPhys(0), PAGE, Access::RW).unwrap();
+    let vdev = guest.vdev("disk").unwrap();
+    vdev.attach(&domain).unwrap().wait();
+    (guest, vdev)
+}
+
+fn errno<T: core::fmt::Debug>(result: gasp::Result<T>) -> &'static str {
+    result.unwrap_err().errno_name()
+}
+
+#[test]
+fn a_value_comes_back_through_every_way() {
+    let (guest, vdev) = crossed();
+    // On both sides of the border, which is none in the guest's memory.
+    let at = DeviceAddr(PAGE - 4);
+    vdev.write_obj(at, &VALUE).unwrap();
+    assert_eq!(vdev.read_obj::<Descriptor>(at).unwrap(), VALUE);
+    let scatter = vdev.map_scatter(at, 32, MapFlags::RW).unwrap();
+    assert_eq!(scatter.read_obj::<Descriptor>(0).unwrap(), VALUE);
+    scatter.write_obj(16, &VALUE).unwrap();
+    assert_eq!(vdev.read_obj::<Descriptor>(DeviceAddr(at.0 + 16)).unwrap(), VALUE);
+    let first = vdev.map(at, 4, MapFlags::READ).unwrap();
+    assert_eq!(first.read_obj::<u32>(0).unwrap(), VALUE.addr as u32);
+    // As firmware sees it: the second page comes first.
+    assert_eq!(guest.read_obj::<u32>(DeviceAddr(2 * PAGE - 4)).unwrap(), VALUE.addr as u32);
+    guest.write_obj(DeviceAddr(8), &[1_u16, 2, 3][..]).unwrap();
+    let seen = Dma::map(&vdev, DeviceAddr(PAGE + 8), 6, MapFlags::READ).unwrap();
+    assert_eq!(seen.read_obj::<[u16; 3]>(0).unwrap(), [1, 2, 3]);
+    assert_eq!(Dma::map(&guest, DeviceAddr(8), 2, MapFlags::READ).unwrap().read_obj(0), Ok(1_u16));
+}
+
+#[test]
+fn a_value_that_does_not_fit_or_is_not_allowed_is_refused_whole() {
+    let (_guest, vdev) = crossed();
+    let map = vdev.map(DeviceAddr(0), 20, MapFlags::READ).unwrap();
+    assert!(map.read_obj::<Descriptor>(4).is_ok());
+    assert_eq!(errno(map.read_obj::<Descriptor>(5)), "EINVAL");
+    assert_eq!(errno(map.read_obj::<u8>(usize::MAX)), "EINVAL");
+    assert_eq!(errno(map.write_obj(0, &1_u8)), "EACCES");
+    vdev.write_obj(DeviceAddr(2 * PAGE - 8), &[0xff_u8; 8]).unwrap();
+    assert_eq!(errno(vdev.write_obj(DeviceAddr(2 * PAGE - 8), &VALUE)), "EFAULT");
+    assert_eq!(vdev.read_obj::<u64>(DeviceAddr(2 * PAGE - 8)).unwrap(), u64::MAX);
+}
+
+/// Each exchange of one width, against what it does to a plain integer.
+macro_rules! exchanges {
+    ($map:expr, $at:expr, $integer:ident) => {{
+        let (map, at): (&Mapping, usize) = ($map, $at);
+        map.store::<$integer>(at, 0b1100, Relaxed).unwrap();
+        assert_eq!(map.swap::<$integer>(at, 0b1010, SeqCst).unwrap(), 0b1100);
+        assert_eq!(map.fetch_or::<$integer>(at, 0b0001, SeqCst).unwrap(), 0b1010);
+        assert_eq!(map.fetch_and::<$integer>(at, 0b0011, SeqCst).unwrap(), 0b1011);
+        assert_eq!(map.fetch_add::<$integer>(at, $integer::MAX, SeqCst).unwrap(), 0b0011);
+        let exchange = |from: $integer| map.compare_exchange(at, from, 9, SeqCst, Acquire).unwrap();
+        assert_eq!(exchange(1), Err(0b0010));
+        assert_eq!(exchange(2), Ok(0b0010));
+        assert_eq!(map.load::<$integer>(at, Relaxed).unwrap(), 9);
+        // The neighbours stay.
+        assert_eq!(map.load::<u8>(at - 1, Relaxed).unwrap(), 0x55);
+        assert_eq!(map.load::<u8>(at + size_of::<$integer>(), Relaxed).unwrap(), 0x55);
+    }};
+}
+
+#[test]
+fn exchanges_do_what_those_of_the_standard_library_do_and_only_there() {
+    let (_guest, vdev) = crossed();
+    let map = vdev.map(DeviceAddr(0), PAGE, MapFlags::RW).unwrap();
+    map.write_at(0, &[0x55; 64]).unwrap();
+    exchanges!(&map, 9, u8);
+    exchanges!(&map, 18, u16);
+    exchanges!(&map, 28, u32);
+    exchanges!(&map, 40, u64);
+    assert_eq!(errno(map.swap::<u32>(30, 0, SeqCst)), "EINVAL", "not aligned");
+    assert_eq!(errno(map.fetch_add::<u64>(PAGE as usize, 1, SeqCst)), "EINVAL");
+    for flags in [MapFlags::READ, MapFlags::WRITE] {
+        let half = vdev.map(DeviceAddr(0), 64, flags).unwrap();
+        assert_eq!(errno(half.fetch_or::<u8>(0, 1, SeqCst)), "EACCES");
+    }
+    assert_eq!(map.load::<u8>(0, Relaxed).unwrap(), 0x55);
+}
+
+#[test]
+fn additions_of_several_threads_are_none_of_them_lost() {
+    let (_guest, vdev) = crossed();
+    let map = vdev.map(DeviceAddr(0), 8, MapFlags::RW).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..10_000 {
+                    map.fetch_add::<u64>(0, 1, Relaxed).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(map.load::<u64>(0, Relaxed).unwrap(), 40_000);
+}
+
+#[test]
+fn memory_that_can_be_taken_away_has_no_exchanges() {
+    // Nobody can seal it.
+    let fd = memfd_create("gasp-typed", MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&fd, PAGE).unwrap();
+    let how = Adopt { residency: Residency::OnDemand, ..Adopt::new("memfd", PAGE) };
+    let object = MemoryObject::adopt(fd, how).unwrap();
+    assert!(object.is_guarded());
+    let guest = Guest::builder().build().unwrap();
+    guest.space().add_ram(None, &object).unwrap();
+    let map = guest.vdev("disk").unwrap().map(DeviceAddr(0), 64, MapFlags::RW).unwrap();
+    map.store::<u32>(0, 5, Relaxed).unwrap();
+    assert_eq!(errno(map.fetch_add::<u32>(0, 1, SeqCst)), "ENOTSUP");
+    assert_eq!(errno(map.compare_exchange::<u32>(0, 5, 6, SeqCst, SeqCst)), "ENOTSUP");
+    assert_eq!(map.load::<u32>(0, Relaxed).unwrap(), 5);
+}
