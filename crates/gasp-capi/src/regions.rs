@@ -52,7 +52,7 @@ fn check_spare(block: &StateBlock) -> Outcome {
 }
 
 fn nothing_at(start: GuestPhys, length: u64) -> Failure {
-    Error::new(Operation::RegionInfo, start, length, Reason::NoMemory { at: start.0 }).into()
+    Error::new(Operation::RegionInfo, start, length, Reason::NoMemory { at: start }).into()
 }
 
 fn memory_info(guest: &Guest, span: Span<GuestPhys>, block: StateBlock) -> Outcome<Region> {
@@ -175,7 +175,7 @@ fn set_memory(
         return Ok(None);
     }
     if unused(1).is_ok() {
-        let why = Reason::Overlaps("a region in part of the range; set that alone, it");
+        let why = Reason::Overlaps("a region in part of the range (set that part alone)");
         return Err(fail(why).into());
     }
     let all = |wanted: &dyn Fn(RegionKind) -> bool| all_are(guest, span, wanted);

@@ -118,7 +118,7 @@ fn the_verdict_is_one_for_each_device() {
 #[test]
 fn an_address_where_nothing_is_is_enxio() {
     let matrix = Matrix::new().allow(0, 64, Access::RWX);
-    let nothing = Err(Reason::NoMemory { at: 20 * PAGE });
+    let nothing = Err(Reason::NoMemory { at: GuestPhys(20 * PAGE) });
     assert_eq!(matrix.ask(20 * PAGE, 8, any()), [nothing; 3]);
     assert_eq!(nothing.unwrap_err().errno(), Errno::NXIO);
     // So is one that no guest of this width can have, whatever the grants say.
@@ -151,8 +151,8 @@ fn an_invalid_flag_combination_is_enxio_before_any_call_is_made() {
 #[test]
 fn memory_of_a_kind_that_the_flags_do_not_accept_is_enxio() {
     let matrix = Matrix::new().allow(0, 64, Access::RWX);
-    assert_eq!(matrix.ask(0, 8, MapFlags::READ), [Err(Reason::NotRam { at: 0 }); 3]);
-    let rom = Err(Reason::NotRam { at: 16 * PAGE });
+    assert_eq!(matrix.ask(0, 8, MapFlags::READ), [Err(Reason::NotRam { at: GuestPhys(0) }); 3]);
+    let rom = Err(Reason::NotRam { at: GuestPhys(16 * PAGE) });
     assert_eq!(matrix.ask(16 * PAGE, 8, MapFlags::READ), [rom; 3]);
 }
 
@@ -175,7 +175,7 @@ fn a_range_that_is_not_consecutive_is_enxio_and_shortens_a_host_contiguous_map()
 #[test]
 fn a_hole_inside_the_range_is_enxio_and_shortens_nothing() {
     let matrix = Matrix::new().allow(0, 64, Access::RWX);
-    let hole = Err(Reason::NoMemory { at: 20 * PAGE });
+    let hole = Err(Reason::NoMemory { at: GuestPhys(20 * PAGE) });
     assert_eq!(matrix.ask(15 * PAGE, 6 * PAGE, any()), [hole; 3]);
 }
 
@@ -183,7 +183,7 @@ fn a_hole_inside_the_range_is_enxio_and_shortens_nothing() {
 fn writing_to_memory_that_is_read_only_is_eacces() {
     let matrix = Matrix::new().allow(0, 64, Access::RWX);
     let (offered, wanted) = (Access::READ | Access::EXEC, Access::WRITE);
-    let forbidden = Err(Reason::Forbidden { at: 16 * PAGE, offered, wanted });
+    let forbidden = Err(Reason::Forbidden { at: GuestPhys(16 * PAGE), offered, wanted });
     assert_eq!(matrix.ask(16 * PAGE, 8, MapFlags::WRITE.any()), [forbidden; 3]);
     assert_eq!(forbidden.unwrap_err().errno(), Errno::ACCESS);
 }

@@ -1,6 +1,6 @@
 //! What happened in the demo: the fields of `gasp demo --json`.
 
-use gasp::{Access, Error, Fault, HostRun, Mapping, Stability};
+use gasp::{Access, Error, Fault, HostRun, Mapping, Place, Stability};
 use serde::Serialize;
 
 use super::scene::Scene;
@@ -175,7 +175,7 @@ impl Refused {
     pub(super) fn of(device: &'static str, access: Access, error: &Error) -> Self {
         Self {
             device,
-            addr: error.place().raw(),
+            addr: error.place().map_or(0, Place::raw),
             len: error.len(),
             access: access.to_string(),
             errno: error.errno_name(),

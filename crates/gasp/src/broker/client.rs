@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::greet::{Greeting, failed, greet};
 use super::tokens;
-use crate::error::{Error, Operation, Place, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::memory::host::pagemap;
 
 /// Has the broker that listens at `socket` open this process's frame numbers, and reads them
@@ -20,7 +20,7 @@ use crate::memory::host::pagemap;
 /// `EPERM` where it refuses, or hands over what tells nothing of this process; `ENOENT`,
 /// `ECONNREFUSED` and others where nobody listens.
 pub fn use_broker(socket: &Path) -> Result<()> {
-    let fail = |reason| Error::new(Operation::HostPhysical, Place::Offset(0), 0, reason);
+    let fail = |reason| Error::whole(Operation::HostPhysical, reason);
     let greeting = greet(socket).map_err(failed("asking the broker of frame numbers"));
     match greeting.map_err(fail)? {
         Greeting::Descriptor(file) => {

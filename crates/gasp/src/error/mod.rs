@@ -3,6 +3,8 @@
 //! [`Error`] is the attempt, [`Reason`] the cause. Every reason has exactly one errno,
 //! so that the C interface and the Rust one never disagree.
 
+#[cfg(test)]
+mod messages;
 mod reason;
 
 use core::fmt;
@@ -81,7 +83,7 @@ impl fmt::Display for Operation {
             Self::Write => "write",
             Self::Access => "access",
             Self::CreateMemory => "creation of memory",
-            Self::AdoptMemory => "adoption of memory",
+            Self::AdoptMemory => "adoption",
             Self::SetRegion => "change of a region",
             Self::RegionInfo => "look-up of a region",
             Self::FindFree => "search for free space",
@@ -161,8 +163,8 @@ impl fmt::Display for Place {
 pub struct Error {
     operation: Operation,
     device: Option<Arc<str>>,
-    place: Place,
-    len: u64,
+    /// Where, and how many bytes; nothing for what has no addresses.
+    range: Option<(Place, u64)>,
     reason: Reason,
 }
 
@@ -170,7 +172,13 @@ impl Error {
     /// An error about `len` bytes from `place`, without a device.
     #[cold]
     pub fn new(operation: Operation, place: impl Into<Place>, len: u64, reason: Reason) -> Self {
-        Self { operation, device: None, place: place.into(), len, reason }
+        Self { operation, device: None, range: Some((place.into(), len)), reason }
+    }
+
+    /// An error about a thing as a whole: a guest, a device, all addresses.
+    #[cold]
+    pub fn whole(operation: Operation, reason: Reason) -> Self {
+        Self { operation, device: None, range: None, reason }
     }
 
     /// The same error, naming the device or domain it concerns.
@@ -191,15 +199,15 @@ impl Error {
         self.device.as_deref()
     }
 
-    /// Where the attempt began.
-    pub fn place(&self) -> Place {
-        self.place
+    /// Where the attempt began; `None` where it was about a thing as a whole.
+    pub fn place(&self) -> Option<Place> {
+        self.range.map(|(place, _)| place)
     }
 
-    /// How many bytes the attempt was about.
+    /// How many bytes the attempt was about; 0 where it was about none.
     #[expect(clippy::len_without_is_empty, reason = "a length in bytes, not a collection")]
     pub fn len(&self) -> u64 {
-        self.len
+        self.range.map_or(0, |(_, len)| len)
     }
 
     /// Why it was refused.
@@ -220,18 +228,13 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (operation, len, place) = (self.operation, Bytes(self.len), self.place);
-        match (operation, place) {
-            (Operation::CreateMemory, _) => write!(f, "creation of {len:#} of memory")?,
-            (Operation::AdoptMemory, _) => write!(f, "adoption of {len:#} of memory at {place}")?,
-            // These can be about a thing as a whole, and no addresses.
-            (Operation::Create | Operation::Remove | Operation::Attach, _) => {
-                write!(f, "{operation}")?
+        let operation = self.operation;
+        match (operation, self.range) {
+            (_, None) => write!(f, "{operation}")?,
+            (Operation::CreateMemory, Some((_, len))) => {
+                write!(f, "creation of {:#} of memory", Bytes(len))?;
             }
-            (Operation::HostPhysical | Operation::Audit, Place::Offset(0)) if self.len == 0 => {
-                write!(f, "{operation}")?;
-            }
-            _ => write!(f, "{operation} of {len:#} at {place}")?,
+            (_, Some((place, len))) => write!(f, "{operation} of {:#} at {place}", Bytes(len))?,
         }
         if let Some(name) = &self.device {
             let of = matches!(operation, Operation::Create | Operation::Remove | Operation::Attach);
@@ -286,7 +289,7 @@ mod tests {
         assert!(text.starts_with("creation of 500 GiB of memory: "), "{text}");
         assert!(text.contains("7 GiB") && text.ends_with("(ENOMEM)"), "{text}");
         let limit = Reason::Limit { what: "devices", limit: 4 };
-        let text = error(Operation::Create, 0, limit).of(&Arc::from("disk")).to_string();
+        let text = Error::whole(Operation::Create, limit).of(&Arc::from("disk")).to_string();
         assert!(text.starts_with("creation of `disk`: "), "{text}");
         for reason in [
             Reason::NotConsecutive { prefix: 4096 },

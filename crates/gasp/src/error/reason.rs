@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::Errno;
 use crate::access::Access;
-use crate::addr::DeviceAddr;
+use crate::addr::{DeviceAddr, GuestPhys};
 use crate::bytes::Bytes;
 
 /// Why the guest's IOMMU configuration refuses an access.
@@ -58,26 +58,24 @@ pub enum Reason {
         refusal: Refusal,
     },
     /// No memory is behind part of the range (decision 8).
-    #[error("there is no memory at guest-physical {at:#x}")]
+    #[error("there is no memory at guest-physical {at}")]
     NoMemory {
         /// The first guest-physical address without memory.
-        at: u64,
+        at: GuestPhys,
     },
     /// Something other than system RAM is behind part of the range (decision 5).
     #[error(
-        "guest-physical {at:#x} is not system RAM; ask with the `any` flag to map ROM or a window"
+        "guest-physical {at} is not system RAM; ask with the `any` flag to map ROM or a window"
     )]
     NotRam {
         /// The first such guest-physical address.
-        at: u64,
+        at: GuestPhys,
     },
     /// The memory itself does not offer the access: a write to ROM (decision 6).
-    #[error(
-        "the memory at guest-physical {at:#x} offers only {offered} and {wanted} was asked for"
-    )]
+    #[error("the memory at guest-physical {at} offers only {offered} and {wanted} was asked for")]
     Forbidden {
         /// The first such guest-physical address.
-        at: u64,
+        at: GuestPhys,
         /// What the memory offers.
         offered: Access,
         /// What was asked for.
@@ -123,16 +121,22 @@ pub enum Reason {
     #[error("it overlaps {0}, which is there already")]
     Overlaps(&'static str),
     /// The translation is there already with another target.
-    #[error("device address {at} is mapped already, to guest-physical {to:#x}; remove it first")]
+    #[error("device address {at} is mapped already, to guest-physical {to}; revoke that first")]
     MappedElsewhere {
         /// The first such device address.
         at: DeviceAddr,
         /// Where it goes now.
-        to: u64,
+        to: GuestPhys,
     },
-    /// The device belongs to a domain of another owner.
-    #[error("the device belongs to {0} already")]
-    Owned(&'static str),
+    /// A thing of this kind has the name already.
+    #[error("there is {0} of this name already")]
+    NameTaken(&'static str),
+    /// It cannot go while something uses it.
+    #[error("{0}")]
+    InUse(&'static str),
+    /// The device is in a domain of another owner.
+    #[error("the device is in a domain of another owner; detach it first")]
+    OtherOwner,
     /// It would wait for something that only the calling thread can end (decision 22).
     #[error("it would wait for this thread itself: {0}")]
     Deadlock(&'static str),
@@ -240,8 +244,8 @@ impl Reason {
             }
             Self::HostUnknown(_) => Errno::PERM,
             Self::Unpinned => Errno::AGAIN,
-            Self::Overlaps(_) | Self::MappedElsewhere { .. } => Errno::EXIST,
-            Self::Owned(_) | Self::Locked => Errno::BUSY,
+            Self::Overlaps(_) | Self::NameTaken(_) | Self::MappedElsewhere { .. } => Errno::EXIST,
+            Self::InUse(_) | Self::OtherOwner | Self::Locked => Errno::BUSY,
             Self::Deadlock(_) => Errno::DEADLK,
             Self::Limit { .. } | Self::NoRoom => Errno::NOSPC,
             Self::NotFound(_) => Errno::NOENT,
@@ -303,8 +307,8 @@ mod tests {
         for reason in [
             Reason::Wraps,
             Reason::BadFlags(0),
-            Reason::NoMemory { at: 0 },
-            Reason::NotRam { at: 0 },
+            Reason::NoMemory { at: GuestPhys(0) },
+            Reason::NotRam { at: GuestPhys(0) },
             Reason::NotConsecutive { prefix: 1 },
             Reason::BeyondWidth { bits: 40 },
         ] {

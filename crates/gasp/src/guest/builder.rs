@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 
 use super::Guest;
 use super::inner::Inner;
-use crate::error::{Error, Operation, Place, Reason, Refusal, Result};
+use crate::error::{Error, Operation, Reason, Refusal, Result};
 use crate::iommu::Unattached;
 use crate::mapping::{DrainPolicy, Physical};
 use crate::space::Regions;
@@ -78,7 +78,7 @@ impl GuestBuilder {
     pub fn build(self) -> Result<Guest> {
         if !Self::WIDTHS.contains(&self.width) {
             let reason = Reason::Invalid("the address width must be from 32 to 52 bits");
-            return Err(Error::new(Operation::Create, Place::Offset(0), 0, reason));
+            return Err(Error::whole(Operation::Create, reason));
         }
         crate::protocol::prepare();
         crate::mapping::settle();

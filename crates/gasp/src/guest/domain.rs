@@ -60,7 +60,7 @@ impl Guest {
         }
         let mut domains = self.0.lock_domains();
         if domains.iter().any(|domain| &*domain.name == name) {
-            return fail(Reason::Overlaps("a domain of the same name"));
+            return fail(Reason::NameTaken("a domain"));
         }
         if domains.len() >= DOMAINS_MAX {
             return fail(Reason::Limit { what: "domains", limit: DOMAINS_MAX as u64 });
@@ -239,8 +239,7 @@ impl Domain {
         let vdevs = self.guest.lock_vdevs();
         let attached = |inner: &Arc<DomainInner>| Arc::ptr_eq(inner, &self.inner);
         if vdevs.values().any(|vdev| vdev.domain().as_ref().is_some_and(attached)) {
-            let reason = Reason::Owned("its devices; move them first, it");
-            return Err(fail(reason));
+            return Err(fail(Reason::InUse("devices are attached to it; move them first")));
         }
         // From now on no device is attached, and no grant added.
         self.inner.removed.store(true, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::error::{Error, Operation, Place, Reason};
+use crate::error::{Error, Operation, Reason};
 use crate::fault::FaultLog;
 use crate::iommu::{DomainInner, GuestMemory, Unattached};
 use crate::mapping::{DrainPolicy, Keep, Physical, Port, Revocation};
@@ -87,7 +87,7 @@ impl Inner {
 
     /// An error about a whole guest, domain or device, without an address.
     pub(crate) fn error(&self, op: Operation, name: &str, reason: Reason) -> Error {
-        Error::new(op, Place::Offset(0), 0, reason).of(&Arc::from(name))
+        Error::whole(op, reason).of(&Arc::from(name))
     }
 }
 

@@ -260,7 +260,7 @@ fn segments_of(placed: &[Placed]) -> Keep {
 /// Whether there are regions in all of `span`, which can be split at its ends.
 fn check_change(regions: &Regions, span: Span<GuestPhys>) -> core::result::Result<(), Reason> {
     if let Some(hole) = regions.gap(span, |_| true) {
-        return Err(Reason::NoMemory { at: hole.0 });
+        return Err(Reason::NoMemory { at: hole });
     }
     regions.check_cut(span)
 }

@@ -47,7 +47,7 @@ impl Guest {
         }
         let mut vdevs = self.0.lock_vdevs();
         if vdevs.contains_key(name) {
-            return fail(Reason::Overlaps("a device of the same name"));
+            return fail(Reason::NameTaken("a device"));
         }
         if vdevs.len() >= VDEVS_MAX {
             return fail(Reason::Limit { what: "devices", limit: VDEVS_MAX as u64 });
@@ -232,13 +232,13 @@ impl Vdev {
         let vdevs = self.guest.lock_vdevs();
         let mut current = self.inner.domain();
         if current.as_ref().is_some_and(|old| old.owner != domain.inner.owner) {
-            return fail(Reason::Owned("a domain of another owner"));
+            return fail(Reason::OtherOwner);
         }
         if domain.inner.is_removed() {
-            return fail(Reason::NotFound("such domain any more"));
+            return fail(Reason::NotFound("domain of this name any more"));
         }
         if self.inner.removed.load(Ordering::Relaxed) {
-            return fail(Reason::NotFound("such device any more"));
+            return fail(Reason::NotFound("device of this name any more"));
         }
         let old = current.replace(Arc::clone(&domain.inner));
         let moved = self.switch(&regions, &domain.inner.view, old.as_deref());

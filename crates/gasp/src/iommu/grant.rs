@@ -59,7 +59,7 @@ impl DomainInner {
         let grant = Grant { device, guest, access };
         let _changes = self.changes.lock();
         if self.is_removed() {
-            return Err(Reason::NotFound("such domain any more"));
+            return Err(Reason::NotFound("domain of this name any more"));
         }
         let table = &self.view.table;
         let mut new = 0;
@@ -197,7 +197,7 @@ impl Grant {
                     // chunk holds.
                     let to = GuestPhys(unsafe { guest_of(segments, first, 0) });
                     if to != self.to(part) {
-                        let (at, to) = (part.start(), to.0);
+                        let at = part.start();
                         return ControlFlow::Break(Reason::MappedElsewhere { at, to });
                     }
                     if !leaf.allowed().contains(self.access) {

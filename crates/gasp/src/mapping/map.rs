@@ -11,7 +11,7 @@ use super::handle::Mapping;
 use super::hold::{Hold, TOO_MANY};
 use super::host_mapping::HostMapping;
 use super::scatter::{Pieces, Scatter};
-use crate::addr::{Address, DeviceAddr};
+use crate::addr::{Address, DeviceAddr, GuestPhys};
 use crate::error::{Error, Operation, Place, Reason, Refusal, Result};
 use crate::fault::FaultLog;
 use crate::map_flags::MapFlags;
@@ -423,7 +423,7 @@ impl Port<'_> {
     fn unsettled(&self, op: Operation, span: Span<DeviceAddr>, flags: MapFlags) -> Error {
         let (at, refusal) = (span.start(), Refusal::NotGranted);
         let Some((device, faults)) = self.device else {
-            return self.error(op, span, Reason::NoMemory { at: at.0 });
+            return self.error(op, span, Reason::NoMemory { at: GuestPhys(at.0) });
         };
         faults.record(device, at, flags.access(), refusal);
         self.error(op, span, Reason::Refused { at, refusal })

@@ -11,7 +11,7 @@ use core::ptr::NonNull;
 use super::entry::{Behind, Leaf, Want};
 use super::{Absent, View};
 use crate::access::Access;
-use crate::addr::{DeviceAddr, GRANULE};
+use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
 use crate::error::{Reason, Refusal};
 use crate::map_flags::MapFlags;
 use crate::space::segment::{Segment, Segments};
@@ -226,13 +226,13 @@ impl Search {
         }
         match leaf.behind() {
             Behind::Hole { .. } => {
-                self.no_memory.get_or_insert(Reason::NoMemory { at: guest });
+                self.no_memory.get_or_insert(Reason::NoMemory { at: GuestPhys(guest) });
             }
             Behind::Memory { ram: false, .. } if !self.any => {
-                self.not_ram.get_or_insert(Reason::NotRam { at: guest });
+                self.not_ram.get_or_insert(Reason::NotRam { at: GuestPhys(guest) });
             }
             Behind::Memory { offered, .. } if !offered.contains(wanted) => {
-                let reason = Reason::Forbidden { at: guest, offered, wanted };
+                let reason = Reason::Forbidden { at: GuestPhys(guest), offered, wanted };
                 self.forbidden.get_or_insert(reason);
             }
             Behind::Memory { .. } => {}
@@ -243,7 +243,7 @@ impl Search {
 
 fn absent(view: &View, at: DeviceAddr) -> Reason {
     match view.absent {
-        Absent::NoMemory => Reason::NoMemory { at: at.0 },
+        Absent::NoMemory => Reason::NoMemory { at: GuestPhys(at.0) },
         Absent::Refused(refusal) => Reason::Refused { at, refusal },
     }
 }
@@ -322,7 +322,7 @@ mod tests {
         let all = PAGES * GRANULE;
         assert_eq!(steps(None), (vec![More, More, More, Whole], vec![all], 3, None));
         let hole = STEP as u64 + 1;
-        let reason = Reason::NoMemory { at: hole * GRANULE };
+        let reason = Reason::NoMemory { at: GuestPhys(hole * GRANULE) };
         let found = (vec![More, Refused], vec![hole * GRANULE], 1, Some(reason));
         assert_eq!(steps(Some(hole)), found);
     }

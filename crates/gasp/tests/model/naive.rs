@@ -121,13 +121,14 @@ impl Model {
             guest.iter().map(|piece| piece.0).find(|&at| memory_at(at).is_some_and(bad))
         };
         if let Some(&(at, _)) = guest.iter().find(|piece| memory_at(piece.0).is_none()) {
-            return Err(Reason::NoMemory { at });
+            return Err(Reason::NoMemory { at: GuestPhys(at) });
         }
         if let Some(at) = find(&|page| !flags.accepts_any() && page.kind != RegionKind::Ram) {
-            return Err(Reason::NotRam { at });
+            return Err(Reason::NotRam { at: GuestPhys(at) });
         }
         if let Some(at) = find(&|page| !page.access.contains(wanted)) {
             let offered = memory_at(at).unwrap().access;
+            let at = GuestPhys(at);
             return Err(Reason::Forbidden { at, offered, wanted });
         }
         let mut extents: Vec<Extent> = Vec::new();
