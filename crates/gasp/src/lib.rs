@@ -93,3 +93,8 @@ pub use span::Span;
 compile_error!("gasp is for hosts with 64-bit pointers");
 #[cfg(not(target_os = "linux"))]
 compile_error!("gasp is for Linux");
+
+/// The example of `docs/using.md` is true.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/using.md")]
+struct Using;
