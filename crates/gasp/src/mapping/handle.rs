@@ -34,8 +34,9 @@ pub struct Mapping {
 // `memory::raw`, atomics or the user's own unsafe code; the segment is shared and immutable;
 // a slot may be released on any thread.
 unsafe impl Send for Mapping {}
-// SAFETY: as above: `&Mapping` allows concurrent accesses, and every safe one is atomic or
-// a copy of `memory::raw`, which says why a concurrent write does it no harm.
+// SAFETY: `&Mapping` allows accesses from several threads at once. Every safe one is atomic,
+// or a copy of `memory::access::raw`, which says why a concurrent write does it no harm; the
+// segment is immutable, and a slot may be looked at from any thread.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
@@ -43,7 +44,8 @@ impl Mapping {
     /// `extent` was found after `hold` was published, and `hold` is established for it.
     #[inline]
     pub(super) unsafe fn new(hold: Hold, extent: Extent, addr: DeviceAddr, access: Access) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: `pointer` asks that the segment lives: `hold` is established for the
+        // extent, so whoever removes the segment keeps it while `hold` does.
         let pointer = unsafe { extent.pointer() };
         Self { extent, pointer, addr, access, hold }
     }

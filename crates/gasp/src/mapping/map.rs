@@ -146,7 +146,8 @@ impl Port<'_> {
         let port: &Port<'_> = found.borrow();
         // SAFETY: the slot is busy.
         let view = unsafe { port.attachment.view() };
-        // SAFETY: as above.
+        // SAFETY: `page` asks for a slot that is busy since before the table was read: `hold`
+        // was published first, and is neither established nor dropped yet.
         let extent = unsafe { lookup::page(view, &port.guest.segments, span, Want::new(flags)) }?;
         Some((hold, found, view, extent))
     }
@@ -157,7 +158,8 @@ impl Port<'_> {
     /// The slot under which the extent was found is busy or established.
     #[inline(always)]
     unsafe fn run(&self, extent: &Extent) -> core::result::Result<HostRun, Reason> {
-        // SAFETY: the slot keeps the segment, by the caller's promise.
+        // SAFETY: the segment lives: the caller has a slot that is busy or established for
+        // the extent, as this function's contract asks, and that keeps it.
         let object = unsafe { extent.segment.as_ref() }.object();
         let run = object.phys_run(extent.offset, extent.len)?;
         match object.stability() > Stability::Unpinned || self.guest.allow_unpinned {
@@ -277,7 +279,8 @@ impl Port<'_> {
         let hold = self.publish(op, span)?;
         // SAFETY: the slot is busy until `establish` or the drop of `hold`.
         let view = unsafe { self.attachment.view() };
-        // SAFETY: as above; it is the first step.
+        // SAFETY: `step` asks for a busy slot since before the table is read, which `hold` is;
+        // this being the first step, nothing was found under another.
         let progress = unsafe { walk.step(view, &self.guest.segments, &mut each) };
         let (id, whole) = (view.id(), progress == Progress::Whole);
         if progress != Progress::More {
@@ -305,7 +308,8 @@ impl Port<'_> {
             if view.id() != id {
                 return Ok(None);
             }
-            // SAFETY: as above; `hold` is established for all of the span.
+            // SAFETY: the slot of `step` is busy for what this step reads, and `hold`, which was
+            // busy in the first step, is established for all of the span since.
             let progress = unsafe { walk.step(view, &self.guest.segments, &mut each) };
             drop(step);
             if progress != Progress::More {
@@ -394,7 +398,8 @@ impl Port<'_> {
             let Some(step) = Hold::publish(span) else { return Some(TOO_MANY) };
             // SAFETY: the slot is busy until the drop of `step`.
             let view = unsafe { self.attachment.view() };
-            // SAFETY: as above.
+            // SAFETY: what the table names lives while the slot of `step` is busy, and nothing
+            // of it is kept beyond this step.
             if let Some(end) = unsafe { diagnosis.step(view, &self.guest.segments) } {
                 return end;
             }

@@ -33,7 +33,8 @@ pub struct Scatter {
 // SAFETY: as for `Mapping`: shared memory that is only accessed atomically, immutable
 // segments, and a slot that may be released on any thread.
 unsafe impl Send for Scatter {}
-// SAFETY: as above.
+// SAFETY: as for `Mapping`: what several threads can do at once through `&Scatter` is atomic
+// or a copy of `memory::access::raw`.
 unsafe impl Sync for Scatter {}
 
 /// One piece of a [`Scatter`].

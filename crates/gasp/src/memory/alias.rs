@@ -49,7 +49,8 @@ impl Alias {
             .ok_or_else(|| fail(Reason::OutOfBounds { size: size as u64 }))?;
         // SAFETY: `at + into.len()` was just checked to be inside the window.
         let from = unsafe { self.window.base().add(at) };
-        // SAFETY: as above; the window is mapped for reading while `self` lives.
+        // SAFETY: `from` and `into.len()` bytes behind it are inside the window, as was checked,
+        // which maps the object's memory for reading while `self` lives.
         unsafe { self.object.copy_out(from, into) }.map_err(fail)
     }
 }

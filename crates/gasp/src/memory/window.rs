@@ -26,7 +26,8 @@ pub(crate) struct Window {
 // SAFETY: a window is an address range; every access through it goes through
 // `memory::raw` or atomics, which are sound from any thread.
 unsafe impl Send for Window {}
-// SAFETY: as above; `&Window` offers nothing but numbers and pointers.
+// SAFETY: `&Window` offers nothing but numbers and pointers, and the system calls on its
+// addresses that the kernel orders itself.
 unsafe impl Sync for Window {}
 
 impl Window {
@@ -79,7 +80,8 @@ impl Window {
         let head = start.cast::<u8>().align_offset(align);
         // SAFETY: `head < align`, so `head + len` is inside the mapping just made.
         let base = unsafe { start.cast::<u8>().add(head) };
-        // SAFETY: as above; the tail begins inside the mapping or right behind it.
+        // SAFETY: `head + len <= padded`, so the tail begins inside the mapping just made or right
+        // behind it.
         let tail = unsafe { base.add(len) };
         unmap(start, head);
         unmap(tail.cast(), padded - head - len);
@@ -127,8 +129,9 @@ impl Window {
         // SAFETY: `[at, at + len)` was just checked to be inside this window, which is
         // ours alone (`&mut`).
         let target = unsafe { self.base.as_ptr().add(at) };
-        // SAFETY: as above: the mapping replaced is part of our own reservation, all of
-        // which is mapped: no part of it is lost.
+        // SAFETY: what is replaced is `[at, at + len)` of this window, checked above to be inside;
+        // no part of the window is lost, so these addresses are still ours, and `&mut` says that
+        // nobody uses them meanwhile.
         let mapped = unsafe {
             mm::mmap(
                 target.cast(),

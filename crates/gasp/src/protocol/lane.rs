@@ -287,7 +287,8 @@ mod hint_pointer {
 
         /// The same for a scan on any thread, before it looks at the blocks.
         pub(super) fn hinted_for_scan(&'static self) -> Option<&'static Slot> {
-            // SAFETY: as above: what is stored is null or a leaked slot.
+            // SAFETY: what `search` stores is null or a slot of this lane, which is never freed;
+            // Acquire makes the slot's contents seen with the pointer.
             unsafe { self.hint.load(Ordering::Acquire).as_ref() }
         }
     }

@@ -34,7 +34,8 @@ pub(crate) struct Segment {
 
 // SAFETY: `base` is an address that the segment itself never follows; the rest is Send.
 unsafe impl Send for Segment {}
-// SAFETY: as above; nothing in it can be changed.
+// SAFETY: no field can be changed, and `base` is an address that the segment itself never
+// follows.
 unsafe impl Sync for Segment {}
 
 impl Segment {
@@ -133,12 +134,13 @@ impl Segments {
     /// The segment has been added, and the caller holds the lock under which segments
     /// are removed.
     pub(crate) unsafe fn share(&self, index: usize) -> Arc<Segment> {
-        // SAFETY: the caller's promise is `get`'s.
+        // SAFETY: `get` asks that the segment has been added and is not removed meanwhile: the
+        // caller holds the lock under which segments are removed.
         let segment = unsafe { self.get(index) }.as_ptr();
         // SAFETY: the pointer comes from `Arc::as_ptr`, and the regions own the segment
         // while the caller's lock keeps them from dropping it.
         unsafe { Arc::increment_strong_count(segment) };
-        // SAFETY: as above; the count just added is the result's.
+        // SAFETY: the pointer comes from `Arc::as_ptr`, and the count just added is the result's.
         unsafe { Arc::from_raw(segment) }
     }
 }

@@ -84,7 +84,8 @@ impl Arena {
             self.chunks.remove(&base);
             self.open.retain(|&open| open != base);
         } else if chunk.window.discard(at, NODE).is_err() {
-            // SAFETY: the node is unused by the caller's promise, and `NODE` bytes long.
+            // SAFETY: the node is `NODE` bytes of this arena's chunk, and the caller has given it
+            // back: nobody reads or writes it any more.
             unsafe { node.cast::<u8>().write_bytes(0, NODE) };
         }
     }

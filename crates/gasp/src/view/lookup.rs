@@ -35,7 +35,7 @@ impl Extent {
     /// The caller's slot is busy or established since before the extent was found.
     #[inline]
     pub(crate) unsafe fn pointer(&self) -> NonNull<u8> {
-        // SAFETY: by the caller's promise the segment lives.
+        // SAFETY: the segment lives: the caller has the slot under which the extent was found.
         let base = unsafe { self.segment.as_ref() }.base();
         // SAFETY: a leaf's page lies inside its object, so the sum is inside the window.
         unsafe { base.add(self.offset as usize) }
@@ -53,9 +53,9 @@ impl Extent {
         if self.segment == next.segment {
             return true;
         }
-        // SAFETY: the caller's promise: it lives.
+        // SAFETY: the segment lives: the caller has a slot that is busy since before it was found.
         let this = unsafe { self.segment.as_ref() };
-        // SAFETY: as above.
+        // SAFETY: as `self`'s segment, `next`'s was found under the caller's slot.
         let next = unsafe { next.segment.as_ref() };
         this.object().same(next.object())
     }
@@ -78,7 +78,8 @@ pub(crate) unsafe fn page(
         return None;
     }
     let leaf = Leaf::from_word(found.word)?;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's slot is busy since before the word was read, so the segment that the
+    // word names is still in the list.
     let segment = unsafe { segments.get(leaf.segment()) };
     Some(Extent { segment, offset: found.offset_of(leaf, addr), len: span.len() })
 }
@@ -136,13 +137,15 @@ impl Walk {
                 self.open.take().map(each);
                 return Progress::Refused;
             };
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller's slot is busy since before the word was read, so the segment that
+            // the word names is still in the list.
             let segment = unsafe { segments.get(leaf.segment()) };
             let len = found.rest(addr).min(self.span.len() - self.done);
             self.done += len;
             let next = Extent { segment, offset: found.offset_of(leaf, addr), len };
             match &mut self.open {
-                // SAFETY: the caller's promise is this function's.
+                // SAFETY: both extents were found under slots that the caller has: this step's,
+                // or that of the first, which holds all of the span.
                 Some(extent) if unsafe { extent.goes_on(&next) } => extent.len += len,
                 Some(extent) => {
                     if !each(core::mem::replace(extent, next)) {
@@ -195,7 +198,8 @@ impl Diagnosis {
             let addr = DeviceAddr(start.0 + self.done);
             let found = view.table.find(addr.0);
             let Some(leaf) = found.leaf_at(addr.0) else { return Some(Some(absent(view, addr))) };
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller's slot is busy since before the word was read, so the segment that
+            // the word names is still in the list.
             let guest = unsafe { guest_of(segments, leaf, addr.0 % GRANULE) };
             if let Some(refused) = self.search.look_at(addr, guest, leaf) {
                 return Some(Some(refused));
@@ -256,9 +260,10 @@ pub(crate) unsafe fn guest_of(segments: &Segments, leaf: Leaf, within: u64) -> u
     match leaf.behind() {
         Behind::Hole { guest_page } => guest_page * GRANULE + within,
         Behind::Memory { segment, page, .. } => {
-            // SAFETY: the caller's promise.
+            // SAFETY: the leaf names a segment that is in the list while the caller's slot is busy,
+            // or the lock is held under which segments are removed.
             let segment = unsafe { segments.get(segment) };
-            // SAFETY: as above: it lives.
+            // SAFETY: while it is in the list it lives.
             unsafe { segment.as_ref() }.guest(page * GRANULE + within).0
         }
     }

@@ -183,11 +183,12 @@ impl Node {
     pub(super) unsafe fn free(self, arena: &mut Arena) {
         if self.is_in_arena() {
             self.counter().store(0, Ordering::Relaxed);
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller has the arena that this node was made with, and frees it once,
+            // with no pointer to it and no reader in it.
             return unsafe { arena.give_back(self.base()) };
         }
-        // SAFETY: allocated with this layout by `allocate`; freed once, by the caller's
-        // promise.
+        // SAFETY: allocated with this layout by `allocate`, as it is not in an arena; the caller
+        // frees it once, with no pointer to it and no reader in it.
         unsafe { std::alloc::dealloc(self.base().as_ptr().cast(), layout(self.words())) }
     }
 
@@ -258,7 +259,8 @@ impl Node {
         // left: so the memory outlives every use of the reference, none of which leaves
         // this module.
         let word = unsafe { self.base().add(position as usize) };
-        // SAFETY: as above.
+        // SAFETY: an aligned word of a live allocation, valid as an AtomicU64, that outlives the
+        // reference, as the paragraph before says.
         unsafe { word.as_ref() }
     }
 

@@ -341,7 +341,7 @@ impl Writer {
             let bytes = node.bytes();
             self.work.spend(FREE_COST);
             // SAFETY: a retired node is out of the table, so no reader can come to it, and
-            // by the caller's promise none is left in it. `pop` frees it once. Its arena is
+            // the caller has waited until none is left in it. `pop` frees it once. Its arena is
             // that of the writer that retired it: this one.
             unsafe { node.free(&mut self.arena) };
             self.retired_bytes = self.retired_bytes.saturating_sub(bytes);

@@ -23,7 +23,8 @@ const MANY: usize = 128;
 /// mapping of shared memory. It may be written concurrently by anyone outside the Rust
 /// abstract machine, and inside it only through this module.
 pub(crate) unsafe fn copy_out(src: *const u8, dst: &mut [u8]) {
-    // SAFETY: `src` is valid for that many reads by the caller's promise, `dst` is ours.
+    // SAFETY: the caller has `src` valid for `dst.len()` reads, and `dst` is a slice: valid for
+    // as many writes, and no part of a guest's memory.
     unsafe { copy(src, dst.as_mut_ptr(), dst.len(), Guest::Source) }
 }
 
@@ -32,7 +33,8 @@ pub(crate) unsafe fn copy_out(src: *const u8, dst: &mut [u8]) {
 /// # Safety
 /// As [`copy_out`], for writes of `src.len()` bytes at `dst`.
 pub(crate) unsafe fn copy_in(src: &[u8], dst: *mut u8) {
-    // SAFETY: `dst` is valid for that many writes by the caller's promise, `src` is ours.
+    // SAFETY: the caller has `dst` valid for `src.len()` writes, and `src` is a slice: valid for
+    // as many reads, and no part of a guest's memory.
     unsafe { copy(src.as_ptr(), dst, src.len(), Guest::Destination) }
 }
 
@@ -50,7 +52,8 @@ unsafe fn copy(src: *const u8, dst: *mut u8, len: usize, guest: Guest) {
     if len >= MANY && !cfg!(miri) {
         type Copy = unsafe extern "C" fn(*mut c_void, *const c_void, usize) -> *mut c_void;
         let copy: Copy = black_box(libc::memcpy);
-        // SAFETY: the caller's promise is `memcpy`'s requirement. The compiler cannot know
+        // SAFETY: `memcpy` asks that both are valid for `len` bytes and do not overlap, as this
+        // function asks of its caller. The compiler cannot know
         // that it is `memcpy`, so it is code outside the abstract machine, in which a
         // concurrent write by the guest is no race.
         unsafe { copy(dst.cast(), src.cast(), len) };
@@ -64,12 +67,12 @@ unsafe fn copy(src: *const u8, dst: *mut u8, len: usize, guest: Guest) {
     let head = misaligned.min(len);
     let body = (len - head) / WORD * WORD;
     let byte = |at: usize| {
-        // SAFETY: `at < len`, inside both ranges by the caller's promise.
+        // SAFETY: `at < len`, and the caller has both ranges valid for `len` bytes.
         let (from, to) = unsafe { (src.add(at), dst.add(at)) };
         match guest {
             // SAFETY: both are valid for one byte; the guest's side is read atomically.
             Guest::Source => unsafe { *to = atomic_u8(from.cast_mut()).load(Ordering::Relaxed) },
-            // SAFETY: as above, with the sides exchanged.
+            // SAFETY: both are valid for one byte; the guest's side is written atomically.
             Guest::Destination => unsafe { atomic_u8(to).store(*from, Ordering::Relaxed) },
         }
     };
@@ -84,7 +87,8 @@ unsafe fn copy(src: *const u8, dst: *mut u8, len: usize, guest: Guest) {
                 let word = AtomicU64::from_ptr(from.cast_mut()).load(Ordering::Relaxed);
                 ptr::write_unaligned(to, word);
             },
-            // SAFETY: as above, with the sides exchanged.
+            // SAFETY: the guest's side is aligned from `head` on, and accessed atomically;
+            // ours is read with the unaligned form.
             Guest::Destination => unsafe {
                 AtomicU64::from_ptr(to).store(ptr::read_unaligned(from), Ordering::Relaxed);
             },
@@ -96,7 +100,8 @@ unsafe fn copy(src: *const u8, dst: *mut u8, len: usize, guest: Guest) {
 /// # Safety
 /// `at` must be valid for an atomic access of one byte while the result is used.
 unsafe fn atomic_u8<'a>(at: *mut u8) -> &'a AtomicU8 {
-    // SAFETY: by the caller's promise; a byte is always aligned.
+    // SAFETY: the caller has `at` valid for atomic accesses while the reference lives; a byte
+    // is always aligned.
     unsafe { AtomicU8::from_ptr(at) }
 }
 

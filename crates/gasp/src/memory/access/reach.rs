@@ -50,10 +50,12 @@ impl MemoryObject {
         dst: &mut [u8],
     ) -> core::result::Result<(), Reason> {
         if self.is_guarded() {
-            // SAFETY: the caller's promise; only the memory behind may be gone.
+            // SAFETY: the caller has `[src, src + dst.len())` in a mapping of this object's memory
+            // for the whole call; that the memory behind may be gone is the guard's business.
             return unsafe { guard::copy_out(src, dst) };
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller has `[src, src + dst.len())` in a mapping of this object's memory for
+        // the whole call, and memory that is not guarded stays.
         unsafe { raw::copy_out(src, dst) };
         Ok(())
     }
@@ -72,10 +74,12 @@ impl MemoryObject {
         dst: *mut u8,
     ) -> core::result::Result<(), Reason> {
         if self.is_guarded() {
-            // SAFETY: the caller's promise; only the memory behind may be gone.
+            // SAFETY: the caller has `[dst, dst + src.len())` in a writable mapping of this
+            // object's memory; that the memory behind may be gone is the guard's business.
             return unsafe { guard::copy_in(src, dst) };
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller has `[dst, dst + src.len())` in a writable mapping of this object's
+        // memory for the whole call, and memory that is not guarded stays.
         unsafe { raw::copy_in(src, dst) };
         Ok(())
     }
@@ -101,7 +105,8 @@ impl MemoryObject {
 /// # Safety
 /// As [`MemoryObject::copy_out`], and aligned for `size`: 1, 2, 4 or 8 bytes.
 pub(crate) unsafe fn load(at: NonNull<u8>, size: usize) -> core::result::Result<u64, Reason> {
-    // SAFETY: the caller's promise.
+    // SAFETY: `guard::load` asks for what this function asks: `at` in a mapping, aligned for
+    // `size`, which is 1, 2, 4 or 8.
     unsafe { guard::load(at.as_ptr(), size) }
 }
 
@@ -114,7 +119,8 @@ pub(crate) unsafe fn store(
     value: u64,
     size: usize,
 ) -> core::result::Result<(), Reason> {
-    // SAFETY: the caller's promise.
+    // SAFETY: `guard::store` asks for what this function asks: `at` in a writable mapping,
+    // aligned for `size`, which is 1, 2, 4 or 8.
     unsafe { guard::store(at.as_ptr(), value, size) }
 }
 

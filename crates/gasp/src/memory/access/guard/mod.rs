@@ -48,7 +48,8 @@ pub(crate) fn install() -> Result<(), Reason> {
 /// `src` must be mapped for reading, for `dst.len()` bytes, though the memory behind it may
 /// be gone; nobody in the process has a Rust reference to it. [`install`] has succeeded.
 pub(super) unsafe fn copy_out(src: *const u8, dst: &mut [u8]) -> Result<(), Reason> {
-    // SAFETY: `src` by the caller's promise, `dst` is ours.
+    // SAFETY: the caller has `src` mapped for `dst.len()` bytes, though its memory may be
+    // gone, which `code::copy` survives; `dst` is a slice of ours, so writable.
     done(unsafe { code::copy(dst.as_mut_ptr(), src, dst.len()) })
 }
 
@@ -57,7 +58,8 @@ pub(super) unsafe fn copy_out(src: *const u8, dst: &mut [u8]) -> Result<(), Reas
 /// # Safety
 /// As [`copy_out`], for writing.
 pub(super) unsafe fn copy_in(src: &[u8], dst: *mut u8) -> Result<(), Reason> {
-    // SAFETY: `dst` by the caller's promise, `src` is ours.
+    // SAFETY: the caller has `dst` mapped writable for `src.len()` bytes, though its memory may
+    // be gone, which `code::copy` survives; `src` is a slice of ours, so readable.
     done(unsafe { code::copy(dst, src.as_ptr(), src.len()) })
 }
 
@@ -67,7 +69,8 @@ pub(super) unsafe fn copy_in(src: &[u8], dst: *mut u8) -> Result<(), Reason> {
 /// As [`copy_out`], for `size` bytes at `src`, which is a multiple of `size`.
 pub(super) unsafe fn load(src: *const u8, size: usize) -> Result<u64, Reason> {
     let mut value = 0;
-    // SAFETY: the caller's promise; `value` is ours.
+    // SAFETY: the caller has `src` mapped and aligned for `size`, one of those that
+    // `code::load` knows; `value` is a local of 8 bytes.
     done(unsafe { code::load(src, &raw mut value, size) })?;
     // What is read afterwards must not be read before, by the compiler either.
     fence(Ordering::Acquire);
@@ -80,7 +83,8 @@ pub(super) unsafe fn load(src: *const u8, size: usize) -> Result<u64, Reason> {
 /// As [`load`], for writing.
 pub(super) unsafe fn store(dst: *mut u8, value: u64, size: usize) -> Result<(), Reason> {
     fence(Ordering::Release);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller has `dst` mapped writable and aligned for `size`, one of those that
+    // `code::store` knows.
     done(unsafe { code::store(dst, value, size) })
 }
 

@@ -34,7 +34,7 @@ mod handler {
                 return false;
             }
             BEFORE.get_or_init(|| before);
-            // SAFETY: as above.
+            // SAFETY: all zeros is a valid `sigaction`; its fields are set below.
             let mut ours: libc::sigaction = unsafe { mem::zeroed() };
             ours.sa_sigaction = on_sigbus as *const () as usize;
             // On the alternative stack, so that the handler before ours still sees an
@@ -57,7 +57,8 @@ mod handler {
         // SAFETY: with SA_SIGINFO the kernel passes the interrupted thread's registers, which
         // are ours to change until we return.
         let at = unsafe { &mut *counter(context) };
-        // SAFETY: as above, for what the signal is about.
+        // SAFETY: with SA_SIGINFO the kernel passes what the signal is about, valid until we
+        // return.
         let code = unsafe { (*info).si_code };
         // By a process, or by the kernel about a page that is broken and that nobody has
         // reached: the interrupted instruction has not raised it.
