@@ -48,7 +48,7 @@ impl<T> Out<'_, T> {
 pub(crate) unsafe fn read<T: Copy>(place: *const T, null: &'static str) -> Outcome<T> {
     match place.is_null() {
         true => Err(Failure::invalid(null)),
-        // SAFETY: not NULL, and valid by the caller's promise.
+        // SAFETY: not NULL, as was just looked at; and what is not, the caller has valid to read.
         false => Ok(unsafe { place.read() }),
     }
 }
@@ -72,8 +72,8 @@ pub(crate) unsafe fn array<T: Copy>(
     if values.try_reserve_exact(count).is_err() {
         return Err(Failure::Call(Errno::NOMEM, "there is no memory for so many entries"));
     }
-    // SAFETY: not NULL, and valid for `count` values by the caller's promise; there is room
-    // for as many, of our own.
+    // SAFETY: not NULL, so the caller has it valid for `count` values; there is room for as many
+    // in `values`, which is our own and so overlaps nothing.
     unsafe { first.copy_to_nonoverlapping(values.as_mut_ptr(), count) };
     // SAFETY: they were just written.
     unsafe { values.set_len(count) };
@@ -88,7 +88,7 @@ pub(crate) unsafe fn text<'call>(text: *const c_char, null: &'static str) -> Out
     if text.is_null() {
         return Err(Failure::invalid(null));
     }
-    // SAFETY: a C string, by the caller's promise.
+    // SAFETY: not NULL, so the caller has it point to a C string that stays for `'call`.
     let text = unsafe { CStr::from_ptr(text) };
     text.to_str().map_err(|_| Failure::invalid("the text is not UTF-8"))
 }
@@ -98,7 +98,7 @@ pub(crate) unsafe fn text<'call>(text: *const c_char, null: &'static str) -> Out
 /// # Safety
 /// As [`text`].
 pub(crate) unsafe fn name<'call>(name: *const c_char) -> Outcome<&'call str> {
-    // SAFETY: the caller's promise.
+    // SAFETY: `text` asks that `name` is NULL or a C string for `'call`, as this function asks.
     let name = unsafe { text(name, "the name is NULL") }?;
     match (1..=NAME_MAX).contains(&name.len()) && !name.contains(char::is_control) {
         true => Ok(name),

@@ -110,7 +110,7 @@ pub unsafe extern "C" fn gasp_region_info_710(
     boundary::call(|| {
         // SAFETY: NULL or good during the call, as the header demands.
         let block = unsafe { read(blk, "blk is NULL") }?;
-        // SAFETY: as above.
+        // SAFETY: `rgn` is NULL or good to write during the call, as the header demands.
         let place = unsafe { Out::new(rgn, "rgn is NULL") }?;
         let Region { flags, cookie, vdev, host_location, guest } =
             regions::info(Some(gsp), block.into())?;
@@ -125,7 +125,8 @@ pub unsafe extern "C" fn gasp_region_info_710(
 /// # Safety
 /// As [`array`].
 unsafe fn entries(rgn: *const Region710, count: u32) -> Outcome<Vec<Region>> {
-    // SAFETY: the caller's promise.
+    // SAFETY: `array` asks that `rgn` is NULL or valid for `count` entries, as this function asks
+    // of its caller.
     let entries = unsafe { array(rgn, count as usize, "rgn is NULL") }?;
     Ok(entries.into_iter().map(Region::from).collect())
 }

@@ -30,7 +30,7 @@ pub unsafe extern "C" fn gasp_map_host_contig(
     {
         // SAFETY: not NULL, and good during the call, as the header demands.
         let at = unsafe { ppaddr.read() };
-        // SAFETY: as above.
+        // SAFETY: `plength` is not NULL, and good during the call, as the header demands.
         let max = unsafe { plength.read() };
         // SAFETY: used in the look-up alone.
         let find = || unsafe { VDEVS.find_unguarded(vdev.addr()) }.map(|found| &found.vdev);
@@ -39,11 +39,11 @@ pub unsafe extern "C" fn gasp_map_host_contig(
             let (run, length) = (mapping.run(), mapping.len());
             let token = mapping.into_mapping().into_token();
             let handle = MapHandle { reserved: token.words() };
-            // SAFETY: as above.
+            // SAFETY: `ppaddr` is not NULL, and good to write during the call, as the header demands.
             unsafe { ppaddr.write(run.addr.0) };
-            // SAFETY: as above.
+            // SAFETY: so is `plength`.
             unsafe { plength.write(length) };
-            // SAFETY: as above.
+            // SAFETY: so is `h`.
             unsafe { h.write(handle) };
             return EOK;
         }
@@ -66,9 +66,9 @@ unsafe fn map_host_contig_slowly(
     h: *mut MapHandle,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, by the caller's promise.
+        // SAFETY: `h` is NULL or good during the call, as the header demands.
         let handle = || unsafe { Out::new(h, NO_HANDLE) };
-        // SAFETY: as above.
+        // SAFETY: so are `ppaddr` and `plength`.
         let (handle, made) = unsafe { host_contig(vdev, ppaddr, plength, prot, handle) }?;
         handle.write(MapHandle { reserved: made.token.words() });
         Ok(())
@@ -96,9 +96,9 @@ pub(crate) unsafe fn host_contig<T>(
     more: impl FnOnce() -> Outcome<T>,
 ) -> Outcome<(T, Made)> {
     let op = Operation::MapHostContig;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller has `ppaddr` NULL or good during the call.
     let addr = unsafe { Out::new(ppaddr, "ppaddr is NULL") };
-    // SAFETY: as above.
+    // SAFETY: the caller has `plength` NULL or good during the call.
     let length = unsafe { Out::new(plength, "plength is NULL") };
     // Flags come first, and their error names what was asked for, if it can be read.
     let asked = (addr.as_ref().map_or(0, Out::read), length.as_ref().map_or(0, Out::read));

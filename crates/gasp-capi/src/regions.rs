@@ -385,7 +385,7 @@ pub unsafe extern "C" fn gasp_region_info(blk: *const StateBlock, rgn: *mut Regi
     boundary::call(|| {
         // SAFETY: NULL or good during the call, as the header demands.
         let block = unsafe { read(blk, "blk is NULL") }?;
-        // SAFETY: as above.
+        // SAFETY: `rgn` is NULL or good to write during the call, as the header demands.
         let place = unsafe { Out::new(rgn, "rgn is NULL") }?;
         place.write(info(None, block)?);
         Ok(())

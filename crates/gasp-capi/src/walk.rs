@@ -127,7 +127,8 @@ pub(crate) unsafe fn count(guest: &Guest, how: How, filter: Option<WalkFilter>) 
     let mut count = 0_u32;
     loop {
         let step = match filter {
-            // SAFETY: the caller's promise.
+            // SAFETY: `next_filtered` asks that the filter can be called with two places of ours, as
+            // this function asks of its caller.
             Some(filter) => unsafe { next_filtered(guest, how, filter, state) },
             None => next(guest, how, state.entry.guest, state.entry.length)
                 .map(|entry| Filtered { entry, rest: (0, 0) }),

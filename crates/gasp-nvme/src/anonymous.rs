@@ -19,7 +19,7 @@ pub(super) struct Anonymous {
 
 // SAFETY: it owns its memory, as a `Box<[u8]>` does.
 unsafe impl Send for Anonymous {}
-// SAFETY: as above; `&Anonymous` lends it for reading only.
+// SAFETY: `&Anonymous` lends the memory it owns for reading only, as `&Box<[u8]>` does.
 unsafe impl Sync for Anonymous {}
 
 impl Anonymous {
@@ -78,7 +78,8 @@ impl Deref for Anonymous {
 
 impl DerefMut for Anonymous {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and writable; `&mut self` makes it exclusive.
+        // SAFETY: the mapping is `len` bytes, readable and writable, zero from the beginning, and
+        // only reached through `self`, which is borrowed exclusively.
         unsafe { slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
     }
 }

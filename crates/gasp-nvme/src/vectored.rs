@@ -56,7 +56,9 @@ fn move_all(
             // for longer than this call, keeps. There are no Rust references to guest
             // memory, and the copy is borrowed exclusively.
             Direction::ToGuest => unsafe { libc::preadv(fd, vector, count, at) },
-            // SAFETY: as above, for reads.
+            // SAFETY: `vector` has `count` buffers. Each is valid for reads of its length: it is
+            // memory of a mapping for reading, or a copy's own, which `data`, borrowed for longer
+            // than this call, keeps. The kernel reads them outside the abstract machine.
             Direction::FromGuest => unsafe { libc::pwritev(fd, vector, count, at) },
         };
         match usize::try_from(moved) {

@@ -26,11 +26,11 @@ pub unsafe extern "C" fn gasp_domain_create(
     boundary::call(|| {
         // SAFETY: NULL or good during the call, as the header demands.
         let label = unsafe { name(label) }?;
-        // SAFETY: as above.
+        // SAFETY: `domain` is NULL or good to write during the call, as the header demands.
         let place = unsafe { Out::new(domain, NO_PLACE) }?;
         let mut options = DomainOptions::new(kind_of(kind)?);
         if !owner.is_null() {
-            // SAFETY: as above.
+            // SAFETY: `owner` is not NULL, and a C string during the call, as the header demands.
             options.owner = Arc::from(unsafe { name(owner) }?);
         }
         let guest = guest_of(Some(guest))?;
@@ -61,7 +61,7 @@ pub unsafe extern "C" fn gasp_domain_find(
     boundary::call(|| {
         // SAFETY: NULL or good during the call, as the header demands.
         let label = unsafe { name(label) }?;
-        // SAFETY: as above.
+        // SAFETY: `domain` is NULL or good to write during the call, as the header demands.
         let place = unsafe { Out::new(domain, NO_PLACE) }?;
         let guest = guest_of(Some(guest))?;
         let found = guest.names().domains.get(label).copied();

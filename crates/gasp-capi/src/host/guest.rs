@@ -24,7 +24,7 @@ pub unsafe extern "C" fn gasp_guest_load(
     boundary::call(|| {
         // SAFETY: NULL or good during the call, as the header demands.
         let path = unsafe { text(path, "the path is NULL") }?;
-        // SAFETY: as above.
+        // SAFETY: `guest` is NULL or good to write during the call, as the header demands.
         let place = unsafe { Out::new(guest, NO_PLACE) }?;
         place.write(enlist(|| Ok(Config::load(Path::new(path))?.build(None)?))?);
         Ok(())
@@ -40,7 +40,7 @@ pub unsafe extern "C" fn gasp_guest_parse(
     boundary::call(|| {
         // SAFETY: NULL or good during the call, as the header demands.
         let text = unsafe { text(toml, "the text is NULL") }?;
-        // SAFETY: as above.
+        // SAFETY: `guest` is NULL or good to write during the call, as the header demands.
         let place = unsafe { Out::new(guest, NO_PLACE) }?;
         let origin = Path::new("configuration");
         place.write(enlist(|| Ok(Config::parse(text, origin)?.build(None)?))?);
@@ -61,11 +61,12 @@ pub unsafe extern "C" fn gasp_guest_create(
             place.write(enlist(|| Ok(Engine::builder().build()?))?);
             return Ok(());
         }
-        // SAFETY: as above.
+        // SAFETY: `options` is not NULL, and good to read during the call, as the header demands.
         let options = unsafe { read(options, "") }?;
         let label = match options.name.is_null() {
             true => "guest",
-            // SAFETY: as above.
+            // SAFETY: the options' name is not NULL, and a C string during the call, as the header
+            // demands.
             false => unsafe { name(options.name) }?,
         };
         place.write(enlist(|| build(label, &options))?);

@@ -82,7 +82,8 @@ pub unsafe extern "C" fn gasp_guest_add_rom(
     boundary::call(|| {
         // SAFETY: NULL or good during the call, as the header demands.
         let place = unsafe { Out::new(start, NO_START) }?;
-        // SAFETY: as above.
+        // SAFETY: `image` is NULL or good to read for `length` bytes during the call, as the header
+        // demands.
         let image: Vec<u8> = unsafe { array(image.cast(), length, "image is NULL") }?;
         let guest = guest_of(Some(guest))?;
         let size = (length as u64).checked_next_multiple_of(4096);

@@ -23,7 +23,7 @@ pub unsafe extern "C" fn gasp_vdev_create(
     boundary::call(|| {
         // SAFETY: NULL or good during the call, as the header demands.
         let name = unsafe { name(label) }?;
-        // SAFETY: as above.
+        // SAFETY: `vdev` is NULL or good to write during the call, as the header demands.
         let place = unsafe { Out::new(vdev, NO_PLACE) }?;
         let guest = guest_of(Some(guest))?;
         let made = guest.guest.vdev(name)?;
@@ -43,7 +43,7 @@ pub unsafe extern "C" fn gasp_vdev_find(
     boundary::call(|| {
         // SAFETY: NULL or good during the call, as the header demands.
         let name = unsafe { name(label) }?;
-        // SAFETY: as above.
+        // SAFETY: `vdev` is NULL or good to write during the call, as the header demands.
         let place = unsafe { Out::new(vdev, NO_PLACE) }?;
         let guest = guest_of(Some(guest))?;
         let found = guest.names().vdevs.get(name).copied();
