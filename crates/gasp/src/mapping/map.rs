@@ -134,7 +134,7 @@ impl Port<'_> {
     /// busy; the view is not used any more once it no longer is.
     ///
     /// `find` finds the device under the busy slot, for which those who take devices out of a
-    /// list wait: see [`grace_period`](crate::grace_period).
+    /// list wait: see [`grace_period`](crate::ffi::grace_period).
     #[inline(always)]
     fn look_up_page<'found, P: Borrow<Port<'found>>>(
         find: impl FnOnce() -> Option<P>,
