@@ -161,10 +161,11 @@ fn errors_about_maps_name_device_range_and_reason() {
     place.map("guest.toml", &args, &["expected a number of seconds, such as 60"]);
     let spin = ["audit", "--config", "guest.toml", "--every", "0"];
     place.expect(&spin, &["'--every <SECONDS>'", "expected at least 0.01 seconds"]);
+    // Where no socket can be: without the check it would fail otherwise, and not serve.
     let twice =
-        ["serve", "--socket", "a.sock", "--device", "nvme,queues=2,backing=null:1M,queues=3"];
+        ["serve", "--socket", "none/a.sock", "--device", "nvme,queues=2,backing=null:1M,queues=3"];
     place.expect(&twice, &["--device: queues: it is given twice"]);
-    let locked = ["serve", "--socket", "a.sock", "--device", "dma,mode=0444"];
+    let locked = ["serve", "--socket", "none/a.sock", "--device", "dma,mode=0444"];
     place.expect(&locked, &["--device: mode: nobody could connect"]);
     place.expect(
         &[
