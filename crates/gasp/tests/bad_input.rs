@@ -181,7 +181,7 @@ fn searches_at_every_edge_find_what_is_free_or_nothing() {
 }
 
 #[test]
-fn walks_with_any_maximum_and_any_filter_end() {
+fn walks_with_any_maximum_end() {
     let world = World::new();
     for max_len in EDGES.into_iter().filter(|&max_len| max_len != 1) {
         for host in [false, true] {
@@ -190,17 +190,6 @@ fn walks_with_any_maximum_and_any_filter_end() {
             assert_eq!(total, 17 * PAGE);
         }
     }
-    for at in EDGES {
-        for len in EDGES {
-            let Ok(part) = Span::new(GuestPhys(at), len) else { continue };
-            let walk = Walk { max_len: 0, host: false };
-            // A filter that always gives the same part, whatever it is asked about.
-            let entries = world.guest.space().walk_filtered(walk, |_| Some(part));
-            assert!(entries.iter().all(|entry| part.covers(&entry.guest)));
-        }
-    }
-    let stubborn = Walk { max_len: 0, host: false };
-    assert!(world.guest.space().walk_filtered(stubborn, |_| None).is_empty());
 }
 
 #[test]

@@ -354,16 +354,3 @@ fn a_change_needs_regions_in_all_of_its_range_and_a_region_its_object() {
         assert!(refused.is_err(), "{refused:?}");
     }
 }
-
-#[test]
-fn a_filter_may_ask_about_and_change_the_regions_that_are_walked() {
-    let guest = Guest::builder().build().unwrap();
-    guest.space().add_ram(Some(GuestPhys(0)), &ram(4 * PAGE)).unwrap();
-    let walked = in_time(move || {
-        guest.space().walk_filtered(Walk { max_len: PAGE, host: false }, |block| {
-            guest.space().claim_free(Search::new(PAGE, PAGE)).unwrap();
-            guest.space().region_at(block.start()).map(|_| block)
-        })
-    });
-    assert_eq!(walked.len(), 4);
-}

@@ -154,30 +154,13 @@ impl<'a> AddressSpace<'a> {
 
     /// The entries of RAM and ROM, in order.
     pub fn walk(&self, walk: Walk) -> Vec<WalkEntry> {
-        self.walk_filtered(walk, Some)
-    }
-
-    /// The entries of the parts of RAM and ROM that `filter` lets through. It is given a
-    /// range and gives back the first part of it that is to be walked; then it is asked
-    /// about what is behind that part. `None` skips the rest.
-    pub fn walk_filtered(
-        &self,
-        walk: Walk,
-        filter: impl FnMut(Span<GuestPhys>) -> Option<Span<GuestPhys>>,
-    ) -> Vec<WalkEntry> {
-        let mut entries = Vec::new();
-        // The filter is the caller's code, which may well ask about regions: it runs over
-        // a snapshot, without the lock.
+        // Over a copy: nobody waits for the lock while host-physical runs are looked up.
         let regions = self.guest.read_regions().clone();
-        regions.walk(walk, filter, |entry| {
-            entries.push(entry);
-            true
-        });
-        entries
+        regions.walk(walk).collect()
     }
 
-    /// The first entry of [`walk`](Self::walk) at or behind `from`; it begins at `from` where
-    /// that is inside RAM or ROM. For callers that go step by step while regions may change.
+    /// The first entry of [`walk`](Self::walk) at or after `from`; it begins at `from` if
+    /// that is in RAM or ROM. For callers that go step by step while regions may change.
     #[doc(hidden)]
     pub fn walk_from(&self, from: GuestPhys, walk: Walk) -> Option<WalkEntry> {
         self.guest.read_regions().walk_from(from, walk)
