@@ -67,8 +67,8 @@ fn is_there(guest: &Guest, was: &Region) -> bool {
             return false;
         };
         let object_at = |region: &Region| {
-            let (object, offset) = region.backing()?;
-            Some((object.clone(), offset.wrapping_add(at.0.wrapping_sub(region.span().start().0))))
+            let into_region = at.0.wrapping_sub(region.span().start().0);
+            Some((region.object()?.clone(), region.object_offset().wrapping_add(into_region)))
         };
         match (object_at(was), object_at(&there)) {
             (Some((old, from)), Some((new, to))) if old.same(&new) && from == to => {}

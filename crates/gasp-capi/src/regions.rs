@@ -61,8 +61,9 @@ fn memory_info(guest: &Guest, span: Span<GuestPhys>, block: StateBlock) -> Outco
     let found = found.ok_or_else(|| nothing_at(start, span.len()))?;
     let part = found.span().intersection(&span).ok_or_else(|| nothing_at(start, span.len()))?;
     let (mut length, mut host_location) = (part.len(), QSL_NO_LOCATION);
-    if let Some((object, offset)) = found.backing()
-        && let Ok(run) = object.host_run(offset + (start.0 - found.span().start().0), length)
+    let offset = found.object_offset() + (start.0 - found.span().start().0);
+    if let Some(object) = found.object()
+        && let Ok(run) = object.host_run(offset, length)
     {
         (length, host_location) = (run.len, run.addr.0);
     }

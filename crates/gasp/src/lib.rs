@@ -83,8 +83,8 @@ pub use mapping::{
 };
 pub use memory::{
     Adopt, Alias, Audit, Backing, BackingReport, Change, Contiguity, External, FilePiece,
-    FrameAccess, HostRun, MemoryObject, PassedOver, PinAccess, PinMethod, Placement, Ram,
-    RamProgress, Residency, Runs, Seals, Stability, frame_access, pin_access,
+    FrameAccess, HostExtent, HostRun, MemoryObject, PassedOver, PinAccess, PinMethod, Placement,
+    Ram, RamProgress, Residency, Runs, Seals, Stability, frame_access, pin_access,
 };
 pub use space::{Region, RegionKind, Search, Walk, WalkEntry};
 pub use span::Span;

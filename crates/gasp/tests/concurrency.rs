@@ -333,7 +333,7 @@ fn maps_find_each_page_as_it_was_before_or_after_a_change() {
                 let page = 1 + 2 * random.below(512);
                 let at = DeviceAddr(page * PAGE + 8);
                 let mapping = disk.map(at, PAGE - 8, MapFlags::READ).unwrap();
-                assert_eq!(mapping.memory().1, page * PAGE + 8);
+                assert_eq!(mapping.object_offset(), page * PAGE + 8);
             }
         }
     });

@@ -136,7 +136,7 @@ fn a_rom_image_can_be_in_the_program() {
 fn ram_backing_tries_the_pages_that_it_lists() {
     let guest = example("ram-backing.toml");
     let regions = guest.space().regions();
-    let rams: Vec<_> = regions.iter().map(|region| region.backing().unwrap().0).collect();
+    let rams: Vec<_> = regions.iter().map(|region| region.object().unwrap()).collect();
     let names: Vec<_> = rams.iter().map(|ram| ram.name()).collect();
     assert_eq!(names, ["fast", "plain", "lazy"]);
     let starts: Vec<_> = regions.iter().map(|region| region.span().start().0).collect();
@@ -271,7 +271,7 @@ fn unpinned_accepts_addresses_that_can_change() {
     let guest = example("unpinned.toml");
     assert!(guest.allows_unpinned());
     let region = guest.space().region_at(GuestPhys(0)).unwrap();
-    assert_eq!(region.backing().unwrap().0.stability(), Stability::Unpinned);
+    assert_eq!(region.object().unwrap().stability(), Stability::Unpinned);
 }
 
 #[test]

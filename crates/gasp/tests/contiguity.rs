@@ -62,13 +62,13 @@ fn fewer_runs(kind: Backing) {
     println!("{kind}: {placement:?}");
     let (before, after) = (placement.before, placement.after);
     assert!(after.count <= before.count, "{placement:?}");
-    let runs: Vec<u64> = ram.host_runs().map(|(_, len, _)| len).collect();
+    let runs: Vec<u64> = ram.host_extents().map(|extent| extent.len).collect();
     assert_eq!(after.count, runs.len() as u64, "the report is of what there is");
     assert_eq!(Some(after.shortest), runs.iter().copied().min());
     assert_eq!(Some(after.longest), runs.iter().copied().max());
     let pieces = ram.file_pieces().unwrap().1;
     if ram.file().is_none() {
-        let addrs: Vec<_> = ram.host_runs().map(|(.., run)| run.unwrap().addr).collect();
+        let addrs: Vec<_> = ram.host_extents().map(|extent| extent.addr.unwrap()).collect();
         assert!(addrs.is_sorted(), "in the order of frames");
         assert!(pieces.len() > 1);
     }
@@ -141,7 +141,7 @@ fn demand_and_wish(kind: Backing) {
     let shortest = runs.backing().placement.unwrap().after.shortest;
     drop(runs);
     match placed(kind, Contiguity::AtLeast(LEN)) {
-        Ok(ram) => assert_eq!(ram.host_runs().count(), 1),
+        Ok(ram) => assert_eq!(ram.host_extents().count(), 1),
         Err(error) => {
             assert_eq!(error.errno_name(), "ENOMEM");
             assert!(error.to_string().contains("host-contiguous"), "{error}");
@@ -149,13 +149,13 @@ fn demand_and_wish(kind: Backing) {
     }
     if shortest >= HUGE {
         let ram = placed(kind, Contiguity::AtLeast(HUGE)).unwrap();
-        assert!(ram.host_runs().all(|(_, len, _)| len >= HUGE));
+        assert!(ram.host_extents().all(|extent| extent.len >= HUGE));
     }
     // The next backing is tried where the first cannot meet the demand.
     let prefer = [Backing::Base, kind];
     let ram = MemoryObject::ram(LEN).prefer(&prefer).host_contiguous(Contiguity::AtLeast(HUGE));
     if let Ok(ram) = ram.create() {
-        assert!(ram.host_runs().all(|(_, len, _)| len >= HUGE));
+        assert!(ram.host_extents().all(|extent| extent.len >= HUGE));
         assert_eq!(ram.backing().obtained == kind, !ram.backing().passed_over.is_empty());
     }
 }
@@ -193,7 +193,7 @@ fn configured() {
     };
     let wish = guest("if possible 1G").unwrap();
     let region = &wish.space().regions()[0];
-    let placement = region.backing().unwrap().0.backing().placement.unwrap();
+    let placement = region.object().unwrap().backing().placement.unwrap();
     assert!(placement.after.count >= 1);
     if placement.after.count > 1 {
         let refused = guest("at least 1G").unwrap_err();

@@ -198,7 +198,7 @@ fn a_window_gives_exactly_its_base_and_offset_over_all_of_it() {
         assert_eq!(mapping.len() as u64, len - at, "the window is one run");
     }
     assert_eq!(window.stability(), Stability::Pinned);
-    assert_eq!(window.host_runs().count(), 1);
+    assert_eq!(window.host_extents().count(), 1);
 }
 
 #[test]
@@ -422,8 +422,8 @@ fn an_object_taken_out_of_a_mapping_keeps_the_memory() {
     number_pages(&ram, 3);
     let disk = guest.vdev("disk").unwrap();
     let mapping = disk.map(DeviceAddr(16), 8, MapFlags::READ).unwrap();
-    let (object, offset) = mapping.memory();
-    assert!(object.same(&ram) && offset == 16);
+    let object = mapping.object().clone();
+    assert!(object.same(&ram) && mapping.object_offset() == 16);
     drop((mapping, disk, guest, ram));
     assert_eq!(read(&object, 0, 8), numbered(3, 0).to_le_bytes());
 }

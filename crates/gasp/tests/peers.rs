@@ -205,9 +205,6 @@ fn peer_7_no_address_is_0_and_pages_that_can_move_are_not_called_pinned() {
         }
     }
     for object in [&demand, &resident] {
-        let zero = |(_, _, run): &(u64, u64, Option<gasp::HostRun>)| {
-            run.is_some_and(|run| run.addr.0 == 0)
-        };
-        assert!(!object.host_runs().any(|run| zero(&run)));
+        assert!(object.host_extents().all(|extent| extent.addr != Some(gasp::HostPhys(0))));
     }
 }

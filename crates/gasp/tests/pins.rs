@@ -57,13 +57,13 @@ fn stays(kind: Backing, len: u64, method: PinMethod) {
     let ram = MemoryObject::ram(len).prefer(&[kind]).pin(&[method]).create().unwrap();
     assert_eq!(ram.pinned_by(), Some(method), "{:?}", ram.not_pinned_because());
     assert_eq!(ram.stability(), Stability::Pinned);
-    let told: Vec<_> = ram.host_runs().collect();
+    let told: Vec<_> = ram.host_extents().collect();
     for _ in 0..3 {
         compact_memory();
         let audit = ram.audit().unwrap();
         assert_eq!((audit.checked, audit.changes), (len, vec![]));
     }
-    assert_eq!(ram.host_runs().collect::<Vec<_>>(), told);
+    assert_eq!(ram.host_extents().collect::<Vec<_>>(), told);
 }
 
 fn quiet(kind: Backing, len: u64) {

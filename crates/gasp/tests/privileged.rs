@@ -11,8 +11,8 @@ use std::os::unix::fs::FileExt;
 use parking_lot::Mutex;
 
 use gasp::{
-    Access, Adopt, Backing, DeviceAddr, DomainKind, Guest, GuestPhys, HostRun, MapFlags,
-    MemoryObject, Residency, Stability, Unattached, Vdev, Walk,
+    Access, Adopt, Backing, DeviceAddr, DomainKind, Guest, GuestPhys, HostExtent, HostRun,
+    MapFlags, MemoryObject, Residency, Stability, Unattached, Vdev, Walk,
 };
 use gasp::{FrameAccess, PinAccess, frame_access, pin_access};
 use libtest_mimic::{Arguments, Trial};
@@ -178,17 +178,17 @@ fn runs_tile_the_object(backing: Backing, len: u64) {
     let (_guest, vdev, ram) = made(backing, len);
     let mut next = 0;
     let mut end = None;
-    for (offset, length, run) in ram.host_runs() {
-        let run = run.expect("every page has an address");
-        assert_eq!((offset, length), (next, run.len), "no gap and no overlap");
-        assert_ne!(run.addr.0, 0);
-        assert_ne!(end, Some(run.addr.0), "neighbours that go on are one run");
-        next = offset + length;
-        end = Some(run.addr.0 + run.len);
+    for HostExtent { offset, len, addr } in ram.host_extents() {
+        let addr = addr.expect("every page has an address").0;
+        assert_eq!(offset, next, "no gap and no overlap");
+        assert_ne!(addr, 0);
+        assert_ne!(end, Some(addr), "neighbours that go on are one run");
+        next = offset + len;
+        end = Some(addr + len);
     }
     assert_eq!(next, len);
     let mapping = vdev.map(DeviceAddr(5), len - 9, MapFlags::READ).unwrap();
-    let total: u64 = mapping.host_runs().map(|(_, length, _)| length).sum();
+    let total: u64 = mapping.host_extents().map(|extent| extent.len).sum();
     assert_eq!(total, len - 9);
 }
 
@@ -211,7 +211,7 @@ fn walking_covers_all(backing: Backing, len: u64) {
         pieces += 1;
     }
     assert_eq!(at, len);
-    assert_eq!(pieces, ram.host_runs().count());
+    assert_eq!(pieces, ram.host_extents().count());
 }
 
 fn a_walk_tells_the_same(backing: Backing, len: u64) {

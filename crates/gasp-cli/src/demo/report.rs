@@ -1,6 +1,6 @@
 //! What happened in the demo: the fields of `gasp demo --json`.
 
-use gasp::{Access, Error, Fault, HostRun, Mapping, Place, Stability};
+use gasp::{Access, Error, Fault, Mapping, Place, Stability};
 use serde::Serialize;
 
 use super::scene::Scene;
@@ -105,12 +105,11 @@ impl Report {
         let backing = scene.ram.first().map(|(_, ram)| ram.backing());
         let passed_over = backing.map_or(&[] as &[_], |backing| &backing.passed_over).iter();
         let runs = scene.ram.iter().flat_map(|(at, ram)| {
-            let of_run = |(offset, len, run): (u64, u64, Option<HostRun>)| Run {
-                guest: at.0 + offset,
-                host: run.map(|run| run.addr.0),
-                len,
-            };
-            ram.host_runs().map(of_run)
+            ram.host_extents().map(|extent| Run {
+                guest: at.0 + extent.offset,
+                host: extent.addr.map(|addr| addr.0),
+                len: extent.len,
+            })
         });
         let stability = scene.ram.iter().map(|(_, ram)| ram.stability()).min();
         let stability = stability.unwrap_or(Stability::Unpinned);

@@ -54,7 +54,7 @@ impl Scene {
         let memory = |kind| -> Vec<(GuestPhys, MemoryObject)> {
             let regions = guest.space().regions().into_iter();
             let of_kind = regions.filter(|region| region.kind() == kind);
-            of_kind.filter_map(|it| Some((it.span().start(), it.backing()?.0.clone()))).collect()
+            of_kind.filter_map(|it| Some((it.span().start(), it.object()?.clone()))).collect()
         };
         let ram = memory(RegionKind::Ram);
         let rom = memory(RegionKind::Rom).pop();

@@ -41,11 +41,10 @@ pub(super) fn pattern(seed: u8, at: usize, len: usize) -> Vec<u8> {
 }
 
 fn matches(mapping: &Mapping, expected: impl Fn(usize, usize) -> Vec<u8>) -> Result<bool> {
-    let (memory, offset) = mapping.memory();
-    let alias = memory.alias()?;
+    let alias = mapping.object().alias()?;
     for (at, len) in ends(mapping.len()) {
         let mut found = vec![0; len];
-        alias.read_at(offset + at as u64, &mut found)?;
+        alias.read_at(mapping.object_offset() + at as u64, &mut found)?;
         if found != expected(at, len) {
             return Ok(false);
         }

@@ -123,7 +123,7 @@ fn facts(model: &Model) -> String {
 fn pages(model: &Model) -> Vec<String> {
     let mut kinds: Vec<(String, u64)> = Vec::new();
     for region in model.regions.iter().filter(|region| region.kind() == RegionKind::Ram) {
-        let Some((object, _)) = region.backing() else { continue };
+        let Some(object) = region.object() else { continue };
         let stays = match object.stability() {
             Stability::Pinned => "pinned",
             Stability::Reserved => "from a reserved pool",

@@ -1,6 +1,6 @@
 //! The guest's bar: its regions, by kind, with their sizes and addresses.
 
-use gasp::{Region, RegionKind};
+use gasp::{MemoryObject, Region, RegionKind};
 use svg::Document;
 use svg::node::element::{LinearGradient, Stop};
 
@@ -117,15 +117,16 @@ fn label(page: Document, region: &Region, x: (f64, f64), y: (f64, f64)) -> Docum
 
 /// The last part of the name of what is behind a region: of a path, the file.
 fn object_name(region: &Region) -> &str {
-    let name = region.backing().map_or("", |(object, _)| object.name());
+    let name = region.object().map_or("", MemoryObject::name);
     name.rsplit('/').next().unwrap_or(name)
 }
 
 fn describe(region: &Region) -> String {
-    let what = match (region.backing(), region.owner()) {
-        (Some((object, offset)), _) => format!(
-            " {}, from {offset:#x} of `{}` ({} pages, {})",
+    let what = match (region.object(), region.owner()) {
+        (Some(object), _) => format!(
+            " {}, from {:#x} of `{}` ({} pages, {})",
             region.access(),
+            region.object_offset(),
             object.name(),
             object.backing().obtained,
             object.stability()

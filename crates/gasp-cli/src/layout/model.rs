@@ -193,7 +193,8 @@ fn cells_of<'a>(grant: &'a gasp::Grant, regions: &'a [Region]) -> impl Iterator<
 
 /// The runs behind a region; or why they are not known.
 fn runs_of(region: &Region, runs: &mut Vec<Run>) -> Result<(), String> {
-    let Some((object, offset)) = region.backing() else { return Ok(()) };
+    let Some(object) = region.object() else { return Ok(()) };
+    let offset = region.object_offset();
     let (start, len) = (region.span().start().0, region.span().len());
     let mut done = 0;
     while done < len {

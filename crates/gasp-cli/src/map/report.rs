@@ -40,10 +40,11 @@ impl Report {
         let translation = Translation::of(vdev);
         let mut runs = Vec::new();
         for piece in scatter.pieces() {
-            runs.extend(piece.host_runs().map(|(offset, len, host)| {
-                let device = DeviceAddr(piece.device_addr().0 + offset);
+            runs.extend(piece.host_extents().map(|extent| {
+                let device = DeviceAddr(piece.device_addr().0 + extent.offset);
                 let guest = translation.guest(device);
-                Run { device: device.0, guest, host: host.map(|run| run.addr.0), len }
+                let host = extent.addr.map(|addr| addr.0);
+                Run { device: device.0, guest, host, len: extent.len }
             }));
         }
         let stability = scatter.pieces().map(|piece| piece.stability()).min();

@@ -128,7 +128,7 @@ fn read(memory: Private) -> Private {
 fn of_object(object: &MemoryObject) -> Result<String, Errno> {
     assert!(matches!(frame_access(), FrameAccess::Denied(_)));
     assert_eq!(object.host_run(0, 1).unwrap_err().errno(), Errno::PERM);
-    assert!(object.host_runs().all(|(_, _, run)| run.is_none()));
+    assert!(object.host_extents().all(|extent| extent.addr.is_none()));
     let offset = PAGE + 8;
     let tokens = object.host_tokens(offset, OBJECT - offset).map_err(|error| error.errno())?;
     assert_eq!(object.host_tokens(OBJECT, 1).unwrap_err().errno(), Errno::INVAL);

@@ -13,7 +13,7 @@ impl Guest {
     pub fn audit(&self) -> Result<Audit> {
         let mut objects: Vec<MemoryObject> = Vec::new();
         for region in self.space().regions() {
-            let Some((object, _)) = region.backing() else { continue };
+            let Some(object) = region.object() else { continue };
             if !objects.iter().any(|other| other.same(object)) {
                 objects.push(object.clone());
             }

@@ -37,9 +37,10 @@ impl Inner {
         }
         let mut regions = self.write_regions();
         regions.check_add(&region)?;
-        let segment = match region.backing() {
+        let segment = match region.object() {
             None => None,
-            Some((object, offset)) => {
+            Some(object) => {
+                let offset = region.object_offset();
                 let same = |placed: &Placed| {
                     let segment = placed.segment.as_ref()?;
                     segment.places(object, offset, span.start()).then(|| Arc::clone(segment))

@@ -32,8 +32,8 @@ impl Mapping {
     /// writing to [exclusive](crate::Ram::exclusive) RAM; any mmap() error, as
     /// `ENOMEM` when the process has too many mappings.
     pub fn fence(&self) -> Result<Fence> {
-        let (object, offset) = self.memory();
-        match Remap::new(&[(&object, offset, self.len())], self.access()) {
+        let part = (self.object(), self.object_offset(), self.len());
+        match Remap::new(&[part], self.access()) {
             Ok(pages) => Ok(Fence(pages)),
             Err(reason) => Err(self.fence_error(reason)),
         }

@@ -8,7 +8,7 @@ use super::hold::Hold;
 use crate::access::Access;
 use crate::addr::DeviceAddr;
 use crate::error::{Error, Operation, Place, Reason, Result};
-use crate::memory::{HostRun, MemoryObject, Stability};
+use crate::memory::{HostExtent, HostRun, MemoryObject, Stability};
 use crate::space::segment::Segment;
 use crate::view::lookup::Extent;
 
@@ -107,10 +107,10 @@ impl Mapping {
         }
     }
 
-    /// All host-physical runs under the mapping, in order, as offset and run; the run is
-    /// `None` from where addresses are not known.
-    pub fn host_runs(&self) -> impl Iterator<Item = (u64, u64, Option<HostRun>)> + '_ {
-        runs(self.object(), self.extent.offset, self.extent.len)
+    /// The whole mapping as host-physical runs, in order. One extent without an address covers
+    /// each part whose addresses are unknown.
+    pub fn host_extents(&self) -> impl Iterator<Item = HostExtent> + '_ {
+        self.object().extents_of(self.extent.offset, self.extent.len)
     }
 
     /// Whether the host-physical address can change while the mapping lives.
@@ -119,9 +119,15 @@ impl Mapping {
         self.object().stability()
     }
 
-    /// The memory behind the mapping, and where in it the mapping begins.
-    pub fn memory(&self) -> (MemoryObject, u64) {
-        (self.object().clone(), self.extent.offset)
+    /// The memory object that the mapping is a part of.
+    #[inline]
+    pub fn object(&self) -> &MemoryObject {
+        segment_of(&self.extent, &self.hold).object()
+    }
+
+    /// The offset in [`object`](Self::object) of the mapping's first byte.
+    pub fn object_offset(&self) -> u64 {
+        self.extent.offset
     }
 
     /// Whether a revoke of the range has completed without waiting for this mapping any
@@ -180,11 +186,6 @@ impl Mapping {
     pub(super) fn error(&self, offset: usize, len: usize, reason: Reason) -> Error {
         Error::new(Operation::Access, Place::Offset(offset as u64), len as u64, reason)
     }
-
-    #[inline]
-    pub(super) fn object(&self) -> &MemoryObject {
-        segment_of(&self.extent, &self.hold).object()
-    }
 }
 
 /// The segment behind an extent that `hold` holds.
@@ -194,25 +195,6 @@ pub(super) fn segment_of<'hold>(extent: &Extent, _hold: &'hold Hold) -> &'hold S
     // the slot is held, whoever removes the segment keeps it: the revoke that precedes
     // every removal collects the slot and stores the segment with it.
     unsafe { &*extent.segment.as_ptr() }
-}
-
-/// The host-physical runs of a part of an object.
-pub(super) fn runs(
-    object: &MemoryObject,
-    start: u64,
-    len: u64,
-) -> impl Iterator<Item = (u64, u64, Option<HostRun>)> + '_ {
-    let mut done = 0;
-    core::iter::from_fn(move || {
-        let rest = len - done;
-        if rest == 0 {
-            return None;
-        }
-        let run = object.phys_run(start + done, rest).ok();
-        let piece = (done, run.map_or(rest, |run| run.len), run);
-        done += piece.1;
-        Some(piece)
-    })
 }
 
 impl fmt::Debug for Mapping {

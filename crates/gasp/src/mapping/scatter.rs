@@ -6,12 +6,12 @@ use core::ptr::NonNull;
 
 use smallvec::SmallVec;
 
-use super::handle::{runs, segment_of};
+use super::handle::segment_of;
 use super::hold::Hold;
 use crate::access::Access;
 use crate::addr::DeviceAddr;
 use crate::error::{Error, Operation, Place, Reason, Result};
-use crate::memory::{HostRun, MemoryObject, Stability};
+use crate::memory::{HostExtent, MemoryObject, Stability};
 use crate::span::Span;
 use crate::view::lookup::Extent;
 
@@ -198,9 +198,10 @@ impl<'a> Piece<'a> {
         }
     }
 
-    /// The host-physical runs of this piece, in order, as offset, length and run.
-    pub fn host_runs(&self) -> impl Iterator<Item = (u64, u64, Option<HostRun>)> + '_ {
-        runs(self.object(), self.extent.offset, self.extent.len)
+    /// The whole piece as host-physical runs, in order, as
+    /// [`Mapping::host_extents`](super::Mapping::host_extents).
+    pub fn host_extents(&self) -> impl Iterator<Item = HostExtent> + '_ {
+        self.object().extents_of(self.extent.offset, self.extent.len)
     }
 
     /// Whether its host-physical addresses can change.

@@ -37,7 +37,7 @@ pub use external::External;
 pub use file::{FilePiece, Seals};
 pub use file_system::close;
 pub use host::pagemap::{FrameAccess, frame_access};
-pub use host::runs::HostRun;
+pub use host::runs::{HostExtent, HostRun};
 pub use object::MemoryObject;
 pub use pin::PinMethod;
 pub use pin_access::{PinAccess, pin_access};

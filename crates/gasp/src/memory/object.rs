@@ -19,9 +19,9 @@ use crate::addr::{GRANULE, HostPhys};
 use crate::error::{Error, Operation, Place, Reason, Result};
 use crate::memory::access::guard;
 use crate::memory::host::frames;
-use crate::memory::host::runs::HostRun;
 use crate::memory::host::runs::PhysMap;
 use crate::memory::host::runs::PhysTable;
+use crate::memory::host::runs::{HostExtent, HostRun};
 use crate::memory::host::scan;
 
 /// What a huge page is where no more is known.
@@ -270,19 +270,25 @@ impl MemoryObject {
         })
     }
 
-    /// All host-physical runs, in order, as offset and run; the run is `None` from where
-    /// addresses are not known.
-    pub fn host_runs(&self) -> impl Iterator<Item = (u64, u64, Option<HostRun>)> + '_ {
+    /// The whole object as host-physical runs, in order. One extent without an address covers
+    /// each part whose addresses are unknown.
+    pub fn host_extents(&self) -> impl Iterator<Item = HostExtent> + '_ {
+        self.extents_of(0, self.len())
+    }
+
+    /// The host-physical runs of the `len` bytes at `start`, which lie in the object.
+    pub(crate) fn extents_of(&self, start: u64, len: u64) -> impl Iterator<Item = HostExtent> + '_ {
         let mut offset = 0;
         core::iter::from_fn(move || {
-            let rest = self.len() - offset;
+            let rest = len - offset;
             if rest == 0 {
                 return None;
             }
-            let run = self.phys_run(offset, rest).ok();
-            let piece = (offset, run.map_or(rest, |run| run.len), run);
-            offset += piece.1;
-            Some(piece)
+            let run = self.phys_run(start + offset, rest).ok();
+            let len = run.map_or(rest, |run| run.len);
+            let extent = HostExtent { offset, len, addr: run.map(|run| run.addr) };
+            offset += len;
+            Some(extent)
         })
     }
 

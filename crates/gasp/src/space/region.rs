@@ -189,9 +189,14 @@ impl Region {
         self.access
     }
 
-    /// The memory behind it, and where in that it begins.
-    pub fn backing(&self) -> Option<(&MemoryObject, u64)> {
-        self.memory.as_ref().map(|(object, offset)| (object, *offset))
+    /// The memory that it shows the guest, if it is a region of memory.
+    pub fn object(&self) -> Option<&MemoryObject> {
+        self.memory.as_ref().map(|(object, _)| object)
+    }
+
+    /// The offset in [`object`](Self::object) at which the region begins; 0 if there is none.
+    pub fn object_offset(&self) -> u64 {
+        self.memory.as_ref().map_or(0, |&(_, offset)| offset)
     }
 
     /// The device that it belongs to.

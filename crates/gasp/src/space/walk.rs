@@ -58,9 +58,10 @@ impl Regions {
         let mut len = span.len().min(max);
         let mut host = None;
         if walk.host
-            && let Some((object, offset)) = placed.region.backing()
+            && let Some(object) = placed.region.object()
         {
-            let at = offset + (span.start().0 - placed.region.span().start().0);
+            let at =
+                placed.region.object_offset() + (span.start().0 - placed.region.span().start().0);
             if let Ok(run) = object.phys_run(at, len) {
                 (host, len) = (Some(run.addr), run.len);
             }

@@ -13,7 +13,7 @@ pub(crate) fn project(
     span: Span<GuestPhys>,
 ) -> impl Iterator<Item = (Span<GuestPhys>, Behind)> {
     let mut next = Some(span.start());
-    let has_memory = |placed: &&Placed| placed.region.backing().is_some();
+    let has_memory = |placed: &&Placed| placed.region.object().is_some();
     let mut there = regions.overlapping(span).filter(has_memory).peekable();
     core::iter::from_fn(move || {
         let start = next.filter(|&start| start <= span.last())?;
@@ -21,7 +21,7 @@ pub(crate) fn project(
             Some(placed) if placed.region.span().contains(start) => {
                 let region = &placed.region;
                 let last = region.span().last().min(span.last());
-                let behind = match (&placed.segment, region.backing()) {
+                let behind = match (&placed.segment, region.object()) {
                     (Some(segment), Some(_)) => Behind::Memory {
                         segment: segment.index(),
                         page: segment.offset(start) / GRANULE,

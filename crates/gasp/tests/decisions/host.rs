@@ -1,7 +1,8 @@
 //! Decisions 19 to 21: host-physical addresses, and memory that is not consecutive.
 
 use gasp::{
-    DeviceAddr, Guest, GuestPhys, HostPhys, HostRun, MapFlags, Reason, Region, Stability, Vdev,
+    DeviceAddr, Guest, GuestPhys, HostExtent, HostPhys, HostRun, MapFlags, Reason, Region,
+    Stability, Vdev,
 };
 
 use crate::RW;
@@ -16,7 +17,8 @@ fn decision_19_without_host_addresses_map_host_contig_is_eperm_and_map_works() {
     assert!(matches!(refused.reason(), Reason::HostUnknown(why) if !why.is_empty()));
     let mapping = disk.map(DeviceAddr(0), 8, RW).unwrap();
     assert_eq!(errno(mapping.host_run()), "EPERM", "never an address of 0");
-    assert_eq!(mapping.host_runs().collect::<Vec<_>>(), [(0, 8, None)]);
+    let unknown = HostExtent { offset: 0, len: 8, addr: None };
+    assert_eq!(mapping.host_extents().collect::<Vec<_>>(), [unknown]);
     assert_eq!(errno(ram.host_run(0, 8)), "EPERM");
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use gasp::{
-    DeviceAddr, Domain, DomainOptions, Drain, Guest, GuestPhys, MapFlags, Mapping, MemoryObject,
-    Reason, Region, RegionKind, Scatter, Unattached, Vdev,
+    DeviceAddr, Domain, DomainOptions, Drain, Guest, GuestPhys, MapFlags, Mapping, Reason, Region,
+    RegionKind, Scatter, Unattached, Vdev,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -325,13 +325,12 @@ impl<'a> Pair<'a> {
         for region in self.guest.space().regions() {
             let first = (region.span().start().0 / PAGE) as usize;
             for index in 0..(region.span().len() / PAGE) as usize {
-                let object = |(memory, offset): (&MemoryObject, u64)| {
+                let memory = region.object().map(|memory| {
                     let object = self.objects.0.iter().position(|object| object.same(memory));
-                    (object.unwrap(), (offset / PAGE) as usize + index)
-                };
+                    (object.unwrap(), (region.object_offset() / PAGE) as usize + index)
+                });
                 let (kind, access) = (region.kind(), region.access());
-                pages[first + index] =
-                    Some(Page { kind, access, memory: region.backing().map(object) });
+                pages[first + index] = Some(Page { kind, access, memory });
             }
         }
         prop_assert!(pages == self.model.pages, "regions differ");
@@ -361,7 +360,7 @@ fn check_memory(handle: &Handle, extents: &[Extent]) -> Checked {
         Handle::One(mapping) => {
             prop_assert_eq!(extents.len(), 1);
             prop_assert_eq!(mapping.len() as u64, extents[0].2);
-            prop_assert_eq!(mapping.memory().1, extents[0].1);
+            prop_assert_eq!(mapping.object_offset(), extents[0].1);
             check_bytes(mapping.as_ptr(), extents)
         }
         Handle::Many(scatter) => {

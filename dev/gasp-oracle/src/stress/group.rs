@@ -126,14 +126,14 @@ impl Group {
     pub(super) fn stale(&self) -> Result<usize, Failure> {
         let Memory::Engine { ram, .. } = &self.memory else { return Ok(0) };
         let mut stale = 0;
-        let mut runs = ram.host_runs();
+        let mut runs = ram.host_extents();
         let mut run = runs.next();
         for (index, now) in self.last.iter().enumerate() {
             let offset = (index * PAGE) as u64;
-            while run.is_some_and(|(start, len, _)| start + len <= offset) {
+            while run.is_some_and(|run| run.offset + run.len <= offset) {
                 run = runs.next();
             }
-            let told = run.and_then(|(start, _, run)| Some(run?.addr.0 + (offset - start)));
+            let told = run.and_then(|run| Some(run.addr?.0 + (offset - run.offset)));
             stale += usize::from(told != Some(*now));
         }
         Ok(stale)

@@ -11,6 +11,18 @@ pub struct HostRun {
     pub len: u64,
 }
 
+/// A part of some memory that is contiguous in the host, or whose host-physical addresses
+/// are unknown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HostExtent {
+    /// Bytes from the start of what was asked about to the first byte of the part.
+    pub offset: u64,
+    /// Bytes; never 0.
+    pub len: u64,
+    /// The host-physical address of the first byte; `None` if it is unknown (decision 19).
+    pub addr: Option<HostPhys>,
+}
+
 /// What is known about an object's host-physical addresses.
 #[derive(Debug)]
 pub(crate) enum PhysMap {
