@@ -37,7 +37,7 @@ use crate::error::{Operation, Result};
 use crate::fault::{Fault, Faults};
 use crate::iommu::Unattached;
 use crate::map_flags::MapFlags;
-use crate::mapping::{DrainPolicy, Mapping};
+use crate::mapping::{DrainPolicy, Mapping, Port};
 
 /// One guest: an address space, an IOMMU if it has one, and virtual devices.
 ///
@@ -102,7 +102,11 @@ impl Guest {
     /// `EINVAL` for a length of 0; `ENXIO` where there is no memory, or none of a kind
     /// that the flags accept, or it is not consecutive; `EACCES` for a write to ROM.
     pub fn map_firmware(&self, addr: GuestPhys, len: u64, flags: MapFlags) -> Result<Mapping> {
-        self.0.firmware_port().map(Operation::MapFirmware, addr.0, len, flags)
+        let port = || self.0.firmware_port();
+        match Port::map_page(|| Some(port()), addr.0, len, flags) {
+            Some(mapping) => Ok(mapping),
+            None => port().map(Operation::MapFirmware, addr.0, len, flags),
+        }
     }
 
     /// Copies out of guest memory as a vCPU would.

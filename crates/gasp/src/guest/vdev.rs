@@ -18,7 +18,6 @@ use crate::mapping::{
     check_not_looking_up, own,
 };
 use crate::space::Regions;
-use crate::span::Span;
 use crate::view::{Attachment, View};
 
 /// The most devices a guest can have.
@@ -101,6 +100,16 @@ impl Vdev {
     ///   it is; [`map_scatter`](Self::map_scatter) gives all of it).
     #[inline]
     pub fn map(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
+        match Self::map_page_of(|| Some(self), addr, len, flags) {
+            Some(mapping) => Ok(mapping),
+            None => self.map_any(addr, len, flags),
+        }
+    }
+
+    /// The way of [`map`](Self::map) that knows all cases, out of line.
+    #[cold]
+    #[inline(never)]
+    fn map_any(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
         self.port().map(Operation::Map, addr.0, len, flags)
     }
 
@@ -124,7 +133,7 @@ impl Vdev {
         len: u64,
         flags: MapFlags,
     ) -> Option<Mapping> {
-        Port::map_page(|| find().map(Self::port), Span::new(addr, len).ok()?, flags)
+        Port::map_page(|| find().map(Self::port), addr.0, len, flags)
     }
 
     /// The same for [`map_host_contig`](Self::map_host_contig).
@@ -135,7 +144,7 @@ impl Vdev {
         max: u64,
         flags: MapFlags,
     ) -> Option<HostMapping> {
-        Port::map_host_contig_page(|| find().map(Self::port), Span::new(addr, max).ok()?, flags)
+        Port::map_host_contig_page(|| find().map(Self::port), addr.0, max, flags)
     }
 
     /// Maps from `addr` on as much, up to `max` bytes, as is consecutive in
@@ -149,13 +158,17 @@ impl Vdev {
     /// if host-physical addresses are not known (decision 19); `EAGAIN` if the address can
     /// change and the guest does not [allow](crate::GuestBuilder::allow_unpinned) that
     /// (decision 20).
+    #[inline]
     pub fn map_host_contig(
         &self,
         addr: DeviceAddr,
         max: u64,
         flags: MapFlags,
     ) -> Result<HostMapping> {
-        self.port().map_host_contig(addr.0, max, flags, Partial::Refuse)
+        match Self::map_host_contig_page_of(|| Some(self), addr, max, flags) {
+            Some(mapping) => Ok(mapping),
+            None => self.map_host_contig_any(addr, max, flags, Partial::Refuse),
+        }
     }
 
     /// As [`map_host_contig`](Self::map_host_contig), but the mapping also ends where what
@@ -164,13 +177,30 @@ impl Vdev {
     /// # Errors
     /// As [`map_host_contig`](Self::map_host_contig), if not even the first byte can be
     /// mapped.
+    #[inline]
     pub fn map_host_contig_truncated(
         &self,
         addr: DeviceAddr,
         max: u64,
         flags: MapFlags,
     ) -> Result<HostMapping> {
-        self.port().map_host_contig(addr.0, max, flags, Partial::Truncate)
+        match Self::map_host_contig_page_of(|| Some(self), addr, max, flags) {
+            Some(mapping) => Ok(mapping),
+            None => self.map_host_contig_any(addr, max, flags, Partial::Truncate),
+        }
+    }
+
+    /// The way of both that knows all cases, out of line.
+    #[cold]
+    #[inline(never)]
+    fn map_host_contig_any(
+        &self,
+        addr: DeviceAddr,
+        max: u64,
+        flags: MapFlags,
+        partial: Partial,
+    ) -> Result<HostMapping> {
+        self.port().map_host_contig(addr.0, max, flags, partial)
     }
 
     /// Maps all of `[addr, addr + len)`, in as many pieces as it takes.

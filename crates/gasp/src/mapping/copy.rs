@@ -1,35 +1,64 @@
 //! Copies in and out of guest memory, whole or not at all.
 //!
-//! A range that is consecutive, which is nearly every one, is one map and one copy; only
-//! where it is not are its pieces collected first, so that nothing is copied if any of
-//! them is refused.
+//! A range in one page, as nearly every one is, takes the short way of a map. Of others the
+//! whole is mapped first, in pieces if need be, so that nothing is copied if any is refused.
 
+use super::handle::Mapping;
 use super::map::Port;
+use super::scatter::Scatter;
 use crate::error::{Operation, Reason, Result};
 use crate::map_flags::MapFlags;
 
 impl Port<'_> {
     /// Copies out of guest memory.
     pub(crate) fn read(&self, addr: u64, into: &mut [u8], flags: MapFlags) -> Result<()> {
-        let (op, len) = (Operation::Read, into.len() as u64);
-        match self.map(op, addr, len, flags) {
-            Ok(mapping) => mapping.read_at(0, into),
-            Err(error) if is_scattered(error.reason()) => {
-                self.map_scatter(op, addr, len, flags)?.read_at(0, into)
-            }
-            Err(error) => Err(error),
+        let len = into.len() as u64;
+        match Self::map_page(|| Some(*self), addr, len, flags) {
+            Some(mapping) => mapping.read_at(0, into),
+            None => self.map_parts(Operation::Read, addr, len, flags)?.read(into),
         }
     }
 
     /// Copies into guest memory.
     pub(crate) fn write(&self, addr: u64, from: &[u8], flags: MapFlags) -> Result<()> {
-        let (op, len) = (Operation::Write, from.len() as u64);
+        let len = from.len() as u64;
+        match Self::map_page(|| Some(*self), addr, len, flags) {
+            Some(mapping) => mapping.write_at(0, from),
+            None => self.map_parts(Operation::Write, addr, len, flags)?.write(from),
+        }
+    }
+
+    /// The range as one mapping if it is consecutive, and as its pieces otherwise.
+    #[inline(never)]
+    fn map_parts(&self, op: Operation, addr: u64, len: u64, flags: MapFlags) -> Result<Parts> {
         match self.map(op, addr, len, flags) {
-            Ok(mapping) => mapping.write_at(0, from),
+            Ok(mapping) => Ok(Parts::One(mapping)),
             Err(error) if is_scattered(error.reason()) => {
-                self.map_scatter(op, addr, len, flags)?.write_at(0, from)
+                self.map_scatter(op, addr, len, flags).map(Parts::Many)
             }
             Err(error) => Err(error),
+        }
+    }
+}
+
+/// What a copy goes to or comes from.
+enum Parts {
+    One(Mapping),
+    Many(Scatter),
+}
+
+impl Parts {
+    fn read(&self, into: &mut [u8]) -> Result<()> {
+        match self {
+            Self::One(mapping) => mapping.read_at(0, into),
+            Self::Many(scatter) => scatter.read_at(0, into),
+        }
+    }
+
+    fn write(&self, from: &[u8]) -> Result<()> {
+        match self {
+            Self::One(mapping) => mapping.write_at(0, from),
+            Self::Many(scatter) => scatter.write_at(0, from),
         }
     }
 }

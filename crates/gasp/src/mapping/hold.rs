@@ -22,6 +22,16 @@ impl Hold {
     /// that has no slot left: [`TOO_MANY`].
     #[inline(always)]
     pub(super) fn publish(span: Span<DeviceAddr>) -> Option<Self> {
+        match Lane::publish_hinted(span) {
+            Some((slot, stamp)) => Some(Self { slot, stamp }),
+            None => Self::publish_elsewhere(span),
+        }
+    }
+
+    /// The rare ways of [`publish`](Self::publish), out of line.
+    #[cold]
+    #[inline(never)]
+    fn publish_elsewhere(span: Span<DeviceAddr>) -> Option<Self> {
         let (slot, stamp) = Lane::with(|lane| lane.publish(span))?;
         Some(Self { slot, stamp })
     }

@@ -4,7 +4,6 @@
 //! the slow path, which finds out why and tells the guest's fault log.
 #![allow(unsafe_code, reason = "reads views and segments under its own busy slot")]
 
-use core::borrow::Borrow;
 use std::sync::Arc;
 
 use super::handle::Mapping;
@@ -65,47 +64,18 @@ pub(crate) enum Partial {
 }
 
 impl Port<'_> {
-    /// Maps the whole range, consecutive in host-virtual memory.
+    /// The short way of [`map`](Self::map), for the device that `find` finds: it is for those
+    /// who call `map` if it returns `None`.
     #[inline(always)]
-    pub(crate) fn map(
-        self,
-        op: Operation,
+    pub(crate) fn map_page<'found>(
+        find: impl FnOnce() -> Option<Port<'found>>,
         addr: u64,
         len: u64,
-        flags: MapFlags,
-    ) -> Result<Mapping> {
-        let span = self.span(op, addr, len)?;
-        match Self::map_page(|| Some(&self), span, flags) {
-            Some(mapping) => Ok(mapping),
-            None => self.map_across(op, span, flags),
-        }
-    }
-
-    /// Maps as much of the range as is consecutive in host-physical memory.
-    #[inline(always)]
-    pub(crate) fn map_host_contig(
-        self,
-        addr: u64,
-        len: u64,
-        flags: MapFlags,
-        partial: Partial,
-    ) -> Result<HostMapping> {
-        let span = self.span(Operation::MapHostContig, addr, len)?;
-        match Self::map_host_contig_page(|| Some(&self), span, flags) {
-            Some(mapping) => Ok(mapping),
-            None => self.map_host_contig_across(span, flags, partial),
-        }
-    }
-
-    /// The short way of [`map`](Self::map), for the device that `find` finds.
-    #[inline(always)]
-    pub(crate) fn map_page<'found, P: Borrow<Port<'found>>>(
-        find: impl FnOnce() -> Option<P>,
-        span: Span<DeviceAddr>,
         flags: MapFlags,
     ) -> Option<Mapping> {
+        let span = Span::new(DeviceAddr(addr), len).ok()?;
         let (hold, port, view, extent) = Self::look_up_page(find, span, flags)?;
-        hold.establish(view.id(), port.borrow().vdev);
+        hold.establish(view.id(), port.vdev);
         // SAFETY: found under this slot, which is established for it.
         Some(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) })
     }
@@ -113,17 +83,19 @@ impl Port<'_> {
     /// The short way of [`map_host_contig`](Self::map_host_contig), for the device that `find`
     /// finds.
     #[inline(always)]
-    pub(crate) fn map_host_contig_page<'found, P: Borrow<Port<'found>>>(
-        find: impl FnOnce() -> Option<P>,
-        span: Span<DeviceAddr>,
+    pub(crate) fn map_host_contig_page<'found>(
+        find: impl FnOnce() -> Option<Port<'found>>,
+        addr: u64,
+        len: u64,
         flags: MapFlags,
     ) -> Option<HostMapping> {
+        let span = Span::new(DeviceAddr(addr), len).ok()?;
         let (hold, port, view, mut extent) = Self::look_up_page(find, span, flags)?;
         // SAFETY: the slot is busy.
-        let run = unsafe { port.borrow().run(&extent) }.ok()?;
+        let run = unsafe { port.run(&extent) }.ok()?;
         extent.len = run.len;
         hold.shorten(last_of(span.start(), run.len));
-        hold.establish(view.id(), port.borrow().vdev);
+        hold.establish(view.id(), port.vdev);
         // SAFETY: found under this slot, which is established for it.
         let mapping = unsafe { Mapping::new(hold, extent, span.start(), flags.access()) };
         Some(HostMapping::new(mapping, run))
@@ -136,20 +108,19 @@ impl Port<'_> {
     /// `find` finds the device under the busy slot, for which those who take devices out of a
     /// list wait: see [`grace_period`](crate::ffi::grace_period).
     #[inline(always)]
-    fn look_up_page<'found, P: Borrow<Port<'found>>>(
-        find: impl FnOnce() -> Option<P>,
+    fn look_up_page<'found>(
+        find: impl FnOnce() -> Option<Port<'found>>,
         span: Span<DeviceAddr>,
         flags: MapFlags,
-    ) -> Option<(Hold, P, &'found View, Extent)> {
+    ) -> Option<(Hold, Port<'found>, &'found View, Extent)> {
         let hold = Hold::publish(span)?;
-        let found = find()?;
-        let port: &Port<'_> = found.borrow();
+        let port = find()?;
         // SAFETY: the slot is busy.
         let view = unsafe { port.attachment.view() };
         // SAFETY: `page` asks for a slot that is busy since before the table was read: `hold`
         // was published first, and is neither established nor dropped yet.
         let extent = unsafe { lookup::page(view, &port.guest.segments, span, Want::new(flags)) }?;
-        Some((hold, found, view, extent))
+        Some((hold, port, view, extent))
     }
 
     /// The host-physical run that an extent begins with, if its address may be told.
@@ -168,8 +139,16 @@ impl Port<'_> {
         }
     }
 
+    /// Maps the whole range, consecutive in host-virtual memory.
     #[inline(never)]
-    fn map_across(self, op: Operation, span: Span<DeviceAddr>, flags: MapFlags) -> Result<Mapping> {
+    pub(crate) fn map(
+        self,
+        op: Operation,
+        addr: u64,
+        len: u64,
+        flags: MapFlags,
+    ) -> Result<Mapping> {
+        let span = self.span(op, addr, len)?;
         for _ in 0..TRIES {
             let mut first = None;
             let Some(found) = self.look_up(op, span, flags, keep_first(&mut first))? else {
@@ -190,14 +169,17 @@ impl Port<'_> {
         Err(self.unsettled(op, span, flags))
     }
 
+    /// Maps as much of the range as is consecutive in host-physical memory.
     #[inline(never)]
-    fn map_host_contig_across(
+    pub(crate) fn map_host_contig(
         self,
-        span: Span<DeviceAddr>,
+        addr: u64,
+        len: u64,
         flags: MapFlags,
         partial: Partial,
     ) -> Result<HostMapping> {
         let op = Operation::MapHostContig;
+        let span = self.span(op, addr, len)?;
         for _ in 0..TRIES {
             let mut first = None;
             let Some(mut found) = self.look_up(op, span, flags, keep_first(&mut first))? else {

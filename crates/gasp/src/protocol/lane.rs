@@ -161,13 +161,25 @@ impl Lane {
     /// Takes a slot and publishes that `span` is about to be looked up; see
     /// [`Slot::publish`]. Returns the slot, which is to be released, and the stamp; `None` if
     /// there are [`SLOTS_MAX`].
-    #[inline(always)]
     pub(crate) fn publish(&'static self, span: Span<DeviceAddr>) -> Option<(&'static Slot, u64)> {
         let slot = self.take()?;
+        Some((slot, self.publish_in(slot, span)))
+    }
+
+    /// The same, if this thread has a lane and its hinted slot is free: most often.
+    #[inline(always)]
+    pub(crate) fn publish_hinted(span: Span<DeviceAddr>) -> Option<(&'static Slot, u64)> {
+        let lane = CURRENT.get()?;
+        let slot = lane.hinted().filter(|slot| slot.is_free())?;
+        Some((slot, lane.publish_in(slot, span)))
+    }
+
+    #[inline(always)]
+    fn publish_in(&self, slot: &Slot, span: Span<DeviceAddr>) -> u64 {
         let stamp = self.next_stamp.load(Ordering::Relaxed);
         self.next_stamp.store(stamp + NEXT_STAMP, Ordering::Relaxed);
         slot.publish(stamp, span.start().0, span.last().0);
-        Some((slot, stamp))
+        stamp
     }
 
     #[inline]

@@ -20,7 +20,7 @@ use crate::space::segment::{PAGE_MAX, SEGMENTS};
 /// Words with tag 0 are empty, whatever else they hold.
 pub(crate) const EMPTY: u64 = 0;
 
-const TAG: u64 = 0xf;
+pub(super) const TAG: u64 = 0xf;
 const TAG_LEAF: u64 = 1;
 /// A node of `2 << n` words has tag `TAG_NODE + n`.
 pub(crate) const TAG_NODE: u64 = 2;

@@ -74,7 +74,7 @@ pub(crate) unsafe fn page(
 ) -> Option<Extent> {
     let addr = span.start().0;
     let found = view.table.find(addr);
-    if !want.met_by(found.word) || span.len() > found.rest(addr) {
+    if !want.met_by(found.word) || !found.covers(addr, span.last().0) {
         return None;
     }
     let leaf = Leaf::from_word(found.word)?;

@@ -27,6 +27,7 @@ const SMALL_MAX: u64 = 256;
 const TAG_FULL: u64 = 10;
 /// A full node that is kept in the table's arena.
 const TAG_ARENA: u64 = 11;
+const _: () = assert!(TAG_FULL ^ TAG_ARENA == 1 && TAG_FULL & 1 == 0, "one bit tells them apart");
 const POINTER: u64 = 0x007f_ffff_ffff_fff0;
 
 /// A node, as the word that points to it. Copies are the same node.
@@ -62,12 +63,30 @@ impl Node {
         self.0
     }
 
+    /// The word for page `index` (below 512), or [`EMPTY`], of the node that `word` points
+    /// to, if it does. The test for a full node comes first, and is one mask and compare.
+    #[inline(always)]
+    pub(super) fn get_through(word: u64, index: u64) -> Option<u64> {
+        const FULL: u64 = entry::TAG & !(TAG_FULL ^ TAG_ARENA);
+        if word & FULL == TAG_FULL {
+            return Some(Self(word).at(index).load(Ordering::Acquire));
+        }
+        Self::from_word(word).map(|node| node.get_small(index))
+    }
+
     /// The word for page `index` (below 512), or [`EMPTY`].
     #[inline]
     pub(super) fn get(self, index: u64) -> u64 {
-        if self.is_full() {
-            return self.at(index).load(Ordering::Acquire);
+        match self.is_full() {
+            true => self.at(index).load(Ordering::Acquire),
+            false => self.get_small(index),
         }
+    }
+
+    /// Out of line, so that the registers it takes are not taken from the way through full
+    /// nodes.
+    #[inline(never)]
+    fn get_small(self, index: u64) -> u64 {
         let (first, mask) = self.first(index);
         let word = self.at(first).load(Ordering::Acquire);
         // An empty word has index 0, so it is right for page 0 and wrong for others.

@@ -17,6 +17,11 @@ use crate::span::Span;
 const PAGE_SHIFT: u32 = 12;
 const TOP_SHIFT: u32 = 30;
 const LEVEL_BITS: u32 = 9;
+const MIDDLE_SHIFT: u32 = TOP_SHIFT - LEVEL_BITS;
+/// The bits of an address within a page of each size.
+const TOP: u64 = (1 << TOP_SHIFT) - 1;
+const MIDDLE: u64 = (1 << MIDDLE_SHIFT) - 1;
+const PAGE: u64 = (1 << PAGE_SHIFT) - 1;
 
 /// The table.
 #[derive(Debug)]
@@ -56,36 +61,42 @@ const SMALL_TABLE: usize = 256;
 /// up sooner: 128 KiB that a table may take beside what its grants account for.
 const ROOMY: usize = 32;
 
-/// A word that was looked up, and the size of the page it stands for.
+/// A word that was looked up, and the page that it stands for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     pub(crate) word: u64,
-    pub(crate) shift: u32,
+    /// The bits of an address within the page: its size, less one.
+    within: u64,
 }
 
 impl Found {
     /// The size of its page.
     pub(crate) fn size(&self) -> u64 {
-        1 << self.shift
+        self.within + 1
+    }
+
+    /// Whether two addresses, of which one was looked up, are in the page.
+    #[inline]
+    pub(crate) fn covers(&self, first: u64, last: u64) -> bool {
+        first ^ last <= self.within
     }
 
     /// Bytes from `addr` to the end of its page.
     #[inline]
     pub(crate) fn rest(&self, addr: u64) -> u64 {
-        let size = 1 << self.shift;
-        size - (addr & (size - 1))
+        self.within + 1 - (addr & self.within)
     }
 
     /// Where in its object the byte at `addr` is, if the word is a leaf of memory.
     #[inline]
     pub(crate) fn offset_of(&self, leaf: Leaf, addr: u64) -> u64 {
-        (leaf.page() << PAGE_SHIFT) + (addr & ((1 << self.shift) - 1))
+        (leaf.page() << PAGE_SHIFT) + (addr & self.within)
     }
 
     /// The leaf for the granule of `addr` itself, if the word is one.
     #[inline]
     pub(crate) fn leaf_at(&self, addr: u64) -> Option<Leaf> {
-        let within = addr & ((1 << self.shift) - 1);
+        let within = addr & self.within;
         Leaf::from_word(self.word).map(|leaf| leaf.advanced(within >> PAGE_SHIFT))
     }
 }
@@ -109,16 +120,17 @@ impl Table {
     /// The word for an address.
     #[inline(always)]
     pub(crate) fn find(&self, addr: u64) -> Found {
-        const MIDDLE_SHIFT: u32 = TOP_SHIFT - LEVEL_BITS;
         let Some(top) = self.top.get((addr >> TOP_SHIFT) as usize) else {
-            return Found { word: EMPTY, shift: TOP_SHIFT };
+            return Found { word: EMPTY, within: TOP };
         };
-        let word = top.load(Ordering::Acquire);
-        let Some(node) = Node::from_word(word) else { return Found { word, shift: TOP_SHIFT } };
-        let word = node.get(addr >> MIDDLE_SHIFT & (FANOUT - 1));
-        let Some(node) = Node::from_word(word) else { return Found { word, shift: MIDDLE_SHIFT } };
-        let word = node.get(addr >> PAGE_SHIFT & (FANOUT - 1));
-        Found { word, shift: PAGE_SHIFT }
+        let top = top.load(Ordering::Acquire);
+        match Node::get_through(top, addr >> MIDDLE_SHIFT & (FANOUT - 1)) {
+            None => Found { word: top, within: TOP },
+            Some(middle) => match Node::get_through(middle, addr >> PAGE_SHIFT & (FANOUT - 1)) {
+                None => Found { word: middle, within: MIDDLE },
+                Some(word) => Found { word, within: PAGE },
+            },
+        }
     }
 
     /// Calls `each` with every leaf that begins in or reaches into `span`, in order, until
