@@ -3,12 +3,12 @@
 
 #[cfg(not(loom))]
 mod machine {
-    pub(crate) use core::hint::spin_loop as spin;
+    pub(super) use core::hint::spin_loop as spin;
     pub(crate) use core::sync::atomic::{AtomicU64, Ordering, fence};
     pub(crate) use std::thread::yield_now;
 
     /// Lets any other thread run, of whatever priority.
-    pub(crate) fn pause() {
+    pub(super) fn pause() {
         std::thread::sleep(core::time::Duration::from_micros(50));
     }
 }
@@ -16,7 +16,26 @@ mod machine {
 #[cfg(loom)]
 mod machine {
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
-    pub(crate) use loom::thread::{yield_now as spin, yield_now as pause, yield_now};
+    pub(crate) use loom::thread::yield_now;
+    pub(super) use loom::thread::{yield_now as pause, yield_now as spin};
 }
 
-pub(crate) use machine::*;
+pub(crate) use machine::{AtomicU64, Ordering, fence};
+use machine::{pause, spin, yield_now};
+
+/// The waits of a loop that reads a word until another thread, which is about to, writes it.
+#[derive(Default)]
+pub(crate) struct Backoff(u32);
+
+impl Backoff {
+    /// Waits a little: longer, the more often it has been called.
+    pub(crate) fn wait(&mut self) {
+        self.0 = self.0.saturating_add(1);
+        match self.0 {
+            0..100 => spin(),
+            100..200 => yield_now(),
+            // A thread of real-time priority has to let a lesser one finish.
+            _ => pause(),
+        }
+    }
+}

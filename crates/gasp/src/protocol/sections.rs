@@ -5,7 +5,7 @@
 //! thread only when its last section has ended, as two threads must not count in one word.
 
 use super::barrier;
-use crate::sync::{AtomicU64, Ordering, pause, spin, yield_now};
+use crate::sync::{AtomicU64, Backoff, Ordering};
 
 /// A thread's sections: how deep it is in them ([`DEPTH`]), whether it has given its lane up
 /// ([`LEFT`]), and, above both, how often it has left the outermost.
@@ -58,16 +58,11 @@ impl Sections {
     /// Waits for the section that the thread may be in. Called after the heavy barrier.
     pub(super) fn wait(&self) {
         let seen = self.0.load(Ordering::Acquire);
-        let mut spins = 0_u32;
+        let mut backoff = Backoff::default();
         let mut now = seen;
         // A section that began since then sees the removal: it needs no waiting for.
         while now & DEPTH != 0 && now | LOW == seen | LOW {
-            spins = spins.saturating_add(1);
-            match spins {
-                0..100 => spin(),
-                100..200 => yield_now(),
-                _ => pause(),
-            }
+            backoff.wait();
             now = self.0.load(Ordering::Acquire);
         }
     }

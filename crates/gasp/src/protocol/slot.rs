@@ -30,7 +30,7 @@
 use super::barrier;
 use crate::addr::DeviceAddr;
 use crate::span::Span;
-use crate::sync::{AtomicU64, Ordering, pause, spin, yield_now};
+use crate::sync::{AtomicU64, Backoff, Ordering};
 
 const FREE: u64 = 0;
 const BUSY: u64 = 1;
@@ -222,19 +222,13 @@ impl Slot {
 
     /// The stamp once it is no longer `busy`.
     fn wait_while(&self, busy: u64) -> u64 {
-        let mut spins = 0_u32;
+        let mut backoff = Backoff::default();
         loop {
             let stamp = self.stamp.load(Ordering::Acquire);
             if stamp != busy {
                 return stamp;
             }
-            spins += 1;
-            match spins {
-                0..100 => spin(),
-                100..200 => yield_now(),
-                // A thread of real-time priority must let a lesser one finish.
-                _ => pause(),
-            }
+            backoff.wait();
         }
     }
 }

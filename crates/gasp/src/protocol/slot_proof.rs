@@ -10,7 +10,7 @@ use super::*;
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicU64;
-use loom::thread;
+use loom::thread::{self, yield_now};
 
 const VIEW: u32 = 7;
 const VDEV: u32 = 1;
