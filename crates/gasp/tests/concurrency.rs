@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gasp::{
-    Access, DeviceAddr, Domain, DomainKind, DomainOptions, Guest, GuestPhys, MapFlags, Mapping,
-    Vdev,
+    Access, Deadline, DeviceAddr, Domain, DomainKind, DomainOptions, DrainPolicy, Guest, GuestPhys,
+    MapFlags, Mapping, Vdev,
 };
 use support::*;
 
@@ -229,6 +229,43 @@ fn ten_thousand_mappings_at_once_are_each_found_and_each_waited_for() {
     drop(held);
     assert_eq!(drain.pending(), 0);
     assert_eq!(drain.wait().holders as u64, COUNT - 1);
+}
+
+#[test]
+fn a_poll_of_a_drain_waits_for_nothing_and_ends_it_as_a_wait_does() {
+    let (guest, _ram) = iommu_guest(PAGE);
+    let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
+    grant(&domain, 0);
+    let none = domain.revoke(DeviceAddr(0), PAGE).unwrap().poll().unwrap();
+    assert_eq!((none.holders, none.detached, none.waited), (0, 0, Duration::ZERO));
+
+    grant(&domain, 0);
+    let held = map(&disk, 0).unwrap();
+    let mut drain = domain.revoke(DeviceAddr(0), PAGE).unwrap();
+    assert_eq!(drain.poll(), None);
+    drop(held);
+    assert_eq!(drain.poll_with(2), None, "two others are not finished");
+    let drained = drain.poll().unwrap();
+    assert_eq!((drained.holders, drained.detached), (1, 0));
+}
+
+#[test]
+fn a_poll_after_the_deadline_detaches_or_goes_on_as_the_policy_says() {
+    let (guest, _ram) = iommu_guest(PAGE);
+    for (at_deadline, ended) in [(Deadline::Detach, Some((1, 4))), (Deadline::Wait, None)] {
+        let name = format!("{at_deadline:?}");
+        let mut options = DomainOptions::new(DomainKind::Identity);
+        options.drain = Some(DrainPolicy { deadline: Duration::ZERO, at_deadline });
+        let domain = guest.domain(&name, options).unwrap();
+        let disk = guest.vdev(&name).unwrap();
+        disk.attach(&domain).unwrap().wait();
+        grant(&domain, 0);
+        let held = map(&disk, 0).unwrap();
+        let mut drain = domain.revoke(DeviceAddr(0), PAGE).unwrap();
+        let polled = drain.poll_with(3);
+        assert_eq!(polled.map(|drained| (drained.holders, drained.detached)), ended);
+        assert_eq!(held.is_revoked(), ended.is_some(), "while the drain is still there");
+    }
 }
 
 #[test]

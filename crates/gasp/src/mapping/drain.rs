@@ -53,6 +53,7 @@ pub struct Drain {
     policy: DrainPolicy,
     started: Instant,
     found: usize,
+    warned: bool,
 }
 
 /// How a drain ended.
@@ -75,7 +76,8 @@ impl Drained {
 
 impl Drain {
     pub(super) fn new(holders: Vec<Holder>, keep: Keep, policy: DrainPolicy) -> Self {
-        Self { found: holders.len(), holders, keep, policy, started: Instant::now() }
+        let (found, started) = (holders.len(), Instant::now());
+        Self { holders, keep, policy, started, found, warned: false }
     }
 
     /// How many mappings are held still.
@@ -132,17 +134,11 @@ impl Drain {
     /// is to unmap waits for something that this thread has, such as a
     /// [`SpaceLock`](crate::SpaceLock) or a section.
     pub fn wait(mut self) -> Drained {
-        let mut warned = false;
         let mut yields = 0;
         let mut pause = Duration::from_micros(1);
-        while self.is_held() {
-            let over = self.started.elapsed() >= self.policy.deadline;
-            if over && self.policy.at_deadline == Deadline::Detach {
-                break;
-            }
-            if over && !warned {
-                warned = true;
-                tracing::warn!(mappings = self.holders.len(), "a drain passes its deadline");
+        loop {
+            if let Some(drained) = self.poll() {
+                return drained;
             }
             if yields < 64 {
                 yields += 1;
@@ -152,16 +148,59 @@ impl Drain {
                 pause = (pause * 2).min(Duration::from_micros(200));
             }
         }
-        let waited = if self.found == 0 { Duration::ZERO } else { self.started.elapsed() };
+    }
+
+    /// Returns how the drain ended, or `None`, without waiting, while it goes on: for an event
+    /// loop, which has other work than to [`wait`](Self::wait).
+    ///
+    /// It has ended when every mapping is gone, or when the deadline has passed and the policy
+    /// is to [detach](Deadline::Detach), which marks the others as revoked. Otherwise the first
+    /// call after the deadline that finds a mapping still held logs a warning.
+    pub fn poll(&mut self) -> Option<Drained> {
+        self.poll_with(0)
+    }
+
+    /// [`poll`](Self::poll) for a caller who drains something else together with the mappings,
+    /// such as transfers in flight on a socket: `others` of them are not finished, and count
+    /// as mappings that are still held.
+    pub fn poll_with(&mut self, others: usize) -> Option<Drained> {
+        let is_held = self.is_held() || others > 0;
+        if is_held && !self.gives_up(others) {
+            return None;
+        }
+        let waited =
+            if self.found == 0 && !is_held { Duration::ZERO } else { self.started.elapsed() };
         grave::settle();
-        Drained { holders: self.found, detached: self.pending(), waited }
+        let detached = self.detach().saturating_add(others);
+        Some(Drained { holders: self.found, detached, waited })
+    }
+
+    /// Marks the mappings that are still held as revoked, keeps their memory for them, and
+    /// returns how many there are.
+    fn detach(&mut self) -> usize {
+        let held = self.pending();
+        if held > 0 {
+            grave::bury(&self.holders, core::mem::take(&mut self.keep));
+        }
+        held
+    }
+
+    /// Whether the deadline has passed and the policy is to go on without what is still held.
+    fn gives_up(&mut self, others: usize) -> bool {
+        if self.started.elapsed() < self.policy.deadline {
+            return false;
+        }
+        let detaches = self.policy.at_deadline == Deadline::Detach;
+        if !detaches && !core::mem::replace(&mut self.warned, true) {
+            let mappings = self.holders.len();
+            tracing::warn!(mappings, others, "a drain has passed its deadline and goes on waiting");
+        }
+        detaches
     }
 }
 
 impl Drop for Drain {
     fn drop(&mut self) {
-        if self.pending() > 0 {
-            grave::bury(&self.holders, self.keep.split_off(0));
-        }
+        self.detach();
     }
 }
