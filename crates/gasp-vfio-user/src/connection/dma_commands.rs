@@ -1,9 +1,6 @@
-//! DMA_MAP and DMA_UNMAP, and the answers to unmaps that have waited.
+//! DMA_MAP and DMA_UNMAP, and the replies to unmaps that have waited.
 
-use core::time::Duration;
-use std::time::Instant;
-
-use gasp::{DeviceAddr, Span};
+use gasp::{DeviceAddr, Drained, Span};
 
 use super::drains::Waiting;
 use super::irqs::eventfds;
@@ -21,7 +18,6 @@ impl Connection<'_> {
     }
 
     pub(super) fn dma_unmap(&mut self, header: Header, payload: &[u8]) -> Result<Answer, Refused> {
-        let since = Instant::now();
         let unmap = DmaUnmap::decode(payload)?;
         if let Some(bitmap) = unmap.bitmap {
             self.check_bitmap(&unmap, bitmap)?;
@@ -29,19 +25,18 @@ impl Connection<'_> {
         // Before anything is taken: a client could map and unmap what is held for ever.
         self.drains.check_room()?;
         let taken = self.space.unmap(&unmap)?;
-        let mut waiting = Waiting { taken, since, header, unmap, holders: 0 };
-        waiting.holders = waiting.taken.pending();
-        if waiting.holders > 0 {
-            Counters::count(&self.service.counters.drains, 1);
-            for span in &waiting.taken.spans {
-                self.service.shell.revoked(*span);
-            }
-            if !waiting.spin() {
-                return Ok(Answer::Later(Box::new(waiting)));
-            }
+        let mut waiting = Waiting { taken, header, unmap };
+        if let Some(drained) = waiting.taken.poll() {
+            return Ok(Answer::Now(self.settle(waiting, drained)));
         }
-        // No mapping is left: answered at once.
-        Ok(Answer::Now(self.settle(waiting, 0)))
+        Counters::count(&self.service.counters.drains, 1);
+        for span in &waiting.taken.spans {
+            self.service.shell.revoked(*span);
+        }
+        Ok(match waiting.spin() {
+            Some(drained) => Answer::Now(self.settle(waiting, drained)),
+            None => Answer::Later(Box::new(waiting)),
+        })
     }
 
     /// A bitmap that has a bit for each page, and whose answer the client has room for.
@@ -69,43 +64,33 @@ impl Connection<'_> {
 }
 
 impl Connection<'_> {
-    /// Answers the unmaps that are over.
+    /// Replies to the unmaps whose drains have ended.
     pub(super) fn finish_drains(&mut self) {
-        let over = self.drains.take_over();
-        // Before the answers: whoever has one finds the numbers as they are then.
-        let now = self.drains.len() as u64;
-        Counters::set(&self.service.counters.draining, now);
-        for (waiting, held) in over {
-            self.finish(waiting, held);
+        let ended = self.drains.ended();
+        // Before the replies: a client that has one finds the numbers as they are then.
+        Counters::set(&self.service.counters.draining, self.drains.len() as u64);
+        for (waiting, drained) in ended {
+            let header = waiting.header;
+            let reply = self.settle(waiting, drained);
+            self.reply(header, reply);
         }
     }
 
-    /// Answers one unmap.
-    fn finish(&mut self, waiting: Waiting, held: usize) {
-        let header = waiting.header;
-        let reply = self.settle(waiting, held);
-        self.reply(header, reply);
-    }
-
-    /// Ends an unmap: nothing is left of what only it needed when its answer is sent.
-    fn settle(&mut self, waiting: Waiting, held: usize) -> Reply {
-        self.tell_unmapped(&waiting, held);
-        let reply = unmap_reply(&waiting.unmap, &waiting.taken.writable);
-        self.space.settle(waiting.taken);
-        reply
-    }
-
-    fn tell_unmapped(&self, waiting: &Waiting, held: usize) {
-        let Waiting { taken, since, holders, .. } = waiting;
-        let waited = if *holders == 0 { Duration::ZERO } else { since.elapsed() };
+    /// Completes an unmap whose drain has ended, and returns its reply.
+    fn settle(&mut self, waiting: Waiting, drained: Drained) -> Reply {
+        let Waiting { taken, unmap, .. } = waiting;
         for span in &taken.spans {
             self.service.counters.tell(|| Happened::Unmapped {
                 addr: span.start().0,
                 len: span.len(),
-                waited,
-                detached: held,
+                waited: drained.waited,
+                detached: drained.detached,
             });
         }
+        let reply = unmap_reply(&unmap, &taken.writable);
+        // Before the reply is sent: nothing is left of what only this unmap needed.
+        self.space.settle(taken);
+        reply
     }
 }
 

@@ -1,61 +1,53 @@
-//! Unmaps that wait: the memory is taken back, and the answer goes out when the last
-//! mapping of it is gone.
+//! Unmaps that wait: the windows are revoked, and the reply is sent when the drain has ended.
 //!
-//! The connection's thread does not wait for them. It goes on with the client's commands,
-//! one of which may be what the device needs to let go, and looks in between.
+//! The connection's thread does not block on a drain. It continues with the client's
+//! commands, one of which may be what the device needs to finish, and polls the drains
+//! between them.
 
 use core::time::Duration;
 use std::time::Instant;
 
-use gasp::{Deadline, DrainPolicy, Errno};
+use gasp::{Drained, Errno};
 
 use crate::dma::Taken;
 use crate::options::Options;
 use crate::wire::{DmaUnmap, Header, Refused};
 
-/// How long an unmap is waited for before other commands get their turn. Most transfers
-/// end within it, and the client waits for the answer anyway.
+/// How long an unmap is polled before other commands get their turn. Most transfers end
+/// within it, and the client waits for the reply anyway.
 const SPIN: Duration = Duration::from_micros(50);
 
-/// How long a connection's thread goes without looking at drains, at most.
+/// The longest time between two polls of a connection's drains.
 const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 
-/// An unmap whose answer waits.
+/// An unmap whose reply waits for its drain.
 pub(super) struct Waiting {
     pub(super) taken: Taken,
-    pub(super) since: Instant,
     pub(super) header: Header,
     pub(super) unmap: DmaUnmap,
-    /// How many mappings were held when it began to wait.
-    pub(super) holders: usize,
 }
 
 /// All unmaps of a connection that wait.
 pub(super) struct Drains {
     waiting: Vec<Waiting>,
-    policy: DrainPolicy,
     /// How many may wait, and of how many windows.
     most: usize,
     most_windows: usize,
     pause: Duration,
-    warned: bool,
 }
 
 impl Waiting {
-    /// Whether every mapping is gone.
-    pub(super) fn is_over(&mut self) -> bool {
-        self.taken.pending() == 0
-    }
-
-    /// Waits for a moment.
-    pub(super) fn spin(&mut self) -> bool {
-        while self.since.elapsed() < SPIN {
-            if self.is_over() {
-                return true;
+    /// Polls the drain for a moment: how it ended, or `None` if it goes on.
+    pub(super) fn spin(&mut self) -> Option<Drained> {
+        let since = Instant::now();
+        while since.elapsed() < SPIN {
+            let drained = self.taken.poll();
+            if drained.is_some() {
+                return drained;
             }
             std::thread::yield_now();
         }
-        self.is_over()
+        self.taken.poll()
     }
 }
 
@@ -63,16 +55,14 @@ impl Drains {
     pub(super) fn new(options: &Options) -> Self {
         Self {
             waiting: Vec::new(),
-            policy: options.drain,
             most: options.max_drains.max(1) as usize,
             most_windows: options.max_dma_maps.max(1) as usize,
             pause: SPIN,
-            warned: false,
         }
     }
 
-    /// Whether one more may have to wait. What waits takes memory for each of its windows,
-    /// so there may be no more of those than a client may have.
+    /// Checks that one more unmap may wait. Each takes memory for each of its windows, so
+    /// there may be no more of those than a client may have windows.
     pub(super) fn check_room(&self) -> Result<(), Refused> {
         let windows = self
             .waiting
@@ -82,7 +72,7 @@ impl Drains {
             return Ok(());
         }
         let number = self.waiting.len();
-        let what = format!("{number} unmaps of {windows} windows wait for the device already");
+        let what = format!("{number} unmaps of {windows} windows already wait for the device");
         Err(Refused::new(Errno::BUSY, what))
     }
 
@@ -106,29 +96,15 @@ impl Drains {
         Some(pause)
     }
 
-    /// Takes out those that are over: every mapping is gone, or the policy says to go on
-    /// without. Gives back how many mappings are held still.
-    pub(super) fn take_over(&mut self) -> Vec<(Waiting, usize)> {
-        if self.waiting.is_empty() {
-            return Vec::new();
-        }
-        let DrainPolicy { deadline, at_deadline } = self.policy;
-        let mut over = Vec::new();
+    /// Removes those whose drains have ended, and returns each with how it ended.
+    pub(super) fn ended(&mut self) -> Vec<(Waiting, Drained)> {
+        let mut ended = Vec::new();
         for mut waiting in core::mem::take(&mut self.waiting) {
-            let held = waiting.taken.pending();
-            let late = waiting.since.elapsed() >= deadline;
-            if held == 0 || late && at_deadline == Deadline::Detach {
-                over.push((waiting, held));
-                continue;
+            match waiting.taken.poll() {
+                Some(drained) => ended.push((waiting, drained)),
+                None => self.waiting.push(waiting),
             }
-            if late && !core::mem::replace(&mut self.warned, true) {
-                tracing::warn!(
-                    mappings = held,
-                    "an unmap waits for the device beyond its deadline"
-                );
-            }
-            self.waiting.push(waiting);
         }
-        over
+        ended
     }
 }

@@ -30,7 +30,7 @@ mod windows;
 use std::sync::Arc;
 
 use gasp::{
-    Access, DeviceAddr, Domain, DomainKind, DomainOptions, Drain, Guest, GuestPhys, Span,
+    Access, DeviceAddr, Domain, DomainKind, DomainOptions, Drain, Drained, Guest, GuestPhys, Span,
     Unattached, Vdev,
 };
 use gasp_vdev::MessageMemory;
@@ -61,7 +61,7 @@ pub(crate) struct DmaSpace {
     counters: Arc<Counters>,
 }
 
-/// Windows that have been taken back, and whose mappings may be held still.
+/// Windows that have been revoked, and whose mappings may still be held.
 #[derive(Debug)]
 pub(crate) struct Taken {
     drain: Drain,
@@ -77,10 +77,11 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// How many mappings are held still, and requests not answered that the client may yet
-    /// carry out.
-    pub(crate) fn pending(&mut self) -> usize {
-        self.drain.pending().saturating_add(self.requests.busy(&self.spans))
+    /// How the drain ended, or `None` while mappings are held or requests are unanswered that
+    /// the client may yet carry out.
+    pub(crate) fn poll(&mut self) -> Option<Drained> {
+        let requests = self.requests.busy(&self.spans);
+        self.drain.poll_with(requests)
     }
 }
 
@@ -204,8 +205,8 @@ impl DmaSpace {
         Ok(())
     }
 
-    /// Takes windows back. No new transfer reaches them from now on; the drain that comes
-    /// back waits for those that go on.
+    /// Revokes windows. No new transfer reaches them from now on; the drain that is returned
+    /// waits for those in flight.
     pub(crate) fn unmap(&mut self, unmap: &DmaUnmap) -> Result<Taken, Refused> {
         let all = unmap.flags & DmaUnmap::ALL != 0;
         if all && (unmap.addr != 0 || unmap.size != 0) {
@@ -244,10 +245,11 @@ impl DmaSpace {
         Ok(Taken { drain, spans, writable, requests, windows: taken.len(), files })
     }
 
-    /// Ends an unmap that is about to be answered: its mappings that are held still are marked
-    /// as revoked, and files that no window shows any longer are given back.
+    /// Completes an unmap whose drain has ended: releases the files that no window shows any
+    /// longer.
     pub(crate) fn settle(&mut self, taken: Taken) {
         let Taken { drain, files, .. } = taken;
+        // It keeps the memory of the windows, and with it the files.
         drop(drain);
         files.into_iter().for_each(|file| self.files.left(file));
     }

@@ -162,8 +162,9 @@ impl Drain {
 
     /// [`poll`](Self::poll) for a caller who drains something else together with the mappings,
     /// such as transfers in flight on a socket: `others` of them are not finished, and count
-    /// as mappings that are still held.
+    /// as mappings that are held.
     pub fn poll_with(&mut self, others: usize) -> Option<Drained> {
+        self.found = self.found.max(others.saturating_add(self.holders.len()));
         let is_held = self.is_held() || others > 0;
         if is_held && !self.gives_up(others) {
             return None;
