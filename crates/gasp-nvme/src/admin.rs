@@ -38,22 +38,22 @@ impl Controller {
         command: &Command,
     ) -> Result<Option<u32>, Status> {
         command.check()?;
-        let (dword10, dword11) = (command.dword(10), command.dword(11));
-        let result = match command.opcode() {
+        let (dword10, dword11) = (command.dword10.get(), command.dword11.get());
+        let result = match command.opcode {
             DELETE_SUBMISSION_QUEUE => self.delete_submission(dword10)?,
             CREATE_SUBMISSION_QUEUE => self.create_submission(work, command)?,
             GET_LOG_PAGE => self.get_log(work, command)?,
             DELETE_COMPLETION_QUEUE => self.delete_completion(dword10)?,
             CREATE_COMPLETION_QUEUE => self.create_completion(work, command)?,
             IDENTIFY => {
-                let page = identify(work.subsystem, dword10 as u8, command.namespace())?;
+                let page = identify(work.subsystem, dword10 as u8, command.namespace.get())?;
                 self.give(work, command, page.bytes())?
             }
             ABORT => self.abort(dword10),
             SET_FEATURES => self.set_features(work, command)?,
-            GET_FEATURES => self.features.get(dword10, dword11, command.namespace())?,
+            GET_FEATURES => self.features.get(dword10, dword11, command.namespace.get())?,
             EVENT_REQUEST => {
-                self.events.request(command.id())?;
+                self.events.request(command.id.get())?;
                 return Ok(None);
             }
             _ => return Err(Status::INVALID_OPCODE),
@@ -63,8 +63,8 @@ impl Controller {
 
     /// Copies `bytes` to where the command wants them.
     fn give(&mut self, work: &Work<'_>, command: &Command, bytes: &[u8]) -> Result<u32, Status> {
-        let (prps, len) = ((command.prp1(), command.prp2()), bytes.len() as u64);
-        find_parts(work.device, prps, len, self.page, &mut self.parts)?;
+        let len = bytes.len() as u64;
+        find_parts(work.device, command.prps(), len, self.page, &mut self.parts)?;
         self.data.map(work.device, &self.parts, Direction::ToGuest)?;
         let put = self.data.put(bytes);
         self.data.finish(work.device, put)?;
@@ -73,14 +73,14 @@ impl Controller {
 
     /// Create I/O Completion Queue (5.3).
     fn create_completion(&mut self, work: &Work<'_>, command: &Command) -> Result<u32, Status> {
-        let id = new_queue(&self.completions, command.dword(10))?;
+        let id = new_queue(&self.completions, command.dword10.get())?;
         let ring = self.new_ring(work, command, COMPLETION)?;
-        let vector = (command.dword(11) >> 16) as u16;
+        let vector = (command.dword11.get() >> 16) as u16;
         // One for each queue, and the admin queue's.
         if vector > work.subsystem.options.queues {
             return Err(Status::INTERRUPT_VECTOR);
         }
-        let vector = (command.dword(11) & INTERRUPTS != 0).then_some(vector);
+        let vector = (command.dword11.get() & INTERRUPTS != 0).then_some(vector);
         // Whatever was written to the doorbell was for a queue that is gone.
         work.subsystem.mmio.take_head(id);
         if let Some(place) = self.completions.get_mut(usize::from(id)) {
@@ -91,14 +91,14 @@ impl Controller {
 
     /// Create I/O Submission Queue (5.4).
     fn create_submission(&mut self, work: &Work<'_>, command: &Command) -> Result<u32, Status> {
-        let id = new_queue(&self.submissions, command.dword(10))?;
-        let completes_to = (command.dword(11) >> 16) as u16;
+        let id = new_queue(&self.submissions, command.dword10.get())?;
+        let completes_to = (command.dword11.get() >> 16) as u16;
         match self.completions.get(usize::from(completes_to)) {
             None => return Err(Status::QUEUE_IDENTIFIER),
             Some(Some(_)) if completes_to > 0 => {}
             Some(_) => return Err(Status::NO_COMPLETION_QUEUE),
         }
-        let ring = self.new_ring(work, command, ENTRY as u64)?;
+        let ring = self.new_ring(work, command, ENTRY)?;
         work.subsystem.mmio.take_tail(id);
         if let Some(place) = self.submissions.get_mut(usize::from(id)) {
             *place = Some(SubmissionQueue::new(ring, completes_to));
@@ -109,20 +109,20 @@ impl Controller {
     /// Where the guest wants a queue, and how long.
     fn new_ring(&self, work: &Work<'_>, command: &Command, entry: u64) -> Result<Ring, Status> {
         // Counted from 0; a queue of one entry is always empty.
-        let size = (command.dword(10) >> 16) + 1;
+        let size = (command.dword10.get() >> 16) + 1;
         if size < 2
             || size > work.subsystem.options.entries
             || !work.subsystem.mmio.registers().has_entry_sizes()
         {
             return Err(Status::QUEUE_SIZE);
         }
-        if command.dword(11) & CONTIGUOUS == 0 {
+        if command.dword11.get() & CONTIGUOUS == 0 {
             return Err(Status::INVALID_FIELD);
         }
-        if !command.prp1().is_multiple_of(self.page) {
+        if !command.prp1.get().is_multiple_of(self.page) {
             return Err(Status::PRP_OFFSET);
         }
-        Ring::new(command.prp1(), size, entry).ok_or(Status::INVALID_FIELD)
+        Ring::new(command.prp1.get(), size, entry).ok_or(Status::INVALID_FIELD)
     }
 
     /// Delete I/O Submission Queue (5.6). Commands in it that were not fetched are void.
@@ -154,11 +154,11 @@ impl Controller {
 
     /// Set Features (5.21).
     fn set_features(&mut self, work: &Work<'_>, command: &Command) -> Result<u32, Status> {
-        let (dword10, dword11) = (command.dword(10), command.dword(11));
+        let (dword10, dword11) = (command.dword10.get(), command.dword11.get());
         let has_queues = self.completions.iter().skip(1).any(Option::is_some);
         let told = self.features.tells_temperature();
         let mut changed = self.features.clone();
-        let result = changed.set(dword10, dword11, command.namespace(), has_queues)?;
+        let result = changed.set(dword10, dword11, command.namespace.get(), has_queues)?;
         // What is in a cache that is switched off must not stay there.
         if self.features.may_cache() && !changed.may_cache() {
             work.subsystem.disk.flush()?;
@@ -182,7 +182,7 @@ impl Controller {
             power: &self.power,
             is_temperature_critical: self.features.is_temperature_critical(),
         };
-        let page = log::read(request.page, command.namespace(), &sources)?;
+        let page = log::read(request.page, command.namespace.get(), &sources)?;
         let mut answer = vec![0; request.len as usize];
         let bytes = request.find(&page)?;
         answer.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);

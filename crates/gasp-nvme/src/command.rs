@@ -1,5 +1,8 @@
 //! What the guest puts into submission queues, and gets in completion queues.
 
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use super::status::Status;
 
 /// The only namespace.
@@ -7,87 +10,93 @@ pub(super) const ONLY: u32 = 1;
 /// All namespaces.
 pub(super) const ALL: u32 = u32::MAX;
 
-/// The size of a submission queue entry (NVMe 1.4, 4.2), and its logarithm.
-pub(super) const ENTRY: usize = 64;
-pub(super) const ENTRY_SHIFT: u32 = 6;
-/// The size of a completion queue entry (4.6), and its logarithm.
-pub(super) const COMPLETION: u64 = 16;
-pub(super) const COMPLETION_SHIFT: u32 = 4;
+/// The size of a submission queue entry, and its logarithm.
+pub(super) const ENTRY: u64 = size_of::<Command>() as u64;
+pub(super) const ENTRY_SHIFT: u32 = ENTRY.trailing_zeros();
+const _: () = assert!(ENTRY == 64);
+/// The size of a completion queue entry, and its logarithm.
+pub(super) const COMPLETION: u64 = size_of::<Completion>() as u64;
+pub(super) const COMPLETION_SHIFT: u32 = COMPLETION.trailing_zeros();
+const _: () = assert!(COMPLETION == 16);
 
-/// A submission queue entry, copied out of the guest's memory once: what is checked is
-/// what is done.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Command([u8; ENTRY]);
+/// A submission queue entry (NVMe 1.4, 4.2), copied out of the guest's memory once: what is
+/// checked is what is done.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes)]
+#[repr(C)]
+pub(super) struct Command {
+    pub(super) opcode: u8,
+    /// FUSE and PSDT.
+    flags: u8,
+    /// What the guest calls it.
+    pub(super) id: U16,
+    pub(super) namespace: U32,
+    /// Reserved; the metadata pointer.
+    _8: [u8; 16],
+    pub(super) prp1: U64,
+    pub(super) prp2: U64,
+    /// What these mean depends on the opcode.
+    pub(super) dword10: U32,
+    pub(super) dword11: U32,
+    pub(super) dword12: U32,
+    pub(super) dword13: U32,
+    _56: [u8; 8],
+}
 
 impl Command {
-    pub(super) fn new(bytes: [u8; ENTRY]) -> Self {
-        Self(bytes)
-    }
-
-    /// One of its 16 dwords.
-    pub(super) fn dword(&self, index: usize) -> u32 {
-        let bytes = self.0.get(4 * index..).and_then(|bytes| bytes.first_chunk());
-        u32::from_le_bytes(bytes.copied().unwrap_or_default())
-    }
-
-    fn qword(&self, index: usize) -> u64 {
-        u64::from(self.dword(index)) | u64::from(self.dword(index + 1)) << 32
-    }
-
-    pub(super) fn opcode(&self) -> u8 {
-        self.dword(0) as u8
-    }
-
-    /// What the guest calls it.
-    pub(super) fn id(&self) -> u16 {
-        (self.dword(0) >> 16) as u16
-    }
-
-    pub(super) fn namespace(&self) -> u32 {
-        self.dword(1)
-    }
-
-    pub(super) fn prp1(&self) -> u64 {
-        self.qword(6)
-    }
-
-    pub(super) fn prp2(&self) -> u64 {
-        self.qword(8)
+    pub(super) fn prps(&self) -> (u64, u64) {
+        (self.prp1.get(), self.prp2.get())
     }
 
     /// The first block that an I/O command is about (6.9, 6.15, 6.17).
     pub(super) fn first_block(&self) -> u64 {
-        self.qword(10)
+        u64::from(self.dword10.get()) | u64::from(self.dword11.get()) << 32
     }
 
     /// How many; the field counts from 0.
     pub(super) fn block_count(&self) -> u64 {
-        u64::from(self.dword(12) as u16) + 1
+        u64::from(self.dword12.get() as u16) + 1
     }
 
-    /// Fused operations and scatter-gather lists are not supported (4.2: FUSE and PSDT).
+    /// Fused operations and scatter-gather lists are not supported.
     pub(super) fn check(&self) -> Result<(), Status> {
-        match self.dword(0) & (0b11 << 8 | 0b11 << 14) {
+        match self.flags & 0b1100_0011 {
             0 => Ok(()),
             _ => Err(Status::INVALID_FIELD),
         }
     }
 }
 
-/// The two halves of a completion queue entry. The phase tag is in the second, which is
-/// what the guest looks at first.
-pub(super) fn completion(
-    result: u32,
-    (queue, head): (u16, u16),
-    command: u16,
-    status: Status,
-    phase: bool,
-) -> (u64, u64) {
-    let high = u64::from(head)
-        | u64::from(queue) << 16
-        | u64::from(command) << 32
-        | u64::from(status.0 << 1 | u16::from(phase)) << 48;
-    (u64::from(result), high)
+/// A completion queue entry (4.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, IntoBytes, Immutable)]
+#[repr(C)]
+pub(super) struct Completion {
+    result: U32,
+    _4: [u8; 4],
+    head: U16,
+    queue: U16,
+    command: U16,
+    /// With the phase tag, which is what the guest looks at first.
+    status: U16,
+}
+
+impl Completion {
+    /// Of a command that came from a queue whose head is now `head`.
+    pub(super) fn new(
+        result: u32,
+        (queue, head): (u16, u16),
+        command: u16,
+        status: Status,
+        phase: bool,
+    ) -> Self {
+        Self {
+            result: result.into(),
+            _4: [0; 4],
+            head: head.into(),
+            queue: queue.into(),
+            command: command.into(),
+            status: status.field(phase),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -96,18 +105,18 @@ mod tests {
 
     #[test]
     fn a_command_is_taken_apart_and_a_completion_put_together_as_in_the_specification() {
-        let mut bytes = [0; ENTRY];
-        bytes.iter_mut().enumerate().for_each(|(at, byte)| *byte = at as u8);
-        let command = Command::new(bytes);
-        assert_eq!(command.opcode(), 0);
-        assert_eq!(command.id(), 0x0302);
-        assert_eq!(command.namespace(), 0x0706_0504);
-        assert_eq!(command.prp1(), 0x1f1e_1d1c_1b1a_1918);
-        assert_eq!(command.prp2(), 0x2726_2524_2322_2120);
+        let bytes: [u8; ENTRY as usize] = core::array::from_fn(|at| at as u8);
+        let command = Command::read_from_bytes(&bytes).unwrap();
+        assert_eq!((command.opcode, command.flags, command.id.get()), (0, 1, 0x0302));
+        assert_eq!(command.namespace, 0x0706_0504);
+        assert_eq!(command.prps(), (0x1f1e_1d1c_1b1a_1918, 0x2726_2524_2322_2120));
         assert_eq!(command.first_block(), 0x2f2e_2d2c_2b2a_2928);
         assert_eq!(command.block_count(), 0x3130 + 1);
-        assert_eq!(command.dword(16), 0, "there is none");
-        let (low, high) = completion(7, (3, 4), 5, Status::LBA_RANGE, true);
-        assert_eq!((low, high), (7, 0x8101_0005_0003_0004));
+        assert_eq!((command.dword10.get(), command.dword11.get()), (0x2b2a_2928, 0x2f2e_2d2c));
+        assert_eq!((command.dword12.get(), command.dword13.get()), (0x3332_3130, 0x3736_3534));
+        let completion =
+            Completion::new(0x0403_0201, (0x0c0b, 0x0a09), 0x0e0d, Status(0x0807), true);
+        let bytes = [1, 2, 3, 4, 0, 0, 0, 0, 9, 0xa, 0xb, 0xc, 0xd, 0xe, 0xf, 0x10];
+        assert_eq!(completion.as_bytes(), bytes);
     }
 }

@@ -261,7 +261,7 @@ impl Controller {
                 Err(status) => (0, self.failed(work, id, &command, status)),
             };
             if let Some(Some(completion)) = self.completions.get_mut(usize::from(completes_to)) {
-                completion.post(work.device, result, (id, head), command.id(), status)?;
+                completion.post(work.device, result, (id, head), command.id.get(), status)?;
                 told = Some(completes_to);
             }
             if work.device.should_stop() || work.subsystem.mmio.should_look() {
@@ -284,12 +284,12 @@ impl Controller {
         let entry = Entry {
             count: work.subsystem.counters.failed(status.is_of_media()),
             queue,
-            command: command.id(),
+            command: command.id.get(),
             status: status.with_more(),
             phase: completion.is_some_and(|queue| queue.phase),
             location: status.location(),
             block: self.failed_block(work, queue, command),
-            namespace: command.namespace(),
+            namespace: command.namespace.get(),
         };
         self.errors.record(entry);
         status.with_more()

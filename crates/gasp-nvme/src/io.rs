@@ -1,7 +1,9 @@
 //! I/O commands (NVMe 1.4, 6).
 
-use super::command::Command;
-use super::command::{ALL, ONLY};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+
+use super::command::{ALL, Command, ONLY};
 use super::controller::{Controller, Work};
 use super::data::Direction;
 use super::disk::Room;
@@ -23,16 +25,24 @@ const DEALLOCATE: u32 = 1 << 25;
 const FORCE: u32 = 1 << 30;
 /// The bit of dword 11 that means deallocation (6.7). Other hints are ignored.
 const HINT_DEALLOCATE: u32 = 1 << 2;
-/// The size of a range that is hinted at: attributes, count, first block.
-const RANGE: usize = 16;
 const RANGES_MAX: usize = 256;
+
+/// A range that is hinted at (6.7).
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Range {
+    attributes: U32,
+    count: U32,
+    first: U64,
+}
+const _: () = assert!(size_of::<Range>() == 16);
 
 impl Controller {
     /// Does an I/O command. Returns how many bytes it moved.
     pub(super) fn transfer(&mut self, work: &Work<'_>, command: &Command) -> Result<u64, Status> {
         self.data.moved = 0;
         command.check()?;
-        match (command.opcode(), command.namespace()) {
+        match (command.opcode, command.namespace.get()) {
             (FLUSH, ONLY | ALL) => {
                 work.subsystem.disk.flush()?;
                 work.subsystem.counters.flushed();
@@ -75,7 +85,7 @@ impl Controller {
     /// Write Zeroes (6.17).
     fn write_zeroes(&mut self, work: &Work<'_>, command: &Command) -> Result<u64, Status> {
         let (offset, len) = bytes_of(work.subsystem, command.first_block(), command.block_count())?;
-        let room = match command.dword(12) & DEALLOCATE {
+        let room = match command.dword12.get() & DEALLOCATE {
             0 => Room::Keep,
             _ => Room::GiveBack,
         };
@@ -87,25 +97,24 @@ impl Controller {
 
     /// Dataset Management (6.7).
     fn manage(&mut self, work: &Work<'_>, command: &Command) -> Result<u64, Status> {
-        let len = RANGE * (usize::from(command.dword(10) as u8) + 1);
-        let mut ranges = [0; RANGE * RANGES_MAX];
-        let ranges = ranges.get_mut(..len).unwrap_or_default();
-        self.map(work, command, len as u64, Direction::FromGuest)?;
-        let got = self.data.get(ranges);
+        let mut ranges = [Range::new_zeroed(); RANGES_MAX];
+        // The field counts from 0.
+        let last = usize::from(command.dword10.get() as u8);
+        let ranges = ranges.get_mut(..=last).unwrap_or_default();
+        self.map(work, command, size_of_val(ranges) as u64, Direction::FromGuest)?;
+        let got = self.data.get(ranges.as_mut_bytes());
         self.data.release();
         got?;
-        let ranges = ranges.chunks_exact(RANGE).map(|range| {
-            let number = range.first_chunk().map_or(0, |bytes| u128::from_le_bytes(*bytes));
-            let (count, first) = (u64::from((number >> 32) as u32), (number >> 64) as u64);
-            bytes_of(work.subsystem, first, count)
-        });
+        let ranges = ranges
+            .iter()
+            .map(|range| bytes_of(work.subsystem, range.first.get(), range.count.get().into()));
         // All of them must be there before the first is touched.
         ranges.clone().try_for_each(|range| range.map(|_| ()))?;
         for (offset, len) in ranges.flatten() {
             if work.should_stop() {
                 return Err(Status::ABORTED);
             }
-            if command.dword(11) & HINT_DEALLOCATE != 0 && len > 0 {
+            if command.dword11.get() & HINT_DEALLOCATE != 0 && len > 0 {
                 work.subsystem.disk.zero(offset, len, Room::GiveBack, || work.should_stop())?;
             }
         }
@@ -118,7 +127,7 @@ impl Controller {
     /// about blocks, or says itself which in its data.
     pub(super) fn failed_block(&self, work: &Work<'_>, queue: u16, command: &Command) -> u64 {
         let first = command.first_block();
-        match command.opcode() {
+        match command.opcode {
             _ if queue == 0 => 0,
             READ | WRITE => {
                 first.saturating_add(self.data.moved >> work.subsystem.disk.block_shift())
@@ -136,13 +145,13 @@ impl Controller {
         len: u64,
         direction: Direction,
     ) -> Result<(), Status> {
-        find_parts(work.device, (command.prp1(), command.prp2()), len, self.page, &mut self.parts)?;
+        find_parts(work.device, command.prps(), len, self.page, &mut self.parts)?;
         self.data.map(work.device, &self.parts, direction)
     }
 
     /// Flushes what was written if the command, or the guest for all commands, wants it.
     fn settle(&self, work: &Work<'_>, command: &Command) -> Result<(), Status> {
-        match command.dword(12) & FORCE != 0 || !self.features.may_cache() {
+        match command.dword12.get() & FORCE != 0 || !self.features.may_cache() {
             true => work.subsystem.disk.flush(),
             false => Ok(()),
         }

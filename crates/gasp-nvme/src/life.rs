@@ -78,7 +78,7 @@ impl Controller {
     /// Starts with nothing but the admin queues; `None` if there cannot be any.
     fn start(&mut self, queues: AdminQueues) -> Option<()> {
         let AdminQueues { page, submission, submission_size, completion, completion_size } = queues;
-        let submission = Ring::new(submission, submission_size, ENTRY as u64)?;
+        let submission = Ring::new(submission, submission_size, ENTRY)?;
         let completion = Ring::new(completion, completion_size, COMPLETION)?;
         *self.submissions.first_mut()? = Some(SubmissionQueue::new(submission, 0));
         *self.completions.first_mut()? = Some(CompletionQueue::new(completion, Some(0)));

@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::command::ALL;
-use super::command::Command;
+use super::command::{ALL, Command};
 use super::counters::Snapshot;
 use super::features::ROOM_TEMPERATURE;
 use super::identity::REVISION;
@@ -91,13 +90,15 @@ pub(super) struct Request {
 
 impl Request {
     pub(super) fn new(command: &Command) -> Self {
-        let dword = |index| u64::from(command.dword(index));
-        let dwords = (dword(10) >> 16 | (dword(11) & 0xffff) << 16) + 1;
+        let dword10 = command.dword10.get();
+        let dwords = dword10 >> 16 | command.dword11.get() << 16;
+        let [low, high] = [command.dword12, command.dword13].map(|half| u64::from(half.get()));
         Self {
-            page: command.dword(10) as u8,
-            keeps_event: command.dword(10) & 1 << 15 != 0,
-            offset: dword(12) | dword(13) << 32,
-            len: 4 * dwords,
+            page: dword10 as u8,
+            keeps_event: dword10 & 1 << 15 != 0,
+            offset: low | high << 32,
+            // The field counts from 0.
+            len: 4 * (u64::from(dwords) + 1),
         }
     }
 

@@ -9,8 +9,10 @@
 //! A list goes on to the end of its memory page. If it has further entries than fit there,
 //! the last one leads to the next page of the list.
 
-use gasp::DeviceAddr;
-use gasp_vdev::DeviceContext;
+use gasp::{DeviceAddr, Dma};
+use gasp_vdev::{DeviceContext, DmaError};
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::U64;
 
 use super::status::Status;
 
@@ -23,7 +25,7 @@ pub(super) struct Part {
 
 /// How many entries of a list are read at a time.
 const BATCH: usize = 64;
-const ENTRY: u64 = size_of::<u64>() as u64;
+const ENTRY: u64 = size_of::<U64>() as u64;
 
 /// Finds the parts of `len` bytes of data, at least one, neighbours joined.
 ///
@@ -69,12 +71,13 @@ fn follow(
         let mut here = if leads_on { fit - 1 } else { pages };
         pages -= here;
         while here > 0 {
-            let mut entries = [0; BATCH];
+            let mut entries = [U64::ZERO; BATCH];
             let count = here.min(BATCH as u64);
-            let entries = read_entries(device, at, entries.get_mut(..count as usize))?;
+            let entries = entries.get_mut(..count as usize).unwrap_or_default();
+            device.read(DeviceAddr(at), entries.as_mut_bytes()).map_err(unreadable)?;
             for entry in entries {
                 let len = rest.min(page);
-                add(parts, *entry, len, page)?;
+                add(parts, entry.get(), len, page)?;
                 rest -= len;
             }
             // Stays in this page of the list, whose entries were all there to read.
@@ -82,9 +85,7 @@ fn follow(
             here -= count;
         }
         if leads_on {
-            let mut next = [0];
-            let next = read_entries(device, at, Some(&mut next))?;
-            at = next.first().copied().unwrap_or_default();
+            at = device.read_obj::<U64>(DeviceAddr(at)).map_err(unreadable)?.get();
             if !at.is_multiple_of(page) {
                 return Err(Status::PRP_OFFSET);
             }
@@ -93,24 +94,10 @@ fn follow(
     Ok(())
 }
 
-/// Reads entries of a list.
-fn read_entries<'a>(
-    device: &DeviceContext,
-    at: u64,
-    into: Option<&'a mut [u64]>,
-) -> Result<&'a [u64], Status> {
-    let into = into.unwrap_or_default();
-    let mut bytes = [0; BATCH * ENTRY as usize];
-    let bytes = bytes.get_mut(..size_of_val(into)).unwrap_or_default();
-    device.read(DeviceAddr(at), bytes).map_err(|error| {
-        tracing::debug!(%error, "a PRP list cannot be read");
-        Status::DATA_TRANSFER
-    })?;
-    let entries = bytes.chunks_exact(ENTRY as usize);
-    into.iter_mut().zip(entries).for_each(|(into, bytes)| {
-        *into = u64::from_le_bytes(bytes.first_chunk().copied().unwrap_or_default());
-    });
-    Ok(into)
+#[cold]
+fn unreadable(error: DmaError) -> Status {
+    tracing::debug!(%error, "a PRP list cannot be read");
+    Status::DATA_TRANSFER
 }
 
 /// Adds a page that must begin at offset 0, or joins it to the part before it.

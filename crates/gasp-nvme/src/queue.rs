@@ -6,10 +6,11 @@
 
 use core::sync::atomic::Ordering;
 
-use gasp::{DeviceAddr, MapFlags};
+use gasp::{DeviceAddr, Dma, MapFlags};
 use gasp_vdev::{DeviceContext, DmaError};
+use zerocopy::{IntoBytes, transmute};
 
-use super::command::{COMPLETION, Command, ENTRY, completion};
+use super::command::{COMPLETION, Command, Completion};
 use super::status::Status;
 
 /// Where a ring is, and how long.
@@ -82,10 +83,9 @@ impl SubmissionQueue {
 
     /// Takes the next command; the queue is not empty.
     pub(super) fn fetch(&mut self, device: &DeviceContext) -> Result<Command, DmaError> {
-        let mut bytes = [0; ENTRY];
-        device.read(self.ring.addr(self.head), &mut bytes)?;
+        let command = device.read_obj(self.ring.addr(self.head))?;
         self.head = self.ring.next(self.head);
-        Ok(Command::new(bytes))
+        Ok(command)
     }
 }
 
@@ -137,17 +137,17 @@ impl CompletionQueue {
         status: Status,
     ) -> Result<(), DmaError> {
         let at = self.ring.addr(self.tail);
-        let (low, high) = completion(result, submitted, command, status, self.phase);
+        let completion = Completion::new(result, submitted, command, status, self.phase);
+        let [low, high]: [u64; 2] = transmute!(completion);
         match device.map(at, COMPLETION, MapFlags::WRITE) {
             Ok(entry) => {
-                entry.store(0, low.to_le(), Ordering::Relaxed)?;
+                entry.store(0, low, Ordering::Relaxed)?;
                 // The phase tag comes last, and the data of the command before it.
-                entry.store(8, high.to_le(), Ordering::Release)?;
+                entry.store(8, high, Ordering::Release)?;
             }
             Err(DmaError::NoDescriptor { .. }) => {
-                let [low, high] = [low.to_le_bytes(), high.to_le_bytes()];
-                device.write(at, &low)?;
-                device.write(DeviceAddr(at.0 + 8), &high)?;
+                device.write(at, low.as_bytes())?;
+                device.write(DeviceAddr(at.0 + 8), high.as_bytes())?;
             }
             Err(error) => return Err(error),
         }

@@ -1,5 +1,7 @@
 //! How commands end: the status field of a completion (NVMe 1.4, 4.6.1).
 
+use zerocopy::little_endian::U16;
+
 /// Status code type and status code, as in the status field without its phase tag, and
 /// the "do not retry" bit where trying again is of no use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +46,11 @@ impl Status {
     // Of media and data integrity (4.6.1.2.3).
     pub(super) const WRITE_FAULT: Self = Self(MEDIA | 0x80);
     pub(super) const READ_ERROR: Self = Self(MEDIA | 0x81);
+
+    /// The field of a completion queue entry, with the phase tag.
+    pub(super) fn field(self, phase: bool) -> U16 {
+        U16::new(self.0 << 1 | u16::from(phase))
+    }
 
     /// The same, of a command that has an entry in the error log.
     pub(super) fn with_more(self) -> Self {
