@@ -47,7 +47,7 @@ impl Controller {
             CREATE_COMPLETION_QUEUE => self.create_completion(work, command)?,
             IDENTIFY => {
                 let page = identify(work.subsystem, dword10 as u8, command.namespace.get())?;
-                self.give(work, command, page.bytes())?
+                self.give(work, command, &page)?
             }
             ABORT => self.abort(dword10),
             SET_FEATURES => self.set_features(work, command)?,

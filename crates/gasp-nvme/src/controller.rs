@@ -209,11 +209,12 @@ impl Controller {
             if status != Status::SUCCESS {
                 let count = work.subsystem.counters.failed(status.is_of_media());
                 status = status.with_more();
-                let (queue, location, phase) = (0, u16::MAX, completion.phase);
-                let (block, namespace) = (0, 0);
-                let entry =
-                    Entry { count, queue, command, status, phase, location, block, namespace };
-                self.errors.record(entry);
+                self.errors.record(Entry {
+                    queue: 0.into(),
+                    command: command.into(),
+                    status: status.field(completion.phase),
+                    ..Entry::of_no_command(count, status)
+                });
             }
             completion.post(work.device, result, (0, submission.head()), command, status)?;
             any = true;
@@ -281,17 +282,17 @@ impl Controller {
         let completes_to = self.submissions.get(usize::from(queue)).and_then(Option::as_ref);
         let completes_to = completes_to.map_or(0, |queue| usize::from(queue.completes_to));
         let completion = self.completions.get(completes_to).and_then(Option::as_ref);
-        let entry = Entry {
-            count: work.subsystem.counters.failed(status.is_of_media()),
-            queue,
-            command: command.id.get(),
-            status: status.with_more(),
-            phase: completion.is_some_and(|queue| queue.phase),
-            location: status.location(),
-            block: self.failed_block(work, queue, command),
-            namespace: command.namespace.get(),
-        };
-        self.errors.record(entry);
+        let phase = completion.is_some_and(|queue| queue.phase);
+        let count = work.subsystem.counters.failed(status.is_of_media());
+        self.errors.record(Entry {
+            queue: queue.into(),
+            command: command.id,
+            status: status.with_more().field(phase),
+            location: status.location().into(),
+            block: self.failed_block(work, queue, command).into(),
+            namespace: command.namespace,
+            ..Entry::of_no_command(count, status)
+        });
         status.with_more()
     }
 

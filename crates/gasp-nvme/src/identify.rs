@@ -1,11 +1,13 @@
 //! What the controller and its namespace are (NVMe 1.4, 5.15).
 
-use super::command::{ALL, ONLY};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromZeros, Immutable, IntoBytes, transmute};
+
+use super::command::{ALL, COMPLETION_SHIFT, ENTRY_SHIFT, ONLY};
 use super::events::REQUESTS_MAX;
 use super::features::WARNING_TEMPERATURE;
-use super::identity::{IDENTITY, REVISION, TRANSFER_SHIFT};
+use super::identity::{IDENTITY, REVISION, TRANSFER_SHIFT, padded};
 use super::log::ENTRIES_MAX;
-use super::page::Page;
 use super::registers::VERSION;
 use super::serial::hash;
 use super::status::Status;
@@ -17,86 +19,167 @@ const CONTROLLER: u8 = 0x01;
 const NAMESPACES: u8 = 0x02;
 const DESCRIPTORS: u8 = 0x03;
 
-type Answer = Page<4096>;
-
 /// Identify: 4096 bytes about what `cns` says, for the namespace `id`.
-pub(super) fn identify(subsystem: &Subsystem, cns: u8, id: u32) -> Result<Answer, Status> {
-    let mut page = Answer::new();
+pub(super) fn identify(subsystem: &Subsystem, cns: u8, id: u32) -> Result<[u8; 4096], Status> {
     match (cns, id) {
-        (CONTROLLER, _) => controller(subsystem, &mut page),
-        (NAMESPACE, ONLY) => namespace(subsystem, &mut page),
-        (DESCRIPTORS, ONLY) => descriptors(subsystem, &mut page),
+        (CONTROLLER, _) => Ok(transmute!(Controller::new(subsystem))),
+        (NAMESPACE, ONLY) => Ok(transmute!(Namespace::new(subsystem))),
+        (DESCRIPTORS, ONLY) => Ok(transmute!(Descriptors::new(subsystem))),
         // Those above the given one, as far as there are any.
-        (NAMESPACES, 0) => _ = page.put(0, &ONLY.to_le_bytes()),
-        (NAMESPACES, id) if id < ALL - 1 => {}
-        (NAMESPACE | DESCRIPTORS | NAMESPACES, _) => return Err(Status::INVALID_NAMESPACE),
-        _ => return Err(Status::INVALID_FIELD),
+        (NAMESPACES, id) if id < ALL - 1 => {
+            let mut list = [U32::ZERO; 1024];
+            list[0] = if id < ONLY { ONLY.into() } else { U32::ZERO };
+            Ok(transmute!(list))
+        }
+        (NAMESPACE | DESCRIPTORS | NAMESPACES, _) => Err(Status::INVALID_NAMESPACE),
+        _ => Err(Status::INVALID_FIELD),
     }
-    Ok(page)
 }
 
-/// The controller (5.15.2.2).
-fn controller(subsystem: &Subsystem, page: &mut Answer) {
-    const WRITE_CACHE_AND_FLUSH_OF_ALL: u8 = 0b111;
-    const DEALLOCATE_ZEROES_SELECT: u16 = 0b1_1100;
-    const EXTENDED_LOG_REQUESTS: u8 = 1 << 2;
-    const ONE_READ_ONLY_SLOT: u8 = 1 << 1 | 1;
-    // A batch of one queue's commands, as a power of two.
-    const BURST: u8 = 5;
-    // Microseconds until it works again, and until a shutdown is complete: this one takes as
-    // long as the host's cache takes to reach the disk, and drivers wait for so long.
-    const RESUME: u32 = 1;
-    const SHUT_DOWN: u32 = 60_000_000;
-    let options = &subsystem.options;
-    let uuid = text(uuid_of(&subsystem.serial, &subsystem.options.model));
-    page.put(0, &IDENTITY.vendor.to_le_bytes())
-        .put(2, &IDENTITY.subsystem_vendor.to_le_bytes())
-        .put_text(4, 20, &subsystem.serial)
-        .put_text(24, 40, &options.model)
-        .put_text(64, 8, REVISION)
-        .put(72, &[BURST])
-        // 73: the vendor's OUI, which there is none of.
-        .put(77, &[TRANSFER_SHIFT as u8])
-        .put(80, &VERSION.to_le_bytes())
-        .put(84, &RESUME.to_le_bytes())
-        .put(88, &SHUT_DOWN.to_le_bytes())
-        // An I/O controller.
-        .put(111, &[1])
-        // The most aborts and event requests at a time, counted from 0.
-        .put(258, &[3, REQUESTS_MAX - 1, ONE_READ_ONLY_SLOT, EXTENDED_LOG_REQUESTS])
-        // Entries of the error log, counted from 0.
-        .put(262, &[(ENTRIES_MAX - 1) as u8])
-        .put(266, &WARNING_TEMPERATURE.to_le_bytes())
-        .put(268, &(WARNING_TEMPERATURE + 10).to_le_bytes())
-        // The smallest and the largest queue entries.
-        .put(512, &[0x66, 0x44])
-        .put(516, &ONLY.to_le_bytes())
-        .put(520, &DEALLOCATE_ZEROES_SELECT.to_le_bytes())
-        .put(525, &[WRITE_CACHE_AND_FLUSH_OF_ALL])
-        // Must differ between the controllers of a guest, or it takes them for one.
-        .put(768, b"nqn.2014-08.org.nvmexpress:uuid:")
-        .put(768 + 32, uuid.as_bytes())
-        // The only power state: at most 25 W.
-        .put(2048, &2500_u16.to_le_bytes());
+/// The controller (5.15.2.2), by the standard's names; fields that are always zero are gaps,
+/// with their offset as their name.
+#[derive(FromZeros, IntoBytes, Immutable)]
+#[repr(C)]
+struct Controller {
+    vid: U16,
+    ssvid: U16,
+    sn: [u8; 20],
+    mn: [u8; 40],
+    fr: [u8; 8],
+    /// A batch of one queue's commands, as a power of two.
+    rab: u8,
+    /// The vendor's OUI, which there is none of.
+    ieee: [u8; 3],
+    _76: u8,
+    mdts: u8,
+    _78: [u8; 2],
+    ver: U32,
+    /// Microseconds until it works again, and until a shutdown is complete.
+    rtd3r: U32,
+    rtd3e: U32,
+    _92: [u8; 19],
+    cntrltype: u8,
+    _112: [u8; 146],
+    /// The most aborts and event requests at a time, counted from 0.
+    acl: u8,
+    aerl: u8,
+    frmw: u8,
+    lpa: u8,
+    /// Entries of the error log, counted from 0.
+    elpe: u8,
+    _263: [u8; 3],
+    wctemp: U16,
+    cctemp: U16,
+    _270: [u8; 242],
+    /// The smallest and the largest queue entries.
+    sqes: u8,
+    cqes: u8,
+    _514: [u8; 2],
+    nn: U32,
+    oncs: U16,
+    _522: [u8; 3],
+    vwc: u8,
+    _526: [u8; 242],
+    subnqn: [u8; 32],
+    /// The end of it.
+    uuid: [u8; 36],
+    _836: [u8; 1212],
+    /// What the only power state takes, in hundredths of a watt.
+    mp: U16,
+    _2050: [u8; 2046],
 }
 
-/// The namespace (5.15.2.1).
-fn namespace(subsystem: &Subsystem, page: &mut Answer) {
-    const ZEROES_AND_DEALLOCATES: u8 = 1 << 3 | 0b001;
-    let blocks = subsystem.disk.blocks().to_le_bytes();
-    page.put(0, &blocks)
-        .put(8, &blocks)
-        .put(16, &blocks)
-        .put(33, &[ZEROES_AND_DEALLOCATES])
-        // 104 and 120, NGUID and EUI64, have an OUI in them: see the descriptors.
-        // The only format.
-        .put(128, &[0, 0, subsystem.disk.block_shift() as u8, 0]);
+impl Controller {
+    fn new(subsystem: &Subsystem) -> Self {
+        const WRITE_CACHE_AND_FLUSH_OF_ALL: u8 = 0b111;
+        const DEALLOCATE_ZEROES_SELECT: u16 = 0b1_1100;
+        const EXTENDED_LOG_REQUESTS: u8 = 1 << 2;
+        const ONE_READ_ONLY_SLOT: u8 = 1 << 1 | 1;
+        const IO_CONTROLLER: u8 = 1;
+        let (serial, model) = (&subsystem.serial, &subsystem.options.model);
+        let both = |shift: u32| (shift | shift << 4) as u8;
+        Self {
+            vid: IDENTITY.vendor.into(),
+            ssvid: IDENTITY.subsystem_vendor.into(),
+            sn: padded(serial),
+            mn: padded(model),
+            fr: padded(REVISION),
+            rab: 5,
+            mdts: TRANSFER_SHIFT as u8,
+            ver: VERSION.into(),
+            rtd3r: 1.into(),
+            // As long as the host's cache takes to reach the disk; drivers wait for so long.
+            rtd3e: 60_000_000.into(),
+            cntrltype: IO_CONTROLLER,
+            acl: 3,
+            aerl: REQUESTS_MAX - 1,
+            frmw: ONE_READ_ONLY_SLOT,
+            lpa: EXTENDED_LOG_REQUESTS,
+            elpe: (ENTRIES_MAX - 1) as u8,
+            wctemp: WARNING_TEMPERATURE.into(),
+            cctemp: (WARNING_TEMPERATURE + 10).into(),
+            sqes: both(ENTRY_SHIFT),
+            cqes: both(COMPLETION_SHIFT),
+            nn: ONLY.into(),
+            oncs: DEALLOCATE_ZEROES_SELECT.into(),
+            vwc: WRITE_CACHE_AND_FLUSH_OF_ALL,
+            // Must differ between the controllers of a guest, or it takes them for one.
+            subnqn: *b"nqn.2014-08.org.nvmexpress:uuid:",
+            uuid: padded(&text(uuid_of(serial, model))),
+            mp: 2500.into(),
+            ..Self::new_zeroed()
+        }
+    }
 }
 
-/// The name of the namespace (5.15.2.3): type, length, name.
-fn descriptors(subsystem: &Subsystem, page: &mut Answer) {
-    const UUID: u8 = 3;
-    page.put(0, &[UUID, 16]).put(4, &uuid_of(&subsystem.serial, &subsystem.options.model));
+/// The namespace (5.15.2.1). 104 and 120, NGUID and EUI64, have an OUI in them: see the
+/// descriptors.
+#[derive(FromZeros, IntoBytes, Immutable)]
+#[repr(C)]
+struct Namespace {
+    nsze: U64,
+    ncap: U64,
+    nuse: U64,
+    _24: [u8; 9],
+    dlfeat: u8,
+    _34: [u8; 96],
+    /// The logarithm of the block size of the only format.
+    lbads: u8,
+    _131: [u8; 3965],
+}
+
+impl Namespace {
+    fn new(subsystem: &Subsystem) -> Self {
+        const ZEROES_AND_DEALLOCATES: u8 = 1 << 3 | 0b001;
+        let blocks = subsystem.disk.blocks().into();
+        Self {
+            nsze: blocks,
+            ncap: blocks,
+            nuse: blocks,
+            dlfeat: ZEROES_AND_DEALLOCATES,
+            lbads: subsystem.disk.block_shift() as u8,
+            ..Self::new_zeroed()
+        }
+    }
+}
+
+/// The names of the namespace (5.15.2.3): one.
+#[derive(FromZeros, IntoBytes, Immutable)]
+#[repr(C)]
+struct Descriptors {
+    nidt: u8,
+    nidl: u8,
+    _2: [u8; 2],
+    nid: [u8; 16],
+    _20: [u8; 4076],
+}
+
+impl Descriptors {
+    fn new(subsystem: &Subsystem) -> Self {
+        const UUID: u8 = 3;
+        let nid = uuid_of(&subsystem.serial, &subsystem.options.model);
+        Self { nidt: UUID, nidl: nid.len() as u8, nid, ..Self::new_zeroed() }
+    }
 }
 
 /// A UUID made of a serial and a model, the same each time, of version 8: what it is made

@@ -10,6 +10,12 @@ pub(super) const TRANSFER_MAX: u64 = gasp::GRANULE << TRANSFER_SHIFT;
 /// The revision of the firmware.
 pub(super) const REVISION: &str = env!("CARGO_PKG_VERSION");
 
+/// Text as NVMe has it: padded with spaces, and cut off if it is too long.
+pub(super) fn padded<const LEN: usize>(text: &str) -> [u8; LEN] {
+    let mut bytes = text.bytes();
+    core::array::from_fn(|_| bytes.next().unwrap_or(b' '))
+}
+
 pub(super) const IDENTITY: Identity = Identity {
     // QEMU's vendor number for devices that exist nowhere else.
     vendor: 0x1234,

@@ -63,7 +63,6 @@ mod life;
 mod log;
 mod mmio;
 mod options;
-mod page;
 mod power;
 mod prp;
 mod queue;

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 
+use zerocopy::little_endian::{U16, U32, U64, U128};
+use zerocopy::{FromZeros, Immutable, IntoBytes};
+
 use super::command::{ALL, Command};
 use super::counters::Snapshot;
 use super::features::ROOM_TEMPERATURE;
-use super::identity::REVISION;
-use super::page::Page;
+use super::identity::{REVISION, padded};
 use super::power::Power;
 use super::status::Status;
 
@@ -17,46 +19,41 @@ const FIRMWARE: u8 = 0x03;
 
 /// How many errors are kept: one page of 4 KiB.
 pub(super) const ENTRIES_MAX: usize = 64;
-const ENTRY: usize = 64;
 
 /// In fields about a command: of none.
-const NO_COMMAND: u16 = u16::MAX;
+const NO_COMMAND: U16 = U16::MAX_VALUE;
 
 /// An error, as the log tells it (5.14.1.1).
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, FromZeros, IntoBytes, Immutable)]
+#[repr(C)]
 pub(super) struct Entry {
     /// Which error it is, from 1 on, since the process began.
-    pub(super) count: u64,
-    pub(super) queue: u16,
-    pub(super) command: u16,
-    pub(super) status: Status,
-    /// The phase tag of the completion.
-    pub(super) phase: bool,
+    pub(super) count: U64,
+    pub(super) queue: U16,
+    pub(super) command: U16,
+    /// With the phase tag of the completion.
+    pub(super) status: U16,
     /// The byte, and in the upper byte the bit, of the command that is wrong, if that is known.
-    pub(super) location: u16,
+    pub(super) location: U16,
     /// The first block that failed; 0 if none did.
-    pub(super) block: u64,
+    pub(super) block: U64,
     /// 0 if it concerns none.
-    pub(super) namespace: u32,
+    pub(super) namespace: U32,
+    pub(super) _28: [u8; 36],
 }
+const _: () = assert!(size_of::<Entry>() == 64);
 
 impl Entry {
     /// An error that belongs to no command.
     pub(super) fn of_no_command(count: u64, status: Status) -> Self {
-        let (queue, command, location) = (NO_COMMAND, NO_COMMAND, NO_COMMAND);
-        Self { count, queue, command, status, phase: false, location, block: 0, namespace: 0 }
-    }
-
-    fn bytes(&self) -> Page<ENTRY> {
-        let mut page = Page::new();
-        page.put(0, &self.count.to_le_bytes())
-            .put(8, &self.queue.to_le_bytes())
-            .put(10, &self.command.to_le_bytes())
-            .put(12, &(self.status.0 << 1 | u16::from(self.phase)).to_le_bytes())
-            .put(14, &self.location.to_le_bytes())
-            .put(16, &self.block.to_le_bytes())
-            .put(24, &self.namespace.to_le_bytes());
-        page
+        Self {
+            count: count.into(),
+            queue: NO_COMMAND,
+            command: NO_COMMAND,
+            status: status.field(false),
+            location: NO_COMMAND,
+            ..Self::new_zeroed()
+        }
     }
 }
 
@@ -70,12 +67,9 @@ impl ErrorLog {
         self.0.push_front(entry);
     }
 
-    fn page(&self) -> Page<{ ENTRIES_MAX * ENTRY }> {
-        let mut page = Page::new();
-        for (index, entry) in self.0.iter().enumerate() {
-            page.put(index * ENTRY, entry.bytes().bytes());
-        }
-        page
+    fn page(&self) -> [Entry; ENTRIES_MAX] {
+        let entry = |index| self.0.get(index).copied();
+        core::array::from_fn(|index| entry(index).unwrap_or_else(Entry::new_zeroed))
     }
 }
 
@@ -126,42 +120,86 @@ pub(super) struct Sources<'a> {
 /// A log page; `namespace` is the one that is asked about.
 pub(super) fn read(id: u8, namespace: u32, sources: &Sources<'_>) -> Result<Vec<u8>, Status> {
     match id {
-        ERRORS => Ok(sources.errors.page().bytes().to_vec()),
+        ERRORS => Ok(sources.errors.page().as_bytes().to_vec()),
         // Of the whole controller only.
         HEALTH if ![0, ALL].contains(&namespace) => Err(Status::INVALID_FIELD),
-        HEALTH => Ok(health(sources).bytes().to_vec()),
-        FIRMWARE => {
-            let mut page = Page::<512>::new();
-            // Slot 1 is active, and there is no other.
-            page.put(0, &[1]).put_text(8, 8, REVISION);
-            Ok(page.bytes().to_vec())
-        }
+        HEALTH => Ok(Health::new(sources).as_bytes().to_vec()),
+        FIRMWARE => Ok(FirmwareSlots::new().as_bytes().to_vec()),
         _ => Err(Status::LOG_PAGE),
     }
 }
 
 /// SMART and health information (5.14.1.2).
-fn health(sources: &Sources<'_>) -> Page<512> {
-    const TEMPERATURE: u8 = 1 << 1;
-    let Sources { counters, power, .. } = sources;
-    // Thousands of 512 bytes, rounded up.
-    let units = |bytes: u64| bytes.div_ceil(512_000).to_le_bytes();
-    let mut page = Page::new();
-    page.put(0, &[if sources.is_temperature_critical { TEMPERATURE } else { 0 }])
-        .put(1, &ROOM_TEMPERATURE.to_le_bytes())
-        // Spare blocks, and how many are needed, in percent.
-        .put(3, &[100, 10])
-        .put(32, &units(counters.read_bytes))
-        .put(48, &units(counters.written_bytes))
-        .put(64, &counters.reads.to_le_bytes())
-        .put(80, &counters.writes.to_le_bytes())
-        .put(96, &(power.busy().as_secs() / 60).to_le_bytes())
-        .put(112, &counters.power_cycles.to_le_bytes())
-        .put(128, &(power.on().as_secs() / 3600).to_le_bytes())
-        .put(144, &counters.unsafe_shutdowns.to_le_bytes())
-        .put(160, &counters.media_errors.to_le_bytes())
-        .put(176, &counters.errors.to_le_bytes());
-    page
+#[derive(FromZeros, IntoBytes, Immutable)]
+#[repr(C)]
+struct Health {
+    critical_warning: u8,
+    /// In kelvins.
+    temperature: U16,
+    /// Spare blocks, and how many are needed, in percent.
+    spare: u8,
+    spare_needed: u8,
+    _5: [u8; 27],
+    /// In thousands of 512 bytes.
+    read_units: U128,
+    written_units: U128,
+    reads: U128,
+    writes: U128,
+    busy_minutes: U128,
+    power_cycles: U128,
+    on_hours: U128,
+    unsafe_shutdowns: U128,
+    media_errors: U128,
+    errors: U128,
+    _192: [u8; 320],
+}
+const _: () = assert!(size_of::<Health>() == 512);
+
+impl Health {
+    fn new(sources: &Sources<'_>) -> Self {
+        const TEMPERATURE: u8 = 1 << 1;
+        let Sources { counters, power, .. } = sources;
+        let count = |count: u64| U128::new(count.into());
+        // Rounded up.
+        let units = |bytes: u64| count(bytes.div_ceil(512_000));
+        Self {
+            critical_warning: if sources.is_temperature_critical { TEMPERATURE } else { 0 },
+            temperature: ROOM_TEMPERATURE.into(),
+            spare: 100,
+            spare_needed: 10,
+            read_units: units(counters.read_bytes),
+            written_units: units(counters.written_bytes),
+            reads: count(counters.reads),
+            writes: count(counters.writes),
+            busy_minutes: count(power.busy().as_secs() / 60),
+            power_cycles: count(counters.power_cycles),
+            on_hours: count(power.on().as_secs() / 3600),
+            unsafe_shutdowns: count(counters.unsafe_shutdowns),
+            media_errors: count(counters.media_errors),
+            errors: count(counters.errors),
+            ..Self::new_zeroed()
+        }
+    }
+}
+
+/// Firmware slots (5.14.1.3).
+#[derive(FromZeros, IntoBytes, Immutable)]
+#[repr(C)]
+struct FirmwareSlots {
+    active: u8,
+    _1: [u8; 7],
+    revisions: [[u8; 8]; 7],
+    _64: [u8; 448],
+}
+const _: () = assert!(size_of::<FirmwareSlots>() == 512);
+
+impl FirmwareSlots {
+    /// Slot 1 is active, and there is no other.
+    fn new() -> Self {
+        let mut slots = Self { active: 1, ..Self::new_zeroed() };
+        slots.revisions[0] = padded(REVISION);
+        slots
+    }
 }
 
 #[cfg(test)]
@@ -173,13 +211,11 @@ mod tests {
     #[test]
     fn the_error_log_has_the_newest_first_and_drops_the_oldest() {
         let mut log = ErrorLog::default();
-        assert!(log.page().bytes().iter().all(|byte| *byte == 0));
+        assert!(log.page().as_bytes().iter().all(|byte| *byte == 0));
         (1..=100).for_each(|count| {
             log.record(Entry::of_no_command(count, Status::INVALID_FIELD));
         });
-        let page = log.page();
-        let counts = page.bytes().chunks(ENTRY).map(|entry| entry[0]);
-        assert!(counts.eq((37..=100).rev()));
+        assert!(log.page().iter().map(|entry| entry.count.get()).eq((37..=100).rev()));
     }
 
     #[test]
@@ -193,10 +229,10 @@ mod tests {
         let power = Power::of(Duration::from_secs(2 * 3600 + 3599), Duration::from_secs(179));
         let (errors, is_temperature_critical) = (&ErrorLog::default(), true);
         let sources = Sources { errors, counters, power: &power, is_temperature_critical };
-        let page = health(&sources);
-        let at = |at: usize| u64::from_le_bytes(*page.bytes()[at..].first_chunk().unwrap());
+        let page = read(HEALTH, 0, &sources).unwrap();
+        let at = |at: usize| u64::from_le_bytes(*page[at..].first_chunk().unwrap());
         assert_eq!((at(32), at(48), at(112)), (2, 1, 3));
         assert_eq!((at(96), at(128)), (2, 2), "minutes busy, hours on");
-        assert_eq!(page.bytes()[0], 0b10);
+        assert_eq!(page[0], 0b10);
     }
 }
