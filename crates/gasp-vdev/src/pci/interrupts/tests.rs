@@ -1,10 +1,14 @@
 //! What a VMM does with interrupts, and what becomes of them.
 
+use std::os::fd::OwnedFd;
+
+use rustix::event::{EventfdFlags, eventfd};
+
 use super::super::eventfd::is_counting;
 use super::super::model::tests::IDENTITY;
 use super::super::{Bar, Msix};
 use super::*;
-use rustix::event::{EventfdFlags, eventfd};
+use crate::error::IrqError;
 
 fn interrupts() -> Interrupts {
     let msix = Msix { vectors: 70, bar: 0, table: 0, pending: 0x800 };

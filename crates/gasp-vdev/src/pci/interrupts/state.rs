@@ -1,0 +1,142 @@
+//! The state of each vector, and when an interrupt is delivered or stays pending. Nothing here
+//! signals: what is due is returned, for `notify` once the lock is released.
+
+use core::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::super::irq_kind::IrqKind;
+use super::super::model::Model;
+use crate::error::IrqError;
+
+#[derive(Debug)]
+pub(super) struct State {
+    kinds: [Vec<Vector>; 5],
+    /// The function's mask bit in the MSI-X capability.
+    pub(super) function_masked: bool,
+    /// Whether the command register switches the pin off.
+    pub(super) pin_disabled: bool,
+    /// Whether the device holds the pin up.
+    pub(super) raised: bool,
+    /// What the VMM signals to unmask the pin, if it does so without a message.
+    pub(super) unmask: Option<Arc<OwnedFd>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Vector {
+    pub(super) event: Option<Arc<OwnedFd>>,
+    pub(super) masked: bool,
+    pub(super) table_masked: bool,
+    pub(super) pending: bool,
+}
+
+impl State {
+    pub(super) fn new(model: &Model) -> Self {
+        let vectors = |count: u16| (0..count).map(|_| Vector::default()).collect();
+        let msix = model.msix.map_or(0, |msix| msix.vectors);
+        let kinds = [
+            vectors(u16::from(model.pin)),
+            vectors(u16::from(model.msi)),
+            vectors(msix),
+            vectors(1),
+            vectors(1),
+        ];
+        Self { kinds, function_masked: false, pin_disabled: false, raised: false, unmask: None }
+    }
+
+    pub(super) fn vectors(&self, kind: IrqKind) -> &Vec<Vector> {
+        let [pin, msi, msix, error, request] = &self.kinds;
+        match kind {
+            IrqKind::Pin => pin,
+            IrqKind::Msi => msi,
+            IrqKind::Msix => msix,
+            IrqKind::Error => error,
+            IrqKind::Request => request,
+        }
+    }
+
+    pub(super) fn vectors_mut(&mut self, kind: IrqKind) -> &mut Vec<Vector> {
+        let [pin, msi, msix, error, request] = &mut self.kinds;
+        match kind {
+            IrqKind::Pin => pin,
+            IrqKind::Msi => msi,
+            IrqKind::Msix => msix,
+            IrqKind::Error => error,
+            IrqKind::Request => request,
+        }
+    }
+
+    /// All eventfds of vectors.
+    pub(super) fn events(&self) -> impl Iterator<Item = &Arc<OwnedFd>> {
+        self.kinds.iter().flatten().filter_map(|vector| vector.event.as_ref())
+    }
+
+    pub(super) fn range(
+        &self,
+        kind: IrqKind,
+        start: u32,
+        count: u32,
+    ) -> Result<Range<usize>, IrqError> {
+        let have = u32::try_from(self.vectors(kind).len()).unwrap_or(u32::MAX);
+        match start.checked_add(count) {
+            Some(end) if end <= have => Ok(start as usize..end as usize),
+            _ => Err(IrqError::OutOfRange { kind, start, count, have }),
+        }
+    }
+
+    /// Delivers an interrupt, or notes that it is pending. Gives back what to
+    /// signal.
+    #[must_use]
+    pub(super) fn deliver(&mut self, kind: IrqKind, index: usize) -> Option<Arc<OwnedFd>> {
+        let used = self.vectors(kind).iter().any(|vector| vector.event.is_some());
+        if let Some(vector) = self.vectors_mut(kind).get_mut(index) {
+            // What nobody has ever asked for is not kept for later.
+            vector.pending = used;
+        }
+        self.settle(kind, index)
+    }
+
+    /// Delivers what is pending and no longer masked. Gives back what to signal.
+    #[must_use]
+    pub(super) fn settle(&mut self, kind: IrqKind, index: usize) -> Option<Arc<OwnedFd>> {
+        let held_back = match kind {
+            IrqKind::Pin => self.pin_disabled,
+            IrqKind::Msix => self.function_masked,
+            _ => false,
+        };
+        let raised = kind == IrqKind::Pin && self.raised;
+        let vector = self.vectors_mut(kind).get_mut(index)?;
+        if held_back || vector.masked || vector.table_masked || !(vector.pending || raised) {
+            return None;
+        }
+        let event = vector.event.clone()?;
+        vector.pending = false;
+        vector.masked |= kind == IrqKind::Pin;
+        Some(event)
+    }
+
+    /// As after power-on, except that the VMM's eventfds and masks stay.
+    pub(super) fn reset(&mut self) {
+        self.function_masked = false;
+        self.pin_disabled = false;
+        self.raised = false;
+        for vector in self.kinds.iter_mut().flatten() {
+            vector.pending = false;
+            vector.table_masked = false;
+        }
+    }
+
+    /// Takes all eventfds away.
+    pub(super) fn forget(&mut self) {
+        self.kinds.iter_mut().flatten().for_each(Vector::forget);
+        self.unmask = None;
+    }
+}
+
+impl Vector {
+    pub(super) fn forget(&mut self) {
+        self.event = None;
+        self.masked = false;
+        self.pending = false;
+    }
+}

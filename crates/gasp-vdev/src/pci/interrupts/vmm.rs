@@ -1,0 +1,147 @@
+//! What a VMM does with the interrupts of its device: eventfds, masks, triggers.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use super::super::eventfd::{empty, notify, prepare_event};
+use super::super::irq_kind::IrqKind;
+use super::Interrupts;
+use super::state::Vector;
+use crate::error::IrqError;
+
+impl Interrupts {
+    /// Gives vectors from `start` on their eventfds, or takes them away (`None`).
+    ///
+    /// The descriptors are made non-blocking, so that a full counter cannot hold up the
+    /// device.
+    ///
+    /// # Errors
+    /// `EINVAL` if there are not so many vectors, or a descriptor is not an eventfd;
+    /// nothing changes then, and the descriptors are closed without
+    /// waiting for whoever serves their files.
+    pub fn assign(
+        &self,
+        kind: IrqKind,
+        start: u32,
+        events: Vec<Option<OwnedFd>>,
+    ) -> Result<(), IrqError> {
+        let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
+        let mut state = self.state();
+        let checked = state.range(kind, start, count).and_then(|range| {
+            events.iter().flatten().try_for_each(|event| prepare_event(kind, event.as_fd()))?;
+            Ok(range)
+        });
+        let range = match checked {
+            Ok(range) => range,
+            Err(error) => {
+                drop(state);
+                events.into_iter().flatten().for_each(gasp::ffi::close);
+                return Err(error);
+            }
+        };
+        let mut due = Vec::new();
+        for (index, event) in range.zip(events) {
+            if let Some(vector) = state.vectors_mut(kind).get_mut(index) {
+                let taken = event.is_none();
+                vector.event = event.map(Arc::new);
+                if taken {
+                    vector.masked = false;
+                }
+            }
+            due.extend(state.settle(kind, index));
+        }
+        drop(state);
+        notify(due);
+        Ok(())
+    }
+
+    /// Takes all eventfds of this kind away.
+    pub fn disable(&self, kind: IrqKind) {
+        let mut state = self.state();
+        state.vectors_mut(kind).iter_mut().for_each(Vector::forget);
+        if kind == IrqKind::Pin {
+            state.unmask = None;
+        }
+    }
+
+    /// Masks or unmasks vectors for which `which` has `true`.
+    ///
+    /// # Errors
+    /// `EINVAL` if there are not so many vectors.
+    pub fn set_masked(
+        &self,
+        kind: IrqKind,
+        start: u32,
+        which: &[bool],
+        masked: bool,
+    ) -> Result<(), IrqError> {
+        let mut state = self.state();
+        let range = state.range(kind, start, u32::try_from(which.len()).unwrap_or(u32::MAX))?;
+        let mut due = Vec::new();
+        for (index, _) in range.zip(which).filter(|(_, chosen)| **chosen) {
+            if let Some(vector) = state.vectors_mut(kind).get_mut(index) {
+                vector.masked = masked;
+            }
+            due.extend(state.settle(kind, index));
+        }
+        drop(state);
+        notify(due);
+        Ok(())
+    }
+
+    /// Signals vectors for which `which` has `true`, as the device would.
+    ///
+    /// # Errors
+    /// `EINVAL` if there are not so many vectors.
+    pub fn trigger(&self, kind: IrqKind, start: u32, which: &[bool]) -> Result<(), IrqError> {
+        let mut state = self.state();
+        let range = state.range(kind, start, u32::try_from(which.len()).unwrap_or(u32::MAX))?;
+        let mut due = Vec::new();
+        for (index, _) in range.zip(which).filter(|(_, chosen)| **chosen) {
+            due.extend(state.deliver(kind, index));
+        }
+        drop(state);
+        notify(due);
+        Ok(())
+    }
+
+    /// An eventfd by which the VMM unmasks the pin without a message; `None` takes it
+    /// away. The front end listens to it, and calls
+    /// [`take_unmask_event`](Self::take_unmask_event).
+    ///
+    /// # Errors
+    /// `EINVAL` if the device has no pin, or the descriptor is not an eventfd; it is closed as
+    /// by [`assign`](Self::assign).
+    pub fn set_unmask_event(&self, event: Option<OwnedFd>) -> Result<(), IrqError> {
+        let mut state = self.state();
+        let checked = state.range(IrqKind::Pin, 0, 1).and_then(|_| {
+            event.iter().try_for_each(|event| prepare_event(IrqKind::Pin, event.as_fd()))
+        });
+        if let Err(error) = checked {
+            drop(state);
+            event.into_iter().for_each(gasp::ffi::close);
+            return Err(error);
+        }
+        state.unmask = event.map(Arc::new);
+        Ok(())
+    }
+
+    /// The eventfd that [`set_unmask_event`](Self::set_unmask_event) was given.
+    pub fn unmask_event(&self) -> Option<Arc<OwnedFd>> {
+        self.state().unmask.clone()
+    }
+
+    /// Looks whether the VMM has signalled [that eventfd](Self::unmask_event), and unmasks
+    /// the pin then.
+    pub fn take_unmask_event(&self) {
+        if self.unmask_event().is_some_and(|event| empty(&event)) {
+            self.unmask_pin();
+        }
+    }
+
+    /// The guest has acknowledged the pin; it is delivered again if it is still up.
+    pub fn unmask_pin(&self) {
+        // A device without a pin has nothing to unmask.
+        let _ = self.set_masked(IrqKind::Pin, 0, &[true], false);
+    }
+}
