@@ -18,20 +18,20 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use gasp::{DeviceAddr, Span, Vdev};
-use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLock};
 
 use crate::context::{DeviceContext, MessageMemory};
 use crate::device::Device;
 use crate::doorbell::Doorbell;
 use crate::error::{AttachError, ModelError, RegionError};
 use crate::pci::{
-    Bar, CONFIG_SIZE, ConfigSpace, Interrupts, Model, Msix, Part, Register, Table, accesses,
+    Bar, CONFIG_SIZE, ConfigSpace, Interrupts, Model, Part, Register, Table, accesses,
 };
 
 /// When a device's thread that is to stop is looked at: often at first, and then seldom.
-const SOON: Duration = Duration::from_millis(100);
-const GLANCE: Duration = Duration::from_micros(50);
-const LATER: Duration = Duration::from_millis(5);
+const POLL_OFTEN_FOR: Duration = Duration::from_millis(100);
+const SHORT_PAUSE: Duration = Duration::from_micros(50);
+const LONG_PAUSE: Duration = Duration::from_millis(5);
 
 /// A device in its shell.
 pub struct Shell {
@@ -64,7 +64,7 @@ impl Shell {
         Ok(Self {
             name: name.to_owned(),
             config: Mutex::new(ConfigSpace::new(&model)),
-            table: model.msix.map(|place: Msix| Mutex::new(Table::new(place))),
+            table: model.msix.map(|msix| Mutex::new(Table::new(msix))),
             interrupts: Arc::new(Interrupts::new(&model)),
             master: Arc::default(),
             attached: RwLock::new(None),
@@ -101,7 +101,7 @@ impl Shell {
         vdev: Vdev,
         messages: Option<Arc<dyn MessageMemory>>,
     ) -> Result<(), AttachError> {
-        let mut attached = self.write_attached();
+        let mut attached = self.attached.write();
         if attached.is_some() {
             return Err(AttachError::Attached);
         }
@@ -130,7 +130,7 @@ impl Shell {
     /// Takes the device away from its VMM: ends its thread, takes the VMM's eventfds away,
     /// and drops every mapping. A device that is detached stays as it is.
     pub fn detach(&self) {
-        let Some(Attached { context, thread }) = self.write_attached().take() else { return };
+        let Some(Attached { context, thread }) = self.attached.write().take() else { return };
         context.closing.store(true, Ordering::Release);
         context.pause_messages(true);
         context.ring();
@@ -138,7 +138,7 @@ impl Shell {
         if thread.join().is_err() {
             tracing::error!(device = %self.name, "the device's thread panicked");
         }
-        self.interrupts.forget();
+        self.interrupts.detach_events();
         self.device.detached();
     }
 
@@ -150,24 +150,24 @@ impl Shell {
             if let Some(stopped) = stopped() {
                 return stopped;
             }
-            if since.elapsed() < SOON {
-                std::thread::sleep(GLANCE);
+            if since.elapsed() < POLL_OFTEN_FOR {
+                std::thread::sleep(SHORT_PAUSE);
             } else {
-                self.interrupts.empty_full();
-                std::thread::sleep(LATER);
+                self.interrupts.empty_full_events();
+                std::thread::sleep(LONG_PAUSE);
             }
         }
     }
 
     /// Whether a VMM is attached.
     pub fn is_attached(&self) -> bool {
-        self.read_attached().is_some()
+        self.attached.read().is_some()
     }
 
     /// Back to the state after power-on. Waits for work in progress, but not for what it
     /// has asked the VMM for by message; the VMM's eventfds stay.
     pub fn reset(&self) {
-        let attached = self.read_attached();
+        let attached = self.attached.read();
         let context = attached.as_ref().map(|attached| &attached.context);
         if let Some(context) = context {
             context.pausing.store(true, Ordering::Release);
@@ -184,19 +184,19 @@ impl Shell {
     }
 
     fn reset_registers(&self) {
-        let mut config = lock(&self.config);
+        let mut config = self.config.lock();
         config.reset();
         self.interrupts.reset();
         self.config_changed(&config);
         drop(config);
         if let Some(table) = &self.table {
-            lock(table).reset();
+            table.lock().reset();
         }
     }
 
     /// The guest has taken a range back whose mappings are held still.
     pub fn revoked(&self, span: Span<DeviceAddr>) {
-        if let Some(Attached { context, .. }) = &*self.read_attached() {
+        if let Some(Attached { context, .. }) = &*self.attached.read() {
             self.device.revoked(context, span);
         }
     }
@@ -208,7 +208,7 @@ impl Shell {
     pub fn config_read(&self, offset: u64, into: &mut [u8]) -> Result<(), RegionError> {
         let offset = inside(offset, into.len(), CONFIG_SIZE)?;
         let raised = self.interrupts.is_raised();
-        lock(&self.config).read(offset, into, raised);
+        self.config.lock().read(offset, into, raised);
         Ok(())
     }
 
@@ -218,7 +218,7 @@ impl Shell {
     /// Where the range passes its end.
     pub fn config_write(&self, offset: u64, from: &[u8]) -> Result<(), RegionError> {
         let offset = inside(offset, from.len(), CONFIG_SIZE)?;
-        let mut config = lock(&self.config);
+        let mut config = self.config.lock();
         config.write(offset, from);
         self.config_changed(&config);
         Ok(())
@@ -236,16 +236,16 @@ impl Shell {
     /// Where there is no such BAR, the range passes its end, or no VMM is attached.
     pub fn bar_read(&self, index: u32, offset: u64, into: &mut [u8]) -> Result<(), RegionError> {
         let bar = self.bar(index, offset, into.len())?;
-        let attached = self.read_attached();
+        let attached = self.attached.read();
         let Attached { context, .. } = attached.as_ref().ok_or(RegionError::Detached)?;
         for (done, at, width) in accesses(offset, into.len()) {
-            let value = match self.place(bar, Register { bar: bar.index, offset: at, width }) {
-                Place::Device(register) => self.device.read(context, register),
-                Place::Table(table, Part::Table(at)) => lock(table).read(at, width),
-                Place::Table(_, Part::Pending(at)) => {
+            let value = match self.target(bar, Register { bar: bar.index, offset: at, width }) {
+                Target::Device(register) => self.device.read(context, register),
+                Target::Table(table, Part::Table(at)) => table.lock().read(at, width),
+                Target::Table(_, Part::Pending(at)) => {
                     self.interrupts.pending((at / 8) as usize) >> (8 * (at % 8))
                 }
-                Place::Shared(memory) => {
+                Target::Shared(memory) => {
                     let mut bytes = [0; 8];
                     let bytes_of = bytes.get_mut(..width as usize).unwrap_or_default();
                     // The range was checked against the BAR, which is as long.
@@ -265,21 +265,21 @@ impl Shell {
     /// As [`bar_read`](Self::bar_read).
     pub fn bar_write(&self, index: u32, offset: u64, from: &[u8]) -> Result<(), RegionError> {
         let bar = self.bar(index, offset, from.len())?;
-        let attached = self.read_attached();
+        let attached = self.attached.read();
         let Attached { context, .. } = attached.as_ref().ok_or(RegionError::Detached)?;
         for (done, at, width) in accesses(offset, from.len()) {
             let mut bytes = [0; 8];
             let part = from.iter().skip(done).take(width as usize);
             bytes.iter_mut().zip(part).for_each(|(byte, from)| *byte = *from);
             let value = u64::from_le_bytes(bytes);
-            match self.place(bar, Register { bar: bar.index, offset: at, width }) {
-                Place::Device(register) => self.device.write(context, register, value),
-                Place::Table(table, Part::Table(at)) => {
-                    lock(table).write(at, width, value, &self.interrupts);
+            match self.target(bar, Register { bar: bar.index, offset: at, width }) {
+                Target::Device(register) => self.device.write(context, register, value),
+                Target::Table(table, Part::Table(at)) => {
+                    table.lock().write(at, width, value, &self.interrupts);
                 }
                 // The pending bits cannot be written.
-                Place::Table(_, Part::Pending(_)) => {}
-                Place::Shared(memory) => {
+                Target::Table(_, Part::Pending(_)) => {}
+                Target::Shared(memory) => {
                     // The range was checked against the BAR, which is as long.
                     let _ = memory.write_at(at, bytes.get(..width as usize).unwrap_or_default());
                 }
@@ -295,31 +295,23 @@ impl Shell {
     }
 
     /// What is behind a register.
-    fn place<'a>(&'a self, bar: &'a Bar, at: Register) -> Place<'a> {
+    fn target<'a>(&'a self, bar: &'a Bar, at: Register) -> Target<'a> {
         if let Some(shared) = &bar.shared
             && shared.areas.iter().any(|&(start, len)| (start..start + len).contains(&at.offset))
         {
-            return Place::Shared(&shared.memory);
+            return Target::Shared(&shared.memory);
         }
         if let Some(table) = &self.table {
-            let part = lock(table).part(at);
+            let part = table.lock().part(at);
             if let Some(part) = part {
-                return Place::Table(table, part);
+                return Target::Table(table, part);
             }
         }
-        Place::Device(at)
-    }
-
-    fn read_attached(&self) -> RwLockReadGuard<'_, Option<Attached>> {
-        self.attached.read()
-    }
-
-    fn write_attached(&self) -> RwLockWriteGuard<'_, Option<Attached>> {
-        self.attached.write()
+        Target::Device(at)
     }
 }
 
-enum Place<'a> {
+enum Target<'a> {
     Device(Register),
     Table(&'a Mutex<Table>, Part),
     Shared(&'a gasp::MemoryObject),
@@ -333,7 +325,7 @@ fn work(device: &dyn Device, context: &DeviceContext, working: &Mutex<()>) {
         if context.closing.load(Ordering::Acquire) {
             return;
         }
-        let _working = lock(working);
+        let _working = working.lock();
         // Rung before a reset: what was to be done is void.
         if !context.should_stop() {
             device.work(context);
@@ -347,11 +339,6 @@ fn inside(offset: u64, len: usize, size: u64) -> Result<usize, RegionError> {
     let end = offset.checked_add(len).filter(|&end| end <= size);
     let start = end.and_then(|_| usize::try_from(offset).ok());
     start.ok_or(RegionError::OutOfRange { offset, len, size })
-}
-
-/// A device that panicked has left nothing half done in what these locks guard.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }
 
 impl Drop for Shell {

@@ -46,7 +46,7 @@ use crate::shell::Shell;
 /// How much RAM the guest has, from guest-physical 0 on, unless told otherwise.
 pub const RAM: u64 = 16 << 20;
 /// How long a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// The PCI command register, and its bits for memory space and bus master.
 const COMMAND: u64 = 4;
 const MEMORY_AND_MASTER: [u8; 2] = [0b110, 0];
@@ -282,7 +282,7 @@ impl TestBus {
             self.shell.interrupts().unmask_pin();
         }
         let event = self.events.get(usize::from(vector)).ok_or(Errno::INVAL)?;
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let left =
@@ -312,7 +312,7 @@ impl TestBus {
 /// Waits for something that must come, at most 20 s.
 pub fn until<T>(mut there: impl FnMut() -> Option<T>) -> Option<T> {
     let since = Instant::now();
-    while since.elapsed() < PATIENCE {
+    while since.elapsed() < TIMEOUT {
         if let Some(it) = there() {
             return Some(it);
         }

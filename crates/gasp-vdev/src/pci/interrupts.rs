@@ -106,7 +106,7 @@ impl Interrupts {
     }
 
     /// Frees whoever waits to write to a counter that is full.
-    pub(crate) fn empty_full(&self) {
+    pub(crate) fn empty_full_events(&self) {
         let events: Vec<_> = self.state().events().cloned().collect();
         for event in events.iter().filter(|event| is_full(event)) {
             empty(event);
@@ -119,7 +119,7 @@ impl Interrupts {
     }
 
     /// The VMM is gone, and its eventfds with it.
-    pub(crate) fn forget(&self) {
-        self.state().forget();
+    pub(crate) fn detach_events(&self) {
+        self.state().detach_events();
     }
 }

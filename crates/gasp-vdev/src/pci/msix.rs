@@ -12,7 +12,7 @@ use super::register::{Register, Width};
 /// The table of one function.
 #[derive(Debug)]
 pub(crate) struct Table {
-    place: Msix,
+    msix: Msix,
     /// Address (low, high), data and control of each vector.
     words: Vec<[u32; 4]>,
 }
@@ -24,19 +24,19 @@ pub(crate) enum Part {
 }
 
 impl Table {
-    pub(crate) fn new(place: Msix) -> Self {
-        let mut table = Self { place, words: Vec::new() };
+    pub(crate) fn new(msix: Msix) -> Self {
+        let mut table = Self { msix, words: Vec::new() };
         table.reset();
         table
     }
 
     pub(crate) fn reset(&mut self) {
-        self.words = vec![[0, 0, 0, 1]; usize::from(self.place.vectors)];
+        self.words = vec![[0, 0, 0, 1]; usize::from(self.msix.vectors)];
     }
 
     /// The part of the table that `at` is in, if any, and where in it.
     pub(crate) fn part(&self, at: Register) -> Option<Part> {
-        let Msix { vectors, bar, table, pending } = self.place;
+        let Msix { vectors, bar, table, pending } = self.msix;
         let within = |start: u32, len: u64| {
             let offset = at.offset.checked_sub(u64::from(start))?;
             (at.bar == bar && offset < len).then_some(offset)
@@ -95,10 +95,10 @@ mod tests {
 
     #[test]
     fn entries_read_back_as_written_and_are_masked_after_reset() {
-        let place = Msix { vectors: 4, bar: 1, table: 0x100, pending: 0x800 };
-        let model = Model::new(IDENTITY).bar(Bar::memory(1, 4096)).msix(place);
+        let msix = Msix { vectors: 4, bar: 1, table: 0x100, pending: 0x800 };
+        let model = Model::new(IDENTITY).bar(Bar::memory(1, 4096)).msix(msix);
         let irqs = Interrupts::new(&model);
-        let mut table = Table::new(place);
+        let mut table = Table::new(msix);
         assert_eq!(table.read(3 * 16 + 12, Width::Four), 1);
         table.write(16, Width::Eight, 0x1_fee0_0007, &irqs);
         table.write(16 + 8, Width::Eight, 0x4041, &irqs);

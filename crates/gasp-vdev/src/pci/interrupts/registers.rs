@@ -11,7 +11,7 @@ impl Interrupts {
         if let Some(vector) = state.vectors_mut(IrqKind::Msix).get_mut(vector) {
             vector.table_masked = masked;
         }
-        let event = state.settle(IrqKind::Msix, vector);
+        let event = state.deliver_pending(IrqKind::Msix, vector);
         drop(state);
         notify(event);
     }
@@ -21,7 +21,7 @@ impl Interrupts {
         state.function_masked = masked;
         let mut due = Vec::new();
         for index in 0..state.vectors(IrqKind::Msix).len() {
-            due.extend(state.settle(IrqKind::Msix, index));
+            due.extend(state.deliver_pending(IrqKind::Msix, index));
         }
         drop(state);
         notify(due);
@@ -30,7 +30,7 @@ impl Interrupts {
     pub(crate) fn set_pin_disabled(&self, disabled: bool) {
         let mut state = self.state();
         state.pin_disabled = disabled;
-        let event = state.settle(IrqKind::Pin, 0);
+        let event = state.deliver_pending(IrqKind::Pin, 0);
         drop(state);
         notify(event);
     }

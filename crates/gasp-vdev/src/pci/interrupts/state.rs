@@ -93,12 +93,12 @@ impl State {
             // What nobody has ever asked for is not kept for later.
             vector.pending = used;
         }
-        self.settle(kind, index)
+        self.deliver_pending(kind, index)
     }
 
     /// Delivers what is pending and no longer masked. Gives back what to signal.
     #[must_use]
-    pub(super) fn settle(&mut self, kind: IrqKind, index: usize) -> Option<Arc<OwnedFd>> {
+    pub(super) fn deliver_pending(&mut self, kind: IrqKind, index: usize) -> Option<Arc<OwnedFd>> {
         let held_back = match kind {
             IrqKind::Pin => self.pin_disabled,
             IrqKind::Msix => self.function_masked,
@@ -127,14 +127,14 @@ impl State {
     }
 
     /// Takes all eventfds away.
-    pub(super) fn forget(&mut self) {
-        self.kinds.iter_mut().flatten().for_each(Vector::forget);
+    pub(super) fn detach_events(&mut self) {
+        self.kinds.iter_mut().flatten().for_each(Vector::detach_event);
         self.unmask = None;
     }
 }
 
 impl Vector {
-    pub(super) fn forget(&mut self) {
+    pub(super) fn detach_event(&mut self) {
         self.event = None;
         self.masked = false;
         self.pending = false;

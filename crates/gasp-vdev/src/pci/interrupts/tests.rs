@@ -115,14 +115,14 @@ fn a_full_counter_does_not_hold_the_device_up() {
     rustix::fs::fcntl_setfl(&peer, rustix::fs::OFlags::empty()).unwrap();
     irqs.signal(0);
     irqs.trigger(IrqKind::Msix, 0, &[true]).unwrap();
-    irqs.empty_full();
+    irqs.empty_full_events();
     irqs.signal(0);
     assert_eq!(count(&peer), 1);
     // Whoever waits in it all the same is freed.
     rustix::io::write(&peer, &(u64::MAX - 1).to_ne_bytes()).unwrap();
     let stuck = std::thread::spawn(move || rustix::io::write(&peer, &1_u64.to_ne_bytes()));
     while !stuck.is_finished() {
-        irqs.empty_full();
+        irqs.empty_full_events();
     }
     stuck.join().unwrap().unwrap();
 }

@@ -48,7 +48,7 @@ impl Interrupts {
                     vector.masked = false;
                 }
             }
-            due.extend(state.settle(kind, index));
+            due.extend(state.deliver_pending(kind, index));
         }
         drop(state);
         notify(due);
@@ -58,7 +58,7 @@ impl Interrupts {
     /// Takes all eventfds of this kind away.
     pub fn disable(&self, kind: IrqKind) {
         let mut state = self.state();
-        state.vectors_mut(kind).iter_mut().for_each(Vector::forget);
+        state.vectors_mut(kind).iter_mut().for_each(Vector::detach_event);
         if kind == IrqKind::Pin {
             state.unmask = None;
         }
@@ -82,7 +82,7 @@ impl Interrupts {
             if let Some(vector) = state.vectors_mut(kind).get_mut(index) {
                 vector.masked = masked;
             }
-            due.extend(state.settle(kind, index));
+            due.extend(state.deliver_pending(kind, index));
         }
         drop(state);
         notify(due);
