@@ -47,7 +47,7 @@ impl Controller {
             CREATE_COMPLETION_QUEUE => self.create_completion(work, command)?,
             IDENTIFY => {
                 let page = identify(work.subsystem, dword10 as u8, command.namespace.get())?;
-                self.give(work, command, &page)?
+                self.return_data(work, command, &page)?
             }
             ABORT => self.abort(dword10),
             SET_FEATURES => self.set_features(work, command)?,
@@ -62,12 +62,17 @@ impl Controller {
     }
 
     /// Copies `bytes` to where the command wants them.
-    fn give(&mut self, work: &Work<'_>, command: &Command, bytes: &[u8]) -> Result<u32, Status> {
+    fn return_data(
+        &mut self,
+        work: &Work<'_>,
+        command: &Command,
+        bytes: &[u8],
+    ) -> Result<u32, Status> {
         let len = bytes.len() as u64;
         find_parts(work.device, command.prps(), len, self.page, &mut self.parts)?;
         self.data.map(work.device, &self.parts, Direction::ToGuest)?;
-        let put = self.data.put(bytes);
-        self.data.finish(work.device, put)?;
+        let copied = self.data.copy_to_guest(bytes);
+        self.data.finish(work.device, copied)?;
         Ok(0)
     }
 
@@ -156,7 +161,7 @@ impl Controller {
     fn set_features(&mut self, work: &Work<'_>, command: &Command) -> Result<u32, Status> {
         let (dword10, dword11) = (command.dword10.get(), command.dword11.get());
         let has_queues = self.completions.iter().skip(1).any(Option::is_some);
-        let told = self.features.tells_temperature();
+        let reported = self.features.reports_temperature();
         let mut changed = self.features.clone();
         let result = changed.set(dword10, dword11, command.namespace.get(), has_queues)?;
         // What is in a cache that is switched off must not stay there.
@@ -164,7 +169,7 @@ impl Controller {
             work.subsystem.disk.flush()?;
         }
         self.features = changed;
-        if self.features.tells_temperature() && !told {
+        if self.features.reports_temperature() && !reported {
             self.events.raise(Event::Temperature);
         }
         Ok(result)
@@ -186,7 +191,7 @@ impl Controller {
         let mut answer = vec![0; request.len as usize];
         let bytes = request.find(&page)?;
         answer.iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
-        self.give(work, command, &answer)?;
+        self.return_data(work, command, &answer)?;
         if !request.keeps_event {
             self.events.clear(request.page);
         }

@@ -103,8 +103,8 @@ impl Controller {
     /// Works until there is nothing more to do, or it should stop.
     pub(super) fn work(&mut self, work: &Work<'_>) {
         while !work.device.should_stop() {
-            if work.subsystem.mmio.take_look() {
-                self.look(work);
+            if work.subsystem.mmio.take_registers_changed() {
+                self.handle_registers(work);
             }
             let busy = match self.state {
                 State::Running | State::ShuttingDown | State::ShutDown => {
@@ -113,7 +113,7 @@ impl Controller {
                         if work.device.should_stop() {
                             return true;
                         }
-                        if let Some(times) = work.subsystem.warnings.again() {
+                        if let Some(times) = work.subsystem.warnings.next_logged() {
                             tracing::warn!(%error, times, "a queue cannot be reached: it stops");
                         }
                         self.fail(work);
@@ -145,7 +145,7 @@ impl Controller {
             let count = self.submissions.len() as u16;
             let mut served = false;
             for turn in 0..count {
-                if work.device.should_stop() || work.subsystem.mmio.should_look() {
+                if work.device.should_stop() || work.subsystem.mmio.registers_changed() {
                     return Ok(true);
                 }
                 served |= self.serve(work, (self.first + turn) % count)?;
@@ -157,7 +157,7 @@ impl Controller {
             busy |= served;
         }
         if self.pin {
-            self.settle_pin(work);
+            self.update_pin(work);
         }
         Ok(busy)
     }
@@ -165,11 +165,11 @@ impl Controller {
     /// Takes what was written to doorbells. Returns whether anything was. New commands are
     /// void during and after a shutdown.
     pub(super) fn take_doorbells(&mut self, work: &Work<'_>) -> bool {
-        let front = &work.subsystem.mmio;
-        let (mut no_such, mut bad) = (front.take_stray(), false);
+        let mmio = &work.subsystem.mmio;
+        let (mut no_such, mut bad) = (mmio.take_stray(), false);
         let mut any = no_such;
         for (id, queue) in (0..).zip(&mut self.submissions) {
-            if let Some(tail) = front.take_tail(id) {
+            if let Some(tail) = mmio.take_tail(id) {
                 any = true;
                 if self.state == State::Running {
                     no_such |= queue.is_none();
@@ -178,7 +178,7 @@ impl Controller {
             }
         }
         for (id, queue) in (0..).zip(&mut self.completions) {
-            if let Some(head) = front.take_head(id) {
+            if let Some(head) = mmio.take_head(id) {
                 any = true;
                 no_such |= queue.is_none();
                 bad |= queue.as_mut().is_some_and(|queue| queue.set_head(head).is_err());
@@ -186,11 +186,11 @@ impl Controller {
         }
         if no_such {
             self.events.raise(Event::NoSuchDoorbell);
-            self.failed_without_command(work, Status::QUEUE_IDENTIFIER);
+            self.record_failure_without_command(work, Status::QUEUE_IDENTIFIER);
         }
         if bad {
             self.events.raise(Event::BadDoorbellValue);
-            self.failed_without_command(work, Status::INVALID_FIELD);
+            self.record_failure_without_command(work, Status::INVALID_FIELD);
         }
         any
     }
@@ -220,7 +220,7 @@ impl Controller {
             any = true;
         }
         if any {
-            self.tell(work, 0);
+            self.signal_completions(work, 0);
         }
         Ok(any)
     }
@@ -228,7 +228,7 @@ impl Controller {
     /// Does a batch of one queue's commands. Returns whether there were any.
     fn serve(&mut self, work: &Work<'_>, id: u16) -> Result<bool, DmaError> {
         let (mut count, mut bytes) = (0, 0);
-        let mut told = None;
+        let mut to_signal = None;
         while count < BATCH && bytes < BATCH_BYTES {
             let Some(Some(queue)) = self.submissions.get_mut(usize::from(id)) else { break };
             let completes_to = queue.completes_to;
@@ -259,18 +259,18 @@ impl Controller {
             let (result, status) = match done {
                 Ok(Some(result)) => (result, Status::SUCCESS),
                 Ok(None) => continue,
-                Err(status) => (0, self.failed(work, id, &command, status)),
+                Err(status) => (0, self.record_failure(work, id, &command, status)),
             };
             if let Some(Some(completion)) = self.completions.get_mut(usize::from(completes_to)) {
                 completion.post(work.device, result, (id, head), command.id.get(), status)?;
-                told = Some(completes_to);
+                to_signal = Some(completes_to);
             }
-            if work.device.should_stop() || work.subsystem.mmio.should_look() {
+            if work.device.should_stop() || work.subsystem.mmio.registers_changed() {
                 break;
             }
         }
-        if let Some(queue) = told {
-            self.tell(work, queue);
+        if let Some(queue) = to_signal {
+            self.signal_completions(work, queue);
         }
         Ok(count > 0)
     }
@@ -278,7 +278,13 @@ impl Controller {
     /// Counts a command that failed and puts it into the error log. Returns its status with
     /// the bit that says so.
     #[cold]
-    fn failed(&mut self, work: &Work<'_>, queue: u16, command: &Command, status: Status) -> Status {
+    fn record_failure(
+        &mut self,
+        work: &Work<'_>,
+        queue: u16,
+        command: &Command,
+        status: Status,
+    ) -> Status {
         let completes_to = self.submissions.get(usize::from(queue)).and_then(Option::as_ref);
         let completes_to = completes_to.map_or(0, |queue| usize::from(queue.completes_to));
         let completion = self.completions.get(completes_to).and_then(Option::as_ref);
@@ -298,24 +304,24 @@ impl Controller {
 
     /// The same for an error that belongs to no command.
     #[cold]
-    pub(super) fn failed_without_command(&mut self, work: &Work<'_>, status: Status) {
+    pub(super) fn record_failure_without_command(&mut self, work: &Work<'_>, status: Status) {
         let count = work.subsystem.counters.failed(status.is_of_media());
         self.errors.record(Entry::of_no_command(count, status));
     }
 
     /// Tells the guest of completions, with one interrupt for all of them.
-    fn tell(&mut self, work: &Work<'_>, queue: u16) {
+    fn signal_completions(&mut self, work: &Work<'_>, queue: u16) {
         let Some(Some(completion)) = self.completions.get(usize::from(queue)) else { return };
         let Some(vector) = completion.vector else { return };
         work.subsystem.counters.interrupted();
         match work.device.interrupts().assigned(IrqKind::Msix) {
-            0 => self.settle_pin(work),
+            0 => self.update_pin(work),
             _ => work.device.signal(vector),
         }
     }
 
     /// Raises the pin, if the guest uses it, while it has completions to take (7.5.1).
-    pub(super) fn settle_pin(&mut self, work: &Work<'_>) {
+    pub(super) fn update_pin(&mut self, work: &Work<'_>) {
         let masked = work.subsystem.mmio.registers().masked;
         let uses_pin = work.device.interrupts().assigned(IrqKind::Msix) == 0;
         let wanted = uses_pin

@@ -93,25 +93,25 @@ impl Data {
     }
 
     /// Copies `from` to the guest. The lengths are the same.
-    pub(super) fn put(&mut self, from: &[u8]) -> Result<(), Status> {
+    pub(super) fn copy_to_guest(&mut self, from: &[u8]) -> Result<(), Status> {
         let mut rest = from;
         for piece in &mut self.pieces {
             let (part, behind) = rest.split_at_checked(piece.len()).unwrap_or_default();
             rest = behind;
-            piece.put(0, part)?;
+            piece.write(0, part)?;
         }
         Ok(())
     }
 
     /// Copies the guest's data to `into`. The lengths are the same.
-    pub(super) fn get(&self, into: &mut [u8]) -> Result<(), Status> {
+    pub(super) fn copy_from_guest(&self, into: &mut [u8]) -> Result<(), Status> {
         let mut rest = into;
         for piece in &self.pieces {
             let (part, behind) = rest.split_at_mut_checked(piece.len()).unwrap_or_default();
             rest = behind;
             match piece {
-                Piece::Whole(mapping) => mapping.read_at(0, part).map_err(inside)?,
-                Piece::Scattered(scatter) => scatter.read_at(0, part).map_err(inside)?,
+                Piece::Whole(mapping) => mapping.read_at(0, part).map_err(failed)?,
+                Piece::Scattered(scatter) => scatter.read_at(0, part).map_err(failed)?,
                 Piece::Copied(_, bytes) => part.copy_from_slice(bytes),
             }
         }
@@ -119,11 +119,11 @@ impl Data {
     }
 
     /// Zeros the guest's memory.
-    pub(super) fn put_zeros(&mut self) -> Result<(), Status> {
+    pub(super) fn zero_guest(&mut self) -> Result<(), Status> {
         for piece in &mut self.pieces {
             for done in (0..piece.len()).step_by(ZEROS.len()) {
                 let zeros = ZEROS.get(..piece.len() - done).unwrap_or(&ZEROS);
-                piece.put(done, zeros)?;
+                piece.write(done, zeros)?;
             }
         }
         Ok(())
@@ -162,10 +162,10 @@ impl Piece {
         }
     }
 
-    fn put(&mut self, offset: usize, from: &[u8]) -> Result<(), Status> {
+    fn write(&mut self, offset: usize, from: &[u8]) -> Result<(), Status> {
         match self {
-            Self::Whole(mapping) => mapping.write_at(offset, from).map_err(inside),
-            Self::Scattered(scatter) => scatter.write_at(offset, from).map_err(inside),
+            Self::Whole(mapping) => mapping.write_at(offset, from).map_err(failed),
+            Self::Scattered(scatter) => scatter.write_at(offset, from).map_err(failed),
             Self::Copied(_, bytes) => {
                 let into = bytes.iter_mut().skip(offset);
                 into.zip(from).for_each(|(into, from)| *into = *from);
@@ -184,7 +184,7 @@ fn refused(error: &DmaError) -> Status {
 
 /// The range was inside the mapping, and the access was what the mapping was made for.
 #[cold]
-fn inside(error: gasp::Error) -> Status {
+fn failed(error: gasp::Error) -> Status {
     tracing::error!(%error, "a mapping is not what it was asked to be");
     Status::DATA_TRANSFER
 }

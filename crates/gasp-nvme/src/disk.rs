@@ -12,8 +12,8 @@ use super::anonymous::Anonymous;
 use super::backing::{Backing, Kind};
 use super::data::{Data, Direction};
 use super::error::NvmeError;
-use super::seldom::Seldom;
 use super::status::Status;
+use super::throttle::Throttle;
 use super::{image, vectored};
 
 /// The blocks.
@@ -23,7 +23,7 @@ pub(super) struct Disk {
     blocks: u64,
     /// The logarithm of a block's size.
     shift: u32,
-    failures: Seldom,
+    failures: Throttle,
 }
 
 #[derive(Debug)]
@@ -38,11 +38,11 @@ enum Store {
 /// disk at once, and where the file system has no call for it, zeros are written.
 const PIECE: u64 = 16 << 20;
 
-/// What becomes of the room that zeroed blocks take.
+/// What becomes of the allocation that zeroed blocks take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Room {
+pub(super) enum Allocation {
     Keep,
-    GiveBack,
+    Release,
 }
 
 impl Disk {
@@ -62,7 +62,7 @@ impl Disk {
             Kind::Null(size) => (Store::Null, *size),
         };
         check_size(backing, size, shift)?;
-        Ok(Self { store, blocks: size >> shift, shift, failures: Seldom::default() })
+        Ok(Self { store, blocks: size >> shift, shift, failures: Throttle::default() })
     }
 
     pub(super) fn blocks(&self) -> u64 {
@@ -77,13 +77,13 @@ impl Disk {
     pub(super) fn read(&self, offset: u64, data: &mut Data) -> Result<(), Status> {
         match &self.store {
             Store::File(file) => vectored::transfer(file, offset, data, Direction::ToGuest)
-                .map_err(|error| self.failed(&error, Status::READ_ERROR)),
+                .map_err(|error| self.status_of(&error, Status::READ_ERROR)),
             Store::Memory(memory) => {
                 let memory = memory.lock();
                 // All offsets inside were made from the size of this memory.
-                data.put(memory.get(offset as usize..).unwrap_or_default())
+                data.copy_to_guest(memory.get(offset as usize..).unwrap_or_default())
             }
-            Store::Null => data.put_zeros(),
+            Store::Null => data.zero_guest(),
         }
     }
 
@@ -91,10 +91,10 @@ impl Disk {
     pub(super) fn write(&self, offset: u64, data: &mut Data) -> Result<(), Status> {
         match &self.store {
             Store::File(file) => vectored::transfer(file, offset, data, Direction::FromGuest)
-                .map_err(|error| self.failed(&error, Status::WRITE_FAULT)),
+                .map_err(|error| self.status_of(&error, Status::WRITE_FAULT)),
             Store::Memory(memory) => {
                 let mut memory = memory.lock();
-                data.get(memory.get_mut(offset as usize..).unwrap_or_default())
+                data.copy_from_guest(memory.get_mut(offset as usize..).unwrap_or_default())
             }
             Store::Null => Ok(()),
         }
@@ -106,7 +106,7 @@ impl Disk {
         &self,
         offset: u64,
         len: u64,
-        room: Room,
+        allocation: Allocation,
         should_stop: impl Fn() -> bool,
     ) -> Result<(), Status> {
         let mut done = 0;
@@ -115,16 +115,16 @@ impl Disk {
                 return Err(Status::ABORTED);
             }
             let part = PIECE.min(len - done);
-            self.zero_piece(offset + done, part, room)?;
+            self.zero_piece(offset + done, part, allocation)?;
             done += part;
         }
         Ok(())
     }
 
-    fn zero_piece(&self, offset: u64, len: u64, room: Room) -> Result<(), Status> {
+    fn zero_piece(&self, offset: u64, len: u64, allocation: Allocation) -> Result<(), Status> {
         match &self.store {
-            Store::File(file) => zero_file(file, offset, len, room)
-                .map_err(|error| self.failed(&error, Status::WRITE_FAULT)),
+            Store::File(file) => zero_file(file, offset, len, allocation)
+                .map_err(|error| self.status_of(&error, Status::WRITE_FAULT)),
             Store::Memory(memory) => {
                 let mut memory = memory.lock();
                 memory.zero(offset as usize..(offset + len) as usize);
@@ -138,7 +138,7 @@ impl Disk {
     pub(super) fn flush(&self) -> Result<(), Status> {
         match &self.store {
             Store::File(file) => {
-                file.sync_data().map_err(|error| self.failed(&error, Status::WRITE_FAULT))
+                file.sync_data().map_err(|error| self.status_of(&error, Status::WRITE_FAULT))
             }
             Store::Memory(_) | Store::Null => Ok(()),
         }
@@ -146,8 +146,8 @@ impl Disk {
 
     /// The status for an error of the file system; `otherwise` if there is no better one.
     #[cold]
-    fn failed(&self, error: &io::Error, otherwise: Status) -> Status {
-        if let Some(times) = self.failures.again() {
+    fn status_of(&self, error: &io::Error, otherwise: Status) -> Status {
+        if let Some(times) = self.failures.next_logged() {
             tracing::warn!(%error, times, "a disk's file fails");
         }
         match error.raw_os_error().map(Errno::from_raw_os_error) {
@@ -173,19 +173,19 @@ fn check_size(backing: &Backing, size: u64, shift: u32) -> Result<(), NvmeError>
 /// A file that has become shorter gets its zeros back up to `end`, as it does from a write:
 /// otherwise they could not be read.
 fn extend(file: &File, end: u64) -> io::Result<()> {
-    let about = file.metadata()?;
+    let metadata = file.metadata()?;
     match end.checked_sub(1) {
-        Some(last) if about.is_file() && about.len() < end => file.write_all_at(&[0], last),
+        Some(last) if metadata.is_file() && metadata.len() < end => file.write_all_at(&[0], last),
         _ => Ok(()),
     }
 }
 
-fn zero_file(file: &File, offset: u64, len: u64, room: Room) -> io::Result<()> {
+fn zero_file(file: &File, offset: u64, len: u64, allocation: Allocation) -> io::Result<()> {
     let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
-    let ways = match room {
-        Room::GiveBack => [punch, zero],
-        Room::Keep => [zero, punch],
+    let ways = match allocation {
+        Allocation::Release => [punch, zero],
+        Allocation::Keep => [zero, punch],
     };
     for way in ways {
         match rustix::io::retry_on_intr(|| fallocate(file, way, offset, len)) {
@@ -247,7 +247,7 @@ mod tests {
         let stop_at = |last: u32| {
             memory.lock().fill(0xaa);
             looks.set(0);
-            let done = disk.zero(512, size - 1024, Room::Keep, || {
+            let done = disk.zero(512, size - 1024, Allocation::Keep, || {
                 looks.set(looks.get() + 1);
                 looks.get() == last
             });
@@ -268,7 +268,7 @@ mod tests {
         subscriber::with_default(Log(Arc::clone(&lines)), || {
             for _ in 0..100_000 {
                 let error = io::Error::from(io::ErrorKind::UnexpectedEof);
-                assert_eq!(disk.failed(&error, Status::READ_ERROR), Status::READ_ERROR);
+                assert_eq!(disk.status_of(&error, Status::READ_ERROR), Status::READ_ERROR);
             }
         });
         assert_eq!(lines.load(Ordering::Relaxed), 17, "1, 2, 4 … 65,536");

@@ -34,7 +34,7 @@ const THRESHOLD_RESERVED: u32 = 1 << 21;
 /// Error recovery (5.21.1.5): reads of deallocated blocks fail.
 const DEALLOCATED_FAILS: u32 = 1 << 16;
 /// Interrupt vector configuration (5.21.1.9): without coalescing.
-const ALONE: u32 = 1 << 16;
+const COALESCING_DISABLED: u32 = 1 << 16;
 /// Asynchronous events (5.21.1.11): a critical temperature.
 const TEMPERATURE_EVENT: u32 = 1 << 1;
 
@@ -48,9 +48,9 @@ pub(super) const ROOM_TEMPERATURE: u16 = 293;
 pub(super) struct Features {
     values: [u32; 12],
     /// The lower threshold of the temperature; the upper one is a value.
-    under: u32,
+    under_threshold: u32,
     /// A bit for each vector.
-    alone: [u64; 3],
+    coalescing_disabled: [u64; 3],
     /// How many pairs of I/O queues there are, at most 128.
     pairs: u16,
 }
@@ -59,7 +59,7 @@ impl Features {
     pub(super) fn new(pairs: u16) -> Self {
         let mut values = [0; 12];
         values.iter_mut().enumerate().for_each(|(id, value)| *value = default(id as u8, 0));
-        Self { values, under: 0, alone: [0; 3], pairs }
+        Self { values, under_threshold: 0, coalescing_disabled: [0; 3], pairs }
     }
 
     /// Whether what is written may stay in a cache until it is flushed.
@@ -70,11 +70,11 @@ impl Features {
     /// Whether the temperature has passed a threshold.
     pub(super) fn is_temperature_critical(&self) -> bool {
         let temperature = u32::from(ROOM_TEMPERATURE);
-        temperature >= self.value(TEMPERATURE) || temperature <= self.under
+        temperature >= self.value(TEMPERATURE) || temperature <= self.under_threshold
     }
 
     /// Whether that is an event.
-    pub(super) fn tells_temperature(&self) -> bool {
+    pub(super) fn reports_temperature(&self) -> bool {
         self.is_temperature_critical() && self.value(EVENTS) & TEMPERATURE_EVENT != 0
     }
 
@@ -99,13 +99,13 @@ impl Features {
                     QUEUES => Ok(self.queues()),
                     VECTOR => {
                         let vector = self.vector(dword11)?;
-                        Ok(vector | if is_default { 0 } else { self.alone(vector) })
+                        Ok(vector | if is_default { 0 } else { self.coalescing_disabled(vector) })
                     }
                     TEMPERATURE if dword11 & (SENSOR | THRESHOLD_RESERVED) != 0 => {
                         Err(Status::INVALID_FIELD)
                     }
                     _ if is_default => Ok(default(id, dword11)),
-                    TEMPERATURE if dword11 & UNDER != 0 => Ok(self.under),
+                    TEMPERATURE if dword11 & UNDER != 0 => Ok(self.under_threshold),
                     _ => Ok(self.value(id)),
                 }
             }
@@ -141,8 +141,8 @@ impl Features {
             VECTOR => {
                 let vector = self.vector(dword11)?;
                 let bit = 1 << (vector % 64);
-                if let Some(word) = self.alone.get_mut(vector as usize / 64) {
-                    *word = *word & !bit | if value & ALONE != 0 { bit } else { 0 };
+                if let Some(word) = self.coalescing_disabled.get_mut(vector as usize / 64) {
+                    *word = *word & !bit | if value & COALESCING_DISABLED != 0 { bit } else { 0 };
                 }
                 return Ok(0);
             }
@@ -152,7 +152,7 @@ impl Features {
                 }
                 value &= 0xffff;
                 if dword11 & UNDER != 0 {
-                    self.under = value;
+                    self.under_threshold = value;
                     return Ok(0);
                 }
             }
@@ -175,9 +175,9 @@ impl Features {
         (vector <= u32::from(self.pairs)).then_some(vector).ok_or(Status::INVALID_FIELD)
     }
 
-    fn alone(&self, vector: u32) -> u32 {
-        let word = self.alone.get(vector as usize / 64).copied().unwrap_or_default();
-        if word >> (vector % 64) & 1 != 0 { ALONE } else { 0 }
+    fn coalescing_disabled(&self, vector: u32) -> u32 {
+        let word = self.coalescing_disabled.get(vector as usize / 64).copied().unwrap_or_default();
+        if word >> (vector % 64) & 1 != 0 { COALESCING_DISABLED } else { 0 }
     }
 
     /// How many queues the guest gets, whatever it asked for; both counted from 0.
@@ -250,7 +250,7 @@ mod tests {
             (WRITE_CACHE, 0xffff_fffe, 0, 1),
             (QUEUES, 0x3f_0000, 0x7_0007, 0x7_0007),
             (COALESCING, u32::MAX, 0xffff, 0),
-            (VECTOR, 0xffff_0000, ALONE, 0),
+            (VECTOR, 0xffff_0000, COALESCING_DISABLED, 0),
             (ATOMICITY, u32::MAX, 1, 0),
             (EVENTS, u32::MAX, 0x7fff, 0),
         ] {
@@ -317,7 +317,7 @@ mod tests {
         let mut features = Features::new(128);
         assert!(!features.is_temperature_critical());
         assert_eq!(set(&mut features, TEMPERATURE, UNDER | 293), Ok(0));
-        assert!(features.is_temperature_critical() && !features.tells_temperature());
+        assert!(features.is_temperature_critical() && !features.reports_temperature());
         assert_eq!(get(&features, TEMPERATURE, 0, UNDER), Ok(293));
         assert_eq!(get(&features, TEMPERATURE, 0, 0), Ok(343));
         assert_eq!(get(&features, TEMPERATURE, DEFAULT, UNDER), Ok(0));
@@ -326,10 +326,10 @@ mod tests {
         assert_eq!(set(&mut features, TEMPERATURE, SENSOR | 293), Ok(0), "of all sensors");
         assert!(features.is_temperature_critical());
         assert_eq!(set(&mut features, EVENTS, TEMPERATURE_EVENT), Ok(0));
-        assert!(features.tells_temperature());
+        assert!(features.reports_temperature());
         for vector in [0, 1, 63, 64, 128] {
-            assert_eq!(set(&mut features, VECTOR, ALONE | vector), Ok(0));
-            assert_eq!(get(&features, VECTOR, 0, vector), Ok(ALONE | vector));
+            assert_eq!(set(&mut features, VECTOR, COALESCING_DISABLED | vector), Ok(0));
+            assert_eq!(get(&features, VECTOR, 0, vector), Ok(COALESCING_DISABLED | vector));
             assert_eq!(get(&features, VECTOR, 0, 2), Ok(2), "not another");
             assert_eq!(set(&mut features, VECTOR, vector), Ok(0));
             assert_eq!(get(&features, VECTOR, 0, vector), Ok(vector));

@@ -46,9 +46,9 @@ fn name_of(kind: FileType) -> &'static str {
 /// # References
 /// [proc_locks(5)](https://man7.org/linux/man-pages/man5/proc_locks.5.html)
 fn holder_of(file: &File) -> Option<u32> {
-    let about = file.metadata().ok()?;
+    let metadata = file.metadata().ok()?;
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    find_holder(&locks, (major(about.dev()), minor(about.dev()), about.ino()))
+    find_holder(&locks, (major(metadata.dev()), minor(metadata.dev()), metadata.ino()))
 }
 
 /// Lines are `1: FLOCK  ADVISORY  WRITE 4711 fe:00:6594569 0 EOF`.

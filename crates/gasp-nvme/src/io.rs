@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 use super::command::{ALL, Command, ONLY};
 use super::controller::{Controller, Work};
 use super::data::Direction;
-use super::disk::Room;
+use super::disk::Allocation;
 use super::identity::TRANSFER_MAX;
 use super::prp::find_parts;
 use super::status::Status;
@@ -77,7 +77,7 @@ impl Controller {
         // The guest's memory is not needed for what follows.
         self.data.release();
         written?;
-        self.settle(work, command)?;
+        self.flush_if_needed(work, command)?;
         work.subsystem.counters.written(len);
         Ok(len)
     }
@@ -85,12 +85,12 @@ impl Controller {
     /// Write Zeroes (6.17).
     fn write_zeroes(&mut self, work: &Work<'_>, command: &Command) -> Result<u64, Status> {
         let (offset, len) = bytes_of(work.subsystem, command.first_block(), command.block_count())?;
-        let room = match command.dword12.get() & DEALLOCATE {
-            0 => Room::Keep,
-            _ => Room::GiveBack,
+        let allocation = match command.dword12.get() & DEALLOCATE {
+            0 => Allocation::Keep,
+            _ => Allocation::Release,
         };
-        work.subsystem.disk.zero(offset, len, room, || work.should_stop())?;
-        self.settle(work, command)?;
+        work.subsystem.disk.zero(offset, len, allocation, || work.should_stop())?;
+        self.flush_if_needed(work, command)?;
         work.subsystem.counters.zeroed();
         Ok(0)
     }
@@ -102,9 +102,9 @@ impl Controller {
         let last = usize::from(command.dword10.get() as u8);
         let ranges = ranges.get_mut(..=last).unwrap_or_default();
         self.map(work, command, size_of_val(ranges) as u64, Direction::FromGuest)?;
-        let got = self.data.get(ranges.as_mut_bytes());
+        let copied = self.data.copy_from_guest(ranges.as_mut_bytes());
         self.data.release();
-        got?;
+        copied?;
         let ranges = ranges
             .iter()
             .map(|range| bytes_of(work.subsystem, range.first.get(), range.count.get().into()));
@@ -115,10 +115,12 @@ impl Controller {
                 return Err(Status::ABORTED);
             }
             if command.dword11.get() & HINT_DEALLOCATE != 0 && len > 0 {
-                work.subsystem.disk.zero(offset, len, Room::GiveBack, || work.should_stop())?;
+                work.subsystem
+                    .disk
+                    .zero(offset, len, Allocation::Release, || work.should_stop())?;
             }
         }
-        self.settle(work, command)?;
+        self.flush_if_needed(work, command)?;
         work.subsystem.counters.zeroed();
         Ok(0)
     }
@@ -150,7 +152,7 @@ impl Controller {
     }
 
     /// Flushes what was written if the command, or the guest for all commands, wants it.
-    fn settle(&self, work: &Work<'_>, command: &Command) -> Result<(), Status> {
+    fn flush_if_needed(&self, work: &Work<'_>, command: &Command) -> Result<(), Status> {
         match command.dword12.get() & FORCE != 0 || !self.features.may_cache() {
             true => work.subsystem.disk.flush(),
             false => Ok(()),

@@ -67,10 +67,10 @@ mod power;
 mod prp;
 mod queue;
 mod registers;
-mod seldom;
 mod serial;
 mod status;
 mod subsystem;
+mod throttle;
 mod vectored;
 
 pub use backing::Backing;

@@ -19,7 +19,7 @@ use super::registers::{AdminQueues, Shutdown};
 
 impl Controller {
     /// Does what the registers ask for.
-    pub(super) fn look(&mut self, work: &Work<'_>) {
+    pub(super) fn handle_registers(&mut self, work: &Work<'_>) {
         let mut registers = work.subsystem.mmio.registers();
         if registers.was_disabled || !registers.is_enabled() && self.state != State::Off {
             self.stop(work);
@@ -52,7 +52,7 @@ impl Controller {
             (Some(Shutdown::Normal), State::ShuttingDown) => {}
             (Some(_), _) => self.finish_shutdown(work),
         }
-        self.settle_pin(work);
+        self.update_pin(work);
     }
 
     /// Flushes, and says that the shutdown is complete.
@@ -66,10 +66,10 @@ impl Controller {
                 work.subsystem.mmio.registers().set_shut_down();
             }
             Err(status) => {
-                if let Some(times) = work.subsystem.warnings.again() {
+                if let Some(times) = work.subsystem.warnings.next_logged() {
                     tracing::warn!(times, "a shutdown fails: what was written is not safe");
                 }
-                self.failed_without_command(work, status);
+                self.record_failure_without_command(work, status);
                 work.subsystem.mmio.registers().set_shutdown_failed();
             }
         }

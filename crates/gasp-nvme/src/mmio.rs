@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::registers::{Ask, DOORBELLS, Registers};
+use super::registers::{DOORBELLS, Effect, Registers};
 use gasp_vdev::{DeviceContext, Register, Width};
 
 /// Set in a doorbell that was written and not looked at since.
@@ -16,7 +16,7 @@ const FRESH: u32 = 1 << 16;
 pub(super) struct Mmio {
     registers: Mutex<Registers>,
     /// The registers ask for something.
-    look: AtomicBool,
+    registers_changed: AtomicBool,
     /// Tail and head doorbell of each pair of queues.
     doorbells: Box<[[AtomicU32; 2]]>,
     /// A doorbell that does not exist was written.
@@ -29,7 +29,7 @@ impl Mmio {
     pub(super) fn new(pairs: u16) -> Self {
         Self {
             registers: Mutex::default(),
-            look: AtomicBool::new(false),
+            registers_changed: AtomicBool::new(false),
             doorbells: (0..pairs).map(|_| Default::default()).collect(),
             stray: AtomicBool::new(false),
             asleep: AtomicBool::new(true),
@@ -44,8 +44,8 @@ impl Mmio {
     /// The guest writes a register.
     pub(super) fn write(&self, device: &DeviceContext, at: Register, value: u64) {
         let Some(doorbell) = at.offset.checked_sub(DOORBELLS) else {
-            if self.registers().write(at, value) == Ask::Look {
-                self.look.store(true, Ordering::SeqCst);
+            if self.registers().write(at, value) == Effect::Handle {
+                self.registers_changed.store(true, Ordering::SeqCst);
                 self.wake(device);
             }
             return;
@@ -90,18 +90,18 @@ impl Mmio {
     }
 
     /// Whether the registers ask for something; they do no longer.
-    pub(super) fn take_look(&self) -> bool {
-        self.should_look() && self.look.swap(false, Ordering::SeqCst)
+    pub(super) fn take_registers_changed(&self) -> bool {
+        self.registers_changed() && self.registers_changed.swap(false, Ordering::SeqCst)
     }
 
     /// Whether the registers ask for something.
-    pub(super) fn should_look(&self) -> bool {
-        self.look.load(Ordering::Relaxed)
+    pub(super) fn registers_changed(&self) -> bool {
+        self.registers_changed.load(Ordering::Relaxed)
     }
 
     /// Whether the guest has switched the controller off, and waits for it to be.
     pub(super) fn is_disabled(&self) -> bool {
-        self.should_look() && self.registers().was_disabled
+        self.registers_changed() && self.registers().was_disabled
     }
 
     /// Forgets what was written to doorbells.
@@ -117,7 +117,7 @@ impl Mmio {
     pub(super) fn fall_asleep(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
         let rung = |cell: &AtomicU32| cell.load(Ordering::SeqCst) & FRESH != 0;
-        let awake = self.look.load(Ordering::SeqCst)
+        let awake = self.registers_changed.load(Ordering::SeqCst)
             || self.stray.load(Ordering::SeqCst)
             || self.doorbells.iter().flatten().any(rung);
         if awake {
@@ -134,7 +134,7 @@ impl Mmio {
     /// As after power-on; the device's thread does not work.
     pub(super) fn reset(&self) {
         *self.registers() = Registers::default();
-        self.look.store(false, Ordering::SeqCst);
+        self.registers_changed.store(false, Ordering::SeqCst);
         self.clear_doorbells();
         self.asleep.store(true, Ordering::SeqCst);
     }

@@ -77,10 +77,10 @@ pub(super) struct AdminQueues {
 
 /// What a write asks of the device's thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Ask {
-    Nothing,
-    /// Look at the registers.
-    Look,
+pub(super) enum Effect {
+    None,
+    /// It handles what the registers now ask for.
+    Handle,
 }
 
 impl Registers {
@@ -103,9 +103,9 @@ impl Registers {
 
     /// The guest writes. A write of 8 bytes reaches both registers of a pair; one of less
     /// than 4 has no meaning (3.1), and none.
-    pub(super) fn write(&mut self, at: Register, value: u64) -> Ask {
+    pub(super) fn write(&mut self, at: Register, value: u64) -> Effect {
         if at.width < Width::Four {
-            return Ask::Nothing;
+            return Effect::None;
         }
         match at.offset & !7 {
             // The admin queues stay as they are while the controller uses them (3.1.5).
@@ -119,15 +119,15 @@ impl Registers {
                 let low = reaches(base).then(|| self.write_word(base, whole as u32));
                 let high =
                     reaches(base + 4).then(|| self.write_word(base + 4, (whole >> 32) as u32));
-                if [low, high].contains(&Some(Ask::Look)) {
-                    return Ask::Look;
+                if [low, high].contains(&Some(Effect::Handle)) {
+                    return Effect::Handle;
                 }
             }
         }
-        Ask::Nothing
+        Effect::None
     }
 
-    fn write_word(&mut self, offset: u64, value: u32) -> Ask {
+    fn write_word(&mut self, offset: u64, value: u32) -> Effect {
         match offset {
             INTMS => self.masked |= value,
             INTMC => self.masked &= !value,
@@ -136,11 +136,11 @@ impl Registers {
                 if !self.is_enabled() {
                     self.attributes = value & 0x0fff_0fff;
                 }
-                return Ask::Nothing;
+                return Effect::None;
             }
-            _ => return Ask::Nothing,
+            _ => return Effect::None,
         }
-        Ask::Look
+        Effect::Handle
     }
 
     fn configure(&mut self, value: u32) {
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(registers.read(at(ASQ, Width::Eight), 2), 0x12_3456_7000);
         registers.write(at(AQA_PAIR, Width::Eight), u64::MAX);
         assert_eq!(registers.read(at(AQA, Width::Four), 2), 0x0fff_0fff);
-        assert_eq!(registers.write(at(INTMS, Width::Four), 5), Ask::Look);
+        assert_eq!(registers.write(at(INTMS, Width::Four), 5), Effect::Handle);
         registers.write(at(INTMC, Width::Four), 4);
         assert_eq!(registers.read(at(INTMS, Width::Four), 2), 1);
         assert_eq!(registers.read(at(CC, Width::Four), 2), 0);

@@ -4,7 +4,7 @@ use super::counters::Counters;
 use super::disk::Disk;
 use super::mmio::Mmio;
 use super::options::Options;
-use super::seldom::Seldom;
+use super::throttle::Throttle;
 
 /// The disk, and all of the controller that is not the device's thread's alone.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(super) struct Subsystem {
     pub(super) disk: Disk,
     pub(super) counters: Counters,
     /// Of resets that the guest has to make, and shutdowns that fail.
-    pub(super) warnings: Seldom,
+    pub(super) warnings: Throttle,
     pub(super) mmio: Mmio,
 }
 
@@ -24,7 +24,7 @@ impl Subsystem {
             serial,
             disk,
             counters: Counters::default(),
-            warnings: Seldom::default(),
+            warnings: Throttle::default(),
             mmio: Mmio::new(options.queues + 1),
             options,
         }

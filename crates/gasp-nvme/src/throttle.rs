@@ -5,11 +5,11 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// Lets through the first of something, the second, the fourth, and so on: as many lines of
 /// a log as the count has bits.
 #[derive(Debug, Default)]
-pub(super) struct Seldom(AtomicU64);
+pub(super) struct Throttle(AtomicU64);
 
-impl Seldom {
+impl Throttle {
     /// How often it has happened, if that is to be said.
-    pub(super) fn again(&self) -> Option<u64> {
+    pub(super) fn next_logged(&self) -> Option<u64> {
         let count = self.0.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         count.is_power_of_two().then_some(count)
     }
