@@ -10,43 +10,42 @@ use crate::doorbell::Doorbell;
 use crate::error::DmaError;
 use crate::pci::Interrupts;
 
-/// Memory that a VMM shares without a descriptor, reached by a message for each copy.
+/// Memory that a VMM shares without a descriptor: each copy is a message to the VMM.
 ///
-/// A front end whose protocol has such memory implements this. The memory cannot be
-/// mapped, because there is nothing to map; the permissions are in the device's domain
-/// like those of all other memory.
+/// Implemented by a front end whose protocol has such memory. It cannot be mapped, because there is
+/// nothing to map; its permissions are in the device's domain, like those of all other memory.
 pub trait MessageMemory: Send + Sync {
-    /// How many bytes from `addr` on are such memory; `None` where `addr` is not.
+    /// The number of bytes of such memory from `addr` on; `None` if `addr` is not in any.
     fn extent(&self, addr: DeviceAddr) -> Option<u64>;
 
-    /// Copies out of it.
+    /// Copies out of this memory.
     ///
     /// # Errors
-    /// What the VMM answers; `ETIMEDOUT` where it does not.
+    /// The VMM's error; `ETIMEDOUT` if it does not answer.
     fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<(), Errno>;
 
-    /// Copies into it.
+    /// Copies into this memory.
     ///
     /// # Errors
     /// As [`read`](Self::read).
     fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<(), Errno>;
 
-    /// Why the memory at `addr` is of this kind, for errors: completes "it cannot be mapped,
-    /// because …".
+    /// Why the memory at `addr` cannot be mapped, for error messages: completes "it cannot be
+    /// mapped, because …".
     fn why(&self, addr: DeviceAddr) -> &'static str {
         let _ = addr;
-        "the VMM gives no descriptor for it, maps it privately, or can cut its file off (shared \
-         memory in a sealed memfd would do)"
+        "the VMM passes no descriptor for it, maps it privately, or can truncate its file (shared \
+         memory in a sealed memfd can be mapped)"
     }
 
-    /// The device is to stop: from now on until this is called with `false`, copies fail
-    /// with `ECANCELED`, also those that wait for the VMM.
+    /// Called with `true` when the device is to stop: until it is called with `false`, copies fail
+    /// with `ECANCELED`, including those that wait for the VMM.
     fn pause(&self, paused: bool) {
         let _ = paused;
     }
 }
 
-/// A device's way to the guest, for as long as one VMM is attached.
+/// A device's access to its guest, for as long as one VMM is attached.
 ///
 /// | call | for |
 /// |---|---|
@@ -55,18 +54,18 @@ pub trait MessageMemory: Send + Sync {
 /// | [`map`](Self::map), [`map_scatter`](Self::map_scatter) | a pointer; refused (`ENXIO`) if the memory is reached by messages only |
 /// | [`map_host_contig`](Self::map_host_contig) | an address for hardware; refused likewise |
 ///
-/// All maps go through the engine: checked against the guest's IOMMU, revocable, without
-/// a copy. Keep a mapping no longer than the transfer needs it: whoever unmaps the memory
-/// in the guest waits for it.
+/// All maps go through the engine: checked against the guest's IOMMU, revocable, without a copy.
+/// Keep a mapping no longer than its transfer needs it: a guest that unmaps the memory waits for
+/// it.
 pub struct DeviceContext {
     pub(crate) vdev: Vdev,
     pub(crate) messages: Option<Arc<dyn MessageMemory>>,
     pub(crate) interrupts: Arc<Interrupts>,
     pub(crate) master: Arc<AtomicBool>,
     pub(crate) doorbell: Doorbell,
-    /// The VMM is going, for good.
+    /// The device is being detached.
     pub(crate) closing: AtomicBool,
-    /// A reset waits for the work to end.
+    /// A reset is waiting for the work to end.
     pub(crate) pausing: AtomicBool,
 }
 
@@ -97,8 +96,8 @@ impl DeviceContext {
         self.vdev.map_scatter(addr, len, flags).map_err(|error| self.explain(error, addr, len))
     }
 
-    /// Maps from `addr` on as much, up to `max` bytes, as is one run of host-physical
-    /// memory: what a device gives to hardware.
+    /// Maps from `addr` on as many bytes, up to `max`, as are one run of host-physical memory: what
+    /// a device passes to hardware.
     ///
     /// # Errors
     /// As [`Vdev::map_host_contig`]; `EPERM` and `ENXIO` as for [`map`](Self::map).
@@ -112,13 +111,13 @@ impl DeviceContext {
         self.vdev.map_host_contig(addr, max, flags).map_err(|error| self.explain(error, addr, max))
     }
 
-    /// Copies out of guest memory, by messages where the VMM shares no descriptor.
-    /// Permissions are checked for the whole range first; after an error in the middle of
-    /// memory that is reached by messages, part of `into` may be filled.
+    /// Copies out of guest memory, by messages if the VMM shares no descriptor for it. Permissions
+    /// are checked for the whole range first; if a copy by messages fails halfway, part of `into`
+    /// may be filled.
     ///
     /// # Errors
-    /// As [`Vdev::read`]; `EPERM` where the device is not bus master; the VMM's own error,
-    /// or `ETIMEDOUT`, for copies by message, and `ECANCELED` where the device is to
+    /// As [`Vdev::read`]; `EPERM` if the device is not bus master; for copies by message the VMM's
+    /// own error, `ETIMEDOUT` if it does not answer, and `ECANCELED` if the device is to
     /// [stop](Self::should_stop) meanwhile.
     pub fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<(), DmaError> {
         self.check_master(addr, into.len() as u64)?;
@@ -138,7 +137,7 @@ impl DeviceContext {
         }
     }
 
-    /// Copies into guest memory, by messages where the VMM shares no descriptor, as
+    /// Copies into guest memory, by messages if the VMM shares no descriptor for it, as
     /// [`read`](Self::read) does.
     ///
     /// # Errors
@@ -166,31 +165,31 @@ impl DeviceContext {
         &self.interrupts
     }
 
-    /// Signals `vector`: MSI-X or MSI where the guest uses them, otherwise the pin, which
-    /// stays raised until [`lower`](Self::lower).
+    /// Signals `vector` by MSI-X or MSI if the guest uses them, otherwise by the pin, which stays
+    /// raised until [`lower`](Self::lower).
     pub fn signal(&self, vector: u16) {
         self.interrupts.signal(vector);
     }
 
-    /// Lowers the interrupt pin: the guest's driver has seen to the cause.
+    /// Lowers the interrupt pin: the guest's driver has handled the cause.
     pub fn lower(&self) {
         self.interrupts.lower();
     }
 
-    /// Has [`Device::work`](crate::Device::work) called on the device's thread, soon and
-    /// at least once from now.
+    /// Wakes the device's thread, which calls [`Device::work`](crate::Device::work) soon and at
+    /// least once from now.
     pub fn ring(&self) {
         self.doorbell.ring();
     }
 
-    /// Whether work in progress should end: the VMM is going, or a reset waits.
+    /// Whether work in progress should end: the device is being detached, or a reset is waiting.
     #[inline]
     pub fn should_stop(&self) -> bool {
         self.closing.load(Ordering::Acquire) || self.pausing.load(Ordering::Acquire)
     }
 
-    /// The engine's device: its name, guest and domain. Its own maps do not look at the bus
-    /// master bit.
+    /// The engine's device: its name, guest and domain. Maps made with it directly do not check the
+    /// bus master bit.
     pub fn vdev(&self) -> &Vdev {
         &self.vdev
     }
@@ -210,7 +209,7 @@ impl DeviceContext {
         }
     }
 
-    /// Whether the engine found permission but no memory, and messages may reach it.
+    /// Whether the engine found permission but no memory, so that messages may reach it.
     fn has_messages(&self, error: &gasp::Error) -> bool {
         self.messages.is_some() && matches!(error.reason(), Reason::NoMemory { .. })
     }
@@ -221,15 +220,15 @@ impl DeviceContext {
             true => {
                 let why = self.messages.as_ref().map_or("", |messages| messages.why(addr));
                 let refused = DmaError::NoDescriptor { addr, len, why };
-                tracing::debug!(%refused, device = self.vdev.name(), "a map");
+                tracing::debug!(%refused, device = self.vdev.name(), "a map is refused");
                 refused
             }
             false => DmaError::Engine(error),
         }
     }
 
-    /// Goes through a range piece by piece: memory that is reached by messages in one go,
-    /// other memory page by page.
+    /// Calls `copy` for a range piece by piece: memory that is reached by messages as far as it
+    /// extends, other memory page by page.
     fn in_pieces(
         &self,
         addr: DeviceAddr,

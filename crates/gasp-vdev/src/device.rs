@@ -1,4 +1,4 @@
-//! What a device has to say and do.
+//! The trait that a device implements.
 
 use gasp::{DeviceAddr, Span};
 
@@ -7,13 +7,13 @@ use crate::pci::{Model, Register};
 
 /// A virtual PCI device.
 ///
-/// Its methods take `&self` because they run at the same time: register accesses on the
-/// front end's thread, [`work`](Self::work) on the device's own. State that both touch is
-/// the device's to guard, with atomics or a lock that is never held across a transfer. Only
-/// [`reset`](Self::reset) is certain not to overlap `work`.
+/// Its methods take `&self` because they run concurrently: register accesses on the front end's
+/// thread, [`work`](Self::work) on the device's own. The device guards the state that both use,
+/// with atomics or a lock that is never held across a transfer. Only [`attached`](Self::attached),
+/// [`reset`](Self::reset) and [`detached`](Self::detached) never overlap `work`.
 ///
-/// [`dma`](crate::dma) is a complete device to start from. The smallest
-/// one adds 1 to the byte whose address is written to its only register:
+/// [`dma`](crate::dma) is a complete device to start from. This one adds 1 to the byte whose
+/// address is written to its only register:
 ///
 /// ```
 /// use core::sync::atomic::{AtomicU64, Ordering};
@@ -61,48 +61,48 @@ use crate::pci::{Model, Register};
 /// # let shell = gasp_vdev::Shell::new("increment", Increment(AtomicU64::new(0))).unwrap();
 /// ```
 pub trait Device: Send + Sync + 'static {
-    /// What the device is; asked once, when its [`Shell`](crate::Shell) is made.
+    /// The device's model; called once, when its [`Shell`](crate::Shell) is created.
     fn model(&self) -> Model;
 
-    /// A VMM is there. The device is as after a reset, and no other call has been made
-    /// for this VMM yet.
+    /// Called when a VMM attaches, right after a [`reset`](Self::reset) and before any other call
+    /// for this VMM.
     fn attached(&self, context: &DeviceContext) {
         let _ = context;
     }
 
-    /// The guest reads a register. `at` lies inside a BAR and is aligned to its width;
-    /// bits above the width are dropped. A register that is not there reads as 0.
+    /// Reads a register for the guest. `at` lies inside a BAR and is aligned to its width; bits of
+    /// the result above the width are dropped. Return 0 for a register that does not exist.
     fn read(&self, context: &DeviceContext, at: Register) -> u64;
 
-    /// The guest writes a register; `value` has no bits above the width of `at`. What
-    /// takes time is for [`work`](Self::work): note it and [`DeviceContext::ring`].
+    /// Writes a register for the guest; `value` has no bits above the width of `at`. Leave what
+    /// takes time to [`work`](Self::work): record it and call [`DeviceContext::ring`].
     fn write(&self, context: &DeviceContext, at: Register, value: u64);
 
-    /// The doorbell was rung, once or several times: do what there is to do, on the
-    /// device's thread. Return soon after [`DeviceContext::should_stop`] says so, and before every
-    /// long step ask it.
+    /// Does what there is to do, on the device's thread, after the doorbell was rung once or
+    /// several times. Check [`DeviceContext::should_stop`] before every long step, and return soon
+    /// after it is true.
     ///
-    /// SIGXFSZ and SIGPIPE are blocked in this thread: a write past the file-size limit is
-    /// `EFBIG`, and one to a pipe without a reader `EPIPE`, whatever the program has set. In
-    /// the other methods, which run on threads of the front end, such writes need
-    /// [`gasp::signal::without_signals`]. Threads that are started here inherit the mask;
-    /// others of a device's own need [`gasp::signal::block_in_thread`].
+    /// SIGXFSZ and SIGPIPE are blocked in this thread: a write past the file-size limit fails with
+    /// `EFBIG`, and one to a pipe without a reader with `EPIPE`, whatever the program does with
+    /// these signals. In the other methods, which run on threads of the front end, such writes need
+    /// [`gasp::signal::without_signals`]. Threads that are started here inherit the mask; other
+    /// threads of the device need [`gasp::signal::block_in_thread`].
     fn work(&self, context: &DeviceContext) {
         let _ = context;
     }
 
-    /// The guest has taken `[span]` back, and waits until no mapping of it is held. Called
-    /// on the front end's thread, only where some are held: a device that keeps mappings
-    /// between calls drops those that overlap; one that does not has nothing to do.
+    /// Called when the guest has revoked `span` and waits until no mapping of it is held: on the
+    /// front end's thread, and only if some are held. A device that keeps mappings between calls
+    /// drops those that overlap; one that does not has nothing to do.
     fn revoked(&self, context: &DeviceContext, span: Span<DeviceAddr>) {
         let _ = (context, span);
     }
 
-    /// Back to the state after power-on; data that the device stores stays. Mappings that
-    /// are kept between calls are dropped. [`work`](Self::work) is not running.
+    /// Resets the device to its state after power-on; data that it stores stays. Drop mappings that
+    /// are kept between calls. [`work`](Self::work) is not running.
     fn reset(&self);
 
-    /// The VMM is gone, and the device's thread has ended. Mappings that are kept between
-    /// calls are dropped; a [`reset`](Self::reset) follows before the next VMM.
+    /// Called when the VMM has gone and the device's thread has ended. Drop mappings that are kept
+    /// between calls; a [`reset`](Self::reset) follows before the next VMM.
     fn detached(&self) {}
 }

@@ -1,11 +1,11 @@
-//! A DMA engine: the smallest device that does what all devices do.
+//! A DMA engine: the smallest device that uses all that a device has.
 //!
 //! The guest writes two addresses and a length, starts the engine, and gets an interrupt
 //! when the bytes have been copied. Start reading here to write a device of your own: the
 //! registers come first, then [`Device`], then the work.
 //!
-//! It can also report, run by run, the host-physical addresses that it would hand to real
-//! hardware: *runs* instead of a copy.
+//! It can also report, run by run, the host-physical addresses that it would pass to real hardware:
+//! *runs* instead of a copy.
 //!
 //! | offset | bytes | register | |
 //! |---|---|---|---|
@@ -23,8 +23,7 @@
 //! | `0x48` | 8 | run length | bytes; read only |
 //! | `0x50` | 4 | acknowledge | any write lowers the interrupt pin |
 //!
-//! Registers of 8 bytes can be written by halves. Writes while the engine is busy are
-//! ignored.
+//! Registers of 8 bytes can be written in halves. Writes while the engine is busy are ignored.
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -43,24 +42,23 @@ pub const START: u32 = 1;
 pub const RUNS: u32 = 2;
 /// Interrupts at the end.
 pub const INTERRUPT: u32 = 4;
-/// The values of the status register.
+/// Values of the status register: not started since the reset.
 pub const IDLE: u32 = 0;
-/// It works.
+/// In progress.
 pub const BUSY: u32 = 1;
-/// It has done what it was told.
+/// Finished without an error.
 pub const DONE: u32 = 2;
-/// It has stopped at an error.
+/// Stopped at an error.
 pub const FAILED: u32 = 3;
 
-/// The most runs that are reported.
+/// The maximum number of runs reported.
 const RUNS_MAX: usize = 4096;
-/// How much is mapped at a time. Whoever revokes the memory waits no longer than for the
-/// copy of this much.
+/// How much is mapped at a time. A revoke of the memory waits for the copy of this much at most.
 const CHUNK: u64 = 1 << 20;
-/// How much goes through the buffer at a time.
+/// The size of the buffer.
 const BUFFER: usize = 16 << 10;
 
-/// The device.
+/// A DMA engine.
 #[derive(Debug, Default)]
 pub struct DmaEngine {
     registers: Mutex<Registers>,
@@ -81,12 +79,12 @@ struct Registers {
 }
 
 impl DmaEngine {
-    /// A device, idle.
+    /// Creates an idle engine.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Held for a moment at a time, never during a transfer.
+    /// Locks the registers: for a moment at a time, never during a transfer.
     fn registers(&self) -> MutexGuard<'_, Registers> {
         self.registers.lock()
     }
@@ -115,7 +113,7 @@ impl Device for DmaEngine {
     fn read(&self, _: &DeviceContext, at: Register) -> u64 {
         let registers = self.registers();
         let run = registers.runs.get(registers.run as usize).copied().unwrap_or_default();
-        // Each register fills an aligned group of 8 bytes, together with its neighbour.
+        // Each aligned group of 8 bytes is one register, or two neighbours.
         let group = match at.offset & !7 {
             0x00 => u64::from(MAGIC),
             0x08 => registers.source,
@@ -155,7 +153,7 @@ impl Device for DmaEngine {
                     registers.error = 0;
                     registers.progress = 0;
                     registers.runs.clear();
-                    // The rest is for the device's own thread.
+                    // The device's own thread does the rest.
                     context.ring();
                 }
             }
@@ -196,7 +194,7 @@ impl Device for DmaEngine {
 }
 
 impl DmaEngine {
-    /// Copies chunk by chunk: maps both sides, copies, lets go of both.
+    /// Copies chunk by chunk: maps both sides, copies, unmaps both.
     fn copy(
         &self,
         context: &DeviceContext,
@@ -214,7 +212,7 @@ impl DmaEngine {
             let from = source.checked_add(done).ok_or(Errno::NXIO)?;
             let to = destination.checked_add(done).ok_or(Errno::NXIO)?;
             copy_chunk(context, from, to, len, &mut buffer).map_err(|error| {
-                tracing::debug!(%error, "a copy ends");
+                tracing::debug!(%error, "a copy fails");
                 error.errno()
             })?;
             done += len;
@@ -223,8 +221,7 @@ impl DmaEngine {
         Ok(())
     }
 
-    /// Finds the runs: each map gives one, as long as it can be, and the next begins
-    /// behind it.
+    /// Finds the runs: each map returns one, as long as possible, and the next begins after it.
     fn find_runs(
         &self,
         context: &DeviceContext,
@@ -240,8 +237,8 @@ impl DmaEngine {
             let mapping = context
                 .map_host_contig(at, length - done, MapFlags::READ)
                 .map_err(|error| error.errno())?;
-            // Hardware would be given this address now, and the mapping held until it has
-            // finished.
+            // A real device would pass this address to hardware now, and hold the mapping until the
+            // hardware has finished.
             let run = mapping.run();
             let mut registers = self.registers();
             if registers.runs.len() == RUNS_MAX {

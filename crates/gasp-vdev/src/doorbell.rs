@@ -1,4 +1,4 @@
-//! How a device's thread is woken: an eventfd, so that rings add up and none is lost.
+//! The doorbell that wakes a device's thread: an eventfd, so that rings add up and none is lost.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
-/// A bell that one thread waits at and any thread rings.
+/// A doorbell that one thread waits on and any thread rings.
 #[derive(Debug)]
 pub(crate) struct Doorbell(OwnedFd);
 
@@ -15,9 +15,9 @@ impl Doorbell {
         Ok(Self(eventfd(0, EventfdFlags::CLOEXEC)?))
     }
 
-    /// Wakes the waiting thread, or makes its next wait end at once.
+    /// Wakes the waiting thread, or makes its next wait return at once.
     pub(crate) fn ring(&self) {
-        // The counter would have to be rung 2^64 - 1 times without a wait to block.
+        // This blocks only after 2^64 - 2 rings without a wait.
         if let Err(errno) =
             rustix::io::retry_on_intr(|| rustix::io::write(&self.0, &1_u64.to_ne_bytes()))
         {
@@ -25,7 +25,7 @@ impl Doorbell {
         }
     }
 
-    /// Waits until the bell has been rung since the last wait.
+    /// Waits until the doorbell has been rung since the last wait.
     pub(crate) fn wait(&self) -> Result<(), Errno> {
         let mut count = [0; 8];
         rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut count)).map(|_| ())

@@ -1,4 +1,4 @@
-//! What can go wrong, each with the errno that a front end answers with.
+//! Errors, each with the errno that a front end answers with.
 
 use gasp::system_words;
 use gasp::{Bytes, DeviceAddr, Errno};
@@ -6,48 +6,49 @@ use thiserror::Error;
 
 use crate::pci::IrqKind;
 
-/// A transfer that a device could not make.
+/// An access to guest memory that failed.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum DmaError {
-    /// The engine refuses: the guest's IOMMU, or the memory, does not allow it.
+    /// The engine refused it: the guest's IOMMU, or the memory, does not allow it.
     #[error(transparent)]
     Engine(#[from] gasp::Error),
-    /// The guest's driver has not let the device become bus master.
+    /// The guest's driver has not made the device bus master.
     #[error(
         "DMA of {:#} at {addr}: the device is not bus master (PCI command register)",
         Bytes(*.len)
     )]
     NotBusMaster {
-        /// Where the transfer was to begin.
+        /// Where the access begins.
         addr: DeviceAddr,
         /// How many bytes.
         len: u64,
     },
-    /// The VMM gave the device this memory in a way that it cannot be mapped, and it is
-    /// reached by messages: [`DeviceContext::transfer`](crate::DeviceContext::transfer),
-    /// [`DeviceContext::read`](crate::DeviceContext::read) and [`DeviceContext::write`](crate::DeviceContext::write) do that.
+    /// The VMM shares this memory in a way that it cannot be mapped.
+    /// [`DeviceContext::transfer`](crate::DeviceContext::transfer),
+    /// [`DeviceContext::read`](crate::DeviceContext::read) and
+    /// [`DeviceContext::write`](crate::DeviceContext::write) copy it by messages.
     #[error(
         "map of {:#} at {addr}: it cannot be mapped, because {why}; `DeviceContext::transfer` \
          copies it by messages",
         Bytes(*.len)
     )]
     NoDescriptor {
-        /// Where the map was to begin.
+        /// Where the map begins.
         addr: DeviceAddr,
         /// How many bytes.
         len: u64,
         /// Why it cannot be mapped.
         why: &'static str,
     },
-    /// A copy by messages failed.
+    /// A copy by message failed.
     #[error("copy by message of {:#} at {addr}: {}", Bytes(*.len), system_words(*.errno))]
     Message {
-        /// Where the copy was to begin.
+        /// Where the copy begins.
         addr: DeviceAddr,
         /// How many bytes.
         len: u64,
-        /// What the VMM answered, or why it did not.
+        /// The VMM's error, or why it did not answer.
         errno: Errno,
     },
 }
@@ -64,7 +65,7 @@ impl DmaError {
     }
 }
 
-/// A model that is no PCI function.
+/// A model that is not a valid PCI function.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[error("{what}")]
 pub struct ModelError {
@@ -77,7 +78,7 @@ pub enum RegionError {
     /// The device has no such BAR.
     #[error("there is no BAR {0}")]
     NoSuchBar(u32),
-    /// The access passes the end of the BAR or of configuration space.
+    /// The access extends past the end of the BAR or of configuration space.
     #[error("{:#} at {offset:#x} extend past the end at {size:#x}", Bytes(*.len))]
     OutOfRange {
         /// Where the access begins.
@@ -88,7 +89,7 @@ pub enum RegionError {
         size: u64,
     },
     /// No VMM is attached to the device.
-    #[error("the device is attached to no VMM")]
+    #[error("the device is not attached to a VMM")]
     Detached,
 }
 
@@ -102,10 +103,10 @@ impl RegionError {
     }
 }
 
-/// A request about interrupts that the device does not have.
+/// A request about interrupts that the device refuses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum IrqError {
-    /// There are not so many vectors.
+    /// The device has fewer vectors.
     #[error("{kind} vectors {start} to {start}+{count}: the device has {have}")]
     OutOfRange {
         /// Which interrupts.
@@ -120,12 +121,12 @@ pub enum IrqError {
     /// The descriptor is not an eventfd.
     #[error("a descriptor for {0} is not an eventfd")]
     NotAnEvent(IrqKind),
-    /// The interrupts cannot do this.
+    /// Interrupts of this kind do not support it.
     #[error("{kind}: {what}")]
     Unsupported {
         /// Which interrupts.
         kind: IrqKind,
-        /// What they cannot do.
+        /// What they do not support.
         what: &'static str,
     },
 }
@@ -143,10 +144,10 @@ impl IrqError {
 /// Why a shell cannot be attached.
 #[derive(Debug, Error)]
 pub enum AttachError {
-    /// It is attached already.
-    #[error("the device is attached to a VMM already")]
+    /// It is already attached.
+    #[error("the device is already attached to a VMM")]
     Attached,
-    /// Its thread or doorbell cannot be made.
+    /// Its thread or doorbell cannot be created.
     #[error("the device's thread cannot be started: {0}")]
     Thread(#[source] std::io::Error),
 }

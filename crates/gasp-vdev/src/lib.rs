@@ -1,33 +1,32 @@
 //! Virtual PCI devices that reach guest memory through [`gasp`] and nothing else.
 //!
-//! A new device is one file: a type that implements [`Device`]. It says what it is
-//! ([`Model`]), answers register accesses, and works on a thread of its own when its
-//! doorbell is rung. Everything it does to the world outside goes through the [`DeviceContext`] that
-//! each call hands to it: maps of guest memory, interrupts, the doorbell.
+//! A new device is one file: a type that implements [`Device`]. It describes itself ([`Model`]),
+//! answers register accesses, and works on a thread of its own when its doorbell is rung. It
+//! reaches the outside only through the [`DeviceContext`] that its calls receive: maps of guest
+//! memory, interrupts, the doorbell.
 //!
-//! A [`Shell`] is the rest of a PCI function around a device: configuration space, MSI-X
-//! table, interrupt lines, the thread, and the life from attachment to detachment. A
-//! *front end* (vfio-user, say) drives the shell on behalf of a VMM, and knows nothing of
-//! what is inside.
+//! A [`Shell`] is the rest of a PCI function around a device: configuration space, MSI-X table,
+//! interrupt lines, the thread, and the life cycle from attachment to detachment. A *front end*
+//! (vfio-user, say) drives the shell on behalf of a VMM, and knows nothing of the device inside.
 //!
 //! ```text
 //!            VMM                       this process
-//!  ┌─────────────────────┐   ┌──────────────────────────────────────────────┐
-//!  │ guest driver ─ PCI ─┼───┼─► front end ─► Shell ─► Device::{read, write} │
-//!  │                     │   │                  │           │ ring           │
-//!  │ guest RAM ◄─────────┼───┼── gasp::Vdev ◄─ DeviceContext ◄── Device::work (thread) │
-//!  │ interrupts ◄────────┼───┼── eventfd ◄──────┘                            │
-//!  └─────────────────────┘   └──────────────────────────────────────────────┘
+//!  ┌─────────────────────┐   ┌─────────────────────────────────────────────────┐
+//!  │ guest driver ─ PCI ─┼───┼─► front end ─► Shell ─► Device::{read, write}   │
+//!  │                     │   │                  │           │ ring             │
+//!  │ guest RAM ◄─────────┼───┼── gasp::Vdev ◄─ DeviceContext ◄── Device::work  │
+//!  │ interrupts ◄────────┼───┼── eventfd ◄──────┘                (its thread)  │
+//!  └─────────────────────┘   └─────────────────────────────────────────────────┘
 //! ```
 //!
 //! | module | |
 //! |---|---|
 //! | [`device`] | the trait that a device implements |
 //! | [`context`] | what a device can do: DMA ([`DeviceContext::transfer`] first), interrupts, its doorbell |
-//! | [`testbus`] | a guest without a VMM, to test devices with |
+//! | [`testbus`] | a guest without a VMM, for tests of devices |
 //! | [`pci`] | identity, BARs, registers, configuration space, interrupts |
 //! | [`shell`] | the function around a device, as a front end drives it |
-//! | [`dma`] | a device to learn from and to test with: a DMA engine |
+//! | [`dma`] | an example device, for tests too: a DMA engine |
 
 pub mod context;
 pub mod device;

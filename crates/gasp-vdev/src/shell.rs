@@ -2,13 +2,13 @@
 //!
 //! | call | by | while |
 //! |---|---|---|
-//! | [`attach`](Shell::attach) | the front end, once a VMM is there | detached |
+//! | [`attach`](Shell::attach) | the front end, once a VMM has connected | detached |
 //! | register and interrupt calls | the front end's thread | attached |
-//! | [`Device::work`] | the device's thread | attached, and no reset goes on |
-//! | [`reset`](Shell::reset) | the front end | always |
-//! | [`detach`](Shell::detach) | the front end, when the VMM is gone | always; ends the thread |
+//! | [`Device::work`] | the device's thread | attached, unless a reset is in progress |
+//! | [`reset`](Shell::reset) | the front end | any time |
+//! | [`detach`](Shell::detach) | the front end, when the VMM has gone | any time; ends the thread |
 //!
-//! Attaching and detaching may go on for ever; what the device stores is kept.
+//! A device can be attached and detached any number of times; what it stores is kept.
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -28,12 +28,13 @@ use crate::pci::{
     Bar, CONFIG_SIZE, ConfigSpace, Interrupts, Model, Part, Register, Table, accesses,
 };
 
-/// When a device's thread that is to stop is looked at: often at first, and then seldom.
+/// How a device's thread that is to stop is polled: at short intervals for a while, then at long
+/// ones.
 const POLL_OFTEN_FOR: Duration = Duration::from_millis(100);
 const SHORT_PAUSE: Duration = Duration::from_micros(50);
 const LONG_PAUSE: Duration = Duration::from_millis(5);
 
-/// A device in its shell.
+/// A device and the rest of its PCI function.
 pub struct Shell {
     name: String,
     device: Arc<dyn Device>,
@@ -41,7 +42,7 @@ pub struct Shell {
     config: Mutex<ConfigSpace>,
     table: Option<Mutex<Table>>,
     interrupts: Arc<Interrupts>,
-    /// The bus master bit, where the device's thread can see it.
+    /// A copy of the bus master bit, for the device's thread.
     master: Arc<AtomicBool>,
     attached: RwLock<Option<Attached>>,
     /// Held while the device works, and while it is reset.
@@ -54,10 +55,10 @@ struct Attached {
 }
 
 impl Shell {
-    /// A device, attached to nothing.
+    /// Creates a shell around `device`, attached to no VMM.
     ///
     /// # Errors
-    /// Where its model is not that of a PCI function.
+    /// If its model is not a valid PCI function.
     pub fn new(name: &str, device: impl Device) -> Result<Self, ModelError> {
         let model = device.model();
         model.check()?;
@@ -74,28 +75,28 @@ impl Shell {
         })
     }
 
-    /// The name it was given: of its thread, and in reports.
+    /// The name passed to [`new`](Self::new), which its thread and log messages bear.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What the device is.
+    /// The device's model.
     pub fn model(&self) -> &Model {
         &self.model
     }
 
-    /// Its interrupts, for the front end to give eventfds to.
+    /// The device's interrupts, to which the front end assigns eventfds.
     pub fn interrupts(&self) -> &Interrupts {
         &self.interrupts
     }
 
     /// Attaches the device to a VMM: resets it, and starts its thread.
     ///
-    /// `vdev` is how the engine knows it; `messages` is memory of this VMM that is reached
-    /// without mapping, if its protocol has such.
+    /// `vdev` is the engine's device, which checks its accesses; `messages` is this VMM's memory
+    /// that cannot be mapped and is copied by messages, if its protocol has any.
     ///
     /// # Errors
-    /// Where it is attached already, or the thread cannot be started.
+    /// If it is already attached, or its thread or doorbell cannot be created.
     pub fn attach(
         &self,
         vdev: Vdev,
@@ -127,8 +128,8 @@ impl Shell {
         Ok(())
     }
 
-    /// Takes the device away from its VMM: ends its thread, takes the VMM's eventfds away,
-    /// and drops every mapping. A device that is detached stays as it is.
+    /// Detaches the device from its VMM: ends its thread, drops the VMM's eventfds, and has the
+    /// device drop its mappings ([`Device::detached`]). Does nothing if the device is not attached.
     pub fn detach(&self) {
         let Some(Attached { context, thread }) = self.attached.write().take() else { return };
         context.closing.store(true, Ordering::Release);
@@ -142,8 +143,9 @@ impl Shell {
         self.device.detached();
     }
 
-    /// Waits for the device's thread, which was asked to stop. It may be stuck in the counter
-    /// of an interrupt that its VMM has filled: see [`Interrupts`].
+    /// Waits until `stopped` returns a value. The device's thread, which was asked to stop, may be
+    /// blocked on an eventfd whose counter its VMM has filled; such counters are emptied (see
+    /// `pci::eventfd`).
     fn wait_until<T>(&self, stopped: impl Fn() -> Option<T>) -> T {
         let since = Instant::now();
         loop {
@@ -164,8 +166,8 @@ impl Shell {
         self.attached.read().is_some()
     }
 
-    /// Back to the state after power-on. Waits for work in progress, but not for what it
-    /// has asked the VMM for by message; the VMM's eventfds stay.
+    /// Resets the device to its state after power-on. Waits for work in progress, whose copies by
+    /// message are cancelled; the VMM's eventfds stay.
     pub fn reset(&self) {
         let attached = self.attached.read();
         let context = attached.as_ref().map(|attached| &attached.context);
@@ -194,7 +196,8 @@ impl Shell {
         }
     }
 
-    /// The guest has taken a range back whose mappings are held still.
+    /// Reports to the device that the guest has revoked a range while mappings of it are still
+    /// held.
     pub fn revoked(&self, span: Span<DeviceAddr>) {
         if let Some(Attached { context, .. }) = &*self.attached.read() {
             self.device.revoked(context, span);
@@ -204,7 +207,7 @@ impl Shell {
     /// Reads configuration space.
     ///
     /// # Errors
-    /// Where the range passes its end.
+    /// If the range extends past its end.
     pub fn config_read(&self, offset: u64, into: &mut [u8]) -> Result<(), RegionError> {
         let offset = inside(offset, into.len(), CONFIG_SIZE)?;
         let raised = self.interrupts.is_raised();
@@ -212,10 +215,10 @@ impl Shell {
         Ok(())
     }
 
-    /// Writes configuration space; bits that cannot be written stay.
+    /// Writes configuration space; read-only bits keep their values.
     ///
     /// # Errors
-    /// Where the range passes its end.
+    /// If the range extends past its end.
     pub fn config_write(&self, offset: u64, from: &[u8]) -> Result<(), RegionError> {
         let offset = inside(offset, from.len(), CONFIG_SIZE)?;
         let mut config = self.config.lock();
@@ -230,10 +233,10 @@ impl Shell {
         self.interrupts.set_function_mask(config.is_function_masked());
     }
 
-    /// Reads from a BAR, as one register access where length and alignment allow.
+    /// Reads from a BAR, as one register access if length and alignment allow.
     ///
     /// # Errors
-    /// Where there is no such BAR, the range passes its end, or no VMM is attached.
+    /// If there is no such BAR, the range extends past its end, or no VMM is attached.
     pub fn bar_read(&self, index: u32, offset: u64, into: &mut [u8]) -> Result<(), RegionError> {
         let bar = self.bar(index, offset, into.len())?;
         let attached = self.attached.read();
@@ -248,7 +251,7 @@ impl Shell {
                 Target::Shared(memory) => {
                     let mut bytes = [0; 8];
                     let bytes_of = bytes.get_mut(..width as usize).unwrap_or_default();
-                    // The range was checked against the BAR, which is as long.
+                    // The range was checked against the BAR, and the memory is as long.
                     let _ = memory.read_at(at, bytes_of);
                     u64::from_le_bytes(bytes)
                 }
@@ -259,7 +262,7 @@ impl Shell {
         Ok(())
     }
 
-    /// Writes to a BAR, as one register access where length and alignment allow.
+    /// Writes to a BAR, as one register access if length and alignment allow.
     ///
     /// # Errors
     /// As [`bar_read`](Self::bar_read).
@@ -280,7 +283,7 @@ impl Shell {
                 // The pending bits cannot be written.
                 Target::Table(_, Part::Pending(_)) => {}
                 Target::Shared(memory) => {
-                    // The range was checked against the BAR, which is as long.
+                    // The range was checked against the BAR, and the memory is as long.
                     let _ = memory.write_at(at, bytes.get(..width as usize).unwrap_or_default());
                 }
             }
@@ -294,7 +297,7 @@ impl Shell {
         Ok(bar)
     }
 
-    /// What is behind a register.
+    /// What an access reaches.
     fn target<'a>(&'a self, bar: &'a Bar, at: Register) -> Target<'a> {
         if let Some(shared) = &bar.shared
             && shared.areas.iter().any(|&(start, len)| (start..start + len).contains(&at.offset))
@@ -319,14 +322,14 @@ enum Target<'a> {
 
 /// The device's thread.
 fn work(device: &dyn Device, context: &DeviceContext, working: &Mutex<()>) {
-    // A write past the file-size limit is an error of one transfer, and not the end of all.
+    // So that a write past the file-size limit fails one transfer and does not end the process.
     gasp::signal::block_in_thread();
     while let Ok(()) = context.doorbell.wait() {
         if context.closing.load(Ordering::Acquire) {
             return;
         }
         let _working = working.lock();
-        // Rung before a reset: what was to be done is void.
+        // A reset or a detachment is waiting: what the doorbell was rung for is void.
         if !context.should_stop() {
             device.work(context);
         }
