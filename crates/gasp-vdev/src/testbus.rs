@@ -1,9 +1,9 @@
-//! A guest without a VMM: for tests of devices.
+//! A guest without a VMM, for tests of devices.
 //!
-//! A [`TestBus`] is what a device meets when QEMU has attached it, in one process: guest
-//! memory, registers behind BARs, interrupts that can be waited for, and, if asked for, an
-//! IOMMU and memory that is reached by messages only. The device runs in its
-//! [`Shell`], on its own thread, as it does for a VMM.
+//! A [`TestBus`] is what a device finds when QEMU has attached it, in one process: guest memory,
+//! registers behind BARs, interrupts that can be waited for, and, on request, an IOMMU and memory
+//! that is reached by messages only. The device runs in its [`Shell`], on its own thread, as it
+//! does for a VMM.
 //!
 //! ```
 //! use gasp_vdev::dma::{self, DmaEngine};
@@ -43,22 +43,22 @@ use crate::error::{AttachError, IrqError, ModelError, RegionError};
 use crate::pci::{IrqKind, Msix};
 use crate::shell::Shell;
 
-/// How much RAM the guest has, from guest-physical 0 on, unless told otherwise.
+/// The default size of the guest's RAM, which begins at guest-physical 0.
 pub const RAM: u64 = 16 << 20;
-/// How long a test waits for what must come.
+/// How long a test waits for an interrupt or a condition.
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// The PCI command register, and its bits for memory space and bus master.
 const COMMAND: u64 = 4;
 const MEMORY_AND_MASTER: [u8; 2] = [0b110, 0];
 
-/// What is wrong with a test bus, or what a device is asked on it.
+/// Why a call of a [`TestBus`] failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TestBusError {
-    /// The model of the device is not that of a PCI function.
+    /// The device's model is not a valid PCI function.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The engine refuses.
+    /// The engine refused.
     #[error(transparent)]
     Engine(#[from] gasp::Error),
     /// The device cannot be attached.
@@ -70,14 +70,15 @@ pub enum TestBusError {
     /// There is no such interrupt.
     #[error(transparent)]
     Interrupt(#[from] IrqError),
-    /// The system refuses an eventfd, or to wait for one.
+    /// An eventfd cannot be created or waited for, there is no such vector, or a range extends past
+    /// the memory that is reached by messages.
     #[error("an interrupt's eventfd: {0}")]
     Event(#[from] Errno),
 }
 
 type Result<T> = core::result::Result<T, TestBusError>;
 
-/// How a [`TestBus`] is to be.
+/// Options of a [`TestBus`].
 #[derive(Clone, Debug)]
 #[must_use = "call `attach`"]
 pub struct Options {
@@ -93,28 +94,27 @@ impl Default for Options {
 }
 
 impl Options {
-    /// RAM of `len` bytes from guest-physical 0 on, a multiple of 4 KiB; [`RAM`] otherwise.
+    /// Sets the size of the RAM: a multiple of 4 KiB, [`RAM`] by default.
     pub fn ram(self, len: u64) -> Self {
         Self { ram: len, ..self }
     }
 
-    /// A guest with an IOMMU: the device sees what [`TestBus::domain`] maps, at first nothing.
+    /// Adds an IOMMU: the device reaches what [`TestBus::domain`] grants, at first nothing.
     pub fn iommu(self) -> Self {
         Self { iommu: true, ..self }
     }
 
-    /// Memory past the RAM that cannot be mapped, and is reached by messages, as a VMM has it
-    /// that gives no descriptor for a part of its memory. It is kept in this process's own
-    /// memory, so let it be small.
+    /// Adds memory past the RAM that cannot be mapped and is reached by messages, as if the VMM
+    /// passed no descriptor for it. All of it is allocated, so keep it small.
     pub fn messages(self, span: Span<DeviceAddr>) -> Self {
         Self { messages: Some(span), ..self }
     }
 
-    /// A device on such a bus.
+    /// Creates a bus with these options, and attaches `device` to it.
     ///
     /// # Errors
-    /// If the device's model is none, its thread cannot be started, or the memory cannot be
-    /// had.
+    /// If the device's model is not valid, its thread cannot be started, or the memory cannot be
+    /// allocated.
     pub fn attach(self, device: impl Device) -> Result<TestBus> {
         let builder = Guest::builder();
         let builder = if self.iommu { builder.iommu(Unattached::Deny) } else { builder };
@@ -146,13 +146,13 @@ pub struct TestBus {
     ram: MemoryObject,
     domain: Option<Domain>,
     messages: Option<Arc<Messages>>,
-    /// One for each vector of the kind of interrupts that is used.
+    /// One for each vector of the kind of interrupt in use.
     events: Vec<OwnedFd>,
 }
 
 impl TestBus {
-    /// A device on a bus as [`Options::default`] has it: [`RAM`], no IOMMU, all of the memory
-    /// mapped.
+    /// Creates a bus with the default options ([`RAM`], no IOMMU, no memory that is reached by
+    /// messages), and attaches `device` to it.
     ///
     /// # Errors
     /// As [`Options::attach`].
@@ -160,11 +160,11 @@ impl TestBus {
         Options::default().attach(device)
     }
 
-    /// Attaches the device again, after [`detach`](Self::detach): as bus master, with
-    /// interrupts on. It is as after a reset.
+    /// Attaches the device again, after [`detach`](Self::detach): as bus master, with interrupts
+    /// unmasked, in its state after a reset.
     ///
     /// # Errors
-    /// If it is attached, or its thread cannot be started.
+    /// If it is already attached, or its thread cannot be started.
     pub fn attach(&mut self) -> Result<()> {
         let messages = self.messages.clone().map(|messages| messages as Arc<dyn MessageMemory>);
         self.shell.attach(self.vdev.clone(), messages)?;
@@ -180,24 +180,24 @@ impl TestBus {
         self.shell.interrupts().assign(kind, 0, given)?;
         if let Some(Msix { vectors, bar, table, .. }) = self.shell.model().msix {
             for vector in 0..u64::from(vectors) {
-                // The last word of an entry masks it.
+                // The last word of an entry has its mask bit.
                 self.shell.bar_write(bar.into(), u64::from(table) + 16 * vector + 12, &[0; 4])?;
             }
         }
         Ok(())
     }
 
-    /// The VMM goes away.
+    /// Detaches the device, as when its VMM goes away.
     pub fn detach(&self) {
         self.shell.detach();
     }
 
-    /// The function around the device: configuration space, reset.
+    /// The shell around the device: configuration space, reset.
     pub fn shell(&self) -> &Shell {
         &self.shell
     }
 
-    /// The guest, whose regions and faults can be looked at.
+    /// The guest: its regions, its faults.
     pub fn guest(&self) -> &Guest {
         &self.guest
     }
@@ -207,7 +207,7 @@ impl TestBus {
         &self.ram
     }
 
-    /// The domain of the device, of a guest with an [IOMMU](Options::iommu).
+    /// The device's domain, if the guest has an [IOMMU](Options::iommu).
     pub fn domain(&self) -> Option<&Domain> {
         self.domain.as_ref()
     }
@@ -215,7 +215,7 @@ impl TestBus {
     /// Reads a register of 4 bytes.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no such register.
     pub fn read32(&self, bar: u32, offset: u64) -> Result<u32> {
         let mut bytes = [0; 4];
         self.shell.bar_read(bar, offset, &mut bytes)?;
@@ -225,7 +225,7 @@ impl TestBus {
     /// Reads a register of 8 bytes.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no such register.
     pub fn read64(&self, bar: u32, offset: u64) -> Result<u64> {
         let mut bytes = [0; 8];
         self.shell.bar_read(bar, offset, &mut bytes)?;
@@ -235,7 +235,7 @@ impl TestBus {
     /// Writes a register of 4 bytes.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no such register.
     pub fn write32(&self, bar: u32, offset: u64, value: u32) -> Result<()> {
         Ok(self.shell.bar_write(bar, offset, &value.to_le_bytes())?)
     }
@@ -243,16 +243,16 @@ impl TestBus {
     /// Writes a register of 8 bytes.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no such register.
     pub fn write64(&self, bar: u32, offset: u64, value: u64) -> Result<()> {
         Ok(self.shell.bar_write(bar, offset, &value.to_le_bytes())?)
     }
 
-    /// Copies out of the guest's memory, as its CPU would: RAM, or what is reached by
-    /// messages.
+    /// Copies out of the guest's memory, as its CPU would: out of the RAM, or the memory that is
+    /// reached by messages.
     ///
     /// # Errors
-    /// `EINVAL` if the range is not in one of them.
+    /// `EINVAL` if the range does not lie inside one of them.
     pub fn load(&self, at: u64, into: &mut [u8]) -> Result<()> {
         match self.messages.as_ref().filter(|messages| messages.contains(at)) {
             Some(messages) => Ok(messages.get(DeviceAddr(at), into)?),
@@ -271,9 +271,9 @@ impl TestBus {
         }
     }
 
-    /// Waits for an interrupt, at most 20 s; returns whether it came. Several since the last
-    /// wait are one. A device with MSI-X is used with that, else with MSI, else with its pin,
-    /// which is vector 0, and comes again for as long as the device holds it up.
+    /// Waits for an interrupt, at most 20 s; returns whether it came. Several since the last wait
+    /// count as one. The bus uses MSI-X if the device has it, else MSI, else the pin, which is
+    /// vector 0 and is delivered again for as long as the device holds it up.
     ///
     /// # Errors
     /// `EINVAL` if there is no such vector.
@@ -296,7 +296,7 @@ impl TestBus {
         }
         match rustix::io::read(event, &mut [0; 8]) {
             Ok(_) => Ok(true),
-            // Another thread of the test has taken it.
+            // Another thread of the test has read it.
             Err(Errno::AGAIN) => Ok(false),
             Err(errno) => Err(errno.into()),
         }
@@ -309,7 +309,7 @@ impl TestBus {
     }
 }
 
-/// Waits for something that must come, at most 20 s.
+/// Waits until `there` returns a value, at most 20 s.
 pub fn until<T>(mut there: impl FnMut() -> Option<T>) -> Option<T> {
     let since = Instant::now();
     while since.elapsed() < TIMEOUT {
@@ -321,7 +321,7 @@ pub fn until<T>(mut there: impl FnMut() -> Option<T>) -> Option<T> {
     None
 }
 
-/// Memory that is reached by messages: of a VMM that always answers.
+/// Memory that is reached by messages, of a VMM that always answers.
 #[derive(Debug)]
 struct Messages {
     span: Span<DeviceAddr>,
@@ -343,7 +343,7 @@ impl Messages {
         self.bytes.lock()
     }
 
-    /// Where an address is among the bytes.
+    /// The index of an address among the bytes.
     fn index(&self, at: DeviceAddr) -> usize {
         usize::try_from(at.0.wrapping_sub(self.span.start().0)).unwrap_or(usize::MAX)
     }

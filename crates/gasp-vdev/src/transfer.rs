@@ -10,8 +10,8 @@ use crate::error::DmaError;
 
 /// A range of guest memory, checked against the guest's IOMMU, for one transfer.
 ///
-/// Made by [`DeviceContext::transfer`]. Drop it when the transfer is done: whoever unmaps the memory in
-/// the guest waits for that if it is mapped.
+/// Returned by [`DeviceContext::transfer`]. Drop it when the transfer is done: a guest that unmaps
+/// mapped memory waits for that.
 #[derive(Debug)]
 pub struct Transfer<'context> {
     context: &'context DeviceContext,
@@ -42,16 +42,17 @@ impl fmt::Debug for Way {
 }
 
 impl DeviceContext {
-    /// All of `[addr, addr + len)` for one transfer, wherever the memory is: mapped if it can
-    /// be, in as many pieces as it takes; otherwise each copy goes to the VMM by messages.
+    /// Makes all of `[addr, addr + len)` accessible for one transfer, whatever kind of memory it
+    /// is: mapped if it can be, in as many pieces as it takes; otherwise each copy is by messages
+    /// to the VMM.
     ///
-    /// This is the first choice of a device. Which memory a VMM shares in a way that can be
-    /// mapped is not the device's to know, and [`map`](Self::map),
-    /// [`map_scatter`](Self::map_scatter) and [`map_host_contig`](Self::map_host_contig)
-    /// refuse what cannot. They are for devices that need a pointer.
+    /// This is the first choice of a device, which need not know what memory its VMM shares in a
+    /// way that can be mapped. [`map`](Self::map), [`map_scatter`](Self::map_scatter) and
+    /// [`map_host_contig`](Self::map_host_contig) refuse other memory; they are for devices that
+    /// need a pointer or a host-physical address.
     ///
     /// The permissions of the whole range are checked now, and for memory that is reached by
-    /// messages once more with each copy, because the guest may have taken it back.
+    /// messages again with each copy, because the guest may have revoked them.
     ///
     /// ```
     /// use gasp::{DeviceAddr, MapFlags};
@@ -80,7 +81,7 @@ impl DeviceContext {
         len: u64,
         flags: MapFlags,
     ) -> Result<Transfer<'_>, DmaError> {
-        // What lies in one granule is in one piece, and a single look-up.
+        // A range inside one granule is one piece, found by a single look-up.
         let mapped = match len <= GRANULE - addr.0 % GRANULE {
             true => self.map(addr, len, flags).map(Way::Mapped),
             false => self.map_scatter(addr, len, flags).map(Way::Scattered),
@@ -95,8 +96,8 @@ impl DeviceContext {
         Ok(Transfer { context: self, addr, len, access: flags.access(), way })
     }
 
-    /// Refuses a range of which a part is neither mapped nor reached by messages. Its
-    /// permissions were found to be there.
+    /// Refuses a range of which a part can neither be mapped nor reached by messages. The
+    /// permissions of the whole range have been checked.
     #[cold]
     fn check_each(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<(), DmaError> {
         let mut done = 0;
@@ -124,7 +125,7 @@ impl Transfer<'_> {
         self.addr
     }
 
-    /// How many bytes; never 0.
+    /// The length in bytes; never 0.
     #[expect(clippy::len_without_is_empty, reason = "a transfer is never empty")]
     pub fn len(&self) -> u64 {
         self.len
@@ -138,9 +139,9 @@ impl Transfer<'_> {
     /// Copies bytes out of guest memory, from `offset` in the range on.
     ///
     /// # Errors
-    /// `EINVAL` if the bytes extend past the end of the range, `EACCES` if it is not for
-    /// reading, `EIO` if the VMM has taken mapped memory away; of messages, what
-    /// [`DeviceContext::read`] says.
+    /// `EINVAL` if the bytes extend past the end of the range, `EACCES` if the transfer is not for
+    /// reading, `EIO` if the VMM has removed mapped memory; by messages, the errors of
+    /// [`DeviceContext::read`].
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<(), DmaError> {
         let (at, start) = self.check(offset, into.len(), Access::READ)?;
         match &self.way {
@@ -151,8 +152,8 @@ impl Transfer<'_> {
         }
     }
 
-    /// Copies bytes into guest memory, from `offset` in the range on. It is there when the
-    /// call returns.
+    /// Copies bytes into guest memory, from `offset` in the range on. They are there when the call
+    /// returns.
     ///
     /// # Errors
     /// As [`read_at`](Self::read_at), for writing; a part may have been written.

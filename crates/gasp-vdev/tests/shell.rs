@@ -10,7 +10,7 @@ use gasp_vdev::{
     AttachError, Bar, Class, Device, DeviceContext, Identity, Model, RegionError, Register, Shell,
 };
 
-/// Has the engine do something; returns its status.
+/// Starts the engine, waits until it has finished, and returns its status.
 fn run(bus: &TestBus, source: u64, destination: u64, length: u64, control: u32) -> u32 {
     for (offset, value) in [(0x08, source), (0x10, destination), (0x18, length)] {
         bus.write64(0, offset, value).unwrap();
@@ -66,7 +66,7 @@ fn runs_are_what_the_engine_would_give_to_hardware() {
     assert_eq!((done, read64(0x30)), (0x1_0000, 0x1_0000));
 }
 
-/// Counts how often it works; a write to register 0 rings, register 8 makes work long.
+/// Counts its calls of `work`; a write to register 0 rings, register 8 makes work long.
 struct Counter {
     works: Arc<AtomicU32>,
     long: AtomicU32,
@@ -107,7 +107,7 @@ impl Device for Counter {
 
     fn reset(&self) {
         let works = self.works.load(Ordering::Relaxed);
-        assert_eq!(works >> 16, works & 0xffff, "no work goes on in a reset");
+        assert_eq!(works >> 16, works & 0xffff, "no work during a reset");
     }
 }
 
@@ -123,7 +123,7 @@ fn work_runs_once_a_ring_ends_before_a_reset_and_ends_when_the_vmm_goes() {
     bus.write32(0, 8, 1).unwrap();
     bus.write32(0, 0, 1).unwrap();
     wait(2);
-    // Long work; both ends of it are asked for.
+    // Long work, which a reset ends, and later a detachment.
     bus.shell().reset();
     bus.write32(0, 0, 1).unwrap();
     wait(3);

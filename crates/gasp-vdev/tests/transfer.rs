@@ -1,5 +1,4 @@
-//! One call for any memory: a device written by the docs works on what can be mapped and on
-//! what cannot.
+//! [`DeviceContext::transfer`]: one call for memory that can be mapped and for memory that cannot.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::Mutex;
@@ -9,7 +8,7 @@ use gasp_vdev::dma::{self, DmaEngine};
 use gasp_vdev::testbus::{Options, RAM, TestBus};
 use gasp_vdev::{Bar, Class, Device, DeviceContext, Identity, Model, Register};
 
-/// Where memory begins that is reached by messages: right past the RAM.
+/// The start of the memory that is reached by messages: right past the RAM.
 const FAR: u64 = RAM;
 const LEN: u64 = 8 << 20;
 
@@ -17,10 +16,10 @@ fn far() -> Span<DeviceAddr> {
     Span::new(DeviceAddr(FAR), LEN).unwrap()
 }
 
-/// What is tried with the context of a device.
+/// What a test does with the context of a device.
 type Body = Box<dyn FnOnce(&DeviceContext) + Send>;
 
-/// Runs what a test says on its thread, and raises its pin at the end.
+/// Runs the body of a test on its thread, and then signals its pin.
 struct Probe(Mutex<Option<Body>>);
 
 impl Device for Probe {
@@ -96,7 +95,7 @@ fn a_transfer_reaches_memory_of_every_kind_and_across_their_seam() {
             }
         }
     });
-    // It is where the guest sees it, on both sides of the seam.
+    // The guest sees the data, on both sides of the seam.
     let mut bytes = [0; 2];
     bus.load(FAR + 0xffff, &mut bytes[..1]).unwrap();
     bus.load(FAR - 8, &mut bytes[1..]).unwrap();

@@ -1,12 +1,12 @@
-//! Configuration space: 256 bytes that every function has, each bit with its own rule.
+//! Configuration space: the 256 bytes that every function has, each bit with its own rule.
 //!
-//! A byte has a value and a mask of the bits that the guest can write. BARs are sized by
-//! the same rule: the bits below the size cannot be written, so all ones read back as the
-//! size's complement. Extended space, up to 4 KiB, reads as zero: no capability is there.
+//! A byte has a value and a mask of the bits that the guest can write. BARs are sized by the same
+//! rule: the bits below the size cannot be written, so all ones read back as the size's complement.
+//! Extended space, up to 4 KiB, reads as zero: it has no capabilities.
 
 use super::model::{BarKind, Model};
 
-/// How many bytes of configuration space there are, with extended space.
+/// The size of configuration space in bytes, including extended space.
 pub const CONFIG_SIZE: u64 = 4096;
 const SIZE: usize = 256;
 
@@ -14,7 +14,7 @@ const COMMAND: usize = 0x04;
 const STATUS: usize = 0x06;
 const BARS: usize = 0x10;
 const CAPABILITIES: usize = 0x34;
-/// Where the first capability is.
+/// The offset of the first capability.
 const FIRST: usize = 0x40;
 
 /// Port I/O, memory, bus master, system error, interrupt disable.
@@ -31,7 +31,7 @@ pub(crate) struct ConfigSpace {
     bytes: [u8; SIZE],
     writable: [u8; SIZE],
     initial: [u8; SIZE],
-    /// Where the MSI-X capability is.
+    /// The offset of the MSI-X capability.
     msix: Option<usize>,
 }
 
@@ -48,7 +48,7 @@ impl ConfigSpace {
         space.put(0x2e, &identity.subsystem.to_le_bytes());
         space.put(0x3d, &[u8::from(model.pin)]);
         space.allow(COMMAND, &COMMAND_WRITABLE.to_le_bytes());
-        // Cache line size, latency timer, interrupt line: the guest's own notes.
+        // Cache line size, latency timer, interrupt line: for the guest's own use.
         space.allow(0x0c, &[0xff, 0xff]);
         space.allow(0x3c, &[0xff]);
         for bar in &model.bars {
@@ -91,10 +91,10 @@ impl ConfigSpace {
             let at = next;
             self.put(link, &[at as u8]);
             self.put(at, &[0x05]);
-            // 64-bit addresses; the exponent of how many vectors there are.
+            // 64-bit addresses; the number of vectors, as a power of two.
             let vectors = model.msi.trailing_zeros() as u16;
             self.put(at + 2, &(1 << 7 | vectors << 1).to_le_bytes());
-            // Enable, how many are granted; address, data.
+            // Enable, number of vectors granted; address, data.
             self.allow(at + 2, &0x71_u16.to_le_bytes());
             self.allow(at + 4, &[0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
             link = at + 1;
@@ -139,7 +139,7 @@ impl ConfigSpace {
         u16::from_le_bytes([byte(at), byte(at + 1)])
     }
 
-    /// Whether the device may make transfers.
+    /// Whether the device may access memory.
     pub(crate) fn is_master(&self) -> bool {
         self.word(COMMAND) & MASTER != 0
     }

@@ -1,10 +1,10 @@
-//! Eventfds that are shared with a VMM, without trust in it.
+//! Eventfds that are shared with a VMM that is not trusted.
 //!
-//! An eventfd is also the VMM's, with all its flags: it can fill the counter, and make
-//! writes to it block. So nobody writes to one that is full, and never under the lock. What
-//! remains is a VMM that does both between the look and the write: it holds up the thread
-//! that signals, which is its own device's. A device's thread that is to stop is freed again
-//! by emptying the counter, unless the VMM has taken that eventfd away meanwhile.
+//! The VMM shares the counter and the flags of an eventfd: it can fill the counter, and make writes
+//! block. So nothing is written to a full counter, nor under the lock. A VMM that does both between
+//! the check and the write still blocks the thread that signals, which is its own device's. A
+//! device's thread that is to stop is unblocked by emptying the counter, unless the VMM has removed
+//! that eventfd meanwhile.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -17,11 +17,11 @@ use rustix::io::{Errno, ReadWriteFlags};
 use super::irq_kind::IrqKind;
 use crate::error::IrqError;
 
-/// Signals eventfds; without the lock.
+/// Signals eventfds. The caller does not hold the lock.
 pub(super) fn notify(events: impl IntoIterator<Item = Arc<OwnedFd>>) {
     for event in events {
-        // A counter that is full is a VMM that has not looked for 2^64 - 2 interrupts: it
-        // will find this one, too.
+        // A VMM whose counter is full has not read 2^64 - 2 interrupts: it will notice this one,
+        // too.
         if !is_full(&event)
             && let Err(errno) = rustix::io::write(&event, &1_u64.to_ne_bytes())
         {
@@ -30,12 +30,12 @@ pub(super) fn notify(events: impl IntoIterator<Item = Arc<OwnedFd>>) {
     }
 }
 
-/// Whether a write to it would block.
+/// Whether a write would block.
 pub(super) fn is_full(event: &OwnedFd) -> bool {
     !is_ready(event, PollFlags::OUT)
 }
 
-/// Whether there is anything in it.
+/// Whether the counter is not 0.
 pub(super) fn is_counting(event: &OwnedFd) -> bool {
     is_ready(event, PollFlags::IN)
 }
@@ -46,25 +46,24 @@ fn is_ready(event: &OwnedFd, flags: PollFlags) -> bool {
     polled.is_ok() && fds.iter().any(|fd| fd.revents().contains(flags))
 }
 
-/// Takes what is in a counter; whether there was anything. Does not block, whatever the
-/// descriptor's flags say: at most, where the kernel is older than 5.8, if somebody else
-/// empties the counter at the same time.
+/// Resets a counter to 0; returns whether it was not 0. Does not block, whatever the descriptor's
+/// flags say; except, on a kernel before 5.8, if somebody else empties the counter at the same
+/// time.
 pub(super) fn empty(event: &OwnedFd) -> bool {
     if !is_counting(event) {
         return false;
     }
     let mut count = [0; 8];
     let into = &mut [IoSliceMut::new(&mut count)];
-    // This offset means: where the descriptor is.
+    // This offset, -1, means the descriptor's own.
     match rustix::io::preadv2(event, into, u64::MAX, ReadWriteFlags::NOWAIT) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => rustix::io::read(event, &mut count).is_ok(),
         read => read.is_ok(),
     }
 }
 
-/// Sees to it that a write to a descriptor from outside cannot do harm: it is an eventfd (as
-/// far as can be told: not without `/proc`), and does not block, unless its peer makes it
-/// block again.
+/// Makes a descriptor from outside safe to write to: checks that it is an eventfd (if `/proc` says
+/// what it is), and makes it non-blocking, until its peer makes it block again.
 pub(super) fn prepare_event(kind: IrqKind, event: BorrowedFd<'_>) -> Result<(), IrqError> {
     let name = rustix::fs::readlink(format!("/proc/self/fd/{}", event.as_raw_fd()), Vec::new());
     if name.is_ok_and(|name| name.to_bytes() != b"anon_inode:[eventfd]") {

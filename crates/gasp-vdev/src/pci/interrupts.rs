@@ -1,13 +1,12 @@
-//! Interrupts, as eventfds that the front end hands in.
+//! A device's interrupts: eventfds that the front end assigns.
 //!
-//! A VMM gives the device an eventfd for each vector that it wants to hear of, and takes
-//! it away again; that alone says which kind of interrupt is in use. A vector is masked
-//! by the VMM, by the MSI-X table, or by the function's mask bit; what comes meanwhile is
-//! *pending*, and is delivered once when the last mask goes.
+//! A VMM assigns an eventfd to each vector that it listens to, and removes it again; that alone
+//! determines which kind of interrupt is in use. A vector is masked by the VMM, by the MSI-X table,
+//! or by the function's mask bit; an interrupt that comes meanwhile is *pending*, and is delivered
+//! once when the last mask is cleared.
 //!
-//! The pin is a level. Each time it is delivered it masks itself, until the VMM unmasks it
-//! because the guest has acknowledged it; if the device still holds it up then, it is
-//! delivered again.
+//! The pin is level-triggered. Each delivery masks it, until the VMM unmasks it because the guest
+//! has acknowledged it; if the device still holds it up then, it is delivered again.
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -45,20 +44,20 @@ impl Interrupts {
         self.state().vectors(kind).iter().filter(|vector| vector.event.is_some()).count()
     }
 
-    /// Whether the VMM hears of this vector.
+    /// Whether this vector has an eventfd.
     pub fn is_assigned(&self, kind: IrqKind, vector: u32) -> bool {
         let state = self.state();
         let vector = state.vectors(kind).get(vector as usize);
         vector.is_some_and(|vector| vector.event.is_some())
     }
 
-    /// A device's own interrupt: `vector` by MSI-X or MSI where the VMM uses them,
-    /// otherwise the pin, which stays up.
+    /// Signals an interrupt of the device: `vector` by MSI-X or MSI if the VMM uses them, otherwise
+    /// the pin, which stays up.
     pub fn signal(&self, vector: u16) {
         let mut state = self.state();
         for kind in [IrqKind::Msix, IrqKind::Msi] {
             let vectors = state.vectors(kind);
-            // MSI may be granted fewer vectors than the device has: then they are shared.
+            // The guest may grant fewer MSI vectors than the device has: then they are shared.
             let granted = match kind {
                 IrqKind::Msi => vectors.iter().take_while(|one| one.event.is_some()).count(),
                 _ => vectors.len(),
@@ -93,19 +92,19 @@ impl Interrupts {
         self.state().raised
     }
 
-    /// Tells the VMM of an error, if it listens.
+    /// Reports an error to the VMM, if it listens.
     pub fn signal_error(&self) {
         let event = self.state().deliver(IrqKind::Error, 0);
         notify(event);
     }
 
-    /// Asks the VMM to let go of the device, if it listens.
+    /// Asks the VMM to release the device, if it listens.
     pub fn request_release(&self) {
         let event = self.state().deliver(IrqKind::Request, 0);
         notify(event);
     }
 
-    /// Frees whoever waits to write to a counter that is full.
+    /// Empties full counters, which unblocks whoever waits to write to them.
     pub(crate) fn empty_full_events(&self) {
         let events: Vec<_> = self.state().events().cloned().collect();
         for event in events.iter().filter(|event| is_full(event)) {
@@ -113,12 +112,12 @@ impl Interrupts {
         }
     }
 
-    /// As after power-on, except that the VMM's eventfds and masks stay.
+    /// Resets to the state after power-on; the VMM's eventfds and masks stay.
     pub(crate) fn reset(&self) {
         self.state().reset();
     }
 
-    /// The VMM is gone, and its eventfds with it.
+    /// Drops all eventfds: the VMM has gone.
     pub(crate) fn detach_events(&self) {
         self.state().detach_events();
     }

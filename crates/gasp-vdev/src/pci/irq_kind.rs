@@ -5,15 +5,15 @@ use core::fmt;
 /// A kind of interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IrqKind {
-    /// The pin.
+    /// The interrupt pin (INTx).
     Pin,
-    /// Message-signalled.
+    /// Message-signalled (MSI).
     Msi,
-    /// Message-signalled, with a table.
+    /// Message-signalled, with a table (MSI-X).
     Msix,
     /// The device reports an error.
     Error,
-    /// The device asks its VMM to let go of it.
+    /// The device asks its VMM to release it.
     Request,
 }
 

@@ -1,10 +1,10 @@
-//! What a device is: identity, BARs, interrupts; checked once.
+//! The model of a device: identity, BARs, interrupts; checked once.
 
 use gasp::MemoryObject;
 
 use crate::error::ModelError;
 
-/// A class code: what kind of device it is.
+/// A PCI class code: what kind of device it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Class {
     /// The base class.
@@ -15,42 +15,42 @@ pub struct Class {
     pub interface: u8,
 }
 
-/// The numbers by which a driver finds its device.
+/// The PCI identifiers by which a driver finds its device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
-    /// The vendor.
+    /// The vendor ID.
     pub vendor: u16,
-    /// The device.
+    /// The device ID.
     pub device: u16,
-    /// The vendor of the subsystem.
+    /// The subsystem vendor ID.
     pub subsystem_vendor: u16,
-    /// The subsystem.
+    /// The subsystem ID.
     pub subsystem: u16,
-    /// The revision.
+    /// The revision ID.
     pub revision: u8,
-    /// The class.
+    /// The class code.
     pub class: Class,
 }
 
-/// Where a BAR lives.
+/// The address space of a BAR.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BarKind {
     /// Port I/O.
     Io,
     /// Memory below 4 GiB.
     Memory32,
-    /// Memory anywhere; takes the next BAR's place, too.
+    /// Memory anywhere; takes up the next BAR, too.
     Memory64,
 }
 
-/// A base address register, and what is behind it.
+/// A base address register and its region.
 #[derive(Clone, Debug)]
 pub struct Bar {
-    /// Which, from 0 to 5.
+    /// Its index, from 0 to 5.
     pub index: u8,
-    /// How many bytes; a power of two.
+    /// The size of the region in bytes; a power of two.
     pub size: u64,
-    /// Where it lives.
+    /// Its address space.
     pub kind: BarKind,
     /// Whether reads have no side effects.
     pub prefetchable: bool,
@@ -61,31 +61,30 @@ pub struct Bar {
 /// Parts of a BAR that are plain memory, which a VMM can map into the guest.
 #[derive(Clone, Debug)]
 pub struct Shared {
-    /// The memory behind the whole BAR, as long as the BAR is and with a descriptor. Only
-    /// the areas of it are used.
+    /// Memory of the BAR's size, with a descriptor. Only the areas of it are used.
     pub memory: MemoryObject,
-    /// Offset and length of each part; multiples of 4 KiB, in order, apart.
+    /// Offset and length of each part; multiples of 4 KiB, in ascending order, without overlap.
     pub areas: Vec<(u64, u64)>,
 }
 
-/// Where the MSI-X table and its pending bits are.
+/// The location of the MSI-X table and its pending bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Msix {
     /// How many vectors, from 1 to 2048.
     pub vectors: u16,
-    /// The BAR of both.
+    /// The BAR that has both.
     pub bar: u8,
-    /// Where in it the table begins; a multiple of 8.
+    /// The table's offset in it; a multiple of 8.
     pub table: u32,
-    /// Where in it the pending bits begin; a multiple of 8.
+    /// The pending bits' offset in it; a multiple of 8.
     pub pending: u32,
 }
 
-/// What a device is.
+/// The model of a device: a PCI function.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Model {
-    /// Its numbers.
+    /// Its PCI identifiers.
     pub identity: Identity,
     /// Its BARs.
     pub bars: Vec<Bar>,
@@ -110,33 +109,33 @@ impl Bar {
 }
 
 impl Model {
-    /// A function with this identity, without BARs and interrupts.
+    /// Creates a model with this identity, without BARs and interrupts.
     pub const fn new(identity: Identity) -> Self {
         Self { identity, bars: Vec::new(), pin: false, msi: 0, msix: None }
     }
 
-    /// The same, with a BAR.
+    /// Adds a BAR.
     pub fn bar(mut self, bar: Bar) -> Self {
         self.bars.push(bar);
         self
     }
 
-    /// The same, with an interrupt pin.
+    /// Adds an interrupt pin.
     pub fn pin(self) -> Self {
         Self { pin: true, ..self }
     }
 
-    /// The same, with MSI vectors.
+    /// Adds MSI vectors.
     pub fn msi(self, vectors: u8) -> Self {
         Self { msi: vectors, ..self }
     }
 
-    /// The same, with MSI-X vectors.
+    /// Adds MSI-X vectors.
     pub fn msix(self, msix: Msix) -> Self {
         Self { msix: Some(msix), ..self }
     }
 
-    /// The BAR of this number.
+    /// The BAR with this index, if there is one.
     pub fn find_bar(&self, index: u32) -> Option<&Bar> {
         self.bars.iter().find(|bar| u32::from(bar.index) == index)
     }
@@ -160,7 +159,7 @@ impl Model {
             for place in usize::from(*index)..usize::from(*index) + places {
                 match taken.get_mut(place) {
                     Some(taken) if !*taken => *taken = true,
-                    _ => return fail(format!("BAR {index}: its place is taken, or past BAR 5")),
+                    _ => return fail(format!("BAR {index}: already in use, or past BAR 5")),
                 }
             }
             if let Some(Shared { memory, areas }) = shared {
@@ -170,17 +169,24 @@ impl Model {
                     let Some(stop) = stop.filter(|_| {
                         offset >= end && len > 0 && (offset | len).is_multiple_of(gasp::GRANULE)
                     }) else {
-                        return fail(format!("BAR {index}: shared areas must be pages, in order"));
+                        return fail(format!(
+                            "BAR {index}: shared areas must be pages, in ascending order"
+                        ));
                     };
                     end = stop;
                 }
                 if memory.len() != *size || memory.file().is_none_or(|(_, at)| at != 0) {
-                    return fail(format!("BAR {index}: its memory must be a file of its size"));
+                    return fail(format!(
+                        "BAR {index}: its shared memory must be a file of its size"
+                    ));
                 }
             }
         }
         if self.msi != 0 && (!self.msi.is_power_of_two() || self.msi > 32) {
-            return fail(format!("{} MSI vectors: a power of two up to 32 is needed", self.msi));
+            return fail(format!(
+                "{} MSI vectors: the number must be a power of two up to 32",
+                self.msi
+            ));
         }
         match self.msix {
             Some(msix) => self.check_msix(msix),
@@ -197,7 +203,8 @@ impl Model {
         let inside = |part: (u64, u64)| part.0.is_multiple_of(8) && part.0 + part.1 <= size;
         if !(1..=2048).contains(&vectors) || !apart || !inside(table) || !inside(pending) {
             let what = format!(
-                "MSI-X: {vectors} vectors, table and pending bits must fit apart in BAR {bar}"
+                "MSI-X: the table of {vectors} vectors (1 to 2048) and the pending bits must \
+                 fit into BAR {bar}, aligned to 8 bytes and without overlap"
             );
             return Err(ModelError { what });
         }

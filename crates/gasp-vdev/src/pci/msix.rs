@@ -1,9 +1,8 @@
 //! The MSI-X table and pending bits, as registers.
 //!
-//! The eventfds are what delivers interrupts, and a VMM such as QEMU keeps the table to
-//! itself: it never writes this one, and takes the eventfd of a masked vector away instead.
-//! So a vector's mask bit reads as set after reset, as PCI wants it, but holds interrupts
-//! back only once it has been written.
+//! Interrupts are delivered by eventfds, and a VMM such as QEMU keeps a table of its own: it never
+//! writes this one, and removes the eventfd of a masked vector instead. So a vector's mask bit
+//! reads as set after reset, as PCI requires, but masks the vector only once it has been written.
 
 use super::interrupts::Interrupts;
 use super::model::Msix;
@@ -17,7 +16,7 @@ pub(crate) struct Table {
     words: Vec<[u32; 4]>,
 }
 
-/// What an access in the table's BAR is for.
+/// What an access reaches, and the offset in it.
 pub(crate) enum Part {
     Table(u64),
     Pending(u64),
@@ -34,7 +33,7 @@ impl Table {
         self.words = vec![[0, 0, 0, 1]; usize::from(self.msix.vectors)];
     }
 
-    /// The part of the table that `at` is in, if any, and where in it.
+    /// What `at` reaches, if it is in the table or the pending bits.
     pub(crate) fn part(&self, at: Register) -> Option<Part> {
         let Msix { vectors, bar, table, pending } = self.msix;
         let within = |start: u32, len: u64| {

@@ -1,6 +1,6 @@
 //! Register accesses: of 1, 2, 4 or 8 bytes, aligned, inside a BAR.
 
-/// How many bytes an access is wide.
+/// The width of an access.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Width {
     /// 1 byte.
@@ -19,7 +19,7 @@ impl Width {
         self as u64
     }
 
-    /// The bits that a value of this width can have.
+    /// The bits of a value of this width.
     pub const fn mask(self) -> u64 {
         u64::MAX >> (64 - 8 * self.bytes())
     }
@@ -30,21 +30,22 @@ impl Width {
 pub struct Register {
     /// The BAR.
     pub bar: u8,
-    /// Where in the BAR; a multiple of the width.
+    /// The offset in the BAR; a multiple of the width.
     pub offset: u64,
-    /// How many bytes.
+    /// The width.
     pub width: Width,
 }
 
 impl Register {
-    /// What the access reads of a register of 8 bytes at `base` whose value is `whole`.
-    /// Guests may read such a register by halves.
+    /// The value that the access reads from a register of 8 bytes at `base` that holds `whole`.
+    /// Guests may read such a register in halves.
     pub fn part_of(self, base: u64, whole: u64) -> u64 {
         let shift = 8 * (self.offset.wrapping_sub(base) & 7);
         (whole >> shift) & self.width.mask()
     }
 
-    /// What a register of 8 bytes at `base` becomes when the access writes `value` to it.
+    /// The value of a register of 8 bytes at `base` that held `whole`, after the access has written
+    /// `value` to it.
     pub fn merged(self, base: u64, whole: u64, value: u64) -> u64 {
         let shift = 8 * (self.offset.wrapping_sub(base) & 7);
         let mask = self.width.mask() << shift;

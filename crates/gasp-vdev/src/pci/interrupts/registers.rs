@@ -1,4 +1,4 @@
-//! What the guest's registers do to interrupts: the command register, the MSI-X capability,
+//! Interrupts as the guest's registers control them: the command register, the MSI-X capability,
 //! its table and its pending bits.
 
 use super::super::eventfd::notify;

@@ -14,7 +14,7 @@ pub(super) struct State {
     kinds: [Vec<Vector>; 5],
     /// The function's mask bit in the MSI-X capability.
     pub(super) function_masked: bool,
-    /// Whether the command register switches the pin off.
+    /// Whether the command register disables the pin.
     pub(super) pin_disabled: bool,
     /// Whether the device holds the pin up.
     pub(super) raised: bool,
@@ -84,19 +84,18 @@ impl State {
         }
     }
 
-    /// Delivers an interrupt, or notes that it is pending. Gives back what to
-    /// signal.
+    /// Delivers an interrupt, or marks it as pending. Returns the eventfd to signal.
     #[must_use]
     pub(super) fn deliver(&mut self, kind: IrqKind, index: usize) -> Option<Arc<OwnedFd>> {
         let used = self.vectors(kind).iter().any(|vector| vector.event.is_some());
         if let Some(vector) = self.vectors_mut(kind).get_mut(index) {
-            // What nobody has ever asked for is not kept for later.
+            // Without an eventfd of this kind nobody listens, and nothing is kept for later.
             vector.pending = used;
         }
         self.deliver_pending(kind, index)
     }
 
-    /// Delivers what is pending and no longer masked. Gives back what to signal.
+    /// Delivers an interrupt that is pending and no longer masked. Returns the eventfd to signal.
     #[must_use]
     pub(super) fn deliver_pending(&mut self, kind: IrqKind, index: usize) -> Option<Arc<OwnedFd>> {
         let held_back = match kind {
@@ -115,7 +114,7 @@ impl State {
         Some(event)
     }
 
-    /// As after power-on, except that the VMM's eventfds and masks stay.
+    /// Resets to the state after power-on; the VMM's eventfds and masks stay.
     pub(super) fn reset(&mut self) {
         self.function_masked = false;
         self.pin_disabled = false;
@@ -126,7 +125,7 @@ impl State {
         }
     }
 
-    /// Takes all eventfds away.
+    /// Drops all eventfds.
     pub(super) fn detach_events(&mut self) {
         self.kinds.iter_mut().flatten().for_each(Vector::detach_event);
         self.unmask = None;

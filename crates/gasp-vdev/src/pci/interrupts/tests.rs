@@ -1,4 +1,4 @@
-//! What a VMM does with interrupts, and what becomes of them.
+//! Delivery, masks and eventfds of interrupts.
 
 use std::os::fd::OwnedFd;
 
@@ -118,7 +118,7 @@ fn a_full_counter_does_not_hold_the_device_up() {
     irqs.empty_full_events();
     irqs.signal(0);
     assert_eq!(count(&peer), 1);
-    // Whoever waits in it all the same is freed.
+    // A thread that waits on it nevertheless is unblocked.
     rustix::io::write(&peer, &(u64::MAX - 1).to_ne_bytes()).unwrap();
     let stuck = std::thread::spawn(move || rustix::io::write(&peer, &1_u64.to_ne_bytes()));
     while !stuck.is_finished() {

@@ -1,4 +1,4 @@
-//! What a VMM does with the interrupts of its device: eventfds, masks, triggers.
+//! Interrupts as the VMM controls them: eventfds, masks, triggers.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -10,15 +10,13 @@ use super::state::Vector;
 use crate::error::IrqError;
 
 impl Interrupts {
-    /// Gives vectors from `start` on their eventfds, or takes them away (`None`).
+    /// Assigns eventfds to the vectors from `start` on, or removes them (`None`).
     ///
-    /// The descriptors are made non-blocking, so that a full counter cannot hold up the
-    /// device.
+    /// The descriptors are made non-blocking, so that a full counter cannot block the device.
     ///
     /// # Errors
-    /// `EINVAL` if there are not so many vectors, or a descriptor is not an eventfd;
-    /// nothing changes then, and the descriptors are closed without
-    /// waiting for whoever serves their files.
+    /// `EINVAL` if the device has fewer vectors, or a descriptor is not an eventfd. Then no vector
+    /// changes, and the descriptors are closed without waiting for whoever serves their files.
     pub fn assign(
         &self,
         kind: IrqKind,
@@ -55,7 +53,7 @@ impl Interrupts {
         Ok(())
     }
 
-    /// Takes all eventfds of this kind away.
+    /// Removes all eventfds of this kind.
     pub fn disable(&self, kind: IrqKind) {
         let mut state = self.state();
         state.vectors_mut(kind).iter_mut().for_each(Vector::detach_event);
@@ -64,10 +62,10 @@ impl Interrupts {
         }
     }
 
-    /// Masks or unmasks vectors for which `which` has `true`.
+    /// Masks or unmasks the vectors from `start` on for which `which` is `true`.
     ///
     /// # Errors
-    /// `EINVAL` if there are not so many vectors.
+    /// `EINVAL` if the device has fewer vectors.
     pub fn set_masked(
         &self,
         kind: IrqKind,
@@ -89,10 +87,10 @@ impl Interrupts {
         Ok(())
     }
 
-    /// Signals vectors for which `which` has `true`, as the device would.
+    /// Signals the vectors from `start` on for which `which` is `true`, as the device would.
     ///
     /// # Errors
-    /// `EINVAL` if there are not so many vectors.
+    /// `EINVAL` if the device has fewer vectors.
     pub fn trigger(&self, kind: IrqKind, start: u32, which: &[bool]) -> Result<(), IrqError> {
         let mut state = self.state();
         let range = state.range(kind, start, u32::try_from(which.len()).unwrap_or(u32::MAX))?;
@@ -105,9 +103,8 @@ impl Interrupts {
         Ok(())
     }
 
-    /// An eventfd by which the VMM unmasks the pin without a message; `None` takes it
-    /// away. The front end listens to it, and calls
-    /// [`take_unmask_event`](Self::take_unmask_event).
+    /// Sets the eventfd by which the VMM unmasks the pin without a message; `None` removes it. The
+    /// front end polls it, and calls [`take_unmask_event`](Self::take_unmask_event).
     ///
     /// # Errors
     /// `EINVAL` if the device has no pin, or the descriptor is not an eventfd; it is closed as
@@ -126,20 +123,19 @@ impl Interrupts {
         Ok(())
     }
 
-    /// The eventfd that [`set_unmask_event`](Self::set_unmask_event) was given.
+    /// The eventfd set by [`set_unmask_event`](Self::set_unmask_event), if any.
     pub fn unmask_event(&self) -> Option<Arc<OwnedFd>> {
         self.state().unmask.clone()
     }
 
-    /// Looks whether the VMM has signalled [that eventfd](Self::unmask_event), and unmasks
-    /// the pin then.
+    /// Unmasks the pin if the VMM has signalled [that eventfd](Self::unmask_event).
     pub fn take_unmask_event(&self) {
         if self.unmask_event().is_some_and(|event| empty(&event)) {
             self.unmask_pin();
         }
     }
 
-    /// The guest has acknowledged the pin; it is delivered again if it is still up.
+    /// Unmasks the pin, which the guest has acknowledged; it is delivered again if it is still up.
     pub fn unmask_pin(&self) {
         // A device without a pin has nothing to unmask.
         let _ = self.set_masked(IrqKind::Pin, 0, &[true], false);
