@@ -125,8 +125,8 @@ impl DeviceContext {
             Err(error) if self.has_messages(&error) => {
                 let mut rest = into;
                 self.in_pieces(addr, rest.len(), |messages, at, len| {
-                    let (piece, behind) = core::mem::take(&mut rest).split_at_mut(len);
-                    rest = behind;
+                    let (piece, after) = core::mem::take(&mut rest).split_at_mut(len);
+                    rest = after;
                     match messages {
                         Some(messages) => messages.read(at, piece).map_err(Failed::Message),
                         None => self.vdev.read(at, piece).map_err(Failed::Engine),
@@ -148,8 +148,8 @@ impl DeviceContext {
             Err(error) if self.has_messages(&error) => {
                 let mut rest = from;
                 self.in_pieces(addr, from.len(), |messages, at, len| {
-                    let (piece, behind) = rest.split_at(len);
-                    rest = behind;
+                    let (piece, after) = rest.split_at(len);
+                    rest = after;
                     match messages {
                         Some(messages) => messages.write(at, piece).map_err(Failed::Message),
                         None => self.vdev.write(at, piece).map_err(Failed::Engine),

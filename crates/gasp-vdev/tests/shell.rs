@@ -132,7 +132,7 @@ fn work_runs_once_a_ring_ends_before_a_reset_and_ends_when_the_vmm_goes() {
 }
 
 #[test]
-fn a_guest_with_an_iommu_denies_what_no_rule_of_the_device_allows() {
+fn a_guest_with_an_iommu_denies_what_is_not_granted() {
     let bus = Options::default().iommu().attach(DmaEngine::new()).unwrap();
     assert_eq!(run(&bus, 0, 0x1000, 16, dma::START), dma::FAILED);
     assert_eq!(bus.read32(0, 0x28).unwrap(), 14, "EFAULT");

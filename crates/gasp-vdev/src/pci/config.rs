@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_at_and_behind_the_end_are_harmless() {
+    fn writes_at_and_past_the_end_are_harmless() {
         let mut space = space();
         space.write(255, &[0xff; 64]);
         space.write(4000, &[0xff; 200]);
