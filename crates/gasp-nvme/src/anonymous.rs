@@ -1,5 +1,5 @@
-//! Memory that a disk's contents are kept in: zero until it is written, and given back to
-//! the host when it is zeroed again.
+//! Memory that a disk's contents are stored in: zero until it is written, and released to the host
+//! when it is zeroed again.
 #![allow(unsafe_code, reason = "maps and unmaps memory, and lends it as a slice")]
 
 use core::ops::{Deref, DerefMut, Range};
@@ -17,13 +17,13 @@ pub(super) struct Anonymous {
     len: usize,
 }
 
-// SAFETY: it owns its memory, as a `Box<[u8]>` does.
+// SAFETY: it owns its memory, as a `Box<[u8]>` does, and nothing in it depends on the thread.
 unsafe impl Send for Anonymous {}
 // SAFETY: `&Anonymous` lends the memory it owns for reading only, as `&Box<[u8]>` does.
 unsafe impl Sync for Anonymous {}
 
 impl Anonymous {
-    /// Memory of `len` bytes, not 0. Pages come when they are written.
+    /// Maps memory of `len` bytes, not 0. Pages are allocated when they are written.
     ///
     /// # References
     /// [mmap(2)](https://man7.org/linux/man-pages/man2/mmap.2.html)
@@ -32,11 +32,13 @@ impl Anonymous {
         let len = usize::try_from(len).ok().filter(|&len| isize::try_from(len).is_ok());
         let len = len.ok_or(Errno::NOMEM)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a new mapping at an address of the kernel's choice.
+        // SAFETY: a new mapping, at an address of the kernel's choice, so that no existing mapping
+        // changes.
         let base = unsafe {
             mm::mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags)
         }?;
-        // SAFETY: it is the mapping just made; the advice only concerns the size of pages.
+        // SAFETY: `base` and `len` are the mapping just made; the advice concerns only the size of
+        // its pages, not their contents.
         if let Err(errno) = unsafe { mm::madvise(base, len, Advice::LinuxHugepage) } {
             tracing::debug!(%errno, "a disk's memory has small pages");
         }
@@ -44,7 +46,7 @@ impl Anonymous {
         Ok(Self { base, len })
     }
 
-    /// Zeros a range, which must be inside: whole pages are given back.
+    /// Zeros a range, which must be inside: whole pages are released.
     ///
     /// # References
     /// [madvise(2)](https://man7.org/linux/man-pages/man2/madvise.2.html)
@@ -54,8 +56,9 @@ impl Anonymous {
         let mut done = range.start..range.start;
         if first < last && last <= self.len {
             let pages = self.base.as_ptr().wrapping_add(first).cast();
-            // SAFETY: whole pages inside this mapping, which is private and anonymous, so
-            // they read as zeros afterwards; `&mut self` says that nobody is lent them.
+            // SAFETY: `pages` and the length are whole pages inside this mapping, which is private
+            // and anonymous, so they read as zeros afterwards; nobody borrows them, because `&mut
+            // self` is exclusive.
             if unsafe { mm::madvise(pages, last - first, Advice::LinuxDontNeed) }.is_ok() {
                 done = first..last;
             }
@@ -70,23 +73,26 @@ impl Deref for Anonymous {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the mapping is `len` bytes, readable, zero from the beginning, and only
-        // reached through `self`.
+        // SAFETY: `base` is not null, and valid for reads of `len` bytes, at most `isize::MAX` (see
+        // `new`), which are initialised: they are zero from the beginning. They are written only
+        // through `&mut self`, so not while this slice is borrowed from `&self`.
         unsafe { slice::from_raw_parts(self.base.as_ptr(), self.len) }
     }
 }
 
 impl DerefMut for Anonymous {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: the mapping is `len` bytes, readable and writable, zero from the beginning, and
-        // only reached through `self`, which is borrowed exclusively.
+        // SAFETY: `base` is not null, and valid for reads and writes of `len` bytes, at most
+        // `isize::MAX` (see `new`), which are initialised: they are zero from the beginning. They
+        // are reached only through `self`, which this slice borrows exclusively.
         unsafe { slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
     }
 }
 
 impl Drop for Anonymous {
     fn drop(&mut self) {
-        // SAFETY: the mapping is `self`'s own, and nobody is lent it any more.
+        // SAFETY: `base` and `len` are the mapping that `new` made and only `self` owns; no slice
+        // of it is borrowed while `self` is dropped.
         if let Err(errno) = unsafe { mm::munmap(self.base.as_ptr().cast(), self.len) } {
             tracing::error!(%errno, "a disk's memory cannot be unmapped");
         }

@@ -1,5 +1,5 @@
 //! File I/O straight into and out of the guest's memory, without a copy in between.
-#![allow(unsafe_code, reason = "gives the kernel pointers to the guest's memory")]
+#![allow(unsafe_code, reason = "passes the kernel pointers to the guest's memory")]
 
 use core::ffi::c_int;
 use std::fs::File;
@@ -10,15 +10,15 @@ use libc::iovec;
 
 use super::data::{Data, Direction, Piece};
 
-/// The most buffers that one call takes (IOV_MAX on Linux).
+/// The maximum number of buffers of one call (IOV_MAX on Linux).
 const BUFFERS_MAX: usize = 1024;
 
 /// Moves all of `data`, which was mapped for this direction, between the guest and the file
 /// at `offset`.
 ///
 /// # Errors
-/// What preadv(2) or pwritev(2) answer: `EFAULT` if the guest's memory is no longer there;
-/// [`io::ErrorKind::UnexpectedEof`] if the file ends before the data does. `data` says how
+/// The error of preadv(2) or pwritev(2): `EFAULT` if the guest's memory is no longer there;
+/// [`io::ErrorKind::UnexpectedEof`] if the file ends before the data does. [`Data::moved`] is how
 /// much was moved before.
 ///
 /// # References
@@ -51,14 +51,17 @@ fn move_all(
         // At most 1024, so it fits.
         let count = rest.len().min(BUFFERS_MAX) as c_int;
         let moved = match direction {
-            // SAFETY: `vector` has `count` buffers. Each is valid for writes of its length:
-            // it is memory of a mapping for writing, or a copy's own, which `data`, borrowed
-            // for longer than this call, keeps. There are no Rust references to guest
-            // memory, and the copy is borrowed exclusively.
+            // SAFETY: `vector` points to at least `count` buffers, those of `rest`. Each is valid
+            // for writes of its length: `gather` made it from memory of a mapping for writing, or
+            // from a copy's own, which `data`, borrowed for longer than this call, keeps; `skip`
+            // only shortens it from the front. There are no Rust references to guest memory, and
+            // the copy is borrowed exclusively.
             Direction::ToGuest => unsafe { libc::preadv(fd, vector, count, at) },
-            // SAFETY: `vector` has `count` buffers. Each is valid for reads of its length: it is
-            // memory of a mapping for reading, or a copy's own, which `data`, borrowed for longer
-            // than this call, keeps. The kernel reads them outside the abstract machine.
+            // SAFETY: `vector` points to at least `count` buffers, those of `rest`. Each is valid
+            // for reads of its length: `gather` made it from memory of a mapping for reading, or
+            // from a copy's own, which `data`, borrowed for longer than this call, keeps; `skip`
+            // only shortens it from the front. The guest may write them meanwhile: the kernel reads
+            // them outside the abstract machine, so that is no data race.
             Direction::FromGuest => unsafe { libc::pwritev(fd, vector, count, at) },
         };
         match usize::try_from(moved) {
@@ -105,7 +108,7 @@ fn gather(piece: &mut Piece, direction: Direction, buffers: &mut Vec<iovec>) -> 
     }
 }
 
-/// Takes `moved` bytes off the front of the buffers, and says how many of these are done.
+/// Takes `moved` bytes off the front of the buffers, and returns how many buffers are done.
 fn skip(buffers: &mut [iovec], mut moved: usize) -> usize {
     for (index, buffer) in buffers.iter_mut().enumerate() {
         if moved < buffer.iov_len {
