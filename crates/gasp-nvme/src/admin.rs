@@ -23,7 +23,7 @@ const SET_FEATURES: u8 = 0x09;
 const GET_FEATURES: u8 = 0x0a;
 const EVENT_REQUEST: u8 = 0x0c;
 
-/// Bits of dword 11 when a queue is made: contiguous memory, interrupts.
+/// Bits of dword 11 when a queue is created: contiguous memory, interrupts.
 const CONTIGUOUS: u32 = 1;
 const INTERRUPTS: u32 = 1 << 1;
 
@@ -31,7 +31,7 @@ const INTERRUPTS: u32 = 1 << 1;
 const NOT_ABORTED: u32 = 1;
 
 impl Controller {
-    /// Does an admin command. Returns its result; `None` if it ends later.
+    /// Executes an admin command. Returns its result; `None` if it completes later.
     pub(super) fn administer(
         &mut self,
         work: &Work<'_>,
@@ -61,7 +61,7 @@ impl Controller {
         Ok(Some(result))
     }
 
-    /// Copies `bytes` to where the command wants them.
+    /// Copies `bytes` to the command's data in the guest.
     fn return_data(
         &mut self,
         work: &Work<'_>,
@@ -81,12 +81,12 @@ impl Controller {
         let id = new_queue(&self.completions, command.dword10.get())?;
         let ring = self.new_ring(work, command, COMPLETION)?;
         let vector = (command.dword11.get() >> 16) as u16;
-        // One for each queue, and the admin queue's.
+        // One for each I/O queue, and the admin queue's.
         if vector > work.subsystem.options.queues {
             return Err(Status::INTERRUPT_VECTOR);
         }
         let vector = (command.dword11.get() & INTERRUPTS != 0).then_some(vector);
-        // Whatever was written to the doorbell was for a queue that is gone.
+        // A value still in the doorbell was for a queue that is gone.
         work.subsystem.mmio.take_head(id);
         if let Some(place) = self.completions.get_mut(usize::from(id)) {
             *place = Some(CompletionQueue::new(ring, vector));
@@ -111,7 +111,7 @@ impl Controller {
         Ok(0)
     }
 
-    /// Where the guest wants a queue, and how long.
+    /// The ring that the guest describes for a queue.
     fn new_ring(&self, work: &Work<'_>, command: &Command, entry: u64) -> Result<Ring, Status> {
         // Counted from 0; a queue of one entry is always empty.
         let size = (command.dword10.get() >> 16) + 1;
@@ -136,7 +136,7 @@ impl Controller {
         Ok(0)
     }
 
-    /// Delete I/O Completion Queue (5.5), which no submission queue may need any more.
+    /// Delete I/O Completion Queue (5.5), which no submission queue may use any more.
     fn delete_completion(&mut self, dword10: u32) -> Result<u32, Status> {
         let queue = old_queue(&mut self.completions, dword10)?;
         let users = self.submissions.iter().flatten();
@@ -147,8 +147,8 @@ impl Controller {
         Ok(0)
     }
 
-    /// Abort (5.1). Commands are done as they are fetched, so only requests for events can
-    /// still be waiting.
+    /// Abort (5.1). Commands are executed as they are fetched, so only event requests can still be
+    /// waiting.
     fn abort(&mut self, dword10: u32) -> u32 {
         let (queue, command) = (dword10 as u16, (dword10 >> 16) as u16);
         match queue == 0 && self.events.abort(command) {
@@ -164,7 +164,7 @@ impl Controller {
         let reported = self.features.reports_temperature();
         let mut changed = self.features.clone();
         let result = changed.set(dword10, dword11, command.namespace.get(), has_queues)?;
-        // What is in a cache that is switched off must not stay there.
+        // Data in a cache that is disabled must not stay there.
         if self.features.may_cache() && !changed.may_cache() {
             work.subsystem.disk.flush()?;
         }
@@ -199,7 +199,7 @@ impl Controller {
     }
 }
 
-/// The number of an I/O queue that does not exist yet.
+/// The number of an I/O queue to create: it must not exist yet.
 fn new_queue<Queue>(queues: &[Option<Queue>], dword10: u32) -> Result<u16, Status> {
     let id = dword10 as u16;
     match queues.get(usize::from(id)) {
@@ -208,7 +208,7 @@ fn new_queue<Queue>(queues: &[Option<Queue>], dword10: u32) -> Result<u16, Statu
     }
 }
 
-/// The place of an I/O queue that exists.
+/// The place of an I/O queue to delete: it must exist.
 fn old_queue<Queue>(
     queues: &mut [Option<Queue>],
     dword10: u32,

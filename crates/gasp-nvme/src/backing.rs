@@ -1,9 +1,9 @@
-//! What to keep a namespace's blocks in, as it is asked for.
+//! The backing of a namespace, as requested.
 
 use core::fmt;
 use std::path::{Path, PathBuf};
 
-/// What to keep a namespace's blocks in.
+/// The backing of a namespace: what its blocks are stored in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Backing(pub(super) Kind);
 
@@ -15,18 +15,18 @@ pub(super) enum Kind {
 }
 
 impl Backing {
-    /// A file or a block device that exists, as large as it is when it is opened: a
-    /// multiple of the block size. It is locked (flock(2)) against a second controller.
+    /// An existing file or block device, with its size when it is opened: a multiple of the block
+    /// size. It is locked (flock(2)) against a second controller.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Kind::File(path.into()))
     }
 
-    /// Memory of `size` bytes, zero at first, and gone with the controller.
+    /// Memory of `size` bytes, zero at first, and freed with the controller.
     pub fn memory(size: u64) -> Self {
         Self(Kind::Memory(size))
     }
 
-    /// Nothing: `size` bytes that read as zeros, whatever is written.
+    /// No storage: `size` bytes that read as zeros, whatever is written.
     pub fn null(size: u64) -> Self {
         Self(Kind::Null(size))
     }

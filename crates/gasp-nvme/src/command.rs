@@ -1,4 +1,4 @@
-//! What the guest puts into submission queues, and gets in completion queues.
+//! Entries of submission queues and completion queues: commands and completions.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -19,22 +19,22 @@ pub(super) const COMPLETION: u64 = size_of::<Completion>() as u64;
 pub(super) const COMPLETION_SHIFT: u32 = COMPLETION.trailing_zeros();
 const _: () = assert!(COMPLETION == 16);
 
-/// A submission queue entry (NVMe 1.4, 4.2), copied out of the guest's memory once: what is
-/// checked is what is done.
+/// A submission queue entry (NVMe 1.4, 4.2), copied out of the guest's memory once, so that what is
+/// checked is what is executed.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes)]
 #[repr(C)]
 pub(super) struct Command {
     pub(super) opcode: u8,
-    /// FUSE and PSDT.
+    /// FUSE and PSDT: fused operations, scatter-gather lists.
     flags: u8,
-    /// What the guest calls it.
+    /// The command identifier.
     pub(super) id: U16,
     pub(super) namespace: U32,
     /// Reserved; the metadata pointer.
     _8: [u8; 16],
     pub(super) prp1: U64,
     pub(super) prp2: U64,
-    /// What these mean depends on the opcode.
+    /// The meaning of these depends on the opcode.
     pub(super) dword10: U32,
     pub(super) dword11: U32,
     pub(super) dword12: U32,
@@ -57,7 +57,7 @@ impl Command {
         u64::from(self.dword12.get() as u16) + 1
     }
 
-    /// Fused operations and scatter-gather lists are not supported.
+    /// Refuses fused operations and scatter-gather lists, which are not supported.
     pub(super) fn check(&self) -> Result<(), Status> {
         match self.flags & 0b1100_0011 {
             0 => Ok(()),
@@ -75,12 +75,12 @@ pub(super) struct Completion {
     head: U16,
     queue: U16,
     command: U16,
-    /// With the phase tag, which is what the guest looks at first.
+    /// With the phase tag, which the guest checks first.
     status: U16,
 }
 
 impl Completion {
-    /// Of a command that came from a queue whose head is now `head`.
+    /// A completion of a command from the submission queue `queue`, whose head is now `head`.
     pub(super) fn new(
         result: u32,
         (queue, head): (u16, u16),

@@ -1,9 +1,8 @@
-//! The controller at work, on the device's thread: it looks at registers and doorbells,
-//! takes a few commands from each queue in turn, does them, and tells the guest.
+//! The controller at work, on the device's thread: it reads registers and doorbells, fetches a few
+//! commands from each queue in turn, executes them, and posts completions.
 //!
-//! One command is done at a time, from beginning to end, so there is never one to wait for:
-//! a reset takes effect after the command that is being done, and a guest that takes
-//! memory back waits for one transfer at most.
+//! One command is executed at a time, from beginning to end: a reset takes effect after the command
+//! in progress, and a guest that revokes memory waits for one transfer at most.
 
 use core::mem;
 
@@ -20,39 +19,40 @@ use super::queue::{CompletionQueue, SubmissionQueue};
 use super::status::Status;
 use super::subsystem::Subsystem;
 
-/// The most commands, and about the most bytes, that are done for one queue before the
-/// guest is told and the next queue has its turn.
+/// The maximum number of commands, and about the maximum number of bytes, of one queue's turn; then
+/// the guest is interrupted and the next queue has its turn.
 const BATCH: usize = 32;
 const BATCH_BYTES: u64 = 512 << 10;
 
-/// What the work is done with.
+/// What the controller works with.
 pub(super) struct Work<'a> {
     pub(super) subsystem: &'a Subsystem,
     pub(super) device: &'a DeviceContext,
 }
 
 impl Work<'_> {
-    /// Whether a command that takes long should end: the VMM or the guest wants a reset.
+    /// Whether a command that takes long should end: the device is to stop, or the guest has
+    /// disabled the controller.
     pub(super) fn should_stop(&self) -> bool {
         self.device.should_stop() || self.subsystem.mmio.is_disabled()
     }
 }
 
-/// Where the controller is in its life.
+/// The state of the controller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
-    /// The guest has not switched it on.
+    /// The guest has not enabled it.
     Off,
     Running,
-    /// It ends the commands that it has been given, and then flushes.
+    /// It completes the commands submitted before, and then flushes.
     ShuttingDown,
-    /// It takes no commands until the reset.
+    /// It fetches no commands until it is reset.
     ShutDown,
     /// It has lost its queues, or never had any, and waits for a reset.
     Failed,
 }
 
-/// What the device's thread knows.
+/// The controller, as the device's thread sees it.
 #[derive(Debug)]
 pub(super) struct Controller {
     pub(super) state: State,
@@ -70,13 +70,13 @@ pub(super) struct Controller {
     first: u16,
     /// Whether the interrupt pin is raised.
     pin: bool,
-    /// Kept for their memory; empty between commands.
+    /// Kept so that their memory is reused; not in use between commands.
     pub(super) parts: Vec<Part>,
     pub(super) data: Data,
 }
 
 impl Controller {
-    /// A controller with this many pairs of I/O queues, switched off.
+    /// A disabled controller with this many pairs of I/O queues.
     pub(super) fn new(pairs: u16) -> Self {
         Self {
             state: State::Off,
@@ -94,7 +94,7 @@ impl Controller {
         }
     }
 
-    /// As after power-on, but for what outlasts a reset.
+    /// Resets to the state after power-on, except for what outlasts a reset.
     pub(super) fn reset(&mut self, pairs: u16) {
         let (errors, power) = (mem::take(&mut self.errors), mem::take(&mut self.power));
         *self = Self { errors, power, ..Self::new(pairs) };
@@ -109,12 +109,12 @@ impl Controller {
             let busy = match self.state {
                 State::Running | State::ShuttingDown | State::ShutDown => {
                     self.round(work).unwrap_or_else(|error| {
-                        // What a stop has given up is no fault of the guest's.
+                        // What fails because the device is to stop is no fault of the guest's.
                         if work.device.should_stop() {
                             return true;
                         }
                         if let Some(times) = work.subsystem.warnings.next_logged() {
-                            tracing::warn!(%error, times, "a queue cannot be reached: it stops");
+                            tracing::warn!(%error, times, "a queue is lost: the controller fails");
                         }
                         self.fail(work);
                         false
@@ -136,8 +136,7 @@ impl Controller {
         work.subsystem.mmio.stop();
     }
 
-    /// Looks at all doorbells and gives each queue its turn. Returns whether there was
-    /// anything to do.
+    /// Reads all doorbells and gives each queue its turn. Returns whether there was anything to do.
     fn round(&mut self, work: &Work<'_>) -> Result<bool, DmaError> {
         let mut busy = self.take_doorbells(work);
         if [State::Running, State::ShuttingDown].contains(&self.state) {
@@ -162,8 +161,8 @@ impl Controller {
         Ok(busy)
     }
 
-    /// Takes what was written to doorbells. Returns whether anything was. New commands are
-    /// void during and after a shutdown.
+    /// Takes the values written to doorbells. Returns whether there were any. New commands are void
+    /// during and after a shutdown.
     pub(super) fn take_doorbells(&mut self, work: &Work<'_>) -> bool {
         let mmio = &work.subsystem.mmio;
         let (mut no_such, mut bad) = (mmio.take_stray(), false);
@@ -195,7 +194,8 @@ impl Controller {
         any
     }
 
-    /// Ends requests for events, as far as there are events and room.
+    /// Completes event requests, as far as there are events and free entries in the completion
+    /// queue.
     fn post_events(&mut self, work: &Work<'_>) -> Result<bool, DmaError> {
         let (Some(Some(submission)), Some(Some(completion))) =
             (self.submissions.first(), self.completions.first_mut())
@@ -225,7 +225,7 @@ impl Controller {
         Ok(any)
     }
 
-    /// Does a batch of one queue's commands. Returns whether there were any.
+    /// Executes a batch of one queue's commands. Returns whether there were any.
     fn serve(&mut self, work: &Work<'_>, id: u16) -> Result<bool, DmaError> {
         let (mut count, mut bytes) = (0, 0);
         let mut to_signal = None;
@@ -236,7 +236,7 @@ impl Controller {
                 Some(Some(completion)) => completion.is_full(),
                 _ => true,
             };
-            // Without room for its completion a command is not begun.
+            // Without a free entry for its completion a command is not fetched.
             if full || queue.is_empty() {
                 break;
             }
@@ -275,8 +275,8 @@ impl Controller {
         Ok(count > 0)
     }
 
-    /// Counts a command that failed and puts it into the error log. Returns its status with
-    /// the bit that says so.
+    /// Counts a command that failed and records it in the error log. Returns its status with the
+    /// bit that says so.
     #[cold]
     fn record_failure(
         &mut self,
@@ -302,14 +302,14 @@ impl Controller {
         status.with_more()
     }
 
-    /// The same for an error that belongs to no command.
+    /// Counts and records an error that belongs to no command.
     #[cold]
     pub(super) fn record_failure_without_command(&mut self, work: &Work<'_>, status: Status) {
         let count = work.subsystem.counters.failed(status.is_of_media());
         self.errors.record(Entry::of_no_command(count, status));
     }
 
-    /// Tells the guest of completions, with one interrupt for all of them.
+    /// Signals completions to the guest, with one interrupt for all of them.
     fn signal_completions(&mut self, work: &Work<'_>, queue: u16) {
         let Some(Some(completion)) = self.completions.get(usize::from(queue)) else { return };
         let Some(vector) = completion.vector else { return };
@@ -320,7 +320,8 @@ impl Controller {
         }
     }
 
-    /// Raises the pin, if the guest uses it, while it has completions to take (7.5.1).
+    /// Raises the pin while the guest uses it and has completions to consume, and lowers it
+    /// otherwise (7.5.1).
     pub(super) fn update_pin(&mut self, work: &Work<'_>) {
         let masked = work.subsystem.mmio.registers().masked;
         let uses_pin = work.device.interrupts().assigned(IrqKind::Msix) == 0;

@@ -1,13 +1,13 @@
-//! What a controller has done since the process began, for whoever watches it.
+//! Counters of a controller since the process began, for monitoring.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
-/// A handle to a controller's counters; clones show the same controller.
+/// A handle to a controller's counters; clones show the same counters.
 #[derive(Clone, Debug, Default)]
 pub struct Counters(Arc<Cells>);
 
-/// What the counters were at one time. Resets of the controller do not clear them.
+/// The values of the counters at one time. Resets of the controller do not clear them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Snapshot {
     /// Read commands that succeeded.
@@ -22,23 +22,22 @@ pub struct Snapshot {
     pub flushes: u64,
     /// Commands that zeroed or deallocated blocks and succeeded.
     pub zeroes: u64,
-    /// Admin commands, whatever came of them.
+    /// Admin commands, whether or not they succeeded.
     pub admin: u64,
-    /// Entries that were made in the error log: one for each command that ended with an
-    /// error, of any kind, and one for each error of no command (a doorbell that was given
-    /// nonsense, a shutdown whose flush failed).
+    /// Entries of the error log: one for each command that ended with an error, of any kind, and
+    /// one for each error of no command (an invalid doorbell write, a shutdown whose flush failed).
     pub errors: u64,
-    /// Those of them that are errors of what the blocks are kept in.
+    /// Those of them that are errors of the backing.
     pub media_errors: u64,
     /// Interrupts signalled.
     pub interrupts: u64,
-    /// Times that the guest has switched the controller on.
+    /// Times that the guest has enabled the controller.
     pub starts: u64,
-    /// Times that it has stopped, because it lost its queues or could not be switched on.
+    /// Times that the controller has failed, because it lost its queues or could not be enabled.
     pub stops: u64,
-    /// VMMs that have come: power cycles, for the guest.
+    /// VMMs that have attached: power cycles, for the guest.
     pub power_cycles: u64,
-    /// VMMs that have gone without a complete shutdown since the last start.
+    /// VMMs that have gone after a start without a complete shutdown.
     pub unsafe_shutdowns: u64,
 }
 
@@ -105,7 +104,7 @@ impl Counters {
         add(&self.0.admin, 1);
     }
 
-    /// Returns how many errors there have been.
+    /// Counts an error. Returns how many there have been.
     pub(super) fn failed(&self, is_of_media: bool) -> u64 {
         add(&self.0.errors, 1);
         add(&self.0.media_errors, is_of_media.into());
@@ -133,7 +132,7 @@ impl Counters {
     }
 }
 
-/// Only the device's thread counts, or another while it does not run, so that no update is
+/// Only the device's thread counts, or another thread while that does not run, so no update is
 /// lost.
 fn add(cell: &AtomicU64, count: u64) {
     cell.store(cell.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);

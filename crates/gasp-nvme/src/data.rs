@@ -1,5 +1,4 @@
-//! The data of a command: mapped where it is in the guest, for as long as the command
-//! takes.
+//! The data of a command: mapped in place in the guest's memory, for as long as the command takes.
 
 use gasp::{DeviceAddr, MapFlags, Mapping, Scatter};
 use gasp_vdev::{DeviceContext, DmaError};
@@ -7,7 +6,7 @@ use gasp_vdev::{DeviceContext, DmaError};
 use super::prp::Part;
 use super::status::Status;
 
-/// Which way data moves.
+/// The direction of a transfer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Direction {
     /// The device writes the guest's memory.
@@ -19,11 +18,11 @@ pub(super) enum Direction {
 /// One part of the data.
 #[derive(Debug)]
 pub(super) enum Piece {
-    /// Consecutive in the process, too.
+    /// Contiguous in the process, too.
     Whole(Mapping),
-    /// Consecutive for the device only.
+    /// Contiguous only in device addresses.
     Scattered(Scatter),
-    /// A copy of what can be reached by messages only.
+    /// A copy of memory that is reached only by messages.
     Copied(DeviceAddr, Vec<u8>),
 }
 
@@ -32,11 +31,11 @@ pub(super) enum Piece {
 pub(super) struct Data {
     pieces: Vec<Piece>,
     direction: Option<Direction>,
-    /// How many bytes of a transfer that failed were moved.
+    /// The number of bytes that a failed transfer moved.
     pub(super) moved: u64,
 }
 
-/// Where zeros come from.
+/// A source of zeros.
 static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
 
 impl Data {
@@ -61,14 +60,14 @@ impl Data {
         Ok(())
     }
 
-    /// Lets go of all parts.
+    /// Unmaps all parts.
     pub(super) fn release(&mut self) {
         self.pieces.clear();
     }
 
-    /// Ends the use of the data: where all of it is there, what goes to the guest by messages
-    /// is sent. Lets go of all parts in any case. Ends at the first message that fails: a VMM
-    /// that does not answer one would not answer the others, either.
+    /// Ends the use of the data: if the transfer was complete, sends what goes to the guest by
+    /// messages. Unmaps all parts in any case. Stops at the first message that fails: a VMM that
+    /// does not answer one would not answer the others, either.
     pub(super) fn finish(
         &mut self,
         device: &DeviceContext,
@@ -143,7 +142,7 @@ impl Piece {
         };
         match mapped {
             Err(DmaError::NoDescriptor { .. }) => {
-                // Commands are checked to be no longer than what fits into memory.
+                // The length was checked: no command moves more than `TRANSFER_MAX`.
                 let mut bytes = vec![0; len as usize];
                 if direction == Direction::FromGuest {
                     device.read(at, &mut bytes)?;
@@ -175,16 +174,16 @@ impl Piece {
     }
 }
 
-/// The engine's refusals are for the guest to hear of.
+/// The status for an access that the engine refuses.
 #[cold]
 fn refused(error: &DmaError) -> Status {
-    tracing::debug!(%error, "data cannot be reached");
+    tracing::debug!(%error, "data cannot be accessed");
     Status::DATA_TRANSFER
 }
 
-/// The range was inside the mapping, and the access was what the mapping was made for.
+/// An access to a mapping failed, although its range was inside and its access allowed.
 #[cold]
 fn failed(error: gasp::Error) -> Status {
-    tracing::error!(%error, "a mapping is not what it was asked to be");
+    tracing::error!(%error, "an access inside a mapping failed");
     Status::DATA_TRANSFER
 }

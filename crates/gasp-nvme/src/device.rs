@@ -1,4 +1,4 @@
-//! The device: its function on the PCI device, and its life.
+//! The device: its PCI function and its life cycle.
 
 use gasp_vdev::{Bar, Device, DeviceContext, Model, Msix, Register};
 use parking_lot::{Mutex, MutexGuard};
@@ -13,26 +13,25 @@ use super::options::Options;
 use super::subsystem::Subsystem;
 use super::{registers, serial};
 
-/// The BAR of everything: registers, doorbells after them, the MSI-X table, its pending
-/// bits.
+/// The only BAR: registers, then doorbells, the MSI-X table, its pending bits.
 const BAR_SIZE: u64 = 0x4000;
 const TABLE: u32 = 0x2000;
 const PENDING: u32 = 0x3000;
 
-/// The device.
+/// An NVMe controller, as a device.
 #[derive(Debug)]
 pub struct Nvme {
     subsystem: Subsystem,
-    /// Locked by the device's thread while it works, and by a reset, while it does not.
+    /// Locked by the device's thread while it works, and by the other calls while it does not.
     controller: Mutex<Controller>,
 }
 
 impl Nvme {
-    /// A controller whose namespace 1 is kept in `backing`.
+    /// Creates a controller whose namespace 1 is stored in `backing`.
     ///
     /// # Errors
-    /// If an option is out of its range, the backing is empty or no multiple of the block
-    /// size, the file cannot be opened or is in use, or the memory cannot be mapped.
+    /// If an option is out of range, the backing is empty, too large or not a multiple of the block
+    /// size, the file cannot be opened, is in use or not a disk, or the memory cannot be mapped.
     pub fn new(backing: &Backing, options: Options) -> Result<Self, NvmeError> {
         options.check()?;
         let disk = Disk::open(backing, options.block_size.trailing_zeros())?;
@@ -41,19 +40,19 @@ impl Nvme {
         Ok(Self { subsystem: Subsystem::new(options, serial, disk), controller })
     }
 
-    /// A handle to what the controller counts, to keep when the controller itself has gone
+    /// A handle to the controller's counters, which remains usable after the controller has moved
     /// into its [`Shell`](gasp_vdev::Shell).
     pub fn counters(&self) -> Counters {
         self.subsystem.counters.clone()
     }
 
-    /// The serial number, as it was given or made: two controllers of one guest must not
-    /// have the same.
+    /// The serial number, from the options or derived from the backing: two controllers of one
+    /// guest must not have the same.
     pub fn serial(&self) -> &str {
         &self.subsystem.serial
     }
 
-    /// How many bytes the namespace has.
+    /// The size of the namespace in bytes.
     pub fn size(&self) -> u64 {
         self.subsystem.disk.blocks() << self.subsystem.disk.block_shift()
     }

@@ -1,4 +1,4 @@
-//! What a namespace's blocks are kept in.
+//! A namespace's blocks in their backing.
 
 use std::fs::File;
 use std::io;
@@ -16,7 +16,7 @@ use super::status::Status;
 use super::throttle::Throttle;
 use super::{image, vectored};
 
-/// The blocks.
+/// A namespace's blocks.
 #[derive(Debug)]
 pub(super) struct Disk {
     store: Store,
@@ -34,11 +34,11 @@ enum Store {
     Null,
 }
 
-/// As much as is zeroed between two looks at whether to stop: a guest may ask for all of a
-/// disk at once, and where the file system has no call for it, zeros are written.
+/// How much is zeroed between two checks of whether to stop: a guest may zero a whole disk with one
+/// command, and if the file system has no call for it, zeros are written.
 const PIECE: u64 = 16 << 20;
 
-/// What becomes of the allocation that zeroed blocks take.
+/// What becomes of the storage allocated for zeroed blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Allocation {
     Keep,
@@ -46,7 +46,7 @@ pub(super) enum Allocation {
 }
 
 impl Disk {
-    /// Opens what the blocks are kept in; `1 << shift` is a block's size.
+    /// Opens the backing; `1 << shift` is a block's size.
     pub(super) fn open(backing: &Backing, shift: u32) -> Result<Self, NvmeError> {
         let (store, size) = match &backing.0 {
             Kind::File(path) => {
@@ -73,21 +73,21 @@ impl Disk {
         self.shift
     }
 
-    /// Reads from byte `offset` on as much as there is data, which ends inside.
+    /// Reads into all of `data` from byte `offset` on; it ends inside the disk.
     pub(super) fn read(&self, offset: u64, data: &mut Data) -> Result<(), Status> {
         match &self.store {
             Store::File(file) => vectored::transfer(file, offset, data, Direction::ToGuest)
                 .map_err(|error| self.status_of(&error, Status::READ_ERROR)),
             Store::Memory(memory) => {
                 let memory = memory.lock();
-                // All offsets inside were made from the size of this memory.
+                // The offset is inside this memory, so it fits a `usize`.
                 data.copy_to_guest(memory.get(offset as usize..).unwrap_or_default())
             }
             Store::Null => data.zero_guest(),
         }
     }
 
-    /// Writes all data from byte `offset` on; it ends inside.
+    /// Writes all of `data` from byte `offset` on; it ends inside the disk.
     pub(super) fn write(&self, offset: u64, data: &mut Data) -> Result<(), Status> {
         match &self.store {
             Store::File(file) => vectored::transfer(file, offset, data, Direction::FromGuest)
@@ -100,8 +100,8 @@ impl Disk {
         }
     }
 
-    /// Zeros `[offset, offset + len)`, which is inside, unless it `should_stop` before the
-    /// end.
+    /// Zeros `[offset, offset + len)`, which is inside the disk, unless `should_stop` ends it
+    /// before.
     pub(super) fn zero(
         &self,
         offset: u64,
@@ -134,7 +134,7 @@ impl Disk {
         }
     }
 
-    /// Sees to it that what was written outlasts the host.
+    /// Flushes written data to stable storage.
     pub(super) fn flush(&self) -> Result<(), Status> {
         match &self.store {
             Store::File(file) => {
@@ -144,11 +144,11 @@ impl Disk {
         }
     }
 
-    /// The status for an error of the file system; `otherwise` if there is no better one.
+    /// The status for an error of the file system; `otherwise` if there is no better one. Logs it.
     #[cold]
     fn status_of(&self, error: &io::Error, otherwise: Status) -> Status {
         if let Some(times) = self.failures.next_logged() {
-            tracing::warn!(%error, times, "a disk's file fails");
+            tracing::warn!(%error, times, "I/O on a disk's file fails");
         }
         match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::FAULT) => Status::DATA_TRANSFER,
@@ -159,7 +159,8 @@ impl Disk {
     }
 }
 
-/// A disk is whole blocks, at least one, and no larger than a file: whose offsets are signed.
+/// A disk is whole blocks, at least one, and no larger than a file can be, whose offsets are
+/// signed.
 fn check_size(backing: &Backing, size: u64, shift: u32) -> Result<(), NvmeError> {
     let (backing, block) = (backing.clone(), 1 << shift);
     match size {
@@ -170,8 +171,8 @@ fn check_size(backing: &Backing, size: u64, shift: u32) -> Result<(), NvmeError>
     }
 }
 
-/// A file that has become shorter gets its zeros back up to `end`, as it does from a write:
-/// otherwise they could not be read.
+/// Extends a file that has become shorter up to `end`, as a write does: otherwise the zeros could
+/// not be read.
 fn extend(file: &File, end: u64) -> io::Result<()> {
     let metadata = file.metadata()?;
     match end.checked_sub(1) {
@@ -216,7 +217,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts lines.
+    /// Counts log lines.
     struct Log(Arc<AtomicU32>);
 
     impl Subscriber for Log {

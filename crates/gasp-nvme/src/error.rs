@@ -1,4 +1,4 @@
-//! Why a controller cannot be made.
+//! Why a controller cannot be created.
 
 use core::fmt;
 use std::io;
@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::backing::Backing;
 
-/// Why a controller cannot be made.
+/// Why a controller cannot be created.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum NvmeError {
@@ -18,10 +18,10 @@ pub enum NvmeError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the file system says.
+        /// The file system's error.
         source: io::Error,
     },
-    /// Another controller, or another program that locks its images, has the file.
+    /// Another controller, or another program that locks its images, has locked the file.
     #[error(
         "{path} is in use{}: each disk needs an image of its own",
         Holder(*by), path = path.display()
@@ -32,50 +32,50 @@ pub enum NvmeError {
         /// The process that has locked it, if it is known; it may be this one.
         by: Option<u32>,
     },
-    /// It is neither a file nor a block device.
-    #[error("{path} is {kind}: a disk is kept in a file or a block device", path = path.display())]
+    /// The path is neither a file nor a block device.
+    #[error("{path} is {kind}: a disk must be a file or a block device", path = path.display())]
     NotADisk {
         /// The path.
         path: PathBuf,
         /// What is there, with its article.
         kind: &'static str,
     },
-    /// There is no memory of this size.
+    /// Memory of this size cannot be mapped.
     #[error("a disk in {size} bytes of memory: {errno}")]
     Memory {
-        /// How many bytes.
+        /// The size in bytes.
         size: u64,
-        /// What the kernel says.
+        /// The kernel's error.
         errno: Errno,
     },
-    /// It holds nothing.
+    /// The backing has no blocks.
     #[error("{backing} is empty: a disk has at least one block{}", Create(backing))]
     Empty {
-        /// What was to hold the blocks.
+        /// The backing.
         backing: Backing,
     },
-    /// Its end is no end of a block. Serving it without its tail would hide data, such as
-    /// the backup of a partition table; so it is refused.
+    /// The backing does not end with a whole block. It is refused, because serving it without its
+    /// tail would hide data, such as the backup of a partition table.
     #[error(
         "{backing} has {size} bytes, which is not a multiple of the block size, {block}: \
          the last {} would be lost. {}",
         Bytes(size % block), Remedy { backing, size: *size, block: *block }
     )]
     Tail {
-        /// What holds the blocks.
+        /// The backing.
         backing: Backing,
-        /// How many bytes it has.
+        /// Its size in bytes.
         size: u64,
-        /// The size of a block.
+        /// The block size.
         block: u64,
     },
-    /// It is larger than a file can be.
+    /// The backing is larger than a file can be.
     #[error("{backing} is too large: a disk has at most {max} bytes", max = i64::MAX)]
     TooLarge {
-        /// What was to hold the blocks.
+        /// The backing.
         backing: Backing,
     },
-    /// An option has a value that it cannot have.
+    /// An option has an invalid value.
     #[error("{0}")]
     Option(&'static str),
 }
@@ -95,7 +95,7 @@ impl NvmeError {
     }
 }
 
-/// Who has it.
+/// Who has locked it.
 struct Holder(Option<u32>);
 
 impl fmt::Display for Holder {
@@ -108,7 +108,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// How to give a file a size.
+/// How to extend an empty file.
 struct Create<'a>(&'a Backing);
 
 impl fmt::Display for Create<'_> {
@@ -141,7 +141,7 @@ struct Remedy<'a> {
 impl fmt::Display for Remedy<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { backing, size, block } = *self;
-        // Smaller blocks lose nothing, and move nothing.
+        // Smaller blocks lose nothing, and leave the file as it is.
         if block > 512 && size.is_multiple_of(512) {
             f.write_str("Use blocks of 512 bytes, or extend it")?;
         } else {

@@ -1,30 +1,30 @@
-//! Asynchronous events (NVMe 1.4, 5.2): requests that wait until there is something to
-//! tell.
+//! Asynchronous events (NVMe 1.4, 5.2): requests that wait until there is something to report.
 
 use std::collections::VecDeque;
 
 use super::log;
 use super::status::Status;
 
-/// The most requests that wait at a time.
+/// The maximum number of requests that wait at a time.
 pub(super) const REQUESTS_MAX: u8 = 4;
 
-/// What the controller tells: errors that belong to no command, and its health.
+/// What the controller reports: errors that belong to no command, and its health.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Event {
     /// A doorbell of a queue that does not exist was written.
     NoSuchDoorbell,
-    /// A doorbell was given a value that it cannot have.
+    /// An invalid value was written to a doorbell.
     BadDoorbellValue,
     /// The temperature has passed a threshold.
     Temperature,
 }
 
-/// In the order in which they are told.
+/// In the order in which they are reported.
 const ALL: [Event; 3] = [Event::NoSuchDoorbell, Event::BadDoorbellValue, Event::Temperature];
 
 impl Event {
-    /// Its type, what it is within it, and the log page that tells more and clears the type.
+    /// Its type, its information within the type, and the log page that has details and clears the
+    /// type.
     const fn fields(self) -> (u8, u8, u8) {
         match self {
             Self::NoSuchDoorbell => (0, 0, log::ERRORS),
@@ -46,12 +46,12 @@ pub(super) struct Events {
     aborted: VecDeque<u16>,
     /// A bit for each event.
     pending: u8,
-    /// A bit for each type that was told, and not cleared yet.
+    /// A bit for each type that was reported and has not been cleared.
     masked: u8,
 }
 
 impl Events {
-    /// A request that waits for an event.
+    /// Adds a request that waits for an event.
     pub(super) fn request(&mut self, command: u16) -> Result<(), Status> {
         if self.requests.len() >= usize::from(REQUESTS_MAX) {
             return Err(Status::TOO_MANY_EVENT_REQUESTS);
@@ -64,8 +64,8 @@ impl Events {
     pub(super) fn abort(&mut self, command: u16) -> bool {
         let waiting = self.requests.iter().position(|request| *request == command);
         let aborted = waiting.and_then(|at| self.requests.remove(at));
-        // As many as a batch of commands can abort: without room for their completions, no
-        // command is taken.
+        // At most as many as a batch of commands aborts: without a free completion queue entry, no
+        // command is fetched.
         self.aborted.extend(aborted);
         aborted.is_some()
     }
@@ -74,7 +74,7 @@ impl Events {
         self.pending |= 1 << event as u8;
     }
 
-    /// The guest has read a log page.
+    /// The guest has read a log page: the types that it clears can be reported again.
     pub(super) fn clear(&mut self, page: u8) {
         for (kind, _, told_by) in ALL.map(Event::fields) {
             if told_by == page {
@@ -83,7 +83,7 @@ impl Events {
         }
     }
 
-    /// The next request that ends: its identifier, result and status.
+    /// The next request to complete: its identifier, result and status.
     pub(super) fn next(&mut self) -> Option<(u16, u32, Status)> {
         if let Some(command) = self.aborted.pop_front() {
             return Some((command, 0, Status::ABORTED));

@@ -1,4 +1,4 @@
-//! Features (NVMe 1.4, 5.21.1): settings that the guest makes and reads back.
+//! Features (NVMe 1.4, 5.21.1): settings that the guest writes and reads back.
 
 use super::command::{ALL, ONLY};
 use super::status::Status;
@@ -15,7 +15,7 @@ const VECTOR: u8 = 0x09;
 const ATOMICITY: u8 = 0x0a;
 const EVENTS: u8 = 0x0b;
 
-/// What Get Features is asked for (5.13: SEL): 0 is the current value.
+/// What Get Features selects (5.13: SEL): 0 is the current value.
 const DEFAULT: u32 = 1;
 const SAVED: u32 = 2;
 const CAPABILITIES: u32 = 3;
@@ -23,35 +23,35 @@ const CAPABILITIES: u32 = 3;
 /// saved.
 const CHANGEABLE: u32 = 1 << 2;
 const OF_NAMESPACE: u32 = 1 << 1;
-/// What Set Features is asked for (5.21: SV).
+/// Set Features is to save the value (5.21: SV).
 const SAVE: u32 = 1 << 31;
 
-/// Temperature threshold (5.21.1.4): which sensor, where 0 is the composite temperature, the
-/// only one, and 15 sets those of all; and which of its thresholds.
+/// Temperature threshold (5.21.1.4): the sensor, of which 0, the composite temperature, is the only
+/// one, and 15 selects all; and which of its thresholds.
 const SENSOR: u32 = 0xf << 16;
 const UNDER: u32 = 1 << 20;
 const THRESHOLD_RESERVED: u32 = 1 << 21;
 /// Error recovery (5.21.1.5): reads of deallocated blocks fail.
 const DEALLOCATED_FAILS: u32 = 1 << 16;
-/// Interrupt vector configuration (5.21.1.9): without coalescing.
+/// Interrupt vector configuration (5.21.1.9): coalescing disabled.
 const COALESCING_DISABLED: u32 = 1 << 16;
 /// Asynchronous events (5.21.1.11): a critical temperature.
 const TEMPERATURE_EVENT: u32 = 1 << 1;
 
-/// How hot the device can become, in kelvins, and how hot it always is.
+/// The warning threshold, in kelvins, and the temperature that the device always reports.
 pub(super) const WARNING_TEMPERATURE: u16 = 343;
 pub(super) const ROOM_TEMPERATURE: u16 = 293;
 
-/// The settings. Those that have no meaning for this device are kept to be read back:
-/// all queues are served alike, and interrupts are combined as it suits.
+/// The settings. Those that have no effect on this device are kept to be read back: all queues are
+/// served alike, and interrupts are coalesced by batch.
 #[derive(Clone, Debug)]
 pub(super) struct Features {
     values: [u32; 12],
-    /// The lower threshold of the temperature; the upper one is a value.
+    /// The under-temperature threshold; the over-temperature threshold is in `values`.
     under_threshold: u32,
-    /// A bit for each vector.
+    /// A bit for each vector: coalescing is disabled.
     coalescing_disabled: [u64; 3],
-    /// How many pairs of I/O queues there are, at most 128.
+    /// The number of pairs of I/O queues, at most 128.
     pairs: u16,
 }
 
@@ -62,7 +62,7 @@ impl Features {
         Self { values, under_threshold: 0, coalescing_disabled: [0; 3], pairs }
     }
 
-    /// Whether what is written may stay in a cache until it is flushed.
+    /// Whether written data may stay in a cache until it is flushed.
     pub(super) fn may_cache(&self) -> bool {
         self.value(WRITE_CACHE) & 1 != 0
     }
@@ -73,7 +73,7 @@ impl Features {
         temperature >= self.value(TEMPERATURE) || temperature <= self.under_threshold
     }
 
-    /// Whether that is an event.
+    /// Whether a critical temperature is reported as an event.
     pub(super) fn reports_temperature(&self) -> bool {
         self.is_temperature_critical() && self.value(EVENTS) & TEMPERATURE_EVENT != 0
     }
@@ -169,7 +169,7 @@ impl Features {
         Ok(0)
     }
 
-    /// Which vector a command is about.
+    /// The vector that a command is about.
     fn vector(&self, dword11: u32) -> Result<u32, Status> {
         let vector = dword11 & 0xffff;
         (vector <= u32::from(self.pairs)).then_some(vector).ok_or(Status::INVALID_FIELD)
@@ -180,7 +180,7 @@ impl Features {
         if word >> (vector % 64) & 1 != 0 { COALESCING_DISABLED } else { 0 }
     }
 
-    /// How many queues the guest gets, whatever it asked for; both counted from 0.
+    /// How many queues are allocated, whatever the guest requested; both numbers count from 0.
     fn queues(&self) -> u32 {
         let last = u32::from(self.pairs) - 1;
         last | last << 16
@@ -205,7 +205,7 @@ fn mask(id: u8) -> Result<u32, Status> {
 
 fn default(id: u8, dword11: u32) -> u32 {
     match id {
-        // No limit on what is taken from one queue at a time.
+        // No limit on how many commands of one queue are fetched at a time.
         ARBITRATION => 0b111,
         TEMPERATURE if dword11 & UNDER == 0 => WARNING_TEMPERATURE.into(),
         WRITE_CACHE => 1,

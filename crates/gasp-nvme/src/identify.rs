@@ -1,4 +1,4 @@
-//! What the controller and its namespace are (NVMe 1.4, 5.15).
+//! Identify: what the controller and its namespace are (NVMe 1.4, 5.15).
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, Immutable, IntoBytes, transmute};
@@ -13,19 +13,19 @@ use super::serial::hash;
 use super::status::Status;
 use super::subsystem::Subsystem;
 
-/// What is asked for (5.15: CNS).
+/// Which data structure is requested (5.15: CNS).
 const NAMESPACE: u8 = 0x00;
 const CONTROLLER: u8 = 0x01;
 const NAMESPACES: u8 = 0x02;
 const DESCRIPTORS: u8 = 0x03;
 
-/// Identify: 4096 bytes about what `cns` says, for the namespace `id`.
+/// The data structure of 4096 bytes that `cns` selects, for the namespace `id`.
 pub(super) fn identify(subsystem: &Subsystem, cns: u8, id: u32) -> Result<[u8; 4096], Status> {
     match (cns, id) {
         (CONTROLLER, _) => Ok(transmute!(Controller::new(subsystem))),
         (NAMESPACE, ONLY) => Ok(transmute!(Namespace::new(subsystem))),
         (DESCRIPTORS, ONLY) => Ok(transmute!(Descriptors::new(subsystem))),
-        // Those above the given one, as far as there are any.
+        // Namespaces whose identifier is greater than `id`.
         (NAMESPACES, id) if id < ALL - 1 => {
             let mut list = [U32::ZERO; 1024];
             list[0] = if id < ONLY { ONLY.into() } else { U32::ZERO };
@@ -48,30 +48,30 @@ struct Controller {
     fr: [u8; 8],
     /// A batch of one queue's commands, as a power of two.
     rab: u8,
-    /// The vendor's OUI, which there is none of.
+    /// The vendor's OUI, of which there is none.
     ieee: [u8; 3],
     _76: u8,
     mdts: u8,
     _78: [u8; 2],
     ver: U32,
-    /// Microseconds until it works again, and until a shutdown is complete.
+    /// How long a resume and a shutdown take, in microseconds.
     rtd3r: U32,
     rtd3e: U32,
     _92: [u8; 19],
     cntrltype: u8,
     _112: [u8; 146],
-    /// The most aborts and event requests at a time, counted from 0.
+    /// The maximum numbers of aborts and event requests at a time, counted from 0.
     acl: u8,
     aerl: u8,
     frmw: u8,
     lpa: u8,
-    /// Entries of the error log, counted from 0.
+    /// The number of entries of the error log, counted from 0.
     elpe: u8,
     _263: [u8; 3],
     wctemp: U16,
     cctemp: U16,
     _270: [u8; 242],
-    /// The smallest and the largest queue entries.
+    /// The smallest and the largest size of queue entries, as powers of two.
     sqes: u8,
     cqes: u8,
     _514: [u8; 2],
@@ -81,7 +81,7 @@ struct Controller {
     vwc: u8,
     _526: [u8; 242],
     subnqn: [u8; 32],
-    /// The end of it.
+    /// The end of SUBNQN.
     uuid: [u8; 36],
     _836: [u8; 1212],
     /// What the only power state takes, in hundredths of a watt.
@@ -108,7 +108,8 @@ impl Controller {
             mdts: TRANSFER_SHIFT as u8,
             ver: VERSION.into(),
             rtd3r: 1.into(),
-            // As long as the host's cache takes to reach the disk; drivers wait for so long.
+            // As long as the host may take to flush its cache to the disk; drivers wait for so
+            // long.
             rtd3e: 60_000_000.into(),
             cntrltype: IO_CONTROLLER,
             acl: 3,
@@ -123,7 +124,7 @@ impl Controller {
             nn: ONLY.into(),
             oncs: DEALLOCATE_ZEROES_SELECT.into(),
             vwc: WRITE_CACHE_AND_FLUSH_OF_ALL,
-            // Must differ between the controllers of a guest, or it takes them for one.
+            // Must differ between the controllers of a guest, or the guest takes them for one.
             subnqn: *b"nqn.2014-08.org.nvmexpress:uuid:",
             uuid: padded(&text(uuid_of(serial, model))),
             mp: 2500.into(),
@@ -182,8 +183,8 @@ impl Descriptors {
     }
 }
 
-/// A UUID made of a serial and a model, the same each time, of version 8: what it is made
-/// of is our own business.
+/// A UUID derived from a serial and a model, the same each time. Version 8: the derivation is the
+/// implementation's own.
 pub(super) fn uuid_of(serial: &str, model: &str) -> [u8; 16] {
     let hash = hash(serial.bytes().chain([0]).chain(model.bytes()));
     let version = hash & !(0xf << 76) | 8 << 76;

@@ -1,16 +1,16 @@
-//! What the controller says of itself, whatever it is made of.
+//! The controller's identity, whatever its backing.
 
 use gasp_vdev::{Class, Identity};
 
-/// The most that one command moves, as a power of two of 4 KiB pages: 512 KiB. Whoever
-/// takes the memory back waits no longer than for this much.
+/// The most that one command moves, as a power of two of 4 KiB pages: 512 KiB. A guest that revokes
+/// memory waits for a transfer of this much at most.
 pub(super) const TRANSFER_SHIFT: u32 = 7;
 pub(super) const TRANSFER_MAX: u64 = gasp::GRANULE << TRANSFER_SHIFT;
 
-/// The revision of the firmware.
+/// The firmware revision.
 pub(super) const REVISION: &str = env!("CARGO_PKG_VERSION");
 
-/// Text as NVMe has it: padded with spaces, and cut off if it is too long.
+/// Text as NVMe stores it: padded with spaces, and truncated if it is too long.
 pub(super) fn padded<const LEN: usize>(text: &str) -> [u8; LEN] {
     let mut bytes = text.bytes();
     core::array::from_fn(|_| bytes.next().unwrap_or(b' '))

@@ -1,4 +1,4 @@
-//! Opening the file or the block device that a disk's blocks are in.
+//! Opening the file or block device that a disk's blocks are stored in.
 
 use std::fs::{File, FileType};
 use std::io::{Seek, SeekFrom};
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::error::NvmeError;
 
-/// Opens an image for one controller at a time. Returns it and its size.
+/// Opens an image, locked for one controller at a time. Returns it and its size.
 pub(super) fn open(path: &Path) -> Result<(File, u64), NvmeError> {
     let failed = |source| NvmeError::File { path: path.to_owned(), source };
     let kind = std::fs::metadata(path).map_err(failed)?.file_type();
@@ -25,12 +25,12 @@ pub(super) fn open(path: &Path) -> Result<(File, u64), NvmeError> {
         }
         Err(errno) => return Err(failed(errno.into())),
     }
-    // Also the size of a block device, whose metadata do not have it.
+    // Also works for a block device, whose metadata has no size.
     let size = file.seek(SeekFrom::End(0)).map_err(failed)?;
     Ok((file, size))
 }
 
-/// What it is instead.
+/// What it is, if neither a file nor a block device.
 fn name_of(kind: FileType) -> &'static str {
     match kind {
         kind if kind.is_dir() => "a directory",
@@ -41,7 +41,7 @@ fn name_of(kind: FileType) -> &'static str {
     }
 }
 
-/// The process that has locked the file, if the kernel says so.
+/// The process that has locked the file, if the kernel reports it.
 ///
 /// # References
 /// [proc_locks(5)](https://man7.org/linux/man-pages/man5/proc_locks.5.html)
@@ -57,7 +57,7 @@ fn find_holder(locks: &str, (major, minor, inode): (u32, u32, u64)) -> Option<u3
     let mut lines = locks.lines().map(|line| line.split_ascii_whitespace());
     lines.find_map(|mut words| {
         let (kind, process, at) = (words.nth(1)?, words.nth(2)?, words.next()?);
-        // A lock held from another PID namespace has a number that means nothing here.
+        // A lock that is held in another PID namespace has a number that means nothing here.
         (kind == "FLOCK" && at == place).then(|| process.parse().ok().filter(|id| *id > 0))?
     })
 }

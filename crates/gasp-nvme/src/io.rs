@@ -19,15 +19,15 @@ const READ: u8 = 0x02;
 const WRITE_ZEROES: u8 = 0x08;
 const DATASET_MANAGEMENT: u8 = 0x09;
 
-/// Bits of dword 12: the blocks may be given back (6.17), and must outlast a power failure
-/// (6.15: FUA).
+/// Bits of dword 12: the blocks may be deallocated (6.17), and must be on stable storage (6.15:
+/// FUA).
 const DEALLOCATE: u32 = 1 << 25;
 const FORCE: u32 = 1 << 30;
-/// The bit of dword 11 that means deallocation (6.7). Other hints are ignored.
+/// The bit of dword 11 for deallocation (6.7). Other hints are ignored.
 const HINT_DEALLOCATE: u32 = 1 << 2;
 const RANGES_MAX: usize = 256;
 
-/// A range that is hinted at (6.7).
+/// A range of Dataset Management (6.7).
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 struct Range {
@@ -38,7 +38,7 @@ struct Range {
 const _: () = assert!(size_of::<Range>() == 16);
 
 impl Controller {
-    /// Does an I/O command. Returns how many bytes it moved.
+    /// Executes an I/O command. Returns how many bytes it moved.
     pub(super) fn transfer(&mut self, work: &Work<'_>, command: &Command) -> Result<u64, Status> {
         self.data.moved = 0;
         command.check()?;
@@ -74,7 +74,7 @@ impl Controller {
         let (offset, len) = data_of(work.subsystem, command)?;
         self.map(work, command, len, Direction::FromGuest)?;
         let written = work.subsystem.disk.write(offset, &mut self.data);
-        // The guest's memory is not needed for what follows.
+        // Released before the flush, which does not need the guest's memory.
         self.data.release();
         written?;
         self.flush_if_needed(work, command)?;
@@ -108,7 +108,7 @@ impl Controller {
         let ranges = ranges
             .iter()
             .map(|range| bytes_of(work.subsystem, range.first.get(), range.count.get().into()));
-        // All of them must be there before the first is touched.
+        // All of them are checked before the first is touched.
         ranges.clone().try_for_each(|range| range.map(|_| ()))?;
         for (offset, len) in ranges.flatten() {
             if work.should_stop() {
@@ -126,7 +126,7 @@ impl Controller {
     }
 
     /// The first block that failed, of a command of this queue (5.14.1.1: LBA); 0 if it is not
-    /// about blocks, or says itself which in its data.
+    /// about blocks, or has them in its data.
     pub(super) fn failed_block(&self, work: &Work<'_>, queue: u16, command: &Command) -> u64 {
         let first = command.first_block();
         match command.opcode {
@@ -151,7 +151,7 @@ impl Controller {
         self.data.map(work.device, &self.parts, direction)
     }
 
-    /// Flushes what was written if the command, or the guest for all commands, wants it.
+    /// Flushes what was written if the command requires it, or the write cache is disabled.
     fn flush_if_needed(&self, work: &Work<'_>, command: &Command) -> Result<(), Status> {
         match command.dword12.get() & FORCE != 0 || !self.features.may_cache() {
             true => work.subsystem.disk.flush(),
@@ -160,7 +160,7 @@ impl Controller {
     }
 }
 
-/// Where on the disk the data of a read or a write is, and how long.
+/// The offset and the length in bytes of a read or a write.
 fn data_of(subsystem: &Subsystem, command: &Command) -> Result<(u64, u64), Status> {
     let count = command.block_count();
     // At most 64 Ki blocks, so this does not overflow.
@@ -170,7 +170,7 @@ fn data_of(subsystem: &Subsystem, command: &Command) -> Result<(u64, u64), Statu
     bytes_of(subsystem, command.first_block(), count)
 }
 
-/// Blocks as bytes, if the disk has them.
+/// The offset and the length in bytes of a range of blocks, if the disk has it.
 fn bytes_of(subsystem: &Subsystem, first: u64, count: u64) -> Result<(u64, u64), Status> {
     let end = first.checked_add(count).filter(|&end| end <= subsystem.disk.blocks());
     let shift = subsystem.disk.block_shift();

@@ -1,11 +1,10 @@
-//! An NVMe controller with one namespace, after NVM Express 1.4.
+//! An NVMe controller with one namespace (NVM Express 1.4).
 //!
-//! The guest's driver describes two queues in registers, and makes more with commands in
-//! these. It puts commands into submission queues and rings a doorbell; the device's
-//! thread fetches them, moves their data straight between the guest's memory and what the
-//! blocks are kept in, and puts completions into completion queues. Every one of these
-//! accesses is a map of the engine, held for that access only, so that the guest can take
-//! any memory back at any time.
+//! The guest's driver describes the two admin queues in registers, and creates I/O queues with
+//! admin commands. It puts commands into submission queues and rings a doorbell; the device's
+//! thread fetches them, moves their data straight between the guest's memory and the backing, and
+//! posts completions. Each of these accesses is a map of the engine, held for that access only, so
+//! that the guest can revoke any memory at any time.
 //!
 //! ```
 //! use gasp_nvme::{Backing, Nvme, Options};
@@ -18,30 +17,30 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What goes wrong, and who hears of it:
+//! Errors, and how the guest hears of them:
 //!
 //! | | |
 //! |---|---|
-//! | a command cannot be done | its completion says why |
-//! | data or a PRP list is not the device's to use | "Data Transfer Error" |
-//! | a doorbell is given nonsense | an asynchronous event |
-//! | a queue is not the device's to use, or the configuration is not one offered | controller fatal status, until the guest resets it |
+//! | a command fails | the status of its completion |
+//! | data or a PRP list is not mapped for the device | "Data Transfer Error" |
+//! | an invalid doorbell write | an asynchronous event |
+//! | a queue is not mapped for the device, or the configuration is not supported | controller fatal status, until the guest resets it |
 //!
 //! | file | |
 //! |---|---|
-//! | `device`, `subsystem` | the PCI function; what its two threads share |
-//! | `mmio` | registers and doorbells, as the front end's thread sees them (`registers`) |
-//! | `controller` | the device's thread: queues (`queue`) in turn, interrupts |
-//! | `life` | on and off, reset, shutdown |
+//! | `device`, `subsystem` | the PCI function; the state that its two threads share |
+//! | `mmio`, `registers` | registers and doorbells, written on the front end's thread |
+//! | `controller`, `queue` | the device's thread: queues in turn, interrupts |
+//! | `life` | enable, disable, reset, shutdown |
 //! | `admin` | admin commands (`identify`, `features`, `log` and `power`, `events`) |
 //! | `io` | read, write, flush, write zeroes, deallocate |
-//! | `prp`, `data` | where a command's data is; its maps |
-//! | `disk` | what blocks are kept in (`backing`): `image`, its `serial` (`vectored`, `anonymous`: the unsafe code) |
+//! | `prp`, `data` | the location of a command's data; its maps |
+//! | `disk` | the blocks in their `backing`: an `image`, with its `serial` (`vectored`, `anonymous`: the unsafe code) |
 //!
-//! Left out: scatter-gather lists, metadata, protection information, fused commands,
-//! reservations, firmware, several namespaces, memory of the controller's own, resets of
-//! the NVM subsystem; PCI Express and power management capabilities, and with them a reset
-//! of the function by the guest (the front end has [`Shell::reset`](gasp_vdev::Shell::reset)).
+//! Not supported: scatter-gather lists, metadata, protection information, fused commands,
+//! reservations, firmware updates, several namespaces, a controller memory buffer, NVM subsystem
+//! resets; PCI Express and power management capabilities, and with them a function-level reset by
+//! the guest (the front end has [`Shell::reset`](gasp_vdev::Shell::reset)).
 
 mod admin;
 mod anonymous;

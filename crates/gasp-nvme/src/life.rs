@@ -1,16 +1,16 @@
-//! On, off, reset and shutdown (NVMe 1.4, 3.1.5, 3.1.6, 7.3.2 and 7.6), on the device's
+//! Enable, disable, reset and shutdown (NVMe 1.4, 3.1.5, 3.1.6, 7.3.2 and 7.6), on the device's
 //! thread.
 //!
-//! | the guest writes to CC | the controller | CSTS says so |
+//! | the guest writes to CC | the controller | CSTS |
 //! |---|---|---|
 //! | EN 0 to 1 | starts with the admin queues, or fails | RDY, or CFS |
-//! | EN 1 to 0 | ends after the command in progress, forgets all queues and settings | RDY, CFS and SHST are 0 |
-//! | SHN to 01b, normal | ends all commands that it was given before, as far as their completion queues have room; flushes | SHST is 01b at once, 10b at the end |
+//! | EN 1 to 0 | stops after the command in progress, forgets all queues and settings | RDY, CFS and SHST are 0 |
+//! | SHN to 01b, normal | completes all commands submitted before, as far as their completion queues have free entries; flushes | SHST is 01b at once, 10b at the end |
 //! | SHN to 10b, abrupt | drops them, also during a normal shutdown; flushes | the same |
 //!
-//! Reported is what has happened: when RDY is 0, no transfer follows; when SHST is 10b, all
-//! data is on stable storage. If that cannot be, because the flush fails, SHST stays 01b
-//! and CFS is set. After a shutdown only EN 1 to 0, or 0 to 1 if it was off, leads on.
+//! CSTS reports only what has happened: when RDY is 0, no transfer follows; when SHST is 10b, all
+//! data is on stable storage. If the flush fails, SHST stays 01b and CFS is set. After a shutdown
+//! the controller continues only with EN 1 to 0, or 0 to 1 if it was disabled.
 
 use super::command::{COMPLETION, ENTRY};
 use super::controller::{Controller, State, Work};
@@ -18,7 +18,7 @@ use super::queue::{CompletionQueue, Ring, SubmissionQueue};
 use super::registers::{AdminQueues, Shutdown};
 
 impl Controller {
-    /// Does what the registers ask for.
+    /// Carries out what the guest has written to the registers.
     pub(super) fn handle_registers(&mut self, work: &Work<'_>) {
         let mut registers = work.subsystem.mmio.registers();
         if registers.was_disabled || !registers.is_enabled() && self.state != State::Off {
@@ -26,7 +26,7 @@ impl Controller {
             registers.set_stopped();
         }
         if registers.is_enabled() && self.state == State::Off {
-            // Whatever was rung before RDY is set is void.
+            // Doorbells rung before RDY is set are void.
             work.subsystem.mmio.clear_doorbells();
             match registers.admin_queues().and_then(|queues| self.start(queues)) {
                 Some(()) => {
@@ -45,7 +45,7 @@ impl Controller {
         match (shutdown, self.state) {
             (None, _) => {}
             (Some(Shutdown::Normal), State::Running) => {
-                // What was submitted before is part of the shutdown; what comes later is not.
+                // Commands submitted before are part of the shutdown; later ones are not.
                 self.take_doorbells(work);
                 self.state = State::ShuttingDown;
             }
@@ -55,7 +55,7 @@ impl Controller {
         self.update_pin(work);
     }
 
-    /// Flushes, and says that the shutdown is complete.
+    /// Flushes, and reports that the shutdown is complete, or has failed.
     pub(super) fn finish_shutdown(&mut self, work: &Work<'_>) {
         if [State::Running, State::ShuttingDown].contains(&self.state) {
             self.state = State::ShutDown;
@@ -67,7 +67,10 @@ impl Controller {
             }
             Err(status) => {
                 if let Some(times) = work.subsystem.warnings.next_logged() {
-                    tracing::warn!(times, "a shutdown fails: what was written is not safe");
+                    tracing::warn!(
+                        times,
+                        "a shutdown failed: written data may not be on stable storage"
+                    );
                 }
                 self.record_failure_without_command(work, status);
                 work.subsystem.mmio.registers().set_shutdown_failed();
@@ -75,7 +78,7 @@ impl Controller {
         }
     }
 
-    /// Starts with nothing but the admin queues; `None` if there cannot be any.
+    /// Starts with only the admin queues; `None` if they are not valid.
     fn start(&mut self, queues: AdminQueues) -> Option<()> {
         let AdminQueues { page, submission, submission_size, completion, completion_size } = queues;
         let submission = Ring::new(submission, submission_size, ENTRY)?;
@@ -95,7 +98,8 @@ impl Controller {
         self.reset(work.subsystem.options.queues);
     }
 
-    /// The controller cannot go on, and says so. A shutdown does not need its queues.
+    /// The controller fails, and reports it. A shutdown in progress is completed: it does not need
+    /// the queues.
     pub(super) fn fail(&mut self, work: &Work<'_>) {
         work.subsystem.counters.stopped();
         self.state = State::Failed;

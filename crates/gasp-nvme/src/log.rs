@@ -17,23 +17,23 @@ pub(super) const ERRORS: u8 = 0x01;
 pub(super) const HEALTH: u8 = 0x02;
 const FIRMWARE: u8 = 0x03;
 
-/// How many errors are kept: one page of 4 KiB.
+/// The number of errors kept: one page of 4 KiB.
 pub(super) const ENTRIES_MAX: usize = 64;
 
-/// In fields about a command: of none.
+/// In fields about a command: no command.
 const NO_COMMAND: U16 = U16::MAX_VALUE;
 
-/// An error, as the log tells it (5.14.1.1).
+/// An entry of the error log (5.14.1.1).
 #[derive(Clone, Copy, Debug, FromZeros, IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct Entry {
-    /// Which error it is, from 1 on, since the process began.
+    /// The number of the error, from 1 on, since the process began.
     pub(super) count: U64,
     pub(super) queue: U16,
     pub(super) command: U16,
     /// With the phase tag of the completion.
     pub(super) status: U16,
-    /// The byte, and in the upper byte the bit, of the command that is wrong, if that is known.
+    /// The byte of the command that is wrong, and in the upper byte the bit, if known.
     pub(super) location: U16,
     /// The first block that failed; 0 if none did.
     pub(super) block: U64,
@@ -73,10 +73,10 @@ impl ErrorLog {
     }
 }
 
-/// Which page, and which part of it, the guest asks for (5.14).
+/// Get Log Page (5.14): which page is requested, and which part of it.
 pub(super) struct Request {
     pub(super) page: u8,
-    /// The guest does not want to be told again.
+    /// The event that the page would clear is kept (RAE).
     pub(super) keeps_event: bool,
     offset: u64,
     pub(super) len: u64,
@@ -96,7 +96,7 @@ impl Request {
         }
     }
 
-    /// The bytes that are there; after them the guest gets zeros.
+    /// The requested part of `page`, as far as there is one; the rest is zeros for the guest.
     pub(super) fn find<'page>(&self, page: &'page [u8]) -> Result<&'page [u8], Status> {
         let offset = usize::try_from(self.offset).map_err(|_| Status::INVALID_FIELD)?;
         if !offset.is_multiple_of(4) {
@@ -108,16 +108,16 @@ impl Request {
     }
 }
 
-/// What log pages tell of.
+/// The sources of log pages.
 pub(super) struct Sources<'a> {
     pub(super) errors: &'a ErrorLog,
     pub(super) counters: Snapshot,
     pub(super) power: &'a Power,
-    /// Whether the temperature has passed a threshold of the guest's.
+    /// Whether the temperature has reached a threshold that the guest has set.
     pub(super) is_temperature_critical: bool,
 }
 
-/// A log page; `namespace` is the one that is asked about.
+/// A log page; `namespace` is the one that the command names.
 pub(super) fn read(id: u8, namespace: u32, sources: &Sources<'_>) -> Result<Vec<u8>, Status> {
     match id {
         ERRORS => Ok(sources.errors.page().as_bytes().to_vec()),
@@ -136,7 +136,7 @@ struct Health {
     critical_warning: u8,
     /// In kelvins.
     temperature: U16,
-    /// Spare blocks, and how many are needed, in percent.
+    /// Spare blocks, and their threshold, in percent.
     spare: u8,
     spare_needed: u8,
     _5: [u8; 27],

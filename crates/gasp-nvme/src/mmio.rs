@@ -1,5 +1,5 @@
-//! What the front end's thread writes and the device's thread looks at: registers,
-//! doorbells, and whether the device's thread has to be woken.
+//! What the front end's thread writes and the device's thread reads: registers, doorbells, and
+//! whether the device's thread has to be woken.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -8,20 +8,20 @@ use parking_lot::{Mutex, MutexGuard};
 use super::registers::{DOORBELLS, Effect, Registers};
 use gasp_vdev::{DeviceContext, Register, Width};
 
-/// Set in a doorbell that was written and not looked at since.
+/// Set in a doorbell that was written and not read since.
 const FRESH: u32 = 1 << 16;
 
 /// Shared by both threads.
 #[derive(Debug)]
 pub(super) struct Mmio {
     registers: Mutex<Registers>,
-    /// The registers ask for something.
+    /// The registers have changed and the device's thread has not handled it.
     registers_changed: AtomicBool,
     /// Tail and head doorbell of each pair of queues.
     doorbells: Box<[[AtomicU32; 2]]>,
     /// A doorbell that does not exist was written.
     stray: AtomicBool,
-    /// The device's thread has nothing to do, and wants to be woken if that changes.
+    /// The device's thread has nothing to do, and has to be woken if that changes.
     asleep: AtomicBool,
 }
 
@@ -36,12 +36,12 @@ impl Mmio {
         }
     }
 
-    /// Held for a moment at a time.
+    /// Locks the registers, for a moment at a time.
     pub(super) fn registers(&self) -> MutexGuard<'_, Registers> {
         self.registers.lock()
     }
 
-    /// The guest writes a register.
+    /// Writes a register or a doorbell for the guest.
     pub(super) fn write(&self, device: &DeviceContext, at: Register, value: u64) {
         let Some(doorbell) = at.offset.checked_sub(DOORBELLS) else {
             if self.registers().write(at, value) == Effect::Handle {
@@ -67,53 +67,53 @@ impl Mmio {
         self.doorbells.get(usize::try_from(pair).ok()?)?.get(side)
     }
 
-    /// Rings for the device's thread, unless it is at work and will look by itself.
+    /// Wakes the device's thread, unless it is at work and will notice by itself.
     fn wake(&self, device: &DeviceContext) {
         if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
             device.ring();
         }
     }
 
-    /// What was written to a submission queue's doorbell since the last look.
+    /// Takes the value written to a submission queue's doorbell since the last call, if any.
     pub(super) fn take_tail(&self, queue: u16) -> Option<u32> {
         take(self.doorbell(queue.into(), 0)?)
     }
 
-    /// What was written to a completion queue's doorbell since the last look.
+    /// Takes the value written to a completion queue's doorbell since the last call, if any.
     pub(super) fn take_head(&self, queue: u16) -> Option<u32> {
         take(self.doorbell(queue.into(), 1)?)
     }
 
-    /// Whether a doorbell that does not exist was written since the last look.
+    /// Whether a doorbell that does not exist was written since the last call.
     pub(super) fn take_stray(&self) -> bool {
         self.stray.load(Ordering::Relaxed) && self.stray.swap(false, Ordering::SeqCst)
     }
 
-    /// Whether the registers ask for something; they do no longer.
+    /// Whether the registers have changed since the last call.
     pub(super) fn take_registers_changed(&self) -> bool {
         self.registers_changed() && self.registers_changed.swap(false, Ordering::SeqCst)
     }
 
-    /// Whether the registers ask for something.
+    /// Whether the registers have changed and the device's thread has not handled it.
     pub(super) fn registers_changed(&self) -> bool {
         self.registers_changed.load(Ordering::Relaxed)
     }
 
-    /// Whether the guest has switched the controller off, and waits for it to be.
+    /// Whether the guest has disabled the controller, and the device's thread has not handled it.
     pub(super) fn is_disabled(&self) -> bool {
         self.registers_changed() && self.registers().was_disabled
     }
 
-    /// Forgets what was written to doorbells.
+    /// Discards what was written to doorbells.
     pub(super) fn clear_doorbells(&self) {
         let cells = self.doorbells.iter().flatten();
         cells.for_each(|cell| cell.store(0, Ordering::SeqCst));
         self.stray.store(false, Ordering::SeqCst);
     }
 
-    /// The device's thread has nothing more to do. Returns whether that is so still, now
-    /// that whoever writes next will ring: both sides write their own flag before they read
-    /// the other's, so one of them sees the other.
+    /// Marks the device's thread, which has nothing more to do, as asleep. Returns whether it still
+    /// has nothing to do, now that the next write will ring: both sides write their own flag before
+    /// they read the other's, so at least one of them sees the other.
     pub(super) fn fall_asleep(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
         let rung = |cell: &AtomicU32| cell.load(Ordering::SeqCst) & FRESH != 0;
@@ -126,12 +126,12 @@ impl Mmio {
         !awake
     }
 
-    /// The device's thread stops although there may be more to do: the next write rings.
+    /// Marks the device's thread as asleep although there may be more to do: the next write rings.
     pub(super) fn stop(&self) {
         self.asleep.store(true, Ordering::SeqCst);
     }
 
-    /// As after power-on; the device's thread does not work.
+    /// Resets to the state after power-on; the device's thread is not at work.
     pub(super) fn reset(&self) {
         *self.registers() = Registers::default();
         self.registers_changed.store(false, Ordering::SeqCst);

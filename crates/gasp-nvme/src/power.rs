@@ -1,15 +1,15 @@
-//! Time, and what it says of the controller's life: for a guest, a VMM that comes is power
-//! that is switched on, and one that goes is power that is lost.
+//! Power cycles and times of the health log: for a guest, a VMM that attaches is power that is
+//! switched on, and one that goes is power that is lost.
 
 use core::time::Duration;
 use std::time::Instant;
 
-/// Since the process began; resets of the controller do not clear it.
+/// Power and times since the process began; resets of the controller do not clear them.
 #[derive(Debug, Default)]
 pub(super) struct Power {
     on: Stopwatch,
     busy: Stopwatch,
-    /// Whether it was started since the last shutdown was complete.
+    /// Whether the controller was started since the last complete shutdown.
     needs_shutdown: bool,
 }
 
@@ -24,7 +24,7 @@ impl Power {
         self.on.start();
     }
 
-    /// Returns whether a shutdown should have come before.
+    /// The power is lost. Returns whether a shutdown should have come before.
     pub(super) fn lost(&mut self) -> bool {
         self.on.stop();
         core::mem::take(&mut self.needs_shutdown)
@@ -38,7 +38,7 @@ impl Power {
         self.needs_shutdown = false;
     }
 
-    /// There are I/O commands to do, until it is `idle`.
+    /// The controller is busy with I/O commands, until it `idles`.
     pub(super) fn works(&mut self) {
         self.busy.start();
     }
@@ -47,12 +47,12 @@ impl Power {
         self.busy.stop();
     }
 
-    /// How long it has had power.
+    /// How long the controller has had power.
     pub(super) fn on(&self) -> Duration {
         self.on.total()
     }
 
-    /// How long it has done I/O commands.
+    /// How long the controller has been busy with I/O commands.
     pub(super) fn busy(&self) -> Duration {
         self.busy.total()
     }
@@ -65,7 +65,7 @@ impl Power {
 }
 
 impl Stopwatch {
-    /// One that runs already runs on.
+    /// Does nothing if it already runs.
     fn start(&mut self) {
         if self.since.is_none() {
             self.since = Some(Instant::now());

@@ -1,4 +1,4 @@
-//! Physical region pages (NVMe 1.4, 4.3): how a command says where its data is.
+//! Physical region pages (NVMe 1.4, 4.3): the location of a command's data.
 //!
 //! | data ends | PRP 1 | PRP 2 |
 //! |---|---|---|
@@ -6,8 +6,8 @@
 //! | in the second page | data, at any offset | the second page |
 //! | later | data, at any offset | a list of the further pages, at any offset |
 //!
-//! A list goes on to the end of its memory page. If it has further entries than fit there,
-//! the last one leads to the next page of the list.
+//! A list extends to the end of its memory page. If it has more entries than fit there, the last
+//! one is the address of the next page of the list.
 
 use gasp::{DeviceAddr, Dma};
 use gasp_vdev::{DeviceContext, DmaError};
@@ -16,18 +16,18 @@ use zerocopy::little_endian::U64;
 
 use super::status::Status;
 
-/// Where part of the data is: consecutive device addresses.
+/// Part of the data: contiguous device addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Part {
     pub(super) addr: u64,
     pub(super) len: u64,
 }
 
-/// How many entries of a list are read at a time.
+/// The number of entries of a list that are read at a time.
 const BATCH: usize = 64;
 const ENTRY: u64 = size_of::<U64>() as u64;
 
-/// Finds the parts of `len` bytes of data, at least one, neighbours joined.
+/// Finds the parts of `len` bytes of data; `len` is not 0. Contiguous pages are joined.
 ///
 /// `page` is the size of a memory page.
 pub(super) fn find_parts(
@@ -67,7 +67,7 @@ fn follow(
     while pages > 0 {
         let fit = (page - at % page) / ENTRY;
         let leads_on = pages > fit;
-        // A next page of the list holds at least 512 entries, so this comes to an end.
+        // A further page of the list holds at least 512 entries, so this terminates.
         let mut here = if leads_on { fit - 1 } else { pages };
         pages -= here;
         while here > 0 {
@@ -80,7 +80,7 @@ fn follow(
                 add(parts, entry.get(), len, page)?;
                 rest -= len;
             }
-            // Stays in this page of the list, whose entries were all there to read.
+            // At most the end of this page of the list, whose entries could be read.
             at = at.wrapping_add(count * ENTRY);
             here -= count;
         }
@@ -100,7 +100,7 @@ fn unreadable(error: DmaError) -> Status {
     Status::DATA_TRANSFER
 }
 
-/// Adds a page that must begin at offset 0, or joins it to the part before it.
+/// Adds a page, which must begin at offset 0, or joins it to the part before it.
 fn add(parts: &mut Vec<Part>, addr: u64, len: u64, page: u64) -> Result<(), Status> {
     if !addr.is_multiple_of(page) {
         return Err(Status::PRP_OFFSET);

@@ -1,8 +1,8 @@
 //! Submission and completion queues (NVMe 1.4, 4.1): rings in the guest's memory.
 //!
-//! The memory is mapped for each entry and let go at once, so a guest that takes it back
-//! never waits; the next access then fails, which is fatal to the controller until the
-//! guest resets it, as it is to a real one.
+//! The memory is mapped for each entry only, so a guest that revokes it never waits; the next
+//! access then fails, which is fatal to the controller until the guest resets it, as it is to a
+//! real one.
 
 use core::sync::atomic::Ordering;
 
@@ -13,7 +13,7 @@ use zerocopy::{IntoBytes, transmute};
 use super::command::{COMPLETION, Command, Completion};
 use super::status::Status;
 
-/// Where a ring is, and how long.
+/// The location and the size of a ring.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ring {
     base: u64,
@@ -22,14 +22,14 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// A ring of `size` entries of `entry` bytes; `None` if it would pass the end of the
+    /// A ring of `size` entries of `entry` bytes; `None` if it would extend past the end of the
     /// address space.
     pub(super) fn new(base: u64, size: u32, entry: u64) -> Option<Self> {
         base.checked_add(u64::from(size) * entry)?;
         Some(Self { base, size, entry })
     }
 
-    /// `index` is below the size.
+    /// The address of an entry; `index` is below the size.
     fn addr(&self, index: u32) -> DeviceAddr {
         DeviceAddr(self.base + u64::from(index) * self.entry)
     }
@@ -38,13 +38,13 @@ impl Ring {
         if index + 1 == self.size { 0 } else { index + 1 }
     }
 
-    /// How far it is from `from` to `to`.
+    /// The number of entries from `from` to `to`.
     fn distance(&self, from: u32, to: u32) -> u32 {
         if to >= from { to - from } else { self.size - from + to }
     }
 }
 
-/// A value that the guest wrote to a doorbell and cannot be.
+/// An invalid value that the guest wrote to a doorbell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct BadValue;
 
@@ -67,12 +67,12 @@ impl SubmissionQueue {
         self.head == self.tail
     }
 
-    /// Where the controller reads next, for completions (4.6: SQHD).
+    /// The index of the entry that is fetched next, for completions (4.6: SQHD).
     pub(super) fn head(&self) -> u16 {
         self.head as u16
     }
 
-    /// The guest has rung the doorbell (3.1.24).
+    /// Sets the tail, which the guest has written to the doorbell (3.1.24).
     pub(super) fn set_tail(&mut self, tail: u32) -> Result<(), BadValue> {
         if tail >= self.ring.size {
             return Err(BadValue);
@@ -81,7 +81,7 @@ impl SubmissionQueue {
         Ok(())
     }
 
-    /// Takes the next command; the queue is not empty.
+    /// Fetches the next command; the queue is not empty.
     pub(super) fn fetch(&mut self, device: &DeviceContext) -> Result<Command, DmaError> {
         let command = device.read_obj(self.ring.addr(self.head))?;
         self.head = self.ring.next(self.head);
@@ -93,12 +93,12 @@ impl SubmissionQueue {
 #[derive(Debug)]
 pub(super) struct CompletionQueue {
     ring: Ring,
-    /// What the guest has taken.
+    /// The first entry that the guest has not consumed.
     head: u32,
     tail: u32,
     /// The phase tag of the next completion.
     pub(super) phase: bool,
-    /// The interrupt that tells of completions, if any.
+    /// The interrupt vector of completions, if any.
     pub(super) vector: Option<u16>,
 }
 
@@ -111,12 +111,13 @@ impl CompletionQueue {
         self.ring.next(self.tail) == self.head
     }
 
-    /// Whether the guest has completions to take.
+    /// Whether the guest has completions to consume.
     pub(super) fn is_waiting(&self) -> bool {
         self.head != self.tail
     }
 
-    /// The guest has rung the doorbell (3.1.25). It cannot take what is not there.
+    /// Sets the head, which the guest has written to the doorbell (3.1.25). It cannot pass the
+    /// tail.
     pub(super) fn set_head(&mut self, head: u32) -> Result<(), BadValue> {
         let ring = self.ring;
         if head >= ring.size || ring.distance(self.head, head) > ring.distance(self.head, self.tail)
@@ -127,7 +128,7 @@ impl CompletionQueue {
         Ok(())
     }
 
-    /// Adds a completion; the queue is not full.
+    /// Posts a completion; the queue is not full.
     pub(super) fn post(
         &mut self,
         device: &DeviceContext,
@@ -142,7 +143,8 @@ impl CompletionQueue {
         match device.map(at, COMPLETION, MapFlags::WRITE) {
             Ok(entry) => {
                 entry.store(0, low, Ordering::Relaxed)?;
-                // The phase tag comes last, and the data of the command before it.
+                // The phase tag is stored last, after the rest of the entry and the data of the
+                // command.
                 entry.store(8, high, Ordering::Release)?;
             }
             Err(DmaError::NoDescriptor { .. }) => {

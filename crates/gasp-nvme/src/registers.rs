@@ -1,5 +1,5 @@
-//! The controller's registers (NVMe 1.4, 3.1): what the guest's driver sees of it before
-//! there are queues. Doorbells are apart, because they are written all the time.
+//! The controller's registers (NVMe 1.4, 3.1). Doorbells are kept apart, because they are written
+//! all the time.
 
 use gasp_vdev::{Register, Width};
 
@@ -13,10 +13,10 @@ const CSTS: u64 = 0x1c;
 const AQA: u64 = 0x24;
 const ASQ: u64 = 0x28;
 const ACQ: u64 = 0x30;
-/// Registers are kept in pairs of 8 bytes; these are the upper halves of theirs.
+/// Registers are read in pairs of 8 bytes; these are the pairs whose upper halves are CSTS and AQA.
 const CSTS_PAIR: u64 = CSTS & !7;
 const AQA_PAIR: u64 = AQA & !7;
-/// Where the doorbells begin (3.1.24).
+/// The offset of the doorbells (3.1.24).
 pub(super) const DOORBELLS: u64 = 0x1000;
 
 /// The version of the specification: 1.4 (3.1.2).
@@ -29,7 +29,8 @@ const PAGES_MAX: u32 = 4;
 /// Fields of CC (3.1.5).
 const ENABLE: u32 = 1;
 const SHUTDOWN_SHIFT: u32 = 14;
-/// Command set, memory page size, arbitration: can only be changed while it is off.
+/// Command set, memory page size, arbitration: can be changed only while the controller is
+/// disabled.
 const FIXED: u32 = 0x3ff << 4;
 const WRITABLE: u32 = 0x00ff_fff1;
 
@@ -45,23 +46,24 @@ const SHUTDOWN_STATUS: u32 = 0b11 << 2;
 pub(super) struct Registers {
     configuration: u32,
     status: u32,
-    /// Interrupts that are masked, for the pin only.
+    /// Interrupt vectors that are masked (INTMS, INTMC), for the pin only.
     pub(super) masked: u32,
     attributes: u32,
     submission: u64,
     completion: u64,
-    /// Whether the guest has switched the controller off since the device's thread looked.
+    /// Whether the guest has disabled the controller and the device's thread has not stopped it
+    /// yet.
     pub(super) was_disabled: bool,
-    /// The shutdown that the guest wants and that is not complete.
+    /// The shutdown that the guest has requested and that is not complete.
     shutdown: Option<Shutdown>,
 }
 
-/// How the guest shuts the controller down (3.1.5: SHN).
+/// A kind of shutdown (3.1.5: SHN).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Shutdown {
-    /// The guest waits.
+    /// All commands submitted before are completed first.
     Normal,
-    /// The guest may not wait.
+    /// Commands that have not begun are dropped.
     Abrupt,
 }
 
@@ -75,16 +77,16 @@ pub(super) struct AdminQueues {
     pub(super) completion_size: u32,
 }
 
-/// What a write asks of the device's thread.
+/// What the device's thread has to do after a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Effect {
     None,
-    /// It handles what the registers now ask for.
+    /// Handle what was written to the registers.
     Handle,
 }
 
 impl Registers {
-    /// What the access reads; `entries` is the most entries that a queue can have.
+    /// The value that the access reads; `entries` is the maximum number of entries of a queue.
     pub(super) fn read(&self, at: Register, entries: u32) -> u64 {
         let base = at.offset & !7;
         let group = match base {
@@ -92,7 +94,7 @@ impl Registers {
             VS => u64::from(VERSION) | u64::from(self.masked) << 32,
             INTMC => u64::from(self.masked) | u64::from(self.configuration) << 32,
             CSTS_PAIR => u64::from(self.status) << 32,
-            // The lower half is for resets that CAP denies.
+            // The lower half is NSSR, for resets that CAP does not offer.
             AQA_PAIR => u64::from(self.attributes) << 32,
             ASQ => self.submission,
             ACQ => self.completion,
@@ -101,8 +103,8 @@ impl Registers {
         at.part_of(base, group)
     }
 
-    /// The guest writes. A write of 8 bytes reaches both registers of a pair; one of less
-    /// than 4 has no meaning (3.1), and none.
+    /// Writes registers for the guest. A write of 8 bytes reaches both registers of a pair; one of
+    /// less than 4 bytes is not defined (3.1) and ignored.
     pub(super) fn write(&mut self, at: Register, value: u64) -> Effect {
         if at.width < Width::Four {
             return Effect::None;
@@ -151,11 +153,12 @@ impl Registers {
         };
         if before & ENABLE != 0 && value & ENABLE == 0 {
             self.was_disabled = true;
-            // The reset ends a shutdown, too; this write may ask for another.
+            // The reset ends a shutdown, too; this write may request another.
             self.status &= !SHUTDOWN_STATUS;
             self.shutdown = None;
         }
-        // A driver may leave the field as it is when it starts again: only a change counts.
+        // A driver may leave the field unchanged when it enables the controller again: only a
+        // change is a request.
         let asks = |word: u32| (word >> SHUTDOWN_SHIFT) & 0b11;
         let shutdown = match asks(value) {
             asked if asked == asks(before) => None,
@@ -163,7 +166,7 @@ impl Registers {
             0b10 => Some(Shutdown::Abrupt),
             _ => None,
         };
-        // One that is complete, or has failed, stays so; one that goes on can become abrupt.
+        // A shutdown that is complete, or has failed, stays so; one in progress can become abrupt.
         let can_begin = self.status & SHUTDOWN_STATUS == 0 || self.shutdown.is_some();
         if shutdown.is_some() && can_begin {
             self.status |= SHUTTING_DOWN;
@@ -175,13 +178,13 @@ impl Registers {
         self.configuration & ENABLE != 0
     }
 
-    /// The shutdown that is to be completed.
+    /// The shutdown that is requested and not complete.
     pub(super) fn shutdown(&self) -> Option<Shutdown> {
         self.shutdown
     }
 
-    /// The controller has started. A shutdown from before is over, one that came since then
-    /// is to be done.
+    /// The controller has started. A complete shutdown from before no longer shows; one requested
+    /// since then is still to be done.
     pub(super) fn set_ready(&mut self) {
         self.status = READY | if self.shutdown.is_some() { SHUTTING_DOWN } else { 0 };
     }
@@ -211,14 +214,14 @@ impl Registers {
         self.was_disabled = false;
     }
 
-    /// Whether the sizes of queue entries are those that the controller knows; they need
-    /// not be set before the first I/O queue is made.
+    /// Whether the sizes of queue entries are those that the controller knows; they need not be set
+    /// before the first I/O queue is created.
     pub(super) fn has_entry_sizes(&self) -> bool {
         use super::command::{COMPLETION_SHIFT, ENTRY_SHIFT};
         (self.configuration >> 16) & 0xff == ENTRY_SHIFT | COMPLETION_SHIFT << 4
     }
 
-    /// The admin queues; `None` if the guest has set something that CAP does not offer.
+    /// The admin queues; `None` if the guest has configured something that CAP does not offer.
     pub(super) fn admin_queues(&self) -> Option<AdminQueues> {
         let field = |shift: u32, bits: u32| (self.configuration >> shift) & ((1 << bits) - 1);
         let (command_set, page, arbitration) = (field(4, 3), field(7, 4), field(11, 3));

@@ -1,10 +1,10 @@
-//! The serial number of a disk that was given none.
+//! The default serial number of a disk.
 //!
-//! | backing | made of | so it |
+//! | backing | derived from | so it |
 //! |---|---|---|
-//! | a file | its canonical path | stays over restarts of the process and of the host, and while the file is written to; changes if the file is moved |
-//! | a block device | the path as given, made absolute | stays for names below `/dev/disk`, whose target can have another name after each boot |
-//! | memory, nothing | process, time, and a count | is new with each controller, as the contents are |
+//! | a file | its canonical path | survives restarts of the process and of the host, and writes to the file; changes if the file is moved |
+//! | a block device | the path as given, made absolute | survives for names below `/dev/disk`, whose targets can have other names after each boot |
+//! | memory, nothing | process, time, and a count | is new for each controller, as the contents are |
 //!
 //! Paths rather than device and inode: inode numbers change when an image is restored from
 //! a backup, and numbers of block devices and of FUSE's inodes with each boot.
@@ -20,10 +20,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::backing::Backing;
 use super::error::NvmeError;
 
-/// The most characters that a serial number has (NVMe 1.4, 5.15.2.2: SN).
+/// The maximum length of a serial number (NVMe 1.4, 5.15.2.2: SN).
 pub(super) const LEN_MAX: usize = 20;
 
-/// The serial number of a disk that is kept in it and was given none.
+/// The default serial number of a disk with this backing.
 pub(super) fn of(backing: &Backing) -> Result<String, NvmeError> {
     match backing.path() {
         Some(path) => {
@@ -33,7 +33,7 @@ pub(super) fn of(backing: &Backing) -> Result<String, NvmeError> {
     }
 }
 
-/// The serial of what is kept in the file or the block device at `path`, which exists.
+/// The serial number of a disk in the file or block device at `path`, which exists.
 fn of_file(path: &Path) -> io::Result<String> {
     let name = match fs::metadata(path)?.file_type().is_block_device() {
         true => std::path::absolute(path)?,
@@ -42,7 +42,7 @@ fn of_file(path: &Path) -> io::Result<String> {
     Ok(text(hash(name.as_os_str().as_bytes().iter().copied())))
 }
 
-/// A serial that no other controller has.
+/// A serial number that no other controller has.
 fn of_nothing() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -54,7 +54,7 @@ fn of_nothing() -> String {
     text(hash(words.into_iter().flat_map(u128::to_le_bytes)))
 }
 
-/// Both halves of the hash, so that all of it counts: 20 characters.
+/// A serial number of 20 characters, from both halves of the hash.
 fn text(hash: u128) -> String {
     let half = (hash >> 64) as u64 ^ hash as u64;
     format!("gasp{half:016x}")

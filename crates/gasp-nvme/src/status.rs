@@ -1,13 +1,13 @@
-//! How commands end: the status field of a completion (NVMe 1.4, 4.6.1).
+//! The status field of a completion (NVMe 1.4, 4.6.1).
 
 use zerocopy::little_endian::U16;
 
-/// Status code type and status code, as in the status field without its phase tag, and
-/// the "do not retry" bit where trying again is of no use.
+/// Status code type and status code, as in the status field without its phase tag, and the "do not
+/// retry" bit if a retry would fail, too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Status(pub(super) u16);
 
-/// The status field's "do not retry" bit, and the one that says that the error log has more.
+/// The status field's "do not retry" bit, and the bit for more in the error log.
 const DNR: u16 = 1 << 14;
 const MORE: u16 = 1 << 13;
 const TYPE: u16 = 0b111 << 8;
@@ -21,9 +21,9 @@ impl Status {
     // Generic (4.6.1.2.1).
     pub(super) const INVALID_OPCODE: Self = Self(0x01 | DNR);
     pub(super) const INVALID_FIELD: Self = Self(0x02 | DNR);
-    /// The guest may let the device at the memory by the time it tries again.
+    /// No "do not retry": the guest may have mapped the memory for the device when it tries again.
     pub(super) const DATA_TRANSFER: Self = Self(0x04);
-    /// The host cannot do it now: it has no memory, for example.
+    /// The host cannot do it now, for example because it has no memory.
     pub(super) const INTERNAL: Self = Self(0x06);
     pub(super) const ABORTED: Self = Self(0x07 | DNR);
     pub(super) const INVALID_NAMESPACE: Self = Self(0x0b | DNR);
@@ -47,23 +47,23 @@ impl Status {
     pub(super) const WRITE_FAULT: Self = Self(MEDIA | 0x80);
     pub(super) const READ_ERROR: Self = Self(MEDIA | 0x81);
 
-    /// The field of a completion queue entry, with the phase tag.
+    /// The status field of a completion queue entry, with the phase tag.
     pub(super) fn field(self, phase: bool) -> U16 {
         U16::new(self.0 << 1 | u16::from(phase))
     }
 
-    /// The same, of a command that has an entry in the error log.
+    /// The same status, of a command that has an entry in the error log.
     pub(super) fn with_more(self) -> Self {
         Self(self.0 | MORE)
     }
 
-    /// Whether what the blocks are kept in has failed.
+    /// Whether it is an error of the backing.
     pub(super) fn is_of_media(self) -> bool {
         self.0 & TYPE == MEDIA
     }
 
-    /// Which byte of the command is wrong, and in the upper byte which bit, if the status
-    /// alone says it (5.14.1.1: parameter error location).
+    /// The byte of the command that is wrong, and in the upper byte the bit, if the status alone
+    /// determines it (5.14.1.1: parameter error location).
     pub(super) fn location(self) -> u16 {
         match self {
             Self::INVALID_OPCODE => 0,

@@ -1,4 +1,4 @@
-//! What the front end's thread and the device's thread share.
+//! The state that the front end's thread and the device's thread share.
 
 use super::counters::Counters;
 use super::disk::Disk;
@@ -6,14 +6,14 @@ use super::mmio::Mmio;
 use super::options::Options;
 use super::throttle::Throttle;
 
-/// The disk, and all of the controller that is not the device's thread's alone.
+/// The disk, and the part of the controller that both threads use.
 #[derive(Debug)]
 pub(super) struct Subsystem {
     pub(super) options: Options,
     pub(super) serial: String,
     pub(super) disk: Disk,
     pub(super) counters: Counters,
-    /// Of resets that the guest has to make, and shutdowns that fail.
+    /// Of failures after which the guest has to reset the controller, and of shutdowns that fail.
     pub(super) warnings: Throttle,
     pub(super) mmio: Mmio,
 }

@@ -1,14 +1,14 @@
-//! Warnings about what a guest can cause as often as it likes.
+//! A limit on warnings that a guest can cause as often as it likes.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Lets through the first of something, the second, the fourth, and so on: as many lines of
-/// a log as the count has bits.
+/// Lets through the first of a kind, the second, the fourth, and so on: at most as many log lines
+/// as the count has bits.
 #[derive(Debug, Default)]
 pub(super) struct Throttle(AtomicU64);
 
 impl Throttle {
-    /// How often it has happened, if that is to be said.
+    /// Counts one more. Returns the count if it is to be logged.
     pub(super) fn next_logged(&self) -> Option<u64> {
         let count = self.0.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         count.is_power_of_two().then_some(count)
