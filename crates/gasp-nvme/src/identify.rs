@@ -199,7 +199,20 @@ fn text(uuid: [u8; 16]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use core::mem::offset_of;
+
     use super::*;
+
+    /// `tests/nvme/identify.rs` checks the others by their values.
+    #[test]
+    fn fields_of_equal_values_are_at_the_offsets_of_the_standard() {
+        let [vid, ssvid] = [offset_of!(Controller, vid), offset_of!(Controller, ssvid)];
+        assert_eq!((vid, ssvid, offset_of!(Controller, ieee)), (0, 2, 73));
+        let [acl, aerl] = [offset_of!(Controller, acl), offset_of!(Controller, aerl)];
+        assert_eq!((acl, aerl, offset_of!(Controller, frmw)), (258, 259, 260));
+        let [nsze, ncap] = [offset_of!(Namespace, nsze), offset_of!(Namespace, ncap)];
+        assert_eq!((nsze, ncap, offset_of!(Namespace, nuse)), (0, 8, 16));
+    }
 
     #[test]
     fn a_uuid_depends_on_serial_and_model_and_has_the_form_of_one() {

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn health_has_its_units() {
+    fn health_has_its_units_at_the_offsets_of_the_standard() {
         let counters = Snapshot {
             read_bytes: 512_001,
             written_bytes: 512_000,
@@ -233,6 +233,6 @@ mod tests {
         let at = |at: usize| u64::from_le_bytes(*page[at..].first_chunk().unwrap());
         assert_eq!((at(32), at(48), at(112)), (2, 1, 3));
         assert_eq!((at(96), at(128)), (2, 2), "minutes busy, hours on");
-        assert_eq!(page[0], 0b10);
+        assert_eq!(page[..6], [0b10, 0x25, 0x01, 100, 10, 0], "293 K, 100 % spare, of 10 % needed");
     }
 }
