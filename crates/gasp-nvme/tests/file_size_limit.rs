@@ -1,4 +1,5 @@
-//! A disk in a file that is longer than the process may write: an error of the command.
+//! A disk in a file that extends past the process's file-size limit: writes past the limit fail,
+//! and do not end the process.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "nvme/driver.rs"]
@@ -16,7 +17,7 @@ const WRITE: u8 = 1;
 const READ: u8 = 2;
 const ZEROES: u8 = 8;
 const MANAGE: u8 = 9;
-/// Of the ranges that are told.
+/// The attribute of Dataset Management for deallocation.
 const DEALLOCATE: u32 = 1 << 2;
 /// "Capacity Exceeded", of the NVM command set.
 const CAPACITY: u16 = 0x81;
@@ -29,7 +30,7 @@ fn child(name: &str) {
     let output = output.unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("running 1 test"), "{text}");
-    assert_eq!(output.status.signal(), None, "the process was ended");
+    assert_eq!(output.status.signal(), None, "the process was killed");
     assert!(output.status.success(), "{text}");
 }
 
@@ -37,14 +38,14 @@ fn is_child() -> bool {
     std::env::var_os("GASP_TEST_CHILD").is_some()
 }
 
-/// A disk of 16 MiB in a file that has no name any more, and the file.
+/// A disk of 16 MiB in an unlinked file, and the file.
 fn disk() -> (Rig, driver::Pair, std::fs::File) {
     let path = std::env::temp_dir().join(format!("gasp-limit-{}", std::process::id()));
     let file = std::fs::File::create(&path).unwrap();
     file.set_len(16 << 20).unwrap();
     let (rig, pair) = Rig::started_with(&Backing::file(&path), Options::default());
     std::fs::remove_file(&path).unwrap();
-    // The guest's memory is a file, too, and is there already.
+    // The guest's memory is a file, too, but it already has its size.
     setrlimit(Resource::Fsize, Rlimit { current: Some(LIMIT), maximum: Some(LIMIT) }).unwrap();
     (rig, pair, file)
 }
@@ -73,17 +74,17 @@ fn writes_on_both_sides_of_the_limit() {
     for (opcode, first, count, status) in [
         (WRITE, 0, 16, 0),
         (WRITE, limit, 16, CAPACITY),
-        // Across the limit: the kernel writes up to it, and then refuses.
+        // Across the limit: the kernel writes up to it, and refuses the rest.
         (WRITE, limit - 8, 16, CAPACITY),
         (WRITE, 2 * limit, 8, CAPACITY),
-        // Reads and the other side of the disk go on.
+        // Reads, and writes below the limit, still succeed.
         (READ, limit, 16, 0),
         (WRITE, limit - 16, 16, 0),
     ] {
         let done = rig.run(&mut pair, Nvm::blocks(opcode, first, count, prps));
         assert_eq!(done.status, status, "opcode {opcode}, block {first}");
     }
-    // Whatever the file system answers, it is an answer.
+    // Whatever the file system answers, the command completes.
     rig.run(&mut pair, Nvm::blocks(ZEROES, limit, 16, (0, 0)));
     assert_eq!(rig.run(&mut pair, Nvm::blocks(READ, 0, 16, prps)).status, 0);
 }
@@ -98,7 +99,7 @@ fn zeroes_past_the_end() {
     let block = 512;
     let (end, limit) = (LIMIT / 2 / block, LIMIT / block);
     file.set_len(LIMIT / 2).unwrap();
-    // The file is made longer again, as far as it may be.
+    // The file is extended again, as far as the limit allows.
     for (first, status) in [(2 * limit, CAPACITY), (limit - 8, CAPACITY), (end, 0)] {
         let done = rig.run(&mut pair, Nvm::blocks(ZEROES, first, 16, (0, 0)));
         assert_eq!(done.status, status, "zeroes at block {first}");

@@ -1,4 +1,4 @@
-//! Admin commands: what the controller says it is, queues, settings, logs, events.
+//! Admin commands: identify, queues, features, logs, events.
 
 use gasp_nvme::{Backing, Options};
 
@@ -23,7 +23,7 @@ fn number<const LEN: usize>(bytes: &[u8], at: usize) -> [u8; LEN] {
 impl Rig {
     pub(crate) fn identify(&mut self, cns: u32, namespace: u32) -> Result<Vec<u8>, u16> {
         self.ram.write_at(DATA, &[0xee; 8192]).unwrap();
-        // Across two pages.
+        // Data across two pages.
         let prps = (DATA + 0x800, DATA + 0x1000);
         let command = Command::new(IDENTIFY).word(1, namespace).word(10, cns).prps(prps);
         match self.administer(command).status {
@@ -107,7 +107,7 @@ fn a_block_size_of_4096_is_told() {
 fn queues_are_made_and_deleted_and_every_bad_one_is_refused() {
     let mut rig = rig();
     let (cq, sq, at) = (5, 1, 0x30_0000);
-    assert_eq!(rig.create(cq, 0, 15, at, 1), 0x101, "the admin queue's number");
+    assert_eq!(rig.create(cq, 0, 15, at, 1), 0x101, "the admin queue's identifier");
     assert_eq!(rig.create(cq, 9, 15, at, 1), 0x101, "one too many");
     assert_eq!(rig.create(cq, 0xffff, 15, at, 1), 0x101);
     assert_eq!(rig.create(cq, 1, 0, at, 1), 0x102, "one entry");
@@ -118,10 +118,10 @@ fn queues_are_made_and_deleted_and_every_bad_one_is_refused() {
     assert_eq!(rig.create(cq, 1, 15, at, 3 | 9 << 16), 0x108, "no such vector");
     assert_eq!(rig.create(sq, 1, 15, at, 1 | 1 << 16), 0x100, "no completion queue");
     assert_eq!(rig.create(cq, 1, 1023, at, 3 | 8 << 16), 0);
-    assert_eq!(rig.create(cq, 1, 15, at, 1), 0x101, "there is one");
+    assert_eq!(rig.create(cq, 1, 15, at, 1), 0x101, "it exists");
     assert_eq!(rig.create(sq, 1, 15, at, 1), 0x100, "to the admin completion queue");
     assert_eq!(rig.create(sq, 1, 15, at, 1 | 9 << 16), 0x101, "no such completion queue");
-    assert_eq!(rig.create(sq, 2, 15, at, 1 | 2 << 16), 0x100, "not made yet");
+    assert_eq!(rig.create(sq, 2, 15, at, 1 | 2 << 16), 0x100, "not created yet");
     assert_eq!(rig.create(sq, 2, 0, at, 1 | 1 << 16), 0x102);
     assert_eq!(rig.create(sq, 2, 15, at, 1 | 1 << 16), 0);
     assert_eq!(rig.create(sq, 2, 15, at, 1 | 1 << 16), 0x101);
@@ -133,7 +133,7 @@ fn queues_are_made_and_deleted_and_every_bad_one_is_refused() {
     assert_eq!(rig.create(0, 2, 0, 0, 0), 0);
     assert_eq!(rig.create(0, 2, 0, 0, 0), 0x101);
     assert_eq!(rig.create(4, 1, 0, 0, 0), 0);
-    // Without the sizes of entries there are no I/O queues.
+    // Without the sizes of entries no I/O queue can be created.
     rig.write32(0x14, 1);
     assert_eq!(rig.create(cq, 1, 15, at, 1), 0x102);
 }
@@ -201,7 +201,7 @@ fn features_are_set_and_read_back() {
     assert_eq!(rig.feature(10, 0xb | 1 << 8, 0), Ok(0));
     assert_eq!(rig.feature(9, 0xb | 1 << 31, 0), Err(0x10d));
     assert_eq!(rig.feature(10, 0xc0, 0), Err(2));
-    // Of a namespace, and asked of none.
+    // A feature of a namespace, requested without one.
     assert_eq!(rig.feature(9, 5, 0), Err(0x0b));
     assert_eq!(rig.feature(10, 5, 0), Err(0x0b));
     let set = Command::new(9).word(1, 1).word(10, 1);
@@ -226,7 +226,7 @@ fn log_pages_can_be_read_in_parts() {
     assert_eq!(rig.log(3, 0, (512 << 10) + 4), Err(2), "more than a transfer can be");
     assert_eq!(rig.log(3, 0, 0), Err(2), "16 GiB");
     assert_eq!(rig.log(2, 2, 64), Err(2), "not at a dword");
-    assert_eq!(rig.log(2, 516, 64), Err(2), "behind the end");
+    assert_eq!(rig.log(2, 516, 64), Err(2), "past the end");
     assert_eq!(rig.log(2, u64::MAX - 3, 64), Err(2));
     assert_eq!(rig.log(0x70, 0, 64), Err(0x109));
 }
@@ -251,16 +251,16 @@ fn nonsense_at_a_doorbell_is_an_event_and_does_no_harm() {
     rig.write32(0x1f00, 1);
     assert_eq!(rig.run(&mut pair, Command::io(0)).status, 0);
     let errors = rig.log(1, 0, 64).unwrap();
-    // The last two are one where the controller looks after both.
+    // The last two are one error if the controller reads its doorbells after both.
     assert!([2, 3].contains(&errors[0]), "errors of no command");
     assert_eq!(errors[8..16], [0xff, 0xff, 0xff, 0xff, 0x02, 0x82, 0xff, 0xff]);
     let mut admin = rig.admin.clone();
     let told = rig.wait(&mut admin);
     assert_eq!((told.id, told.result), (501, 0x1_0000), "no such doorbell");
     rig.admin = admin;
-    // Completions that are not there cannot be taken.
+    // Completions that were not posted cannot be consumed.
     rig.write32(0x1004 + 8, pair.head + 3);
-    // Accesses of another width, and reads, have no meaning.
+    // Accesses of another width, and reads, have no effect.
     rig.shell.bar_write(0, 0x1008, &[1]).unwrap();
     rig.write64(0x1008, u64::MAX);
     assert_eq!(rig.read32(0x1008), 0);

@@ -1,4 +1,4 @@
-//! Reads and writes: data comes back, in every shape that PRPs can have.
+//! Reads and writes: data is read back as written, in every shape that PRPs can have.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ const READ: u8 = 2;
 const ZEROES: u8 = 8;
 const MANAGE: u8 = 9;
 
-/// A file that is removed with the test.
+/// A file that is removed at the end of the test.
 pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
@@ -30,7 +30,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Puts the pages of an area of 2 MiB in another order, the first one excepted.
+/// Shuffles the pages of an area of 2 MiB, except for the first one.
 fn shuffled(page: u64) -> u64 {
     let area = page & !0x1f_ffff;
     area + (page - area) / 4096 * 37 % 512 * 4096
@@ -45,7 +45,7 @@ fn check_shapes(backing: &Backing, block_size: u32) {
     let mut bytes = 0;
     for len in [block, 4096, 8192, 3 * 4096, 64 << 10, 512 << 10] {
         for offset in [0, 4, 512, 2048, 4092] {
-            // At the beginning, in the middle, where it leads on, with only that entry left.
+            // At the start of a page, in its middle, with two entries left, with one.
             for list in [LISTS, LISTS + 0x800, LISTS + 4096 - 16, LISTS + 4096 - 8] {
                 let data = noise.bytes(len);
                 for at in 0..len.div_ceil(4096) + 1 {
@@ -135,7 +135,7 @@ fn an_image_whose_tail_would_be_lost_is_refused_and_the_error_says_what_to_do() 
     let refused = made(&backing, 512).unwrap_err();
     assert!(refused.ends_with(&format!("truncate -s 1000448 {path}")), "{refused}");
     assert_eq!(std::fs::metadata(&file.0).unwrap().len(), 1_000_000, "it is left alone");
-    // What the error says works.
+    // What the error recommends works.
     File::options().write(true).open(&file.0).unwrap().set_len(1_000_448).unwrap();
     assert_eq!(made(&backing, 512), Ok(1_000_448));
     let refused = made(&backing, 4096).unwrap_err();
@@ -193,7 +193,7 @@ fn a_file_that_became_shorter_is_an_error_of_the_media_and_nothing_worse() {
     let read = rig.run(&mut pair, Command::blocks(READ, 64, 8, (DATA, 0)));
     assert_eq!(read.status, 0x281, "unrecovered read error");
     assert_eq!(rig.run(&mut pair, Command::blocks(READ, 0, 8, (DATA, 0))).status, 0);
-    // What is written there, or zeroed, can be read again, in whatever way.
+    // Blocks that are zeroed there, in either way, or written can be read again.
     for (block, deallocate) in [(64, 0), (200, 1 << 25)] {
         let zero = Command::io(ZEROES).long(10, block).word(12, 7 | deallocate);
         assert_eq!(rig.run(&mut pair, zero).status, 0);
@@ -237,7 +237,7 @@ fn zeroes_and_deallocated_blocks_read_as_zeros_and_their_neighbours_stay() {
                 false => assert!(got == &data[512 * block..][..512], "block {block}"),
             }
         }
-        // The second range is bad: nothing is done to the first.
+        // The second range is invalid: the first stays as it is.
         ranges[24..32].copy_from_slice(&u64::MAX.to_le_bytes());
         ranges[8..16].copy_from_slice(&0_u64.to_le_bytes());
         rig.ram.write_at(DATA + (1 << 20), &ranges).unwrap();
@@ -245,7 +245,7 @@ fn zeroes_and_deallocated_blocks_read_as_zeros_and_their_neighbours_stay() {
         assert_eq!(rig.run(&mut pair, Command::blocks(READ, 0, 1, (DATA, 0))).status, 0);
         assert!(rig.bytes(DATA, 512) == data[..512]);
         let zero = Command::io(ZEROES).long(10, 2040);
-        assert_eq!(rig.run(&mut pair, zero.word(12, 8)).status, 0x80, "behind the end");
+        assert_eq!(rig.run(&mut pair, zero.word(12, 8)).status, 0x80, "past the end");
     }
 }
 
@@ -276,7 +276,7 @@ fn commands_that_cannot_be_done_say_why_and_move_nothing() {
         ("namespace 2", Command::blocks(WRITE, 0, 1, ok).word(1, 2), 0x0b),
         ("flush of namespace 2", Command::new(FLUSH).word(1, 2), 0x0b),
         ("all namespaces", Command::blocks(READ, 0, 1, ok).word(1, u32::MAX), 0x0b),
-        ("behind the end", Command::blocks(READ, blocks, 1, ok), 0x80),
+        ("past the end", Command::blocks(READ, blocks, 1, ok), 0x80),
         ("across the end", Command::blocks(WRITE, blocks - 1, 2, ok), 0x80),
         ("a block number that wraps", Command::blocks(READ, u64::MAX, 2, ok), 0x80),
         ("more than a transfer can be", Command::blocks(READ, 0, 1025, ok), 0x02),

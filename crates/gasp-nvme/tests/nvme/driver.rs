@@ -1,19 +1,19 @@
-//! A driver as small as can be, and a guest for it.
+//! A minimal NVMe driver, and a guest for it.
 
 use gasp::{Guest, MemoryObject};
 use gasp_nvme::{Backing, Counters, Nvme, Options};
 use gasp_vdev::Shell;
 use gasp_vdev::testbus;
 
-/// How much memory the guest has.
+/// The size of the guest's memory.
 pub(crate) const RAM: u64 = 16 << 20;
-/// Where the driver keeps things. Data is from here on.
+/// Addresses of the driver's memory. Data is from here on.
 pub(crate) const DATA: u64 = 4 << 20;
 pub(crate) const LISTS: u64 = 2 << 20;
 const ADMIN: u64 = 0x1_0000;
 const QUEUES: u64 = 0x10_0000;
 
-/// A command, by its dwords.
+/// A command, as its dwords.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Command(pub(crate) [u32; 16]);
 
@@ -64,12 +64,12 @@ pub(crate) struct Completion {
     pub(crate) head: u16,
     pub(crate) queue: u16,
     pub(crate) id: u16,
-    /// Type and code; without "do not retry".
+    /// Status code type and status code.
     pub(crate) status: u16,
     pub(crate) retry: bool,
-    /// The error log has an entry for it.
+    /// Whether the error log has an entry for it.
     pub(crate) more: bool,
-    /// All of the status field, with the phase tag.
+    /// The whole status field, with the phase tag.
     pub(crate) field: u16,
 }
 
@@ -100,7 +100,7 @@ impl Pair {
     }
 }
 
-/// A device, its guest, and its driver's state.
+/// A device, its guest, and the state of its driver.
 pub(crate) struct Rig {
     pub(crate) shell: Shell,
     pub(crate) guest: Guest,
@@ -114,7 +114,7 @@ pub(crate) fn ram() -> MemoryObject {
 }
 
 impl Rig {
-    /// Attached to a guest without an IOMMU, and not switched on.
+    /// A device attached to a guest without an IOMMU, not enabled.
     pub(crate) fn attached(backing: &Backing, options: Options) -> Self {
         let guest = Guest::builder().build().unwrap();
         let rig = Self::of(guest, backing, options);
@@ -123,7 +123,7 @@ impl Rig {
         rig
     }
 
-    /// Not attached.
+    /// A device that is not attached.
     pub(crate) fn of(guest: Guest, backing: &Backing, options: Options) -> Self {
         let ram = ram();
         guest.space().add_ram(None, &ram).unwrap();
@@ -133,7 +133,7 @@ impl Rig {
         Self { shell, guest, ram, counters, admin: Pair::new(0, 32) }
     }
 
-    /// With memory of 64 MiB, switched on, and a pair of I/O queues.
+    /// A device with a memory disk of 64 MiB, enabled, with a pair of I/O queues.
     pub(crate) fn started() -> (Self, Pair) {
         Self::started_with(&Backing::memory(64 << 20), Options::default())
     }
@@ -165,7 +165,7 @@ impl Rig {
         self.shell.bar_write(0, offset, &value.to_le_bytes()).unwrap();
     }
 
-    /// Describes the admin queues and switches the controller on.
+    /// Describes the admin queues and enables the controller.
     pub(crate) fn enable(&mut self) {
         self.admin = Pair::new(0, 32);
         self.clear(&self.admin);
@@ -190,7 +190,7 @@ impl Rig {
         self.ram.write_at(pair.completions, &vec![0; 16 * pair.size as usize]).unwrap();
     }
 
-    /// Makes a pair of I/O queues, with the interrupt of the same number.
+    /// Creates a pair of I/O queues, with the interrupt vector of the same number.
     pub(crate) fn make_pair(&mut self, id: u16, size: u32) -> Pair {
         let pair = Pair::new(id, size);
         self.clear(&pair);
@@ -203,7 +203,7 @@ impl Rig {
         pair
     }
 
-    /// Puts a command into a queue; it is done once the doorbell is rung.
+    /// Puts a command into a queue; it is executed once the doorbell is rung.
     pub(crate) fn put(&self, pair: &mut Pair, command: Command) {
         let at = pair.submissions + 64 * u64::from(pair.tail);
         self.ram.write_at(at, &command.bytes()).unwrap();
@@ -214,12 +214,12 @@ impl Rig {
         self.write32(0x1000 + 8 * u64::from(pair.id), pair.tail);
     }
 
-    /// Tells the controller which completions were taken.
+    /// Rings the completion queue's doorbell: completions up to the head were consumed.
     pub(crate) fn ring_head(&self, pair: &Pair) {
         self.write32(0x1004 + 8 * u64::from(pair.id), pair.head);
     }
 
-    /// Takes the next completion, if it is there.
+    /// Consumes the next completion, if there is one.
     pub(crate) fn take(&self, pair: &mut Pair) -> Option<Completion> {
         let mut bytes = [0; 16];
         let at = pair.completions + 16 * u64::from(pair.head);
@@ -249,14 +249,14 @@ impl Rig {
         completion
     }
 
-    /// Does one command.
+    /// Executes one command.
     pub(crate) fn run(&self, pair: &mut Pair, command: Command) -> Completion {
         self.put(pair, command);
         self.ring(pair);
         self.wait(pair)
     }
 
-    /// Does one admin command.
+    /// Executes one admin command.
     pub(crate) fn administer(&mut self, command: Command) -> Completion {
         let mut admin = self.admin.clone();
         let completion = self.run(&mut admin, command);
@@ -271,13 +271,13 @@ impl Rig {
         bytes
     }
 
-    /// Makes PRPs for `len` bytes at `at`, of pages of 4 KiB, with their list, if there is
-    /// one, at `list`; a full page of the list leads to the next page behind it.
+    /// Builds PRPs for `len` bytes at `at`, of pages of 4 KiB, with their list, if there is one, at
+    /// `list`; a full page of the list leads to the page after it.
     pub(crate) fn prps(&self, at: u64, len: u64, list: u64) -> (u64, u64) {
         self.prps_of(at, len, list, |page| page)
     }
 
-    /// As `prps`, with pages behind the first one where `place` puts them.
+    /// As `prps`, with pages after the first one where `place` puts them.
     pub(crate) fn prps_of(
         &self,
         at: u64,
@@ -307,12 +307,12 @@ impl Rig {
     }
 }
 
-/// Waits for something that must come.
+/// Waits until `there` returns a value; it must.
 pub(crate) fn until<T>(there: impl FnMut() -> Option<T>) -> T {
     testbus::until(there).unwrap()
 }
 
-/// Numbers that look random, the same each time.
+/// Pseudo-random numbers, the same each time.
 pub(crate) struct Noise(pub(crate) u64);
 
 impl Noise {

@@ -1,5 +1,5 @@
-//! After failures of every kind: the completion, the error log, the health log and the
-//! counters tell the same.
+//! After failures of every kind, the completion, the error log, the health log and the counters
+//! agree.
 
 use std::fs::File;
 
@@ -32,7 +32,7 @@ fn number(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(*bytes[at..].first_chunk().unwrap())
 }
 
-/// Of the health log.
+/// A counter of the health log.
 fn health(rig: &mut Rig, at: usize) -> u64 {
     let page = rig.log(2, 0, 512).unwrap();
     assert_eq!(number(&page, at + 8), 0, "16 bytes");
@@ -58,7 +58,7 @@ fn errors(rig: &mut Rig) -> Vec<Entry> {
     entries.collect()
 }
 
-/// Everything that counts agrees. Returns the newest error.
+/// Checks that error log, health log and counters agree. Returns the newest error.
 fn agreement(rig: &mut Rig) -> Option<Entry> {
     let counters = rig.counters.snapshot();
     let mut entries = errors(rig);
@@ -76,7 +76,7 @@ fn agreement(rig: &mut Rig) -> Option<Entry> {
     (!entries.is_empty()).then(|| entries.remove(0))
 }
 
-/// Does a command that fails, and checks what tells of it: `block` is the first that failed.
+/// Executes a command that fails, and checks all reports of it: `block` is the first that failed.
 fn fails(rig: &mut Rig, pair: &mut Pair, command: Command, status: u16, block: u64) -> Completion {
     let before = rig.counters.snapshot();
     let done = rig.run(pair, command.id(77));
@@ -106,7 +106,7 @@ fn all_that_tells_of_failures_agrees_after_each_of_them() {
     let ok = Command::blocks(READ, 0, 8, (DATA, 0));
     assert_eq!(rig.run(&mut pair, ok).status, 0);
     agreement(&mut rig);
-    // Of commands, and of memory.
+    // Errors of commands, and of memory.
     fails(&mut rig, &mut pair, Command::io(0x7f), 0x01, 0);
     fails(&mut rig, &mut pair, Command::blocks(READ, 5, 1, (DATA, 0)).word(1, 9), 0x0b, 5);
     fails(&mut rig, &mut pair, Command::blocks(READ, 2048, 1, (DATA, 0)), 0x80, 2048);
@@ -118,7 +118,7 @@ fn all_that_tells_of_failures_agrees_after_each_of_them() {
     File::options().write(true).open(&file.0).unwrap().set_len(4096).unwrap();
     fails(&mut rig, &mut pair, Command::blocks(READ, 6, 4, (DATA, 0)), 0x281, 8);
     fails(&mut rig, &mut pair, Command::blocks(READ, 5, 1, (DATA, 0)).word(1, 9), 0x0b, 5);
-    // Of the administration; the byte of the command that is wrong.
+    // Errors of admin commands; the byte of the command that is wrong.
     for (command, status, location) in [
         (Command::new(0x7f), 0x01, 0),
         (Command::new(6).word(1, 2).prps((DATA, 0)), 0x0b, 4),
@@ -133,7 +133,7 @@ fn all_that_tells_of_failures_agrees_after_each_of_them() {
         fails(&mut rig, &mut admin, command, status, 0);
         assert_eq!(errors(&mut rig)[0].location, location, "{command:?}");
     }
-    // A request that is aborted ends with an error, too.
+    // An aborted event request completes with an error, too.
     let mut admin = rig.admin.clone();
     rig.put(&mut admin, Command::new(0xc).id(200));
     rig.put(&mut admin, Command::new(8).word(10, 200 << 16).id(201));
@@ -144,7 +144,7 @@ fn all_that_tells_of_failures_agrees_after_each_of_them() {
     assert_eq!((aborted.status, aborted.more), (0x07, true));
     let entry = agreement(&mut rig).unwrap();
     assert_eq!((entry.queue, entry.command, entry.status), (0, 200, aborted.field));
-    // Nonsense at a doorbell, of a queue that is there and one that is not.
+    // Invalid doorbell writes, of a queue that exists and of one that does not.
     for (at, value, status) in [(0x1008, 64, 0x02), (0x1028, 1, 0x101), (0x1f00, 1, 0x101)] {
         let before = rig.counters.snapshot().errors;
         rig.write32(at, value);
@@ -153,7 +153,7 @@ fn all_that_tells_of_failures_agrees_after_each_of_them() {
         assert_eq!((entry.queue, entry.command, entry.location), (0xffff, 0xffff, 0xffff));
         assert_eq!((entry.status >> 1 & 0x7ff, entry.block, entry.namespace), (status, 0, 0));
     }
-    // Both kinds, found in one look: the device's thread is held up meanwhile.
+    // Both kinds, found at once: the device's thread is blocked meanwhile.
     let before = rig.counters.snapshot().errors;
     gate.set_closed(true);
     let messages = gate.count();
@@ -166,7 +166,7 @@ fn all_that_tells_of_failures_agrees_after_each_of_them() {
     until(|| (rig.counters.snapshot().errors == before + 2).then_some(()));
     assert_eq!(rig.wait(&mut pair).status, 0);
     agreement(&mut rig);
-    // What works changes none of it, and the log outlasts a reset, whatever the reset.
+    // Commands that succeed change none of it, and the log survives a reset of either kind.
     let before = rig.counters.snapshot().errors;
     assert_eq!(rig.run(&mut pair, ok).status, 0);
     rig.disable();
@@ -177,7 +177,7 @@ fn all_that_tells_of_failures_agrees_after_each_of_them() {
     rig.enable();
     let mut pair = rig.make_pair(1, 64);
     assert_eq!(agreement(&mut rig).unwrap().count, before);
-    // More than the log keeps.
+    // More errors than the log keeps.
     for _ in 0..70 {
         rig.run(&mut pair, Command::io(0x7f));
     }
@@ -189,7 +189,7 @@ fn errors_of_the_file_system_become_the_status_that_fits_and_are_counted_once() 
     let file = Scratch::new("errno", 1 << 20);
     let backing = Backing::file(&file.0);
     let (reads, writes) = (libc::SYS_preadv, libc::SYS_pwritev);
-    // Block, what fails there, with what; the status, and whether to try again.
+    // Block, the call that fails there, its errno; the status, and whether to retry.
     let cases = [
         (16, writes, libc::EIO, 0x280, true),
         (24, writes, libc::ENOSPC, 0x81, false),
@@ -214,14 +214,14 @@ fn errors_of_the_file_system_become_the_status_that_fits_and_are_counted_once() 
         let done = fails(&mut rig, &mut pair, command, status, block);
         assert_eq!(done.retry, retry, "errno {errno}");
     }
-    // Blocks elsewhere are not concerned.
+    // Other blocks are not affected.
     assert_eq!(rig.run(&mut pair, Command::blocks(WRITE, 8, 8, (DATA, 0))).status, 0);
     assert_eq!(rig.run(&mut pair, Command::blocks(READ, 8, 8, (DATA, 0))).status, 0);
     fails(&mut rig, &mut pair, Command::io(FLUSH), 0x280, 0);
     let write = Command::blocks(WRITE, 100, 1, (DATA, 0)).word(12, 1 << 30);
     fails(&mut rig, &mut pair, write, 0x280, 100);
     fails(&mut rig, &mut pair, Command::io(ZEROES).long(10, 200).word(12, 7), 0x81, 200);
-    // A write cache that cannot be emptied is not switched off, and the next try says so again.
+    // A write cache that cannot be flushed is not disabled, and the next attempt fails, too.
     let mut admin = rig.admin.clone();
     for _ in 0..2 {
         fails(&mut rig, &mut admin, Command::new(9).word(10, 6), 0x280, 0);
@@ -255,7 +255,7 @@ fn a_read_that_fails_sends_the_guest_nothing() {
 fn without_a_write_cache_everything_that_is_written_is_flushed() {
     let file = Scratch::new("through", 1 << 20);
     let (mut rig, mut pair, gate) = gated(&Backing::file(&file.0));
-    // From its next message on, no flush succeeds on the device's thread.
+    // From its next message on, every flush fails on the device's thread.
     gate.set_task(fail_flushes);
     let mut ranges = [0; 16];
     ranges[4] = 1;
@@ -270,7 +270,7 @@ fn without_a_write_cache_everything_that_is_written_is_flushed() {
     assert_eq!((rig.feature(10, 6, 0), all(&rig)), (Ok(0), [0; 3]));
     let message = Command::new(6).word(10, 1).prps((BASE, 0));
     assert_eq!(rig.administer(message).status, 0);
-    assert_eq!(all(&rig), [0x280; 3], "none of them is done before it is flushed");
+    assert_eq!(all(&rig), [0x280; 3], "none of them succeeds before it is flushed");
     assert_eq!(rig.feature(9, 6, 1), Ok(0));
     assert_eq!(all(&rig), [0; 3]);
     agreement(&mut rig);

@@ -1,5 +1,5 @@
-//! System calls that fail: the kernel itself answers with an error, by a filter (seccomp) on
-//! the test's thread and those that it starts, such as the device's.
+//! System calls that fail: a seccomp filter on the test's thread and those that it starts, such as
+//! the device's, has the kernel return an error.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ pub(crate) fn fail_flushes() {
     fail(libc::SYS_fdatasync, None, libc::EIO);
 }
 
-/// From now on, this system call fails with `errno`; of transfers, those at a `place` in the
-/// file. The filters need no privilege: a machine without them fails the test.
+/// From now on, this system call fails with `errno`; with a `place`, only at that offset in the
+/// file. The filters need no privilege; without support for them the test fails.
 pub(crate) fn fail(call: i64, place: Option<u64>, errno: i32) {
     let rules = place.map(|place| {
         // The fourth argument of preadv(2) and pwritev(2).

@@ -1,5 +1,5 @@
-//! A driver that is out of its mind: whatever it does, the device answers or says that it
-//! has failed, and works again after a reset.
+//! A driver that sends garbage: whatever it does, the device answers or reports that it has failed,
+//! and works again after a reset.
 
 use gasp_nvme::{Backing, Options};
 
@@ -7,7 +7,7 @@ use crate::driver::{Command, DATA, LISTS, Noise, Pair, RAM, Rig, until};
 
 const COMMANDS: u64 = 100_000;
 
-/// Numbers that are nearly right, rather than any at all.
+/// Addresses that are nearly valid, more often than random ones.
 fn address(noise: &mut Noise) -> u64 {
     let page = noise.below(RAM / 4096 + 4) * 4096;
     match noise.below(8) {
@@ -15,7 +15,7 @@ fn address(noise: &mut Noise) -> u64 {
         1 => !0xfff,
         2 => page + noise.below(1024) * 4,
         3 => LISTS + noise.below(512) * 8,
-        // The driver's own memory is not for data.
+        // Rarely the driver's own memory.
         4 => page + noise.below(4096),
         _ => DATA + noise.below(1024) * 4096,
     }
@@ -43,8 +43,7 @@ fn command(noise: &mut Noise, admin: bool) -> Command {
     command
 }
 
-/// Whether the driver's own queues could be overwritten by reads does not matter: the
-/// driver resets the controller when it loses its way.
+/// Reads may overwrite the driver's own queues: the driver resets the controller often enough.
 #[test]
 fn random_commands_never_panic_or_hang() {
     let mut rig = Rig::attached(&Backing::memory(1 << 20), Options::default());
@@ -53,7 +52,7 @@ fn random_commands_never_panic_or_hang() {
     while sent < COMMANDS {
         starts += 1;
         rig.disable();
-        // Lists of addresses that are as random as everything else.
+        // PRP lists of random addresses.
         let list: Vec<u8> = (0..1024).flat_map(|_| address(&mut noise).to_le_bytes()).collect();
         rig.ram.write_at(LISTS, &list).unwrap();
         rig.enable();
@@ -62,7 +61,7 @@ fn random_commands_never_panic_or_hang() {
             pairs.push(rig.make_pair(id, 16));
         }
         pairs[0] = rig.admin.clone();
-        // Each life of the controller is short, so that a lost queue costs little.
+        // The controller is reset often, so that a lost queue costs little.
         for _ in 0..20 {
             let pair = &mut pairs[noise.below(3) as usize];
             let batch = 1 + noise.below(15);
@@ -88,8 +87,8 @@ fn random_commands_never_panic_or_hang() {
     assert_eq!(rig.run(&mut pair, Command::blocks(2, 0, 1, (DATA, 0))).status, 0);
 }
 
-/// Takes all completions that come in a while; commands can wait for ever (requests for
-/// events), and a queue can be gone.
+/// Consumes the completions that come in a while; a command can wait for ever (an event request),
+/// and a queue can be gone.
 fn settle(rig: &Rig, pair: &mut Pair) {
     for _ in 0..200 {
         while rig.take(pair).is_some() {}

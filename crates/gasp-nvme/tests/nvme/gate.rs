@@ -1,5 +1,5 @@
-//! Memory that is reached by messages, whose VMM answers when the test says so: a command
-//! whose data is there stays in progress until then.
+//! Memory that is reached by messages, whose VMM answers when the test allows it: a command whose
+//! data is there stays in progress until then.
 
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -9,7 +9,7 @@ use gasp_vdev::MessageMemory;
 
 use crate::driver::{Pair, RAM, Rig};
 
-/// Where the memory is.
+/// The address of the memory.
 pub(crate) const BASE: u64 = 1 << 32;
 const LEN: u64 = 4096;
 
@@ -17,22 +17,22 @@ pub(crate) struct Gate {
     bytes: Mutex<Vec<u8>>,
     state: Mutex<State>,
     changed: Condvar,
-    /// What the device's thread does with the next message.
+    /// Run on the device's thread at its next message.
     task: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 #[derive(Default)]
 struct State {
     closed: bool,
-    /// How many may pass although it is closed.
+    /// How many messages may pass although the gate is closed.
     permits: u32,
-    /// How many messages have come.
+    /// The number of messages so far.
     count: u32,
-    /// The device is to stop, so that nobody may wait.
+    /// The device is to stop, so no message may wait.
     paused: bool,
 }
 
-/// Running, with a pair of I/O queues, and a gate in its memory.
+/// An enabled device with a pair of I/O queues, and a gate in its guest's memory.
 pub(crate) fn gated(backing: &Backing) -> (Rig, Pair, Arc<Gate>) {
     let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
     let mut rig = Rig::of(guest, backing, Options::default());
@@ -65,7 +65,7 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// How many messages have come.
+    /// The number of messages so far.
     pub(crate) fn count(&self) -> u32 {
         self.state.lock().unwrap().count
     }
@@ -75,7 +75,7 @@ impl Gate {
         self.bytes.lock().unwrap()[..bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Has the device's thread do this with its next message.
+    /// Runs `task` on the device's thread at its next message.
     pub(crate) fn set_task(&self, task: impl FnOnce() + Send + 'static) {
         *self.task.lock().unwrap() = Some(Box::new(task));
     }

@@ -1,5 +1,5 @@
-//! Identify, byte by byte: each byte that is not zero has a meaning here, and each field
-//! that the standard (NVMe 1.4, 5.15.2) demands has a value.
+//! Identify, byte by byte: each byte that is not zero belongs to a field here, and each field that
+//! the standard (NVMe 1.4, 5.15.2) requires has a value.
 
 use core::ops::Range;
 
@@ -7,8 +7,7 @@ use gasp_nvme::{Backing, Options};
 
 use crate::driver::Rig;
 
-/// A field: where it is, what it means, and its value; `None` for one that may be anything
-/// but zero.
+/// A field: its range, its meaning, and its value; `None` for any value but zero.
 type Field = (Range<usize>, &'static str, Option<Vec<u8>>);
 
 fn check(page: &[u8], fields: &[Field]) {
@@ -52,7 +51,7 @@ fn each_byte_of_the_controller_means_something() {
         (24..64, "MN", text("a model of forty characters, all of them", 40)),
         (64..72, "FR", text(version, 8)),
         (72..73, "RAB: a batch of 32", bytes(&[5])),
-        // IEEE (73 to 75) is mandatory, but nobody has assigned us an OUI.
+        // IEEE (73 to 75) is mandatory, but no OUI has been assigned to us.
         (73..76, "IEEE", bytes(&[0; 3])),
         (76..77, "CMIC: one port, one controller", bytes(&[0])),
         (77..78, "MDTS: 512 KiB", bytes(&[7])),
@@ -89,7 +88,7 @@ fn each_byte_of_the_controller_means_something() {
     let dashes: Vec<_> = uuid.match_indices('-').map(|(at, _)| at).collect();
     assert_eq!(dashes, [8, 13, 18, 23]);
     assert!(uuid.chars().all(|digit| digit == '-' || "0123456789abcdef".contains(digit)));
-    // What it claims is so.
+    // What it claims is true.
     let name = rig.identify(3, 1).unwrap();
     let hex: String = name[4..20].iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, uuid.replace('-', ""));

@@ -1,4 +1,4 @@
-//! What the guest's IOMMU does not allow does not happen.
+//! The device reaches nothing that the guest's IOMMU does not allow.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use crate::driver::{Command, DATA, LISTS, Noise, Rig, until};
 const WRITE: u8 = 1;
 const READ: u8 = 2;
 
-/// Attached to a domain that allows everything below the data.
+/// A device in a domain that has grants for everything below the data.
 fn rig() -> (Rig, Domain) {
     rig_with(None)
 }
@@ -49,7 +49,7 @@ fn data_that_is_not_allowed_is_an_error_of_the_transfer() {
         assert_eq!(status(&rig, opcode, list), 0x04, "the list itself");
     }
     assert_eq!(rig.bytes(DATA + 0x1000, 0x2000), [0xee; 0x2000]);
-    // The device may read, so the guest can write its disk, and not read it.
+    // The device may read memory: the guest can write to its disk, and not read from it.
     domain.grant_identity(GuestPhys(DATA), 0x4000, Access::READ).unwrap();
     assert_eq!(status(&rig, WRITE, across), 0);
     assert_eq!(status(&rig, READ, across), 0x04);
@@ -104,7 +104,7 @@ fn translated_pages_anywhere_in_the_guest_are_one_run_for_the_device() {
     let (mut rig, domain) = rig();
     rig.enable();
     let mut pair = rig.make_pair(1, 32);
-    // 64 pages, in reverse order, far from where they are.
+    // 64 pages, mapped far from their guest-physical addresses, in reverse order.
     let far = 1 << 40;
     for page in 0..64 {
         let (device, guest) = (DeviceAddr(far + page * 4096), DATA + (63 - page) * 4096);
@@ -137,7 +137,7 @@ fn what_is_taken_back_in_the_middle_of_io_is_not_touched_any_more() {
             for round in 0..300 {
                 assert!(domain.revoke(DeviceAddr(DATA), len).unwrap().wait().completed());
                 rig.ram.write_at(DATA, &vec![0xee; len as usize]).unwrap();
-                // Now and then long enough for commands to come and be refused.
+                // Now and then long enough for commands to be refused.
                 let pause = if round % 10 == 0 { 2000 } else { round };
                 std::thread::sleep(Duration::from_micros(pause));
                 assert!(rig.bytes(DATA, len).iter().all(|byte| *byte == 0xee), "{round}");
@@ -165,7 +165,7 @@ fn what_is_taken_back_in_the_middle_of_io_is_not_touched_any_more() {
     assert_eq!(rig.counters.snapshot().errors, refused);
 }
 
-/// Memory that is reached by messages only, from `BASE` on.
+/// Memory that is reached only by messages, from `BASE` on.
 struct Messages(Mutex<Vec<u8>>);
 
 const BASE: u64 = 1 << 32;
@@ -211,7 +211,7 @@ fn memory_without_a_descriptor_is_reached_by_messages() {
     let prps = rig.prps(DATA - 0x10000, 32 << 10, LISTS);
     assert_eq!(rig.run(&mut pair, Command::blocks(READ, 0, 64, prps)).status, 0);
     assert!(rig.bytes(DATA - 0x10000, 32 << 10) == data[..32 << 10]);
-    // Completions there, too.
+    // A completion queue there, too.
     let make = Command::new(5).prps((BASE + 0x8000, 0)).word(10, 2 | 15 << 16);
     assert_eq!(rig.administer(make.word(11, 1)).status, 0);
     let mut second = crate::driver::Pair::new(2, 16);
@@ -223,7 +223,7 @@ fn memory_without_a_descriptor_is_reached_by_messages() {
     until(|| (messages.0.lock().unwrap()[at + 12..at + 16] == [7, 0, 1, 0]).then_some(()));
 }
 
-/// Memory of a VMM that does not answer when it is written.
+/// Memory of a VMM that does not answer writes.
 struct Deaf(Messages, AtomicU32);
 
 impl MessageMemory for Deaf {

@@ -1,4 +1,4 @@
-//! Switching on and off, resets, shutdown, detachment, full queues, interrupts.
+//! Enabling, disabling, resets, shutdown, detachment, full queues, interrupts.
 
 use std::os::fd::OwnedFd;
 
@@ -53,7 +53,7 @@ fn larger_memory_pages_work() {
     assert_eq!(rig.run(&mut pair, read).status, 0);
     assert!(rig.bytes(DATA + 0x2_0000, 128 << 10) == data);
     let read = Command::blocks(2, 0, 256, (DATA, DATA + 0x1000));
-    assert_eq!(rig.run(&mut pair, read).status, 0x13, "not such a page");
+    assert_eq!(rig.run(&mut pair, read).status, 0x13, "not a page of 64 KiB");
 }
 
 #[test]
@@ -63,14 +63,14 @@ fn queues_wrap_and_turn_their_phase_and_a_full_one_holds_commands_back() {
     let mut pair = rig.make_pair(2, 4);
     let mut id = 0;
     for _ in 0..50 {
-        // Three fit into a queue of four.
+        // A queue of four holds three.
         for at in 0..3 {
             rig.put(&mut pair, Command::io(0).id(id + at));
         }
         rig.ring(&pair);
         let ids: Vec<u16> = (0..3).map(|_| until(|| rig.take(&mut pair)).id).collect();
         assert_eq!(ids, [id, id + 1, id + 2]);
-        // Their completions are still in the queue: what comes now has to wait.
+        // Their completions are still in the queue: the next command has to wait.
         rig.put(&mut pair, Command::io(0).id(id + 3));
         rig.ring(&pair);
         assert_eq!(rig.administer(Command::new(10).word(10, 7)).status, 0);
@@ -108,7 +108,7 @@ fn a_reset_in_the_middle_ends_all_access_and_the_controller_starts_again() {
         }
         rig.shell.config_write(4, &[6, 0]).unwrap();
         assert_eq!(rig.read32(0x1c), 0);
-        // Nothing is read into memory any more.
+        // The device no longer writes to memory.
         rig.ram.write_at(DATA, &vec![0xee; len as usize]).unwrap();
         std::thread::yield_now();
         assert!(rig.bytes(DATA, len).iter().all(|byte| *byte == 0xee), "round {round}");
@@ -141,11 +141,11 @@ fn data_outlasts_reset_shutdown_and_another_guest() {
     rig.ring(&pair);
     rig.disable();
     assert_eq!(rig.read32(0x1c), 0);
-    assert_eq!(rig.take(&mut pair), None, "no command is taken after the shutdown");
+    assert_eq!(rig.take(&mut pair), None, "no command is fetched after the shutdown");
     rig.enable();
     assert_eq!(rig.read32(0x1c), 1);
     rig.shell.detach();
-    // Shutdown of a controller that is off.
+    // Shutdown of a disabled controller.
     let guest = gasp::Guest::builder().build().unwrap();
     rig.ram = crate::driver::ram();
     guest.space().add_ram(None, &rig.ram).unwrap();
@@ -219,7 +219,7 @@ fn the_pin_is_up_while_there_are_completions_to_take() {
     until(|| rig.take(&mut pair));
     until(|| is_raised().then_some(()));
     assert_eq!(until(|| Some(count(&pin)).filter(|count| *count > 0)), 1);
-    // Masked, it goes down; unmasked, it comes up again.
+    // Masking lowers it; unmasking raises it again.
     rig.write32(0xc, 0b10);
     until(|| (!is_raised()).then_some(()));
     rig.write32(0x10, 0b10);

@@ -1,4 +1,4 @@
-//! The NVMe controller, driven through its shell by a driver of the test's own.
+//! The NVMe controller, driven through its shell by the tests' own driver.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod admin;

@@ -1,5 +1,5 @@
-//! How fast it is without a VMM: ignored unless asked for, with
-//! `cargo test --release --test nvme -- --ignored --nocapture`.
+//! Throughput without a VMM: ignored unless requested, with `cargo test --release --test nvme --
+//! --ignored --nocapture`.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ fn measure(what: &str, backing: &Backing, opcode: u8, len: u64) {
     let mut rig = Rig::attached(backing, Options::default());
     rig.enable();
     let mut pair = rig.make_pair(1, DEPTH * 2);
-    // Touch everything once.
+    // Write everything once.
     let most = 512 << 10;
     for first in (0..(64 << 20) / most).map(|at| at * most / 512) {
         let prps = rig.prps(DATA, most, LISTS);

@@ -12,7 +12,7 @@ use crate::driver::{Command, DATA, Noise, Pair, Rig, until};
 use crate::faults::fail_flushes;
 use crate::gate::{BASE, Gate, gated};
 
-/// CC: on, with the sizes of queue entries, and the two shutdowns.
+/// CC: enabled or not, with the sizes of queue entries; kinds of shutdown.
 const ON: u32 = 0x46_0001;
 const OFF: u32 = 0x46_0000;
 const NORMAL: u32 = 0b01 << 14;
@@ -23,14 +23,14 @@ const READY: u32 = 1;
 const FATAL: u32 = 0b10;
 const SHUTTING_DOWN: u32 = 0b01 << 2;
 const SHUT_DOWN: u32 = 0b10 << 2;
-/// Long enough for anything that would happen too early.
+/// Long enough to notice what happens too early.
 const A_WHILE: Duration = Duration::from_millis(30);
 
 const WRITE: u8 = 1;
 const READ: u8 = 2;
 
-/// Puts a command in progress that ends when the gate is opened, and others after it that
-/// write blocks 1 to 8.
+/// Starts a command that stays in progress until the gate is opened, followed by others that write
+/// blocks 1 to 8.
 fn stall(rig: &Rig, pair: &mut Pair, gate: &Gate, command: Command) {
     gate.set_closed(true);
     let before = gate.count();
@@ -46,7 +46,7 @@ fn gate_write() -> Command {
     Command::blocks(WRITE, 0, 1, (BASE, 0))
 }
 
-/// How many commands have ended well; they have ended in order.
+/// How many commands have succeeded; checks that they completed in order.
 fn ended(rig: &Rig, pair: &mut Pair) -> u16 {
     let ids = core::iter::from_fn(|| rig.take(pair));
     let mut count = 0;
@@ -67,14 +67,14 @@ impl Rig {
         self.write32(0x14, value);
     }
 
-    /// CSTS becomes this, and stays.
+    /// Waits until CSTS is `status`, and checks that it stays so.
     fn settles(&self, status: u32) {
         self.wait_status(u32::MAX, status);
         std::thread::sleep(Duration::from_millis(2));
         assert_eq!(self.status(), status);
     }
 
-    /// The controller works.
+    /// Checks that the controller executes commands.
     fn works(&mut self) {
         let mut pair = self.make_pair(2, 8);
         let done = self.run(&mut pair, Command::blocks(READ, 0, 1, (DATA, 0)));
@@ -92,13 +92,13 @@ fn a_normal_shutdown_is_complete_only_after_all_commands_before_it_are_done_and_
     let (mut rig, mut pair, gate) = gated(&Backing::file(&file.0));
     let data = Noise(11).bytes(512);
     rig.ram.write_at(DATA, &data).unwrap();
-    // A request for events waits for ever, and the shutdown not for it.
+    // An event request waits for ever; the shutdown does not wait for it.
     let mut admin = rig.admin.clone();
     rig.put(&mut admin, Command::new(0xc).id(300));
     rig.ring(&admin);
     rig.admin = admin;
     stall(&rig, &mut pair, &gate, gate_write());
-    // More than are done of one queue at a time.
+    // More commands than one turn of a queue executes.
     (9..60).for_each(|id| rig.put(&mut pair, Command::io(0).id(id)));
     rig.ring(&pair);
     rig.configure(ON | NORMAL);
@@ -122,7 +122,7 @@ fn a_normal_shutdown_is_complete_only_after_all_commands_before_it_are_done_and_
     std::thread::sleep(A_WHILE);
     assert_eq!((rig.take(&mut pair), rig.take(&mut admin)), (None, None));
     assert_eq!(rig.counters.snapshot(), done);
-    // An error is one, but no event any more.
+    // An error is still recorded, but no longer an event.
     rig.write32(0x1000 + 12, 63);
     until(|| (rig.counters.snapshot().errors == 1).then_some(()));
     std::thread::sleep(A_WHILE);
@@ -146,7 +146,7 @@ fn an_abrupt_shutdown_drops_what_has_not_begun_and_can_overtake_a_normal_one() {
         until(|| (gate.count() == 1).then_some(()));
         rig.configure(ON | first);
         if first == NORMAL {
-            // The second is in progress, as part of the normal shutdown.
+            // The second command is in progress, as part of the normal shutdown.
             gate.let_one_pass();
             until(|| (gate.count() == 2).then_some(()));
             rig.configure(ON | ABRUPT);
@@ -182,7 +182,7 @@ fn an_abort_before_a_shutdown_ends_what_it_aborts() {
     let mut admin = rig.admin.clone();
     gate.set_closed(true);
     let before = gate.count();
-    // Identify, whose answer goes through the gate.
+    // Identify, whose data goes through the gate.
     rig.put(&mut admin, Command::new(6).word(10, 1).prps((BASE, 0)).id(1));
     rig.put(&mut admin, Command::new(0xc).id(2));
     rig.put(&mut admin, Command::new(8).word(10, 2 << 16).id(3));
@@ -244,7 +244,7 @@ fn a_reset_is_reported_only_after_the_command_in_progress_and_nothing_is_moved_a
         assert_eq!((rig.status(), rig.counters.snapshot().starts), (READY, starts));
         gate.set_closed(false);
         if again {
-            // It does not show when it has been off for a moment.
+            // That it was disabled for a moment does not show.
             until(|| (rig.counters.snapshot().starts > starts).then_some(()));
             rig.settles(READY);
         } else {
@@ -286,7 +286,7 @@ fn a_reset_ends_a_shutdown_unless_the_same_write_asks_for_one() {
     let (mut rig, mut pair, gate) = gated(&Backing::memory(1 << 20));
     for (then, at_once, at_last) in [
         (OFF, READY, 0),
-        // The field as it was is no new request.
+        // The field unchanged is no new request.
         (OFF | NORMAL, READY, 0),
         (OFF | ABRUPT, READY | SHUTTING_DOWN, SHUT_DOWN),
     ] {
@@ -311,16 +311,16 @@ fn a_shutdown_can_begin_in_every_state_and_a_start_leads_out_of_it() {
     for kind in [NORMAL, ABRUPT] {
         rig.configure(OFF | kind);
         rig.settles(SHUT_DOWN);
-        // To take it back changes nothing, and to start again does not need a reset.
+        // Taking the request back changes nothing, and a start does not need a reset.
         rig.configure(OFF);
         rig.settles(SHUT_DOWN);
         rig.enable();
         rig.settles(READY);
         rig.works();
-        // What was done since is a reason to shut down again: see the test of flushes.
+        // After a start a shutdown is carried out again: see the test of flushes.
         rig.configure(ON | kind);
         rig.settles(READY | SHUT_DOWN);
-        // A driver that leaves the field as it is.
+        // A driver that leaves the field unchanged.
         rig.configure(OFF | kind);
         rig.settles(0);
         rig.admin = Pair::new(0, 32);
@@ -330,14 +330,14 @@ fn a_shutdown_can_begin_in_every_state_and_a_start_leads_out_of_it() {
         rig.works();
         rig.disable();
     }
-    // On in the same write; off in the same write.
+    // Enabled in the same write; disabled in the same write.
     rig.configure(ON | NORMAL);
     rig.settles(READY | SHUT_DOWN);
     rig.disable();
     rig.enable();
     rig.configure(OFF | NORMAL);
     rig.settles(SHUT_DOWN);
-    // Failed: a command set that is not there.
+    // Failed: a command set that is not supported.
     rig.configure(OFF);
     rig.configure(ON | 1 << 4);
     rig.settles(FATAL | SHUT_DOWN);
@@ -370,14 +370,14 @@ fn a_shutdown_whose_flush_fails_is_never_reported_as_complete() {
         rig.settles(status);
         errors += 1;
         assert_eq!(rig.counters.snapshot().errors, errors);
-        // Asking again does not make it true.
+        // Requesting it again changes nothing.
         rig.configure(value & ON);
         rig.configure(value ^ RESERVED);
         rig.settles(status);
     };
     for kind in [NORMAL, ABRUPT] {
         fails(&rig, OFF | kind, FATAL | SHUTTING_DOWN);
-        // A start leads out of it; the next shutdown flushes again, and fails again.
+        // A start ends the shutdown; the next one flushes again, and fails again.
         rig.configure(OFF);
         rig.enable();
         rig.settles(READY);
@@ -393,18 +393,19 @@ fn registers_are_written_by_dwords_and_only_where_and_when_they_can_be() {
     let mut rig = null();
     rig.enable();
     let before: Vec<u32> = (0..0x40).step_by(4).map(|at| rig.read32(at)).collect();
-    // By bytes and words: a byte of CC would switch it off.
+    // Writes of one and two bytes: a byte of CC could disable it.
     for at in 0..0x38 {
         rig.shell.bar_write(0, at, &[0]).unwrap();
         rig.shell.bar_write(0, at, &[0xff]).unwrap();
     }
     (0..0x38).step_by(2).for_each(|at| rig.shell.bar_write(0, at, &[0, 0]).unwrap());
-    // Read only, reserved, or only while it is off: CAP, VS, 18h, CSTS, NSSR, AQA, ASQ, ACQ.
+    // Read-only, reserved, or writable only while disabled: CAP, VS, 18h, CSTS, NSSR, AQA, ASQ,
+    // ACQ.
     for at in [0, 4, 8, 0x18, 0x1c, 0x20, 0x24, 0x28, 0x2c, 0x30, 0x34, 0x38, 0x3c, 0x40, 0xfc] {
         rig.write32(at, u32::MAX);
         rig.write32(at, 0x4e56_4d65);
     }
-    // The page size, the command set and the arbitration stay while it is on.
+    // The page size, the command set and the arbitration stay while it is enabled.
     rig.configure(ON | 0x3ff << 4 | 0xff00_000e);
     assert_eq!(rig.read32(0x14), ON);
     let after: Vec<u32> = (0..0x40).step_by(4).map(|at| rig.read32(at)).collect();
@@ -414,8 +415,8 @@ fn registers_are_written_by_dwords_and_only_where_and_when_they_can_be() {
     rig.write64(0x28, u64::MAX);
     rig.write32(0x24, u32::MAX);
     assert_eq!((rig.read64(0x28), rig.read32(0x24)), (!0xfff, 0x0fff_0fff));
-    // Larger pages than CAP offers, another command set, another arbitration; queues of one
-    // entry, or not at a page.
+    // Larger pages than CAP offers, another command set, another arbitration; queues of one entry,
+    // or not page-aligned.
     for (value, attributes, base) in [
         (5 << 7, 0x1f_001f, 0),
         (15 << 7, 0x1f_001f, 0),
