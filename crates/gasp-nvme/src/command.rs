@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_is_taken_apart_and_a_completion_put_together_as_in_the_specification() {
+    fn entries_of_both_queues_have_the_layout_of_the_standard() {
         let bytes: [u8; ENTRY as usize] = core::array::from_fn(|at| at as u8);
         let command = Command::read_from_bytes(&bytes).unwrap();
         assert_eq!((command.opcode, command.flags, command.id.get()), (0, 1, 0x0302));

@@ -95,8 +95,8 @@ impl Data {
     pub(super) fn copy_to_guest(&mut self, from: &[u8]) -> Result<(), Status> {
         let mut rest = from;
         for piece in &mut self.pieces {
-            let (part, behind) = rest.split_at_checked(piece.len()).unwrap_or_default();
-            rest = behind;
+            let (part, after) = rest.split_at_checked(piece.len()).unwrap_or_default();
+            rest = after;
             piece.write(0, part)?;
         }
         Ok(())
@@ -106,8 +106,8 @@ impl Data {
     pub(super) fn copy_from_guest(&self, into: &mut [u8]) -> Result<(), Status> {
         let mut rest = into;
         for piece in &self.pieces {
-            let (part, behind) = rest.split_at_mut_checked(piece.len()).unwrap_or_default();
-            rest = behind;
+            let (part, after) = rest.split_at_mut_checked(piece.len()).unwrap_or_default();
+            rest = after;
             match piece {
                 Piece::Whole(mapping) => mapping.read_at(0, part).map_err(failed)?,
                 Piece::Scattered(scatter) => scatter.read_at(0, part).map_err(failed)?,

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_told_once_and_the_next_of_its_type_only_after_the_log_was_read() {
+    fn an_event_is_reported_once_and_the_next_of_its_type_only_after_the_log_was_read() {
         let mut events = Events::default();
         events.raise(Event::BadDoorbellValue);
         assert_eq!(events.next(), None, "nobody asked");

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_behind_the_end_of_all_addresses_is_refused() {
+    fn a_ring_past_the_end_of_all_addresses_is_refused() {
         assert!(Ring::new(u64::MAX - 4095, 64, 64).is_none());
         assert!(Ring::new(u64::MAX - 8191, 64, 64).is_some());
     }

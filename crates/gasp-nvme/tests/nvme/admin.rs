@@ -60,7 +60,7 @@ impl Rig {
 }
 
 #[test]
-fn the_controller_and_its_namespace_say_what_they_are() {
+fn identify_describes_the_controller_and_its_namespace() {
     let options = Options { serial: Some("mine".into()), ..Options::default() };
     let mut rig = Rig::attached(&Backing::memory(64 << 20), options);
     rig.enable();
@@ -91,7 +91,7 @@ fn the_controller_and_its_namespace_say_what_they_are() {
 }
 
 #[test]
-fn a_block_size_of_4096_is_told() {
+fn a_block_size_of_4096_is_reported() {
     let options =
         Options { block_size: 4096, serial: Some("another".into()), ..Options::default() };
     let mut rig = Rig::attached(&Backing::null(1 << 40), options);
@@ -104,7 +104,7 @@ fn a_block_size_of_4096_is_told() {
 }
 
 #[test]
-fn queues_are_made_and_deleted_and_every_bad_one_is_refused() {
+fn queues_are_created_and_deleted_and_every_bad_one_is_refused() {
     let mut rig = rig();
     let (cq, sq, at) = (5, 1, 0x30_0000);
     assert_eq!(rig.create(cq, 0, 15, at, 1), 0x101, "the admin queue's identifier");
@@ -139,7 +139,7 @@ fn queues_are_made_and_deleted_and_every_bad_one_is_refused() {
 }
 
 #[test]
-fn a_queue_that_was_deleted_and_made_again_begins_at_its_beginning() {
+fn a_queue_that_was_deleted_and_created_again_begins_at_its_first_entry() {
     let mut rig = rig();
     for _ in 0..3 {
         let mut pair = rig.make_pair(3, 8);
@@ -232,7 +232,7 @@ fn log_pages_can_be_read_in_parts() {
 }
 
 #[test]
-fn nonsense_at_a_doorbell_is_an_event_and_does_no_harm() {
+fn an_invalid_doorbell_write_is_an_event_and_does_no_harm() {
     let (mut rig, mut pair) = Rig::started();
     let request = |rig: &mut Rig, id| {
         let mut admin = rig.admin.clone();
@@ -243,8 +243,8 @@ fn nonsense_at_a_doorbell_is_an_event_and_does_no_harm() {
     request(&mut rig, 500);
     rig.write32(0x1000 + 8, 64);
     let mut admin = rig.admin.clone();
-    let told = rig.wait(&mut admin);
-    assert_eq!((told.id, told.status, told.result), (500, 0, 0x1_0100), "a bad value");
+    let reported = rig.wait(&mut admin);
+    assert_eq!((reported.id, reported.status, reported.result), (500, 0, 0x1_0100), "a bad value");
     rig.admin = admin;
     request(&mut rig, 501);
     rig.write32(0x1000 + 8 * 5, 1);
@@ -255,8 +255,8 @@ fn nonsense_at_a_doorbell_is_an_event_and_does_no_harm() {
     assert!([2, 3].contains(&errors[0]), "errors of no command");
     assert_eq!(errors[8..16], [0xff, 0xff, 0xff, 0xff, 0x02, 0x82, 0xff, 0xff]);
     let mut admin = rig.admin.clone();
-    let told = rig.wait(&mut admin);
-    assert_eq!((told.id, told.result), (501, 0x1_0000), "no such doorbell");
+    let reported = rig.wait(&mut admin);
+    assert_eq!((reported.id, reported.result), (501, 0x1_0000), "no such doorbell");
     rig.admin = admin;
     // Completions that were not posted cannot be consumed.
     rig.write32(0x1004 + 8, pair.head + 3);

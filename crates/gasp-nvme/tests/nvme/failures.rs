@@ -99,7 +99,7 @@ fn fails(rig: &mut Rig, pair: &mut Pair, command: Command, status: u16, block: u
 }
 
 #[test]
-fn all_that_tells_of_failures_agrees_after_each_of_them() {
+fn all_reports_of_failures_agree_after_each_of_them() {
     let file = Scratch::new("agree", 1 << 20);
     let (mut rig, mut pair, gate) = gated(&Backing::file(&file.0));
     assert_eq!(agreement(&mut rig), None);

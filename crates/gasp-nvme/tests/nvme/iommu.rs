@@ -59,27 +59,27 @@ fn data_that_is_not_allowed_is_an_error_of_the_transfer() {
 }
 
 #[test]
-fn a_queue_that_is_taken_back_is_fatal_until_the_reset() {
+fn a_queue_that_is_revoked_is_fatal_until_the_reset() {
     let (mut rig, domain) = rig();
     for round in 0..4 {
         rig.enable();
         let mut pair = rig.make_pair(1, 32);
         rig.run(&mut pair, Command::io(0));
-        let taken = match round {
+        let revoked = match round {
             0 => pair.submissions,
             1 => pair.completions,
             2 => rig.admin.submissions,
             _ => rig.admin.completions,
         };
-        let taken = DeviceAddr(taken & !0xfff);
-        assert!(domain.revoke(taken, 0x1000).unwrap().wait().completed());
+        let revoked = DeviceAddr(revoked & !0xfff);
+        assert!(domain.revoke(revoked, 0x1000).unwrap().wait().completed());
         let mut queue = if round < 2 { pair } else { rig.admin.clone() };
         let harmless = if round < 2 { Command::io(0) } else { Command::new(10).word(10, 7) };
         rig.put(&mut queue, harmless);
         rig.ring(&queue);
         rig.wait_status(0b10, 0b10);
         assert_eq!(rig.take(&mut queue), None);
-        domain.grant_identity(GuestPhys(taken.0), 0x1000, Access::RW).unwrap();
+        domain.grant_identity(GuestPhys(revoked.0), 0x1000, Access::RW).unwrap();
         rig.ring(&queue);
         rig.disable();
         assert_eq!(rig.counters.snapshot().stops, round + 1);
@@ -122,7 +122,7 @@ fn translated_pages_anywhere_in_the_guest_are_one_run_for_the_device() {
 }
 
 #[test]
-fn what_is_taken_back_in_the_middle_of_io_is_not_touched_any_more() {
+fn what_is_revoked_in_the_middle_of_io_is_not_touched_any_more() {
     let (mut rig, domain) = rig();
     rig.enable();
     let mut pair = rig.make_pair(1, 64);

@@ -15,7 +15,7 @@ fn null() -> Rig {
 }
 
 #[test]
-fn registers_say_what_there_is_and_a_bad_configuration_is_fatal_until_it_is_taken_back() {
+fn registers_report_capabilities_and_a_bad_configuration_is_fatal_until_it_is_withdrawn() {
     let mut rig = null();
     let capabilities = rig.read64(0);
     assert_eq!(capabilities & 0xffff, 1023);

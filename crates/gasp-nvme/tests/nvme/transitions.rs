@@ -166,7 +166,7 @@ fn an_abrupt_shutdown_drops_what_has_not_begun_and_can_overtake_a_normal_one() {
 }
 
 #[test]
-fn a_shutdown_that_is_asked_for_and_taken_back_is_completed() {
+fn a_shutdown_that_is_requested_and_withdrawn_is_completed() {
     let (rig, mut pair, gate) = gated(&Backing::memory(1 << 20));
     stall(&rig, &mut pair, &gate, gate_write());
     rig.configure(ON | NORMAL);
@@ -221,8 +221,8 @@ fn a_queue_that_is_lost_does_not_hold_up_a_shutdown_either() {
     stall(&rig, &mut pair, &gate, gate_write());
     rig.ring(&Pair { tail: 1, ..lost.clone() });
     let domain = rig.guest.vdevs().into_iter().next().and_then(|vdev| vdev.domain()).unwrap();
-    let taken = domain.revoke(DeviceAddr(lost.submissions), 4096).unwrap();
-    assert!(taken.wait().completed());
+    let revoked = domain.revoke(DeviceAddr(lost.submissions), 4096).unwrap();
+    assert!(revoked.wait().completed());
     rig.configure(ON | NORMAL);
     gate.set_closed(false);
     rig.settles(READY | FATAL | SHUT_DOWN);

@@ -141,5 +141,5 @@ fn an_unmask_event_that_blocks_does_not_hold_the_front_end_up() {
     rustix::io::write(&unmask, &1_u64.to_ne_bytes()).unwrap();
     irqs.take_unmask_event();
     assert_eq!(count(&pin), 1, "still up");
-    assert!(!is_counting(&unmask), "taken");
+    assert!(!is_counting(&unmask), "read");
 }

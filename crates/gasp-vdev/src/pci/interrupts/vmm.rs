@@ -40,9 +40,9 @@ impl Interrupts {
         let mut due = Vec::new();
         for (index, event) in range.zip(events) {
             if let Some(vector) = state.vectors_mut(kind).get_mut(index) {
-                let taken = event.is_none();
+                let removed = event.is_none();
                 vector.event = event.map(Arc::new);
-                if taken {
+                if removed {
                     vector.masked = false;
                 }
             }
