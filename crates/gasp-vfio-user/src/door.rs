@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
+use zerocopy::{FromZeros, IntoBytes};
 
 use crate::service::Service;
 use crate::wire::{Header, Reply};
@@ -288,11 +289,11 @@ impl Visitor {
     }
 
     fn peek(&self) -> Peeked {
-        let mut header = [0; Header::SIZE];
+        let mut header = Header::new_zeroed();
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        match rustix::net::recv(&*self.fd, &mut header, flags) {
+        match rustix::net::recv(&*self.fd, header.as_mut_bytes(), flags) {
             Ok((_, 0)) => Peeked::Gone,
-            Ok((_, Header::SIZE)) => Peeked::Header(Header::decode(header)),
+            Ok((_, Header::SIZE)) => Peeked::Header(header),
             Ok(_) => Peeked::Part,
             Err(Errno::AGAIN | Errno::INTR) => Peeked::Nothing,
             Err(_) => Peeked::Gone,

@@ -4,17 +4,18 @@ use vfio_bindings::bindings::vfio;
 
 use super::state::Connection;
 use crate::report::Happened;
-use crate::wire::{Fields, Refused, Reply};
-
-/// The bytes of the device's information.
-const SIZE: u32 = 16;
+use crate::wire::{DeviceInfo, Fields, Refused, Reply};
 
 impl Connection<'_> {
     pub(super) fn device_info(&self, payload: &[u8]) -> Result<Reply, Refused> {
-        check_info(payload, SIZE)?;
-        let flags = vfio::VFIO_DEVICE_FLAGS_RESET | vfio::VFIO_DEVICE_FLAGS_PCI;
-        let (regions, irqs) = (vfio::VFIO_PCI_NUM_REGIONS, vfio::VFIO_PCI_NUM_IRQS);
-        Ok(Reply::new().u32(SIZE).u32(flags).u32(regions).u32(irqs))
+        let argsz = size_of::<DeviceInfo>() as u32;
+        check_info(payload, argsz)?;
+        Ok(Reply::new().put(&DeviceInfo {
+            argsz,
+            flags: vfio::VFIO_DEVICE_FLAGS_RESET | vfio::VFIO_DEVICE_FLAGS_PCI,
+            regions: vfio::VFIO_PCI_NUM_REGIONS,
+            irqs: vfio::VFIO_PCI_NUM_IRQS,
+        }))
     }
 
     pub(super) fn reset(&self, payload: &[u8]) -> Result<Reply, Refused> {
@@ -33,9 +34,9 @@ const FEATURE_PROBE: u32 = vfio::VFIO_DEVICE_FEATURE_PROBE;
 
 /// A device here has no feature, which is what the kernel says of one that has none, too.
 pub(super) fn feature(payload: &[u8]) -> Refused {
-    let mut fields = Fields::new(payload);
-    let (Ok(argsz), Ok(flags)) = (fields.u32(), fields.u32()) else {
-        return Refused::invalid("the message is too short for its command");
+    let [argsz, flags] = match Fields::new(payload).read::<[u32; 2]>() {
+        Ok(fields) => fields,
+        Err(refused) => return refused,
     };
     let known = vfio::VFIO_DEVICE_FEATURE_MASK | FEATURE_GET | FEATURE_SET | FEATURE_PROBE;
     let both = flags & (FEATURE_GET | FEATURE_SET | FEATURE_PROBE) == FEATURE_GET | FEATURE_SET;
@@ -50,8 +51,7 @@ pub(super) fn feature(payload: &[u8]) -> Refused {
 /// answer, and what is in it past the index is not looked at. Gives back the room, and the
 /// third field, which is the index where there is one.
 pub(super) fn check_info(payload: &[u8], size: u32) -> Result<(u32, u32), Refused> {
-    let mut fields = Fields::new(payload);
-    let (argsz, _flags, index) = (fields.u32()?, fields.u32()?, fields.u32()?);
+    let [argsz, _flags, index] = Fields::new(payload).read::<[u32; 3]>()?;
     if argsz < size || payload.len() < size as usize {
         return Err(Refused::invalid(format!("argsz is {argsz}, and {size} is needed")));
     }

@@ -8,10 +8,7 @@ use vfio_bindings::bindings::vfio;
 use super::device::check_info;
 use super::state::Connection;
 use crate::socket::Received;
-use crate::wire::{Fields, IrqSet, Refused, Reply};
-
-/// The bytes of an interrupt's information.
-const INFO: u32 = 16;
+use crate::wire::{Fields, IrqInfo, IrqSet, Refused, Reply};
 
 const DATA_NONE: u32 = vfio::VFIO_IRQ_SET_DATA_NONE;
 const DATA_BOOL: u32 = vfio::VFIO_IRQ_SET_DATA_BOOL;
@@ -30,7 +27,8 @@ impl From<IrqError> for Refused {
 
 impl Connection<'_> {
     pub(super) fn irq_info(&self, payload: &[u8]) -> Result<Reply, Refused> {
-        let (_, index) = check_info(payload, INFO)?;
+        let argsz = size_of::<IrqInfo>() as u32;
+        let (_, index) = check_info(payload, argsz)?;
         let kind = kind_of(index)?;
         let flags = vfio::VFIO_IRQ_INFO_EVENTFD
             | match kind {
@@ -39,13 +37,13 @@ impl Connection<'_> {
                 IrqKind::Error | IrqKind::Request => 0,
             };
         let count = self.service.shell.interrupts().count(kind);
-        Ok(Reply::new().u32(INFO).u32(flags).u32(index).u32(count))
+        Ok(Reply::new().put(&IrqInfo { argsz, flags, index, count }))
     }
 
     pub(super) fn set_irqs(&self, payload: &[u8], fds: Received) -> Result<Reply, Refused> {
         let mut fields = Fields::new(payload);
         let set = IrqSet::decode(&mut fields)?;
-        let IrqSet { flags, index, start, count } = set;
+        let IrqSet { flags, index, start, count, .. } = set;
         let (data, action) = (flags & DATA, flags & ACTION);
         if flags & !(DATA | ACTION) != 0 || !data.is_power_of_two() || !action.is_power_of_two() {
             let what = format!("flags {flags:#x}: one kind of data and one action are needed");

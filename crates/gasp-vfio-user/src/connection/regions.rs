@@ -7,10 +7,12 @@ use vfio_bindings::bindings::vfio;
 
 use super::device::check_info;
 use super::state::Connection;
-use crate::wire::{Fields, Refused, RegionAccess, Reply, WRITE_MULTI_ENTRY, command};
+use crate::wire::{
+    Fields, Refused, RegionAccess, RegionInfo, Reply, SparseMmap, WRITE_MULTI_ENTRY, command,
+};
 
 /// The bytes of a region's information, without capabilities.
-const INFO: u32 = 32;
+const INFO: u32 = size_of::<RegionInfo>() as u32;
 const CONFIG: u32 = vfio::VFIO_PCI_CONFIG_REGION_INDEX;
 const BARS: core::ops::RangeInclusive<u32> =
     vfio::VFIO_PCI_BAR0_REGION_INDEX..=vfio::VFIO_PCI_BAR5_REGION_INDEX;
@@ -23,7 +25,7 @@ impl From<RegionError> for Refused {
 
 impl Connection<'_> {
     pub(super) fn region_info(&self, payload: &[u8]) -> Result<Reply, Refused> {
-        let (argsz, index) = check_info(payload, INFO)?;
+        let (room, index) = check_info(payload, INFO)?;
         let bar = self.service.shell.model().find_bar(index);
         let size = match index {
             CONFIG => CONFIG_SIZE,
@@ -31,33 +33,32 @@ impl Connection<'_> {
             _ if index < vfio::VFIO_PCI_NUM_REGIONS => bar.map_or(0, |bar| bar.size),
             _ => return Err(Refused::invalid(format!("there is no region {index}"))),
         };
-        let mut flags = match size {
+        let flags = match size {
             0 => 0,
             _ => vfio::VFIO_REGION_INFO_FLAG_READ | vfio::VFIO_REGION_INFO_FLAG_WRITE,
         };
         let shared = bar.and_then(|bar| bar.shared.as_ref());
         let shared =
             shared.filter(|shared| !shared.areas.is_empty() && self.client.max_msg_fds > 0);
+        // What is to be mapped begins at offset 0 of its descriptor.
+        let info = RegionInfo { argsz: INFO, flags, index, capabilities: 0, size, offset: 0 };
         let Some(shared) = shared else {
-            return Ok(region(INFO, flags, index, 0, size));
+            return Ok(Reply::new().put(&info));
         };
-        flags |= vfio::VFIO_REGION_INFO_FLAG_MMAP | vfio::VFIO_REGION_INFO_FLAG_CAPS;
+        let flags = flags | vfio::VFIO_REGION_INFO_FLAG_MMAP | vfio::VFIO_REGION_INFO_FLAG_CAPS;
         let areas = u32::try_from(shared.areas.len()).unwrap_or(u32::MAX);
-        // A capability: its header, how many areas, and each area.
-        let whole = areas.saturating_mul(16).saturating_add(INFO + 16);
-        if argsz < whole {
+        let argsz = areas.saturating_mul(16).saturating_add(INFO + size_of::<SparseMmap>() as u32);
+        if room < argsz {
             // Asked again with more room, it is all told.
-            return Ok(region(whole, flags, index, 0, size));
+            return Ok(Reply::new().put(&RegionInfo { argsz, flags, ..info }));
         }
         let sparse = vfio::VFIO_REGION_INFO_CAP_SPARSE_MMAP;
-        let mut reply = region(whole, flags, index, INFO, size)
-            .u16(u16::try_from(sparse).unwrap_or(u16::MAX))
-            .u16(1)
-            .u32(0)
-            .u32(areas)
-            .u32(0);
+        let id = u16::try_from(sparse).unwrap_or(u16::MAX);
+        let mut reply = Reply::new()
+            .put(&RegionInfo { argsz, flags, capabilities: INFO, ..info })
+            .put(&SparseMmap { id, version: 1, next: 0, areas, reserved: 0 });
         for (offset, len) in &shared.areas {
-            reply = reply.u64(*offset).u64(*len);
+            reply = reply.put(&[*offset, *len]);
         }
         let file = shared.memory.file().map(|(fd, _)| fd.try_clone_to_owned());
         match file {
@@ -70,8 +71,7 @@ impl Connection<'_> {
     pub(super) fn region_io_fds(&self, payload: &[u8]) -> Result<Reply, Refused> {
         let (_, index) = check_info(payload, 16)?;
         let mut fields = Fields::new(payload);
-        let (_argsz, flags, _index, count) =
-            (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
+        let [_argsz, flags, _index, count] = fields.read::<[u32; 4]>()?;
         fields.end()?;
         if flags != 0 || count != 0 {
             return Err(Refused::invalid(format!("flags {flags:#x}, count {count}: both are 0")));
@@ -84,11 +84,11 @@ impl Connection<'_> {
 
     pub(super) fn region_read(&self, payload: &[u8]) -> Result<Reply, Refused> {
         let mut fields = Fields::new(payload);
-        let access = RegionAccess::decode(&mut fields)?;
+        let access: RegionAccess = fields.read()?;
         fields.end()?;
         let RegionAccess { offset, region, count } = access;
         let len = self.check_count(count)?;
-        let mut reply = Reply::with_capacity(16 + len).u64(offset).u32(region).u32(count);
+        let mut reply = Reply::with_capacity(size_of_val(&access) + len).put(&access);
         let into = reply.space(len);
         match region {
             CONFIG => self.service.shell.config_read(offset, into)?,
@@ -100,10 +100,9 @@ impl Connection<'_> {
 
     pub(super) fn region_write(&self, payload: &[u8]) -> Result<Reply, Refused> {
         let mut fields = Fields::new(payload);
-        let access = RegionAccess::decode(&mut fields)?;
+        let access = fields.read()?;
         self.write(access, fields.rest())?;
-        let RegionAccess { offset, region, count } = access;
-        Ok(Reply::new().u64(offset).u32(region).u32(count))
+        Ok(Reply::new().put(&access))
     }
 
     /// Several writes of up to 8 bytes, one after the other, until one is refused.
@@ -115,7 +114,7 @@ impl Connection<'_> {
             return Err(Refused::new(Errno::OPNOTSUPP, "write_multiple was not agreed upon"));
         }
         let mut fields = Fields::new(payload);
-        let count = fields.u64()?;
+        let count: u64 = fields.read()?;
         let entries = fields.rest();
         if count.checked_mul(WRITE_MULTI_ENTRY as u64) != Some(entries.len() as u64) {
             return Err(Refused::invalid(format!("{count} writes in {} bytes", entries.len())));
@@ -125,7 +124,7 @@ impl Connection<'_> {
         for entry in entries.clone() {
             write_of(entry)?;
         }
-        let mut done = 0;
+        let mut done = 0_u64;
         for entry in entries {
             let (access, data) = write_of(entry)?;
             match self.write(access, data) {
@@ -137,7 +136,7 @@ impl Connection<'_> {
                 }
             }
         }
-        Ok(Reply::new().u64(done))
+        Ok(Reply::new().put(&done))
     }
 
     fn write(&self, access: RegionAccess, data: &[u8]) -> Result<(), Refused> {
@@ -171,15 +170,10 @@ impl Connection<'_> {
 /// One of several writes.
 fn write_of(entry: &[u8]) -> Result<(RegionAccess, &[u8]), Refused> {
     let mut fields = Fields::new(entry);
-    let access = RegionAccess::decode(&mut fields)?;
+    let access: RegionAccess = fields.read()?;
     match fields.rest().get(..access.count as usize) {
         Some([]) => Err(Refused::invalid("a write of no bytes")),
         Some(data) => Ok((access, data)),
         None => Err(Refused::invalid("more than 8 bytes in one write")),
     }
-}
-
-fn region(argsz: u32, flags: u32, index: u32, capabilities: u32, size: u64) -> Reply {
-    // What is to be mapped begins at offset 0 of its descriptor.
-    Reply::new().u32(argsz).u32(flags).u32(index).u32(capabilities).u64(size).u64(0)
 }

@@ -72,8 +72,8 @@ impl Messages {
     ) -> Result<Vec<u8>, Errno> {
         let span = Span::new(addr, count as u64).map_err(|reason| reason.errno())?;
         let access = if command == command::DMA_WRITE { Access::WRITE } else { Access::READ };
-        let message = Reply::with_capacity(FIELDS + data.len()).u64(addr.0).u64(count as u64);
-        let message = message.bytes(data);
+        let message = Reply::with_capacity(FIELDS + data.len()).put(&[addr.0, count as u64]);
+        let message = message.put(data);
         let allowed = || self.allows(span, access);
         let reply = self.inbox.request(command, span, message, self.deadline, allowed)?;
         Counters::count(&self.counters.message_bytes, count as u64);
@@ -83,11 +83,11 @@ impl Messages {
             return Err(errno.map_or(Errno::IO, Errno::from_raw_os_error));
         }
         let mut fields = Fields::new(&reply.payload);
-        let told = fields.u64().ok();
+        let told = fields.read::<u64>().ok();
         // The count has 8 bytes in one direction and 4 in the other, by the protocol.
         let counted = match command {
-            command::DMA_WRITE => fields.u32().map(u64::from).ok(),
-            _ => fields.u64().ok(),
+            command::DMA_WRITE => fields.read::<u32>().map(u64::from).ok(),
+            _ => fields.read::<u64>().ok(),
         };
         if (told, counted) != (Some(addr.0), Some(count as u64)) {
             return Err(Errno::BADMSG);

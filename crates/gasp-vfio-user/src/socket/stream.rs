@@ -17,6 +17,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, Shutdown,
 };
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::received::Received;
 use crate::stop::Stop;
@@ -87,10 +88,11 @@ impl Stream {
     pub(crate) fn receive(&self) -> Result<Option<Packet>, Ended> {
         let mut fds = Received::default();
         let mut fds_lost = false;
-        let mut header = [0; Header::SIZE];
+        let mut header = Header::new_zeroed();
         let mut have = 0;
         let mut since = None;
-        while let Some(rest) = header.get_mut(have..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = header.as_mut_bytes().get_mut(have..).filter(|rest| !rest.is_empty())
+        {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
@@ -120,7 +122,6 @@ impl Stream {
         fds_lost |= fds.len() > FDS_MAX;
         fds.truncate(FDS_MAX);
         let since = since.unwrap_or_else(Instant::now);
-        let header = Header::decode(header);
         let size = header.size as usize;
         if size < Header::SIZE || size > self.limit {
             return Err(Ended::Unframed(header));

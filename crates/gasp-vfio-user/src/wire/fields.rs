@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use gasp::Errno;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{Header, Refused};
 
@@ -15,25 +16,12 @@ impl<'a> Fields<'a> {
         Self(bytes)
     }
 
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Refused> {
-        let (first, rest) = self
-            .0
-            .split_first_chunk()
-            .ok_or_else(|| Refused::invalid("the message is too short for its command"))?;
+    /// Reads a field, or a structure of them.
+    pub(crate) fn read<T: FromBytes>(&mut self) -> Result<T, Refused> {
+        let (value, rest) = T::read_from_prefix(self.0)
+            .map_err(|_| Refused::invalid("the message is too short for its command"))?;
         self.0 = rest;
-        Ok(*first)
-    }
-
-    pub(crate) fn u16(&mut self) -> Result<u16, Refused> {
-        self.take().map(u16::from_ne_bytes)
-    }
-
-    pub(crate) fn u32(&mut self) -> Result<u32, Refused> {
-        self.take().map(u32::from_ne_bytes)
-    }
-
-    pub(crate) fn u64(&mut self) -> Result<u64, Refused> {
-        self.take().map(u64::from_ne_bytes)
+        Ok(value)
     }
 
     /// Everything that has not been read.
@@ -70,24 +58,18 @@ impl Reply {
         Self { bytes, fds: Vec::new() }
     }
 
-    pub(crate) fn u16(mut self, value: u16) -> Self {
-        self.bytes.extend(value.to_ne_bytes());
+    /// Adds a field, a structure of them, or data.
+    pub(crate) fn put(mut self, value: &(impl IntoBytes + Immutable + ?Sized)) -> Self {
+        self.bytes.extend(value.as_bytes());
         self
     }
 
-    pub(crate) fn u32(mut self, value: u32) -> Self {
-        self.bytes.extend(value.to_ne_bytes());
-        self
+    pub(crate) fn u32(self, value: u32) -> Self {
+        self.put(&value)
     }
 
-    pub(crate) fn u64(mut self, value: u64) -> Self {
-        self.bytes.extend(value.to_ne_bytes());
-        self
-    }
-
-    pub(crate) fn bytes(mut self, value: &[u8]) -> Self {
-        self.bytes.extend(value);
-        self
+    pub(crate) fn u64(self, value: u64) -> Self {
+        self.put(&value)
     }
 
     /// Room for `len` bytes of data at the end, as zeros.
@@ -114,8 +96,8 @@ impl Reply {
 
     fn finish(mut self, header: Header) -> (Vec<u8>, Vec<OwnedFd>) {
         let size = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
-        let header = Header { size, ..header }.encode();
-        self.bytes.iter_mut().zip(header).for_each(|(byte, field)| *byte = field);
+        // It has room: every message begins with that of a header.
+        let _ = Header { size, ..header }.write_to_prefix(&mut self.bytes);
         (self.bytes, self.fds)
     }
 

@@ -79,7 +79,7 @@ impl Proposal {
 /// What the client proposes.
 pub(crate) fn decode(payload: &[u8]) -> Result<Proposal, Refused> {
     let mut fields = Fields::new(payload);
-    let (major, minor) = (fields.u16()?, fields.u16()?);
+    let [major, minor] = fields.read::<[u16; 2]>()?;
     if major != MAJOR {
         let what = format!("version {major}.{minor} is not spoken here, but {MAJOR}.{MINOR} is");
         return Err(Refused::invalid(what));
@@ -154,8 +154,8 @@ pub(crate) fn encode(ours: Capabilities, proposal: &Proposal, twin: Option<Owned
     ];
     let answers = answers.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     let text = json!({ "capabilities": answers.collect::<Map<_, _>>() }).to_string();
-    let reply = Reply::with_capacity(text.len() + 5).u16(MAJOR).u16(MINOR);
-    let reply = reply.bytes(text.as_bytes()).bytes(&[0]);
+    let reply = Reply::with_capacity(text.len() + 5).put(&[MAJOR, MINOR]);
+    let reply = reply.put(text.as_bytes()).put(&0_u8);
     match twin {
         Some(twin) => reply.fd(twin),
         None => reply,
@@ -168,7 +168,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn proposal(major: u16, text: &[u8]) -> Result<Capabilities, Refused> {
-        let payload = Reply::new().u16(major).u16(0).bytes(text).command(0, 1).split_off(16);
+        let payload = Reply::new().put(&[major, 0]).put(text).command(0, 1).split_off(16);
         decode(&payload).map(|proposal| proposal.capabilities())
     }
 
