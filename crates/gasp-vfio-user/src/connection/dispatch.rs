@@ -18,7 +18,7 @@ impl Connection<'_> {
         let service = self.service;
         loop {
             self.finish_drains();
-            self.look_for_traces();
+            self.check_traces();
             if service.stop.is_asked() {
                 return STOPS;
             }
@@ -30,7 +30,7 @@ impl Connection<'_> {
             let pauses = [self.drains.pause(), self.watch.pause()];
             let at_most = pauses.into_iter().flatten().min();
             match self.inbox.next(Wait { others: &others, at_most }) {
-                Event::Command(packet) => self.take(*packet),
+                Event::Command(packet) => self.execute(*packet),
                 Event::Ended(ended) => return self.end(ended),
                 Event::Other => {
                     service.shell.interrupts().take_unmask_event();
@@ -53,7 +53,7 @@ impl Connection<'_> {
     }
 
     /// Carries out one command.
-    fn take(&mut self, mut packet: Packet) {
+    fn execute(&mut self, mut packet: Packet) {
         let counters = &self.service.counters;
         Counters::count(&counters.commands, 1);
         let Packet { header, since, .. } = packet;
@@ -114,11 +114,11 @@ impl Connection<'_> {
     }
 
     /// Reports memory that the guest does not seem to write to.
-    fn look_for_traces(&self) {
+    fn check_traces(&self) {
         if !self.watch.is_due() {
             return;
         }
-        let Some(len) = self.space.looks_unshared() else { return };
+        let Some(len) = self.space.seems_unshared() else { return };
         let counters = &self.service.counters;
         let happened = || Happened::NotShared { len, seen: false };
         if !counters.tell_seldom(&counters.routine, happened) {

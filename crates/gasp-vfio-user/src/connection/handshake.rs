@@ -25,7 +25,7 @@ pub(super) struct Shaken {
     pub(super) answer: (Vec<u8>, Vec<OwnedFd>),
 }
 
-/// Waits for the first message and judges it; otherwise why the client is sent away.
+/// Waits for the first message and agrees on its terms; otherwise why the client is sent away.
 pub(super) fn shake(service: &Service, inbox: &Arc<Inbox>) -> Result<Shaken, &'static str> {
     let since = Instant::now();
     let packet = loop {
@@ -49,13 +49,13 @@ pub(super) fn shake(service: &Service, inbox: &Arc<Inbox>) -> Result<Shaken, &'s
     };
     Counters::count(&service.counters.commands, 1);
     let header = packet.header;
-    match judge(service, &packet) {
+    match negotiate(service, &packet) {
         Ok(shaken) => Ok(shaken),
         Err(refused) => refuse(service, inbox, header, &refused),
     }
 }
 
-fn judge(service: &Service, packet: &Packet) -> Result<Shaken, Refused> {
+fn negotiate(service: &Service, packet: &Packet) -> Result<Shaken, Refused> {
     if packet.header.command != command::VERSION || !packet.header.wants_reply() {
         return Err(Refused::invalid("the first message is VERSION, and wants a reply"));
     }

@@ -106,25 +106,25 @@ impl Connection<'_> {
             let what = format!("{} descriptors for {count} interrupts", fds.len());
             return Err(Refused::invalid(what));
         }
-        let held = self.space.descriptors().saturating_add(eventfds(irqs));
+        let in_use = self.space.descriptors().saturating_add(eventfds(irqs));
         let replaced = match action {
             TRIGGER => (start..start.saturating_add(count))
                 .filter(|vector| irqs.is_assigned(kind, *vector))
                 .count(),
             _ => usize::from(irqs.unmask_event().is_some()),
         };
-        let then = held.saturating_sub(replaced).saturating_add(fds.len());
+        let then = in_use.saturating_sub(replaced).saturating_add(fds.len());
         if then > self.service.options.max_descriptors as usize && !fds.is_empty() {
-            let what = format!("{held} descriptors of this client are held already");
+            let what = format!("{in_use} descriptors of this client are held already");
             return Err(Refused::new(Errno::MFILE, what));
         }
         match (action, kind) {
             (TRIGGER, _) => {
-                let mut events: Vec<_> = fds.take_all().into_iter().map(Some).collect();
+                let mut events: Vec<_> = fds.remove_all().into_iter().map(Some).collect();
                 events.resize_with(count as usize, || None);
                 irqs.assign(kind, start, events)?;
             }
-            (UNMASK, IrqKind::Pin) => irqs.set_unmask_event(fds.take())?,
+            (UNMASK, IrqKind::Pin) => irqs.set_unmask_event(fds.pop())?,
             _ => {
                 let what = "masks are not signalled by descriptors";
                 return Err(Refused::new(Errno::OPNOTSUPP, format!("{kind}: {what}")));

@@ -22,7 +22,7 @@ enum When {
     /// The guest has not written to a register yet.
     #[default]
     Later,
-    At(Instant),
+    Due(Instant),
     Done,
 }
 
@@ -30,14 +30,14 @@ impl Watch {
     /// Notes that the guest has written to a register.
     pub(super) fn written(&self) {
         if let When::Later = self.0.get() {
-            self.0.set(When::At(Instant::now() + PAUSE));
+            self.0.set(When::Due(Instant::now() + PAUSE));
         }
     }
 
     /// How long the next wait for a command may last.
     pub(super) fn pause(&self) -> Option<Duration> {
         match self.0.get() {
-            When::At(at) => Some(at.saturating_duration_since(Instant::now())),
+            When::Due(time) => Some(time.saturating_duration_since(Instant::now())),
             _ => None,
         }
     }

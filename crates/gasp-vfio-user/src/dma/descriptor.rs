@@ -23,12 +23,12 @@ pub(super) struct Descriptor {
 }
 
 impl Descriptor {
-    /// Looks at a descriptor whose memory is to be used with `access`.
+    /// Inspects a descriptor whose memory is to be used with `access`.
     ///
     /// Refuses what can be neither mapped nor read and written at an offset, with the kind
     /// of descriptor in the text (`ENODEV`, as from mmap(); `EBADF` for one that was opened
     /// with `O_PATH`), and one that was not opened for `access` (`EACCES`).
-    pub(super) fn look(fd: &OwnedFd, access: Access) -> Result<Self, Refused> {
+    pub(super) fn inspect(fd: &OwnedFd, access: Access) -> Result<Self, Refused> {
         let os = |what| move |errno| Refused::new(errno, what);
         let mode = rustix::fs::fcntl_getfl(fd).map_err(os("the descriptor has no flags"))?;
         if mode.contains(OFlags::PATH) {

@@ -13,24 +13,23 @@
 //! IOMMU needs, which maps and unmaps pages of the same memory all the time, and has some
 //! mapped at any time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use gasp::{Access, Adopt, Errno, Guest, GuestPhys, MemoryObject, Residency, Search, Span};
 use rustix::fs::SealFlags;
 
-use super::descriptor::{Descriptor, seal, seals_of};
-use super::sharing::{self, Sharing};
-use crate::options::{Options, Unsealed};
+use super::admission::Admission;
+use super::descriptor::Descriptor;
+use super::windows::Backing;
+use crate::options::Options;
 use crate::report::{Counters, Happened};
 use crate::wire::Refused;
 
 /// The most bytes of a file that are looked at for a guest's traces: firmware and kernels
 /// write to them first.
-const LOOKED_AT: u64 = 16 << 20;
-/// How many files are remembered as not mapped privately.
-const JUDGED_MAX: usize = 64;
+const TRACES_MAX: u64 = 16 << 20;
 /// Where files are placed: so that large pages of the tables fit.
 const ALIGN: u64 = 1 << 30;
 
@@ -40,13 +39,7 @@ pub(super) struct Files {
     guest: Guest,
     half: GuestPhys,
     residency: Residency,
-    unsealed: Unsealed,
-    /// The process at the other end, if that can be told.
-    peer: Option<i32>,
-    /// Files that the client does not map privately, as far as could be told.
-    judged: HashSet<(u64, u64)>,
-    warned: bool,
-    told_private: bool,
+    admission: Admission,
     /// The most bytes of all files together.
     max_memory: u64,
     /// The most files, and eventfds of interrupts.
@@ -80,27 +73,13 @@ struct Wanted {
     access: Access,
 }
 
-/// What a descriptor is good for.
+/// What becomes of a descriptor.
 #[derive(Clone, Copy, Debug)]
-enum Judged {
+enum Decision {
     /// It is not needed.
-    Found(Found),
+    Close(Backing),
     /// Its first `len` bytes are to be adopted.
     Adopt { wanted: Wanted, len: u64 },
-}
-
-/// What is behind a descriptor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Found {
-    /// Memory that the device can map.
-    Memory {
-        /// Where the window begins in the guest.
-        at: GuestPhys,
-        /// The file's number.
-        file: u64,
-    },
-    /// Memory that is not to be mapped.
-    NoMemory,
 }
 
 impl Files {
@@ -115,11 +94,7 @@ impl Files {
             guest: guest.clone(),
             half,
             residency: options.residency,
-            unsealed: options.unsealed,
-            peer,
-            judged: HashSet::new(),
-            warned: false,
-            told_private: false,
+            admission: Admission::new(options, peer, counters),
             max_memory: options.max_memory,
             max_descriptors: options.max_descriptors as usize,
             by_inode: HashMap::new(),
@@ -139,12 +114,12 @@ impl Files {
         len: u64,
         access: Access,
         eventfds: impl FnOnce() -> usize,
-    ) -> Result<Found, Refused> {
-        match self.judge(&fd, offset, len, access, eventfds) {
-            Ok(Judged::Adopt { wanted, len }) => self.adopt(fd, wanted, len),
-            Ok(Judged::Found(found)) => {
+    ) -> Result<Backing, Refused> {
+        match self.decide(&fd, offset, len, access, eventfds) {
+            Ok(Decision::Adopt { wanted, len }) => self.adopt(fd, wanted, len),
+            Ok(Decision::Close(backing)) => {
                 gasp::ffi::close(fd);
-                Ok(found)
+                Ok(backing)
             }
             Err(refused) => {
                 gasp::ffi::close(fd);
@@ -155,27 +130,23 @@ impl Files {
 
     /// Nothing here asks the server of a FUSE file, which need not answer, before it is clear
     /// that the file cannot be one, or that its owner is trusted.
-    fn judge(
+    fn decide(
         &mut self,
         fd: &OwnedFd,
         offset: u64,
         len: u64,
         access: Access,
         eventfds: impl FnOnce() -> usize,
-    ) -> Result<Judged, Refused> {
+    ) -> Result<Decision, Refused> {
         if !offset.is_multiple_of(gasp::GRANULE) {
             return Err(Refused::invalid("the offset in the file is in whole pages of 4 KiB"));
         }
         let end = offset.checked_add(len);
         let end = end.ok_or_else(|| Refused::invalid("offset and size pass 2^64"))?;
-        let descriptor = Descriptor::look(fd, access)?;
-        let seals = match self.unsealed {
-            Unsealed::Trust => seals_of(fd),
-            _ => seal(fd),
+        let descriptor = Descriptor::inspect(fd, access)?;
+        let Some(seals) = self.admission.seals(fd)? else {
+            return Ok(Decision::Close(Backing::Messages));
         };
-        if self.unsealed != Unsealed::Trust && !seals.contains(SealFlags::SHRINK) {
-            return self.unsealed().map(Judged::Found);
-        }
         if access.contains(Access::WRITE)
             && seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE)
         {
@@ -186,9 +157,9 @@ impl Files {
             && end <= file.span.len()
             && file.access.contains(access)
         {
-            return Ok(Judged::Found(file.found(id, offset)));
+            return Ok(Decision::Close(file.backing(id, offset)));
         }
-        self.judge_unknown(fd, Wanted { descriptor, seals, offset, end, access }, eventfds())
+        self.decide_unknown(fd, Wanted { descriptor, seals, offset, end, access }, eventfds())
     }
 
     fn known(&self, inode: (u64, u64)) -> Option<(u64, &File)> {
@@ -196,53 +167,14 @@ impl Files {
         Some((*id, self.files.get(id)?))
     }
 
-    /// What becomes of a file whose owner can make it shorter, and is not trusted.
-    #[cold]
-    fn unsealed(&mut self) -> Result<Found, Refused> {
-        if self.unsealed == Unsealed::Refuse {
-            let what = "the file is not sealed against shrinking, and cannot be sealed here: \
-                        seal it (F_SEAL_SHRINK), or have the server trust or work around \
-                        unsealed memory";
-            return Err(Refused::new(Errno::PERM, what));
-        }
-        if !core::mem::replace(&mut self.warned, true)
-            && self.counters.tell_seldom(&self.counters.routine, || Happened::ByMessage)
-        {
-            tracing::warn!(
-                "guest memory comes in a file that can be cut off and cannot be sealed, so it \
-                 is reached by messages: slow. Use a memory file (QEMU: memory-backend-memfd), \
-                 or trust its owner (unsealed = \"trust\")"
-            );
-        }
-        Ok(Found::NoMemory)
-    }
-
-    /// What becomes of a file that the guest does not write to. The VMM reads the guest's own
-    /// pages if it is asked by message.
-    #[cold]
-    fn private(&mut self, len: u64) -> Result<Found, Refused> {
-        let happened = || Happened::NotShared { len, seen: true };
-        let tell = !core::mem::replace(&mut self.told_private, true)
-            && self.counters.tell_seldom(&self.counters.routine, happened);
-        let what = "the VMM maps this memory privately, so the guest does not write to the \
-                    file (QEMU: share=off): use share=on";
-        if self.unsealed == Unsealed::Refuse {
-            return Err(Refused::invalid(what));
-        }
-        if tell {
-            tracing::warn!(bytes = len, "{what}. Until then it is reached by messages: slow");
-        }
-        Ok(Found::NoMemory)
-    }
-
     /// Whether a file that is not known can be adopted, and how much of it.
     #[cold]
-    fn judge_unknown(
+    fn decide_unknown(
         &mut self,
         fd: &OwnedFd,
         wanted: Wanted,
-        held: usize,
-    ) -> Result<Judged, Refused> {
+        eventfds: usize,
+    ) -> Result<Decision, Refused> {
         let stat = rustix::fs::fstat(fd)
             .map_err(|errno| Refused::new(errno, "the descriptor does not tell its size"))?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
@@ -252,25 +184,15 @@ impl Files {
         if wanted.end > len {
             return Err(Refused::invalid(format!("the file has {len:#x} bytes in whole pages")));
         }
-        let inode = wanted.descriptor.inode;
-        // Once for each file, though it may come and go: it takes longer than all the rest.
-        if let Some(pid) = self.peer
-            && !self.judged.contains(&inode)
-        {
-            if sharing::look(pid, inode) == Sharing::Private {
-                return self.private(len).map(Judged::Found);
-            }
-            if self.judged.len() >= JUDGED_MAX {
-                self.judged.clear();
-            }
-            self.judged.insert(inode);
+        if !self.admission.is_shared(wanted.descriptor.inode, len)? {
+            return Ok(Decision::Close(Backing::Messages));
         }
-        self.check_room(len, held)?;
-        Ok(Judged::Adopt { wanted, len })
+        self.check_room(len, eventfds)?;
+        Ok(Decision::Adopt { wanted, len })
     }
 
     #[cold]
-    fn adopt(&mut self, fd: OwnedFd, wanted: Wanted, len: u64) -> Result<Found, Refused> {
+    fn adopt(&mut self, fd: OwnedFd, wanted: Wanted, len: u64) -> Result<Backing, Refused> {
         let Wanted { descriptor, seals, offset, access, .. } = wanted;
         let inode = descriptor.inode;
         let sealed = seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE);
@@ -279,20 +201,20 @@ impl Files {
         let residency = self.residency;
         // A seal keeps the file's length, but not huge pages in their place: holes can be
         // punched into those, and then an access faults. The engine guards what needs it.
-        let trusted = self.unsealed == Unsealed::Trust;
+        let trusted = self.admission.trusts();
         let how = Adopt { access: whole, residency, trusted, ..Adopt::new(&name, len) };
         let object = MemoryObject::adopt(fd, how)?;
         let span = self.place(&object)?;
-        tracing::debug!(bytes = len, at = %span.start(), %access, "adopts a memory file");
+        tracing::debug!(bytes = len, guest_phys = %span.start(), %access, "adopts a memory file");
         self.counters.tell_seldom(&self.counters.routine, || Happened::Adopted { len });
         let id = self.next;
         self.next += 1;
         let file = File { span, access: whole, windows: 0, leaving: 0, inode, object };
-        let found = file.found(id, offset);
+        let backing = file.backing(id, offset);
         self.files.insert(id, file);
         self.by_inode.insert(inode, id);
         Counters::set(&self.counters.files, self.files.len() as u64);
-        Ok(found)
+        Ok(backing)
     }
 
     fn place(&self, object: &MemoryObject) -> Result<Span<GuestPhys>, Refused> {
@@ -309,13 +231,13 @@ impl Files {
         self.files.len()
     }
 
-    /// Whether one more file, of `len` bytes, can be adopted, while `held` descriptors of the
-    /// client are held elsewhere.
-    fn check_room(&self, len: u64, held: usize) -> Result<(), Refused> {
+    /// Whether one more file, of `len` bytes, can be adopted, while the client has
+    /// `eventfds` descriptors elsewhere.
+    fn check_room(&self, len: u64, eventfds: usize) -> Result<(), Refused> {
         let max = self.max_memory;
-        let held = held.saturating_add(self.files.len());
-        if held >= self.max_descriptors {
-            let what = format!("{held} descriptors of this client are held already");
+        let in_use = eventfds.saturating_add(self.files.len());
+        if in_use >= self.max_descriptors {
+            let what = format!("{in_use} descriptors of this client are held already");
             return Err(Refused::new(Errno::MFILE, what));
         }
         match self.bytes_with(len) {
@@ -387,8 +309,8 @@ impl Files {
 
 impl File {
     /// The window lies in the file, which was checked.
-    fn found(&self, id: u64, offset: u64) -> Found {
-        Found::Memory { at: GuestPhys(self.span.start().0 + offset), file: id }
+    fn backing(&self, id: u64, offset: u64) -> Backing {
+        Backing::File { file: id, start: GuestPhys(self.span.start().0 + offset) }
     }
 
     /// Whether the first bytes are all zero. They are read from the file and not from its
@@ -396,11 +318,11 @@ impl File {
     fn begins_with_zeros(&self) -> bool {
         let Some((fd, start)) = self.object.file() else { return false };
         let mut bytes = vec![0; 64 << 10];
-        let mut at = 0;
-        while at < LOOKED_AT.min(self.span.len()) {
-            match rustix::io::pread(fd, &mut bytes, start + at) {
+        let mut offset = 0;
+        while offset < TRACES_MAX.min(self.span.len()) {
+            match rustix::io::pread(fd, &mut bytes, start + offset) {
                 Ok(0) => return true,
-                Ok(got) if bytes.iter().take(got).all(|byte| *byte == 0) => at += got as u64,
+                Ok(got) if bytes.iter().take(got).all(|byte| *byte == 0) => offset += got as u64,
                 _ => return false,
             }
         }

@@ -46,7 +46,7 @@ impl Messages {
         let windows = self.windows.lock();
         let mut next = Some(span.start());
         while let Some(addr) = next {
-            match windows.at(addr) {
+            match windows.containing(addr) {
                 Some((found, window))
                     if window.backing == Backing::Messages && window.access.contains(access) =>
                 {
@@ -102,16 +102,15 @@ impl Messages {
 
 impl MessageMemory for Messages {
     fn extent(&self, addr: DeviceAddr) -> Option<u64> {
-        let (span, window) = self.windows.lock().at(addr)?;
+        let (span, window) = self.windows.lock().containing(addr)?;
         (window.backing == Backing::Messages).then(|| span.last().0 - addr.0 + 1)
     }
 
-    fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<(), Errno> {
-        let mut at = addr;
+    fn read(&self, mut addr: DeviceAddr, into: &mut [u8]) -> Result<(), Errno> {
         for part in into.chunks_mut(self.max) {
-            let data = self.ask(command::DMA_READ, at, part.len(), &[], part.len())?;
+            let data = self.ask(command::DMA_READ, addr, part.len(), &[], part.len())?;
             part.copy_from_slice(&data);
-            at = DeviceAddr(at.0.wrapping_add(part.len() as u64));
+            addr = DeviceAddr(addr.0.wrapping_add(part.len() as u64));
         }
         Ok(())
     }
@@ -120,11 +119,10 @@ impl MessageMemory for Messages {
         self.inbox.pause(paused);
     }
 
-    fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<(), Errno> {
-        let mut at = addr;
+    fn write(&self, mut addr: DeviceAddr, from: &[u8]) -> Result<(), Errno> {
         for part in from.chunks(self.max) {
-            self.ask(command::DMA_WRITE, at, part.len(), part, 0)?;
-            at = DeviceAddr(at.0.wrapping_add(part.len() as u64));
+            self.ask(command::DMA_WRITE, addr, part.len(), part, 0)?;
+            addr = DeviceAddr(addr.0.wrapping_add(part.len() as u64));
         }
         Ok(())
     }

@@ -21,6 +21,7 @@
 //! memory is. So the engine checks its permissions like those of all other memory, and a
 //! map of it fails for want of memory, not of permission; [`messages`] does the rest.
 
+mod admission;
 mod descriptor;
 mod files;
 mod messages;
@@ -39,7 +40,7 @@ use crate::options::Options;
 use crate::report::{Counters, Happened};
 use crate::socket::{Inbox, Received};
 use crate::wire::{DmaMap, DmaUnmap, Refused};
-use files::{Files, Found};
+use files::Files;
 use messages::Messages;
 use windows::{Backing, Window, Windows};
 
@@ -171,17 +172,17 @@ impl DmaSpace {
             return Err(Refused::new(Errno::EXIST, what));
         }
         drop(windows);
-        let found = match fds.take() {
+        let backing = match fds.pop() {
             Some(fd) => self.files.find(fd, map.offset, map.size, access, eventfds)?,
-            None => Found::NoMemory,
+            None => Backing::Messages,
         };
-        let (guest, backing) = match found {
-            Found::Memory { at, file } => (at, Backing::File(file)),
+        let guest = match backing {
+            Backing::File { start, .. } => start,
             // Only that nothing is there matters, not where.
-            Found::NoMemory => (self.half, Backing::Messages),
+            Backing::Messages => self.half,
         };
         let granted = self.domain.grant(span.start(), guest, span.len(), access);
-        if let Backing::File(file) = backing {
+        if let Backing::File { file, .. } = backing {
             match granted {
                 Ok(_) => self.files.shown(file),
                 // Perhaps it was adopted for this window alone.
@@ -213,11 +214,11 @@ impl DmaSpace {
             return Err(Refused::invalid("an unmap of everything has no address and size"));
         }
         let taken = match all {
-            true => self.windows.lock().take_all(),
+            true => self.windows.lock().remove_all(),
             false => {
                 let span = Span::new(DeviceAddr(unmap.addr), unmap.size)
                     .map_err(|reason| Refused::invalid(reason.to_string()))?;
-                self.windows.lock().take(span)?
+                self.windows.lock().remove(span)?
             }
         };
         let spans = windows::joined(&taken);
@@ -227,7 +228,7 @@ impl DmaSpace {
         }
         let (mut writable, mut files) = (Vec::new(), Vec::new());
         for (span, window) in &taken {
-            if let Backing::File(file) = window.backing {
+            if let Backing::File { file, .. } = window.backing {
                 self.files.leaves(file);
                 files.push(file);
             }
@@ -255,7 +256,7 @@ impl DmaSpace {
     }
 
     /// The bytes of the memory files, if they look as if no guest had ever written to them.
-    pub(crate) fn looks_unshared(&self) -> Option<u64> {
+    pub(crate) fn seems_unshared(&self) -> Option<u64> {
         self.files.all_empty()
     }
 }

@@ -30,25 +30,25 @@ pub(super) enum Sharing {
 /// How long the kernel has to tell. It needs the lock of the VMM's address space, which a VMM
 /// can keep for as long as it likes.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Whether a thread looks; one that hangs is the last.
-static LOOKS: AtomicBool = AtomicBool::new(false);
+/// Whether a thread reads a list; one that hangs is the last.
+static READING: AtomicBool = AtomicBool::new(false);
 
 /// How the process `pid` maps the file with this device and inode.
-pub(super) fn look(pid: i32, inode: (u64, u64)) -> Sharing {
-    if LOOKS.swap(true, Ordering::AcqRel) {
+pub(super) fn of_file(pid: i32, inode: (u64, u64)) -> Sharing {
+    if READING.swap(true, Ordering::AcqRel) {
         return Sharing::Unknown;
     }
     let (tell, told) = std::sync::mpsc::sync_channel(1);
-    let looks = std::thread::Builder::new().name("sharing".into()).spawn(move || {
+    let reader = std::thread::Builder::new().name("sharing".into()).spawn(move || {
         let sharing = read(pid, inode);
-        LOOKS.store(false, Ordering::Release);
+        READING.store(false, Ordering::Release);
         // Nobody may wait for it any more.
         let _ = tell.send(sharing);
     });
-    match looks {
+    match reader {
         Ok(_) => told.recv_timeout(PATIENCE).unwrap_or(Sharing::Unknown),
         Err(_) => {
-            LOOKS.store(false, Ordering::Release);
+            READING.store(false, Ordering::Release);
             Sharing::Unknown
         }
     }
@@ -56,13 +56,13 @@ pub(super) fn look(pid: i32, inode: (u64, u64)) -> Sharing {
 
 fn read(pid: i32, inode: (u64, u64)) -> Sharing {
     match File::open(format!("/proc/{pid}/maps")) {
-        Ok(list) => judge(BufReader::new(list.take(LIST_MAX)), inode),
+        Ok(list) => parse(BufReader::new(list.take(LIST_MAX)), inode),
         Err(_) => Sharing::Unknown,
     }
 }
 
 /// Lines of `from-to perms offset major:minor inode name`.
-fn judge(list: impl BufRead, (dev, ino): (u64, u64)) -> Sharing {
+fn parse(list: impl BufRead, (dev, ino): (u64, u64)) -> Sharing {
     let (dev, ino) = (format!("{:02x}:{:02x}", major(dev), minor(dev)), ino.to_string());
     let mut found = Sharing::Unknown;
     for line in list.split(b'\n').map_while(Result::ok) {
@@ -101,13 +101,13 @@ mod tests {
 7f00a0000000-7f00b0000000 rw-p 00000000 fe:01 81 /disk
 not a mapping
 ";
-        let judged = |dev, ino| judge(list.as_bytes(), (makedev(dev, 1), ino));
-        assert_eq!(judged(0, 77), Sharing::Private);
-        assert_eq!(judged(0, 78), Sharing::Shared);
-        assert_eq!(judged(0, 79), Sharing::Unknown, "a look at it says nothing");
-        assert_eq!(judged(0, 80), Sharing::Shared, "once is enough");
-        assert_eq!(judged(0, 81), Sharing::Unknown, "another device");
-        assert_eq!(judged(0xfe, 81), Sharing::Private);
-        assert_eq!(judge(&b"\xff\xfe\n\n"[..], (0, 0)), Sharing::Unknown);
+        let parsed = |dev, ino| parse(list.as_bytes(), (makedev(dev, 1), ino));
+        assert_eq!(parsed(0, 77), Sharing::Private);
+        assert_eq!(parsed(0, 78), Sharing::Shared);
+        assert_eq!(parsed(0, 79), Sharing::Unknown, "a look at it says nothing");
+        assert_eq!(parsed(0, 80), Sharing::Shared, "once is enough");
+        assert_eq!(parsed(0, 81), Sharing::Unknown, "another device");
+        assert_eq!(parsed(0xfe, 81), Sharing::Private);
+        assert_eq!(parse(&b"\xff\xfe\n\n"[..], (0, 0)), Sharing::Unknown);
     }
 }

@@ -2,17 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use gasp::{Access, DeviceAddr, Span};
+use gasp::{Access, DeviceAddr, GuestPhys, Span};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::wire::Refused;
 
-/// What is behind a window.
+/// The memory of a window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Backing {
-    /// A file, by its number.
-    File(u64),
-    /// Nothing that could be mapped.
+    /// A part of a file, which the device can map.
+    File {
+        /// The file's number.
+        file: u64,
+        /// The guest-physical address of the part.
+        start: GuestPhys,
+    },
+    /// None that can be mapped; the client is asked for it.
     Messages,
 }
 
@@ -52,7 +57,7 @@ impl Table {
     }
 
     /// The window that an address is in.
-    pub(super) fn at(&self, addr: DeviceAddr) -> Option<(Span<DeviceAddr>, Window)> {
+    pub(super) fn containing(&self, addr: DeviceAddr) -> Option<(Span<DeviceAddr>, Window)> {
         let (start, window) = self.0.range(..=addr.0).next_back()?;
         let span = span_of(*start, window)?;
         span.contains(addr).then_some((span, *window))
@@ -63,14 +68,15 @@ impl Table {
         &self,
         span: Span<DeviceAddr>,
     ) -> impl Iterator<Item = Span<DeviceAddr>> + '_ {
-        let first = self.at(span.start()).map_or(span.start().0, |(found, _)| found.start().0);
+        let first =
+            self.containing(span.start()).map_or(span.start().0, |(found, _)| found.start().0);
         self.0.range(first..=span.last().0).filter_map(|(start, window)| span_of(*start, window))
     }
 
-    /// Takes out the windows that lie in `span`, one or several or none, as VFIO's type 1
+    /// Removes the windows that lie in `span`, one or several or none, as VFIO's type 1
     /// IOMMU does. A VMM relies on it: whenever a guest moves its IOMMU's root, QEMU takes
     /// back all addresses there are, by powers of two, without looking what is there.
-    pub(super) fn take(
+    pub(super) fn remove(
         &mut self,
         span: Span<DeviceAddr>,
     ) -> Result<Vec<(Span<DeviceAddr>, Window)>, Refused> {
@@ -78,12 +84,12 @@ impl Table {
         if let Some(cut) = found.iter().find(|window| !span.covers(window)) {
             return Err(Refused::invalid(format!("{span} would cut the window {cut}")));
         }
-        let taken = found.into_iter();
-        Ok(taken.filter_map(|span| Some((span, self.0.remove(&span.start().0)?))).collect())
+        let found = found.into_iter();
+        Ok(found.filter_map(|span| Some((span, self.0.remove(&span.start().0)?))).collect())
     }
 
-    /// Takes all out.
-    pub(super) fn take_all(&mut self) -> Vec<(Span<DeviceAddr>, Window)> {
+    /// Removes all windows.
+    pub(super) fn remove_all(&mut self) -> Vec<(Span<DeviceAddr>, Window)> {
         let all = core::mem::take(&mut self.0).into_iter();
         all.filter_map(|(start, window)| Some((span_of(start, &window)?, window))).collect()
     }
@@ -141,22 +147,22 @@ mod tests {
     }
 
     #[test]
-    fn whole_windows_are_taken_and_none_is_cut() {
+    fn whole_windows_are_removed_and_none_is_cut() {
         let mut table = table(&[(0x1000, 0x1000), (0x2000, 0x1000), (0x4000, 0x2000)]);
-        assert!(table.take(span(0, 0x1000)).unwrap().is_empty());
-        assert_eq!(table.take(span(0x1000, 0x800)).unwrap_err().errno, Errno::INVAL);
-        assert_eq!(table.take(span(0x2000, 0x3000)).unwrap_err().errno, Errno::INVAL);
+        assert!(table.remove(span(0, 0x1000)).unwrap().is_empty());
+        assert_eq!(table.remove(span(0x1000, 0x800)).unwrap_err().errno, Errno::INVAL);
+        assert_eq!(table.remove(span(0x2000, 0x3000)).unwrap_err().errno, Errno::INVAL);
         assert_eq!(table.len(), 3);
-        let taken = table.take(span(0, 0x4000)).unwrap();
-        assert_eq!(joined(&taken), [span(0x1000, 0x2000)]);
-        assert_eq!(table.take_all().len(), 1);
+        let removed = table.remove(span(0, 0x4000)).unwrap();
+        assert_eq!(joined(&removed), [span(0x1000, 0x2000)]);
+        assert_eq!(table.remove_all().len(), 1);
         assert_eq!(table.len(), 0);
     }
 
     #[test]
     fn a_window_may_end_at_the_end_of_the_address_space() {
         let mut table = table(&[(u64::MAX - 0xfff, 0x1000)]);
-        assert!(table.at(DeviceAddr(u64::MAX)).is_some());
-        assert_eq!(table.take(span(u64::MAX - 0xfff, 0x1000)).unwrap().len(), 1);
+        assert!(table.containing(DeviceAddr(u64::MAX)).is_some());
+        assert_eq!(table.remove(span(u64::MAX - 0xfff, 0x1000)).unwrap().len(), 1);
     }
 }

@@ -65,7 +65,7 @@ impl Listener {
         let address = SocketAddrUnix::new(path).map_err(fail)?;
         // Two servers that start at a time must not both find a stale file and remove
         // each other's new one.
-        let _lock = Lock::take(path)?;
+        let _lock = Lock::acquire(path)?;
         remove_stale(path, &address)?;
         let fd = socket().map_err(fail)?;
         // Before the file is there, so that it never has another mode.
@@ -119,13 +119,13 @@ struct Lock {
 }
 
 impl Lock {
-    fn take(socket: &Path) -> Result<Self, BindError> {
+    fn acquire(socket: &Path) -> Result<Self, BindError> {
         let mut path = socket.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
         let since = Instant::now();
         loop {
-            match Self::try_take(&path) {
+            match Self::try_acquire(&path) {
                 Ok(fd) => return Ok(Self { _fd: fd, path }),
                 Err(Errno::AGAIN) if since.elapsed() >= PATIENCE => {
                     let what = "somebody has this lock file, and does not let go of it";
@@ -138,7 +138,7 @@ impl Lock {
         }
     }
 
-    fn try_take(path: &Path) -> Result<OwnedFd, Errno> {
+    fn try_acquire(path: &Path) -> Result<OwnedFd, Errno> {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         // Not to be held up by what somebody else has put there, a FIFO for one.
         let fd = rustix::fs::open(path, flags | OFlags::NONBLOCK, Mode::from_raw_mode(0o600))?;

@@ -16,13 +16,13 @@ impl Received {
         self.0.is_empty()
     }
 
-    /// Takes one of them.
-    pub(crate) fn take(&mut self) -> Option<OwnedFd> {
+    /// Removes the last of them.
+    pub(crate) fn pop(&mut self) -> Option<OwnedFd> {
         self.0.pop()
     }
 
-    /// Takes all of them, in the order in which they came.
-    pub(crate) fn take_all(&mut self) -> Vec<OwnedFd> {
+    /// Removes all of them, in the order in which they came.
+    pub(crate) fn remove_all(&mut self) -> Vec<OwnedFd> {
         core::mem::take(&mut self.0)
     }
 

@@ -1,0 +1,117 @@
+//! Which files may be memory of the device: those whose owner cannot make them shorter, or is
+//! trusted, and which the guest writes to. All other memory is reached by messages, or refused.
+
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use gasp::Errno;
+use rustix::fs::SealFlags;
+
+use super::descriptor::{seal, seals_of};
+use super::sharing::{self, Sharing};
+use crate::options::{Options, Unsealed};
+use crate::report::{Counters, Happened};
+use crate::wire::Refused;
+
+/// How many files are remembered as shared.
+const SHARED_MAX: usize = 64;
+
+/// What one client's files have to be, and what it has been told of them.
+#[derive(Debug)]
+pub(super) struct Admission {
+    unsealed: Unsealed,
+    /// The process at the other end, if that can be told.
+    peer: Option<i32>,
+    /// Files that the client does not map privately, as far as could be told.
+    shared: HashSet<(u64, u64)>,
+    told_unsealed: bool,
+    told_private: bool,
+    counters: Arc<Counters>,
+}
+
+impl Admission {
+    pub(super) fn new(options: &Options, peer: Option<i32>, counters: &Arc<Counters>) -> Self {
+        Self {
+            unsealed: options.unsealed,
+            peer,
+            shared: HashSet::new(),
+            told_unsealed: false,
+            told_private: false,
+            counters: Arc::clone(counters),
+        }
+    }
+
+    /// Whether the owner is trusted.
+    pub(super) fn trusts(&self) -> bool {
+        self.unsealed == Unsealed::Trust
+    }
+
+    /// What a file is sealed against; `None` for one that is reached by messages, because its
+    /// owner can make it shorter, and is not trusted.
+    pub(super) fn seals(&mut self, fd: &OwnedFd) -> Result<Option<SealFlags>, Refused> {
+        if self.trusts() {
+            return Ok(Some(seals_of(fd)));
+        }
+        let seals = seal(fd);
+        match seals.contains(SealFlags::SHRINK) {
+            true => Ok(Some(seals)),
+            false => self.tell_unsealed().map(|()| None),
+        }
+    }
+
+    #[cold]
+    fn tell_unsealed(&mut self) -> Result<(), Refused> {
+        if self.unsealed == Unsealed::Refuse {
+            let what = "the file is not sealed against shrinking, and cannot be sealed here: \
+                        seal it (F_SEAL_SHRINK), or have the server trust or work around \
+                        unsealed memory";
+            return Err(Refused::new(Errno::PERM, what));
+        }
+        if !core::mem::replace(&mut self.told_unsealed, true)
+            && self.counters.tell_seldom(&self.counters.routine, || Happened::ByMessage)
+        {
+            tracing::warn!(
+                "guest memory comes in a file that can be cut off and cannot be sealed, so it \
+                 is reached by messages: slow. Use a memory file (QEMU: memory-backend-memfd), \
+                 or trust its owner (unsealed = \"trust\")"
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether the guest writes to a file, which has `len` bytes. If not, it is reached by
+    /// messages: the VMM reads the guest's own pages if it is asked.
+    ///
+    /// The client's mappings are read once for each file, though it may come and go: that
+    /// takes longer than all the rest.
+    pub(super) fn is_shared(&mut self, inode: (u64, u64), len: u64) -> Result<bool, Refused> {
+        let Some(pid) = self.peer.filter(|_| !self.shared.contains(&inode)) else {
+            return Ok(true);
+        };
+        if sharing::of_file(pid, inode) == Sharing::Private {
+            return self.tell_private(len).map(|()| false);
+        }
+        if self.shared.len() >= SHARED_MAX {
+            self.shared.clear();
+        }
+        self.shared.insert(inode);
+        Ok(true)
+    }
+
+    #[cold]
+    fn tell_private(&mut self, len: u64) -> Result<(), Refused> {
+        let happened = || Happened::NotShared { len, seen: true };
+        let tell = !core::mem::replace(&mut self.told_private, true)
+            && self.counters.tell_seldom(&self.counters.routine, happened);
+        let what = "the VMM maps this memory privately, so the guest does not write to the \
+                    file (QEMU: share=off): use share=on";
+        if self.unsealed == Unsealed::Refuse {
+            return Err(Refused::invalid(what));
+        }
+        if tell {
+            tracing::warn!(bytes = len, "{what}. Until then it is reached by messages: slow");
+        }
+        Ok(())
+    }
+}
