@@ -17,20 +17,20 @@ type Column = (&'static str, u8, fn(&Row) -> String);
 /// In the order in which they are shown; the counters of the device itself come after them.
 const COLUMNS: [Column; 9] = [
     ("device", 0, |row| cut(&row.name, NAME_MAX)),
-    ("VMM", 1, |row| row.now.pid.map_or("–".into(), |pid| pid.to_string())),
+    ("VMM", 1, |row| row.now.status.pid.map_or("–".into(), |pid| pid.to_string())),
     ("mapped", 2, |row| length(row.now.mapped_bytes())),
-    ("by message", 5, |row| length(row.now.by_message_bytes)),
-    ("maps", 7, |row| thousands(row.now.maps)),
-    ("unmaps", 8, |row| thousands(row.now.unmaps)),
+    ("by message", 5, |row| length(row.now.status.by_message_bytes)),
+    ("maps", 7, |row| thousands(row.now.status.maps)),
+    ("unmaps", 8, |row| thousands(row.now.status.unmaps)),
     ("rate", 4, |row| format!("{:.0}/s", row.rate)),
     ("faults", 3, |row| thousands(row.now.faults)),
     ("drains", 6, drains),
 ];
 
 fn drains(row: &Row) -> String {
-    match row.now.draining {
-        0 => thousands(row.now.drains),
-        draining => format!("{} ({} now)", thousands(row.now.drains), thousands(draining)),
+    match row.now.status.draining {
+        0 => thousands(row.now.status.drains),
+        draining => format!("{} ({} now)", thousands(row.now.status.drains), thousands(draining)),
     }
 }
 
@@ -131,14 +131,19 @@ fn cut(text: &str, width: usize) -> String {
 mod tests {
     use super::*;
     use crate::serve::event::Snapshot;
+    use gasp_vfio_user::Status;
 
     fn row(name: &str) -> Row {
-        let now = Snapshot {
+        let status = Status {
             pid: Some(123_456),
             window_bytes: 65 << 20,
             by_message_bytes: 1 << 20,
             maps: 1_234_567,
             unmaps: 1_234_560,
+            ..Status::default()
+        };
+        let now = Snapshot {
+            status,
             faults: 3,
             counters: vec![("reads", 10), ("read_bytes", 4096), ("writes", 2)],
             ..Snapshot::default()

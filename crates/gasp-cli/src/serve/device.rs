@@ -150,8 +150,12 @@ impl Served {
 
     /// How it stands.
     pub(super) fn snapshot(&self) -> Snapshot {
-        let (status, faults) = (self.server.status(), self.faults.load(Ordering::Relaxed));
-        Snapshot::new(&status, faults, (self.counters)(), self.untold.load(Ordering::Relaxed))
+        Snapshot {
+            status: self.server.status(),
+            faults: self.faults.load(Ordering::Relaxed),
+            untold: self.untold.load(Ordering::Relaxed),
+            counters: (self.counters)(),
+        }
     }
 }
 

@@ -96,7 +96,11 @@ impl Reporter {
             faults.extend(served.take_faults().map(|event| (Arc::clone(&served.name), event)));
             let now = served.snapshot();
             let rate = self.rates.entry(Arc::clone(&served.name)).or_default();
-            Row { name: Arc::clone(&served.name), rate: rate.measure(now.maps + now.unmaps), now }
+            Row {
+                name: Arc::clone(&served.name),
+                rate: rate.measure(now.status.maps + now.status.unmaps),
+                now,
+            }
         });
         self.rates.retain(|name, _| rows.iter().any(|row| row.name == *name));
         for (device, event) in faults {
