@@ -1,9 +1,10 @@
-//! Who comes in: a thread that takes connections while another serves one of them.
+//! Accepts connections, in a thread of its own, while another thread serves one of them.
 //!
-//! A client is served once it has begun to speak, so one that is silent holds nobody up. If
-//! another is served by then, it is answered at once (`EBUSY`), whatever the other one does:
-//! in the middle of a message, or not reading. If the process has no descriptor left, a
-//! descriptor that is held in reserve takes the connection, so that it can be told.
+//! A client is served once its first bytes arrive, so a silent client blocks nobody. If
+//! another client is served by then, it is answered at once (`EBUSY`), whatever the other
+//! client is doing, be it in the middle of a message or not reading. If the process is out
+//! of descriptors, a reserved descriptor is released to accept the connection, so that the
+//! client can be answered.
 
 use core::time::Duration;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,31 +20,33 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::service::Service;
 use crate::wire::{Header, Reply};
 
-/// The most clients that wait to be served or answered; of more, the first has to go.
+/// Maximum number of clients that wait to be served or answered; past it, the oldest is
+/// dropped.
 const VISITORS_MAX: usize = 16;
-/// The most bytes of a first message that are read before it is refused.
+/// Maximum number of bytes of a first message that are read before it is refused.
 const UNREAD_MAX: usize = 64 << 10;
-/// How often a client is looked at that has begun to speak, and cannot be answered yet.
+/// How often a client that has sent something, and cannot be answered yet, is polled.
 const GLANCE: Duration = Duration::from_millis(20);
-/// How long a client that no descriptor is left for has for its first message.
+/// How long a client that was accepted with the reserved descriptor has for its first
+/// message.
 const HURRY: Duration = Duration::from_millis(100);
-/// How long no connection is taken when not even the reserve helps.
+/// How long no connection is accepted if not even the reserved descriptor helps.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The meeting point of the thread that takes connections and the one that serves.
+/// State shared by the thread that accepts connections and the thread that serves.
 #[derive(Debug)]
 pub(crate) struct Door {
     state: Mutex<State>,
     changed: Condvar,
-    /// Wakes the thread that takes connections.
+    /// Wakes the thread that accepts connections.
     woken: OwnedFd,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// To be served next.
+    /// The client to serve next.
     next: Option<Visitor>,
-    /// Being served.
+    /// The client that is served.
     current: Option<Current>,
     closed: bool,
 }
@@ -54,7 +57,7 @@ pub(crate) struct Visitor {
     pub(crate) fd: Arc<OwnedFd>,
     pub(crate) pid: Option<i32>,
     since: Instant,
-    /// Whether something has come from it.
+    /// Whether it has sent anything.
     speaks: bool,
 }
 
@@ -75,7 +78,7 @@ impl Door {
         self.state.lock()
     }
 
-    /// Lets clients in again that a run before has kept out.
+    /// Reopens the door after an earlier run has closed it.
     pub(crate) fn open(&self) {
         *self.state() = State::default();
     }
@@ -94,18 +97,19 @@ impl Door {
         }
     }
 
-    /// Notes that the client is served no longer, and nothing of it is left but this.
+    /// Marks the client as no longer served; nothing else of it may be left.
     pub(crate) fn free(&self) {
         self.state().current = None;
-        // It can only be full, and then it wakes as well.
+        // The write can only fail because the counter is full, and then the eventfd is
+        // readable.
         let _ = rustix::io::write(&self.woken, &1_u64.to_ne_bytes());
     }
 
-    /// Takes connections until the server is to end. For a thread of its own.
+    /// Accepts connections until a stop is requested. Runs in a thread of its own.
     pub(crate) fn keep(&self, service: &Service) -> Result<(), std::io::Error> {
         let mut keeper =
             Keeper { door: self, service, visitors: Vec::new(), reserve: reserve(), pause: None };
-        // Whoever waits for the next client waits no longer, even if this thread panics.
+        // Ends the wait for the next client, even if this thread panics.
         let _closed = Closed(self);
         keeper.run()
     }
@@ -123,18 +127,18 @@ impl Drop for Closed<'_> {
     }
 }
 
-/// A descriptor to be given up when another is needed.
+/// A descriptor in reserve, to be closed when another is needed.
 fn reserve() -> Option<OwnedFd> {
     eventfd(0, EventfdFlags::CLOEXEC).ok()
 }
 
-/// The thread that takes connections.
+/// The thread that accepts connections.
 struct Keeper<'a> {
     door: &'a Door,
     service: &'a Service,
     visitors: Vec<Visitor>,
     reserve: Option<OwnedFd>,
-    /// Until when no connection is taken.
+    /// The time until which no connection is accepted.
     pause: Option<Instant>,
 }
 
@@ -149,7 +153,7 @@ impl Keeper<'_> {
         Ok(())
     }
 
-    /// Waits until there is something to do; whether a connection can be accepted.
+    /// Waits until there is something to do; returns whether a connection can be accepted.
     fn wait(&mut self) -> Result<bool, Errno> {
         let now = Instant::now();
         self.pause = self.pause.filter(|until| *until > now);
@@ -175,7 +179,7 @@ impl Keeper<'_> {
         }
         let can_accept = listens && fds.get(2).is_some_and(|fd| !fd.revents().is_empty());
         let mut count = [0; 8];
-        // It is empty unless it has woken this thread.
+        // The read fails unless the eventfd has woken this thread.
         let _ = rustix::io::read(&self.door.woken, &mut count);
         Ok(can_accept)
     }
@@ -186,7 +190,7 @@ impl Keeper<'_> {
             Ok(Some(fd)) => {
                 if self.visitors.len() >= VISITORS_MAX {
                     self.visitors.remove(0);
-                    self.service.turned_away("too many wait to be served");
+                    self.service.turned_away("too many clients are waiting");
                 }
                 self.visitors.push(Visitor::new(fd));
                 Ok(())
@@ -198,7 +202,8 @@ impl Keeper<'_> {
                 }
                 Some(Errno::NOMEM | Errno::NOBUFS) => {
                     self.pause = Some(Instant::now() + PAUSE);
-                    self.service.turned_away("this process has no memory for a connection");
+                    self.service
+                        .turned_away("this process is out of memory for another connection");
                     Ok(())
                 }
                 _ => Err(error),
@@ -206,9 +211,9 @@ impl Keeper<'_> {
         }
     }
 
-    /// Takes a connection with the descriptor that is held in reserve, and says no.
+    /// Accepts a connection with the descriptor held in reserve, and refuses it.
     fn turn_away_without_descriptor(&mut self) {
-        self.service.turned_away("this process has no descriptor left for another connection");
+        self.service.turned_away("this process is out of descriptors for another connection");
         if self.reserve.take().is_some()
             && let Ok(Some(fd)) = self.service.listener.accept()
         {
@@ -225,18 +230,18 @@ impl Keeper<'_> {
         }
     }
 
-    /// Does for each visitor what can be done.
+    /// Serves, answers or drops each visitor if that is possible yet.
     fn attend(&mut self) {
         let patience = self.service.options.patience;
         for mut visitor in core::mem::take(&mut self.visitors) {
             let peeked = visitor.peek();
             visitor.speaks = !matches!(peeked, Peeked::Nothing);
             if let Peeked::Gone = peeked {
-                self.service.turned_away("it left before it said anything");
+                self.service.turned_away("it disconnected before its first message");
                 continue;
             }
             if visitor.since.elapsed() >= patience && !matches!(peeked, Peeked::Header(_)) {
-                self.service.turned_away("it says nothing");
+                self.service.turned_away("its first message did not arrive in time");
                 continue;
             }
             match peeked {
@@ -247,8 +252,8 @@ impl Keeper<'_> {
         }
     }
 
-    /// Has a client served if nobody else is, or answers it; gives it back if neither can
-    /// be done yet.
+    /// Passes a client to the serving thread if nobody else is served, or answers it;
+    /// returns it if neither is possible yet.
     fn let_in(&self, visitor: Visitor, header: Option<Header>) -> Option<Visitor> {
         let mut state = self.door.state();
         let Some(current) = &state.current else {
@@ -258,8 +263,9 @@ impl Keeper<'_> {
             self.door.changed.notify_all();
             return None;
         };
-        // A VMM that was killed, and its successor: the successor is not to be sent away
-        // because the end of the other has not been seen yet. But the device may take its time.
+        // If a VMM was killed and its successor connects, the successor must not be refused
+        // because the hang-up of the first has not been seen yet. The device may take its
+        // time, though.
         let patience = self.service.options.patience;
         if is_hung_up(&current.fd) && visitor.since.elapsed() < patience {
             return Some(visitor);
@@ -273,7 +279,7 @@ impl Keeper<'_> {
     }
 }
 
-/// What a visitor has said so far.
+/// What a visitor has sent so far.
 enum Peeked {
     Nothing,
     /// Less than a header.
@@ -300,10 +306,11 @@ impl Visitor {
         }
     }
 
-    /// Answers its first message. The client is gone whether it takes the answer or not.
+    /// Answers the first message with an error. The connection ends whether the client
+    /// reads the answer or not.
     fn refuse(&self, header: Header, errno: gasp::Errno) {
         let mut rest = [0; 4096];
-        // What it sent is taken first: it would lose the answer with what is unread.
+        // Its message is read first: closing a socket with unread data discards the answer.
         for _ in 0..UNREAD_MAX / rest.len() {
             match rustix::net::recv(&*self.fd, &mut rest, RecvFlags::DONTWAIT) {
                 Ok((_, got)) if got == rest.len() => {}
@@ -315,7 +322,7 @@ impl Visitor {
     }
 }
 
-/// Whether the peer has gone, though what it sent before may not be read yet.
+/// Whether the peer has hung up; what it sent before may still be unread.
 fn is_hung_up(fd: &OwnedFd) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -1,48 +1,48 @@
-//! What can go wrong outside the protocol; inside it, errors are answers.
+//! Errors outside the protocol; errors inside it are replies to the client.
 
 use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why there is no socket.
+/// An error of [`Server::bind`](crate::Server::bind).
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// Another server listens there.
+    /// Another server listens on this socket.
     #[error("{}: another server listens on this socket", .path.display())]
     InUse {
         /// The socket.
         path: PathBuf,
     },
-    /// A file is there that is no socket; it is not removed.
-    #[error("{}: there is a file that is no socket; remove it or choose another path", .path.display())]
+    /// A file at this path is not a socket; it is not removed.
+    #[error("{}: a file exists that is not a socket; remove it or choose another path", .path.display())]
     NotASocket {
         /// The file.
         path: PathBuf,
     },
-    /// The system refused.
+    /// A system call failed.
     #[error("{}: {source}", .path.display())]
     System {
-        /// The socket, or the lock file beside it.
+        /// The socket, or its lock file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// Why a server ended that was not told to.
+/// An error of [`Server::run`](crate::Server::run).
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// The socket takes no connections any more.
+    /// No connection can be accepted any more.
     #[error("{}: no connection can be accepted: {source}", .path.display())]
     Accept {
         /// The socket.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The server is running already.
-    #[error("{}: the server is running already", .path.display())]
+    #[error("{}: the server is already running", .path.display())]
     Running {
         /// The socket.
         path: PathBuf,

@@ -1,9 +1,9 @@
 //! Serves gasp's virtual devices to VMMs over vfio-user.
 //!
-//! vfio-user is VFIO, spoken over a Unix socket: the VMM is the client, a device process
-//! the server. A [`Server`] puts one device ([`gasp_vdev::Shell`]) on one socket, for one
-//! VMM at a time; a process may have as many as it likes. VMMs may come and go, and the
-//! device's data stays.
+//! vfio-user is VFIO over a Unix socket: the VMM is the client, a device process the
+//! server. A [`Server`] serves one device ([`gasp_vdev::Shell`]) on one socket, to one VMM
+//! at a time; a process may have any number of servers. VMMs may connect and disconnect;
+//! the device's data stays.
 //!
 //! ```no_run
 //! use gasp_vdev::{Shell, dma::DmaEngine};
@@ -17,21 +17,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What a VMM gets
+//! # Supported commands
 //!
-//! The commands of the protocol but those of migration, by one socket or with a *twin socket*
-//! for the commands that a server sends; [`protocol`] has each of them, what is answered
-//! otherwise, and the limits. A command that is malformed is answered with an errno; a header
-//! that leaves open where the next message begins also ends the connection.
+//! All commands of the protocol except those of migration, over one socket or with a *twin
+//! socket* for the commands that the server sends. [`protocol`] lists each command, the
+//! deviations and the limits. A malformed command is answered with an errno; a header that
+//! leaves the start of the next message unknown also ends the connection.
 //!
 //! # Migration
 //!
-//! There is none: what a device keeps for its guest (registers, queues, commands under way)
-//! stays in this process. The protocol has DEVICE_FEATURE for a client to ask, and it is
-//! answered as the kernel answers for devices that cannot (`ENOTTY`). **QEMU does not ask**
-//! (11.1): its `migrate` ends as completed, and the guest finds its device reset. Neither
+//! Not supported: a device's state (registers, queues, commands in flight) stays in this
+//! process. The protocol has DEVICE_FEATURE for a client to query it, which is answered as
+//! the kernel answers for devices that cannot migrate (`ENOTTY`). **QEMU does not query
+//! it** (11.1): its `migrate` completes, and the guest finds its device reset. Neither
 //! `-only-migratable` nor a property of `vfio-user-pci` changes that, and no answer of a
-//! server can. What does is a device beside it that QEMU refuses to migrate:
+//! server can. A second device that QEMU refuses to migrate does:
 //!
 //! ```text
 //! -object memory-backend-memfd,id=stay,size=1M,share=on
@@ -43,24 +43,24 @@
 //!
 //! # Why not an existing crate
 //!
-//! The `vfio_user` crate has a server that sends no DMA_READ and DMA_WRITE, answers every
-//! error with errno 0, blocks while it carries out a command, so that an unmap could not
-//! wait for a device that waits for the client, and serves one connection in its life. All
-//! of these are in the middle of its loop; so the protocol is spoken here.
+//! The server of the `vfio_user` crate sends no DMA_READ and DMA_WRITE, answers every error
+//! with errno 0, blocks while it executes a command, so that an unmap could not wait for a
+//! device that waits for the client, and serves a single connection in its lifetime. All of
+//! these are in the middle of its loop, so this crate implements the protocol itself.
 //!
 //! # Modules
 //!
 //! | | |
 //! |---|---|
-//! | `wire` | bytes ↔ messages |
-//! | `socket` | the socket file; whole messages; who reads when several threads wait |
-//! | `dma` | the DMA map as domain, files while windows show them, memory by message |
-//! | `connection` | one client: handshake, commands, unmaps that wait |
-//! | `door` | who comes in: connections are taken, and answered if another is served |
+//! | `wire` | encoding and decoding of messages |
+//! | `socket` | the socket file; whole messages; which thread reads when several wait |
+//! | `dma` | the DMA map as an IOMMU domain, memory files, memory reached by messages |
+//! | `connection` | one client: handshake, commands, pending unmaps |
+//! | `door` | accepts connections, and answers those that arrive while a client is served |
 //! | `server` | clients one after another |
-//! | `service` | what its threads share |
-//! | `stop` | the order to end, which every wait also waits for |
-//! | `seldom` | a limit on how often a peer's errors are reported |
+//! | `service` | state shared by the threads of a server |
+//! | `stop` | the stop request, which ends every wait |
+//! | `seldom` | rate limit for reports that a peer can cause |
 
 mod connection;
 mod dma;

@@ -7,31 +7,31 @@ use core::time::Duration;
 use gasp::{DrainPolicy, Residency};
 use thiserror::Error;
 
-/// What to do with a file of guest memory whose owner can make it shorter.
+/// Policy for a file of guest memory that its owner can truncate.
 ///
-/// If it does while the device copies, the access ends in SIGBUS, and with it the process
-/// and all devices in it. A memory file that can be sealed against that (`F_SEAL_SHRINK`) is
-/// sealed by the server unless its owner is trusted, and is no such file. Huge pages can be
-/// taken out of a sealed file, too: copies of those are guarded, and fail, unless the owner
-/// is trusted.
+/// If the owner truncates it while the device copies, the access ends in SIGBUS, which ends
+/// the process and all devices in it. The server seals a memory file against that
+/// (`F_SEAL_SHRINK`) if it can, unless its owner is trusted; the policy does not apply to
+/// sealed files. Huge pages can be removed even from a sealed file: copies of those are
+/// guarded, and fail, unless the owner is trusted.
 ///
-/// As text, in configurations: `"message"`, `"trust"`, `"refuse"`.
+/// In configuration files: `"message"`, `"trust"`, `"refuse"`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Unsealed {
-    /// Use it as if it had come without a descriptor: each copy is a message. Safe, slow,
-    /// and the device cannot map it.
+    /// Treat it as if it had come without a descriptor: each copy is a message. Safe and
+    /// slow, and the device cannot map it.
     #[default]
     ByMessage,
-    /// Trust its owner, also not to punch holes into huge pages, and to hand over no file
+    /// Trust its owner, also not to punch holes into huge pages, and not to pass a file
     /// whose file system does not answer.
     Trust,
-    /// Refuse it (`EPERM`), and memory that the VMM maps privately (`EINVAL`).
+    /// Refuse it (`EPERM`), and also memory that the VMM maps privately (`EINVAL`).
     Refuse,
 }
 
-/// A name that is none of [`Unsealed`]'s.
+/// A string that names no [`Unsealed`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error("unsealed memory: \"message\", \"trust\" or \"refuse\" is needed")]
+#[error("unsealed memory: expected \"message\", \"trust\" or \"refuse\"")]
 pub struct UnknownUnsealed;
 
 impl Unsealed {
@@ -55,7 +55,7 @@ impl fmt::Display for Unsealed {
     }
 }
 
-/// How a device is served.
+/// Options of a [`Server`](crate::Server).
 ///
 /// ```
 /// use gasp_vfio_user::{Options, Unsealed};
@@ -64,41 +64,41 @@ impl fmt::Display for Unsealed {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Who may connect: the mode of the socket file.
+    /// Mode of the socket file, which says who may connect.
     pub mode: u32,
-    /// The most windows of memory that a client may have at a time.
+    /// Maximum number of DMA windows of a client.
     pub max_dma_maps: u32,
-    /// The most bytes of memory files that a client may have mapped at a time. A file is
+    /// Maximum size of all memory files that a client has mapped, in bytes. A file is
     /// mapped whole, however small the window, and all clients of a process share its
     /// address space of 128 TiB.
     pub max_memory: u64,
-    /// The most descriptors of a client that are held at a time: its memory files, and the
-    /// eventfds of its interrupts. More are refused (`EMFILE`). A process needs as many for
-    /// each of its servers, and some for itself: see `RLIMIT_NOFILE`.
+    /// Maximum number of a client's descriptors that are held at a time: its memory files,
+    /// and the eventfds of its interrupts. Further ones are refused (`EMFILE`). A process
+    /// needs as many for each of its servers, and some for itself: see `RLIMIT_NOFILE`.
     pub max_descriptors: u32,
-    /// The most unmaps of a client that wait for the device at a time; more are refused
-    /// (`EBUSY`).
+    /// Maximum number of a client's unmaps that wait for the device at a time; further ones
+    /// are refused (`EBUSY`).
     pub max_drains: u32,
-    /// The most bytes of data in one message, from 4 KiB up; clients that say less are
-    /// sent less, and those that say less than 4 KiB are sent away.
+    /// Maximum size of the data in one message, in bytes, at least 4 KiB. A client that
+    /// accepts less is sent less; one that accepts less than 4 KiB is refused.
     pub max_data_xfer_size: u32,
-    /// What to do with memory that can be cut off, and cannot be sealed here.
+    /// Policy for memory files that can be truncated and cannot be sealed.
     pub unsealed: Unsealed,
-    /// How firmly to hold the pages of guest memory. On demand costs nothing, but
-    /// host-physical addresses are then not known; pinned puts all of the guest's memory
-    /// in place when its first page is mapped. A client can put other pages in the place of
-    /// pinned ones: a device that asks for addresses has them only of a client that is
-    /// trusted ([`Unsealed::Trust`]), and `EAGAIN` of others (decision 20).
+    /// Residency of guest memory. On demand costs nothing, but host-physical addresses are
+    /// then unknown; pinned allocates and pins all of the guest's memory when its first
+    /// page is mapped. A client can replace pinned pages with others: a device that asks
+    /// for addresses receives them only for the memory of a trusted client
+    /// ([`Unsealed::Trust`]), and `EAGAIN` otherwise (decision 20).
     pub residency: Residency,
-    /// How long an unmap waits for mappings that the device holds.
+    /// Policy for unmaps that wait for mappings that the device holds.
     pub drain: DrainPolicy,
-    /// How many bits device addresses have, from 33 to 52. Each bit more doubles the room
-    /// that a connection's tables reserve.
+    /// Width of device addresses in bits, from 33 to 52. Each further bit doubles the
+    /// address space that a connection's tables reserve.
     pub address_width: u32,
-    /// How long to wait for the rest of a message, for the client to take one, and for
-    /// the first one.
+    /// Timeout for the rest of a message, for the client to read one, and for the first
+    /// message.
     pub patience: Duration,
-    /// How long a copy by message waits for the client.
+    /// Timeout for the client's reply to a DMA_READ or DMA_WRITE.
     pub reply_deadline: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What a person or a log wants to know of a server.
+//! Server events and statistics.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -8,64 +8,64 @@ use gasp::Errno;
 
 use crate::seldom::Seldom;
 
-/// Something that has happened.
+/// An event of a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Happened {
-    /// A VMM is there; its process, if that can be told.
+    /// A VMM has attached.
     Attached {
-        /// The process's number, as this process sees it.
+        /// The process ID of the VMM, in the PID namespace of this process, if known.
         pid: Option<i32>,
     },
-    /// The VMM is gone, or was sent away.
+    /// The VMM has disconnected, or was disconnected.
     Detached {
-        /// In words.
+        /// The reason, as text.
         why: &'static str,
     },
-    /// Memory was given to the device.
+    /// A window of memory was mapped.
     Mapped {
         /// The device address.
         addr: u64,
-        /// How many bytes.
+        /// Length in bytes.
         len: u64,
         /// Whether the device may write it.
         writable: bool,
-        /// Whether it can be mapped, or is reached by messages.
+        /// Whether the device can map it; if not, it is reached by messages.
         mapped: bool,
     },
-    /// Memory was taken back, and no mapping of it is left.
+    /// Memory was unmapped, and no mapping of it is left, except those counted in
+    /// `detached`.
     Unmapped {
         /// The device address.
         addr: u64,
-        /// How many bytes.
+        /// Length in bytes.
         len: u64,
-        /// How long the device held on to it.
+        /// How long the unmap waited for the device.
         waited: Duration,
-        /// How many mappings are held beyond the deadline.
+        /// Number of mappings still held past the deadline.
         detached: usize,
     },
-    /// A memory file of the guest was mapped: it is one that no window showed before.
+    /// A memory file of the guest was mapped for its first window.
     Adopted {
-        /// How many bytes.
+        /// Length in bytes.
         len: u64,
     },
-    /// A memory file was unmapped and closed: no window shows it any longer.
+    /// A memory file was unmapped and closed, because its last window is gone.
     Released {
-        /// How many bytes.
+        /// Length in bytes.
         len: u64,
     },
-    /// A memory file can be cut off by its owner, and cannot be sealed against that: it is
-    /// reached by messages, which is slow. Told once for each VMM; see
+    /// A memory file can be truncated by its owner, and cannot be sealed against that: it
+    /// is reached by messages, which is slow. Reported once for each VMM; see
     /// [`Unsealed`](crate::Unsealed).
     ByMessage,
-    /// The guest does not write to a memory file that its VMM handed over (QEMU:
-    /// `share=off`).
+    /// The guest does not write to a memory file that its VMM passed (QEMU: `share=off`).
     NotShared {
-        /// The bytes of the file, or of all files.
+        /// Size of the file, or of all files, in bytes.
         len: u64,
-        /// Whether the VMM's own mappings show it (told once for each VMM): the memory is then reached by messages, or
-        /// refused. If not, the device was started two seconds ago, and the files are still
-        /// empty: it waits for commands that never come.
+        /// Whether the VMM's mappings show it (reported once for each VMM): the memory is
+        /// then reached by messages, or refused. If not, the device was started two seconds
+        /// ago, and the files are still empty: it waits for commands that never arrive.
         seen: bool,
     },
     /// The device was reset.
@@ -74,77 +74,77 @@ pub enum Happened {
     Refused {
         /// The name of the command.
         command: &'static str,
-        /// The error number.
+        /// The errno of the reply.
         errno: Errno,
-        /// In words.
+        /// The reason, as text.
         why: String,
     },
-    /// A client was sent away: its first message was not acceptable or did not come, or the
-    /// process has no descriptor left.
+    /// A client was turned away: its first message was refused or did not arrive, or the
+    /// process is out of descriptors.
     TurnedAway {
-        /// In words.
+        /// The reason, as text.
         why: &'static str,
     },
-    /// A client was sent away because the device is in use: its VERSION was answered with
+    /// A client was turned away because the device is in use: its VERSION was answered with
     /// `EBUSY`.
     InUse {
-        /// The process that came.
+        /// The process ID of the client that was turned away.
         pid: Option<i32>,
-        /// The process that is served.
+        /// The process ID of the VMM that is served.
         by: Option<i32>,
-        /// For how long it has been.
+        /// How long that VMM has been served.
         since: Duration,
     },
-    /// Reports that were left out, because there were too many: of each sort that a client can
-    /// cause as often as it likes (errors; connections; files that come and go, and resets),
-    /// one a second is made past a hundred.
+    /// Reports were omitted, because there were too many: of each sort that a client can
+    /// cause as often as it likes (errors; connections; files that come and go, and
+    /// resets), one a second is sent after the first hundred.
     Omitted {
-        /// How many.
+        /// Number of reports omitted.
         reports: u64,
     },
 }
 
-/// Numbers of one server, since it was made; those that say so, of the VMM that is
-/// attached now.
+/// Statistics of a server since its creation; the values marked "now" are of the VMM that
+/// is currently attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Status {
     /// Whether a VMM is attached.
     pub attached: bool,
-    /// Its process.
+    /// The process ID of that VMM, if known.
     pub pid: Option<i32>,
-    /// How many VMMs there have been.
+    /// Number of VMMs that have connected.
     pub connections: u64,
-    /// Windows of memory that the VMM has given, now.
+    /// DMA windows of the VMM, now.
     pub windows: u64,
-    /// Bytes in them, now.
+    /// Size of those windows in bytes, now.
     pub window_bytes: u64,
-    /// Bytes in those of them that are reached by messages instead of maps, now.
+    /// Size of those that are reached by messages instead of maps, in bytes, now.
     pub by_message_bytes: u64,
-    /// Files behind them, now.
+    /// Memory files of those windows, now.
     pub files: u64,
-    /// Memory maps carried out.
+    /// DMA_MAP commands executed.
     pub maps: u64,
-    /// Memory unmaps carried out.
+    /// DMA_UNMAP commands executed.
     pub unmaps: u64,
-    /// Time spent on maps in the server, those refused included: from the first byte read
-    /// until there is an answer to send.
+    /// Time the server has spent on DMA_MAP commands, including refused ones: from the
+    /// first byte read until the reply is ready to be sent.
     pub map_time: Duration,
     /// Unmaps that had to wait for the device.
     pub drains: u64,
-    /// Unmaps that wait now.
+    /// Unmaps that are waiting, now.
     pub draining: u64,
-    /// Commands taken.
+    /// Commands received.
     pub commands: u64,
     /// Commands refused.
     pub refused: u64,
-    /// Bytes copied by message.
+    /// Bytes copied by messages.
     pub message_bytes: u64,
 }
 
-/// What is told of everything that happens; see [`Server::observe`](crate::Server::observe).
+/// The callback for all events; see [`Server::observe`](crate::Server::observe).
 pub(crate) type Observer = Box<dyn Fn(&Happened) + Send + Sync>;
 
-/// The numbers, as the threads count them.
+/// The statistics, as the threads count them.
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) pid: AtomicU64,
@@ -163,16 +163,19 @@ pub(crate) struct Counters {
     pub(crate) refused: AtomicU64,
     pub(crate) message_bytes: AtomicU64,
     pub(crate) observer: std::sync::OnceLock<Observer>,
-    /// Reports of refused commands; of clients that are sent away; of what else a client can cause as often as it likes.
+    /// Rate limits for reports of refused commands; of clients that are turned away; of
+    /// everything else that a client can cause as often as it likes.
     pub(crate) refusals: Seldom,
     pub(crate) strangers: Seldom,
     pub(crate) routine: Seldom,
-    /// Lines in the log about clients that are served. Their events are always told.
+    /// Rate limit for log lines about clients that are served. Their events are always
+    /// reported.
     pub(crate) visits: Seldom,
 }
 
 impl Counters {
-    /// Counts one more. The numbers are independent of each other and of everything else.
+    /// Adds `more` to a counter. The counters are independent of each other and of
+    /// everything else.
     pub(crate) fn count(counter: &AtomicU64, more: u64) {
         counter.fetch_add(more, Ordering::Relaxed);
     }
@@ -181,19 +184,19 @@ impl Counters {
         counter.store(value, Ordering::Relaxed);
     }
 
-    /// Tells the observer, if there is one; what happened is only put together then.
+    /// Calls the observer, if there is one; the event is only constructed in that case.
     pub(crate) fn tell(&self, happened: impl FnOnce() -> Happened) {
         if let Some(observer) = self.observer.get() {
             observer(&happened());
         }
     }
 
-    /// Tells the observer what a peer may cause as often as it likes, if it has not been told
-    /// too often; whether it has been told now.
+    /// Calls the observer for an event that a peer may cause as often as it likes, subject
+    /// to the rate limit; returns whether it passed.
     pub(crate) fn tell_seldom(&self, seldom: &Seldom, happened: impl FnOnce() -> Happened) -> bool {
         let Some(omitted) = seldom.allow() else { return false };
         if omitted > 0 {
-            tracing::warn!(omitted, "reports were left out, because there were too many");
+            tracing::warn!(omitted, "reports were omitted, because there were too many");
             self.tell(|| Happened::Omitted { reports: omitted });
         }
         self.tell(happened);

@@ -1,20 +1,20 @@
-//! A limit on how often something is reported, so that no peer fills a log.
+//! Rate limit for reports, so that no peer fills a log.
 
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
-/// How many reports are let through at once.
+/// Number of reports that pass at once.
 const BURST: u64 = 100;
 
-/// Lets a hundred reports through, and then one a second for each second that passes.
+/// Token bucket: a hundred reports pass at once, and one more for each second that passes.
 #[derive(Debug)]
 pub(crate) struct Seldom(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     left: u64,
-    /// When the last one was added.
+    /// When the last token was added.
     since: Instant,
     omitted: u64,
 }
@@ -26,7 +26,8 @@ impl Default for Seldom {
 }
 
 impl Seldom {
-    /// How many reports were omitted since the last one, if there may be another now.
+    /// Takes a token. Returns how many reports were omitted since the last one that passed,
+    /// or `None` if this one is omitted too.
     pub(crate) fn allow(&self) -> Option<u64> {
         self.allow_at(Instant::now())
     }

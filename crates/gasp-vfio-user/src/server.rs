@@ -1,4 +1,4 @@
-//! One device on one socket, for one VMM after another.
+//! A server: one device on one socket, for one VMM after another.
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ use crate::stop::Stop;
 
 /// A device on a socket.
 ///
-/// [`run`](Self::run) serves until a [`Stopper`] says so; everything else may be called
+/// [`run`](Self::run) serves until a [`Stopper`] stops it; all other methods may be called
 /// meanwhile, from other threads. The socket file is removed by the stopper, or when the
 /// server is dropped.
 pub struct Server {
@@ -31,7 +31,7 @@ pub struct Server {
     running: AtomicBool,
 }
 
-/// Ends a [`Server::run`].
+/// Stops a [`Server`] that runs.
 #[derive(Clone, Debug)]
 pub struct Stopper {
     stop: Arc<Stop>,
@@ -39,18 +39,19 @@ pub struct Stopper {
 }
 
 impl Stopper {
-    /// Asks the server to end: the VMM is disconnected, the device detached. May be called
-    /// more than once, from any thread.
+    /// Requests a stop: the VMM is disconnected, the device detached. May be called more
+    /// than once, from any thread.
     ///
-    /// The socket file is removed before this returns, however long the device takes to end
-    /// its work. A process that exits without waiting for its servers leaves none.
+    /// The socket file is removed before this returns, however long the device takes to
+    /// finish its work, so a process that exits without waiting for its servers leaves no
+    /// socket file.
     pub fn stop(&self) {
         self.file.remove();
         self.stop.ask();
     }
 }
 
-/// Ends the thread that takes connections if the one that serves panics.
+/// Stops the thread that accepts connections if the serving thread panics.
 struct EndsInPanic<'a>(&'a Stop);
 
 impl Drop for EndsInPanic<'_> {
@@ -62,11 +63,12 @@ impl Drop for EndsInPanic<'_> {
 }
 
 impl Server {
-    /// Listens on a socket at `path`. A socket that nobody listens on any more is
+    /// Listens on a socket at `path`. A stale socket, on which nobody listens any more, is
     /// replaced.
     ///
     /// # Errors
-    /// Where another server listens there, another file is there, or the system refuses.
+    /// If another server listens on this socket, another kind of file exists at `path`, or
+    /// a system call fails.
     pub fn bind(path: impl AsRef<Path>, shell: Shell, options: Options) -> Result<Self, BindError> {
         let path = path.as_ref();
         let listener = Listener::bind(path, options.mode)?;
@@ -84,10 +86,10 @@ impl Server {
         Ok(Self { service, door, running: AtomicBool::new(false) })
     }
 
-    /// Serves one VMM after another until a [`Stopper`] says so.
+    /// Serves one VMM after another until a [`Stopper`] stops it.
     ///
     /// # Errors
-    /// Where the socket takes no connections any more, or the server runs already.
+    /// If no connection can be accepted any more, or the server is already running.
     pub fn run(&self) -> Result<(), ServeError> {
         if self.running.swap(true, Ordering::AcqRel) {
             return Err(ServeError::Running { path: self.path().into() });
@@ -108,28 +110,29 @@ impl Server {
             while let Some(client) = door.next() {
                 connection::serve(service, door, client);
             }
-            let panicked = |_| Err(io::Error::other("the thread that takes them panicked"));
+            let panicked = |_| Err(io::Error::other("the thread that accepts them panicked"));
             keeper.join().unwrap_or_else(panicked).map_err(accept)
         })
     }
 
-    /// What ends [`run`](Self::run).
+    /// A handle that stops [`run`](Self::run).
     pub fn stopper(&self) -> Stopper {
         Stopper { stop: Arc::clone(&self.service.stop), file: self.service.listener.file() }
     }
 
-    /// Has `observer` called for everything that happens, on the server's two threads: it must
-    /// be quick. Only the first observer counts; gives back whether this was it.
+    /// Registers `observer`, which is called for every event, on the server's two threads:
+    /// it must be quick. Only the first observer is registered; returns whether this one
+    /// was.
     pub fn observe(&self, observer: impl Fn(&Happened) + Send + Sync + 'static) -> bool {
         self.service.counters.observer.set(Box::new(observer)).is_ok()
     }
 
-    /// How it stands.
+    /// Current statistics.
     pub fn status(&self) -> Status {
         self.service.counters.status()
     }
 
-    /// The engine's guest for the VMM that is attached: its regions, grants and faults.
+    /// The engine's guest for the attached VMM: its regions, grants and faults.
     pub fn guest(&self) -> Option<Guest> {
         self.service.guest.lock().clone()
     }
@@ -139,7 +142,7 @@ impl Server {
         &self.service.shell
     }
 
-    /// The socket.
+    /// The path of the socket.
     pub fn path(&self) -> &Path {
         self.service.listener.path()
     }

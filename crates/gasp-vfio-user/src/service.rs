@@ -1,4 +1,4 @@
-//! What the threads of one server share.
+//! State shared by the threads of one server.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -12,24 +12,24 @@ use crate::report::{Counters, Happened};
 use crate::socket::Listener;
 use crate::stop::Stop;
 
-/// The device, its socket, and how it stands.
+/// The device, its socket, and its statistics.
 pub(crate) struct Service {
     pub(crate) shell: Shell,
     pub(crate) listener: Listener,
     pub(crate) options: Options,
     pub(crate) counters: Arc<Counters>,
     pub(crate) stop: Arc<Stop>,
-    /// The guest of the VMM that is attached.
+    /// The guest of the attached VMM.
     pub(crate) guest: Mutex<Option<Guest>>,
 }
 
 impl Service {
-    /// Reports a client that is sent away.
+    /// Reports a client that is turned away.
     pub(crate) fn turned_away(&self, why: &'static str) {
         let told =
             self.counters.tell_seldom(&self.counters.strangers, || Happened::TurnedAway { why });
         if told {
-            tracing::warn!(device = self.shell.name(), why, "sends a client away");
+            tracing::warn!(device = self.shell.name(), why, "turns a client away");
         }
     }
 
@@ -38,7 +38,7 @@ impl Service {
         let happened = || Happened::InUse { pid, by, since };
         if self.counters.tell_seldom(&self.counters.strangers, happened) {
             let device = self.shell.name();
-            tracing::warn!(device, ?pid, ?by, ?since, "in use: another VMM is sent away (EBUSY)");
+            tracing::warn!(device, ?pid, ?by, ?since, "in use: turns another VMM away (EBUSY)");
         }
     }
 }

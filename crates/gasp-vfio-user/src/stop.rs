@@ -1,4 +1,4 @@
-//! The order to end, which every wait of a server also waits for.
+//! The stop request, which ends every wait of a server.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::os::fd::OwnedFd;
@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 use rustix::io::Errno;
 
-/// Why a connection ends whose server was told to.
+/// Reason of a connection that ends because its server is stopped.
 pub(crate) const STOPS: &str = "the server stops";
 
-/// Whether the server is to end.
+/// Whether a stop was requested, as a flag and as an eventfd.
 #[derive(Debug)]
 pub(crate) struct Stop {
     asked: AtomicBool,

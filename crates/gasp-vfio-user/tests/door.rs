@@ -122,7 +122,7 @@ fn clients_that_say_nothing_hold_nobody_up() {
     let (served, events) = observed(patient());
     let silent: Vec<_> = (0..40).map(|_| Client::connect(&served.path)).collect();
     works(&mut served.client());
-    let too_many = Happened::TurnedAway { why: "too many wait to be served" };
+    let too_many = Happened::TurnedAway { why: "too many clients are waiting" };
     assert!(events.lock().unwrap().contains(&too_many), "the first of 40 has to go");
     assert!(silent[0].receive().is_none());
     served.wait_detached();
@@ -133,7 +133,12 @@ fn clients_that_say_nothing_hold_nobody_up() {
     let slow = Client::connect(&served.path);
     slow.send_raw(&[0; 7], &[]);
     assert!(slow.receive().is_none());
-    assert!(events.lock().unwrap().contains(&Happened::TurnedAway { why: "it says nothing" }));
+    assert!(
+        events
+            .lock()
+            .unwrap()
+            .contains(&Happened::TurnedAway { why: "its first message did not arrive in time" })
+    );
     works(&mut first);
 }
 

@@ -1,4 +1,4 @@
-//! What the device is, and its reset.
+//! The device's information, features and reset.
 
 use vfio_bindings::bindings::vfio;
 
@@ -27,12 +27,13 @@ impl Connection<'_> {
     }
 }
 
-/// What a client asks of a feature: bits of the flags past its number.
+/// The operations on a feature: bits of the flags, above the feature's number.
 const FEATURE_GET: u32 = vfio::VFIO_DEVICE_FEATURE_GET;
 const FEATURE_SET: u32 = vfio::VFIO_DEVICE_FEATURE_SET;
 const FEATURE_PROBE: u32 = vfio::VFIO_DEVICE_FEATURE_PROBE;
 
-/// A device here has no feature, which is what the kernel says of one that has none, too.
+/// Refuses DEVICE_FEATURE: a device has no feature here. The kernel answers the same for a
+/// device without features.
 pub(super) fn feature(payload: &[u8]) -> Refused {
     let [argsz, flags] = match Fields::new(payload).read::<[u32; 2]>() {
         Ok(fields) => fields,
@@ -46,17 +47,17 @@ pub(super) fn feature(payload: &[u8]) -> Refused {
     }
 }
 
-/// Checks a question for information: at least as long as the answer's fixed part, with room
-/// for that, and no longer than the room: a client may send the buffer that it has for the
-/// answer, and what is in it past the index is not looked at. Gives back the room, and the
-/// third field, which is the index where there is one.
+/// Checks a query for information: it must be at least as long as the fixed part of the
+/// reply, with room for that part, and no longer than that room. A client may send the
+/// buffer that it has for the reply; its contents past the index are ignored. Returns the
+/// room (`argsz`), and the third field, which is the index if the query has one.
 pub(super) fn check_info(payload: &[u8], size: u32) -> Result<(u32, u32), Refused> {
     let [argsz, _flags, index] = Fields::new(payload).read::<[u32; 3]>()?;
     if argsz < size || payload.len() < size as usize {
-        return Err(Refused::invalid(format!("argsz is {argsz}, and {size} is needed")));
+        return Err(Refused::invalid(format!("argsz is {argsz}, less than {size}")));
     }
     if payload.len() > argsz as usize {
-        let what = format!("{} bytes, where argsz is {argsz}", payload.len());
+        let what = format!("{} bytes, more than argsz, which is {argsz}", payload.len());
         return Err(Refused::invalid(what));
     }
     Ok((argsz, index))

@@ -1,4 +1,4 @@
-//! One command of a client after another.
+//! Executes the commands of a client, one after another.
 
 use std::os::fd::AsFd;
 
@@ -13,7 +13,7 @@ use crate::stop::STOPS;
 use crate::wire::{Header, Refused, command};
 
 impl Connection<'_> {
-    /// Carries out commands until the connection ends; gives back why it did.
+    /// Executes commands until the connection ends; returns why it ended.
     pub(super) fn run(&mut self) -> &'static str {
         let service = self.service;
         loop {
@@ -39,26 +39,27 @@ impl Connection<'_> {
         }
     }
 
-    /// Tells a client whose messages cannot be told apart any more, and why it ends.
+    /// Why the connection ends. A client whose next message cannot be found is answered
+    /// first.
     fn end(&self, ended: Ended) -> &'static str {
         match ended {
             Ended::Closed => "it closed the connection",
-            Ended::Stalled => "it does not finish its message, or does not take ours",
+            Ended::Stalled => "it did not finish a message, or did not read one, in time",
             Ended::Stopped => STOPS,
             Ended::Unframed(header) => {
-                self.refuse(header, &Refused::invalid("the message cannot have this size"));
-                "it sent a header with an impossible size"
+                self.refuse(header, &Refused::invalid("the message has an invalid size"));
+                "it sent a header with an invalid size"
             }
         }
     }
 
-    /// Carries out one command.
+    /// Executes one command.
     fn execute(&mut self, mut packet: Packet) {
         let counters = &self.service.counters;
         Counters::count(&counters.commands, 1);
         let Packet { header, since, .. } = packet;
         let answer = self.dispatch(&mut packet);
-        // Descriptors that were not wanted are closed before the client hears of it.
+        // Descriptors that were not used are closed before the client is answered.
         drop(packet);
         if header.command == command::DMA_MAP {
             let nanos = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -79,8 +80,8 @@ impl Connection<'_> {
         }
         if *fds_lost {
             return Err(match fds.len() < FDS_MAX {
-                true => Refused::new(Errno::MFILE, "this process has no descriptor left"),
-                false => Refused::invalid("more descriptors than are taken in one message"),
+                true => Refused::new(Errno::MFILE, "this process is out of descriptors"),
+                false => Refused::invalid("more descriptors than are accepted in one message"),
             });
         }
         let takes_fds = matches!(header.command, command::DMA_MAP | command::DEVICE_SET_IRQS);
@@ -100,20 +101,23 @@ impl Connection<'_> {
             command::REGION_WRITE => self.region_write(payload)?,
             command::REGION_WRITE_MULTI => self.region_write_multi(payload)?,
             command::DEVICE_RESET => self.reset(payload)?,
-            command::VERSION => return Err(Refused::invalid("versions were agreed upon before")),
+            command::VERSION => return Err(Refused::invalid("the version is already negotiated")),
             command::DMA_READ | command::DMA_WRITE => {
-                return Err(Refused::invalid("this command is the server's to send"));
+                return Err(Refused::invalid("only the server sends this command"));
             }
             command::DEVICE_FEATURE => return Err(feature(payload)),
             command::MIG_DATA_READ | command::MIG_DATA_WRITE => {
-                return Err(Refused::new(Errno::OPNOTSUPP, "the device does not migrate"));
+                return Err(Refused::new(
+                    Errno::OPNOTSUPP,
+                    "the device does not support migration",
+                ));
             }
             other => return Err(Refused::new(Errno::NOSYS, format!("command {other} is unknown"))),
         };
         Ok(Answer::Now(reply))
     }
 
-    /// Reports memory that the guest does not seem to write to.
+    /// Reports memory files that the guest does not seem to write to.
     fn check_traces(&self) {
         if !self.watch.is_due() {
             return;
@@ -127,9 +131,9 @@ impl Connection<'_> {
         tracing::warn!(
             device = self.service.shell.name(),
             bytes = len,
-            "the guest uses the device, and its memory files are still empty: it seems that its \
-             VMM maps them privately, so that the guest's commands never come here (QEMU: \
-             share=off; use share=on)"
+            "the guest uses the device, but its memory files are still empty: its VMM seems to \
+             map them privately, so the guest's commands never arrive here (QEMU: share=off; \
+             use share=on)"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The first message: which version, and within which limits.
+//! The handshake, which is the first message and its reply: the version, and the limits.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -13,19 +13,20 @@ use crate::stop::STOPS;
 use crate::wire::version::{self, Capabilities};
 use crate::wire::{Header, Refused, Reply, command};
 
-/// What client and server agree on.
+/// The result of a handshake.
 pub(super) struct Shaken {
-    /// What the client can do.
+    /// The client's capabilities.
     pub(super) client: Capabilities,
-    /// How many windows both can have.
+    /// Maximum number of windows, by both sides' limits.
     pub(super) max_windows: usize,
-    /// Our end of the socket for commands to the client, if there is one.
+    /// The server's end of the socket for its commands, if there is one.
     pub(super) twin: Option<OwnedFd>,
-    /// The answer, and its descriptors, to send once the device is attached.
+    /// The reply and its descriptors, to be sent once the device is attached.
     pub(super) answer: (Vec<u8>, Vec<OwnedFd>),
 }
 
-/// Waits for the first message and agrees on its terms; otherwise why the client is sent away.
+/// Waits for the first message and negotiates; otherwise returns why the client is turned
+/// away.
 pub(super) fn shake(service: &Service, inbox: &Arc<Inbox>) -> Result<Shaken, &'static str> {
     let since = Instant::now();
     let packet = loop {
@@ -34,17 +35,22 @@ pub(super) fn shake(service: &Service, inbox: &Arc<Inbox>) -> Result<Shaken, &'s
         }
         let left = service.options.patience.saturating_sub(since.elapsed());
         if left.is_zero() {
-            return Err("it says nothing");
+            return Err("its first message did not arrive in time");
         }
         let others = [service.stop.poll_fd()];
         match inbox.next(Wait { others: &others, at_most: Some(left) }) {
             Event::Command(packet) => break packet,
             Event::Other => {}
             Event::Ended(Ended::Unframed(header)) => {
-                return refuse(service, inbox, header, &Refused::invalid("not this size"));
+                return refuse(
+                    service,
+                    inbox,
+                    header,
+                    &Refused::invalid("the message has an invalid size"),
+                );
             }
             Event::Ended(Ended::Stopped) => return Err(STOPS),
-            Event::Ended(_) => return Err("it left before it said anything"),
+            Event::Ended(_) => return Err("it disconnected before its first message"),
         }
     };
     Counters::count(&service.counters.commands, 1);
@@ -57,19 +63,21 @@ pub(super) fn shake(service: &Service, inbox: &Arc<Inbox>) -> Result<Shaken, &'s
 
 fn negotiate(service: &Service, packet: &Packet) -> Result<Shaken, Refused> {
     if packet.header.command != command::VERSION || !packet.header.wants_reply() {
-        return Err(Refused::invalid("the first message is VERSION, and wants a reply"));
+        return Err(Refused::invalid("the first message must be VERSION, with a reply"));
     }
     if packet.header.flags != 0 || !packet.fds.is_empty() || packet.fds_lost {
-        return Err(Refused::invalid("VERSION has no flags and no descriptors"));
+        return Err(Refused::invalid("VERSION takes no flags and no descriptors"));
     }
     let proposal = version::decode(&packet.payload)?;
     let client = proposal.capabilities();
     if client.pgsizes & gasp::GRANULE == 0 {
-        return Err(Refused::invalid("windows are in pages of 4 KiB, which it does not offer"));
+        return Err(Refused::invalid(
+            "windows are in pages of 4 KiB, which the client does not offer",
+        ));
     }
-    // A transfer in smaller messages would take for ever.
+    // A transfer in smaller messages would take too long.
     if client.max_data_xfer_size < 4096 {
-        return Err(Refused::invalid("it takes less than 4 KiB of data in one message"));
+        return Err(Refused::invalid("the client accepts less than 4 KiB of data in one message"));
     }
     let options = &service.options;
     let ours = Capabilities {
@@ -104,15 +112,16 @@ fn refuse<T>(
     if counters.tell_seldom(&counters.refusals, || Happened::Refused { command, errno, why }) {
         tracing::warn!(device = service.shell.name(), why = %refused, "refuses a first message");
     }
-    // It is sent away whether it hears why or not.
+    // It is turned away whether it receives the reason or not.
     let _ = inbox.stream().send(&Reply::refusal(header, refused.errno), &[]);
-    Err("its first message was not acceptable")
+    Err("its first message was refused")
 }
 
-/// A socket for commands to the client: our end and the client's. Without descriptors left
-/// they go over the connection, like those to a client that takes no such socket.
+/// A pair of sockets for the server's commands: the server's end and the client's. If the
+/// process is out of descriptors, these commands go over the connection, as for a client
+/// that accepts no such socket.
 fn twin_socket() -> Option<(OwnedFd, OwnedFd)> {
     let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
     let pair = rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None);
-    pair.inspect_err(|errno| tracing::warn!(%errno, "no socket for commands to the client")).ok()
+    pair.inspect_err(|errno| tracing::warn!(%errno, "no socket for the server's commands")).ok()
 }

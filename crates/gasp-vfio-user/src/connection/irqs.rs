@@ -1,4 +1,4 @@
-//! Interrupts: what there is, and what the client wants done about it.
+//! The commands about interrupts: their information, and DEVICE_SET_IRQS.
 
 use gasp::Errno;
 use gasp_vdev::pci::Interrupts;
@@ -46,11 +46,11 @@ impl Connection<'_> {
         let IrqSet { flags, index, start, count, .. } = set;
         let (data, action) = (flags & DATA, flags & ACTION);
         if flags & !(DATA | ACTION) != 0 || !data.is_power_of_two() || !action.is_power_of_two() {
-            let what = format!("flags {flags:#x}: one kind of data and one action are needed");
+            let what = format!("flags {flags:#x}: expected one kind of data and one action");
             return Err(Refused::invalid(what));
         }
         if data != DATA_EVENTFD && !fds.is_empty() {
-            return Err(Refused::invalid("descriptors where none are asked for"));
+            return Err(Refused::invalid("unexpected descriptors"));
         }
         if data != DATA_BOOL {
             fields.end()?;
@@ -62,9 +62,9 @@ impl Connection<'_> {
             return Err(IrqError::OutOfRange { kind, start, count, have }.into());
         }
         if count == 0 {
-            // Says that the client wants none of them any more.
+            // This disables all interrupts of the kind.
             if (data, action, start) != (DATA_NONE, TRIGGER, 0) {
-                return Err(Refused::invalid("no interrupts are named"));
+                return Err(Refused::invalid("the range of interrupts is empty"));
             }
             irqs.disable(kind);
             return Ok(Reply::new());
@@ -91,8 +91,8 @@ impl Connection<'_> {
         Ok(Reply::new())
     }
 
-    /// Descriptors for what the device signals (or, for the pin, for what unmasks it);
-    /// without descriptors those that are there are taken away.
+    /// Assigns eventfds to interrupts (or, for the unmask action of INTx, to its
+    /// unmasking); without descriptors, removes those that are assigned.
     fn set_events(
         &self,
         kind: IrqKind,
@@ -115,7 +115,7 @@ impl Connection<'_> {
         };
         let then = in_use.saturating_sub(replaced).saturating_add(fds.len());
         if then > self.service.options.max_descriptors as usize && !fds.is_empty() {
-            let what = format!("{in_use} descriptors of this client are held already");
+            let what = format!("{in_use} descriptors of this client are already held");
             return Err(Refused::new(Errno::MFILE, what));
         }
         match (action, kind) {
@@ -126,7 +126,7 @@ impl Connection<'_> {
             }
             (UNMASK, IrqKind::Pin) => irqs.set_unmask_event(fds.pop())?,
             _ => {
-                let what = "masks are not signalled by descriptors";
+                let what = "masks are not signalled by eventfds";
                 return Err(Refused::new(Errno::OPNOTSUPP, format!("{kind}: {what}")));
             }
         }
@@ -134,7 +134,7 @@ impl Connection<'_> {
     }
 }
 
-/// How many eventfds of the client the interrupts hold.
+/// Number of the client's eventfds that the interrupts hold.
 pub(super) fn eventfds(irqs: &Interrupts) -> usize {
     let kinds = [IrqKind::Pin, IrqKind::Msi, IrqKind::Msix, IrqKind::Error, IrqKind::Request];
     let assigned = kinds.into_iter().map(|kind| irqs.assigned(kind)).sum::<usize>();

@@ -1,4 +1,4 @@
-//! One client, from its first message to its last.
+//! Serves one client, from its first message to its last.
 
 mod device;
 mod dispatch;
@@ -23,11 +23,12 @@ use handshake::Shaken;
 use state::Connection;
 use watch::Watch;
 
-/// The longest message beside its data: headers, and one byte for each of the most
-/// interrupts there can be.
+/// Maximum size of a message besides its data, in bytes: headers, and one byte for each
+/// interrupt of the largest number of interrupts.
 const MESSAGE_MAX: usize = 16 << 10;
 
-/// Serves one client to its end. Nothing of it is left then but the device's own state.
+/// Serves one client until it ends. Nothing of it is left then except the device's own
+/// state.
 pub(crate) fn serve(service: &Service, door: &Door, client: Visitor) {
     let Service { options, counters, shell, .. } = service;
     let Visitor { fd, pid, .. } = client;
@@ -50,8 +51,8 @@ pub(crate) fn serve(service: &Service, door: &Door, client: Visitor) {
     }
     counters.tell(|| Happened::Attached { pid });
     let why = connection.run();
-    // Whoever waits for the client waits no longer; then the device's thread can end, and
-    // with it the mappings that drains wait for.
+    // Ends all waits for the client; then the device's thread can end, and with it the
+    // mappings that drains wait for.
     for inbox in [&inbox, &connection.requests] {
         inbox.end(Ended::Closed);
         inbox.stream().shut();
@@ -64,17 +65,17 @@ pub(crate) fn serve(service: &Service, door: &Door, client: Visitor) {
     Counters::set(&counters.attached, 0);
     Counters::set(&counters.pid, 0);
     if logs {
-        tracing::info!(device = shell.name(), why, "the VMM is gone");
+        tracing::info!(device = shell.name(), why, "the VMM is detached");
     }
     counters.tell(|| Happened::Detached { why });
 }
 
-/// The longest message that is taken.
+/// Maximum size of a message that is accepted, in bytes.
 fn limit(options: &Options) -> usize {
     options.max_data_xfer_size.max(4096) as usize + MESSAGE_MAX
 }
 
-/// Shakes hands, and attaches the device.
+/// Completes the handshake, and attaches the device.
 fn attach<'a>(
     service: &'a Service,
     inbox: &Arc<Inbox>,
@@ -98,7 +99,7 @@ fn attach<'a>(
         what
     };
     let space = DmaSpace::new(shell.name(), options, &requests, max_windows, pid, counters)
-        .map_err(|error| fail("no guest can be made for it", &error))?;
+        .map_err(|error| fail("no guest can be created for it", &error))?;
     let most = client.max_data_xfer_size.min(u64::from(options.max_data_xfer_size));
     let messages = space.messages(usize::try_from(most).unwrap_or(4096), options);
     shell

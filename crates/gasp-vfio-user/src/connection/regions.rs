@@ -1,4 +1,4 @@
-//! Regions: the BARs and configuration space.
+//! The commands about regions: the BARs and the configuration space.
 
 use gasp::Errno;
 use gasp_vdev::RegionError;
@@ -11,7 +11,7 @@ use crate::wire::{
     Fields, Refused, RegionAccess, RegionInfo, Reply, SparseMmap, WRITE_MULTI_ENTRY, command,
 };
 
-/// The bytes of a region's information, without capabilities.
+/// Size of a region's information in bytes, without capabilities.
 const INFO: u32 = size_of::<RegionInfo>() as u32;
 const CONFIG: u32 = vfio::VFIO_PCI_CONFIG_REGION_INDEX;
 const BARS: core::ops::RangeInclusive<u32> =
@@ -29,7 +29,8 @@ impl Connection<'_> {
         let bar = self.service.shell.model().find_bar(index);
         let size = match index {
             CONFIG => CONFIG_SIZE,
-            // The ROM and VGA regions are there, and empty, like BARs that are not there.
+            // The ROM and VGA regions exist but are empty, like BARs that the device does
+            // not have.
             _ if index < vfio::VFIO_PCI_NUM_REGIONS => bar.map_or(0, |bar| bar.size),
             _ => return Err(Refused::invalid(format!("there is no region {index}"))),
         };
@@ -49,7 +50,7 @@ impl Connection<'_> {
         let areas = u32::try_from(shared.areas.len()).unwrap_or(u32::MAX);
         let argsz = areas.saturating_mul(16).saturating_add(INFO + size_of::<SparseMmap>() as u32);
         if room < argsz {
-            // Asked again with more room, it is all told.
+            // The client can ask again, with this much room.
             return Ok(Reply::new().put(&RegionInfo { argsz, flags, ..info }));
         }
         let sparse = vfio::VFIO_REGION_INFO_CAP_SPARSE_MMAP;
@@ -67,19 +68,20 @@ impl Connection<'_> {
         }
     }
 
-    /// Devices see every access; none is left to an eventfd.
+    /// Refuses DEVICE_GET_REGION_IO_FDS: a device sees every access; none goes to an
+    /// eventfd.
     pub(super) fn region_io_fds(&self, payload: &[u8]) -> Result<Reply, Refused> {
         let (_, index) = check_info(payload, 16)?;
         let mut fields = Fields::new(payload);
         let [_argsz, flags, _index, count] = fields.read::<[u32; 4]>()?;
         fields.end()?;
         if flags != 0 || count != 0 {
-            return Err(Refused::invalid(format!("flags {flags:#x}, count {count}: both are 0")));
+            return Err(Refused::invalid(format!("flags {flags:#x}, count {count}: expected 0")));
         }
         if index >= vfio::VFIO_PCI_NUM_REGIONS {
             return Err(Refused::invalid(format!("there is no region {index}")));
         }
-        Err(Refused::new(Errno::OPNOTSUPP, "accesses go through messages"))
+        Err(Refused::new(Errno::OPNOTSUPP, "all accesses are messages"))
     }
 
     pub(super) fn region_read(&self, payload: &[u8]) -> Result<Reply, Refused> {
@@ -105,13 +107,13 @@ impl Connection<'_> {
         Ok(Reply::new().put(&access))
     }
 
-    /// Several writes of up to 8 bytes, one after the other, until one is refused.
+    /// Executes several writes of up to 8 bytes, one after another, until one is refused.
     ///
-    /// The answer tells how many were carried out, so a client that has fewer in it than it
-    /// sent knows where to go on; an error says that none was.
+    /// The reply has the number of writes executed, so a client that finds fewer than it
+    /// sent knows where to continue; an error means that none was executed.
     pub(super) fn region_write_multi(&self, payload: &[u8]) -> Result<Reply, Refused> {
         if !self.client.write_multiple {
-            return Err(Refused::new(Errno::OPNOTSUPP, "write_multiple was not agreed upon"));
+            return Err(Refused::new(Errno::OPNOTSUPP, "write_multiple was not negotiated"));
         }
         let mut fields = Fields::new(payload);
         let count: u64 = fields.read()?;
@@ -120,7 +122,7 @@ impl Connection<'_> {
             return Err(Refused::invalid(format!("{count} writes in {} bytes", entries.len())));
         }
         let entries = entries.chunks_exact(WRITE_MULTI_ENTRY);
-        // A message that is malformed at its end has no effect at its beginning.
+        // A message that is malformed at its end must have no effect at its beginning.
         for entry in entries.clone() {
             write_of(entry)?;
         }
@@ -142,7 +144,7 @@ impl Connection<'_> {
     fn write(&self, access: RegionAccess, data: &[u8]) -> Result<(), Refused> {
         let RegionAccess { offset, region, count } = access;
         if self.check_count(count)? != data.len() {
-            return Err(Refused::invalid(format!("{count} bytes were said to come")));
+            return Err(Refused::invalid(format!("the count {count} is not the size of the data")));
         }
         match region {
             CONFIG => self.service.shell.config_write(offset, data)?,
@@ -158,21 +160,21 @@ impl Connection<'_> {
     fn check_count(&self, count: u32) -> Result<usize, Refused> {
         let most = self.service.options.max_data_xfer_size.max(4096);
         match count {
-            0 => Err(Refused::invalid("an access of no bytes")),
+            0 => Err(Refused::invalid("an access of 0 bytes")),
             _ if count > most => {
-                Err(Refused::invalid(format!("{count} bytes, where at most {most} are taken")))
+                Err(Refused::invalid(format!("{count} bytes, more than the {most} accepted")))
             }
             _ => Ok(count as usize),
         }
     }
 }
 
-/// One of several writes.
+/// Decodes one write of REGION_WRITE_MULTI.
 fn write_of(entry: &[u8]) -> Result<(RegionAccess, &[u8]), Refused> {
     let mut fields = Fields::new(entry);
     let access: RegionAccess = fields.read()?;
     match fields.rest().get(..access.count as usize) {
-        Some([]) => Err(Refused::invalid("a write of no bytes")),
+        Some([]) => Err(Refused::invalid("a write of 0 bytes")),
         Some(data) => Ok((access, data)),
         None => Err(Refused::invalid("more than 8 bytes in one write")),
     }

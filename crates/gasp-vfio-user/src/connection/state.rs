@@ -1,4 +1,4 @@
-//! A client past its handshake: what its commands work on, and how they are answered.
+//! A client after its handshake: the objects that its commands work on, and its replies.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -12,23 +12,23 @@ use crate::socket::Inbox;
 use crate::wire::version::Capabilities;
 use crate::wire::{Header, Refused, Reply, command};
 
-/// A client, past its handshake.
+/// A client after its handshake.
 pub(super) struct Connection<'a> {
     pub(super) service: &'a Service,
     pub(super) inbox: Arc<Inbox>,
-    /// Over which the client is asked: the same, or that of a socket of its own.
+    /// The inbox for the server's commands: the same, or that of the twin socket.
     pub(super) requests: Arc<Inbox>,
-    /// What the client can do.
+    /// The client's capabilities.
     pub(super) client: Capabilities,
     pub(super) space: DmaSpace,
     pub(super) drains: Drains,
     pub(super) watch: Watch,
 }
 
-/// How a command is answered.
+/// The reply to a command, now or later.
 pub(super) enum Answer {
     Now(Reply),
-    /// When its mappings are gone.
+    /// An unmap, which is answered when its mappings are gone.
     Later(Box<Waiting>),
 }
 
@@ -47,11 +47,11 @@ impl Connection<'_> {
         }
     }
 
-    /// Counts and reports a command that is refused, all or its rest.
+    /// Counts and reports a command that is refused, in whole or in part.
     pub(super) fn note_refusal(&self, of: u16, refused: &Refused) {
         let counters = &self.service.counters;
         let (name, device) = (command::name(of), self.service.shell.name());
-        tracing::debug!(device, command = name, why = %refused, "refuses");
+        tracing::debug!(device, command = name, why = %refused, "refuses a command");
         Counters::count(&counters.refused, 1);
         counters.tell_seldom(&counters.refusals, || Happened::Refused {
             command: name,
@@ -60,7 +60,8 @@ impl Connection<'_> {
         });
     }
 
-    /// A connection that takes no message has ended; the next wait for one says so.
+    /// Sends a message. If it cannot be sent, the connection has ended; the next wait for a
+    /// command reports that.
     pub(super) fn send(&self, bytes: &[u8], fds: &[OwnedFd]) {
         if let Err(ended) = self.inbox.stream().send(bytes, fds) {
             self.inbox.end(ended);

@@ -1,19 +1,19 @@
-//! Whether the guest's commands can come at all: a loud line if it looks as if they cannot.
+//! Detects that the guest's commands cannot reach the device, by memory that stays empty.
 //!
-//! A VMM that maps its guest's memory privately hands over files that the guest never writes
-//! to. If its mappings cannot be looked at (see `dma::sharing`), the device waits for ever
-//! for its first command, and the guest's driver for the device. So once the guest has
-//! written to a register, its memory is looked at: firmware, kernel and driver have all left
-//! their traces there by then.
+//! A VMM that maps its guest's memory privately passes files that the guest never writes
+//! to. If the VMM's mappings cannot be read (see `dma::sharing`), the device waits for ever
+//! for its first command, and the guest's driver for the device. So some time after the
+//! guest has first written to a register, its memory is checked: firmware, kernel and
+//! driver have all written to it by then.
 
 use core::cell::Cell;
 use core::time::Duration;
 use std::time::Instant;
 
-/// How long after the first write to a register the memory is looked at.
+/// Time from the first write to a register until the memory is checked.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// When to look.
+/// When to check the memory.
 #[derive(Debug, Default)]
 pub(super) struct Watch(Cell<When>);
 
@@ -27,14 +27,14 @@ enum When {
 }
 
 impl Watch {
-    /// Notes that the guest has written to a register.
+    /// Records that the guest has written to a register.
     pub(super) fn written(&self) {
         if let When::Later = self.0.get() {
             self.0.set(When::Due(Instant::now() + PAUSE));
         }
     }
 
-    /// How long the next wait for a command may last.
+    /// Limit for the next wait for a command.
     pub(super) fn pause(&self) -> Option<Duration> {
         match self.0.get() {
             When::Due(time) => Some(time.saturating_duration_since(Instant::now())),
@@ -42,7 +42,7 @@ impl Watch {
         }
     }
 
-    /// Whether it is time to look; true once.
+    /// Whether it is time to check; true once.
     pub(super) fn is_due(&self) -> bool {
         let due = self.pause().is_some_and(|left| left.is_zero());
         if due {

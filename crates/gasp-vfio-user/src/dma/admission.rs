@@ -1,5 +1,6 @@
-//! Which files may be memory of the device: those whose owner cannot make them shorter, or is
-//! trusted, and which the guest writes to. All other memory is reached by messages, or refused.
+//! Decides which files the device may use as memory: those whose owner cannot truncate
+//! them, or is trusted, and which the guest writes to. All other memory is reached by
+//! messages, or refused.
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -14,16 +15,16 @@ use crate::options::{Options, Unsealed};
 use crate::report::{Counters, Happened};
 use crate::wire::Refused;
 
-/// How many files are remembered as shared.
+/// Maximum number of files that are remembered as shared.
 const SHARED_MAX: usize = 64;
 
-/// What one client's files have to be, and what it has been told of them.
+/// The requirements on one client's files, and what has been reported of them.
 #[derive(Debug)]
 pub(super) struct Admission {
     unsealed: Unsealed,
-    /// The process at the other end, if that can be told.
+    /// The process ID of the client, if known.
     peer: Option<i32>,
-    /// Files that the client does not map privately, as far as could be told.
+    /// Files that the client does not map privately, as far as is known.
     shared: HashSet<(u64, u64)>,
     told_unsealed: bool,
     told_private: bool,
@@ -47,8 +48,8 @@ impl Admission {
         self.unsealed == Unsealed::Trust
     }
 
-    /// What a file is sealed against; `None` for one that is reached by messages, because its
-    /// owner can make it shorter, and is not trusted.
+    /// The seals of a file; `None` if it is reached by messages, because its owner can
+    /// truncate it and is not trusted.
     pub(super) fn seals(&mut self, fd: &OwnedFd) -> Result<Option<SealFlags>, Refused> {
         if self.trusts() {
             return Ok(Some(seals_of(fd)));
@@ -64,15 +65,15 @@ impl Admission {
     fn tell_unsealed(&mut self) -> Result<(), Refused> {
         if self.unsealed == Unsealed::Refuse {
             let what = "the file is not sealed against shrinking, and cannot be sealed here: \
-                        seal it (F_SEAL_SHRINK), or have the server trust or work around \
-                        unsealed memory";
+                        seal it (F_SEAL_SHRINK), or let the server trust unsealed memory, or \
+                        reach it by messages";
             return Err(Refused::new(Errno::PERM, what));
         }
         if !core::mem::replace(&mut self.told_unsealed, true)
             && self.counters.tell_seldom(&self.counters.routine, || Happened::ByMessage)
         {
             tracing::warn!(
-                "guest memory comes in a file that can be cut off and cannot be sealed, so it \
+                "guest memory is in a file that can be truncated and cannot be sealed, so it \
                  is reached by messages: slow. Use a memory file (QEMU: memory-backend-memfd), \
                  or trust its owner (unsealed = \"trust\")"
             );
@@ -80,11 +81,11 @@ impl Admission {
         Ok(())
     }
 
-    /// Whether the guest writes to a file, which has `len` bytes. If not, it is reached by
-    /// messages: the VMM reads the guest's own pages if it is asked.
+    /// Whether the guest writes to a file of `len` bytes. If not, its memory is reached by
+    /// messages: the VMM answers them from the guest's own pages.
     ///
-    /// The client's mappings are read once for each file, though it may come and go: that
-    /// takes longer than all the rest.
+    /// The client's mappings are read once for each file, even if it comes and goes:
+    /// reading them takes longer than everything else.
     pub(super) fn is_shared(&mut self, inode: (u64, u64), len: u64) -> Result<bool, Refused> {
         let Some(pid) = self.peer.filter(|_| !self.shared.contains(&inode)) else {
             return Ok(true);

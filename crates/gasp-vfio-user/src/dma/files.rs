@@ -1,17 +1,17 @@
-//! The client's memory files: adopted whole, once, and placed in the guest.
+//! The client's memory files: each is adopted whole, once, and placed in the guest.
 //!
-//! A file is known by device and inode; the descriptor that we keep holds the inode, so the
-//! number cannot come to mean another file. Whoever hands over a file that is known pays
-//! for one look at the descriptor, and for one at its seals.
+//! A file is identified by device and inode number; the descriptor that is kept holds the
+//! inode, so the number cannot come to mean another file. A DMA_MAP of a known file costs
+//! one inspection of the descriptor and one of its seals.
 //!
-//! A file may have grown, or may first have come read-only: then it is adopted again, and
-//! the earlier mapping stays for as long as windows use it.
+//! If a file has grown, or first came read-only, it is adopted again, and the earlier
+//! mapping stays as long as windows use it.
 //!
-//! A file stays while a window shows a part of it, or an unmap of one is not answered yet.
-//! With the last of them it goes, before the answer, as the protocol wants it: a VMM that
-//! takes memory away from its guest gets it back. What is left is what a guest with an
-//! IOMMU needs, which maps and unmaps pages of the same memory all the time, and has some
-//! mapped at any time.
+//! A file is kept while there is a window in it, or an unmap of one is not answered yet. It
+//! is released with the last of them, before the reply, as the protocol requires: a VMM
+//! that removes memory from its guest gets the memory back. That suits a guest with an
+//! IOMMU as well, which maps and unmaps pages of the same memory all the time, and has some
+//! of them mapped at any time.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -27,10 +27,10 @@ use crate::options::Options;
 use crate::report::{Counters, Happened};
 use crate::wire::Refused;
 
-/// The most bytes of a file that are looked at for a guest's traces: firmware and kernels
-/// write to them first.
+/// Maximum number of bytes of a file that are searched for traces of a guest: firmware and
+/// kernels write to the first ones.
 const TRACES_MAX: u64 = 16 << 20;
-/// Where files are placed: so that large pages of the tables fit.
+/// Alignment of the files in the guest, for large pages in the tables.
 const ALIGN: u64 = 1 << 30;
 
 /// The files of one connection.
@@ -40,9 +40,9 @@ pub(super) struct Files {
     half: GuestPhys,
     residency: Residency,
     admission: Admission,
-    /// The most bytes of all files together.
+    /// Maximum size of all files together, in bytes.
     max_memory: u64,
-    /// The most files, and eventfds of interrupts.
+    /// Maximum number of files and of eventfds of interrupts, together.
     max_descriptors: usize,
     by_inode: HashMap<(u64, u64), u64>,
     files: HashMap<u64, File>,
@@ -50,20 +50,20 @@ pub(super) struct Files {
     counters: Arc<Counters>,
 }
 
-/// One file, as it was when it was adopted.
+/// A file, as it was when it was adopted.
 #[derive(Debug)]
 struct File {
     span: Span<GuestPhys>,
     access: Access,
-    /// Windows that show a part of it.
+    /// Number of windows in it.
     windows: u64,
-    /// Windows that were taken back, and whose unmaps are not answered yet.
+    /// Number of windows that were unmapped, and whose unmaps are not answered yet.
     leaving: u64,
     inode: (u64, u64),
     object: MemoryObject,
 }
 
-/// A file that is not known, and which part of it a window is to show.
+/// A file that is not known, and the part of it that a window needs.
 #[derive(Clone, Copy, Debug)]
 struct Wanted {
     descriptor: Descriptor,
@@ -73,12 +73,12 @@ struct Wanted {
     access: Access,
 }
 
-/// What becomes of a descriptor.
+/// What is to be done with a descriptor.
 #[derive(Clone, Copy, Debug)]
 enum Decision {
-    /// It is not needed.
+    /// Close it: the window's memory is elsewhere, or already mapped.
     Close(Backing),
-    /// Its first `len` bytes are to be adopted.
+    /// Adopt the first `len` bytes of its file.
     Adopt { wanted: Wanted, len: u64 },
 }
 
@@ -104,8 +104,8 @@ impl Files {
         }
     }
 
-    /// The memory behind `[offset, offset + len)` of a file. A descriptor that is not
-    /// needed is closed, without waiting for the server of its file. `eventfds` is how many
+    /// The memory of `[offset, offset + len)` of a file. A descriptor that is not needed is
+    /// closed, without waiting for the server of its file. `eventfds` returns how many
     /// descriptors of the client are held elsewhere.
     pub(super) fn find(
         &mut self,
@@ -128,8 +128,8 @@ impl Files {
         }
     }
 
-    /// Nothing here asks the server of a FUSE file, which need not answer, before it is clear
-    /// that the file cannot be one, or that its owner is trusted.
+    /// The server of a FUSE file need not answer, so nothing here queries it before it is
+    /// clear that the file is none, or that its owner is trusted.
     fn decide(
         &mut self,
         fd: &OwnedFd,
@@ -139,10 +139,10 @@ impl Files {
         eventfds: impl FnOnce() -> usize,
     ) -> Result<Decision, Refused> {
         if !offset.is_multiple_of(gasp::GRANULE) {
-            return Err(Refused::invalid("the offset in the file is in whole pages of 4 KiB"));
+            return Err(Refused::invalid("the offset in the file must be a multiple of 4 KiB"));
         }
         let end = offset.checked_add(len);
-        let end = end.ok_or_else(|| Refused::invalid("offset and size pass 2^64"))?;
+        let end = end.ok_or_else(|| Refused::invalid("offset and size exceed 2^64"))?;
         let descriptor = Descriptor::inspect(fd, access)?;
         let Some(seals) = self.admission.seals(fd)? else {
             return Ok(Decision::Close(Backing::Messages));
@@ -150,7 +150,7 @@ impl Files {
         if access.contains(Access::WRITE)
             && seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE)
         {
-            let what = "the window is to be written, and the file is sealed against writing";
+            let what = "the window is writable, but the file is sealed against writing";
             return Err(Refused::new(Errno::ACCESS, what));
         }
         if let Some((id, file)) = self.known(descriptor.inode)
@@ -167,7 +167,7 @@ impl Files {
         Some((*id, self.files.get(id)?))
     }
 
-    /// Whether a file that is not known can be adopted, and how much of it.
+    /// Decides whether a file that is not known can be adopted, and how much of it.
     #[cold]
     fn decide_unknown(
         &mut self,
@@ -176,13 +176,15 @@ impl Files {
         eventfds: usize,
     ) -> Result<Decision, Refused> {
         let stat = rustix::fs::fstat(fd)
-            .map_err(|errno| Refused::new(errno, "the descriptor does not tell its size"))?;
+            .map_err(|errno| Refused::new(errno, "the size of the file cannot be read"))?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        // A file on hugetlbfs has whole huge pages; of others, the part past the last whole
-        // page cannot be mapped.
+        // A file on hugetlbfs consists of whole huge pages; of other files, the part after
+        // the last whole page cannot be mapped.
         let len = size & !(gasp::GRANULE - 1);
         if wanted.end > len {
-            return Err(Refused::invalid(format!("the file has {len:#x} bytes in whole pages")));
+            return Err(Refused::invalid(format!(
+                "the file has only {len:#x} bytes in whole pages"
+            )));
         }
         if !self.admission.is_shared(wanted.descriptor.inode, len)? {
             return Ok(Decision::Close(Backing::Messages));
@@ -199,8 +201,8 @@ impl Files {
         let whole = if sealed { Access::READ } else { descriptor.access };
         let name = format!("file-{:x}-{:x}", inode.0, inode.1);
         let residency = self.residency;
-        // A seal keeps the file's length, but not huge pages in their place: holes can be
-        // punched into those, and then an access faults. The engine guards what needs it.
+        // A seal keeps the file's length, but not its huge pages: holes can be punched into
+        // those, and then an access faults. The engine guards the accesses that need it.
         let trusted = self.admission.trusts();
         let how = Adopt { access: whole, residency, trusted, ..Adopt::new(&name, len) };
         let object = MemoryObject::adopt(fd, how)?;
@@ -226,42 +228,43 @@ impl Files {
         Ok(span)
     }
 
-    /// How many files there are; each holds a descriptor.
+    /// Number of files, each of which holds a descriptor.
     pub(super) fn len(&self) -> usize {
         self.files.len()
     }
 
-    /// Whether one more file, of `len` bytes, can be adopted, while the client has
-    /// `eventfds` descriptors elsewhere.
+    /// Checks that one more file, of `len` bytes, is within the limits, while `eventfds`
+    /// descriptors of the client are held elsewhere.
     fn check_room(&self, len: u64, eventfds: usize) -> Result<(), Refused> {
         let max = self.max_memory;
         let in_use = eventfds.saturating_add(self.files.len());
         if in_use >= self.max_descriptors {
-            let what = format!("{in_use} descriptors of this client are held already");
+            let what = format!("{in_use} descriptors of this client are already held");
             return Err(Refused::new(Errno::MFILE, what));
         }
         match self.bytes_with(len) {
             bytes if bytes > max => {
-                let what = format!("{bytes:#x} bytes of memory files, where {max:#x} are allowed");
+                let what =
+                    format!("{bytes:#x} bytes of memory files, more than the {max:#x} allowed");
                 Err(Refused::new(Errno::NOSPC, what))
             }
             _ => Ok(()),
         }
     }
 
-    /// The bytes of all files, and of one more.
+    /// Size of all files, plus `len` bytes for another one.
     fn bytes_with(&self, len: u64) -> u64 {
         self.files.values().fold(len, |bytes, file| bytes.saturating_add(file.span.len()))
     }
 
-    /// Notes that one more window shows a part of a file.
+    /// Records one more window in a file.
     pub(super) fn shown(&mut self, id: u64) {
         if let Some(file) = self.files.get_mut(&id) {
             file.windows = file.windows.saturating_add(1);
         }
     }
 
-    /// Notes that a window of a file was taken back, and that its unmap is to be answered.
+    /// Records that a window in a file was unmapped, and that its unmap is to be answered.
     pub(super) fn leaves(&mut self, id: u64) {
         if let Some(file) = self.files.get_mut(&id) {
             file.windows = file.windows.saturating_sub(1);
@@ -269,7 +272,7 @@ impl Files {
         }
     }
 
-    /// Notes that an unmap of a window is about to be answered.
+    /// Records that the unmap of a window is about to be answered.
     pub(super) fn left(&mut self, id: u64) {
         if let Some(file) = self.files.get_mut(&id) {
             file.leaving = file.leaving.saturating_sub(1);
@@ -277,8 +280,8 @@ impl Files {
         self.release(id);
     }
 
-    /// Gives a file back that no window needs: its mapping and its descriptor go, unless the
-    /// device holds on to a mapping past its deadline, which keeps what it shows.
+    /// Releases a file that no window needs: its mapping and its descriptor, except what
+    /// the device still holds past its deadline.
     pub(super) fn release(&mut self, id: u64) {
         let Some(file) = self.files.get(&id).filter(|file| file.windows + file.leaving == 0) else {
             return;
@@ -286,20 +289,20 @@ impl Files {
         let (len, inode) = (file.span.len(), file.inode);
         match self.guest.space().remove(file.span) {
             Ok(drain) => drop(drain),
-            // It stays until the connection ends.
-            Err(error) => return tracing::error!(%error, "a memory file cannot be given back"),
+            // The file stays until the connection ends.
+            Err(error) => return tracing::error!(%error, "a memory file cannot be released"),
         }
         self.files.remove(&id);
         if self.by_inode.get(&inode) == Some(&id) {
             self.by_inode.remove(&inode);
         }
-        tracing::debug!(bytes = len, "gives a memory file back");
+        tracing::debug!(bytes = len, "releases a memory file");
         self.counters.tell_seldom(&self.counters.routine, || Happened::Released { len });
         Counters::set(&self.counters.files, self.files.len() as u64);
     }
 
-    /// The bytes of the files that windows show, if the beginning of each is nothing but
-    /// zeros, as if no guest had ever written there.
+    /// Size in bytes of the files that have windows, if the beginning of each is all zeros,
+    /// as if no guest had ever written to it.
     pub(super) fn all_empty(&self) -> Option<u64> {
         let shown = || self.files.values().filter(|file| file.windows > 0);
         let empty = shown().next().is_some() && shown().all(File::begins_with_zeros);
@@ -308,13 +311,13 @@ impl Files {
 }
 
 impl File {
-    /// The window lies in the file, which was checked.
+    /// The memory of a window at `offset`, which was checked to be in the file.
     fn backing(&self, id: u64, offset: u64) -> Backing {
         Backing::File { file: id, start: GuestPhys(self.span.start().0 + offset) }
     }
 
     /// Whether the first bytes are all zero. They are read from the file and not from its
-    /// mapping, which would allocate its pages.
+    /// mapping, which would allocate pages.
     fn begins_with_zeros(&self) -> bool {
         let Some((fd, start)) = self.object.file() else { return false };
         let mut bytes = vec![0; 64 << 10];

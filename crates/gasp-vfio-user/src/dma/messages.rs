@@ -1,9 +1,9 @@
-//! Memory without a descriptor: each copy is a command to the client, and its reply.
+//! Memory reached by messages: each copy is a command to the client, and its reply.
 //!
-//! A window may be taken back while a copy of it waits for the client. The copy is given up
-//! then, at once, because the client may well wait for the unmap before it answers anything
-//! else. What was written by then was sent before the unmap's reply, on the same socket, so
-//! the client knows which came first.
+//! A window may be unmapped while a copy of it waits for the client. The copy is then
+//! cancelled at once, because the client may well wait for the unmap before it answers
+//! anything else. What was written by then was sent before the reply to the unmap, on the
+//! same socket, so the client knows which came first.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use crate::report::Counters;
 use crate::socket::Inbox;
 use crate::wire::{Fields, Header, Reply, command};
 
-/// The fields of address and count.
+/// Size of the fields address and count, in bytes.
 const FIELDS: usize = 16;
 
-/// One connection's way to such memory.
+/// Access to this memory, for the device of one connection.
 #[derive(Debug)]
 pub(super) struct Messages {
     inbox: Arc<Inbox>,
     windows: Arc<Windows>,
-    /// The most bytes in one message; never 0.
+    /// Maximum size of the data in one message, in bytes; never 0.
     max: usize,
     deadline: Duration,
     counters: Arc<Counters>,
@@ -41,7 +41,7 @@ impl Messages {
         Self { inbox, windows, max: max.max(1), deadline, counters }
     }
 
-    /// Whether the range lies in windows of this kind, with this access.
+    /// Whether the range is in windows of this kind, all with this access.
     fn allows(&self, span: Span<DeviceAddr>, access: Access) -> bool {
         let windows = self.windows.lock();
         let mut next = Some(span.start());
@@ -61,7 +61,7 @@ impl Messages {
         false
     }
 
-    /// Sends one command, and gives back the data of its reply, which is `want` bytes.
+    /// Sends one command, and returns the data of its reply, which must be `want` bytes.
     fn ask(
         &self,
         command: u16,
@@ -78,7 +78,7 @@ impl Messages {
         let reply = self.inbox.request(command, span, message, self.deadline, allowed)?;
         Counters::count(&self.counters.message_bytes, count as u64);
         if reply.header.flags & Header::ERROR != 0 {
-            // A client may say that it failed without saying why.
+            // A client may report an error without an errno.
             let errno = i32::try_from(reply.header.error).ok().filter(|errno| *errno > 0);
             return Err(errno.map_or(Errno::IO, Errno::from_raw_os_error));
         }

@@ -1,12 +1,12 @@
-//! The client's DMA map as the guest's IOMMU: what the device may reach, through the
+//! The client's DMA map, as the guest's IOMMU: what the device may reach, through the
 //! engine.
 //!
-//! Each connection has a [`gasp::Guest`] of its own. The files that the client hands over
-//! are its memory: each is adopted and mapped **once**, whole, and placed at guest-physical
-//! addresses of our choosing, which mean nothing to anybody else. Each window of a DMA map
-//! is a grant in the device's translating domain, from the client's addresses to there. A
-//! window of a file that is known is therefore a write to a table, and no system call maps
-//! anything.
+//! Each connection has a [`gasp::Guest`] of its own. Its memory consists of the files that
+//! the client passes: each is adopted and mapped **once**, whole, and placed at
+//! guest-physical addresses of our own choice, which have no meaning outside. Each window
+//! of the DMA map is a grant in the device's translating domain, from the client's
+//! addresses to those. So a window of a known file is a write to a table, and no system
+//! call maps anything.
 //!
 //! ```text
 //!   DMA_MAP addr, size, file, offset          guest-physical (ours)
@@ -17,9 +17,9 @@
 //!                                        └──────────────────────────────┘
 //! ```
 //!
-//! Memory that comes without a descriptor is granted as well, to the upper half, where no
-//! memory is. So the engine checks its permissions like those of all other memory, and a
-//! map of it fails for want of memory, not of permission; [`messages`] does the rest.
+//! Memory without a descriptor is granted as well, in the upper half, where there is no
+//! memory. So the engine checks its permissions like those of all other memory, and a map
+//! of it fails for lack of memory, not of permission; [`messages`] does the rest.
 
 mod admission;
 mod descriptor;
@@ -46,7 +46,7 @@ use windows::{Backing, Window, Windows};
 
 use gasp::Errno;
 
-/// The windows of one connection, and what is behind them.
+/// The windows of one connection, and the memory of each.
 #[derive(Debug)]
 pub(crate) struct DmaSpace {
     guest: Guest,
@@ -54,10 +54,10 @@ pub(crate) struct DmaSpace {
     vdev: Vdev,
     windows: Arc<Windows>,
     files: Files,
-    /// Over which the client is asked.
+    /// The inbox for the server's commands to the client.
     inbox: Arc<Inbox>,
     max_windows: usize,
-    /// Where guest-physical memory ends and nothing begins.
+    /// The end of the guest-physical memory; above it there is none.
     half: GuestPhys,
     counters: Arc<Counters>,
 }
@@ -128,19 +128,19 @@ impl DmaSpace {
         &self.vdev
     }
 
-    /// The device's way to memory without a descriptor.
+    /// Access to memory without a descriptor, for the device.
     pub(crate) fn messages(&self, max: usize, options: &Options) -> Arc<dyn MessageMemory> {
         let (inbox, windows) = (Arc::clone(&self.inbox), Arc::clone(&self.windows));
         let counters = Arc::clone(&self.counters);
         Arc::new(Messages::new(inbox, windows, max, options.reply_deadline, counters))
     }
 
-    /// How many descriptors of the client the memory files hold.
+    /// Number of the client's descriptors that are held as memory files.
     pub(crate) fn descriptors(&self) -> usize {
         self.files.len()
     }
 
-    /// Gives the device a window. `eventfds` is how many descriptors of the client are held
+    /// Maps a window. `eventfds` returns how many descriptors of the client are held
     /// elsewhere.
     pub(crate) fn map(
         &mut self,
@@ -160,15 +160,15 @@ impl DmaSpace {
         let span = Span::new(DeviceAddr(map.addr), map.size)
             .map_err(|reason| Refused::invalid(reason.to_string()))?;
         if !span.is_granular() {
-            return Err(Refused::invalid("a window is in whole pages of 4 KiB"));
+            return Err(Refused::invalid("a window must consist of whole pages of 4 KiB"));
         }
         let windows = self.windows.lock();
         if windows.len() >= self.max_windows {
-            let what = format!("there are {} windows already", self.max_windows);
+            let what = format!("there are already {} windows", self.max_windows);
             return Err(Refused::new(Errno::NOSPC, what));
         }
         if let Some(there) = windows.overlapping(span).next() {
-            let what = format!("a window is there already, at {}", there.start());
+            let what = format!("it overlaps the window at {}", there.start());
             return Err(Refused::new(Errno::EXIST, what));
         }
         drop(windows);
@@ -178,14 +178,14 @@ impl DmaSpace {
         };
         let guest = match backing {
             Backing::File { start, .. } => start,
-            // Only that nothing is there matters, not where.
+            // Any address without memory will do.
             Backing::Messages => self.half,
         };
         let granted = self.domain.grant(span.start(), guest, span.len(), access);
         if let Backing::File { file, .. } = backing {
             match granted {
                 Ok(_) => self.files.shown(file),
-                // Perhaps it was adopted for this window alone.
+                // It may have been adopted for this window alone.
                 Err(_) => self.files.release(file),
             }
         }
@@ -255,15 +255,16 @@ impl DmaSpace {
         files.into_iter().for_each(|file| self.files.left(file));
     }
 
-    /// The bytes of the memory files, if they look as if no guest had ever written to them.
+    /// Total size of the memory files in bytes, if they look as if no guest had ever
+    /// written to them.
     pub(crate) fn seems_unshared(&self) -> Option<u64> {
         self.files.all_empty()
     }
 }
 
 impl Drop for DmaSpace {
-    /// The device's thread has ended by now, and let go of what it held; a mapping that
-    /// it keeps all the same keeps its memory.
+    /// The device's thread has ended by now, and released its mappings; a mapping that it
+    /// still holds keeps its memory.
     fn drop(&mut self) {
         drop(self.vdev.clone().remove());
         Counters::set(&self.counters.windows, 0);

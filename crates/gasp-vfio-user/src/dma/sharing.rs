@@ -1,10 +1,10 @@
-//! Whether the VMM's guest writes to the file that the VMM hands over.
+//! Detects whether a VMM maps a memory file shared or privately.
 //!
 //! A VMM may map its guest's memory privately (QEMU: `share=off`). The guest then writes to
-//! copies of the pages, and the file keeps its zeros: the device would read queues that are
-//! empty for ever. Nothing in the protocol tells, and neither does the file, whose pages
-//! are allocated all the same. The kernel's list of the VMM's mappings does, if this process
-//! may read it (same user, or `CAP_SYS_PTRACE`).
+//! copies of the pages, and the file remains zero: the device would read empty queues for
+//! ever. Neither the protocol nor the file shows it, whose pages are allocated all the
+//! same. The kernel's list of the VMM's mappings does, if this process may read it (same
+//! user, or `CAP_SYS_PTRACE`).
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -13,7 +13,8 @@ use std::io::{BufRead, BufReader, Read};
 
 use rustix::fs::{major, minor};
 
-/// The most bytes of the list that are read; a VMM has some hundred mappings of 100 bytes.
+/// Maximum number of bytes of the list that are read; a VMM has some hundred mappings of
+/// 100 bytes.
 const LIST_MAX: u64 = 1 << 20;
 
 /// How a process maps a file.
@@ -23,14 +24,14 @@ pub(super) enum Sharing {
     Shared,
     /// Only privately, and for writing.
     Private,
-    /// Not at all, or this process may not know.
+    /// Not at all, or this process cannot find out.
     Unknown,
 }
 
-/// How long the kernel has to tell. It needs the lock of the VMM's address space, which a VMM
-/// can keep for as long as it likes.
+/// Timeout for reading the list. The kernel needs the lock of the VMM's address space for
+/// it, which a VMM can hold for as long as it likes.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Whether a thread reads a list; one that hangs is the last.
+/// Whether a thread is reading a list. If it hangs, no other is started.
 static READING: AtomicBool = AtomicBool::new(false);
 
 /// How the process `pid` maps the file with this device and inode.
@@ -42,7 +43,7 @@ pub(super) fn of_file(pid: i32, inode: (u64, u64)) -> Sharing {
     let reader = std::thread::Builder::new().name("sharing".into()).spawn(move || {
         let sharing = read(pid, inode);
         READING.store(false, Ordering::Release);
-        // Nobody may wait for it any more.
+        // The receiver may have timed out.
         let _ = tell.send(sharing);
     });
     match reader {
@@ -61,7 +62,7 @@ fn read(pid: i32, inode: (u64, u64)) -> Sharing {
     }
 }
 
-/// Lines of `from-to perms offset major:minor inode name`.
+/// Parses lines of `from-to perms offset major:minor inode name`.
 fn parse(list: impl BufRead, (dev, ino): (u64, u64)) -> Sharing {
     let (dev, ino) = (format!("{:02x}:{:02x}", major(dev), minor(dev)), ino.to_string());
     let mut found = Sharing::Unknown;
@@ -104,7 +105,7 @@ not a mapping
         let parsed = |dev, ino| parse(list.as_bytes(), (makedev(dev, 1), ino));
         assert_eq!(parsed(0, 77), Sharing::Private);
         assert_eq!(parsed(0, 78), Sharing::Shared);
-        assert_eq!(parsed(0, 79), Sharing::Unknown, "a look at it says nothing");
+        assert_eq!(parsed(0, 79), Sharing::Unknown, "a read-only mapping shows nothing");
         assert_eq!(parsed(0, 80), Sharing::Shared, "once is enough");
         assert_eq!(parsed(0, 81), Sharing::Unknown, "another device");
         assert_eq!(parsed(0xfe, 81), Sharing::Private);

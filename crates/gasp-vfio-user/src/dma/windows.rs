@@ -17,7 +17,7 @@ pub(super) enum Backing {
         /// The guest-physical address of the part.
         start: GuestPhys,
     },
-    /// None that can be mapped; the client is asked for it.
+    /// No memory that can be mapped; the client is asked by messages.
     Messages,
 }
 
@@ -29,11 +29,11 @@ pub(super) struct Window {
     pub(super) len: u64,
 }
 
-/// All windows; the device's threads look at them, too.
+/// All windows, which the device's threads look up, too.
 #[derive(Debug, Default)]
 pub(super) struct Windows(Mutex<Table>);
 
-/// The windows by their first address.
+/// The windows, by their first address.
 #[derive(Debug, Default)]
 pub(super) struct Table(BTreeMap<u64, Window>);
 
@@ -56,14 +56,14 @@ impl Table {
         self.0.insert(span.start().0, window);
     }
 
-    /// The window that an address is in.
+    /// The window that contains an address.
     pub(super) fn containing(&self, addr: DeviceAddr) -> Option<(Span<DeviceAddr>, Window)> {
         let (start, window) = self.0.range(..=addr.0).next_back()?;
         let span = span_of(*start, window)?;
         span.contains(addr).then_some((span, *window))
     }
 
-    /// The windows that have an address in `span`.
+    /// The windows that overlap `span`.
     pub(super) fn overlapping(
         &self,
         span: Span<DeviceAddr>,
@@ -73,9 +73,9 @@ impl Table {
         self.0.range(first..=span.last().0).filter_map(|(start, window)| span_of(*start, window))
     }
 
-    /// Removes the windows that lie in `span`, one or several or none, as VFIO's type 1
-    /// IOMMU does. A VMM relies on it: whenever a guest moves its IOMMU's root, QEMU takes
-    /// back all addresses there are, by powers of two, without looking what is there.
+    /// Removes the windows in `span`, be it one, several or none, as VFIO's type 1 IOMMU
+    /// does. A VMM relies on it: whenever a guest moves the root of its IOMMU's tables,
+    /// QEMU unmaps all addresses, in powers of two, without checking what is mapped.
     pub(super) fn remove(
         &mut self,
         span: Span<DeviceAddr>,
@@ -95,7 +95,7 @@ impl Table {
     }
 }
 
-/// The ranges of windows in order, neighbours joined.
+/// The ranges of windows in order, with adjacent ones joined.
 pub(super) fn joined(windows: &[(Span<DeviceAddr>, Window)]) -> Vec<Span<DeviceAddr>> {
     let mut spans: Vec<Span<DeviceAddr>> = Vec::new();
     for (span, _) in windows {

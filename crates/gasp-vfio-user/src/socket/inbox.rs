@@ -1,20 +1,20 @@
-//! Who reads the socket, when several threads wait for something from it.
+//! Decides which thread reads the socket if several wait for something from it.
 //!
-//! The connection's thread waits for commands; a device's thread that has asked the client
-//! for memory waits for the reply. One thread has the *reader's role* at a time. It
-//! sorts what comes: replies to whoever waits for them, commands into a queue. Whoever
-//! waits and finds the role free takes it.
+//! The connection's thread waits for commands; a device's thread that has sent the client a
+//! request for memory waits for the reply. One thread at a time has the *reader's role*. It
+//! sorts what arrives: replies go to the threads that wait for them, commands into a queue.
+//! A waiting thread that finds the role free takes it.
 //!
-//! So a reply is never stuck behind a command that is being carried out, even where that
-//! command waits for the very device that waits for the reply; and in the usual case,
-//! where nobody waits for a reply, the connection's thread reads its commands itself,
-//! without a switch between threads.
+//! So a reply is never stuck behind a command that is being executed, even if that command
+//! waits for the very device that waits for the reply; and in the usual case, in which
+//! nobody waits for a reply, the connection's thread reads its commands itself, without a
+//! switch between threads.
 //!
-//! A client may take our commands over a socket of their own, the *twin*. It has an inbox of
-//! its own, in which only threads of the device wait. Between the two sockets there is no
-//! order: the client may carry out a request after it has read an answer that was sent later.
-//! So a request over the twin is not given up while its memory may still be used: whoever
-//! takes the memory back waits for its reply ([`busy`](Inbox::busy)).
+//! A client may accept the server's commands over a socket of their own, the *twin*. It has
+//! an inbox of its own, in which only threads of the device wait. There is no order between
+//! the two sockets: the client may execute a request after it has read a reply that was
+//! sent later. So a request over the twin is not cancelled while its memory may still be
+//! used: whoever revokes the memory waits for its reply ([`busy`](Inbox::busy)).
 
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
@@ -29,15 +29,15 @@ use rustix::io::Errno;
 use super::stream::{Ended, Packet, Stream, timespec};
 use crate::wire::{Reply, command};
 
-/// How many commands, and how many bytes of them, may wait for the connection's thread.
+/// Maximum number of commands, and of their bytes, that wait for the connection's thread.
 const QUEUE_MAX: usize = 64;
 const QUEUE_BYTES_MAX: usize = 4 << 20;
-/// How many descriptors may wait with them.
+/// Maximum number of descriptors that wait with them.
 const QUEUE_FDS_MAX: usize = 64;
-/// How long a thread that waits for a reply goes without looking whether it was cancelled.
+/// Interval at which a thread that waits for a reply checks whether it was cancelled.
 const GLANCE: Duration = Duration::from_millis(10);
 
-/// The messages of one connection, and those who wait for them.
+/// The messages of one connection, and the threads that wait for them.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     stream: Stream,
@@ -53,14 +53,14 @@ struct State {
     bytes: usize,
     requests: HashMap<u16, Request>,
     next_id: u16,
-    /// The device is to stop: requests are given up.
+    /// The device is to stop: requests are cancelled.
     paused: bool,
-    /// Whether this is the socket of our own commands alone.
+    /// Whether this is the socket for the server's commands alone.
     twin: bool,
     ended: Option<Ended>,
 }
 
-/// A command of ours that waits for its reply.
+/// A command of the server that waits for its reply.
 #[derive(Debug)]
 struct Request {
     command: u16,
@@ -70,19 +70,19 @@ struct Request {
     sent: bool,
 }
 
-/// What the connection's thread waits for beside messages, and for how long.
+/// What the connection's thread waits for besides messages, and for how long.
 pub(crate) struct Wait<'a> {
-    /// Descriptors that end the wait when they can be read.
+    /// Descriptors that end the wait when they become readable.
     pub(crate) others: &'a [PollFd<'a>],
-    /// The longest wait; `None` is for ever.
+    /// The longest wait; `None` waits for ever.
     pub(crate) at_most: Option<Duration>,
 }
 
-/// What ended a wait.
+/// The end of a wait.
 #[derive(Debug)]
 pub(crate) enum Event {
     Command(Box<Packet>),
-    /// Time has passed, or one of the other descriptors can be read.
+    /// The time is up, or one of the other descriptors is readable.
     Other,
     Ended(Ended),
 }
@@ -92,7 +92,7 @@ impl Inbox {
         Arc::new(Self { stream, state: Mutex::default(), changed: Condvar::new() })
     }
 
-    /// That of a socket for our own commands.
+    /// The inbox of a twin, the socket for the server's commands.
     pub(crate) fn twin(stream: Stream) -> Arc<Self> {
         let state = Mutex::new(State { twin: true, ..State::default() });
         Arc::new(Self { stream, state, changed: Condvar::new() })
@@ -106,7 +106,7 @@ impl Inbox {
         self.state.lock()
     }
 
-    /// The next command. For the connection's thread.
+    /// Waits for the next command. Called by the connection's thread.
     pub(crate) fn next(&self, wait: Wait<'_>) -> Event {
         let mut state = self.state();
         if let Some(packet) = state.commands.pop_front() {
@@ -137,7 +137,7 @@ impl Inbox {
         let mut state = self.state();
         state.reading = false;
         let event = match received {
-            // No other command can have come meanwhile, so this one need not queue.
+            // No other command can have arrived meanwhile, so this one need not be queued.
             Ok(Some(packet)) if !packet.header.is_reply() => Event::Command(Box::new(packet)),
             other => {
                 state.sort(other);
@@ -148,10 +148,10 @@ impl Inbox {
         event
     }
 
-    /// Sends a command of our own about `span` and waits for its reply.
+    /// Sends a command of the server about `span`, and waits for its reply.
     ///
-    /// `still_allowed` is asked once the request can be [cancelled](Self::cancel), so
-    /// that whoever takes the memory back either is seen by it or cancels the request.
+    /// `still_allowed` is called once the request can be [cancelled](Self::cancel), so that
+    /// whoever revokes the memory either is seen by it or cancels the request.
     pub(crate) fn request(
         &self,
         command: u16,
@@ -173,7 +173,8 @@ impl Inbox {
 
     fn register(&self, command: u16, span: Span<DeviceAddr>) -> Result<u16, Errno> {
         let mut state = self.state();
-        // One request for each thread that works, so there are always free numbers.
+        // There is one request for each thread of the device, so there is always a free
+        // number.
         let free = (0..=u16::MAX).map(|n| state.next_id.wrapping_add(n));
         let id = free.into_iter().find(|id| !state.requests.contains_key(id));
         let id = id.ok_or(Errno::BUSY)?;
@@ -186,8 +187,8 @@ impl Inbox {
 
     fn send_and_wait(&self, id: u16, message: &[u8], deadline: Instant) -> Result<Packet, Errno> {
         let sending = self.stream.sending();
-        // Whoever cancels sends its own answer afterwards, through the same lock: so a
-        // request is never sent behind it.
+        // Whoever cancels sends its reply afterwards, under the same lock, so a request is
+        // never sent after that reply.
         self.state().send(id)?;
         let sent = sending.send(message, &[]);
         if let Err(ended) = sent {
@@ -202,7 +203,7 @@ impl Inbox {
             if left.is_zero() {
                 return Err(Errno::TIMEDOUT);
             }
-            // Nobody else might look: the connection's thread may wait for the device.
+            // Nobody else might check: the connection's thread may wait for the device.
             if self.stream.is_stopping() {
                 return Err(Errno::NOTCONN);
             }
@@ -223,9 +224,9 @@ impl Inbox {
         }
     }
 
-    /// Gives up requests about memory that is taken back. A reply that still comes is
-    /// dropped; what was sent was sent before any answer that follows this call. Requests
-    /// over a twin go on: see [`busy`](Self::busy).
+    /// Cancels requests about memory that is revoked. A reply that still arrives is
+    /// dropped; a request that was sent was sent before any reply that follows this call.
+    /// Requests over a twin are not cancelled: see [`busy`](Self::busy).
     pub(crate) fn cancel(&self, span: Span<DeviceAddr>) {
         let mut state = self.state();
         if state.twin {
@@ -236,22 +237,22 @@ impl Inbox {
         self.changed.notify_all();
     }
 
-    /// How many requests about these spans the client may still carry out, though it has read
-    /// everything that was sent over the connection.
+    /// Number of requests about these spans that the client may still execute, although it
+    /// has read everything that was sent over the connection.
     pub(crate) fn busy(&self, spans: &[Span<DeviceAddr>]) -> usize {
         let state = self.state();
         let about = |one: &&Request| spans.iter().any(|span| one.span.overlaps(span));
         if state.twin { state.requests.values().filter(about).count() } else { 0 }
     }
 
-    /// Gives up all requests, and those that still come, until it is taken back. Over a twin
-    /// those that were sent are waited for.
+    /// Cancels all requests, present and future, or allows them again. Requests that were
+    /// sent over a twin are waited for instead.
     pub(crate) fn pause(&self, paused: bool) {
         self.state().paused = paused;
         self.changed.notify_all();
     }
 
-    /// Ends the connection for everybody who waits.
+    /// Ends the connection, and all waits for it.
     pub(crate) fn end(&self, ended: Ended) {
         self.state().ended.get_or_insert(ended);
         self.changed.notify_all();
@@ -276,13 +277,16 @@ impl State {
                     _ => tracing::debug!(
                         command = command::name(header.command),
                         id = header.id,
-                        "a reply that nobody waits for"
+                        "a reply to no request"
                     ),
                 }
             }
             Ok(Some(packet)) if self.twin => {
                 let command = command::name(packet.header.command);
-                tracing::warn!(command, "a client's command on the socket of the server's");
+                tracing::warn!(
+                    command,
+                    "a command of the client on the socket for the server's commands"
+                );
                 self.ended.get_or_insert(Ended::Closed);
             }
             Ok(Some(packet)) => {
@@ -295,7 +299,7 @@ impl State {
         }
     }
 
-    /// Notes that a request is sent now, unless it was given up before.
+    /// Marks a request as sent, unless it was cancelled before.
     fn send(&mut self, id: u16) -> Result<(), Errno> {
         self.outcome(id)?;
         if let Some(request) = self.requests.get_mut(&id) {
@@ -304,7 +308,7 @@ impl State {
         Ok(())
     }
 
-    /// How a request stands.
+    /// The reply to a request, if it has arrived, or why none will.
     fn outcome(&mut self, id: u16) -> Result<Option<Packet>, Errno> {
         let request = self.requests.get_mut(&id).ok_or(Errno::CANCELED)?;
         let waits = self.twin && request.sent && self.ended.is_none();

@@ -1,5 +1,5 @@
-//! The socket file: made for its owner alone, never taken from a server that lives,
-//! removed at the end.
+//! The socket file: created for its owner alone, never taken from a live server, removed at
+//! the end.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -15,32 +15,32 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::error::BindError;
 
-/// Connections that wait while one is served; more are refused by the kernel.
+/// Backlog of the socket; the kernel refuses further connections.
 const BACKLOG: i32 = 8;
 
-/// How long to try to get the lock, and how often. It is held for a moment at a time.
+/// How long to try to acquire the lock, and how often. It is held only briefly.
 const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A socket that listens.
+/// A listening socket.
 #[derive(Debug)]
 pub(crate) struct Listener {
     fd: OwnedFd,
     file: Arc<SocketFile>,
 }
 
-/// The socket's file, which is removed once.
+/// The file of the socket, which is removed once.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    /// Device and inode of the file that is ours.
+    /// Device and inode number of the server's own file.
     inode: (u64, u64),
     removed: AtomicBool,
 }
 
 impl SocketFile {
-    /// Removes the file if it is still ours. Only the first call does: after that, a file
-    /// with the same inode may be another server's.
+    /// Removes the file if it is still this server's. Only the first call does: after that,
+    /// a file with the same inode may be another server's.
     pub(crate) fn remove(&self) {
         if self.removed.swap(true, Ordering::AcqRel) {
             return;
@@ -63,12 +63,12 @@ impl Listener {
     pub(crate) fn bind(path: &Path, mode: u32) -> Result<Self, BindError> {
         let fail = |source: Errno| BindError::System { path: path.into(), source: source.into() };
         let address = SocketAddrUnix::new(path).map_err(fail)?;
-        // Two servers that start at a time must not both find a stale file and remove
-        // each other's new one.
+        // Of two servers that start at the same time, one could find a stale file and
+        // remove the other's new one.
         let _lock = Lock::acquire(path)?;
         remove_stale(path, &address)?;
         let fd = socket().map_err(fail)?;
-        // Before the file is there, so that it never has another mode.
+        // Before the file exists, so that it never has another mode.
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(fail)?;
         rustix::net::bind(&fd, &address).map_err(|errno| match errno {
             Errno::ADDRINUSE => BindError::InUse { path: path.into() },
@@ -82,7 +82,7 @@ impl Listener {
         Ok(listener)
     }
 
-    /// The next connection, if one waits.
+    /// Accepts the next connection, if one is waiting.
     pub(crate) fn accept(&self) -> io::Result<Option<OwnedFd>> {
         match rustix::net::accept_with(&self.fd, SocketFlags::CLOEXEC) {
             Ok(fd) => Ok(Some(fd)),
@@ -106,13 +106,13 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // A stopper may live longer.
+        // A stopper, which shares the file, may live longer.
         self.file.remove();
     }
 }
 
-/// The lock of those who make a socket, until it is dropped: a file of ours, which nobody
-/// else can open. The folder may be everybody's to lock.
+/// The lock for creating a socket, until it is dropped: a file of our own, which nobody
+/// else can open. The folder itself could be locked by anybody.
 struct Lock {
     _fd: OwnedFd,
     path: PathBuf,
@@ -128,7 +128,7 @@ impl Lock {
             match Self::try_acquire(&path) {
                 Ok(fd) => return Ok(Self { _fd: fd, path }),
                 Err(Errno::AGAIN) if since.elapsed() >= PATIENCE => {
-                    let what = "somebody has this lock file, and does not let go of it";
+                    let what = "another process holds this lock file and does not release it";
                     let source = io::Error::new(io::ErrorKind::TimedOut, what);
                     return Err(BindError::System { path, source });
                 }
@@ -140,10 +140,10 @@ impl Lock {
 
     fn try_acquire(path: &Path) -> Result<OwnedFd, Errno> {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        // Not to be held up by what somebody else has put there, a FIFO for one.
+        // `NONBLOCK`: another user may have put a FIFO there, for one.
         let fd = rustix::fs::open(path, flags | OFlags::NONBLOCK, Mode::from_raw_mode(0o600))?;
         rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
-        // Whoever had it before has removed it: then there may be another by now.
+        // The previous holder has removed the file: by now, another may exist at this path.
         let ours = rustix::fs::fstat(&fd)?;
         match rustix::fs::lstat(path) {
             Ok(there) if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) => Ok(fd),
@@ -167,22 +167,23 @@ fn socket() -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }
 
-/// Gives the socket file the permissions that the process's umask has kept from it. Nobody
-/// can connect yet.
+/// Sets the permissions of the socket file that the process's umask has masked. Nobody can
+/// connect yet.
 fn set_mode(path: &Path, mode: u32) -> Result<Stat, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty())?;
     let stat = rustix::fs::fstat(&file)?;
     let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
     if is_socket && stat.st_mode & 0o777 != mode & 0o777 {
-        // By its descriptor, so that it is this file whatever the path leads to by now.
+        // Through its descriptor, so that it is this file whatever the path leads to by
+        // now.
         let name = format!("/proc/self/fd/{}", file.as_raw_fd());
         rustix::fs::chmod(name, Mode::from_raw_mode(mode))?;
     }
     Ok(stat)
 }
 
-/// Removes a socket that nobody listens on any more.
+/// Removes a stale socket, on which nobody listens any more.
 fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), BindError> {
     let fail = |source: Errno| BindError::System { path: path.into(), source: source.into() };
     let stat = match rustix::fs::lstat(path) {
@@ -195,10 +196,10 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), BindError> 
     }
     match rustix::net::connect(&socket().map_err(fail)?, address) {
         Err(Errno::CONNREFUSED) => {
-            tracing::info!(path = %path.display(), "removes the socket of a server that is gone");
+            tracing::info!(path = %path.display(), "removes the stale socket of an earlier server");
             rustix::fs::unlink(path).map_err(fail)
         }
-        // Connected, or would be if there were room.
+        // Connected, or would be if there were room in the backlog.
         Ok(()) | Err(Errno::AGAIN) => Err(BindError::InUse { path: path.into() }),
         Err(errno) => Err(fail(errno)),
     }

@@ -1,4 +1,4 @@
-//! The socket: the file that it is reached by, the messages that go over it, and who reads.
+//! The socket: its file, the messages that go over it, and which thread reads.
 
 mod inbox;
 mod listener;

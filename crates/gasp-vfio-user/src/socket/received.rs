@@ -1,9 +1,9 @@
-//! Descriptors that came with a message.
+//! Descriptors received with a message.
 
 use std::os::fd::OwnedFd;
 
-/// Descriptors of a client's. Those that nobody takes are closed without waiting for whoever
-/// serves their files.
+/// Descriptors of a client. Those that nobody removes are closed when this is dropped,
+/// without waiting for the servers of their files.
 #[derive(Debug, Default)]
 pub(crate) struct Received(Vec<OwnedFd>);
 
@@ -16,12 +16,12 @@ impl Received {
         self.0.is_empty()
     }
 
-    /// Removes the last of them.
+    /// Removes and returns the last one.
     pub(crate) fn pop(&mut self) -> Option<OwnedFd> {
         self.0.pop()
     }
 
-    /// Removes all of them, in the order in which they came.
+    /// Removes and returns all of them, in the order in which they came.
     pub(crate) fn remove_all(&mut self) -> Vec<OwnedFd> {
         core::mem::take(&mut self.0)
     }

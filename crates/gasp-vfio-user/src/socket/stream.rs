@@ -1,7 +1,7 @@
-//! Whole messages over one connection.
+//! Sends and receives whole messages over one connection.
 //!
-//! Nothing here waits for ever: a peer that begins a message and does not finish it, or
-//! does not take what is sent to it, has a deadline, and the connection ends with it.
+//! No wait is unbounded: a peer that does not finish a message it has begun, or does not
+//! read what is sent to it, has a deadline, and the connection ends at it.
 
 use core::mem::MaybeUninit;
 use core::time::Duration;
@@ -23,31 +23,32 @@ use super::received::Received;
 use crate::stop::Stop;
 use crate::wire::Header;
 
-/// The most descriptors that are taken with one message.
+/// Maximum number of descriptors accepted with one message.
 pub(crate) const FDS_MAX: usize = 16;
 
-/// A message that came.
+/// A received message.
 #[derive(Debug)]
 pub(crate) struct Packet {
     pub(crate) header: Header,
     pub(crate) payload: Vec<u8>,
     pub(crate) fds: Received,
-    /// Whether more descriptors came than are taken.
+    /// Whether descriptors were lost, because more came than are accepted or than the
+    /// process can hold.
     pub(crate) fds_lost: bool,
     /// When its first byte was read.
     pub(crate) since: Instant,
 }
 
-/// Why no message came.
+/// Why no message was received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ended {
     /// The peer has closed the connection, or it broke.
     Closed,
-    /// The peer does not go on with a message that it has begun.
+    /// The peer did not finish a message, or did not read one, in time.
     Stalled,
-    /// The server is to end, and the peer is not waited for any longer.
+    /// A stop was requested, and the peer is no longer waited for.
     Stopped,
-    /// The size in a header cannot be: where the next message begins is not known.
+    /// The size in a header is invalid: the start of the next message is unknown.
     Unframed(Header),
 }
 
@@ -55,10 +56,10 @@ pub(crate) enum Ended {
 #[derive(Debug)]
 pub(crate) struct Stream {
     fd: Arc<OwnedFd>,
-    /// Held while a message is written, so that messages do not mix. Whether one was left
-    /// unfinished: nothing can be sent behind it.
+    /// Held while a message is written, so that messages do not mix. Whether a message was
+    /// left unfinished: nothing can be sent after it.
     sending: Mutex<bool>,
-    /// The longest message that is taken.
+    /// Maximum size of a message that is accepted, in bytes.
     limit: usize,
     patience: Duration,
     stop: Arc<Stop>,
@@ -79,12 +80,13 @@ impl Stream {
         self.fd.as_fd()
     }
 
-    /// Whether the server is to end.
+    /// Whether a stop was requested.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stop.is_asked()
     }
 
-    /// Reads the next message; `None` where none has begun yet. One thread at a time.
+    /// Reads the next message; `None` if none has begun yet. Called by one thread at a
+    /// time.
     pub(crate) fn receive(&self) -> Result<Option<Packet>, Ended> {
         let mut fds = Received::default();
         let mut fds_lost = false;
@@ -118,7 +120,7 @@ impl Stream {
                 Err(_) => return Err(Ended::Closed),
             }
         }
-        // A peer that sends its header byte by byte cannot collect descriptors by that.
+        // A peer that sends its header byte by byte must not accumulate descriptors.
         fds_lost |= fds.len() > FDS_MAX;
         fds.truncate(FDS_MAX);
         let since = since.unwrap_or_else(Instant::now);
@@ -140,7 +142,7 @@ impl Stream {
         Ok(Some(Packet { header, payload, fds, fds_lost, since }))
     }
 
-    /// Waits for the socket until `patience` after `since`, or until the server is to end.
+    /// Waits for the socket until `patience` after `since`, or until a stop is requested.
     fn wait(&self, flags: PollFlags, since: Instant) -> Result<(), Ended> {
         if self.stop.is_asked() {
             return Err(Ended::Stopped);
@@ -158,13 +160,13 @@ impl Stream {
         }
     }
 
-    /// Ends the connection for both sides; whoever waits to send waits no longer.
+    /// Shuts the connection down in both directions, which ends all waits to send.
     pub(crate) fn shut(&self) {
-        // A peer that is gone already has done so itself.
+        // This fails only if the connection has already ended.
         let _ = rustix::net::shutdown(&*self.fd, Shutdown::Both);
     }
 
-    /// The right to send; other threads wait.
+    /// Acquires the right to send; other threads wait for it.
     pub(crate) fn sending(&self) -> Sending<'_> {
         let broken = self.sending.lock();
         Sending { stream: self, broken }
@@ -195,7 +197,7 @@ impl Sending<'_> {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
             let mut control = SendAncillaryBuffer::new(&mut space);
             let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-            // Descriptors travel with the first byte.
+            // Descriptors are sent with the first byte.
             if sent == 0 && !borrowed.is_empty() {
                 control.push(SendAncillaryMessage::ScmRights(&borrowed));
             }
@@ -211,7 +213,7 @@ impl Sending<'_> {
     }
 }
 
-/// A time to wait, as poll takes it; `None`, which is for ever, where it is too long.
+/// A timeout for poll(); `None`, which waits for ever, if it is too long.
 pub(crate) fn timespec(time: Duration) -> Option<Timespec> {
     Timespec::try_from(time).ok()
 }

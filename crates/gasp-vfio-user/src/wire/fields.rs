@@ -1,4 +1,4 @@
-//! Reading fields from a payload, and writing a reply.
+//! Reads fields from a payload, and writes messages.
 
 use std::os::fd::OwnedFd;
 
@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{Header, Refused};
 
-/// What is left of a payload.
+/// The unread part of a payload.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fields<'a>(&'a [u8]);
 
@@ -16,7 +16,7 @@ impl<'a> Fields<'a> {
         Self(bytes)
     }
 
-    /// Reads a field, or a structure of them.
+    /// Reads a field, or a structure of fields.
     pub(crate) fn read<T: FromBytes>(&mut self) -> Result<T, Refused> {
         let (value, rest) = T::read_from_prefix(self.0)
             .map_err(|_| Refused::invalid("the message is too short for its command"))?;
@@ -24,12 +24,12 @@ impl<'a> Fields<'a> {
         Ok(value)
     }
 
-    /// Everything that has not been read.
+    /// The unread bytes.
     pub(crate) fn rest(self) -> &'a [u8] {
         self.0
     }
 
-    /// Refuses a message that goes on.
+    /// Refuses a message with surplus bytes.
     pub(crate) fn end(self) -> Result<(), Refused> {
         match self.0.len() {
             0 => Ok(()),
@@ -38,7 +38,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A message being written: a header, fields, data, descriptors.
+/// A message under construction: header, fields, data, descriptors.
 #[derive(Debug)]
 pub(crate) struct Reply {
     bytes: Vec<u8>,
@@ -51,14 +51,14 @@ impl Reply {
         Self::with_capacity(32)
     }
 
-    /// A reply that will have `len` bytes of payload.
+    /// A reply without payload, with capacity for `len` bytes of it.
     pub(crate) fn with_capacity(len: usize) -> Self {
         let mut bytes = Vec::with_capacity(Header::SIZE + len);
         bytes.resize(Header::SIZE, 0);
         Self { bytes, fds: Vec::new() }
     }
 
-    /// Adds a field, a structure of them, or data.
+    /// Appends a field, a structure of fields, or data.
     pub(crate) fn put(mut self, value: &(impl IntoBytes + Immutable + ?Sized)) -> Self {
         self.bytes.extend(value.as_bytes());
         self
@@ -72,7 +72,7 @@ impl Reply {
         self.put(&value)
     }
 
-    /// Room for `len` bytes of data at the end, as zeros.
+    /// Appends `len` zero bytes, and returns them to be filled in.
     pub(crate) fn space(&mut self, len: usize) -> &mut [u8] {
         let start = self.bytes.len();
         self.bytes.resize(start.saturating_add(len), 0);
@@ -84,24 +84,24 @@ impl Reply {
         self
     }
 
-    /// The message that answers the command with `header`.
+    /// The message as the reply to the command with the header `to`, and its descriptors.
     pub(crate) fn answer(self, to: Header) -> (Vec<u8>, Vec<OwnedFd>) {
         self.finish(Header { flags: Header::REPLY, error: 0, ..to })
     }
 
-    /// The message as a command of our own.
+    /// The message as a command of the server.
     pub(crate) fn command(self, id: u16, command: u16) -> Vec<u8> {
         self.finish(Header { id, command, size: 0, flags: 0, error: 0 }).0
     }
 
     fn finish(mut self, header: Header) -> (Vec<u8>, Vec<OwnedFd>) {
         let size = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
-        // It has room: every message begins with that of a header.
+        // It cannot fail: every message begins with room for a header.
         let _ = Header { size, ..header }.write_to_prefix(&mut self.bytes);
         (self.bytes, self.fds)
     }
 
-    /// The message that says no to the command with `header`.
+    /// The error reply to the command with the header `to`.
     pub(crate) fn refusal(to: Header, errno: Errno) -> Vec<u8> {
         let error = errno.raw_os_error().unsigned_abs();
         let flags = Header::REPLY | Header::ERROR;

@@ -1,4 +1,4 @@
-//! The payloads of commands, and of their answers.
+//! The payloads of commands and of their replies.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -13,13 +13,13 @@ const _: () = assert!(size_of::<RegionInfo>() == 32);
 const _: () = assert!(size_of::<SparseMmap>() == 16);
 const _: () = assert!(size_of::<IrqInfo>() == 16);
 
-/// A window of client memory that the device may use.
+/// DMA_MAP: a window of client memory that the device may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub(crate) struct DmaMap {
     argsz: u32,
     pub(crate) flags: u32,
-    /// Where in the file the window begins.
+    /// Offset of the window in the file.
     pub(crate) offset: u64,
     pub(crate) addr: u64,
     pub(crate) size: u64,
@@ -38,24 +38,24 @@ impl DmaMap {
     }
 }
 
-/// A window, or several, that the device may no longer use.
+/// DMA_UNMAP: the windows of a range, which the device may no longer use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct DmaUnmap {
     pub(crate) argsz: u32,
     pub(crate) flags: u32,
     pub(crate) addr: u64,
     pub(crate) size: u64,
-    /// The bitmap asked for.
+    /// The requested bitmap.
     pub(crate) bitmap: Option<Bitmap>,
 }
 
-/// What a bitmap of dirty pages is to look like.
+/// The requested format of a bitmap of dirty pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub(crate) struct Bitmap {
-    /// The bytes that one bit stands for.
+    /// Number of bytes that one bit stands for.
     pub(crate) page_size: u64,
-    /// How many bytes the bitmap has.
+    /// Size of the bitmap in bytes.
     pub(crate) size: u64,
 }
 
@@ -84,7 +84,7 @@ impl DmaUnmap {
     }
 }
 
-/// A read or write of a region; the data of a write follows.
+/// REGION_READ and REGION_WRITE; the data of a write follows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub(crate) struct RegionAccess {
@@ -93,10 +93,10 @@ pub(crate) struct RegionAccess {
     pub(crate) count: u32,
 }
 
-/// The bytes of one write among several: an access, and 8 bytes of data.
+/// Size of one write of REGION_WRITE_MULTI: an access, and 8 bytes of data.
 pub(crate) const WRITE_MULTI_ENTRY: usize = size_of::<RegionAccess>() + 8;
 
-/// What is to be done about interrupts; the data of `DATA_BOOL` follows.
+/// DEVICE_SET_IRQS; the data of `DATA_BOOL` follows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes)]
 #[repr(C)]
 pub(crate) struct IrqSet {
@@ -115,7 +115,7 @@ impl IrqSet {
     }
 }
 
-/// What the device is.
+/// The reply to DEVICE_GET_INFO.
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 pub(crate) struct DeviceInfo {
@@ -125,34 +125,34 @@ pub(crate) struct DeviceInfo {
     pub(crate) irqs: u32,
 }
 
-/// A region; capabilities may follow.
+/// The reply to DEVICE_GET_REGION_INFO; capabilities may follow.
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 pub(crate) struct RegionInfo {
     pub(crate) argsz: u32,
     pub(crate) flags: u32,
     pub(crate) index: u32,
-    /// Where the first capability begins; 0 if there is none.
+    /// Offset of the first capability in the reply; 0 if there is none.
     pub(crate) capabilities: u32,
     pub(crate) size: u64,
-    /// Where the region begins in its descriptor.
+    /// Offset of the region in its descriptor.
     pub(crate) offset: u64,
 }
 
-/// The capability of a region of which only areas may be mapped; each follows, as offset and
-/// length.
+/// The capability of a region of which only some areas may be mapped; the offset and length
+/// of each area follow.
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 pub(crate) struct SparseMmap {
     pub(crate) id: u16,
     pub(crate) version: u16,
-    /// Where the next capability begins; 0 if there is none.
+    /// Offset of the next capability in the reply; 0 if there is none.
     pub(crate) next: u32,
     pub(crate) areas: u32,
     pub(crate) reserved: u32,
 }
 
-/// Interrupts of one kind.
+/// The reply to DEVICE_GET_IRQ_INFO.
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 pub(crate) struct IrqInfo {

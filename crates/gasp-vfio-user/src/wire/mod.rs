@@ -1,8 +1,8 @@
-//! Messages as bytes: the header, fields in the host's byte order, and the layouts of each
-//! command.
+//! Encoding and decoding of messages: the header, fields in the host's byte order, and the
+//! layout of each command.
 //!
-//! Nothing here trusts what it reads: a field that is not there is a [`Refused`], never a
-//! panic, and no length from outside is used before it has been compared with what came.
+//! No input is trusted: a missing field is a [`Refused`], never a panic, and no length from
+//! outside is used before it has been compared with what was received.
 
 mod fields;
 mod messages;
@@ -17,7 +17,7 @@ pub(crate) use messages::{
 use gasp::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// A command that is answered with an error, and why.
+/// The errno that a command is answered with, and the reason.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{what} ({errno})")]
 pub(crate) struct Refused {
@@ -92,29 +92,29 @@ pub(crate) mod command {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub(crate) struct Header {
-    /// Chosen by whoever sends the command, and repeated in its reply.
+    /// Chosen by the sender of the command, and repeated in the reply.
     pub(crate) id: u16,
-    /// What is to be done.
+    /// The number of the command.
     pub(crate) command: u16,
-    /// The whole message, with this header.
+    /// Size of the message in bytes, including this header.
     pub(crate) size: u32,
     pub(crate) flags: u32,
-    /// The error number of a reply.
+    /// The errno of a reply.
     pub(crate) error: u32,
 }
 
 const _: () = assert!(Header::SIZE == 16);
 
 impl Header {
-    /// The bytes of a header.
+    /// Size of a header in bytes.
     pub(crate) const SIZE: usize = size_of::<Self>();
-    /// The bits of the flags that tell commands and replies apart.
+    /// The bits of the flags that distinguish commands from replies.
     pub(crate) const TYPE: u32 = 0xf;
     /// A reply.
     pub(crate) const REPLY: u32 = 1;
-    /// A command that wants no reply.
+    /// A command without a reply.
     pub(crate) const NO_REPLY: u32 = 1 << 4;
-    /// A reply that says no.
+    /// An error reply.
     pub(crate) const ERROR: u32 = 1 << 5;
 
     pub(crate) fn is_reply(&self) -> bool {

@@ -1,8 +1,8 @@
-//! The first message: versions, and the limits of both sides.
+//! VERSION, the first message: protocol versions, and the limits of both sides.
 //!
-//! The limits are JSON, in an object `capabilities`. What is missing has a default of the
-//! protocol's; what has the wrong type ends the connection, because nothing that follows
-//! could be relied on.
+//! The limits are JSON, in an object `capabilities`. A missing one has the default of the
+//! protocol; one of the wrong type ends the connection, because nothing that follows could
+//! be relied on.
 
 use std::os::fd::OwnedFd;
 
@@ -10,30 +10,30 @@ use serde_json::{Map, Value, json};
 
 use super::{Fields, Refused, Reply};
 
-/// The protocol's version that is spoken here.
+/// The protocol's major version that is supported.
 pub(crate) const MAJOR: u16 = 0;
 /// Its minor version.
 pub(crate) const MINOR: u16 = 0;
-/// The most bytes of JSON that are looked at.
+/// Maximum size of the JSON text in bytes.
 const JSON_MAX: usize = 4096;
 
-/// What one side can do.
+/// The capabilities of one side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Capabilities {
-    /// The most descriptors that it takes in one message.
+    /// Maximum number of descriptors that it accepts in one message.
     pub(crate) max_msg_fds: u64,
-    /// The most bytes of data that it takes in one message.
+    /// Maximum size of the data that it accepts in one message, in bytes.
     pub(crate) max_data_xfer_size: u64,
-    /// The most windows of memory there can be at a time.
+    /// Maximum number of DMA windows.
     pub(crate) max_dma_maps: u64,
-    /// The page sizes of windows, or'ed together.
+    /// The page sizes of windows, as a bit mask.
     pub(crate) pgsizes: u64,
-    /// Whether several writes may come in one message.
+    /// Whether REGION_WRITE_MULTI is supported.
     pub(crate) write_multiple: bool,
 }
 
 impl Default for Capabilities {
-    /// What the protocol says of a side that says nothing.
+    /// The protocol's defaults for a side that names none.
     fn default() -> Self {
         Self {
             max_msg_fds: 1,
@@ -45,7 +45,7 @@ impl Default for Capabilities {
     }
 }
 
-/// What the client proposes: what it does not name, the answer may not name either.
+/// The client's proposal: the reply may not name what the proposal does not name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Proposal {
     max_msg_fds: Option<u64>,
@@ -53,17 +53,17 @@ pub(crate) struct Proposal {
     max_dma_maps: Option<u64>,
     pgsizes: Option<u64>,
     write_multiple: Option<bool>,
-    /// Whether commands to the client may go over a socket of their own.
+    /// Whether the server may send its commands over a socket of their own.
     twin_socket: bool,
 }
 
 impl Proposal {
-    /// Whether the client takes commands over a socket of their own, and its descriptor.
+    /// Whether the client accepts a twin socket, and the descriptor for it.
     pub(crate) fn takes_twin(&self) -> bool {
         self.twin_socket && self.capabilities().max_msg_fds > 0
     }
 
-    /// The client's limits, with the protocol's defaults for what it does not name.
+    /// The client's limits, with the protocol's defaults for those that it does not name.
     pub(crate) fn capabilities(&self) -> Capabilities {
         let default = Capabilities::default();
         Capabilities {
@@ -76,12 +76,12 @@ impl Proposal {
     }
 }
 
-/// What the client proposes.
+/// Decodes the client's proposal.
 pub(crate) fn decode(payload: &[u8]) -> Result<Proposal, Refused> {
     let mut fields = Fields::new(payload);
     let [major, minor] = fields.read::<[u16; 2]>()?;
     if major != MAJOR {
-        let what = format!("version {major}.{minor} is not spoken here, but {MAJOR}.{MINOR} is");
+        let what = format!("version {major}.{minor} is not supported, only {MAJOR}.{MINOR} is");
         return Err(Refused::invalid(what));
     }
     let text = match fields.rest() {
@@ -93,7 +93,10 @@ pub(crate) fn decode(payload: &[u8]) -> Result<Proposal, Refused> {
         return Ok(Proposal::default());
     }
     if text.len() > JSON_MAX {
-        return Err(Refused::invalid(format!("{} bytes of capabilities", text.len())));
+        return Err(Refused::invalid(format!(
+            "the capabilities have {} bytes, more than {JSON_MAX}",
+            text.len()
+        )));
     }
     let json: Value = serde_json::from_slice(text)
         .map_err(|error| Refused::invalid(format!("the capabilities are not JSON: {error}")))?;
@@ -125,7 +128,7 @@ fn from_json(json: &Map<String, Value>) -> Result<Proposal, Refused> {
     })
 }
 
-/// The value of a name, if it is there; it has the right type then.
+/// The value of `name`, if present; it must have the right type.
 fn named<T>(
     json: &Map<String, Value>,
     name: &str,
@@ -133,16 +136,16 @@ fn named<T>(
     needed: &str,
 ) -> Result<Option<T>, Refused> {
     let convert = |value| {
-        let wrong = || Refused::invalid(format!("`{name}` is {value}, and {needed} is needed"));
+        let wrong = || Refused::invalid(format!("`{name}` is {value}: expected {needed}"));
         convert(value).ok_or_else(wrong)
     };
     json.get(name).map(convert).transpose()
 }
 
-/// The answer: the version that both speak, and our own limits where the client names its.
-/// `twin` is the client's end of the socket for commands to it.
+/// The reply: the version that both sides support, and the server's limits for those that
+/// the client names. `twin` is the client's end of the socket for the server's commands.
 pub(crate) fn encode(ours: Capabilities, proposal: &Proposal, twin: Option<OwnedFd>) -> Reply {
-    // Its place among the message's descriptors: it is the only one.
+    // Its index among the descriptors of the message: it is the only one.
     let twin_socket = twin.as_ref().map(|_| json!({ "supported": true, "fd_index": 0 }));
     let answers = [
         ("max_msg_fds", proposal.max_msg_fds.map(|_| json!(ours.max_msg_fds))),
