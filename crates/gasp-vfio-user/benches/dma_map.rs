@@ -1,10 +1,11 @@
-//! What a DMA_MAP and a DMA_UNMAP of a known file cost, in the server and for its client.
+//! The cost of a DMA_MAP and a DMA_UNMAP of a known file, in the server and for its client.
 //!
 //! A client in the same process maps and unmaps pages of one sealed file, one command after
-//! the other. *In the server* is from the first byte read until the reply is ready, with
-//! the system calls that receive the rest and look at the descriptor; *round trip* is what
-//! the client waits, and mostly the kernel's way from one thread to the other. Each figure is
-//! the best of several rounds, because the machine does other things, too.
+//! another. *In the server* is the time from the first byte read until the reply is ready,
+//! including the system calls that receive the rest and inspect the descriptor; *round
+//! trip* is the time that the client waits, mostly for the kernel to switch from one thread
+//! to the other. Each figure is the best of several rounds, because the machine does other
+//! things, too.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a measurement may fail")]
 
@@ -28,7 +29,7 @@ const PAGES: u64 = 2_000;
 const RAM: u64 = 256 << 20;
 
 fn main() {
-    // As a test, only see whether it works.
+    // Run as a test, it only checks that it works.
     let rounds = if std::env::args().any(|arg| arg == "--bench") { ROUNDS } else { 1 };
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("dma.sock");
@@ -66,7 +67,8 @@ fn maps(server: &Server, path: &Path, rounds: usize) {
     println!("DMA_UNMAP of a page, round trip          {unmap:7.2} us");
 }
 
-/// The one window of a file, again and again: the file goes with each unmap.
+/// Maps and unmaps the only window of a file, again and again: the file is released with
+/// each unmap.
 fn single_window(path: &Path, rounds: usize) {
     let mut client = Client::connect(path);
     client.hello();
@@ -108,7 +110,7 @@ fn connections(path: &Path, rounds: usize) {
     println!("connection, until the device is attached {best:7.2} us");
 }
 
-/// The time of one step in microseconds.
+/// Time of one step in microseconds.
 fn each(mut step: impl FnMut(u64)) -> f64 {
     let since = Instant::now();
     (0..PAGES).for_each(&mut step);

@@ -1,5 +1,5 @@
-//! A DMA engine on a socket, until a signal ends it: SIGINT, SIGTERM or SIGHUP. The socket is
-//! removed then; a second signal does not wait for the device.
+//! Serves a DMA engine on a socket until SIGINT, SIGTERM or SIGHUP. The socket is then
+//! removed; a second signal does not wait for the device.
 //!
 //! ```text
 //! cargo run -p gasp-vfio-user --example dma -- /tmp/dma.sock
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Not `println!`, which panics when nobody reads any more: the device goes on.
+/// `println!` would panic when nobody reads the output; the device must go on.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -1,5 +1,6 @@
-//! What a client can have held for it has a limit, and past it others are served as before.
-//! The limits on connections are in `door.rs`, those on sizes of messages in `malformed.rs`.
+//! Each resource that a client can occupy has a limit; past it, other clients are served as
+//! before. The limits on connections are tested in `door.rs`, those on sizes of messages in
+//! `malformed.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -23,7 +24,7 @@ fn two(options: Options) -> (Served, Client, Served) {
     (served, client, other)
 }
 
-/// The other server's client gets all that it asks for, and soon.
+/// The other server's client is served completely, and soon.
 fn is_served(other: &Served) {
     let since = Instant::now();
     let mut client = other.client();
@@ -64,7 +65,7 @@ fn held_descriptors() {
     assert_eq!(assign(&mut client, 2, 2, 1), Err(Errno::MFILE));
     assert_eq!(assign(&mut client, 3, 0, 1), Err(Errno::MFILE));
     is_served(&other);
-    // What replaces another needs no room, and what is given back makes some.
+    // A replacement needs no room, and a released one makes room.
     assign(&mut client, 2, 0, 2).unwrap();
     client.call(SET_IRQS, &irq_bytes(0x14, 0, 0, 1).0, &[event().as_fd()]).unwrap();
     client.call(SET_IRQS, &irq_bytes(0x21, 0, 0, 0).0, &[]).unwrap();
@@ -105,7 +106,7 @@ fn windows() {
 #[test]
 fn unmaps_that_wait() {
     let _alone = alone();
-    // By their number, and by that of their windows.
+    // Limited by their number, and by the number of their windows.
     for (max_drains, max_dma_maps) in [(1, 100), (100, 4)] {
         let options = Options { max_drains, max_dma_maps, ..Options::default() };
         let (served, mut client, other) = two(options);

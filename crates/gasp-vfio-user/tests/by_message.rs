@@ -17,7 +17,7 @@ fn start(client: &mut Client, from: u64, to: u64, len: u64) {
     client.write(0, 0x08, &from.to_ne_bytes()).unwrap();
     client.write(0, 0x10, &to.to_ne_bytes()).unwrap();
     client.write(0, 0x18, &len.to_ne_bytes()).unwrap();
-    // The engine's own command may come before this one's reply.
+    // The server's command may arrive before the reply to this one.
     let write = bytes().u64(0x20).u32(0).u32(4).u32(dma::START).0;
     client.send(REGION_WRITE, 0x10, &write, &[]);
 }
@@ -35,7 +35,7 @@ fn served(json: &str, options: Options) -> (Served, Client) {
     (served, client)
 }
 
-/// Answers `count` commands of the server's out of and into `memory`, which begins at `base`.
+/// Answers `count` commands of the server from and into `memory`, which begins at `base`.
 fn act(client: &Client, memory: &mut [u8], base: u64, count: usize) -> Vec<(u16, u64)> {
     let mut seen = Vec::new();
     for _ in 0..count {
@@ -78,7 +78,7 @@ fn copies_go_by_message_within_the_clients_limit() {
     assert_eq!(end(&mut client), (dma::DONE, 0));
     assert_eq!(&memory[0x2000..0x2007], b"into it");
     assert_eq!(served.status().message_bytes, 0x3007);
-    // From one window to another across a file's: each byte by its own way.
+    // From one window to another, across a window in a file: each byte by its own way.
     client.unmap(0x10_0000, 0x10_0000).unwrap();
     client.map(3, 0x7000, 0x4000, 0x1000, &ram).unwrap();
     fill(&ram, 0x7000, b"tail");
@@ -93,8 +93,8 @@ fn permissions_hold_for_messages_as_for_maps() {
     let (_served, mut client) = served(HELLO, Options::default());
     client.call(DMA_MAP, &map_bytes(1, 0, 0x1000, 0x1000), &[]).unwrap();
     let fault = Errno::FAULT.raw_os_error() as u32;
-    // A write to what may only be read, and a read that runs out of the window: both are
-    // refused before anything is asked of the client.
+    // A write to a read-only window, and a read past the end of the window: both are
+    // refused before the client is asked for anything.
     start(&mut client, 0x1000, 0x1800, 16);
     assert_eq!(end(&mut client), (dma::FAILED, fault));
     start(&mut client, 0x1ff8, 0x1000, 16);
@@ -142,10 +142,10 @@ fn a_client_that_answers_wrongly_or_not_at_all_is_an_error_of_the_transfer() {
     }
     start(&mut client, 0x1000, 0x2000, 16);
     let unanswered = client.receive().unwrap();
-    // Other commands are carried out meanwhile; then time is up.
+    // Other commands are executed meanwhile; then the deadline passes.
     assert_eq!(client.read32(0, 0), dma::MAGIC);
     assert_eq!(end(&mut client), errno(Errno::TIMEDOUT));
-    // Too late, and to nobody.
+    // This reply is too late, and dropped.
     client.answer(&unanswered, 0, 0, &good.0);
     start(&mut client, 0x1000, 0x2000, 16);
     let mut message = client.receive().unwrap();
@@ -181,13 +181,13 @@ fn a_reset_and_an_end_do_not_wait_for_a_client_that_does_not_answer() {
     let _unanswered = client.receive().unwrap();
     client.call(RESET, &[], &[]).unwrap();
     assert_eq!(client.read32(0, 0x24), dma::IDLE);
-    // An answer that crosses the reset is for nobody.
+    // A reply that crosses the reset is dropped.
     client.make_master();
     start(&mut client, 0x1000, 0x1800, 16);
     let message = client.receive().unwrap();
     let reset = client.send(RESET, 0, &[], &[]);
     client.answer(&message, 0, 0, &bytes().u64(0x1000).u64(16).bytes(&[0; 16]).0);
-    // The device may get the answer before it is told to stop, and ask for more.
+    // The device may receive the reply before the stop request, and send another request.
     let answer = loop {
         let message = client.receive().unwrap();
         if message.flags & 0xf == 1 {
@@ -198,14 +198,14 @@ fn a_reset_and_an_end_do_not_wait_for_a_client_that_does_not_answer() {
     client.make_master();
     start(&mut client, 0x1000, 0x1800, 16);
     let _unanswered = client.receive().unwrap();
-    // Copies work again, and the server ends although the client stays.
+    // Copies work again, and the server stops although the client stays.
     served.server.stopper().stop();
     served.wait_detached();
     assert!(since.elapsed() < Duration::from_secs(10));
     drop(client);
 }
 
-/// Huge pages go, whatever the file is sealed against: see `Unsealed`.
+/// Huge pages can be removed, whatever the seals of the file: see `Unsealed`.
 #[test]
 fn a_hole_in_huge_pages_is_an_error_of_the_transfer() {
     use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, memfd_create};
@@ -231,7 +231,7 @@ fn a_hole_in_huge_pages_is_an_error_of_the_transfer() {
     client.map(3, 0, HUGE, HUGE, &pages).unwrap();
     start(&mut client, HUGE, 0x1000, 16);
     assert_eq!(end(&mut client), (dma::DONE, 0));
-    // Out of the file, and nothing is left in the pool to put there again.
+    // Removes the page from the file; nothing is left in the pool to replace it.
     let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     fallocate(&pages, punch, 0, HUGE).unwrap();
     let rest = make(HUGE << 16).unwrap();

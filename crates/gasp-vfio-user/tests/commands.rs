@@ -25,7 +25,7 @@ fn count(event: &OwnedFd) -> u64 {
     rustix::io::read(event, &mut bytes).map_or(0, |_| u64::from_ne_bytes(bytes))
 }
 
-/// Starts the engine and waits for its end; gives back status and error.
+/// Starts the engine and waits until it is done; returns its status and error.
 fn copy(client: &mut Client, from: u64, to: u64, len: u64, control: u32) -> (u32, u32) {
     client.write(0, 0x08, &from.to_ne_bytes()).unwrap();
     client.write(0, 0x10, &to.to_ne_bytes()).unwrap();
@@ -68,7 +68,7 @@ fn only_capabilities_that_were_proposed_are_answered() {
         drop(client);
         served.wait_detached();
     }
-    // Without any version data, too.
+    // The same without any version data.
     let reply = Client::connect(&served.path).call(VERSION, &[0; 4], &[]).unwrap();
     assert_eq!(&reply.payload[4..], b"{\"capabilities\":{}}\0");
 }
@@ -86,12 +86,12 @@ fn of_several_writes_the_answer_tells_how_many_were_carried_out() {
     let bar = |value: u32| (0x10, CONFIG, 4, u64::from(value));
     let done = client.call(WRITE_MULTI, &multi(&[bar(0xfeb0_0000), bar(0xfec0_0000)]).0, &[]);
     assert_eq!(done.unwrap().u64(0), 2);
-    // The third cannot be; the fourth is not tried.
+    // The third is invalid; the fourth is not attempted.
     let writes = [bar(0xfed0_0000), bar(0xfee0_0000), (0, 8, 4, 0), bar(0xfef0_0000)];
     assert_eq!(client.call(WRITE_MULTI, &multi(&writes).0, &[]).unwrap().u64(0), 2);
     assert_eq!(client.read32(CONFIG, 0x10) & !0xf, 0xfee0_0000);
     assert_eq!(served.status().refused, 1);
-    // An error says that none was: refused at the first, or malformed anywhere.
+    // An error means that none was executed: the first was refused, or one was malformed.
     let first = [(0, 8, 4, 0), bar(0xfeb0_0000)];
     assert_eq!(client.call(WRITE_MULTI, &multi(&first).0, &[]).unwrap_err(), Errno::INVAL);
     for count in [0, 9] {
@@ -117,7 +117,7 @@ fn a_device_tells_what_it_is() {
         assert_eq!((info.u32(0), info.u32(8), info.u64(16)), (32, index, size));
         assert_eq!(info.u32(4), if size == 0 { 0 } else { 3 });
     }
-    // Without room for the capability, its size is told.
+    // Without room for the capability, the reply has the size needed.
     let info = client.call(GET_REGION_INFO, &region(32, 0), &[]).unwrap();
     assert_eq!((info.u32(0), info.payload.len(), info.fds.len()), (80, 32, 0));
     let info = client.call(GET_REGION_INFO, &region(80, 0), &[]).unwrap();
@@ -126,7 +126,7 @@ fn a_device_tells_what_it_is() {
     assert_eq!(info.u32(40), 2);
     let areas: Vec<u64> = (0..4).map(|n| info.u64(48 + 8 * n)).collect();
     assert_eq!(areas, [0x1000, 0x1000, 0x3000, 0x1000]);
-    // The client's view, the messages' view and the device's are one memory.
+    // The client, the messages and the device see the same memory.
     fill(&info.fds[0], 0x1010, b"shared");
     assert_eq!(client.read(0, 0x1010, 6).unwrap(), b"shared");
     client.write(0, 0x3000, b"back").unwrap();
@@ -193,7 +193,7 @@ fn a_copy_goes_from_file_to_file_with_an_interrupt_at_the_end() {
     wait_for("the interrupt", || count(&done) == 1);
     assert_eq!(contents(&high, 0, 0x20_0000), data[..0x20_0000]);
     assert_eq!(contents(&high, 0x40_0000, 0x10_0000), data[0x20_0000..]);
-    // The source may only be read, and behind it is nothing.
+    // The source is read-only, and there is nothing after it.
     let fault = Errno::FAULT.raw_os_error() as u32;
     assert_eq!(copy(&mut client, 0x8000_0000, 0x10_0000, 16, 1), (dma::FAILED, fault));
     assert_eq!(copy(&mut client, 0x40_0000, 0x8000_0000, 16, 1), (dma::FAILED, fault));
@@ -297,8 +297,8 @@ fn an_unmap_takes_one_window_or_several_whole_ones_or_all() {
     }
     let reply = client.unmap(0x1000, 0x1000).unwrap();
     assert_eq!((reply.u32(0), reply.u64(8), reply.u64(16)), (24, 0x1000, 0x1000));
-    // Of nothing, nothing is taken: all addresses, in powers of two, is what QEMU asks for
-    // when a guest moves its IOMMU's root.
+    // An unmap of a range without windows succeeds: QEMU unmaps all addresses, in powers of
+    // two, when a guest moves the root of its IOMMU's tables.
     client.unmap(0x1000, 0x1000).unwrap();
     client.unmap(1 << 47, 1 << 47).unwrap();
     client.unmap(0xfef0_0000, (0xfef0_0000_u64).wrapping_neg()).unwrap();
@@ -306,7 +306,7 @@ fn an_unmap_takes_one_window_or_several_whole_ones_or_all() {
     client.unmap(0x2000, 0x3000).unwrap();
     assert_eq!(client.unmap(0x5000, 0x800).unwrap_err(), Errno::INVAL);
     assert_eq!(served.status().windows, 4);
-    // With a bitmap: dirty wherever the device could write.
+    // With a bitmap: dirty wherever the device could have written.
     client.map(1, 0, 0x1000, 0x1000, &ram).unwrap();
     let question = bytes().u32(48).u32(1).u64(0).u64(0x8000).u64(4096).u64(8).0;
     let reply = client.call(DMA_UNMAP, &question, &[]).unwrap();
@@ -315,7 +315,7 @@ fn an_unmap_takes_one_window_or_several_whole_ones_or_all() {
     client.map(3, 0, 0, 0x10_0000, &ram).unwrap();
     client.call(DMA_UNMAP, &unmap_bytes(2, 0, 0), &[]).unwrap();
     assert_eq!(served.status().windows, 0);
-    // Of nothing, all is taken as well.
+    // An unmap of everything succeeds even without windows.
     client.call(DMA_UNMAP, &unmap_bytes(2, 0, 0), &[]).unwrap();
 }
 
@@ -353,7 +353,7 @@ fn interrupts_of_all_kinds_go_where_the_client_says() {
     client.call(SET_IRQS, &irq_bytes(0x24, 2, 3, 2).0, &two).unwrap();
     signal(&mut client, 3);
     assert_eq!(count(&msix), 1);
-    // Masked by message, then by the table.
+    // Masked by a message, then by the table.
     client.call(SET_IRQS, &irq_bytes(0x0a, 2, 2, 2).bytes(&[0, 1]).0, &[]).unwrap();
     signal(&mut client, 3);
     assert_eq!(count(&msix), 0);
@@ -365,7 +365,7 @@ fn interrupts_of_all_kinds_go_where_the_client_says() {
     assert_eq!(count(&msix), 0);
     client.write(2, 3 * 16 + 12, &0_u32.to_ne_bytes()).unwrap();
     assert_eq!(count(&msix), 1);
-    // Triggered by the client, and taken away.
+    // Triggered by the client, then removed.
     client.call(SET_IRQS, &irq_bytes(0x22, 2, 3, 2).bytes(&[1, 0]).0, &[]).unwrap();
     assert_eq!((count(&msix), count(&msi)), (1, 0));
     client.call(SET_IRQS, &irq_bytes(0x24, 2, 3, 1).0, &[]).unwrap();

@@ -1,4 +1,4 @@
-//! Clients that come while another is served, or none can be.
+//! Clients that connect while another is served, or when none can be.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -30,7 +30,7 @@ fn observed(options: Options) -> (Served, Events) {
     (served, events)
 }
 
-/// What the next client is answered, which is at once.
+/// The reply to the next client, which arrives at once.
 fn answered(served: &Served) -> Result<(), Errno> {
     let since = Instant::now();
     let mut client = Client::connect(&served.path);
@@ -68,7 +68,7 @@ fn a_client_that_comes_while_another_is_served_is_told_at_once() {
 fn a_client_behind_one_that_stalls_is_told_at_once() {
     let _alone = alone();
     let (served, _) = observed(patient());
-    // In its first message, in a later one, and without reading.
+    // The first client stalls in its first message, in a later one, or without reading.
     let first = Client::connect(&served.path);
     first.send_raw(&Client::header(1, VERSION, 20, 0), &[]);
     wait_for("it to be let in", || answered(&served) == Err(Errno::BUSY));
@@ -127,7 +127,7 @@ fn clients_that_say_nothing_hold_nobody_up() {
     assert!(silent[0].receive().is_none());
     served.wait_detached();
     drop(silent);
-    // One that has said a part of its header, while another is served, has its time.
+    // A client that has sent part of a header, while another is served, has its time.
     let (served, events) = observed(Options { patience: Duration::from_millis(200), ..patient() });
     let mut first = served.client();
     let slow = Client::connect(&served.path);
@@ -171,7 +171,7 @@ fn without_a_descriptor_left_a_client_is_told_and_later_ones_are_served() {
         rustix::net::socket(family, kind, None)
     };
     let limit = Limited::to(descriptors() + 8);
-    // One for the client's own end is left.
+    // One descriptor is left, for the client's own end.
     let mut fill: Vec<OwnedFd> = std::iter::from_fn(|| socket().ok()).collect();
     for _ in 0..3 {
         fill.pop();
@@ -181,7 +181,7 @@ fn without_a_descriptor_left_a_client_is_told_and_later_ones_are_served() {
         assert_eq!(reply.error, Errno::MFILE.raw_os_error() as u32);
         clients.push(client);
     }
-    // The thread waits, and does not try again and again.
+    // The thread waits instead of trying again and again.
     let told = events.lock().unwrap().len();
     std::thread::sleep(Duration::from_millis(300));
     assert!(events.lock().unwrap().len() <= told + 1, "{:?}", events.lock().unwrap());
@@ -228,7 +228,7 @@ fn files_that_come_and_go_and_resets_are_reported_seldom_too() {
     };
     let told = events.lock().unwrap().iter().filter(routine).count();
     assert!((100..110).contains(&told), "{told}");
-    // Other sorts are not held back by these.
+    // The limit on these does not affect reports of other sorts.
     client.call(99, &[], &[]).unwrap_err();
     assert!(matches!(events.lock().unwrap().last(), Some(Happened::Refused { .. })));
 }

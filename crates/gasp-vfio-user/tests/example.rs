@@ -1,4 +1,4 @@
-//! The example of a device ends as a service should.
+//! The example device stops as a service should.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::io::{BufRead, BufReader};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The example, built: cargo does so by itself only if all tests are to be run.
+/// The built example: cargo builds it by itself only if all tests are to be run.
 fn example() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.ancestors().nth(2).unwrap();
@@ -24,7 +24,7 @@ fn example() -> PathBuf {
     folder.join("examples/dma")
 }
 
-/// Waits for the end, but not for ever.
+/// Waits for the process to exit, with a deadline.
 fn ended(child: &mut Child) -> ExitStatus {
     let since = Instant::now();
     loop {
@@ -74,7 +74,7 @@ fn the_example_goes_on_when_nobody_reads_what_it_says() {
     let socket = folder.path().join("dma.sock");
     let (mut child, out) = start(&socket);
     drop(out);
-    // It tells of each of them.
+    // The example prints a line for each of them.
     for _ in 0..3 {
         let client = UnixStream::connect(&socket).unwrap();
         std::thread::sleep(Duration::from_millis(20));

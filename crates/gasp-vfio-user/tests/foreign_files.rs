@@ -1,4 +1,4 @@
-//! Descriptors of a file whose server does not answer: nobody waits for it.
+//! Descriptors of a file whose server does not answer: nothing waits for it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 #![allow(unsafe_code, reason = "mounts a file system")]
 
@@ -19,7 +19,7 @@ use support::client::*;
 use support::device::Holder;
 use support::{Served, alone, serve, wait_for};
 
-/// How long a test may take.
+/// Time limit of a test.
 const PATIENCE: Duration = Duration::from_secs(5);
 const TRIGGER_EVENTFD: u32 = 0x24;
 const UNMASK_EVENTFD: u32 = 0x14;
@@ -51,7 +51,8 @@ fn main() {
     libtest_mimic::run(&Arguments::from_args(), trials.into()).exit();
 }
 
-/// Runs a test with a file that nobody serves any longer, and fails if it waits for that.
+/// Runs a test with a file that nobody serves any longer, and fails if the test waits for
+/// it.
 fn silently(body: Body) {
     for unsealed in [Unsealed::ByMessage, Unsealed::Refuse] {
         let options =
@@ -64,7 +65,7 @@ fn silently(body: Body) {
         let test = std::thread::spawn(move || {
             let served = serve(Holder::default(), options);
             body(&served, &fd);
-            // The server is as good as new, and stops.
+            // The server still serves, and stops.
             assert_eq!(served.client().read64(0, 0x100), 0x1122_3344_5566_7788);
             drop(served);
             done.send(()).unwrap();
@@ -74,7 +75,8 @@ fn silently(body: Body) {
         if ended.is_ok() {
             wait_for("an end of a descriptor", || fuse.requests() > before);
         }
-        // Frees whoever waits; also the test's own descriptor, which is closed last.
+        // Releases all waits, including that for the test's own descriptor, which is closed
+        // last.
         drop(fuse);
         let fd = test.join();
         ended.expect("it waits for the file's server");
@@ -108,7 +110,7 @@ fn interrupts(served: &Served, fd: &OwnedFd) {
     set(TRIGGER_EVENTFD, 99, 0, &[fd.as_fd()]);
     set(UNMASK_EVENTFD, 0, 0, &[fd.as_fd()]);
     set(UNMASK_EVENTFD, MSIX, 0, &[fd.as_fd()]);
-    // Of another kind of data.
+    // With another kind of data.
     set(0x21, MSIX, 0, &[fd.as_fd()]);
 }
 
@@ -118,17 +120,17 @@ fn commands(served: &Served, fd: &OwnedFd) {
         let refused = client.call(command, &[0; 16], &[fd.as_fd()]);
         assert_eq!(refused.err(), Some(Errno::INVAL), "{command}");
     }
-    // More than are taken.
+    // More than are accepted.
     let many = [fd.as_fd(); 17];
     let refused = client.call(DMA_MAP, &map_bytes(1, 0, 0x10000, 0x1000), &many);
     assert_eq!(refused.err(), Some(Errno::INVAL));
-    // One with each byte of the header.
+    // One descriptor with each byte of the header.
     let id = 7;
     for byte in Client::header(id, GET_INFO, 16, 0) {
         client.send_raw(&[byte], &[fd.as_fd(); 2]);
     }
     assert_eq!(client.receive().unwrap().error, Errno::INVAL.raw_os_error().cast_unsigned());
-    // A reply to nothing.
+    // A reply to no request.
     client.send_raw(&Client::header(id, DMA_READ, 16, 1), &[fd.as_fd()]);
     assert_eq!(client.read64(0, 0x100), 0x1122_3344_5566_7788);
 }
@@ -142,16 +144,16 @@ fn first(served: &Served, fd: &OwnedFd) {
 }
 
 fn dropped(served: &Served, fd: &OwnedFd) {
-    // Its size cannot be.
+    // A message with an invalid size.
     let client = served.client();
     client.send_raw(&Client::header(1, DMA_MAP, 3, 0), &[fd.as_fd()]);
     assert!(client.receive().is_some_and(|reply| reply.error != 0));
     assert!(client.receive().is_none());
-    // It ends in the middle.
+    // A message that is cut off.
     let client = served.client();
     client.send_raw(&Client::header(1, DMA_MAP, 48, 0), &[fd.as_fd()]);
     assert!(client.receive().is_none());
-    // The client goes away.
+    // The client disconnects.
     let client = served.client();
     client.send_raw(&Client::header(1, DMA_MAP, 48, 0)[..5], &[fd.as_fd()]);
     drop(client);

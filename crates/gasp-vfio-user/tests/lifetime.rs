@@ -1,4 +1,4 @@
-//! VMMs come and go, and take memory back while it is used: nothing stays behind.
+//! VMMs connect and disconnect, and unmap memory that is in use: nothing is left behind.
 //!
 //! These tests count the descriptors and mappings of the process, so they run one at a
 //! time.
@@ -19,7 +19,7 @@ use support::client::*;
 use support::device::{Holder, Scribbler};
 use support::{alone, descriptors, mappings, serve, wait_for};
 
-/// Has the device map the page at `addr`.
+/// Makes the device map the page at `addr`.
 fn hold(client: &mut Client, addr: u64) {
     client.write(0, 0, &addr.to_ne_bytes()).unwrap();
     assert_eq!(client.read64(0, 16), 1, "the device holds a mapping");
@@ -37,11 +37,12 @@ fn an_unmap_is_answered_when_the_device_has_let_go_and_others_are_answered_meanw
     hold(&mut client, 0x1000);
     let unmap = client.send(DMA_UNMAP, 0, &unmap_bytes(0, 0x1000, 0x1000), &[]);
     assert!(!client.has_message(Duration::from_millis(100)), "answered too soon");
-    // The device was told, and the connection goes on.
+    // The device was notified, and the connection goes on.
     assert_eq!(client.read64(0, 8), 1);
     client.unmap(0x8000, 0x1000).unwrap();
     assert_eq!((served.status().drains, served.status().draining), (1, 1));
-    // The window is gone already: it can be mapped anew, and what is held is not that.
+    // The window is already gone: it can be mapped anew, and the held mapping is not of the
+    // new one.
     client.map(3, 0x2000, 0x1000, 0x1000, &ram).unwrap();
     client.write(0, 0, &[0; 8]).unwrap();
     let reply = client.receive().unwrap();
@@ -119,13 +120,14 @@ fn a_client_that_dies_in_the_middle_leaves_nothing() {
         client.call(SET_IRQS, &irq_bytes(0x24, 2, 0, 1).0, &[event.as_fd()]).unwrap();
         hold(&mut client, 0x1000);
         match how {
-            // In a header, with a descriptor; in a payload; while an unmap waits.
+            // It disconnects in a header, with a descriptor; in a payload; while an unmap
+            // waits.
             0 => client.send_raw(&Client::header(1, DMA_MAP, 48, 0)[..5], &[ram.as_fd()]),
             1 => client.send_raw(&Client::header(1, DMA_MAP, 48, 0), &[ram.as_fd()]),
             2 => {
                 client.send(DMA_UNMAP, 0, &unmap_bytes(0, 0x1000, 0x1000), &[]);
             }
-            // With commands that nobody has answered, and replies that nobody has read.
+            // It disconnects with commands unanswered, and with replies unread.
             3 => {
                 for page in 2..100 {
                     let map = map_bytes(3, 0, page << 12, 0x1000);
@@ -145,7 +147,7 @@ fn a_client_that_dies_in_the_middle_leaves_nothing() {
 #[test]
 fn a_thousand_connections_leave_nothing() {
     let _alone = alone();
-    // A narrow address space: its tables are made and dropped a thousand times.
+    // A narrow address space, whose tables are created and dropped a thousand times.
     let options = Options { address_width: 36, ..Options::default() };
     let served = serve(DmaEngine::new(), options);
     let ram = memfd(4 << 20);

@@ -1,6 +1,6 @@
-//! Debian's Linux in QEMU, with NVMe disks that are served here: with and without an IOMMU,
-//! through reboots and crashes. What was written is compared each time, in the guest and
-//! here.
+//! Debian's Linux in QEMU, with NVMe disks served by this process: with and without an
+//! IOMMU, through reboots and crashes. The written data is compared each time, in the guest
+//! and here.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -20,19 +20,19 @@ use gasp_vfio_user::{Happened, Options, Server};
 use support::{Served, serve};
 use vmm::{IOMMU, Outcome, Process, vfio_user};
 
-/// For a boot on a machine that does much else.
+/// Time limit of a boot on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(100);
 const DISK: u64 = 64 << 20;
-/// Behind the file system.
+/// Offset after the end of the file system.
 const RAW: u64 = 40 << 20;
 
-/// What every script begins with.
+/// The beginning of every script.
 const WAIT: &str = "
 until [ -b /dev/nvme0n1 ]; do sleep 0.1; done
 sum() { md5sum | cut -d ' ' -f 1; }
 ";
 
-/// Makes a file system, and writes /data/bytes to it and behind it, past the cache.
+/// Creates a file system, and writes /data/bytes to it and after it, bypassing the cache.
 const WRITE: &str = "
 mke2fs -q /dev/nvme0n1 32768
 mount -t ext4 /dev/nvme0n1 /mnt
@@ -74,7 +74,7 @@ fn main() {
 }
 
 fn disk(backing: Backing) -> (Nvme, Counters) {
-    // A guest takes two disks with one serial for one.
+    // A guest takes two disks with the same serial number for one disk.
     static MADE: AtomicU32 = AtomicU32::new(0);
     let serial = format!("disk {}", MADE.fetch_add(1, Ordering::Relaxed));
     let options = gasp_nvme::Options { serial: Some(serial), ..Default::default() };
@@ -110,8 +110,9 @@ impl Disk {
     }
 }
 
-/// QEMU maps the guest's memory privately, so what the guest writes is not in the file that
-/// comes with it. QEMU's list of mappings says so, and what it answers by message is right.
+/// QEMU maps the guest's memory privately, so the guest's writes are not in the file that
+/// QEMU passes. QEMU's list of mappings shows it, and its replies by message have the right
+/// data.
 fn not_shared(testbed: &Testbed) -> Outcome {
     let disk = Disk::new();
     let (nvme, _) = self::disk(disk.backing());
@@ -135,13 +136,13 @@ fn not_shared(testbed: &Testbed) -> Outcome {
     Ok(())
 }
 
-/// What the guest writes: 4 MiB of which no two pages are alike.
+/// The data that the guest writes: 4 MiB of which no two pages are alike.
 fn data() -> Vec<u8> {
     let words = (0..1_u64 << 19).map(|index| index.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ index);
     words.flat_map(u64::to_le_bytes).collect()
 }
 
-/// A guest with disks on these sockets, that runs the script.
+/// A guest with disks on these sockets, which runs the script.
 fn guest(testbed: &Testbed, iommu: bool, sockets: &[&Path], script: &[&str]) -> VmBuilder {
     let script = format!("{WAIT}{}", script.concat());
     let initramfs = Initramfs::new(testbed).file("/data/bytes", data()).script(&script);
@@ -152,7 +153,7 @@ fn guest(testbed: &Testbed, iommu: bool, sockets: &[&Path], script: &[&str]) -> 
     sockets.iter().fold(vm, |vm, socket| vm.device(vfio_user(socket)))
 }
 
-/// The guest's two sums are there, and the same.
+/// Checks that the guest printed two checksums, and that they are equal.
 fn check_sums(vm: &Vm) -> Outcome {
     let line = vm.wait_for("sum: ", PATIENCE)?.text;
     let (found, wanted) = line.trim_start_matches("sum: ").split_once(" of ").unwrap();
@@ -161,14 +162,14 @@ fn check_sums(vm: &Vm) -> Outcome {
     Ok(())
 }
 
-/// No command failed, but for one that Linux tries at each start: it asks for limits
-/// (Identify, CNS 6) that came with a later version of NVMe.
+/// Checks that no command failed except one that Linux sends at each start: it queries
+/// limits (Identify, CNS 6) that a later version of NVMe introduced.
 fn check_errors(counters: &Counters) {
     let done = counters.snapshot();
     assert!(done.errors <= done.starts, "{done:?}");
 }
 
-/// While the guest waits: nothing that it did was refused.
+/// Checks, while the guest waits, that nothing it did was refused.
 fn check_served(served: &Served) {
     let guest = served.server.guest().expect("the guest is attached");
     assert_eq!(guest.take_faults(), gasp::Faults::default());
@@ -197,7 +198,7 @@ fn keeps_what_is_written(testbed: &Testbed, iommu: bool) -> Result<Served, libte
     vm.send_line("go on")?;
     vm.finish(PATIENCE)?;
     eprintln!("found after {:.2?}, all compared after {done:.2?}", line.at);
-    // Each byte went through the device, and to the file.
+    // Each byte went through the device into the file.
     let bytes = data();
     assert!(file.bytes(RAW, bytes.len()) == bytes, "what is in the file");
     let done = counters.snapshot();
@@ -217,7 +218,7 @@ fn without_iommu(testbed: &Testbed) -> Outcome {
 fn strict(testbed: &Testbed) -> Outcome {
     let served = keeps_what_is_written(testbed, true)?;
     let status = served.status();
-    // Two times 4 MiB each way, page by page.
+    // 4 MiB twice in each direction, page by page.
     assert!(status.maps > 4000 && status.unmaps > 4000, "{status:?}");
     Ok(())
 }
@@ -252,7 +253,7 @@ fn two_disks(testbed: &Testbed) -> Outcome {
     served.iter().for_each(check_served);
     vm.send_line("go on")?;
     vm.finish(PATIENCE)?;
-    // Which of them the guest calls the first is its own affair.
+    // Which of them the guest calls the first is up to the guest.
     let bytes = data();
     let place = if file.bytes(RAW, 8) == bytes[..8] { RAW } else { 0 };
     assert!(file.bytes(place, bytes.len()) == bytes);
@@ -297,7 +298,7 @@ fn reboots(testbed: &Testbed) -> Outcome {
     Ok(())
 }
 
-/// Writes for ever, behind all that is compared.
+/// Writes for ever, after everything that is compared.
 const BUSY: &str = "
     echo busy
     while true; do
@@ -329,7 +330,8 @@ fn vmm_killed(testbed: &Testbed) -> Outcome {
     let bytes = data();
     assert!(file.bytes(RAW, bytes.len()) == bytes);
     assert_eq!(served.status().connections, 3);
-    // Two were killed; the third guest's driver shut the disk down, as the standard says.
+    // Two guests were killed; the third guest's driver shut the disk down as the standard
+    // demands.
     served.wait_detached();
     let done = counters.snapshot();
     assert_eq!((done.power_cycles, done.unsafe_shutdowns, done.media_errors), (3, 2, 0));
@@ -345,7 +347,7 @@ fn process_killed(testbed: &Testbed) -> Outcome {
     vm.wait_for("busy", PATIENCE)?;
     std::thread::sleep(Duration::from_millis(300));
     process.kill();
-    // What becomes of that VM is its VMM's affair: it does not matter any more.
+    // What that VM does from now on is irrelevant.
     vm.kill();
     let process = Process::serve(backing, &socket);
     let vm = guest(testbed, true, &[&socket], &[COMPARE]).start()?;
@@ -357,7 +359,8 @@ fn process_killed(testbed: &Testbed) -> Outcome {
     Ok(())
 }
 
-/// Both disks take turns, so that a busy machine disturbs them alike; the best round counts.
+/// The two disks alternate, so that a busy machine disturbs both alike; the best round
+/// counts.
 fn throughput(testbed: &Testbed) -> Outcome {
     if cfg!(debug_assertions) {
         eprintln!("a debug build: compare the ratios of `cargo test --release` instead");
@@ -401,7 +404,7 @@ fn throughput(testbed: &Testbed) -> Outcome {
     Ok(())
 }
 
-/// Bytes that a round moves in large pieces, and in small ones.
+/// Bytes that a round moves in large pieces and in small ones.
 const WHOLE: u32 = 120 << 20;
 const PAGES: u32 = 2000 << 12;
 

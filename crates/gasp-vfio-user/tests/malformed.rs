@@ -1,4 +1,5 @@
-//! What no client should send: an errno or the end of the connection, and nothing else.
+//! Messages that no client should send: each is answered with an errno or the end of the
+//! connection, and has no other effect.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -17,12 +18,12 @@ fn quick() -> Served {
     serve(Holder::default(), Options { patience: Duration::from_millis(200), ..Options::default() })
 }
 
-/// The server still does what it should for this client.
+/// Checks that the server still serves this client.
 fn still_serves(client: &mut Client) {
     assert_eq!(client.read64(0, 0x100), 0x1122_3344_5566_7788);
 }
 
-/// The server has closed the connection, and takes the next client.
+/// Checks that the server has closed the connection, and serves the next client.
 fn is_closed(served: &Served, client: &Client) {
     assert!(client.receive().is_none());
     still_serves(&mut served.client());
@@ -74,7 +75,7 @@ fn a_client_that_takes_no_replies_is_sent_away() {
     let mut client = served.client();
     client.stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
     let read = bytes().u64(0).u32(0).u32(0x4000).0;
-    // More replies than the socket holds: at some time ours is no longer taken, either.
+    // More replies than the socket holds: at some point the server no longer reads, either.
     for _ in 0..64 {
         client.send(REGION_READ, 0, &read, &[]);
     }
@@ -137,7 +138,7 @@ fn commands_of_no_kind_known_and_of_the_wrong_length_are_refused() {
     }
     assert_eq!(client.call(RESET, &[0], &[]).unwrap_err(), Errno::INVAL);
     assert_eq!(client.call(DMA_MAP, &[0; 33], &[]).unwrap_err(), Errno::INVAL);
-    // Neither a command nor a reply that anybody waits for.
+    // Neither a command nor a reply to a request.
     client.send(GET_INFO, 1, &[0; 16], &[]);
     client.send(GET_INFO, 2, &[0; 16], &[]);
     assert_eq!(check(client.receive().unwrap()).unwrap_err(), Errno::INVAL);
@@ -178,7 +179,7 @@ fn accesses_to_regions_that_are_not_there_or_too_small_are_refused() {
         let multi = bytes().u64(count).bytes(&one).0;
         assert_eq!(client.call(WRITE_MULTI, &multi, &[]).unwrap_err(), Errno::INVAL);
     }
-    // As long as argsz says, at most.
+    // At most as long as argsz.
     for (command, size) in [(GET_INFO, 16), (GET_REGION_INFO, 32), (GET_IRQ_INFO, 16)] {
         let question = |argsz: u32| {
             let mut question = bytes().u32(argsz).0;
@@ -238,7 +239,7 @@ fn windows_that_cannot_be_are_refused_and_nothing_changes() {
     let many: Vec<BorrowedFd<'_>> = (0..60).map(|_| ram.as_fd()).collect();
     assert_eq!(client.call(DMA_MAP, &map, &many).unwrap_err(), Errno::INVAL);
     let opened = descriptors();
-    // Descriptors where none belong are closed.
+    // Unexpected descriptors are closed.
     let question = bytes().u32(16).u32(0).u64(0).0;
     assert_eq!(client.call(GET_INFO, &question, &[ram.as_fd()]).unwrap_err(), Errno::INVAL);
     assert_eq!(descriptors(), opened);
@@ -384,7 +385,7 @@ fn files_take_no_more_address_space_than_the_options_allow() {
     client.map(3, 0, 0x1000, 0x1000, &memfd(2 << 30)).unwrap();
     assert_eq!(client.map(3, 0, 0x2000, 0x1000, &memfd(2 << 30)), Err(Errno::NOSPC));
     client.map(3, 0, 0x2000, 0x1000, &memfd(1 << 30)).unwrap();
-    // Files that no window uses make room.
+    // Files without a window make room.
     client.unmap(0x1000, 0x1000).unwrap();
     client.map(3, 0, 0x1000, 0x1000, &memfd(2 << 30)).unwrap();
     assert_eq!((served.status().windows, served.status().files), (2, 2));
@@ -399,7 +400,7 @@ fn a_process_without_descriptors_says_so() {
     let mut client = served.client();
     let ram = memfd(1 << 20);
     let before = getrlimit(Resource::Nofile);
-    // Fewer than there are; poll(2) of the server's few works still.
+    // Fewer than are open; the server's poll(2) on few descriptors still works.
     setrlimit(Resource::Nofile, Rlimit { current: Some(5), ..before }).unwrap();
     let refused = client.map(3, 0, 0x1000, 0x1000, &ram);
     setrlimit(Resource::Nofile, before).unwrap();

@@ -1,4 +1,4 @@
-//! The files of guest memory: which are taken, how, and that none is kept.
+//! The files of guest memory: which are accepted, how they are used, and that none is kept.
 //!
 //! These tests count the descriptors and mappings of the process, so they run one at a time.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
@@ -21,7 +21,7 @@ use support::{Served, alone, descriptors, mappings, serve, wait_for};
 
 type Events = Arc<Mutex<Vec<Happened>>>;
 
-/// A server, and everything that it reports.
+/// A server, and all its events.
 fn observed(device: Holder, options: Options) -> (Served, Events) {
     let served = serve(device, options);
     let events = Events::default();
@@ -30,12 +30,12 @@ fn observed(device: Holder, options: Options) -> (Served, Events) {
     (served, events)
 }
 
-/// The descriptors of the process, and its mappings of memory files.
+/// Number of descriptors of the process, and of its mappings of memory files.
 fn held() -> (usize, usize) {
     (descriptors(), mappings())
 }
 
-/// The same file, opened anew.
+/// The same file, opened again.
 fn reopened(file: &OwnedFd, flags: OFlags) -> OwnedFd {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).unwrap()
@@ -51,7 +51,7 @@ fn nothing_of_a_file_is_left_when_the_unmap_of_its_last_window_is_answered() {
     for round in 0..6 {
         let ram = memfd(16 << 20);
         client.map(3, 0, 1 << 32, 16 << 20, &ram).unwrap();
-        // The device has used it, too.
+        // The device has used it as well.
         client.write(0, 0, &(1_u64 << 32).to_ne_bytes()).unwrap();
         assert_eq!(client.read64(0, 16), 1, "the device holds a mapping");
         client.write(0, 0, &[0; 8]).unwrap();
@@ -83,7 +83,7 @@ fn a_file_stays_while_one_window_shows_it() {
     }
     let adopted = Happened::Adopted { len: 1 << 20 };
     assert_eq!(events.lock().unwrap().iter().filter(|told| **told == adopted).count(), 1);
-    // What was adopted anew, because it grew, goes by itself, too.
+    // A file that was adopted again because it grew is released separately.
     let ram = unsealed(0x2000);
     client.map(3, 0, 0x10000, 0x1000, &ram).unwrap();
     rustix::fs::ftruncate(&ram, 0x4000).unwrap();
@@ -118,7 +118,8 @@ fn a_file_whose_unmaps_wait_for_the_device_goes_with_the_last_answer() {
     client.write(0, 0, &0x1000_u64.to_ne_bytes()).unwrap();
     let waits = client.send(DMA_UNMAP, 0, &unmap_bytes(0, 0x1000, 0x1000), &[]);
     wait_for("the drain", || served.status().draining == 1);
-    // Its other window goes first. The mapping that is held is not called revoked by that.
+    // The other window of the file is unmapped first. That does not mark the held mapping
+    // as revoked.
     client.unmap(0x2000, 0x1000).unwrap();
     assert_eq!(served.status().files, 1);
     assert!(!device.held.lock().unwrap().as_ref().unwrap().is_revoked());
@@ -200,20 +201,20 @@ fn a_window_is_not_written_through_a_descriptor_for_reading() {
         let ram = memfd(1 << 20);
         let read_only = reopened(&ram, OFlags::RDONLY);
         assert_eq!(client.map(3, 0, 0, 0x1000, &read_only), Err(Errno::ACCESS));
-        // Known for reading, and then for writing.
+        // First used for reading, then for writing.
         client.map(1, 0, 0x1000, 0x1000, &read_only).unwrap();
         client.map(3, 0, 0x2000, 0x1000, &ram).unwrap();
-        // Known for writing, and then for reading.
+        // First used for writing, then for reading.
         for flags in [2, 3] {
             assert_eq!(client.map(flags, 0, 0x3000, 0x1000, &read_only), Err(Errno::ACCESS));
         }
         client.map(1, 0, 0x3000, 0x1000, &read_only).unwrap();
-        // Nor through any, once the file is sealed against new maps for writing.
+        // Nor through any descriptor, once the file is sealed against new writable maps.
         rustix::fs::fcntl_add_seals(&ram, SealFlags::FUTURE_WRITE).unwrap();
         assert_eq!(client.map(3, 0, 0x4000, 0x1000, &ram), Err(Errno::ACCESS));
         client.map(1, 0, 0x4000, 0x1000, &ram).unwrap();
         assert_eq!(served.status().windows, 4);
-        // The same of memory that would be reached by messages.
+        // The same for memory that would be reached by messages.
         let cut = reopened(&unsealable(0x1000), OFlags::RDONLY);
         assert_eq!(client.map(2, 0, 0x8000, 0x1000, &cut), Err(Errno::ACCESS));
     }
@@ -233,7 +234,7 @@ fn a_file_that_can_be_sealed_is_sealed_here() {
         assert_eq!(rustix::fs::ftruncate(&ram, 0), Err(Errno::PERM));
         assert!(!events.lock().unwrap().contains(&Happened::ByMessage));
     }
-    // A descriptor for reading cannot seal.
+    // A read-only descriptor cannot seal.
     let (served, events) = observed(Holder::default(), Options::default());
     let mut client = served.client();
     client.map(1, 0, 0x1000, 0x1000, &reopened(&unsealed(1 << 20), OFlags::RDONLY)).unwrap();
@@ -242,7 +243,7 @@ fn a_file_that_can_be_sealed_is_sealed_here() {
     let told = events.lock().unwrap();
     assert_eq!(told.iter().filter(|told| **told == Happened::ByMessage).count(), 1, "once");
     drop(told);
-    // The file of a trusted owner is left as it is.
+    // The file of a trusted owner is left unchanged.
     let options = Options { unsealed: Unsealed::Trust, ..Options::default() };
     let (served, _) = observed(Holder::default(), options);
     let ram = unsealed(1 << 20);

@@ -1,5 +1,5 @@
 //! QEMU without a guest: the test programs the emulated IOMMU and the device itself, and
-//! watches on both sides what the device may do.
+//! checks on both sides what the device may access.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -22,10 +22,10 @@ use support::device::{Holder, IDENTITY};
 use support::{Served, serve, wait_for};
 use vmm::{IOMMU, Outcome, Process, vfio_user};
 
-/// For the IOMMU's tables.
+/// Memory for the IOMMU's tables.
 const TABLES: std::ops::Range<u64> = 0x100_0000..0x300_0000;
 const EFAULT: u32 = 14;
-/// Pages of memory, and the addresses under which the device has them.
+/// Pages of memory, and the device addresses that lead to them.
 const SOURCE: u64 = 0x400_0000;
 const TARGET: u64 = 0x500_0000;
 const OTHER: u64 = 0x600_0000;
@@ -88,7 +88,7 @@ impl<'a> Engine<'a> {
         self.qtest.write_u32(self.register(0x20), dma::START | dma::INTERRUPT)
     }
 
-    /// Copies; the errno, 0 for success.
+    /// Copies; returns the errno, or 0.
     fn copy(&self, from: u64, to: u64, len: u64) -> Result<u32, Error> {
         self.start(from, to, len)?;
         let since = Instant::now();
@@ -113,8 +113,8 @@ fn start(testbed: &Testbed, iommu: bool, paths: &[&Path]) -> Result<QTest, Error
     QTest::start(testbed, &args)
 }
 
-/// A device that is served here, QEMU with an IOMMU before it, and two pages that it may
-/// read and write.
+/// A device served by this process, QEMU with an IOMMU in front of it, and two pages that
+/// the device may read and write.
 macro_rules! scene {
     ($served:ident, $qtest:ident, $engine:ident, $vtd:ident, $testbed:expr) => {
         let $served = serve(DmaEngine::new(), Options::default());
@@ -132,7 +132,7 @@ fn guest(served: &Served) -> Guest {
     served.server.guest().expect("a VMM is attached")
 }
 
-/// What the device's domain allows: address, length and access of each grant.
+/// The grants of the device's domain: address, length and access of each.
 fn grants(served: &Served) -> Vec<(u64, u64, Access)> {
     let domain = guest(served).find_domain("device").expect("the device has a domain");
     domain
@@ -142,7 +142,7 @@ fn grants(served: &Served) -> Vec<(u64, u64, Access)> {
         .collect()
 }
 
-/// The faults since the last look: address, access, and why.
+/// The faults since the last call: address, access, and reason of each.
 fn faults(served: &Served) -> Vec<(u64, Access, Refusal)> {
     let faults = guest(served).take_faults();
     assert_eq!(faults.dropped, 0);
@@ -202,7 +202,7 @@ fn without_iommu(testbed: &Testbed) -> Outcome {
     let status = served.status();
     assert_eq!((status.files, status.message_bytes), (1, 0), "one file, mapped");
     assert_eq!(faults(&served), []);
-    // Behind memory, and over its end.
+    // After the end of memory, and across it.
     let end = gasp_testbed::qtest::MEMORY;
     for addr in [end, end - 4096, 1 << 40] {
         qtest.fill(TARGET, PAGE, 0xee)?;
@@ -233,7 +233,7 @@ fn mapped_until_unmapped(testbed: &Testbed) -> Outcome {
     assert_eq!(bytes_at(&qtest, TARGET, 4096)?, [0xee; 4096], "and nothing was copied");
     assert_eq!(qtest.read_u64(engine.register(0x30))?, 0);
     assert_eq!(faults(&served), [(IOVA_TARGET, Access::WRITE, Refusal::NotGranted)]);
-    // Guest-physical addresses mean nothing to it now.
+    // The device can no longer use guest-physical addresses.
     assert_eq!(engine.copy(SOURCE, TARGET, 8)?, EFAULT);
     assert_eq!(faults(&served), [(SOURCE, Access::READ, Refusal::NotGranted)]);
 
@@ -267,7 +267,7 @@ fn read_only(testbed: &Testbed) -> Outcome {
     qtest.fill(SOURCE, PAGE, 0x11)?;
     assert_eq!(engine.copy(IOVA_SOURCE, IOVA_TARGET, 64)?, 0, "it may be written again");
     assert_eq!(bytes_at(&qtest, TARGET, 64)?, [0x11; 64]);
-    // One page of a longer range is enough to refuse all of it.
+    // One refused page is enough to refuse a longer range.
     vtd.map(7, IOVA_TARGET + PAGE, TARGET + PAGE, PAGE, Rights::Read)?;
     vtd.map(7, IOVA_SOURCE + PAGE, SOURCE + PAGE, PAGE, Rights::Read)?;
     qtest.fill(SOURCE, 2 * PAGE, 0x22)?;
@@ -294,7 +294,7 @@ fn remapped(testbed: &Testbed) -> Outcome {
     assert!(moved(0x11)?, "and back");
     let after = served.status();
     assert_eq!((after.maps - before.maps, after.unmaps - before.unmaps), (2, 2));
-    // What is changed without telling the IOMMU stays as it was: that is the driver's part.
+    // A change without an invalidation has no effect: sending one is up to the driver.
     let entry = vtd.entry(7, IOVA_SOURCE)?;
     qtest.write_u64(entry, OTHER | 3)?;
     assert!(moved(0x11)?);
@@ -320,7 +320,7 @@ fn thousands(testbed: &Testbed) -> Outcome {
     assert_eq!((after.windows, after.files, after.refused), (2, 1, 0));
     let each = (after.map_time - before.map_time) / u32::try_from(PAIRS).unwrap();
     eprintln!("{PAIRS} pairs of map and unmap in {took:.2?}; a map in the server {each:?}");
-    // Many at a time, and all of them reached.
+    // Many pages at a time, all of which the device reaches.
     let len = 2000 * PAGE;
     vtd.map(7, 0x2_0000_0000, OTHER, len, Rights::ReadWrite)?;
     let bytes = pattern(len as usize, 3);
@@ -355,7 +355,8 @@ fn unmap_waits(testbed: &Testbed) -> Outcome {
         scope.spawn(|| {
             wait_for("the drain", || served.status().draining == 1);
             std::thread::sleep(pause);
-            // It can still write through what it holds, and no new mapping can be made.
+            // The device can still write through the mapping it holds, and cannot create a
+            // new one.
             let vdev = guest(&served).find_vdev("device").unwrap();
             assert!(vdev.map(DeviceAddr(IOVA_SOURCE), 8, MapFlags::READ).is_err());
             let mapping = held.lock().unwrap().take().unwrap();
@@ -384,7 +385,7 @@ fn reset(testbed: &Testbed) -> Outcome {
     qtest.fill(SOURCE, PAGE, 0x11)?;
     assert_eq!(engine.copy(SOURCE, TARGET, PAGE)?, 0);
     while resets.try_recv().is_ok() {}
-    // The chip set's reset register: the whole machine, in the middle of a copy.
+    // The chip set's reset register resets the whole machine, in the middle of a copy.
     engine.start(SOURCE, TARGET, 100 << 20)?;
     qtest.command("outb 0xcf9 0x6")?;
     resets.recv_timeout(Duration::from_secs(10))?;
@@ -392,7 +393,7 @@ fn reset(testbed: &Testbed) -> Outcome {
     for register in [0x08, 0x10, 0x18, 0x20, 0x30] {
         assert_eq!(qtest.read_u64(engine.register(register))?, 0, "register {register:#x}");
     }
-    // Memory is as it was, and the device works.
+    // Memory is unchanged, and the device works.
     assert_eq!(bytes_at(&qtest, SOURCE, 8)?, [0x11; 8]);
     assert_eq!(engine.copy(SOURCE, OTHER, PAGE)?, 0);
     assert_eq!(bytes_at(&qtest, OTHER, 4096)?, [0x11; 4096]);
@@ -409,7 +410,7 @@ fn two_devices(testbed: &Testbed) -> Outcome {
     vtd.attach(&first.device, 1)?;
     vtd.attach(&second.device, 2)?;
     vtd.enable()?;
-    // The same addresses lead elsewhere, and allow something else.
+    // The same addresses lead to other pages, with other permissions.
     vtd.map(1, IOVA_SOURCE, SOURCE, PAGE, Rights::Read)?;
     vtd.map(1, IOVA_TARGET, TARGET, PAGE, Rights::ReadWrite)?;
     vtd.map(2, IOVA_SOURCE, OTHER, PAGE, Rights::ReadWrite)?;
@@ -425,12 +426,12 @@ fn two_devices(testbed: &Testbed) -> Outcome {
     assert_eq!(bytes_at(&qtest, OTHER + 2048, 64)?, [0x22; 64]);
     assert_eq!(first.copy(IOVA_TARGET, IOVA_SOURCE, 64)?, EFAULT, "its own is read-only");
     assert_eq!((faults(&served[0]).len(), faults(&served[1]).len()), (1, 0));
-    // One of them loses its pages; the other goes on.
+    // One device's pages are unmapped; the other goes on.
     vtd.detach(&second.device)?;
     assert_eq!((grants(&served[0]).len(), grants(&served[1]).len()), (2, 0));
     assert_eq!(first.copy(IOVA_SOURCE, IOVA_TARGET + 64, 64)?, 0);
     assert_eq!(second.copy(IOVA_SOURCE, IOVA_SOURCE, 64)?, EFAULT);
-    // In one domain they share everything.
+    // In one domain, they share everything.
     vtd.attach(&second.device, 1)?;
     assert_eq!(second.copy(IOVA_SOURCE, IOVA_TARGET + 128, 64)?, 0);
     assert_eq!(bytes_at(&qtest, TARGET, 192)?, [0x11; 192]);
@@ -490,7 +491,7 @@ fn server_killed(testbed: &Testbed) -> Outcome {
         assert_eq!(bytes_at(&qtest, TARGET, 4096)?, [0x11; 4096]);
         process.kill();
         assert!(path.exists(), "round {round}: a server that is killed cannot tidy up");
-        // QEMU lives on without its device, or says why not.
+        // QEMU goes on without its device, or reports why not.
         assert!(qtest.read_u32(SOURCE).is_ok_and(|value| value == 0x1111_1111));
     }
     Ok(())
@@ -529,10 +530,10 @@ impl Monitor {
     }
 }
 
-/// QEMU's vfio-user client does not carry a device's state, does not ask whether it could
-/// (DEVICE_FEATURE), and does not refuse to migrate. What a server answers cannot change
-/// that, but a device beside it that QEMU does not migrate does: see "Migration" in the
-/// crate's documentation. Where this fails, QEMU has learned something, and so should we.
+/// QEMU's vfio-user client does not migrate a device's state, does not query whether it
+/// could (DEVICE_FEATURE), and does not refuse to migrate. No answer of a server can change
+/// that, but a second device that QEMU does not migrate can: see "Migration" in the crate's
+/// documentation. If this test fails, QEMU has changed, and the documentation must follow.
 fn migration(testbed: &Testbed) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     for (number, blocker) in [&[][..], &BLOCKER].into_iter().enumerate() {

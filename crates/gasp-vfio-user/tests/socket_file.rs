@@ -1,4 +1,4 @@
-//! The socket file: whose it is, who may connect, and when it goes.
+//! The socket file: who owns it, who may connect, and when it is removed.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -23,7 +23,7 @@ fn only_its_owner_may_connect_unless_the_options_say_otherwise() {
         let _server = Server::bind(&path, shell(), Options { mode, ..Options::default() }).unwrap();
         let metadata = std::fs::symlink_metadata(&path).unwrap();
         assert!(metadata.file_type().is_socket());
-        // The process's umask is taken off, as always.
+        // The process's umask applies, as always.
         let more = metadata.permissions().mode() & 0o777 & !mode;
         assert_eq!(more, 0, "{:o}", metadata.permissions().mode());
     }
@@ -107,7 +107,7 @@ fn a_lock_that_somebody_holds_is_an_error_and_a_lock_of_the_folder_is_nobodys_bu
     let refused = Server::bind(&path, shell(), Options::default()).unwrap_err();
     assert!(refused.to_string().contains("one.lock: another process holds this lock"), "{refused}");
     assert!(since.elapsed().as_secs() < 5);
-    // One that was left behind is nobody's.
+    // A lock file that was left behind is held by nobody.
     drop(lock);
     drop(Server::bind(&path, shell(), Options::default()).unwrap());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

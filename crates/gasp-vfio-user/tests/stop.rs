@@ -14,14 +14,14 @@ use support::client::*;
 use support::device::{Holder, Stubborn};
 use support::{Served, serve, wait_for};
 
-/// Longer than a test may take: whoever waits for the peer first is seen.
+/// Longer than a test may take, so that a wait for the peer fails the test.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn patient() -> Options {
     Options { patience: PATIENCE, reply_deadline: PATIENCE, ..Options::default() }
 }
 
-/// Stops the server, and checks that it ends soon, says why, and leaves no file.
+/// Stops the server, and checks that it ends soon, reports why, and leaves no file.
 fn stops_soon(served: Served) {
     let path = served.path.clone();
     let since = Instant::now();
@@ -124,7 +124,7 @@ fn the_file_goes_though_the_device_does_not_end() {
     let there = served.path.exists();
     may_end.store(true, Ordering::Relaxed);
     assert!(!there, "a process that exits now leaves a file");
-    // Another server may listen there by now, and keeps its file.
+    // Another server may listen on this path by now, and keeps its file.
     let other = std::os::unix::net::UnixListener::bind(&served.path).unwrap();
     served.server.stopper().stop();
     assert!(served.path.exists());

@@ -1,4 +1,4 @@
-//! The device's commands to the client over a socket of their own.
+//! The server's commands over a twin socket.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -15,8 +15,8 @@ const TWIN: &str =
     r#"{"capabilities":{"max_msg_fds":8,"twin_socket":{"supported":true,"fd_index":9}}}"#;
 const SOON: Duration = Duration::from_millis(50);
 
-/// A server of a DMA engine; a client with two sockets, one for its commands and one for the
-/// server's, and two pages at 0x1000 that are reached by message.
+/// A server of a DMA engine; a client with two sockets, one for its own commands and one
+/// for the server's, and two pages at 0x1000 that are reached by messages.
 fn scene(options: Options) -> (Served, Client, Client) {
     let served = serve(DmaEngine::new(), options);
     let mut client = Client::connect(&served.path);
@@ -31,7 +31,7 @@ fn scene(options: Options) -> (Served, Client, Client) {
     (served, client, twin)
 }
 
-/// Has 64 bytes copied from 0x1000 to 0x2000.
+/// Starts a copy of 64 bytes from 0x1000 to 0x2000.
 fn start(client: &mut Client) {
     for (register, value) in [(0x08, 0x1000_u64), (0x10, 0x2000), (0x18, 64)] {
         client.write(0, register, &value.to_ne_bytes()).unwrap();
@@ -105,8 +105,8 @@ fn it_is_there_only_for_a_client_that_takes_one() {
     }
 }
 
-/// Between two sockets there is no order: the client may read the answer to the unmap before
-/// the write that was sent earlier. So the answer waits for that write's reply.
+/// There is no order between two sockets: the client may read the reply to the unmap before
+/// the write that was sent earlier. So that reply waits for the reply to the write.
 #[test]
 fn an_unmap_waits_for_what_the_client_may_still_carry_out() {
     let _alone = alone();
@@ -117,12 +117,12 @@ fn an_unmap_waits_for_what_the_client_may_still_carry_out() {
     let unmap = client.send(DMA_UNMAP, 0, &unmap_bytes(0, 0x2000, 0x1000), &[]);
     assert!(!client.has_message(SOON), "answered too soon");
     assert_eq!(served.status().draining, 1);
-    // Another window has nothing to do with it.
+    // Another window is not affected.
     client.unmap(0x1000, 0x1000).unwrap();
     answer_write(&twin, &write);
     assert_eq!(client.receive().unwrap().id, unmap);
     assert_eq!(end(&mut client), (dma::DONE, 0));
-    // And what begins later is not sent.
+    // A request that begins later is not sent.
     start(&mut client);
     assert_eq!(end(&mut client), (dma::FAILED, Errno::FAULT.raw_os_error() as u32));
     assert!(!twin.has_message(SOON));
@@ -183,7 +183,7 @@ fn a_client_that_goes_is_not_waited_for_though_it_keeps_the_twin() {
 fn a_client_that_misuses_it_harms_its_own_transfers_alone() {
     let _alone = alone();
     let broken = Errno::NOTCONN.raw_os_error() as u32;
-    // It closes it, and it sends a command of its own.
+    // The client closes the twin socket, and it sends a command of its own over it.
     for closes in [true, false] {
         let (_served, mut client, mut twin) = scene(Options::default());
         start(&mut client);

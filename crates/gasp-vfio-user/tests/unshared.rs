@@ -1,5 +1,5 @@
-//! Memory that the guest does not seem to write to. What QEMU's own mappings show is tested with
-//! QEMU, in `linux.rs`.
+//! Memory that the guest does not seem to write to. The detection by QEMU's mappings is
+//! tested with QEMU, in `linux.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;

@@ -32,7 +32,7 @@ pub const WRITE_MULTI: u16 = 15;
 /// Configuration space.
 pub const CONFIG: u32 = 7;
 
-/// What a client says of itself unless a test says otherwise: what QEMU does.
+/// The capabilities of a client unless a test chooses others: those of QEMU.
 pub const HELLO: &str = r#"{"capabilities":{"max_msg_fds":16,"max_data_xfer_size":1048576,"max_dma_maps":65535,"pgsizes":4096,"write_multiple":true}}"#;
 
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub struct Client {
     next: u16,
 }
 
-/// Bytes of fields of 4 and 8 bytes.
+/// The bytes of fields of 4 and 8 bytes.
 #[derive(Default, Clone)]
 pub struct Bytes(pub Vec<u8>);
 
@@ -104,7 +104,7 @@ impl Client {
         Self { stream, next: 1 }
     }
 
-    /// One that speaks over a socket that is there.
+    /// A client on an existing socket.
     pub fn over(socket: OwnedFd) -> Self {
         let stream = UnixStream::from(socket);
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -119,7 +119,7 @@ impl Client {
         self.call(VERSION, &bytes().u32(0).bytes(json.as_bytes()).bytes(&[0]).0, &[])
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     pub fn send_raw(&self, message: &[u8], fds: &[BorrowedFd<'_>]) {
         let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -141,7 +141,7 @@ impl Client {
         header
     }
 
-    /// Sends a command; gives back its number.
+    /// Sends a command; returns its message ID.
     pub fn send(
         &mut self,
         command: u16,
@@ -157,7 +157,7 @@ impl Client {
         id
     }
 
-    /// Answers a command of the server's.
+    /// Answers a command of the server.
     pub fn answer(&self, to: &Message, flags: u32, error: u32, payload: &[u8]) {
         let mut message = Self::header(to.id, to.command, 16 + payload.len(), flags | 1);
         message[12..16].copy_from_slice(&error.to_ne_bytes());
@@ -187,7 +187,7 @@ impl Client {
         Some(())
     }
 
-    /// The next message; `None` where the server has closed the connection.
+    /// The next message; `None` if the server has closed the connection.
     pub fn receive(&self) -> Option<Message> {
         let mut fds = Vec::new();
         let mut header = [0; 16];
@@ -199,14 +199,14 @@ impl Client {
         Some(Message { id, command, flags: field(8), error: field(12), payload, fds })
     }
 
-    /// Whether a message comes within a time.
+    /// Whether a message arrives within `time`.
     pub fn has_message(&self, within: Duration) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let mut fds = [PollFd::new(&self.stream, PollFlags::IN)];
         poll(&mut fds, Some(&Timespec::try_from(within).unwrap())) == Ok(1)
     }
 
-    /// Sends a command and takes its reply, which must be the next message.
+    /// Sends a command and receives its reply, which must be the next message.
     pub fn call(
         &mut self,
         command: u16,
@@ -256,13 +256,13 @@ impl Client {
         u64::from_ne_bytes(self.read(region, offset, 8).unwrap().try_into().unwrap())
     }
 
-    /// Lets the device make transfers.
+    /// Enables the device's transfers (bus mastering).
     pub fn make_master(&mut self) {
         self.write(CONFIG, 4, &[6, 0]).unwrap();
     }
 }
 
-/// The reply, or the error in it.
+/// The reply, or the errno in it.
 pub fn check(reply: Message) -> Result<Message, Errno> {
     assert_eq!(reply.flags & 0xf, 1, "not a reply");
     match reply.flags & 0x20 {
@@ -275,14 +275,14 @@ pub fn check(reply: Message) -> Result<Message, Errno> {
     }
 }
 
-/// A memory file as QEMU makes it: sealed against shrinking.
+/// A memory file as QEMU creates it: sealed against shrinking.
 pub fn memfd(len: u64) -> OwnedFd {
     let fd = unsealed(len);
     rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW).unwrap();
     fd
 }
 
-/// A memory file that its owner can still cut off, and that anybody can seal against it.
+/// A memory file that its owner can still truncate, and that anybody can seal against it.
 pub fn unsealed(len: u64) -> OwnedFd {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let fd = rustix::fs::memfd_create("guest", flags).unwrap();
@@ -290,7 +290,7 @@ pub fn unsealed(len: u64) -> OwnedFd {
     fd
 }
 
-/// A memory file that its owner can cut off, and that nobody can seal.
+/// A memory file that its owner can truncate, and that nobody can seal.
 pub fn unsealable(len: u64) -> OwnedFd {
     let fd = rustix::fs::memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
     rustix::fs::ftruncate(&fd, len).unwrap();

@@ -1,4 +1,4 @@
-//! Devices whose transfers a test holds in its hand.
+//! Devices whose transfers a test controls.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ use gasp::{DeviceAddr, MapFlags, Mapping, Span};
 use gasp_vdev::{Bar, Class, Device, DeviceContext, Identity, Model, Msix, Register, Shared};
 
 /// Holds a mapping of the page whose address is written to register 0, until 0 is written.
-/// Register 8 reads how many spans were revoked under it.
+/// Register 8 reads the number of spans that were revoked meanwhile.
 #[derive(Clone, Default)]
 pub struct Holder {
     pub held: Arc<Mutex<Option<Mapping>>>,
@@ -73,8 +73,8 @@ impl Device for Holder {
     }
 }
 
-/// Writes a number that goes up to the page at the address in register 0, as often as it
-/// can and may, from when it was first written to.
+/// Writes an increasing number to the page at the address in register 0, as often as it can
+/// and may, from the first write to that register.
 #[derive(Default)]
 pub struct Scribbler {
     addr: AtomicU64,
@@ -112,7 +112,7 @@ impl Device for Scribbler {
     fn reset(&self) {}
 }
 
-/// Works until it may end, and does not look whether it is to stop. Its registers read 1 once
+/// Works until the test lets it end, and ignores stop requests. Its registers read 1 once
 /// it works.
 #[derive(Default)]
 pub struct Stubborn {

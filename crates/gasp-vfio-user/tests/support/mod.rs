@@ -1,4 +1,4 @@
-//! A server in this process, and a client that can say anything to it.
+//! A server in this process, and a client that can send anything to it.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs")]
 
 pub mod client;
@@ -33,7 +33,7 @@ pub fn serve(device: impl Device, options: Options) -> Served {
 }
 
 impl Served {
-    /// A client that has shaken hands.
+    /// A client after its handshake.
     pub fn client(&self) -> Client {
         let mut client = Client::connect(&self.path);
         client.hello();
@@ -62,7 +62,7 @@ impl Drop for Served {
     }
 }
 
-/// Waits until something is so; fails after ten seconds.
+/// Waits until a condition holds; fails after ten seconds.
 pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     let since = std::time::Instant::now();
     while !is_so() {
@@ -71,19 +71,19 @@ pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Keeps the tests of a file apart, where they count what the process has.
+/// Serialises the tests of a file that count resources of the process.
 pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock()
 }
 
-/// How many descriptors the process has.
+/// Number of descriptors of the process.
 pub fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Waits until `now` gives `expected`, and fails if it never does: descriptors that a client
-/// sent and nobody took may be closed after the answer.
+/// Waits until `now` returns `expected`, and fails if it never does: descriptors that a
+/// client sent and nobody used may be closed after the reply.
 pub fn settles<T: PartialEq + std::fmt::Debug>(now: impl Fn() -> T, expected: T) {
     let started = std::time::Instant::now();
     while now() != expected && started.elapsed() < std::time::Duration::from_secs(5) {
@@ -92,7 +92,7 @@ pub fn settles<T: PartialEq + std::fmt::Debug>(now: impl Fn() -> T, expected: T)
     assert_eq!(now(), expected);
 }
 
-/// How many mappings of memory files the process has.
+/// Number of mappings of memory files of the process.
 pub fn mappings() -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     maps.lines().filter(|line| line.contains("memfd:")).count()

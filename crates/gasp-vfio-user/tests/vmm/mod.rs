@@ -1,4 +1,4 @@
-//! What the tests with a real VMM share: the testbed, visible skips, and devices served by a
+//! Shared by the tests with a real VMM: the testbed, visible skips, and devices served by a
 //! process of their own.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs")]
 
@@ -12,18 +12,18 @@ use libtest_mimic::{Arguments, Failed, Trial};
 pub type Outcome = Result<(), Failed>;
 pub type Body = fn(&Testbed) -> Outcome;
 
-/// The guest's IOMMU, as QEMU emulates it; it comes before the devices behind it.
+/// The guest's IOMMU, as QEMU emulates it; it must precede the devices behind it.
 pub const IOMMU: &str = "intel-iommu,intremap=off,caching-mode=on";
 
-/// QEMU's `-device` for what is served at `path`.
+/// QEMU's `-device` option for the device served at `path`.
 pub fn vfio_user(path: &Path) -> String {
     let path = path.display();
     format!(r#"{{"driver":"vfio-user-pci","socket":{{"type":"unix","path":"{path}"}}}}"#)
 }
 
-/// Runs the trials on a testbed, one at a time: each of them has a machine for itself.
-/// Where there is no testbed, each is marked as ignored, with the reason in its name, so
-/// that it is counted and seen.
+/// Runs the trials on a testbed, one at a time: each has the machine to itself. Without a
+/// testbed, each is marked as ignored, with the reason in its name, so that it is counted
+/// and visible.
 pub fn run(bodies: &[(&str, Body)]) -> ! {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
@@ -47,14 +47,14 @@ fn trial(name: &str, testbed: &Result<Testbed, Unavailable>, body: Body) -> Tria
     }
 }
 
-/// A device served by another process, which is killed at the end, as a crash would end it.
+/// A device served by another process, which is killed at the end, as by a crash.
 pub struct Process(Child);
 
-/// The argument that makes this program such a process.
+/// The argument that turns this program into such a process.
 const SERVE: &str = "--serve";
 
 impl Process {
-    /// Starts this program again, to serve `what` at `path`; returns when it listens.
+    /// Starts this program again, to serve `what` at `path`; returns once it listens.
     pub fn serve(what: &str, path: &Path) -> Self {
         let program = std::env::current_exe().unwrap();
         let mut command = Command::new(program);
@@ -66,13 +66,13 @@ impl Process {
         Self(child)
     }
 
-    /// Whether this is such a process: what it is to serve, and where.
+    /// If this is such a process, what it is to serve, and where.
     pub fn asked() -> Option<(String, String)> {
         let mut args = std::env::args().skip(1);
         (args.next()? == SERVE).then_some((args.next()?, args.next()?))
     }
 
-    /// Tells who started it that it listens.
+    /// Reports to the parent process that it listens.
     pub fn listens() {
         println!("listens");
     }
