@@ -258,7 +258,7 @@ fn permissions_are_those_of_each_window_not_of_its_file() {
     assert_eq!(copy(&mut client, 0x2000, 0x2100, 4, 1), (dma::FAILED, fault), "write only");
     assert_eq!(copy(&mut client, 0x1000, 0x1100, 4, 1), (dma::FAILED, fault), "read only");
     client.unmap(0x1000, 0x1000).unwrap();
-    assert_eq!(copy(&mut client, 0x1000, 0x2100, 4, 1), (dma::FAILED, fault), "taken back");
+    assert_eq!(copy(&mut client, 0x1000, 0x2100, 4, 1), (dma::FAILED, fault), "unmapped");
     client.map(3, 0, 0x1000, 0x1000, &ram).unwrap();
     assert_eq!(copy(&mut client, 0x1000, 0x1100, 4, 1), (dma::DONE, 0));
     assert_eq!(served.status().files, 1, "one file, however often it comes");

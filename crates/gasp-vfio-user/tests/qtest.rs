@@ -446,7 +446,7 @@ fn no_domain(testbed: &Testbed) -> Outcome {
     assert_eq!(engine.copy(SOURCE, TARGET, 8)?, 0, "the IOMMU is off");
     let vtd = Vtd::new(&qtest, TABLES)?;
     vtd.enable()?;
-    assert_eq!(grants(&served), [], "the memory was taken back");
+    assert_eq!(grants(&served), [], "the memory was unmapped");
     assert_eq!(engine.copy(SOURCE, TARGET, 8)?, EFAULT);
     assert_eq!(faults(&served).len(), 1);
     vtd.disable()?;

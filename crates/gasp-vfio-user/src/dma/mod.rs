@@ -206,12 +206,12 @@ impl DmaSpace {
         Ok(())
     }
 
-    /// Revokes windows. No new transfer reaches them from now on; the drain that is returned
-    /// waits for those in flight.
+    /// Unmaps windows. No new transfer reaches them from now on; the returned drain waits for
+    /// those in flight.
     pub(crate) fn unmap(&mut self, unmap: &DmaUnmap) -> Result<Taken, Refused> {
         let all = unmap.flags & DmaUnmap::ALL != 0;
         if all && (unmap.addr != 0 || unmap.size != 0) {
-            return Err(Refused::invalid("an unmap of everything has no address and size"));
+            return Err(Refused::invalid("an unmap of all windows takes no address and size"));
         }
         let taken = match all {
             true => self.windows.lock().remove_all(),
