@@ -18,14 +18,14 @@ impl Connection<'_> {
     }
 
     pub(super) fn dma_unmap(&mut self, header: Header, payload: &[u8]) -> Result<Answer, Refused> {
-        let unmap = DmaUnmap::decode(payload)?;
-        if let Some(bitmap) = unmap.bitmap {
+        let (unmap, bitmap) = DmaUnmap::decode(payload)?;
+        if let Some(bitmap) = bitmap {
             self.check_bitmap(&unmap, bitmap)?;
         }
         // Before anything is taken: a client could map and unmap what is held for ever.
         self.drains.check_room()?;
         let taken = self.space.unmap(&unmap)?;
-        let mut waiting = Waiting { taken, header, unmap };
+        let mut waiting = Waiting { taken, header, unmap, bitmap };
         if let Some(drained) = waiting.taken.poll() {
             return Ok(Answer::Now(self.settle(waiting, drained)));
         }
@@ -39,7 +39,7 @@ impl Connection<'_> {
         })
     }
 
-    /// A bitmap that has a bit for each page, and whose answer the client has room for.
+    /// Checks that a bitmap has a bit for each page, and that the client has room for the reply.
     fn check_bitmap(&self, unmap: &DmaUnmap, bitmap: Bitmap) -> Result<(), Refused> {
         let Bitmap { page_size, size } = bitmap;
         if unmap.flags & DmaUnmap::ALL != 0 {
@@ -55,7 +55,7 @@ impl Connection<'_> {
                 format!("a bitmap of {size:#x} bytes, where {needed:#x} to {most:#x} will do");
             return Err(Refused::invalid(what));
         }
-        let whole = u64::from(DmaUnmap::SIZE) + 16 + size;
+        let whole = DmaUnmap::reply_size(bitmap);
         match u64::from(unmap.argsz) >= whole {
             true => Ok(()),
             false => Err(Refused::invalid(format!("argsz is less than the {whole} of the reply"))),
@@ -78,7 +78,7 @@ impl Connection<'_> {
 
     /// Completes an unmap whose drain has ended, and returns its reply.
     fn settle(&mut self, waiting: Waiting, drained: Drained) -> Reply {
-        let Waiting { taken, unmap, .. } = waiting;
+        let Waiting { taken, unmap, bitmap, .. } = waiting;
         for span in &taken.spans {
             self.service.counters.tell(|| Happened::Unmapped {
                 addr: span.start().0,
@@ -87,22 +87,22 @@ impl Connection<'_> {
                 detached: drained.detached,
             });
         }
-        let reply = unmap_reply(&unmap, &taken.writable);
+        let reply = unmap_reply(unmap, bitmap, &taken.writable);
         // Before the reply is sent: nothing is left of what only this unmap needed.
         self.space.settle(taken);
         reply
     }
 }
 
-/// The request again, and the bitmap.
-fn unmap_reply(unmap: &DmaUnmap, writable: &[Span<DeviceAddr>]) -> Reply {
-    let fields = |argsz| Reply::new().u32(argsz).u32(unmap.flags).u64(unmap.addr).u64(unmap.size);
-    let Some(Bitmap { page_size, size }) = unmap.bitmap else {
-        return fields(DmaUnmap::SIZE);
+/// The reply to an unmap: the command again, and the bitmap if one was requested.
+fn unmap_reply(unmap: DmaUnmap, bitmap: Option<Bitmap>, writable: &[Span<DeviceAddr>]) -> Reply {
+    let Some(bitmap) = bitmap else {
+        return Reply::new().put(&DmaUnmap { argsz: DmaUnmap::SIZE, ..unmap });
     };
-    // The sizes were checked against argsz, which has 32 bits.
-    let whole = u64::from(DmaUnmap::SIZE) + 16 + size;
-    let mut reply = fields(u32::try_from(whole).unwrap_or(u32::MAX)).u64(page_size).u64(size);
+    // It was checked against the client's argsz, which has 32 bits.
+    let argsz = u32::try_from(DmaUnmap::reply_size(bitmap)).unwrap_or(u32::MAX);
+    let mut reply = Reply::new().put(&DmaUnmap { argsz, ..unmap }).put(&bitmap);
+    let Bitmap { page_size, size } = bitmap;
     let bits = reply.space(usize::try_from(size).unwrap_or(0));
     for span in writable {
         // What the device could write, it may have written.
@@ -125,10 +125,10 @@ mod tests {
     #[test]
     fn a_bitmap_has_the_bits_of_writable_windows() {
         let bitmap = Some(Bitmap { page_size: 8192, size: 8 });
-        let unmap = DmaUnmap { argsz: 48, flags: 1, addr: 0x10000, size: 0x20000, bitmap };
+        let unmap = DmaUnmap { argsz: 48, flags: 1, addr: 0x10000, size: 0x20000 };
         let span = |start, len| Span::new(DeviceAddr(start), len).unwrap();
         let writable = [span(0x11000, 0x2000), span(0x2f000, 0x1000)];
-        let bytes = unmap_reply(&unmap, &writable).command(0, 0);
+        let bytes = unmap_reply(unmap, bitmap, &writable).command(0, 0);
         assert_eq!(bytes.len(), 16 + 24 + 16 + 8);
         assert_eq!(bytes[56..], [0b11, 0x80, 0, 0, 0, 0, 0, 0]);
     }

@@ -11,7 +11,7 @@ use gasp::{Drained, Errno};
 
 use crate::dma::Taken;
 use crate::options::Options;
-use crate::wire::{DmaUnmap, Header, Refused};
+use crate::wire::{Bitmap, DmaUnmap, Header, Refused};
 
 /// How long an unmap is polled before other commands get their turn. Most transfers end
 /// within it, and the client waits for the reply anyway.
@@ -25,6 +25,7 @@ pub(super) struct Waiting {
     pub(super) taken: Taken,
     pub(super) header: Header,
     pub(super) unmap: DmaUnmap,
+    pub(super) bitmap: Option<Bitmap>,
 }
 
 /// All unmaps of a connection that wait.

@@ -64,14 +64,6 @@ impl Reply {
         self
     }
 
-    pub(crate) fn u32(self, value: u32) -> Self {
-        self.put(&value)
-    }
-
-    pub(crate) fn u64(self, value: u64) -> Self {
-        self.put(&value)
-    }
-
     /// Appends `len` zero bytes, and returns them to be filled in.
     pub(crate) fn space(&mut self, len: usize) -> &mut [u8] {
         let start = self.bytes.len();

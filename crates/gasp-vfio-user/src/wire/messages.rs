@@ -5,6 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::{Fields, Refused};
 
 const _: () = assert!(size_of::<DmaMap>() == 32);
+const _: () = assert!(size_of::<DmaUnmap>() == 24);
 const _: () = assert!(size_of::<Bitmap>() == 16);
 const _: () = assert!(size_of::<RegionAccess>() == 16);
 const _: () = assert!(size_of::<IrqSet>() == 20);
@@ -38,15 +39,15 @@ impl DmaMap {
     }
 }
 
-/// DMA_UNMAP: the windows of a range, which the device may no longer use.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// DMA_UNMAP: the windows of a range, which the device may no longer use. The reply begins
+/// with the same structure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 pub(crate) struct DmaUnmap {
     pub(crate) argsz: u32,
     pub(crate) flags: u32,
     pub(crate) addr: u64,
     pub(crate) size: u64,
-    /// The requested bitmap.
-    pub(crate) bitmap: Option<Bitmap>,
 }
 
 /// The requested format of a bitmap of dirty pages.
@@ -60,27 +61,32 @@ pub(crate) struct Bitmap {
 }
 
 impl DmaUnmap {
-    pub(crate) const SIZE: u32 = 24;
-    /// A bitmap follows in the reply.
+    /// Size in bytes without a bitmap.
+    pub(crate) const SIZE: u32 = size_of::<Self>() as u32;
+    /// A bitmap is requested, and follows in the reply.
     pub(crate) const DIRTY_BITMAP: u32 =
         vfio_bindings::bindings::vfio::VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
     /// All windows.
     pub(crate) const ALL: u32 = vfio_bindings::bindings::vfio::VFIO_DMA_UNMAP_FLAG_ALL;
 
-    pub(crate) fn decode(payload: &[u8]) -> Result<Self, Refused> {
+    /// The command, and the bitmap if one is requested.
+    pub(crate) fn decode(payload: &[u8]) -> Result<(Self, Option<Bitmap>), Refused> {
         let mut fields = Fields::new(payload);
-        let [argsz, flags] = fields.read()?;
-        let [addr, size] = fields.read()?;
-        let mut unmap = Self { argsz, flags, addr, size, bitmap: None };
+        let unmap: Self = fields.read()?;
         if unmap.flags & !(Self::DIRTY_BITMAP | Self::ALL) != 0 {
             return Err(Refused::invalid(format!("unknown flags {:#x}", unmap.flags)));
         }
-        if unmap.flags & Self::DIRTY_BITMAP != 0 {
-            unmap.bitmap = Some(fields.read()?);
-        }
+        let requested = unmap.flags & Self::DIRTY_BITMAP != 0;
+        let bitmap = if requested { Some(fields.read()?) } else { None };
         fields.end()?;
-        check_argsz(unmap.argsz, Self::SIZE as usize)?;
-        Ok(unmap)
+        check_argsz(unmap.argsz, size_of::<Self>())?;
+        Ok((unmap, bitmap))
+    }
+
+    /// Size in bytes of a reply that ends with `bitmap`, which may be more than `argsz` can
+    /// say.
+    pub(crate) fn reply_size(bitmap: Bitmap) -> u64 {
+        (size_of::<Self>() as u64 + size_of::<Bitmap>() as u64).saturating_add(bitmap.size)
     }
 }
 
@@ -196,11 +202,11 @@ mod tests {
     #[test]
     fn an_unmap_has_a_bitmap_exactly_when_its_flag_says_so() {
         let plain = |flags: u32| Reply::new().put(&[24, flags]).put(&[0x1000, 0x1000_u64]);
-        assert!(DmaUnmap::decode(&payload(plain(0))).unwrap().bitmap.is_none());
+        assert!(DmaUnmap::decode(&payload(plain(0))).unwrap().1.is_none());
         assert!(DmaUnmap::decode(&payload(plain(1))).is_err());
         assert!(DmaUnmap::decode(&payload(plain(4))).is_err());
         let with = DmaUnmap::decode(&payload(plain(1).put(&[4096, 8_u64]))).unwrap();
-        assert_eq!(with.bitmap, Some(Bitmap { page_size: 4096, size: 8 }));
+        assert_eq!(with.1, Some(Bitmap { page_size: 4096, size: 8 }));
         assert!(DmaUnmap::decode(&payload(plain(0).put(&[4096, 8_u64]))).is_err());
     }
 
