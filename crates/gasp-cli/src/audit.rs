@@ -1,4 +1,4 @@
-//! `gasp audit`: whether a guest's memory lies where it was said to lie, and stays there.
+//! `gasp audit`: checks that a guest's memory keeps its host-physical addresses.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,27 +14,27 @@ use crate::progress::{Progress, release};
 use crate::quantity::{length, parse_pause, parse_seconds};
 use crate::signal::Until;
 
-/// Changes that are shown to a person of one round.
+/// The most changes that the text output of one round lists.
 const SHOWN: usize = 20;
 
 /// Arguments of `gasp audit`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The guest's configuration
+    /// Configuration of the guest
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
-    /// Audit again every so many seconds, until SIGINT or SIGTERM; 1 where only --for is given
+    /// Repeat the audit at this interval, until SIGINT or SIGTERM; 1 if only --for is given
     #[arg(long, value_name = "SECONDS", value_parser = parse_pause, allow_hyphen_values = true)]
     pub(crate) every: Option<Duration>,
-    /// End after so many seconds
+    /// Stop after this time
     #[arg(long = "for", value_name = "SECONDS", value_parser = parse_seconds, allow_hyphen_values = true)]
     pub(crate) duration: Option<Duration>,
-    /// Print JSON, with the fields below
+    /// Print JSON, with the fields listed below
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// What one round has found. The fields are described in `gasp audit --help`.
+/// The result of one round. `gasp audit --help` describes the fields.
 #[derive(Serialize)]
 struct Round {
     round: u64,
@@ -89,10 +89,10 @@ impl Round {
     }
 }
 
-/// Makes the guest, and audits it at once and then again and again.
+/// Creates the guest and audits it, once or periodically.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let guest = configured::guest(&args.config)?;
-    // Asked only now: the guest's configuration can name a broker of frame numbers.
+    // Checked only now: the guest's configuration can name a broker of frame numbers.
     if let FrameAccess::Denied(why) = frame_access() {
         return Err(Failure::Usage(format!("there is nothing to audit: {why}")));
     }
@@ -115,7 +115,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if broken { Err(Failure::Told) } else { Ok(()) }
 }
 
-/// One audit; whether a promise is broken.
+/// Audits the guest once, and returns whether a promise is broken.
 fn audit(guest: &Guest, round: u64, json: bool) -> Result<bool, Failure> {
     let started = Instant::now();
     let progress = Progress::start("auditing");
@@ -133,8 +133,7 @@ fn audit(guest: &Guest, round: u64, json: bool) -> Result<bool, Failure> {
 fn show(round: &Round, audit: &Audit, took: Duration) -> Result<(), Failure> {
     let mut page = Page::stdout();
     page.line(&format!(
-        "round {}: {} checked in {:.1} ms; moved although pinned: {}; moved as unpinned memory \
-         may: {}{}",
+        "round {}: {} checked in {:.1} ms; moved against its class: {}; moved, unpinned: {}{}",
         round.round,
         length(round.checked),
         took.as_secs_f64() * 1e3,
@@ -142,7 +141,7 @@ fn show(round: &Round, audit: &Audit, took: Duration) -> Result<(), Failure> {
         length(round.moved),
         match round.unchecked {
             0 => String::new(),
-            bytes => format!("; addresses not known: {}", length(bytes)),
+            bytes => format!("; not checked: {}", length(bytes)),
         }
     ))?;
     for change in audit.changes.iter().take(SHOWN) {
@@ -151,7 +150,7 @@ fn show(round: &Round, audit: &Audit, took: Duration) -> Result<(), Failure> {
     }
     let hidden = audit.changes.len().saturating_sub(SHOWN);
     if hidden > 0 {
-        page.note(&format!("and {hidden} changes more; --json tells every one"))?;
+        page.note(&format!("and {hidden} more changes; --json lists them all"))?;
     }
     Ok(page.flush()?)
 }

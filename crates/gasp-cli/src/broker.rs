@@ -1,5 +1,5 @@
-//! `gasp broker`: opens frame numbers for processes that may not open them themselves, or
-//! gives them tokens. What is given, and to whom, is [`gasp::broker`]'s to decide.
+//! `gasp broker`: opens the page maps of processes that lack the privilege, or issues tokens
+//! to them. [`gasp::broker`] decides what is disclosed, and to whom.
 
 use std::fs;
 use std::io;
@@ -19,25 +19,25 @@ use crate::signal::on_signals;
 /// Arguments of `gasp broker`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Where to listen; a socket that nobody listens on any more is replaced
+    /// Socket to listen on; a stale socket is replaced
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: PathBuf,
-    /// A user who may ask, by name or number; can be given several times
+    /// User who may ask, by name or number; can be repeated
     #[arg(long, value_name = "USER")]
     pub(crate) user: Vec<String>,
-    /// Tell nobody addresses; give tokens that only a trusted user can redeem
+    /// Disclose no addresses; issue tokens that only a trusted user can redeem
     #[arg(long)]
     pub(crate) tokens: bool,
-    /// A user who may redeem tokens, by name or number, beside root and this process's own;
-    /// can be given several times
+    /// User who may redeem tokens, by name or number, besides root and the broker's own user;
+    /// can be repeated
     #[arg(long, value_name = "USER", requires = "tokens")]
     pub(crate) redeem_user: Vec<String>,
 }
 
-/// Listens until a signal ends it.
+/// Serves clients until a signal ends the process.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if let FrameAccess::Denied(why) = frame_access() {
-        let message = format!("a broker has to be shown frame numbers itself: {why}");
+        let message = format!("a broker must be able to read frame numbers itself: {why}");
         return Err(Failure::Unavailable { errno: Errno::PERM, message });
     }
     let numbers =
@@ -51,16 +51,17 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let socket = args.socket.clone();
     on_signals(move |_| {
-        // It may be gone already; nobody can be told.
+        // It may already be gone, and an error could not be reported anywhere.
         let _ = fs::remove_file(&socket);
         std::process::exit(0);
     })?;
     for client in listener.incoming() {
         match client.and_then(|client| server.answer(client)) {
             Ok(()) => {}
-            // A client that goes away is its own affair; one without a place waits a little.
+            // Only this client is affected. The pause is for errors that persist, such as a
+            // lack of descriptors.
             Err(error) => {
-                tracing::warn!(%error, "a client was not answered");
+                tracing::warn!(%error, "a client was not served");
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
         }
@@ -68,7 +69,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says where it listens, to whom, and what a client does. It listens on if nobody reads that.
+/// Prints the socket, who may use it and how to configure a client. If that cannot be
+/// printed, the broker runs all the same.
 fn announce(args: &Args) {
     let list = |users: &[String]| -> String {
         let users: Vec<&str> =
@@ -77,12 +79,12 @@ fn announce(args: &Args) {
     };
     let socket = std::path::absolute(&args.socket).unwrap_or_else(|_| args.socket.clone());
     let gives = match args.tokens {
-        true => "tokens of host-contiguous runs, no addresses",
-        false => "a client's own frame numbers",
+        true => "tokens for host-contiguous runs, no addresses",
+        false => "each client's own frame numbers",
     };
     let mut pairs = vec![
-        ("listening", socket.display().to_string()),
-        ("gives", gives.into()),
+        ("socket", socket.display().to_string()),
+        ("provides", gives.into()),
         ("who may ask", list(&args.user)),
     ];
     if args.tokens {
@@ -90,21 +92,21 @@ fn announce(args: &Args) {
         let redeem: Vec<String> = own.iter().chain(&args.redeem_user).cloned().collect();
         pairs.push(("who may redeem", list(&redeem)));
     }
-    pairs.push(("ends", "with SIGINT or SIGTERM, and removes the socket".into()));
-    pairs.push(("a client", "has in its guest's configuration, under [guest]:".into()));
+    pairs.push(("until", "SIGINT or SIGTERM, which also remove the socket".into()));
+    pairs.push(("clients", "need this in their guest's configuration, under [guest]:".into()));
     let written = || -> io::Result<()> {
         let mut page = Page::stdout();
         page.pairs(&pairs)?;
-        // In one line, to be copied.
+        // On one line, so that it can be copied.
         page.line(&format!("    frame-broker = {socket:?}"))?;
         page.flush()
     };
     if let Err(error) = written() {
-        tracing::warn!(%error, "listening, although nobody was told");
+        tracing::warn!(%error, "listening, but stdout cannot be written");
     }
 }
 
-/// The number of a user, from `/etc/passwd` where a name is given.
+/// The number of a user, from `/etc/passwd` if a name is given.
 fn user_id(user: &str) -> Result<u32, Failure> {
     if let Ok(id) = user.parse() {
         return Ok(id);
@@ -122,21 +124,21 @@ fn user_id(user: &str) -> Result<u32, Failure> {
     id.ok_or_else(|| Failure::Usage(format!("there is no user `{user}` in /etc/passwd{near}")))
 }
 
-/// Listens at `path`. Who may ask is decided by who asks; the mode only keeps others away
-/// where nobody but root may.
+/// Listens at `path`. Each client is authorized by its credentials; the mode only keeps other
+/// users away if root alone may ask.
 fn listen(path: &Path, others: bool) -> Result<UnixListener, Failure> {
     let cannot = || Failure::system("cannot listen at", path);
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            // "In use" is said of any file, and only a socket may be one that was left behind.
+            // Any existing file is reported as in use, and only a socket can be a stale one.
             if !fs::symlink_metadata(path).map_err(cannot())?.file_type().is_socket() {
-                let why = "something else is there; remove it or choose another path";
+                let why = "a file that is no socket is there; remove it, or choose another path";
                 return Err(refused(path, Errno::EXIST, why));
             }
             match UnixStream::connect(path) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 _ => {
-                    let why = "another process listens there; choose another path";
+                    let why = "another process listens there; end it, or choose another path";
                     return Err(refused(path, Errno::ADDRINUSE, why));
                 }
             }

@@ -1,4 +1,4 @@
-//! The command line: the subcommands, each with its arguments, and what is done with them.
+//! The command line: subcommands, their arguments, and the dispatch.
 
 use std::ffi::OsString;
 use std::io;
@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::logging::Line;
 use crate::{audit, broker, companions, demo, help, layout, map, output, probe, serve, signal};
 
-/// Lines of help that are longer are hard to read.
+/// The longest lines of help texts; longer ones are hard to read.
 const HELP_WIDTH_MAX: usize = 100;
 
 const STYLES: Styles = Styles::styled()
@@ -29,39 +29,39 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Log more to stderr: -v for what is noted, -vv for all; RUST_LOG wins
+    /// Log more to stderr: -v info, -vv debug, -vvv trace; RUST_LOG takes precedence
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show a guest on this machine's real pages, and what its devices may do
+    /// Create a guest on this machine's real pages, and show what its devices may do
     Demo(demo::Args),
-    /// Tell what this machine offers, and how to get what is missing
+    /// Report what this machine offers, and how to get what is missing
     Probe(probe::Args),
     /// Map memory of a configured guest for one of its devices
     Map(map::Args),
-    /// Read host-physical addresses again, and report what has moved
+    /// Check that a guest's memory keeps its host-physical addresses
     Audit(audit::Args),
-    /// Open frame numbers for processes without the privilege, over a socket
+    /// Provide frame numbers or tokens to unprivileged processes, over a socket
     Broker(broker::Args),
-    /// Draw a configured guest's memory, beside the host's
+    /// Draw where a configured guest's memory lies in the host's
     Layout(layout::Args),
     /// Serve devices to VMMs over vfio-user
     Serve(serve::Args),
-    /// Print completions for a shell
+    /// Print shell completions
     Completions(companions::CompletionsArgs),
-    /// Print the man page, or write one for each subcommand to a folder
+    /// Print the man page, or write one for each subcommand to a directory
     Man(companions::ManArgs),
 }
 
-/// The command with all of its help.
+/// The command with its complete help.
 pub(crate) fn command() -> clap::Command {
     help::completed(Cli::command(), output::width().min(HELP_WIDTH_MAX))
 }
 
-/// Does what the arguments say.
+/// Parses the arguments and runs the subcommand.
 pub(crate) fn run() -> ExitCode {
     let matches = command().try_get_matches();
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
@@ -79,7 +79,7 @@ pub(crate) fn run() -> ExitCode {
     };
     log_to_stderr(cli.verbose);
     if let Err(error) = signal::survive_file_size_limit() {
-        tracing::warn!(%error, "a write past the limit of file sizes ends this process");
+        tracing::warn!(%error, "a write past the file size limit will end this process");
     }
     let (done, json) = match cli.command {
         Command::Demo(args) => (demo::run(&args), args.json),
@@ -98,7 +98,7 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-/// Whether an error is to be JSON, too, although the arguments make no sense.
+/// Whether the arguments ask for JSON, even if they cannot be parsed.
 fn json_is_wanted(args: impl Iterator<Item = OsString>) -> bool {
     args.skip(1).take_while(|arg| arg != "--").any(|arg| arg == "--json")
 }

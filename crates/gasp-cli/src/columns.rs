@@ -1,4 +1,4 @@
-//! Text in columns: no word, address or path is ever split.
+//! Layout of text in columns. No word, address or path is ever split.
 
 use std::ops::Range;
 
@@ -6,12 +6,12 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Row, Table};
 use textwrap::{Options, WordSeparator, WordSplitter};
 
-/// The last column is wrapped if so much room is left for it.
+/// The least room for the last column in which it is wrapped.
 const WRAPPED: usize = 24;
-/// How far the second part of a folded row is indented.
+/// Indentation of the second and further lines of a folded row.
 const INDENT: &str = "    ";
 
-/// Words in lines of at most `width`; a word that is longer has a line of its own.
+/// Wraps a text to lines of at most `width`. A longer word gets a line of its own.
 pub(crate) fn wrapped(text: &str, width: usize, first: &str, rest: &str) -> Vec<String> {
     let options = Options::new(width)
         .break_words(false)
@@ -22,17 +22,18 @@ pub(crate) fn wrapped(text: &str, width: usize, first: &str, rest: &str) -> Vec<
     textwrap::wrap(text, options).into_iter().map(|line| line.trim_end().to_owned()).collect()
 }
 
-/// A table to be laid out.
+/// A table before its layout.
 pub(crate) struct Columns<'a> {
     pub(crate) header: &'a [&'a str],
-    /// The columns that are aligned right.
+    /// The indices of the columns that are aligned right.
     pub(crate) right: &'a [usize],
     pub(crate) rows: Vec<Row>,
 }
 
 impl Columns<'_> {
-    /// The header and the rows in lines of at most `width`. If the columns do not fit, the
-    /// last is wrapped; if that does not help, each row is folded into several lines.
+    /// Lays out the header and the rows in lines of at most `width`. If the columns do not
+    /// fit, the last one is wrapped; if that is not enough, each row is folded into several
+    /// lines.
     pub(crate) fn lines(&self, width: usize) -> (Vec<String>, Vec<String>) {
         let natural = self.natural();
         let total: usize = natural.iter().sum();
@@ -46,13 +47,13 @@ impl Columns<'_> {
         self.folded(&natural, width)
     }
 
-    /// How wide each column is, with the space around it.
+    /// The width of each column, with its margins.
     fn natural(&self) -> Vec<usize> {
         let widths = self.table(0..self.header.len(), None).column_max_content_widths();
         widths.into_iter().map(|width| usize::from(width) + 2).collect()
     }
 
-    /// Rows of as many columns a line as fit, one below the other.
+    /// Each row on several lines, with as many columns per line as fit.
     fn folded(&self, natural: &[usize], width: usize) -> (Vec<String>, Vec<String>) {
         let mut groups = Vec::new();
         let (mut from, mut used) = (0, 0);
@@ -87,7 +88,7 @@ impl Columns<'_> {
         (head, rows)
     }
 
-    /// Some of the columns; if the last of all is among them, it is at most `last` wide.
+    /// Lays out some of the columns; the last of them is at most `last` wide, if that is given.
     fn part(&self, columns: Range<usize>, last: Option<usize>) -> (Vec<String>, Vec<String>) {
         let table = self.table(columns, last);
         let mut lines = table.lines().map(|line| line.trim_end().to_owned());
@@ -122,7 +123,7 @@ impl Columns<'_> {
     }
 }
 
-/// The last cell of a row, wrapped at spaces only, to a width that includes its margins.
+/// The last cell of a row, wrapped at spaces only; `width` includes its margins.
 fn last_cell(row: &Row, width: usize) -> Vec<String> {
     let text = row.cell_iter().last().map(Cell::content).unwrap_or_default();
     wrapped(&text, width.saturating_sub(2), "", "")

@@ -14,39 +14,39 @@ use crate::failure::Failure;
 use crate::help::{self, Block, Kind, Section};
 use crate::output;
 
-/// The day of the release, or of the last change of the manual before one. Pages must not
-/// differ with the day on which they are made; `SOURCE_DATE_EPOCH` says another.
+/// The date of the release, or of the manual's last change before it. A constant, so that
+/// builds are reproducible; `SOURCE_DATE_EPOCH` overrides it.
 const DATE: &str = "2026-11-25";
 
 /// Arguments of `gasp completions`.
 #[derive(clap::Args)]
 pub(crate) struct CompletionsArgs {
-    /// The shell
+    /// Shell to complete for
     shell: Shell,
 }
 
 /// Arguments of `gasp man`.
 #[derive(clap::Args)]
 pub(crate) struct ManArgs {
-    /// The folder; made if there is none
+    /// Directory for the pages, created if missing
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
-/// Writes the completions of one shell to stdout.
+/// Writes the completions for one shell to stdout.
 pub(crate) fn completions(args: &CompletionsArgs, mut command: Command) -> Result<(), Failure> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut command, "gasp", &mut text);
     write_out(&text)
 }
 
-/// Writes one manual page for the command and one for each subcommand to a folder; or only
-/// the first, to stdout.
+/// Writes the manual pages of the command and of each subcommand to a directory; or only the
+/// first of them, to stdout.
 pub(crate) fn man(args: &ManArgs, mut command: Command) -> Result<(), Failure> {
     command.build();
     let date = date()?;
     let Some(folder) = &args.out else { return write_out(&page(&command, "gasp", &date)?) };
-    fs::create_dir_all(folder).map_err(Failure::system("cannot create the folder", folder))?;
+    fs::create_dir_all(folder).map_err(Failure::system("cannot create the directory", folder))?;
     let write = |command: &Command, name: &str| {
         let file = match name {
             "gasp" => folder.join("gasp.1"),
@@ -97,10 +97,10 @@ fn page(command: &Command, name: &str, date: &str) -> io::Result<Vec<u8>> {
 fn add(roff: &mut Roff, section: &Section) {
     for block in &section.blocks {
         match block {
-            // The section's title says this already.
+            // The section's title already says this.
             Block::Paragraph(text)
                 if ["Example", "Exit status"].iter().any(|head| text.starts_with(head)) => {}
-            // A heading is right before it, which begins a paragraph by itself.
+            // It follows a heading, which starts a paragraph by itself.
             Block::Paragraph(text) if section.kind != Kind::Description => {
                 roff.text([roman(text.as_str())]);
             }
@@ -133,7 +133,7 @@ fn date() -> Result<String, Failure> {
     seconds.map(day).ok_or_else(wrong)
 }
 
-/// The day of a time in seconds since 1970.
+/// The date of a time in seconds since 1970.
 fn day(seconds: u64) -> String {
     let text = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds));
     text.to_string().chars().take_while(|letter| *letter != 'T').collect()

@@ -1,4 +1,4 @@
-//! A guest from a configuration file, as `map`, `audit` and `layout` use it.
+//! Guests from configuration files, for `map`, `audit` and `layout`.
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use gasp::config::Config;
 use crate::failure::Failure;
 use crate::progress::Progress;
 
-/// Reads the file and creates the guest, with a sign of life if that takes long.
+/// Reads a configuration file and creates its guest, showing progress if that takes long.
 pub(crate) fn guest(path: &Path) -> Result<Guest, Failure> {
     create(&Config::load(path)?)
 }
 
-/// Creates the guest of a file that was read.
+/// Creates the guest of a configuration.
 pub(crate) fn create(config: &Config) -> Result<Guest, Failure> {
     let progress = Progress::start("creating the guest");
     let mut note = |so_far| progress.ram(so_far);

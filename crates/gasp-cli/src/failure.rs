@@ -1,4 +1,4 @@
-//! How a command ends: the exit status, and what is said about it.
+//! Errors of commands: their messages and exit statuses.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -11,40 +11,40 @@ use serde::Serialize;
 
 use crate::output::{self, system_words};
 
-/// Why a command did not do what it was asked for.
+/// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The engine, and so the guest's configuration or the machine, says no.
+    /// The engine refuses, because of the guest's configuration or of the machine.
     Refused(gasp::Error),
-    /// The configuration file is wrong, or what it describes cannot be had.
+    /// The configuration file is wrong, or what it describes is unavailable.
     Config(ConfigError),
     /// The arguments are well formed but do not fit the guest.
     Usage(String),
     /// The arguments are not well formed.
     Arguments(clap::Error),
-    /// The answer says itself what is wrong.
+    /// The output has already reported what is wrong.
     Told,
-    /// A file, a socket or something else of the system's cannot be had.
+    /// An operation on a file or a socket failed.
     System {
-        /// What was to be done, with the name of the thing.
+        /// The operation, with the path.
         what: String,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
-    /// What was asked for cannot be had: memory of the machine, or a device's image or socket.
+    /// What was requested is unavailable: memory, or a device's image or socket.
     Unavailable {
-        /// An error number of the same meaning.
+        /// The closest error number.
         errno: Errno,
-        /// What was asked for, why it cannot be had, and what to do.
+        /// What was requested, why it is unavailable, and what to do.
         message: String,
     },
-    /// The answer cannot be written, or the system refuses something else.
+    /// The output cannot be written, or another system call failed.
     Io(io::Error),
 }
 
-/// The exit status of a refusal, or of anything that the machine does not give.
+/// The exit status if the guest or the machine refuses.
 const REFUSED: u8 = 1;
-/// The exit status of wrong arguments or a wrong configuration; clap's own, too.
+/// The exit status of wrong arguments or a wrong configuration, as clap has it.
 const USAGE: u8 = 2;
 
 /// `{"error": …}` on stdout, for `--json`.
@@ -61,15 +61,15 @@ struct ErrorFields {
 }
 
 impl Failure {
-    /// A failure of the system, with what was to be done: `"cannot read"` and a path.
+    /// A system error of the operation `what`, such as `"cannot read"`, on `path`.
     pub(crate) fn system(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let what = format!("{what} {}", path.display());
         move |error| Self::System { what, error }
     }
 
-    /// Says what went wrong, and gives the exit status.
+    /// Prints the error and returns the exit status.
     ///
-    /// A reader that went away is no failure: whoever closed the pipe has seen enough.
+    /// A closed pipe is not a failure: its reader has seen enough.
     pub(crate) fn report(self, json: bool) -> ExitCode {
         let status = match &self {
             Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -87,9 +87,9 @@ impl Failure {
         };
         if !told {
             let style = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
-            // If even this cannot be written, nobody listens.
+            // If this cannot be written either, there is no place left to report it.
             let _ = match &self {
-                // It has its own colours, and the usage.
+                // clap's text has colours of its own, and the usage.
                 Self::Arguments(error) => write!(anstream::stderr(), "{}", error.render().ansi()),
                 _ => writeln!(anstream::stderr(), "{style}error{style:#}: {}", fields.message),
             };
@@ -118,7 +118,7 @@ impl Failure {
             Self::Arguments(error) => {
                 let text = error.render().to_string();
                 let text = text.strip_prefix("error: ").unwrap_or(&text);
-                // What follows is the usage, for a person.
+                // The usage, which follows, is for people.
                 let text = text.split("\n\nUsage:").next().unwrap_or(text).trim_end();
                 let text = text.split("\n\nFor more").next().unwrap_or(text).to_owned();
                 ("EINVAL", text.clone(), text)
@@ -132,7 +132,7 @@ fn errno_of(error: &io::Error) -> &'static str {
     Errno::from_io_error(error).map_or("EIO", errno_name)
 }
 
-/// A message without the numbers that the system's words come with.
+/// A message without the error numbers in it.
 fn plain(message: &str) -> String {
     let mut parts = message.split(" (os error ");
     let mut text = parts.next().unwrap_or_default().to_owned();

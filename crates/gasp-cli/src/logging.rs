@@ -1,25 +1,25 @@
-//! Log lines: to stderr, or to whoever has taken that over.
+//! Log output: lines to stderr, or to a function that has taken them over.
 //!
 //! A line that cannot be written is dropped. It may come from a thread that serves a guest,
-//! and neither a reader that is gone nor a full disk is to end that.
+//! which a closed pipe or a full disk must not end.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
 
-/// Who gets the lines instead of stderr.
+/// What receives the lines instead of stderr.
 type Taker = Box<dyn Fn(&[u8]) + Send + Sync>;
 
 static TAKER: OnceLock<Taker> = OnceLock::new();
 
-/// Passes all further lines to `taker`, on the threads that log: it must not wait. Only the
-/// first taker counts.
+/// Passes all further lines to `taker`, on the threads that log: it must not block. Only the
+/// first call has an effect.
 pub(crate) fn take(taker: impl Fn(&[u8]) + Send + Sync + 'static) {
     if TAKER.set(Box::new(taker)).is_err() {
-        tracing::debug!("log lines are taken already");
+        tracing::debug!("log lines have already been taken over");
     }
 }
 
-/// The writer of one line, which never fails.
+/// A writer of one line that never fails.
 pub(crate) struct Line;
 
 impl Line {
@@ -32,8 +32,7 @@ impl Write for Line {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match TAKER.get() {
             Some(taker) => taker(bytes),
-            // An error would be written to stderr by the logger, and end the thread if that
-            // cannot be done either.
+            // The logger would report an error on stderr, and panic if that failed, too.
             None => _ = io::stderr().write_all(bytes),
         }
         Ok(bytes.len())

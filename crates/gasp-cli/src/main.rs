@@ -3,19 +3,19 @@
 //! | | |
 //! |---|---|
 //! | [`cli`] | the subcommands, each with the arguments of its module |
-//! | [`help`] | what is said after the options: examples, and what the fields of `--json` mean |
+//! | [`help`] | help texts after the options: examples, the fields of `--json`, exit statuses |
 //! | [`demo`] | a guest on this machine's real pages, and what its devices may do |
-//! | [`probe`] | what this machine offers |
+//! | [`probe`] | what this machine offers, and how to get what is missing |
 //! | [`map`] | one map for a device of a configured guest |
-//! | [`audit`] | whether host-physical addresses stay what they were said to be |
-//! | [`broker`] | opens frame numbers for processes without the privilege |
-//! | [`layout`] | a picture of a configured guest |
+//! | [`audit`] | checks that memory keeps its host-physical addresses |
+//! | [`broker`] | frame numbers or tokens for unprivileged processes |
+//! | [`layout`] | a picture of where a configured guest's memory lies |
 //! | [`serve`] | devices on vfio-user sockets, for VMMs to attach |
 //! | [`configured`] | a guest from a configuration file |
 //! | [`companions`] | shell completions and man pages |
-//! | [`failure`] | how a command ends, and its exit status |
-//! | [`output`], [`columns`] | what is written to stdout: paragraphs, tables, JSON |
-//! | [`quantity`], [`progress`], [`signal`], [`logging`] | sizes and addresses; signs of life; signals; log lines |
+//! | [`failure`] | errors and exit statuses |
+//! | [`output`], [`columns`] | output to stdout: paragraphs, tables, JSON |
+//! | [`quantity`], [`progress`], [`signal`], [`logging`] | sizes and addresses; progress on stderr; signals; log lines |
 
 mod audit;
 mod broker;

@@ -1,7 +1,7 @@
-//! What is written to stdout: paragraphs and tables for a person, JSON for a program.
+//! Output to stdout: paragraphs and tables for people, JSON for programs.
 //!
-//! Everything goes through [`io::Result`], so that a reader that goes away ends the
-//! command quietly; `println!` would panic. An error says that it is about the output.
+//! Everything returns [`io::Result`], so that a closed pipe ends the command quietly, where
+//! `println!` would panic. An error says that it concerns the output.
 
 use std::io::{self, Write};
 
@@ -13,20 +13,20 @@ use terminal_size::{Width, terminal_size_of};
 
 use crate::columns::{self, Columns};
 
-/// The width of output that goes to no terminal, unless `COLUMNS` says more.
+/// The width of output that goes to no terminal, unless `COLUMNS` is set.
 const WIDTH: u16 = 100;
-/// Lines longer than this are hard to read, however wide the terminal is.
+/// The longest lines, however wide the terminal is; longer ones are hard to read.
 const WIDTH_MAX: u16 = 120;
 const WIDTH_MIN: u16 = 40;
-/// On a page narrower than this, what is said about a verdict is below it.
+/// On a narrower page, the text of a verdict is below it.
 const NARROW: usize = 72;
 
-/// Headings.
+/// The style of headings.
 const BOLD: Style = Style::new().bold();
-/// What matters less.
+/// The style of notes.
 const DIM: Style = Style::new().dimmed();
 
-/// A verdict's colour; its word says the same, for those who see no colour.
+/// A verdict's colour. Its word says the same, for output without colours.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// All is well.
@@ -48,7 +48,7 @@ impl Mark {
     }
 }
 
-/// How wide a line may be: the terminal's width, or `COLUMNS`, within reason.
+/// The width of a line: the terminal's, or `COLUMNS`, within limits.
 pub(crate) fn width() -> usize {
     let terminal = terminal_size_of(io::stdout()).map(|(Width(width), _)| width);
     let told = || std::env::var("COLUMNS").ok()?.parse().ok();
@@ -56,7 +56,7 @@ pub(crate) fn width() -> usize {
     usize::from(width.clamp(WIDTH_MIN, WIDTH_MAX))
 }
 
-/// stdout; an error of it says what it is about.
+/// stdout, whose errors say that the output could not be written.
 pub(crate) struct Stdout(io::StdoutLock<'static>);
 
 /// The output could not be written. The error keeps its kind.
@@ -64,7 +64,7 @@ pub(crate) struct Stdout(io::StdoutLock<'static>);
 #[error("the output cannot be written: {}", system_words(.0))]
 struct Unwritten(io::Error);
 
-/// The system's words for an error, and what would help, without its number.
+/// The system's message for an error, without its number, and what would help.
 pub(crate) fn system_words(error: &io::Error) -> String {
     match Errno::from_io_error(error) {
         Some(errno) => gasp::system_words(errno),
@@ -91,7 +91,7 @@ impl Write for Stdout {
     }
 }
 
-/// Where a command writes for a person. Colours are dropped where stdout is no terminal.
+/// Text output for people. Colours are dropped if stdout is not a terminal.
 pub(crate) struct Page {
     out: Box<dyn Write>,
     width: usize,
@@ -106,26 +106,26 @@ impl Page {
         Self { out, width: width() }
     }
 
-    /// A heading, with an empty line before it.
+    /// Writes a heading, with an empty line before it.
     pub(crate) fn heading(&mut self, text: &str) -> io::Result<()> {
         let lines = columns::wrapped(text, self.width, "", "");
         writeln!(self.out)?;
         lines.iter().try_for_each(|line| writeln!(self.out, "{BOLD}{line}{BOLD:#}"))
     }
 
-    /// A paragraph.
+    /// Writes a paragraph.
     pub(crate) fn text(&mut self, text: &str) -> io::Result<()> {
         self.wrapped(text, "  ", "  ")
     }
 
-    /// A paragraph that matters less.
+    /// Writes a paragraph of less importance.
     pub(crate) fn note(&mut self, text: &str) -> io::Result<()> {
         write!(self.out, "{DIM}")?;
         self.text(text)?;
         write!(self.out, "{DIM:#}")
     }
 
-    /// What something is called, and what it is, one each line.
+    /// Writes names and values, a pair on each line.
     pub(crate) fn pairs(&mut self, pairs: &[(&str, String)]) -> io::Result<()> {
         let name = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         let rest = " ".repeat(name + 4);
@@ -134,7 +134,7 @@ impl Page {
             .try_for_each(|(text, value)| self.wrapped(value, &format!("  {text:name$}  "), &rest))
     }
 
-    /// Columns under a header; those named in `right` are aligned right.
+    /// Writes columns under a header; those with an index in `right` are aligned right.
     pub(crate) fn table<R: Into<Row>>(
         &mut self,
         header: &[&str],
@@ -150,12 +150,12 @@ impl Page {
         lines.iter().try_for_each(|line| writeln!(self.out, " {line}"))
     }
 
-    /// A line as it is.
+    /// Writes a line without wrapping it.
     pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.out, "{text}")
     }
 
-    /// A verdict and what it is about, beside it or below it.
+    /// Writes a verdict on `name`, with a text next to it or below it.
     pub(crate) fn verdict(
         &mut self,
         mark: Mark,
@@ -176,13 +176,13 @@ impl Page {
         lines.iter().skip(1).try_for_each(|line| writeln!(self.out, "{line}"))
     }
 
-    /// What would help, under a verdict. It has the width of the page, so that a command
-    /// in it can be copied.
+    /// Writes what would help, under a verdict, at the full width of the page, so that a
+    /// command in it can be copied.
     pub(crate) fn remedy(&mut self, text: &str) -> io::Result<()> {
         self.wrapped(text, "     → ", "       ")
     }
 
-    /// Makes what was written so far visible.
+    /// Flushes what has been written so far.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
@@ -193,14 +193,14 @@ impl Page {
     }
 }
 
-/// Writes a text to stdout as it is, with its colours where they are seen.
+/// Writes a text to stdout without wrapping it; colours are dropped if it is not a terminal.
 pub(crate) fn text(text: &str) -> io::Result<()> {
     let mut page = Page::stdout();
     write!(page.out, "{text}")?;
     page.flush()
 }
 
-/// Writes one JSON value over several lines, for a person to read as well.
+/// Writes a JSON value on several lines, readable for people as well.
 pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
     let mut out = stdout();
     serde_json::to_writer_pretty(&mut out, value)?;
@@ -208,7 +208,7 @@ pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
     out.flush()
 }
 
-/// Writes one JSON value in one line.
+/// Writes a JSON value on one line.
 pub(crate) fn json_line(value: &impl Serialize) -> io::Result<()> {
     let mut out = stdout();
     serde_json::to_writer(&mut out, value)?;

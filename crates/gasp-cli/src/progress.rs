@@ -1,4 +1,4 @@
-//! A sign of life from what takes longer than a second, where a person sees it.
+//! Progress on a terminal, for operations that take longer than a second.
 
 use std::io::{self, IsTerminal};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -8,21 +8,21 @@ use std::time::Duration;
 use gasp::RamProgress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// What is over sooner shows nothing.
+/// Operations that end sooner show nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often the time is drawn anew.
+/// The interval at which the elapsed time is redrawn.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Shows what is going on, and for how long or how far, on stderr, if that is a terminal.
-/// Dropping it takes it away: nothing else is to be written before.
+/// A line on stderr, if that is a terminal, with the operation and its elapsed time or
+/// progress. Dropping it erases the line; nothing else may be written before.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    /// Waits until it is time to show the bar, or to end without.
+    /// The thread that shows the bar once it is time. Dropping the sender ends it.
     patience: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Progress {
-    /// From now on `what` goes on.
+    /// Starts an operation.
     pub(crate) fn start(what: &str) -> Self {
         let terminal = io::stderr().is_terminal();
         Self::on(what, terminal.then(ProgressDrawTarget::stderr), PATIENCE)
@@ -36,7 +36,7 @@ impl Progress {
         Self { bar, patience }
     }
 
-    /// How far the creation of RAM has come.
+    /// Shows the progress of the creation of RAM.
     pub(crate) fn ram(&self, progress: RamProgress) {
         if self.patience.is_none() {
             return;
@@ -48,9 +48,9 @@ impl Progress {
             ));
             self.bar.set_message(format!("RAM of {} pages", progress.backing));
         } else {
-            // Pinning it and reading where it is takes as long again.
+            // Pinning and reading the addresses take about as long again.
             self.bar.set_style(style("{spinner} {msg}, {elapsed}"));
-            self.bar.set_message("pinning the RAM, and reading where it is");
+            self.bar.set_message("pinning the RAM and reading its addresses");
         }
     }
 
@@ -64,14 +64,14 @@ impl Drop for Progress {
     fn drop(&mut self) {
         if let Some((done, thread)) = self.patience.take() {
             drop(done);
-            // It only waits; a panic of it would have been shown.
+            // It only waits; a panic would have been printed.
             let _ = thread.join();
         }
         self.bar.finish_and_clear();
     }
 }
 
-/// Shows the bar after some time, unless its owner is gone by then.
+/// Shows the bar after a time, unless its owner is dropped before.
 fn patience(
     bar: ProgressBar,
     target: ProgressDrawTarget,
@@ -84,7 +84,7 @@ fn patience(
             bar.enable_steady_tick(TICK);
         }
     };
-    // Without a thread there is no progress to be seen, and nothing else is lost.
+    // Without a thread no progress is shown, and nothing else is lost.
     let thread = thread::Builder::new().name("progress".into()).spawn(show).ok()?;
     Some((done, thread))
 }
@@ -93,7 +93,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// Drops what takes long to give back, such as gigabytes of memory.
+/// Drops values that take long to release, such as gigabytes of memory.
 pub(crate) fn release<T>(things: T) {
     let _progress = Progress::start("releasing memory");
     drop(things);

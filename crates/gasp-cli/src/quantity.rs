@@ -1,10 +1,10 @@
-//! Sizes, addresses and counts as people write and read them.
+//! Sizes, addresses, counts and times: parsing and formatting.
 
 use std::time::Duration;
 
 use gasp::{Access, Bytes};
 
-/// A length: decimal or `0x` hexadecimal, with a suffix K, M, G or T for powers of 1024
+/// Parses a length: decimal or `0x` hexadecimal, with a suffix K, M, G or T for powers of 1024
 /// (`64K`, `1G`, `1GiB`).
 pub(crate) fn parse_length(text: &str) -> Result<u64, String> {
     let expected = || {
@@ -14,7 +14,7 @@ pub(crate) fn parse_length(text: &str) -> Result<u64, String> {
     Bytes::parse(text).map(|bytes| bytes.0).ok_or_else(expected)
 }
 
-/// A length that is not 0.
+/// Parses a length that is not 0.
 pub(crate) fn parse_some_length(text: &str) -> Result<u64, String> {
     match parse_length(text)? {
         0 => Err("expected at least one byte".into()),
@@ -22,24 +22,24 @@ pub(crate) fn parse_some_length(text: &str) -> Result<u64, String> {
     }
 }
 
-/// An address: `0x` hexadecimal or decimal, with the same suffixes as a length.
+/// Parses an address: `0x` hexadecimal or decimal, with the same suffixes as a length.
 pub(crate) fn parse_address(text: &str) -> Result<u64, String> {
     parse_length(text)
 }
 
-/// Kinds of access, one at least: `r`, `w`, `x`, `rw`.
+/// Parses at least one kind of access: `r`, `w`, `x`, `rw`.
 pub(crate) fn parse_access(text: &str) -> Result<Access, String> {
     let access = Access::parse(text).filter(|access| !access.is_empty());
     access.ok_or_else(|| "expected r, w, x or several of them, such as rw".into())
 }
 
-/// A time in seconds, also in parts of them.
+/// Parses a time in seconds, which may have a fraction.
 pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     seconds.ok_or_else(|| "expected a number of seconds, such as 60 or 0.5".into())
 }
 
-/// A time between two rounds of work: one that leaves the processor to others, too.
+/// Parses the interval between two rounds of work; it must leave the processor to others, too.
 pub(crate) fn parse_pause(text: &str) -> Result<Duration, String> {
     let pause = parse_seconds(text)?;
     match pause >= Duration::from_millis(10) {
@@ -48,17 +48,17 @@ pub(crate) fn parse_pause(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A length: `2 MiB`, `1.5 GiB`.
+/// Formats a length: `2 MiB`, `1.5 GiB`.
 pub(crate) fn length(bytes: u64) -> String {
     Bytes(bytes).to_string()
 }
 
-/// An address, as the engine's messages have it, too. Columns of them are aligned right.
+/// Formats an address, as the engine's messages do. Columns of addresses are aligned right.
 pub(crate) fn address(addr: u64) -> String {
     format!("{addr:#x}")
 }
 
-/// A number with its thousands apart: `262,144`.
+/// Formats a number with separators of thousands: `262,144`.
 pub(crate) fn count(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();

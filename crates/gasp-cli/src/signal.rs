@@ -1,15 +1,15 @@
-//! Signals, and waits that they end.
+//! Signals, and waits that a signal ends.
 //!
-//! | signal | what it does |
+//! | signal | effect |
 //! |---|---|
-//! | SIGINT, SIGTERM | ends what waits or serves, in order; see each command |
-//! | SIGHUP | `gasp serve` reads its configuration again; it ends what else waits |
-//! | SIGPIPE | nothing: Rust's runtime ignores it, and a write to a reader that is gone is `EPIPE` |
-//! | SIGXFSZ | nothing: a write past the limit of file sizes is `EFBIG`, an error of what wrote |
-//! | SIGBUS | memory that its owner took away: the engine ends the access with `EIO`. Any other one ends the process |
+//! | SIGINT, SIGTERM | orderly end of a command that waits or serves; see each command |
+//! | SIGHUP | `gasp serve` reads its configuration again; other commands that wait end |
+//! | SIGPIPE | none: Rust's runtime ignores it, and a write to a closed pipe returns `EPIPE` |
+//! | SIGXFSZ | none: a write past the file size limit returns `EFBIG` |
+//! | SIGBUS | if its owner took the memory away, the engine ends the access with `EIO`; any other one ends the process |
 //!
-//! Handlers are reset in a program that is started, unlike signals that are ignored, so
-//! SIGXFSZ is caught.
+//! SIGXFSZ is caught and not ignored, because a program that is started would inherit that,
+//! while handlers are reset.
 
 use std::io;
 use std::sync::Arc;
@@ -19,20 +19,20 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-/// What a signal asks for.
+/// The request that a signal stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Asked {
     /// SIGINT or SIGTERM.
     End,
-    /// SIGHUP: the terminal is gone, or the configuration has changed.
+    /// SIGHUP: the terminal has been closed, or the configuration has changed.
     HangUp,
 }
 
 /// Calls `handler` for each signal, on a thread of its own, instead of ending the process.
-/// Signals of one kind that come faster than it returns may be one call.
+/// Signals of one kind that arrive before it returns may be merged into one call.
 ///
 /// # Errors
-/// If the handlers cannot be installed, or the thread not started.
+/// If the handlers cannot be installed, or the thread cannot be started.
 pub(crate) fn on_signals(mut handler: impl FnMut(Asked) + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let listen = move || {
@@ -44,40 +44,40 @@ pub(crate) fn on_signals(mut handler: impl FnMut(Asked) + Send + 'static) -> io:
     Ok(())
 }
 
-/// Makes a write past the limit of file sizes (`ulimit -f`) an error, not the process's end.
+/// Lets a write past the file size limit (`ulimit -f`) return an error, not end the process.
 ///
 /// # Errors
 /// If the handler cannot be installed.
 pub(crate) fn survive_file_size_limit() -> io::Result<()> {
-    // The signal says nothing that the write's error does not.
+    // The error of the write says all that the signal does, so the flag is never read.
     signal_hook::flag::register(SIGXFSZ, Arc::default())?;
     Ok(())
 }
 
-/// The end of a wait: a time, or a signal before that.
+/// A wait that ends after a time, or earlier by a signal.
 pub(crate) struct Until {
     pub(crate) time: Duration,
     signal: Receiver<()>,
 }
 
 impl Until {
-    /// A wait that begins now; signals no longer end the process.
+    /// Catches signals from now on: they end the wait and no longer the process.
     pub(crate) fn new(time: Duration) -> io::Result<Self> {
         let (sender, signal) = mpsc::channel();
         on_signals(move |_| {
-            // Nobody waits any longer: the process ends anyway.
+            // An error means that the wait is over, and the process ends anyway.
             let _ = sender.send(());
         })?;
         Ok(Self { time, signal })
     }
 
-    /// Waits for it.
+    /// Waits for the end.
     pub(crate) fn wait(self) {
-        // Time over, or a signal: the end in both cases.
+        // Both the time and a signal end it.
         let _ = self.wait_for(self.time);
     }
 
-    /// Waits for a while; returns whether a signal has ended the wait for good.
+    /// Waits for `time`; returns whether a signal has ended the wait for good.
     pub(crate) fn wait_for(&self, time: Duration) -> bool {
         self.signal.recv_timeout(time) != Err(RecvTimeoutError::Timeout)
     }

@@ -255,7 +255,7 @@ fn errors_about_arguments_files_and_sockets_name_them() {
     place.expect(&["demo", "--ram", "1M"], &["--ram", "from 32M to 1023G"]);
     place.expect(&["demo", "--jsn"], &["'--jsn'", "'--json'"]);
     place.expect(&["completions", "bsh"], &["'bsh'", "bash"]);
-    place.expect(&["man", "--out", "empty"], &["cannot create the folder empty: "]);
+    place.expect(&["man", "--out", "empty"], &["cannot create the directory empty: "]);
     let layout = |svg, parts: &[&str]| {
         place.expect(&["layout", "--config", "guest.toml", "--svg", svg], parts);
     };
@@ -273,7 +273,7 @@ fn errors_about_arguments_files_and_sockets_name_them() {
     if Path::new("/proc/self/pagemap").exists() && rustix::process::geteuid().is_root() {
         let broker = |socket, parts: &[&str]| place.expect(&["broker", "--socket", socket], parts);
         broker("no/a.sock", &["cannot listen at no/a.sock: No such file or directory"]);
-        broker("empty", &["cannot listen at empty: something else is there; remove it"]);
+        broker("empty", &["cannot listen at empty: a file that is no socket is there; remove it"]);
         let user = ["broker", "--socket", "a", "--user", "rooot"];
         place.expect(&user, &["no user `rooot`", "did you mean `root`?"]);
     } else {

@@ -1,4 +1,5 @@
-//! What `--help` and the manual pages say after the options: [`texts`], in [`sections`].
+//! The parts of `--help` and of the manual pages that follow the options: [`texts`], parsed
+//! into [`sections`].
 
 mod sections;
 mod texts;
@@ -7,7 +8,7 @@ use clap::Command;
 
 pub(crate) use sections::{Block, Kind, Section};
 
-/// The command with the help that follows its options, for lines of `width`.
+/// The command with the help texts that follow the options, in lines of `width`.
 pub(crate) fn completed(command: Command, width: usize) -> Command {
     let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().into()).collect();
     let text = |name: &str| sections::as_help(&sections(name), width);
@@ -18,7 +19,7 @@ pub(crate) fn completed(command: Command, width: usize) -> Command {
     })
 }
 
-/// What there is to say about a subcommand, or about `gasp` itself.
+/// The sections of the help text of a subcommand, or of `gasp` itself.
 pub(crate) fn sections(command: &str) -> Vec<Section> {
     sections::parse(match command {
         "demo" => texts::DEMO,

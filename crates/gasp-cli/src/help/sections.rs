@@ -1,23 +1,23 @@
-//! The parts of a help text, so that it can be wrapped to any width, and put into a manual
-//! page.
+//! The sections of a help text, parsed so that it can be wrapped to any width and rendered as
+//! a manual page.
 //!
-//! A text is paragraphs between empty lines. One that ends with a colon heads the indented
-//! lines after it: of examples, which are left as they are; or of terms, two spaces, and
-//! what they mean, with lines that go on indented further.
+//! A text consists of paragraphs, separated by empty lines. One that ends with a colon is the
+//! heading of the indented lines after it. These are examples; or terms and meanings, with
+//! two spaces in between and continuation lines that are indented further.
 
 use crate::columns::wrapped;
 
-/// Meanings begin at this column at the latest; a longer term has a line of its own.
+/// The longest term that has its meaning on the same line.
 const TERM_MAX: usize = 20;
 
-/// A part of a text, under one heading.
+/// A part of a text under one heading.
 #[derive(Debug)]
 pub(crate) struct Section {
     pub(crate) kind: Kind,
     pub(crate) blocks: Vec<Block>,
 }
 
-/// Which section of a manual page it belongs to.
+/// The section of a manual page to which a section of a text belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Description,
@@ -29,9 +29,9 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) enum Block {
     Paragraph(String),
-    /// Lines that are left as they are.
+    /// Command lines.
     Lines(Vec<String>),
-    /// Terms and what they mean.
+    /// Terms and their meanings.
     Terms(Vec<(String, String)>),
 }
 
@@ -91,7 +91,7 @@ fn terms(lines: &[&str]) -> Vec<(String, String)> {
     terms
 }
 
-/// The text in lines of at most `width`.
+/// Renders a text in lines of at most `width`.
 pub(super) fn as_help(sections: &[Section], width: usize) -> String {
     let mut parts: Vec<String> = Vec::new();
     for block in sections.iter().flat_map(|section| &section.blocks) {
@@ -112,7 +112,7 @@ pub(super) fn as_help(sections: &[Section], width: usize) -> String {
     parts.join("\n\n")
 }
 
-/// A command line, continued as a shell takes it; or one with what it does beside it.
+/// Wraps a command line, continued as a shell accepts it; or one with a remark beside it.
 fn command(line: &str, width: usize) -> Vec<String> {
     match line.contains("  ") {
         true => wrapped(line, width, "  ", "      "),

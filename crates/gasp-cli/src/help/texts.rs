@@ -1,18 +1,18 @@
-//! The texts: examples, the fields of `--json`, the exit status.
+//! Help texts: examples, descriptions, the fields of `--json`, the exit status.
 
 pub(super) const GASP: &str = "\
 Examples:
-  gasp demo                     a guest on this machine's real pages, step by step
-  gasp probe                    what this machine offers, and how to get more
+  gasp demo
+  gasp probe
   gasp layout --config guest.toml --svg guest.svg
   gasp serve --device nvme,backing=null:64M --socket /tmp/disk.sock
 
-With --json an error is JSON on stdout, too, and wrong usage as well: an object `error` with
-`errno` (its name), `reason` and `message`.
+With --json, errors are JSON on stdout, including wrong usage: an object `error` with `errno`
+(its name), `reason` and `message`.
 
 Exit status:
-  0  done, or whoever read the output has gone away
-  1  refused: by the guest's IOMMU, its memory, or this machine; or the output cannot be
+  0  success, also if the reader of the output has closed it
+  1  refused by the guest's IOMMU, its memory or this machine; or the output cannot be
      written
   2  wrong usage or a wrong configuration";
 
@@ -22,30 +22,30 @@ Examples:
   gasp demo --ram 64M --json | jq .runs[0]
 
 Fields of --json (lengths and addresses are integers, in bytes):
-  ram_bytes           the guest's RAM
-  backing             what its pages are: 1G, 2M, thp or 4K
-  backing_note        a remark about it, or null
-  passed_over         better ones, each with `backing` and `why`
-  stability           whether host-physical addresses stay: pinned, reserved, unpinned
+  ram_bytes           size of the guest's RAM
+  backing             kind of its pages: 1G, 2M, thp or 4K
+  backing_note        a remark on them, or null
+  passed_over         backings that were tried and unavailable, each with `backing` and `why`
+  stability           whether host-physical addresses can change: pinned, reserved, unpinned
   not_pinned_because  why the pages are not pinned, or null
-  runs                all of RAM, in order: `guest`, `host` (null: not permitted), `len`
-  maps                each map made: `device`, `what`, `access`, `addr`, `len`, `host`,
+  runs                all of RAM, in order: `guest`, `host` (null: not disclosed), `len`
+  maps                the successful maps: `device`, `what`, `access`, `addr`, `len`, `host`,
                       `verified`
   refused             the map that the guest's IOMMU refused: `device`, `addr`, `len`,
-                      `errno`, `reason`
-  faults              the records left for the guest: `device`, `addr`, `access`, `reason`
-  rom_write           the write that ROM refused: `addr`, `errno`, `reason`
-  shortened           a host-contiguous map that got less than it asked for: `addr`,
-                      `asked`, `got` (null: not permitted; `asked`: RAM is one run there)
+                      `access`, `errno`, `reason`
+  faults              fault records left for the guest: `device`, `addr`, `access`, `reason`
+  rom_write           the write that ROM refused, with the fields of `refused`
+  shortened           a host-contiguous map that may return less than requested: `addr`,
+                      `asked`, `got` (null: not disclosed; `asked`: RAM is one run there)
   drain               the revoke that waited: `held_ns`, `waited_ns`, `holders`,
                       `completed`; `meanwhile`: `errno` and `took_ns` of a new map
-  verified            whether bytes written through every mapping were read back through
+  verified            whether the bytes written through each mapping were read back through
                       a second, independent mapping of the same memory
   notes               what this machine does not permit, and what would allow it
 
 Exit status:
-  0  done, even if the machine does not permit all of it
-  1  the guest cannot be made, or bytes did not compare
+  0  success, even if the machine does not permit everything
+  1  the guest cannot be created, or the bytes differ
   2  wrong usage";
 
 pub(super) const PROBE: &str = "\
@@ -54,11 +54,11 @@ Examples:
   gasp probe --json | jq '.checks[] | select(.verdict != \"yes\")'
 
 Fields of --json:
-  checks   one for each line: `name`, `verdict` (yes, limited or no), `detail`, and
-           `remedy` (null where there is nothing to be done)
+  checks   one object per check: `name`, `verdict` (yes, limited or no), `detail`, and
+           `remedy` (null if there is none)
 
 Exit status:
-  0  probed, whatever the verdicts
+  0  all checks have run, whatever their verdicts
   2  wrong usage";
 
 pub(super) const MAP: &str = "\
@@ -67,16 +67,14 @@ Examples:
   gasp map --config guest.toml --vdev disk --addr 1M --len 64K --access r --hold 60 --json
 
 Fields of --json (lengths and addresses are integers, in bytes):
-  (first line, with --hold only)
   pid, vaddr, host, len, stability
-           the host-contiguous mapping at --addr that is held; `host` is null where
-           host-physical addresses are not permitted
-  (then)
+           on a line of its own that comes first, with --hold only: the host-contiguous
+           mapping at --addr that is held; `host` is null if it is not disclosed
   vdev, addr, len, access, stability
-           what was mapped; `stability` is that of its least stable piece
+           the map; `stability` is that of its least stable piece
   first    the host-contiguous run at --addr: `host` and `len`, or null
-  runs     all of it, in order: `device`, `guest`, `host` (null: not permitted), `len`
-  error    instead of all that, where it is refused: `errno`, `reason`, `message`
+  runs     all of the map, in order: `device`, `guest`, `host` (null: not disclosed), `len`
+  error    instead of all these, if the map is refused: `errno`, `reason`, `message`
 
 Exit status:
   0  mapped
@@ -88,46 +86,50 @@ Examples:
   gasp audit --config guest.toml
   gasp audit --config guest.toml --every 5 --for 3600 --json
 
-The guest is made, and its frame numbers are read again: at once, and then every so many
-seconds. Memory whose class is pinned or reserved must not have moved; unpinned memory may.
+Creates the guest, then reads the frame numbers of its memory again and compares: once, or
+with --every and --for periodically. Memory of the class pinned or reserved must not move;
+unpinned memory may.
 
-Fields of --json, one object in one line for each round (lengths in bytes):
+Fields of --json, one object per line and round (lengths in bytes):
   round      1, 2, 3, …
-  checked    memory that was looked at
-  unchecked  memory of which nothing is said: on demand, or a pass-through window
-  took_us    how long that took, in microseconds
-  broken     memory that has moved against its promise
-  moved      memory that has moved as it may
-  changes    what moved: `object`, `offset`, `len`, `class`, `was`, `is` (null: not in
-             memory), `broken`
+  checked    memory whose addresses were read again
+  unchecked  memory without known addresses: on demand, or pass-through
+  took_us    duration of the round, in microseconds
+  broken     memory that has moved against its class
+  moved      memory that has moved and is unpinned
+  changes    memory that has moved: `object`, `offset`, `len`, `class`, `was`, `is` (null:
+             not in memory), `broken`
 
 Exit status:
-  0  every promise was kept
-  1  one was broken, or frame numbers are told no longer
-  2  wrong usage or a wrong configuration, or frame numbers are not told at all";
+  0  no memory has moved against its class
+  1  some has, or frame numbers can no longer be read
+  2  wrong usage or a wrong configuration, or frame numbers cannot be read at all";
 
 pub(super) const BROKER: &str = "\
 Examples:
   gasp broker --socket /run/gasp/frames --user gasp
-  (in the guest's configuration)  [guest]  frame-broker = \"/run/gasp/frames\"
   gasp broker --socket /run/gasp/tokens --tokens --user gasp --redeem-user nic
 
-Runs as root. A process that connects is given a descriptor of its own page map, which tells
-it the host-physical addresses of its own memory and nothing else; it needs no privilege of
-its own. Nobody but root and the users named may ask.
+Runs as root. Each process that connects receives a descriptor of its own page map, which
+discloses the host-physical addresses of its own memory and nothing else. It needs no
+privilege for that, but only root and the users given by --user may ask.
 
-With --tokens, nobody is told an address. A process that may ask is given a token, 16 random
-bytes, for each host-contiguous run of memory of its own that it can write. It passes them on
-to a process of a --redeem-user (or of root, or of this one's user), which is told where the
-run is, if it is still where it was: ESTALE if not, ESRCH if its process is gone, EAGAIN if a
-page is not in memory, ENOENT if the token's connection has ended. Nobody holds the pages by
-that: whoever programs hardware with the address has to trust the sender to keep them pinned,
-or has to hold them itself. A process can have 65,536 tokens, a user four times as many, and
-64 connections.
+A client has this in its guest's configuration:
+  [guest]
+  frame-broker = \"/run/gasp/frames\"
+
+With --tokens, no addresses are disclosed. A process that may ask receives a token, 16 random
+bytes, for each host-contiguous run of its own writable memory. It passes the tokens to a
+process of a --redeem-user, of root or of the broker's own user. That process receives the
+address of the run, if the run has not moved since: ESTALE if it has, ESRCH if its process
+has ended, EAGAIN if a page is not in memory, ENOENT if the connection of the token has
+ended. A token does not pin pages: whoever programs hardware with the address must trust the
+sender to keep them pinned, or pin them itself. A process can have 65,536 tokens, a user four
+times as many and 64 connections.
 
 Exit status:
   0  ended by SIGINT or SIGTERM
-  1  the socket cannot be made, or this process is not told frame numbers itself
+  1  the socket cannot be created, or the broker cannot read frame numbers itself
   2  wrong usage";
 
 pub(super) const LAYOUT: &str = "\
@@ -146,74 +148,77 @@ Examples:
   gasp serve --device nvme,backing=file:disk.img,queues=2 --socket /tmp/disk.sock --json
   gasp serve --config examples/serve/nvme.toml
 
-Prints what QEMU needs to attach. VMMs may come and go, one at a time for each device; what
-the device stores stays. Migration is not supported, and QEMU (11.1) reports one as completed all the same. Have it
-refuse with a device that it does not migrate:
+Prints the arguments with which QEMU attaches the devices. VMMs may come and go, one at a time
+per device; a device keeps the data that it stores.
+
+Migration is not supported, but QEMU (11.1) reports one as completed all the same. A device
+that cannot be migrated makes QEMU refuse:
   -object memory-backend-memfd,id=stay,size=1M,share=on
   -device ivshmem-plain,memdev=stay,master=off
 
-SIGINT and SIGTERM end it, disconnect all VMMs and remove the sockets; a second one ends it
-at once. SIGHUP has the file read again: new devices are added, those that are gone are
-removed even if a VMM is attached, and all others are left alone with their connections. A
-device is what is on a socket: if its keys have changed it is replaced, unless a VMM is
+SIGINT and SIGTERM disconnect all VMMs, remove the sockets and end the process; a second one
+ends it at once. SIGHUP reads the file again: new devices are added, devices that are no
+longer listed are removed even if a VMM is attached, and all others keep their connections. A
+device is identified by its socket: if its keys have changed it is replaced, unless a VMM is
 attached; then it stays as it is until the next SIGHUP. A configuration that is wrong, or
-whose new devices cannot be created, is reported and changes nothing. A reader of the output
-that goes away, a closed terminal or a full disk ends nothing: reports that cannot be written
-are dropped and counted.
+whose new devices cannot be created, is reported and changes nothing. A closed pipe or
+terminal or a full disk does not end the process: reports that cannot be written are dropped
+and counted.
 
-The file has a table [[device]] for each, with the keys that --device has, too:
+The file has a [[device]] table for each device, with the keys that --device takes, too:
   kind        nvme (a disk) or dma (an engine that copies, for tests)
-  socket      the path of its socket; paths are relative to the file's folder
-  backing     nvme only: null:SIZE (keeps nothing, reads zeros), mem:SIZE (keeps its data
-              as long as the process lives) or file:PATH (a file or a block device)
+  socket      path of the socket; relative paths start at the file's directory
+  backing     nvme only: null:SIZE (stores nothing, reads zeros), mem:SIZE (keeps its data
+              until the process ends) or file:PATH (a file or a block device)
   block-size  nvme only: 512 or 4096
   queues      nvme only: the most I/O queue pairs, 1 to 128
-  serial      nvme only: its serial number; if not given, made of the file's path, or of
-              the socket's if there is no file
-  mode        the permissions of the socket, 0o600 unless told
-  name        what reports call it: its kind and number, unless told
-  unsealed    guest memory that its VMM can take away, and that cannot be sealed: message
-              (copied by messages, slow; unless told), trust (mapped all the same: a VMM
-              that cuts it off ends this process) or refuse
+  serial      nvme only: the serial number; by default derived from the path of the file, or
+              of the socket if there is no file
+  mode        permissions of the socket, by default 0o600
+  name        name of the device in reports, by default its kind and number
+  unsealed    what to do with guest memory that its VMM can take away and that cannot be
+              sealed: message (the default: copy it by messages, which is slow), trust (map
+              it all the same: a VMM that truncates it ends this process) or refuse
   max-memory, max-dma-maps, max-descriptors, max-drains
-              the most that a VMM may have held: bytes of memory files (4T unless told),
-              windows (65535), descriptors (512, or less where this process may have few),
+              the most that a VMM may hold: bytes of memory files (by default 4T), DMA
+              windows (65535), descriptors (512, or less if this process may have few), and
               unmaps that wait (1024)
 
-Fields of --json, one object a line; `at` is in seconds since the start, lengths and
+Fields of --json, one object per line; `at` is in seconds since the start, lengths and
 addresses are integers, in bytes:
-  at, device, event  in all of them; `device` is null for what is about all devices; the
-               others depend on `event`:
+  at, device, event  in all objects; `device` is null if all devices are concerned; the other
+               fields depend on `event`:
   listening    `kind`, `socket`; `qemu`: the arguments to attach
   attached     `pid`: the VMM's process, or null
   detached     `why`
-  adopted      `bytes`: a file of guest memory was mapped; told once a second at most
+  adopted      `bytes`: a file of guest memory was mapped; reported at most once a second
   by-message   guest memory can be taken away: see `unsealed`
   not-shared   guest memory is not shared with the device (QEMU: share=off): `bytes`,
-               `seen` (or only likely)
+               `seen` (false: only likely)
   totals, stopped
                `pid`, `connections`, `maps`, `unmaps`; `windows`, `window_bytes` and
-               `files` that the VMM gives now; `by_message_bytes` of `window_bytes` that
-               are not mapped but copied by message; `drains` (unmaps that had to wait),
-               `draining` (that wait now), `faults` (refused by the guest's IOMMU),
-               `commands`, `refused`, `message_bytes`, `untold` (events that were too
-               many); `counters`: what the device itself counts
+               `files`: the DMA windows of the VMM now, and the files behind them;
+               `by_message_bytes`: how much of `window_bytes` is not mapped but copied by
+               messages; `drains` (unmaps that had to wait), `draining` (unmaps that wait
+               now), `faults` (accesses that the guest's IOMMU refused), `commands`,
+               `refused`, `message_bytes`, `untold` (events dropped because there were too
+               many); `counters`: the device's own counters
   drained      an unmap that took long: `addr`, `len`, `waited_ns`, `detached`
-  faults       `count` since the last; `first`: `addr`, `access`, `reason`
-  reset
+  faults       `count` since the last report; `first`: `addr`, `access`, `reason`
+  reset        the device was reset
   refused      a command of the VMM: `command`, `errno`, `why`
-  turned-away  a client that was sent away: `why`
-  in-use       a client that came while another is served: `pid`, `by`, `seconds`
-  omitted      `reports` that were left out, because a client caused too many
-  failed       a device that is no longer served, unlike the others: `why`
+  turned-away  a client that was rejected: `why`
+  in-use       a client that was rejected because another is attached: `pid`, `by`, `seconds`
+  omitted      `reports` that were dropped because a client caused too many
+  failed       the device has failed, the others are still served: `why`
   reloaded     after SIGHUP: `added`, `removed`, `replaced`; `kept` (changed, but in use);
                `failed` (messages about devices that could not be created)
   reload-failed
-               a configuration that is not used: `why`
-  unwritten    `count` of reports that could not be written, since the last of these
+               the new configuration is not used: `why`
+  unwritten    `count` of reports that could not be written, since the last of these events
 
 Exit status:
-  0  stopped by a signal; 130 where a second one, or 10 seconds, had to end it
+  0  ended by a signal; 130 if that took a second signal or 10 seconds
   1  a socket is in use or cannot be created, a disk cannot be opened, or all devices failed
   2  wrong usage or a wrong configuration";
 
@@ -222,8 +227,8 @@ Example:
   gasp completions bash > ~/.local/share/bash-completion/completions/gasp
 
 Exit status:
-  0  done
-  1  cannot be written
+  0  success
+  1  the output cannot be written
   2  wrong usage";
 
 pub(super) const MAN: &str = "\
@@ -232,6 +237,6 @@ Examples:
   gasp man --out /usr/local/share/man/man1
 
 Exit status:
-  0  done
-  1  cannot be written
+  0  success
+  1  a page cannot be written
   2  wrong usage";
