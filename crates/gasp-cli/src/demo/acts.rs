@@ -1,4 +1,4 @@
-//! What the devices of the demo do: maps that succeed, fall short, or are refused.
+//! Maps by the devices of the demo, which succeed, are shortened or are refused.
 
 use std::io;
 
@@ -9,10 +9,10 @@ use super::scene::Scene;
 use super::verify;
 use crate::failure::Failure;
 
-/// How long a request of a device is.
+/// The length of a device's request.
 const REQUEST: u64 = 64 << 10;
 
-/// `disk` maps a request, host-contiguous; `net` maps one to read what the guest wrote;
+/// `disk` maps a request, host-contiguous; `net` maps what the guest wrote, to read it;
 /// `disk` reads the ROM.
 pub(super) fn whole_map(scene: &Scene, report: &mut Report) -> Result<()> {
     let addr = DeviceAddr::identity(scene.disk_range.start());
@@ -40,10 +40,10 @@ pub(super) fn whole_map(scene: &Scene, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// `disk` asks for all that it may write, from the start of a run; it gets that run.
+/// `disk` requests all that it may write, from the start of a run, and gets that run.
 pub(super) fn shortened_map(scene: &Scene, report: &mut Report) -> Result<()> {
     let range = scene.disk_range;
-    // The longest run that ends inside the range, the first of several, shows best what a run is.
+    // The longest run that ends inside the range, and the first of several, is the best example.
     let inside = report.runs.iter().rev().filter(|run| {
         run.host.is_some()
             && range.contains(GuestPhys(run.guest))
@@ -65,7 +65,7 @@ pub(super) fn shortened_map(scene: &Scene, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// `net` asks to write what it may only read; the guest finds a record of it.
+/// `net` tries to write what it may only read; the guest finds a fault record.
 pub(super) fn refused_map(scene: &Scene, report: &mut Report) -> std::result::Result<(), Failure> {
     let error = refusal(scene.net.map(scene.net_at, REQUEST, MapFlags::WRITE))?;
     report.refused = Some(Refused::of("net", Access::WRITE, &error));
@@ -73,7 +73,7 @@ pub(super) fn refused_map(scene: &Scene, report: &mut Report) -> std::result::Re
     Ok(())
 }
 
-/// `disk` asks to write ROM. Its domain allows it; the memory does not.
+/// `disk` tries to write ROM. Its domain allows that; the memory does not.
 pub(super) fn rom_write(scene: &Scene, report: &mut Report) -> std::result::Result<(), Failure> {
     let addr = DeviceAddr::identity(scene.rom_at);
     let error = refusal(scene.disk.map(addr, 4096, MapFlags::WRITE.any()))?;
@@ -81,12 +81,12 @@ pub(super) fn rom_write(scene: &Scene, report: &mut Report) -> std::result::Resu
     Ok(())
 }
 
-/// Whether the machine keeps host-physical addresses to itself, or cannot keep them.
+/// Whether the error means that host-physical addresses are not disclosed, or can change.
 fn is_unknown(error: &gasp::Error) -> bool {
     matches!(error.errno(), Errno::PERM | Errno::AGAIN)
 }
 
-/// A host-contiguous map; an ordinary one if there is no address that could be told.
+/// A host-contiguous map, or an ordinary one if the address is not disclosed.
 fn contiguous(vdev: &Vdev, addr: DeviceAddr, len: u64) -> Result<(Mapping, &'static str)> {
     match vdev.map_host_contig(addr, len, MapFlags::RW) {
         Ok(mapping) => Ok((mapping.into_mapping(), "host-contiguous")),
@@ -95,7 +95,7 @@ fn contiguous(vdev: &Vdev, addr: DeviceAddr, len: u64) -> Result<(Mapping, &'sta
     }
 }
 
-/// The error of a map that must not succeed.
+/// The error of a map that must fail.
 pub(super) fn refusal(result: Result<Mapping>) -> std::result::Result<gasp::Error, Failure> {
     match result {
         Err(error) => Ok(error),

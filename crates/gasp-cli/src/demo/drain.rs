@@ -1,4 +1,4 @@
-//! A revoke that waits: the guest takes a range back while a device holds a mapping of it.
+//! A revoke that drains: the guest revokes a range while a device holds a mapping of it.
 
 use std::sync::mpsc;
 use std::thread;
@@ -12,13 +12,13 @@ use super::scene::Scene;
 use super::verify;
 use crate::failure::Failure;
 
-/// How long the device holds its mapping.
+/// How long the device holds its mapping after the revoke.
 const HELD: Duration = Duration::from_millis(20);
-/// How long the range is.
+/// The length of the range.
 const LEN: u64 = 64 << 10;
 
-/// One thread holds a mapping; this one revokes the range, finds that no new map of it
-/// succeeds, and waits.
+/// One thread holds a mapping; this one revokes the range, checks that a new map of it fails,
+/// and waits for the drain.
 pub(super) fn revoke_while_held(
     scene: &Scene,
     report: &mut Report,
@@ -28,7 +28,7 @@ pub(super) fn revoke_while_held(
     let (taken, is_taken) = mpsc::channel();
     let (held, drain) = thread::scope(|scope| {
         let holder = scope.spawn(move || hold(scene, addr, &mapped, &is_taken));
-        // Where the device cannot map, there is nothing to wait for, and `join` says why.
+        // If the device cannot map, there is nothing to wait for, and `join` returns why.
         if is_mapped.recv().is_err() {
             return (holder.join(), None);
         }
@@ -43,8 +43,7 @@ pub(super) fn revoke_while_held(
     Ok(())
 }
 
-/// The device: maps, works on for a while after the range was taken back, and only then lets
-/// go.
+/// The device: maps the range, uses the mapping for a while after the revoke, then drops it.
 fn hold(
     scene: &Scene,
     addr: DeviceAddr,
@@ -52,17 +51,18 @@ fn hold(
     is_taken: &mpsc::Receiver<()>,
 ) -> Result<Map> {
     let mapping = scene.disk.map(addr, LEN, MapFlags::RW)?;
-    // The receiver waits for this; it cannot be gone.
+    // The receiver waits for this, so it exists.
     let _ = mapped.send(());
-    // An error means that the revoke has failed, which its thread reports.
+    // An error means that the revoke has failed, which the other thread reports.
     let _ = is_taken.recv();
     thread::sleep(HELD);
-    // The mapping works as before.
+    // The mapping is still valid.
     let verified = verify::write_and_find(&mapping, 4)?;
     Ok(Map::of("disk", "held in a revoke", &mapping, verified))
 }
 
-/// The guest: takes the range back. The holder is told, or finds `taken` gone after an error.
+/// The guest: revokes the range and notifies the holder through `taken`, which is dropped after
+/// an error.
 fn take_back(
     scene: &Scene,
     addr: DeviceAddr,
@@ -72,7 +72,7 @@ fn take_back(
     let started = Instant::now();
     let error = refusal(scene.disk.map(addr, LEN, MapFlags::RW))?;
     let took_ns = nanoseconds(started.elapsed());
-    // The holder waits for this; it cannot be gone.
+    // The holder waits for this, so it exists.
     let _ = taken.send(());
     let drained = drain.wait();
     Ok(Drain {

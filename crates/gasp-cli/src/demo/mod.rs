@@ -1,9 +1,10 @@
-//! `gasp demo`: the guest of `examples/guest/demo.toml` on this machine's real pages, and what its devices may do.
+//! `gasp demo`: the guest of `examples/guest/demo.toml` on this machine's real pages, and what
+//! its devices may do.
 //!
-//! [`scene`] creates the guest, [`acts`] lets its devices map, [`drain`] takes a range back
-//! while it is held, [`verify`] checks every mapping against a second one of the same
-//! memory. All of it is collected in a [`report::Report`] and then told: to a person by
-//! [`show`], to a program as JSON.
+//! [`scene`] creates the guest, [`acts`] lets its devices map, [`drain`] revokes a range while
+//! it is held, [`verify`] checks every mapping against a second one of the same memory. The
+//! results are collected in a [`report::Report`], which [`show`] prints as text, or which is
+//! printed as JSON.
 
 mod acts;
 mod drain;
@@ -22,10 +23,10 @@ use scene::{RAM_MAX, RAM_MIN, Scene};
 /// Arguments of `gasp demo`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How much RAM the guest has, a multiple of 1M from 32M on
+    /// Size of the guest's RAM, a multiple of 1M, from 32M to 1023G
     #[arg(long, default_value = "1G", value_name = "SIZE", value_parser = ram)]
     pub(crate) ram: u64,
-    /// Print one JSON object, with the fields below
+    /// Print one JSON object, with the fields listed below
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -39,7 +40,7 @@ fn ram(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Creates the guest, lets its devices map, and reports what happened.
+/// Creates the guest, lets its devices map, and reports the results.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let scene = Scene::build(args.ram)?;
     let progress = Progress::start("mapping");

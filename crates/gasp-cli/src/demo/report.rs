@@ -1,11 +1,11 @@
-//! What happened in the demo: the fields of `gasp demo --json`.
+//! The results of the demo: the fields of `gasp demo --json`.
 
 use gasp::{Access, Error, Fault, Mapping, Place, Stability};
 use serde::Serialize;
 
 use super::scene::Scene;
 
-/// All that happened. The fields are described in `gasp demo --help`.
+/// All results. `gasp demo --help` describes the fields.
 #[derive(Serialize)]
 pub(super) struct Report {
     pub(super) ram_bytes: u64,
@@ -25,14 +25,14 @@ pub(super) struct Report {
     pub(super) notes: Vec<String>,
 }
 
-/// A backing that was tried and not had.
+/// A backing that was tried and unavailable.
 #[derive(Serialize)]
 pub(super) struct PassedOver {
     pub(super) backing: &'static str,
     pub(super) why: String,
 }
 
-/// One host-physical run of the guest's RAM.
+/// A host-physical run of the guest's RAM.
 #[derive(Clone, Copy, Serialize)]
 pub(super) struct Run {
     pub(super) guest: u64,
@@ -40,7 +40,7 @@ pub(super) struct Run {
     pub(super) len: u64,
 }
 
-/// One map that was made.
+/// A map that succeeded.
 #[derive(Serialize)]
 pub(super) struct Map {
     pub(super) device: &'static str,
@@ -52,7 +52,7 @@ pub(super) struct Map {
     pub(super) verified: bool,
 }
 
-/// One map that was refused.
+/// A map that was refused.
 #[derive(Serialize)]
 pub(super) struct Refused {
     pub(super) device: &'static str,
@@ -63,7 +63,7 @@ pub(super) struct Refused {
     pub(super) reason: String,
 }
 
-/// What the guest is told about a refusal.
+/// The guest's record of a refused access.
 #[derive(Serialize)]
 pub(super) struct FaultRecord {
     pub(super) device: String,
@@ -72,7 +72,7 @@ pub(super) struct FaultRecord {
     pub(super) reason: String,
 }
 
-/// A host-contiguous map of more than one run.
+/// A host-contiguous map that may cross the end of a run.
 #[derive(Serialize)]
 pub(super) struct Shortened {
     pub(super) addr: u64,
@@ -80,7 +80,7 @@ pub(super) struct Shortened {
     pub(super) got: Option<u64>,
 }
 
-/// A revoke of a range that a thread held.
+/// A revoke of a range that another thread held.
 #[derive(Serialize)]
 pub(super) struct Drain {
     pub(super) held_ns: u64,
@@ -98,10 +98,10 @@ pub(super) struct Meanwhile {
 }
 
 impl Report {
-    /// The guest's RAM; nothing has happened yet.
+    /// The report on the guest's RAM, before any map.
     pub(super) fn of(scene: &Scene) -> Self {
-        // All RAM is asked for in the same way; what is said of the first holds for all, unless
-        // the machine ran short in between.
+        // All RAM is requested in the same way, so its first object stands for all, unless the
+        // machine ran short of memory in between.
         let backing = scene.ram.first().map(|(_, ram)| ram.backing());
         let passed_over = backing.map_or(&[] as &[_], |backing| &backing.passed_over).iter();
         let runs = scene.ram.iter().flat_map(|(at, ram)| {
@@ -145,7 +145,7 @@ impl Report {
         }
     }
 
-    /// Whether the machine tells where the RAM lies.
+    /// Whether the host-physical addresses of all the RAM are disclosed.
     pub(super) fn host_known(&self) -> bool {
         self.runs.iter().all(|run| run.host.is_some())
     }

@@ -1,4 +1,4 @@
-//! The guest of the demo: that of `examples/guest/demo.toml`, which is part of the program.
+//! The guest of the demo: that of `examples/guest/demo.toml`, which is compiled in.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -11,39 +11,39 @@ use gasp::{
 use crate::failure::Failure;
 use crate::progress::Progress;
 
-/// The guest, and what the acts need of it.
+/// The guest, and the parts of it that the demo uses.
 pub(super) struct Scene {
     pub(super) guest: Guest,
-    /// All RAM, and where it is in the guest; one object unless it is large.
+    /// All RAM, with its guest-physical addresses; one object unless it is large.
     pub(super) ram: Vec<(GuestPhys, MemoryObject)>,
     pub(super) rom: MemoryObject,
     pub(super) rom_at: GuestPhys,
     pub(super) disk: Vdev,
     pub(super) disk_domain: Domain,
-    /// What `disk` may read and write.
+    /// The range that `disk` may read and write.
     pub(super) disk_range: Span<GuestPhys>,
     pub(super) net: Vdev,
-    /// What `net` may only read, in its own addresses and in the guest's.
+    /// The range that `net` may only read, by device address and guest-physical address.
     pub(super) net_at: DeviceAddr,
     pub(super) net_range: Span<GuestPhys>,
 }
 
-/// The configuration, as it is in the tree.
+/// The configuration file.
 const CONFIG: &str = include_str!("demo.toml");
 /// Its ROM image.
 const IMAGE: &[u8] = include_bytes!("rom.bin");
-/// How the configuration gives the size of its RAM.
+/// The line of the configuration with the size of its RAM.
 const RAM: &str = "size = \"1G\"";
-/// More RAM than this is above 4 GiB, as a PC has it: registers and ROM are in between.
+/// RAM beyond this size is placed above 4 GiB, as on a PC: registers and ROM are in between.
 const RAM_LOW: u64 = 3 << 30;
 
 /// The least RAM: the devices' grants lead to memory below this.
 pub(crate) const RAM_MIN: u64 = 32 << 20;
-/// The most: the guest's addresses end at 1 TiB, and 1 GiB of them is for other things.
+/// The most RAM: the guest's addresses end at 1 TiB, and 1 GiB of them is not RAM.
 pub(crate) const RAM_MAX: u64 = (1 << 40) - (1 << 30);
 
 impl Scene {
-    /// Creates the guest, with `len` bytes of RAM instead of those of the configuration.
+    /// Creates the guest, with `len` bytes of RAM instead of the configured size.
     pub(super) fn build(len: u64) -> Result<Self, Failure> {
         let progress = Progress::start("creating the guest");
         let mut note = |so_far| progress.ram(so_far);
@@ -85,7 +85,7 @@ fn config(len: u64) -> Result<Config, ConfigError> {
     Config::included(&text, Path::new("examples/guest/demo.toml"), &[("rom.bin", IMAGE)])
 }
 
-/// The configuration is right, so this is about the machine, and about `--ram`.
+/// The configuration is correct, so the error is about the machine and `--ram`.
 fn refused(len: u64, error: &ConfigError) -> Failure {
     match error.source().and_then(|source| source.downcast_ref::<gasp::Error>()) {
         Some(engine) => Failure::Refused(engine.clone()),

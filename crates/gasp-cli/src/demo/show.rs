@@ -1,4 +1,4 @@
-//! The demo, told to a person.
+//! The text output of the demo.
 
 use std::io;
 
@@ -7,12 +7,12 @@ use super::scene::Scene;
 use crate::output::{Mark, Page};
 use crate::quantity::{address, count, length};
 
-/// How many runs are shown, beside the longest.
+/// How many runs are listed, besides the longest.
 const RUNS_SHOWN: usize = 8;
-/// Stands for rows that are left out.
+/// A row that stands for omitted ones.
 const LEFT_OUT: [&str; 5] = ["…", "…", "…", "…", ""];
 
-/// Tells what happened.
+/// Prints the report.
 pub(super) fn show(scene: &Scene, report: &Report) -> io::Result<()> {
     let mut page = Page::stdout();
     guest(&mut page, scene)?;
@@ -56,11 +56,11 @@ fn guest(page: &mut Page, scene: &Scene) -> io::Result<()> {
 }
 
 fn backing(page: &mut Page, report: &Report) -> io::Result<()> {
-    page.heading("What the RAM is made of")?;
+    page.heading("The pages of the RAM")?;
     let remark = report.backing_note.as_ref().map(|note| format!("; {note}"));
     let pages = match report.backing {
         "1G" | "2M" => format!("{} pages from the kernel's pool", report.backing),
-        "thp" => "ordinary memory, gathered into 2M pages".into(),
+        "thp" => "ordinary memory, collapsed into 2M pages".into(),
         _ => "ordinary pages of the host's size".into(),
     };
     let stays = match (report.stability, report.not_pinned_because) {
@@ -81,7 +81,7 @@ fn runs(page: &mut Page, report: &Report) -> io::Result<()> {
     page.heading("Where the RAM lies in host-physical memory")?;
     if !report.host_known() {
         let why = report.notes.first().map_or("", String::as_str);
-        return page.text(&format!("Not told: {why} (EPERM). An address is never made up."));
+        return page.text(&format!("Not reported: {why} (EPERM). Addresses are never invented."));
     }
     let (total, rows) = (report.runs.len(), excerpt(&report.runs));
     page.table(&["run", "guest-physical", "host-physical", "length", ""], &[0, 1, 2], rows)?;
@@ -89,11 +89,11 @@ fn runs(page: &mut Page, report: &Report) -> io::Result<()> {
     match (total, hidden) {
         (1, _) => page.text("One run: all of the RAM is consecutive in the host."),
         (_, 0) => page.text(&format!("{total} runs in all.")),
-        _ => page.text(&format!("{} runs in all; --json lists every one.", count(total))),
+        _ => page.text(&format!("{} runs in all; --json lists them all.", count(total))),
     }
 }
 
-/// The first runs and the longest, with a sign where others are left out.
+/// The first runs and the longest one, with a mark where others are omitted.
 fn excerpt(runs: &[Run]) -> Vec<[String; 5]> {
     let longest = runs.iter().enumerate().rev().max_by_key(|(_, run)| run.len).map(|(at, _)| at);
     let longest = longest.filter(|_| runs.len() > 1);
@@ -107,7 +107,7 @@ fn excerpt(runs: &[Run]) -> Vec<[String; 5]> {
             rows.push(LEFT_OUT.map(String::from));
         }
         next = at + 1;
-        let host = run.host.map_or_else(|| "not told".into(), address);
+        let host = run.host.map_or_else(|| "not disclosed".into(), address);
         let remark = if Some(at) == longest { "the longest" } else { "" };
         rows.push([count(next), address(run.guest), host, length(run.len), remark.into()]);
     }
@@ -126,23 +126,24 @@ fn maps(page: &mut Page, report: &Report) -> io::Result<()> {
             map.access.clone(),
             address(map.addr),
             length(map.len),
-            map.host.map_or_else(|| "not told".into(), address),
-            if map.verified { "same" } else { "OTHER" }.into(),
+            map.host.map_or_else(|| "not disclosed".into(), address),
+            if map.verified { "same" } else { "DIFFERENT" }.into(),
         ]
     });
     page.table(&["device", "map", "access", "address", "length", "host", "bytes"], &[3, 5], rows)?;
     page.note(
-        "same: what was written through the mapping was read back through a second, \
+        "same: the bytes written through the mapping were read back through a second, \
          independent mapping of the same memory.",
     )
 }
 
 fn shorter(page: &mut Page, report: &Report, shortened: &Shortened) -> io::Result<()> {
-    page.heading("A host-contiguous map that is shorter than asked for")?;
+    page.heading("A host-contiguous map that may be shorter than requested")?;
     let Shortened { addr, asked, got } = *shortened;
-    let ask = format!("disk asks for {} at {}", length(asked), address(addr));
+    let ask = format!("disk requests {} at {}", length(asked), address(addr));
     match got {
-        None => page.text(&format!("{ask}: EPERM, because host-physical addresses are not told.")),
+        None => page
+            .text(&format!("{ask}: refused, because host-physical addresses are not disclosed.")),
         Some(got) if got == asked => page.text(&format!(
             "{ask} and gets all of it: {}.",
             if report.runs.len() == 1 {
@@ -152,8 +153,7 @@ fn shorter(page: &mut Page, report: &Report, shortened: &Shortened) -> io::Resul
             }
         )),
         Some(got) => page.text(&format!(
-            "{ask} and gets {}: there the host-physical run ends. For the rest it asks again, at \
-             {}.",
+            "{ask} and gets {}, where the host-physical run ends. The rest has to be requested at {}.",
             length(got),
             address(addr + got)
         )),
@@ -163,13 +163,13 @@ fn shorter(page: &mut Page, report: &Report, shortened: &Shortened) -> io::Resul
 fn refusal(page: &mut Page, report: &Report, refused: &Refused) -> io::Result<()> {
     page.heading("A map that the guest's IOMMU refuses")?;
     page.text(&format!(
-        "{} asks to write {} at {}, which it may only read:",
+        "{} requests {} at {} for writing, which it may only read:",
         refused.device,
         length(refused.len),
         address(refused.addr)
     ))?;
     page.pairs(&[("error", format!("{}: {}", refused.errno, refused.reason))])?;
-    page.text("and the guest finds what its device tried:")?;
+    page.text("The guest finds a record of the attempt:")?;
     let faults: Vec<_> = report
         .faults
         .iter()
@@ -185,7 +185,7 @@ fn refusal(page: &mut Page, report: &Report, refused: &Refused) -> io::Result<()
 fn rom(page: &mut Page, refused: &Refused) -> io::Result<()> {
     page.heading("A write to ROM")?;
     page.text(&format!(
-        "{} asks to write ROM at {}. Its IOMMU grant allows that, the memory does not:",
+        "{} requests ROM at {} for writing. The IOMMU allows that, but the memory does not:",
         refused.device,
         address(refused.addr)
     ))?;
@@ -193,15 +193,15 @@ fn rom(page: &mut Page, refused: &Refused) -> io::Result<()> {
 }
 
 fn revoke(page: &mut Page, drain: &Drain) -> io::Result<()> {
-    page.heading("A revoke that waits for its holder")?;
+    page.heading("A revoke that waits for the holder of a mapping")?;
     let micros = |ns: u64| format!("{}.{} µs", ns / 1_000, ns % 1_000 / 100);
     let millis = |ns: u64| format!("{}.{} ms", ns / 1_000_000, ns % 1_000_000 / 100_000);
     page.text(&format!(
-        "disk holds a mapping for {} after the guest has taken the range back:",
+        "disk holds a mapping for {} after the guest has revoked the range:",
         millis(drain.held_ns)
     ))?;
     let ended = match drain.completed {
-        true => "every mapping is gone",
+        true => "no mapping is left",
         false => "a mapping is still held, and marked as revoked",
     };
     let Drain { waited_ns, holders, meanwhile, .. } = drain;
@@ -217,16 +217,14 @@ fn revoke(page: &mut Page, drain: &Drain) -> io::Result<()> {
 }
 
 fn summary(page: &mut Page, report: &Report) -> io::Result<()> {
-    page.heading("In short")?;
+    page.heading("Summary")?;
     let (mark, word, text) = match report.verified {
-        true => {
-            (Mark::Good, "yes", "bytes written through every mapping are in the guest's memory")
-        }
+        true => (Mark::Good, "yes", "bytes written through each mapping are in the guest's memory"),
         false => (Mark::Bad, "NO", "bytes written through a mapping were not found; see above"),
     };
     page.verdict(mark, word, "verified", text)?;
-    let known = (report.host_known(), "host addresses", "of all of the RAM");
-    let stays = (report.stability != "unpinned", "addresses stay", "while a mapping is held");
+    let known = (report.host_known(), "host addresses", "disclosed for all of the RAM");
+    let stays = (report.stability != "unpinned", "stable addresses", "while a mapping is held");
     let mut notes = report.notes.iter();
     for (holds, name, text) in [known, stays] {
         match holds {

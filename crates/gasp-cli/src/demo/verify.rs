@@ -2,11 +2,11 @@
 
 use gasp::{Mapping, Result};
 
-/// How much of each end of a long mapping is written and read back.
+/// How many bytes at each end of a long mapping are written and read back.
 const END: usize = 1 << 20;
 
-/// Writes a pattern through the mapping; whether it is then found in the guest's memory,
-/// read through another mapping of it.
+/// Writes a pattern through the mapping, and returns whether it can be read back through
+/// another mapping of the same memory.
 pub(super) fn write_and_find(mapping: &Mapping, seed: u8) -> Result<bool> {
     for (at, len) in ends(mapping.len()) {
         mapping.write_at(at, &pattern(seed, at, len))?;
@@ -14,8 +14,8 @@ pub(super) fn write_and_find(mapping: &Mapping, seed: u8) -> Result<bool> {
     matches(mapping, |at, len| pattern(seed, at, len))
 }
 
-/// Whether what is read through the mapping is what another mapping of the same memory
-/// shows, and both are `expected`.
+/// Whether the bytes read through the mapping and through another one of the same memory are
+/// `expected`.
 pub(super) fn read_and_compare(
     mapping: &Mapping,
     expected: impl Fn(usize, usize) -> Vec<u8>,
@@ -30,8 +30,8 @@ pub(super) fn read_and_compare(
     matches(mapping, expected)
 }
 
-/// The bytes that stand for `seed`, `len` of them from `at` on. No two pages are alike,
-/// so that a mapping of the wrong page is noticed.
+/// The `len` bytes from `at` on of the pattern for `seed`. No two pages are alike, so that a
+/// mapping of the wrong page is detected.
 pub(super) fn pattern(seed: u8, at: usize, len: usize) -> Vec<u8> {
     let byte = |at: usize| {
         let mixed = (at as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;

@@ -1,10 +1,10 @@
-//! A mapping that is kept for a while, so that it can be checked from outside.
+//! The location of a mapping that is held, so that it can be checked from outside.
 
 use core::fmt;
 use gasp::{HostMapping, Scatter};
 use serde::Serialize;
 
-/// Where a mapping that is held can be found by another process.
+/// Where another process can find a mapping that is held.
 #[derive(Serialize)]
 pub(super) struct Held {
     pid: u32,
@@ -15,7 +15,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// The host-contiguous mapping, or the first piece where there is none.
+    /// The host-contiguous mapping, or the first piece if there is none.
     pub(super) fn of(scatter: &Scatter, first: Option<&HostMapping>) -> Self {
         let pid = std::process::id();
         let piece = scatter.pieces().next();

@@ -21,51 +21,51 @@ use crate::signal::Until;
 use hold::Held;
 use report::Report;
 
-/// How many runs are shown to a person who did not ask for all.
+/// How many runs the text output lists without --all.
 const RUNS_SHOWN: usize = 40;
 
 /// Arguments of `gasp map`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The guest's configuration
+    /// Configuration of the guest
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
-    /// The device that maps
+    /// Device that maps
     #[arg(long, value_name = "NAME")]
     pub(crate) vdev: String,
-    /// The device address: 0x hexadecimal or decimal, or with a suffix K, M, G
+    /// Device address: hexadecimal with 0x or decimal, with an optional suffix K, M, G or T
     #[arg(long, value_name = "ADDR", value_parser = parse_address, allow_hyphen_values = true)]
     pub(crate) addr: u64,
-    /// How many bytes: a number, or with a suffix K, M, G
+    /// Length in bytes, with an optional suffix K, M, G or T
     #[arg(long, value_name = "LEN", value_parser = parse_some_length, allow_hyphen_values = true)]
     pub(crate) len: u64,
-    /// What the device wants to do: r, w, x or several of them
+    /// Access that the device needs: r, w, x or several of them
     #[arg(long, value_name = "ACCESS", value_parser = parse_access)]
     pub(crate) access: Access,
-    /// ROM, pass-through and shared windows will do as well as system RAM
+    /// Accept ROM, pass-through and shared memory, and not only system RAM
     #[arg(long)]
     pub(crate) any: bool,
-    /// Keep the mapping for so many seconds, or until SIGINT or SIGTERM; first of all
-    /// print where it is, in one line, so that it can be checked from outside
+    /// Hold the mapping for this time, or until SIGINT or SIGTERM; print first, on one line,
+    /// where it is, so that it can be checked from outside
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, allow_hyphen_values = true)]
     pub(crate) hold: Option<Duration>,
-    /// Print all runs, however many there are
+    /// Print all runs, and not only the first 40
     #[arg(long)]
     pub(crate) all: bool,
-    /// Print JSON, with the fields below
+    /// Print JSON, with the fields listed below
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Maps, tells what came of it, and holds the mapping for as long as it was asked to.
+/// Maps, reports the result, and holds the mapping for as long as requested.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let flags = flags(args)?;
     let config = Config::load(&args.config)?;
-    // Before the guest is created, which can take long.
+    // Checked before the guest is created, which can take long.
     check(&config, &args.vdev)?;
     let guest = configured::create(&config)?;
     let vdev = guest.find_vdev(&args.vdev).ok_or_else(|| no_such_device(&config, &args.vdev))?;
-    // From here on a signal ends the wait, and the mapping is given back properly.
+    // From here on a signal ends the wait, and the mapping is released in order.
     let until = args.hold.map(Until::new).transpose()?;
     let addr = DeviceAddr(args.addr);
     let progress = Progress::start("mapping");
@@ -118,8 +118,8 @@ fn flags(args: &Args) -> Result<MapFlags, Failure> {
     Ok(if args.any { flags.any() } else { flags })
 }
 
-/// The host-contiguous mapping at `addr`; `None` if the machine keeps addresses to itself, or
-/// they can still change.
+/// The host-contiguous mapping at `addr`; `None` if host-physical addresses are not disclosed,
+/// or can change.
 fn first_run(
     vdev: &Vdev,
     addr: DeviceAddr,
@@ -144,7 +144,9 @@ fn show(report: &Report, all: bool) -> Result<(), Failure> {
     ))?;
     let first = match &report.first {
         Some(first) => format!("{} from {}", length(first.len), address(first.host)),
-        None => format!("not told: {}", report.host_unknown.unwrap_or("no reason is known")),
+        None => {
+            format!("not disclosed: {}", report.host_unknown.unwrap_or("the reason is unknown"))
+        }
     };
     page.pairs(&[
         ("first host-contiguous run", first),
@@ -157,7 +159,7 @@ fn show(report: &Report, all: bool) -> Result<(), Failure> {
         [
             address(run.device),
             run.guest.map_or_else(|| "unknown".into(), address),
-            run.host.map_or_else(|| "not told".into(), address),
+            run.host.map_or_else(|| "not disclosed".into(), address),
             length(run.len),
         ]
     });
@@ -166,7 +168,7 @@ fn show(report: &Report, all: bool) -> Result<(), Failure> {
     let rows = rows.chain(left_out);
     page.table(&["device", "guest-physical", "host-physical", "length"], &[0, 1, 2], rows)?;
     if hidden > 0 {
-        page.note(&format!("and {} runs more; --all shows every one", count(hidden)))?;
+        page.note(&format!("and {} more runs; --all lists them all", count(hidden)))?;
     }
     Ok(page.flush()?)
 }

@@ -1,10 +1,10 @@
-//! What a map came to: the fields of `gasp map --json`.
+//! The result of a map: the fields of `gasp map --json`.
 
 use gasp::{DeviceAddr, DomainKind, Grant, HostMapping, Scatter, Stability, Vdev};
 use gasp::{FrameAccess, frame_access};
 use serde::Serialize;
 
-/// One map. The fields are described in `gasp map --help`.
+/// The result of a map. `gasp map --help` describes the fields.
 #[derive(Serialize)]
 pub(super) struct Report {
     pub(super) vdev: String,
@@ -14,19 +14,19 @@ pub(super) struct Report {
     pub(super) stability: &'static str,
     pub(super) first: Option<First>,
     pub(super) runs: Vec<Run>,
-    /// Why host-physical addresses are not told.
+    /// Why host-physical addresses are not disclosed.
     #[serde(skip)]
     pub(super) host_unknown: Option<&'static str>,
 }
 
-/// The host-contiguous run at the beginning.
+/// The host-contiguous run at the start of the map.
 #[derive(Serialize)]
 pub(super) struct First {
     pub(super) host: u64,
     pub(super) len: u64,
 }
 
-/// One host-physical run.
+/// A host-physical run.
 #[derive(Serialize)]
 pub(super) struct Run {
     pub(super) device: u64,
@@ -51,9 +51,9 @@ impl Report {
         let host_unknown = match (frame_access(), stability) {
             (FrameAccess::Denied(why), _) => Some(why),
             (_, Some(Stability::Unpinned)) => {
-                Some("it can still change, and the guest is not configured with allow-unpinned")
+                Some("it can change, and the guest is not configured with allow-unpinned")
             }
-            _ => Some("this memory's pages are not all in place"),
+            _ => Some("not all pages of this memory are in place"),
         };
         let first = first.map(HostMapping::run);
         Self {
@@ -69,9 +69,9 @@ impl Report {
     }
 }
 
-/// Where a device's addresses lead.
+/// The translation of a device's addresses to guest-physical ones.
 struct Translation {
-    /// In order of device address; `None` where they are guest-physical ones.
+    /// In order of device address; `None` if device addresses are guest-physical ones.
     grants: Option<Vec<Grant>>,
 }
 

@@ -1,4 +1,4 @@
-//! What the kernel can do: the barrier that revokes rest on, and sealed memory.
+//! Features of the kernel: the barrier that revokes rely on, and sealed memory.
 
 use gasp::{Backing, MemoryObject, Residency, Seals};
 use rustix::thread::{MembarrierCommand, membarrier_query};
@@ -14,7 +14,7 @@ fn barrier() -> Check {
     let has = membarrier_query().contains_command(MembarrierCommand::PrivateExpedited);
     match has {
         true => Check::new(NAME, Verdict::Yes, "a revoke pays for the barrier, a map does not"),
-        false => Check::new(NAME, Verdict::No, "not there: every map pays for a barrier")
+        false => Check::new(NAME, Verdict::No, "missing: every map pays for a barrier")
             .remedy("Linux 4.14 or newer, and a seccomp filter that lets membarrier(2) through"),
     }
 }
@@ -24,10 +24,10 @@ fn sealing() -> Check {
     let ram = MemoryObject::ram(1 << 20).prefer(&[Backing::Base]).residency(Residency::OnDemand);
     match ram.create() {
         Ok(ram) if ram.seals().contains(Seals::SHRINK) => {
-            Check::new(NAME, Verdict::Yes, "nobody can shrink guest RAM that is shared")
+            Check::new(NAME, Verdict::Yes, "shared guest RAM cannot be truncated")
         }
         Ok(_) => Check::new(NAME, Verdict::Limited, "guest RAM cannot be sealed")
-            .remedy("share it only with processes that are trusted"),
+            .remedy("share it with trusted processes only"),
         Err(error) => Check::new(NAME, Verdict::No, error.reason().to_string()),
     }
 }

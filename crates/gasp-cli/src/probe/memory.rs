@@ -1,4 +1,4 @@
-//! What memory this machine gives: huge pages of each kind, and how much.
+//! Available host memory and huge pages.
 
 use gasp::{Backing, MemoryObject, Residency};
 use rustix::param::page_size;
@@ -19,13 +19,13 @@ pub(super) fn checks() -> Vec<Check> {
     ]
 }
 
-/// A pool of huge pages: what it holds, and whether one can be had.
+/// A pool of huge pages: its contents, and whether a page can be allocated.
 fn pool(name: &'static str, backing: Backing, kib: u64, hint: &str) -> Check {
     let folder = format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB");
     let number = |file: &str| read_number(&format!("{folder}/{file}"));
     let (Some(total), Some(free)) = (number("nr_hugepages"), number("free_hugepages")) else {
         return Check::new(name, Verdict::No, "the host has no pages of this size")
-            .remedy("a machine (or the virtual one's configuration) with them");
+            .remedy("use a machine with them, or enable them for this virtual machine");
     };
     let detail = format!("{total} in the pool, {free} free");
     let remedy = format!("{hint}echo N > {folder}/nr_hugepages");
@@ -37,14 +37,14 @@ fn pool(name: &'static str, backing: Backing, kib: u64, hint: &str) -> Check {
         _ => match one.create() {
             Ok(_) => Check::new(name, Verdict::Yes, detail),
             Err(error) => {
-                let why = format!("{detail}, but one cannot be had: {}", error.reason());
-                Check::new(name, Verdict::Limited, why).remedy("look at the hugetlb cgroup limits")
+                let why = format!("{detail}, but none can be allocated: {}", error.reason());
+                Check::new(name, Verdict::Limited, why).remedy("check the hugetlb cgroup limits")
             }
         },
     }
 }
 
-/// Whether the kernel makes transparent huge pages of its own accord.
+/// Whether the kernel creates transparent huge pages by itself.
 fn gathered() -> Check {
     const NAME: &str = "transparent huge pages";
     const FOLDER: &str = "/sys/kernel/mm/transparent_hugepage";
@@ -63,15 +63,15 @@ fn gathered() -> Check {
     }
 }
 
-/// Whether guest RAM can be gathered into huge pages on request.
+/// Whether guest RAM can be collapsed into huge pages on request.
 fn collapse() -> Check {
     const NAME: &str = "MADV_COLLAPSE";
     const LEN: u64 = 2 << 20;
     match MemoryObject::ram(LEN).prefer(&[Backing::Thp]).residency(Residency::OnDemand).create() {
         Ok(ram) => {
-            let note = ram.backing().note.clone().unwrap_or_else(|| "2 MiB were gathered".into());
+            let note = ram.backing().note.clone().unwrap_or_else(|| "2 MiB were collapsed".into());
             let verdict = if note.starts_with("0 ") { Verdict::Limited } else { Verdict::Yes };
-            Check::new(NAME, verdict, format!("guest RAM can be gathered: {note}"))
+            Check::new(NAME, verdict, format!("guest RAM: {note}"))
         }
         Err(error) => Check::new(NAME, Verdict::No, error.reason().to_string())
             .remedy("Linux 6.1 or newer with transparent huge pages"),
@@ -86,7 +86,7 @@ fn available() -> Check {
     });
     match kib {
         Some(kib) if kib >> 20 == 0 => {
-            Check::new(NAME, Verdict::Limited, length(kib << 10)).remedy("give the demo --ram 64M")
+            Check::new(NAME, Verdict::Limited, length(kib << 10)).remedy("use gasp demo --ram 64M")
         }
         Some(kib) => Check::new(NAME, Verdict::Yes, length(kib << 10)),
         None => Check::new(NAME, Verdict::No, "/proc/meminfo cannot be read").remedy("mount /proc"),
@@ -98,6 +98,6 @@ fn address_space() -> Check {
     match getrlimit(Resource::As).current {
         None => Check::new(NAME, Verdict::Yes, "unlimited"),
         Some(limit) => Check::new(NAME, Verdict::Limited, length(limit))
-            .remedy("ulimit -v unlimited; guest RAM takes as much address space as it is long"),
+            .remedy("ulimit -v unlimited (guest RAM occupies address space of its own size)"),
     }
 }

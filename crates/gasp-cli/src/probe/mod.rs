@@ -15,12 +15,12 @@ use crate::progress::Progress;
 /// Arguments of `gasp probe`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Print one JSON object, with the fields below
+    /// Print one JSON object, with the fields listed below
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// What was found out about one thing.
+/// The outcome of a check.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
@@ -29,7 +29,7 @@ enum Verdict {
     No,
 }
 
-/// One thing that was looked at.
+/// One check and its outcome.
 #[derive(Serialize)]
 struct Check {
     name: &'static str,
@@ -43,7 +43,7 @@ impl Check {
         Self { name, verdict, detail: detail.into(), remedy: None }
     }
 
-    /// The same, with what would help.
+    /// Adds what would help.
     fn remedy(self, remedy: impl Into<String>) -> Self {
         Self { remedy: Some(remedy.into()), ..self }
     }
@@ -54,9 +54,9 @@ struct Checks {
     checks: Vec<Check>,
 }
 
-/// Looks at everything, and tells.
+/// Runs all checks and prints their outcomes.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let progress = Progress::start("trying what this machine offers");
+    let progress = Progress::start("checking what this machine offers");
     let checks: Vec<Check> =
         [privilege::checks(), memory::checks(), kernel::checks()].into_iter().flatten().collect();
     drop(progress);
@@ -78,12 +78,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     Ok(page.flush()?)
 }
 
-/// The text of a small file of the kernel's, without the newline.
+/// The text of a small file of the kernel, without the newline.
 fn read(path: &str) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_string())
 }
 
-/// The number in a small file of the kernel's.
+/// The number in a small file of the kernel.
 fn read_number(path: &str) -> Option<u64> {
     read(path)?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! What this process may do: frame numbers, pinning, capabilities, KVM.
+//! Privileges of this process: frame numbers, pinning, capabilities, KVM.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -32,15 +32,16 @@ fn frames() -> Check {
     const NAME: &str = "frame numbers";
     match frame_access() {
         FrameAccess::Allowed => {
-            Check::new(NAME, Verdict::Yes, "host-physical addresses are told to this process")
+            Check::new(NAME, Verdict::Yes, "this process can read host-physical addresses")
         }
         FrameAccess::Denied(why) => {
-            Check::new(NAME, Verdict::No, "not told to this process").remedy(why)
+            Check::new(NAME, Verdict::No, "this process cannot read host-physical addresses")
+                .remedy(why)
         }
     }
 }
 
-/// Each way to keep pages where they are, best first.
+/// Whether a method can pin pages.
 fn pinning(method: PinMethod) -> Check {
     let name = match method {
         PinMethod::IoUring => "pins by io_uring",
@@ -48,29 +49,32 @@ fn pinning(method: PinMethod) -> Check {
     };
     match method.access(PROBED) {
         PinAccess::Allowed => {
-            Check::new(name, Verdict::Yes, "pages can be kept where they are (1 MiB was tried)")
+            Check::new(name, Verdict::Yes, "pages can be pinned (1 MiB was tried)")
         }
         PinAccess::Denied(why) => Check::new(name, Verdict::No, why).remedy(
-            "host-physical addresses can change without any pin; 2M or 1G pages from the \
-             kernel's pool are a way around",
+            "without any pin host-physical addresses can change; 2M or 1G pages from the \
+             kernel's pool are a workaround",
         ),
     }
 }
 
-/// How much a user without privileges can hold by pipes.
+/// How much an unprivileged user can pin by pipes.
 fn pipe_pages() -> Check {
     const NAME: &str = "pipe-user-pages-soft";
     match read_number("/proc/sys/fs/pipe-user-pages-soft") {
         None => Check::new(NAME, Verdict::Limited, "it cannot be read").remedy("mount /proc"),
-        Some(0) => Check::new(NAME, Verdict::Yes, "pipes hold any number of pages"),
+        Some(0) => Check::new(NAME, Verdict::Yes, "pipes can hold any number of pages"),
         Some(pages) => {
-            let detail = format!("pipes hold {pages} pages a user: {} of 2M", length(pages << 21));
+            let detail = format!(
+                "pipes can hold {pages} pages per user: {} in 2M pages",
+                length(pages << 21)
+            );
             Check::new(NAME, Verdict::Yes, detail)
         }
     }
 }
 
-/// Whether contiguity can be shown without addresses.
+/// Whether contiguity can be determined without addresses.
 fn contiguity() -> Check {
     const NAME: &str = "PAGEMAP_SCAN";
     const LEN: u64 = 2 << 20;
@@ -78,10 +82,10 @@ fn contiguity() -> Check {
     let ram = MemoryObject::ram(LEN).prefer(&thp).residency(Residency::Resident).create();
     match ram.map(|ram| ram.contiguous_at(0, LEN)) {
         Ok(Ok(LEN)) => {
-            Check::new(NAME, Verdict::Yes, "huge pages are known as such without addresses")
+            Check::new(NAME, Verdict::Yes, "huge pages are recognized without addresses")
         }
-        _ => Check::new(NAME, Verdict::Limited, "huge pages are not shown to be such")
-            .remedy("Linux 6.7 or newer; pages of a huge page pool are known without it"),
+        _ => Check::new(NAME, Verdict::Limited, "huge pages are not recognized without addresses")
+            .remedy("Linux 6.7 or newer; pages from a huge page pool do not need it"),
     }
 }
 
@@ -113,9 +117,9 @@ fn io_uring() -> Check {
             "kernel.io_uring_disabled is 1: only for kernel.io_uring_group and CAP_SYS_ADMIN",
         )
         .remedy(REMEDY),
-        Some(_) => Check::new(NAME, Verdict::No, "kernel.io_uring_disabled is 2: nobody pins")
+        Some(_) => Check::new(NAME, Verdict::No, "kernel.io_uring_disabled is 2: for no process")
             .remedy(REMEDY),
-        None => Check::new(NAME, Verdict::Yes, "this kernel has no switch to disable it"),
+        None => Check::new(NAME, Verdict::Yes, "this kernel has no setting to disable it"),
     }
 }
 
@@ -135,11 +139,11 @@ fn kvm() -> Check {
     match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         Ok(_) => Check::new(NAME, Verdict::Yes, "/dev/kvm can be opened"),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Check::new(NAME, Verdict::No, "/dev/kvm is there and cannot be opened")
+            Check::new(NAME, Verdict::No, "/dev/kvm exists but cannot be opened")
                 .remedy("join its group, usually kvm")
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Check::new(NAME, Verdict::No, "there is no /dev/kvm")
+            Check::new(NAME, Verdict::No, "/dev/kvm does not exist")
                 .remedy("gasp itself does not need it; a virtual machine does")
         }
         Err(error) => Check::new(NAME, Verdict::No, format!("/dev/kvm: {error}")),
