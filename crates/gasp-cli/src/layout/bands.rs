@@ -1,5 +1,5 @@
-//! Bands from the guest's bar to the host's: runs, joined where they are too thin to be
-//! told apart.
+//! Bands from the guest's bar to the host's: runs, merged if they are too thin to be
+//! distinguished.
 
 use std::collections::BTreeMap;
 
@@ -8,42 +8,43 @@ use gasp::RegionKind;
 use super::model::Run;
 use super::scale::Scale;
 
-/// One band, in pixels, and what it stands for.
+/// A band, in pixels, and the runs that it stands for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Band {
     /// From the first of its runs to the last.
     pub(super) guest: (f64, f64),
     pub(super) host: (f64, f64),
-    /// How high its runs are together, in the guest and in the host.
+    /// The total height of its runs, in the guest and in the host.
     pub(super) thick: (f64, f64),
     pub(super) kind: RegionKind,
-    /// Where the first of its runs is, in the guest and in the host.
+    /// The address of the first of its runs, in the guest and in the host.
     pub(super) first: (u64, u64),
     pub(super) bytes: u64,
     pub(super) runs: usize,
 }
 
-/// All bands, and how many pixels were not told apart.
+/// All bands, and the resolution at which runs were merged.
 pub(super) struct Bands {
     pub(super) bands: Vec<Band>,
+    /// In pixels.
     pub(super) grain: f64,
-    /// The host's bar, pixel by pixel, where runs are less than one high.
+    /// The rows of the host's bar with runs that are less than a pixel high.
     pub(super) rows: Vec<Row>,
 }
 
-/// One row of pixels of the host's bar.
+/// A row of pixels of the host's bar.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Row {
     pub(super) y: f64,
-    /// How much of it is this guest's, from 0 to 1.
+    /// The share that belongs to this guest, from 0 to 1.
     pub(super) share: f64,
-    /// The kind of most of that.
+    /// The kind of most of that memory.
     pub(super) kind: RegionKind,
-    /// Where that is on the guest's bar, on average.
+    /// Its average position on the guest's bar.
     pub(super) guest: f64,
 }
 
-/// More bands than this cannot be followed.
+/// The most bands; more could not be followed.
 const MOST: usize = 600;
 
 /// The bands of `runs`, at most [`MOST`] of them.
@@ -82,7 +83,7 @@ pub(super) fn of(runs: &[Run], guest: &Scale, host: &Scale) -> Bands {
     }
 }
 
-/// Bands that begin within the same `grain` pixels on both sides, as one.
+/// Merges bands that begin within the same `grain` pixels on both sides.
 fn joined(bands: &[Band], grain: f64) -> Vec<Band> {
     #[expect(clippy::cast_possible_truncation, reason = "pixels are few")]
     let cell = |y: f64| (y / grain).floor() as i64;
@@ -92,7 +93,7 @@ fn joined(bands: &[Band], grain: f64) -> Vec<Band> {
         let key = (cell(band.guest.0), cell(band.host.0), thin(band));
         cells.entry(key).and_modify(|all| all.add(band)).or_insert(*band);
     }
-    // The runs of a cell are side by side in the guest: so are their bands.
+    // The bands of a cell are placed next to each other, as their runs are in the guest.
     let mut tops: BTreeMap<i64, f64> = BTreeMap::new();
     for ((guest, _, _), band) in cells.iter().filter(|((.., thin), _)| *thin) {
         let top = tops.entry(*guest).or_insert(f64::MAX);
@@ -107,7 +108,7 @@ fn joined(bands: &[Band], grain: f64) -> Vec<Band> {
     cells.into_values().collect()
 }
 
-/// The rows of runs that are too thin to be seen by themselves.
+/// The rows for runs that are too thin to be visible on their own.
 fn rows(bands: &[Band]) -> Vec<Row> {
     #[derive(Default)]
     struct Sum {
@@ -141,7 +142,7 @@ fn rows(bands: &[Band]) -> Vec<Row> {
 }
 
 impl Band {
-    /// Where it is drawn: as high as its runs are together, in their middle.
+    /// The extents to draw: the total height of its runs, centred on them.
     pub(super) fn drawn(&self) -> ((f64, f64), (f64, f64)) {
         let centred = |(top, bottom): (f64, f64), thick: f64| {
             let (middle, half) = ((top + bottom) / 2.0, thick.clamp(0.7, bottom - top + 0.7) / 2.0);

@@ -1,4 +1,4 @@
-//! The domains: a column each, with what its devices reach and what they are denied.
+//! The columns of the domains: what their devices reach, and what they are denied.
 
 use svg::Document;
 
@@ -9,11 +9,11 @@ use super::scale::Scale;
 use super::{Places, TOP};
 use crate::quantity::length;
 
-/// Between neighbouring columns.
+/// The space between columns.
 const GAP: f64 = 8.0;
-/// A cell of less height has no words.
+/// The least height of a cell with text.
 const WORDS: f64 = 13.0;
-/// A cell of less height has one line of words.
+/// The least height of a cell with two lines of text.
 const TWO_LINES: f64 = 30.0;
 
 /// Draws the columns.
@@ -48,7 +48,7 @@ pub(super) fn draw(mut page: Document, model: &Model, places: &Places, scale: &S
 
 fn heading(page: Document, column: &Column, x: (f64, f64)) -> Document {
     let middle = (x.0 + x.1) / 2.0;
-    // Roughly the width of a letter of this size.
+    // 0.6 of its size is roughly the width of a letter.
     let letters = |size: f64| {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "few")]
         let letters = ((x.1 - x.0) / (size * 0.6)).max(3.0) as usize;

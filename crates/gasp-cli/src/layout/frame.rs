@@ -1,4 +1,4 @@
-//! Around the bars: title, headings, legend and remarks.
+//! The frame around the bars: title, headings, legend and remarks.
 
 use gasp::{Access, DomainKind, RegionKind, Stability};
 use svg::Document;
@@ -11,12 +11,12 @@ use super::palette::{self, DENIED, GREY, PAPER};
 use super::{MARGIN, Places, TOP, WIDTH};
 use crate::quantity::{count, length};
 
-/// How many letters of facts are in a line.
+/// The most letters on a line of facts.
 const FACTS_WIDTH: usize = 150;
-/// What is below the bars.
+/// The height of the frame below the bars.
 const BELOW: f64 = 128.0;
 
-/// The page, with title and headings.
+/// Starts the page, with title and headings.
 pub(super) fn begin(model: &Model, places: &Places, bottom: f64) -> Document {
     let height = (bottom + BELOW).ceil();
     let title = format!("Guest {}: where its memory lies", model.name);
@@ -50,14 +50,14 @@ pub(super) fn begin(model: &Model, places: &Places, bottom: f64) -> Document {
             .add(remark("other memory is grey", middle(places.host)));
     }
     if !model.columns.is_empty() {
-        let words = "What the IOMMU's domains let their devices do";
+        let words = "What the domains of the IOMMU allow their devices";
         let at = (places.columns.0, TOP - 62.0);
         page = page.add(text(words, at, 12.0, Anchor::Start).set("fill", GREY));
     }
     page
 }
 
-/// Legend and remarks.
+/// Ends the page, with legend and remarks.
 pub(super) fn end(mut page: Document, model: &Model, bands: &Bands, bottom: f64) -> Document {
     let mut at = MARGIN;
     let y = bottom + 36.0;
@@ -73,7 +73,7 @@ pub(super) fn end(mut page: Document, model: &Model, bands: &Bands, bottom: f64)
         for access in model.accesses() {
             page = entry(page, palette::access(access), &may(access));
         }
-        // A domain that bypasses denies nothing.
+        // A bypass domain denies nothing.
         if model.columns.iter().any(|column| column.kind != DomainKind::Bypass.name()) {
             page = entry(page, DENIED, "denied");
         }
@@ -81,7 +81,7 @@ pub(super) fn end(mut page: Document, model: &Model, bands: &Bands, bottom: f64)
     for (kind, words) in [
         (RegionKind::Ram, "RAM"),
         (RegionKind::Rom, "ROM"),
-        (RegionKind::PassThrough, "pass-through window"),
+        (RegionKind::PassThrough, "pass-through memory"),
         (RegionKind::Device, "device registers"),
         (RegionKind::Reserved, "reserved"),
     ] {
@@ -97,7 +97,7 @@ pub(super) fn end(mut page: Document, model: &Model, bands: &Bands, bottom: f64)
     page
 }
 
-/// The guest in one line.
+/// The guest on one line.
 fn facts(model: &Model) -> String {
     let mut facts = Vec::new();
     for (kind, words) in [(RegionKind::Ram, "RAM"), (RegionKind::Rom, "ROM")] {
@@ -108,18 +108,18 @@ fn facts(model: &Model) -> String {
     facts.extend(pages(model));
     match model.runs.len() {
         1.. if model.host_unknown.is_some() => {
-            facts.push("host-physical addresses told only in part".into());
+            facts.push("host-physical addresses known in part".into());
         }
         0 if model.host_unknown.is_none() => {}
-        0 => facts.push("host-physical addresses not told".into()),
+        0 => facts.push("host-physical addresses not known".into()),
         1 => facts.push("one host-physical run".into()),
         runs => facts.push(format!("{} host-physical runs", count(runs))),
     }
     facts.join("  ·  ")
 }
 
-/// What the RAM's pages are, and whether they stay; each kind with its share if there are
-/// several.
+/// The kinds of the RAM's pages, and whether their addresses can change; with their sizes if
+/// there are several.
 fn pages(model: &Model) -> Vec<String> {
     let mut kinds: Vec<(String, u64)> = Vec::new();
     for region in model.regions.iter().filter(|region| region.kind() == RegionKind::Ram) {
@@ -145,7 +145,7 @@ fn pages(model: &Model) -> Vec<String> {
     }
 }
 
-/// What a domain lets its devices do, in words.
+/// The access that a domain allows, in words.
 fn may(access: Access) -> String {
     let kinds = [(Access::READ, "read"), (Access::WRITE, "write"), (Access::EXEC, "execute")];
     let words = kinds.into_iter().filter(|(kind, _)| access.contains(*kind)).map(|(_, word)| word);
@@ -157,21 +157,21 @@ fn may(access: Access) -> String {
 
 fn remarks(model: &Model, bands: &Bands) -> Vec<String> {
     let mut remarks = vec![
-        "Heights grow with the cube root of the size, and each part has a scale of its own; a \
-         torn edge stands for addresses that are left out."
+        "Heights grow with the cube root of the size, and each part has a scale of its own. A \
+         torn edge stands for omitted addresses."
             .to_string(),
     ];
     if bands.bands.iter().any(|band| band.kind == RegionKind::Ram) {
         remarks.push(
-            "A band leads from guest memory to where it lies in the host; the colour of RAM, \
-             dark to light, is its place in the guest."
+            "A band leads from guest memory to where it lies in the host. The colour of RAM, \
+             dark to light, is its position in the guest."
                 .into(),
         );
     }
     if bands.bands.iter().any(|band| band.runs > 1) {
         remarks.push(format!(
-            "Runs that begin within {} px of each other on both sides are drawn as one band, as \
-             thick as they are together.",
+            "Runs that begin within {} px of each other on both sides are merged into one band, \
+             as thick as they are together.",
             bands.grain
         ));
     }

@@ -1,4 +1,4 @@
-//! The guest's bar: its regions, by kind, with their sizes and addresses.
+//! The guest's bar: its regions, with kinds, sizes and addresses.
 
 use gasp::{MemoryObject, Region, RegionKind};
 use svg::Document;
@@ -11,9 +11,9 @@ use super::scale::Scale;
 use super::{Places, TOP};
 use crate::quantity::length;
 
-/// Addresses closer than this would run into each other.
+/// The least distance of two addresses.
 const LABEL: f64 = 12.0;
-/// So many letters fit into the bar.
+/// The most letters that fit into the bar.
 const LETTERS: usize = 16;
 
 /// Draws the bar and its addresses.
@@ -24,7 +24,7 @@ pub(super) fn draw(mut page: Document, model: &Model, places: &Places, scale: &S
     for (index, region) in model.regions.iter().enumerate() {
         let y = (scale.y(region.span().start().0), scale.y_end(region.span().last().0));
         if y.1 - drawn < 0.5 {
-            continue; // It shares its pixel with the one before.
+            continue; // It shares its pixel with the previous one.
         }
         drawn = y.1;
         let fill = if region.kind() == RegionKind::Ram {
@@ -65,7 +65,7 @@ pub(super) fn draw(mut page: Document, model: &Model, places: &Places, scale: &S
     page
 }
 
-/// The colours of a RAM region, by its place on the page.
+/// The colours of a RAM region, by its position on the page.
 fn gradient(name: &str, y: (f64, f64), span: (f64, f64)) -> LinearGradient {
     const STOPS: u32 = 8;
     let mut gradient = LinearGradient::new()
@@ -83,17 +83,17 @@ fn gradient(name: &str, y: (f64, f64), span: (f64, f64)) -> LinearGradient {
     gradient
 }
 
-/// How far down the bar a height is, from 0 to 1.
+/// The position of a height in the bar, from 0 at the top to 1.
 pub(super) fn place_of(y: f64, span: (f64, f64)) -> f64 {
     (y - span.0) / (span.1 - span.0).max(1.0)
 }
 
-/// What a region is, its name and its size, in as many lines as there is room for.
+/// Draws a region's kind, name and size, on as many lines as there is room for.
 fn label(page: Document, region: &Region, x: (f64, f64), y: (f64, f64)) -> Document {
     let (kind, name) = match region.kind() {
         RegionKind::Ram => ("RAM", object_name(region)),
         RegionKind::Rom => ("ROM", object_name(region)),
-        RegionKind::PassThrough => ("window", object_name(region)),
+        RegionKind::PassThrough => ("pass", object_name(region)),
         RegionKind::Reserved => ("reserved", ""),
         RegionKind::Device => ("device", region.owner().unwrap_or_default()),
     };
@@ -115,7 +115,7 @@ fn label(page: Document, region: &Region, x: (f64, f64), y: (f64, f64)) -> Docum
     }
 }
 
-/// The last part of the name of what is behind a region: of a path, the file.
+/// The name of a region's memory object; of a path, its last part.
 fn object_name(region: &Region) -> &str {
     let name = region.object().map_or("", MemoryObject::name);
     name.rsplit('/').next().unwrap_or(name)

@@ -1,4 +1,4 @@
-//! The host's bar, and the bands that lead to it from the guest's.
+//! The host's bar, and the bands to it from the guest's.
 
 use gasp::RegionKind;
 use svg::Document;
@@ -15,7 +15,7 @@ use crate::quantity::length;
 
 const LABEL: f64 = 12.0;
 
-/// Draws bar and bands; or, where host-physical addresses are not known, says so.
+/// Draws bar and bands, or a box that says why host-physical addresses are not known.
 pub(super) fn draw(
     mut page: Document,
     model: &Model,
@@ -69,7 +69,7 @@ pub(super) fn draw(
     page
 }
 
-/// RAM in the colour of its place in the guest, anything else in the colour of its kind.
+/// The colour of RAM is that of its position in the guest, of other memory that of its kind.
 fn colour(kind: RegionKind, guest: f64, bottom: f64) -> String {
     match kind {
         RegionKind::Ram => palette::place(place_of(guest, (TOP, bottom))),
@@ -97,7 +97,8 @@ fn curve(band: &Band, places: &Places, fill: &str) -> Path {
     Path::new().set("d", shape).set("fill", fill).set("fill-opacity", 0.5).add(tip(&words))
 }
 
-/// Says why addresses are not known: in place of the bar, or below what is known.
+/// Draws a box that says why addresses are not known: in place of the bar, or below the part
+/// that is known.
 fn unknown(mut page: Document, why: &str, places: &Places, scale: &Scale, known: bool) -> Document {
     let (x, y) = match known {
         false => {
@@ -109,8 +110,8 @@ fn unknown(mut page: Document, why: &str, places: &Places, scale: &Scale, known:
         ),
     };
     let heading = match known {
-        false => "Host-physical memory: not told",
-        true => "The rest of host-physical memory: not told",
+        false => "Host-physical addresses: not known",
+        true => "The other host-physical addresses: not known",
     };
     page = page.add(edged(x, y, "#fafbfc").set("stroke-dasharray", "6 5"));
     let middle = (x.0 + x.1) / 2.0;

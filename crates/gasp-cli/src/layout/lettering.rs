@@ -1,15 +1,15 @@
-//! Words and boxes of the picture.
+//! Text and boxes of the picture.
 
 use svg::node::element::{Path, Rectangle, Text, Title};
 
 use super::palette::{EDGE, GREY, INK, PAPER};
 
-/// For words.
+/// The font of words.
 const SANS: &str = "'DejaVu Sans', Verdana, 'Segoe UI', sans-serif";
-/// For addresses.
+/// The font of addresses.
 const MONO: &str = "'DejaVu Sans Mono', Menlo, Consolas, monospace";
 
-/// Where a text is, in relation to its point.
+/// Which part of a text is at its point.
 #[derive(Clone, Copy)]
 pub(super) enum Anchor {
     Start,
@@ -17,7 +17,7 @@ pub(super) enum Anchor {
     End,
 }
 
-/// One line of text.
+/// A line of text.
 pub(super) fn text(words: &str, at: (f64, f64), size: f64, anchor: Anchor) -> Text {
     let anchor = match anchor {
         Anchor::Start => "start",
@@ -40,7 +40,7 @@ pub(super) fn address(addr: u64, at: (f64, f64), anchor: Anchor) -> Text {
         .set("fill", GREY)
 }
 
-/// A text that is readable on any colour.
+/// A line of text that is readable on any colour.
 pub(super) fn on_colour(words: &str, at: (f64, f64), size: f64) -> Text {
     text(words, at, size, Anchor::Middle)
         .set("paint-order", "stroke")
@@ -49,7 +49,7 @@ pub(super) fn on_colour(words: &str, at: (f64, f64), size: f64) -> Text {
         .set("stroke-linejoin", "round")
 }
 
-/// A filled box between two heights.
+/// A filled box.
 pub(super) fn area(x: (f64, f64), y: (f64, f64), fill: &str) -> Rectangle {
     Rectangle::new()
         .set("x", tenths(x.0))
@@ -64,7 +64,7 @@ pub(super) fn edged(x: (f64, f64), y: (f64, f64), fill: &str) -> Rectangle {
     area(x, y, fill).set("stroke", EDGE).set("stroke-width", 1)
 }
 
-/// The torn edge of a bar, where addresses are left out.
+/// The torn edge of a bar, where addresses are omitted.
 pub(super) fn torn(x: (f64, f64), y: f64) -> Path {
     const TEETH: u32 = 12;
     let step = (x.1 - x.0) / f64::from(TEETH);
@@ -78,17 +78,17 @@ pub(super) fn torn(x: (f64, f64), y: f64) -> Path {
     Path::new().set("d", line).set("fill", "none").set("stroke", EDGE).set("stroke-width", 1.2)
 }
 
-/// What is shown when a pointer rests on something.
+/// A tool tip.
 pub(super) fn tip(words: &str) -> Title {
     Title::new(words)
 }
 
-/// Coordinates to a tenth of a pixel, to keep files small.
+/// Rounds a coordinate to a tenth of a pixel, to keep files small.
 pub(super) fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
-/// The first `most` letters, with a sign that there were more.
+/// The text, cut to `most` letters with an ellipsis.
 pub(super) fn clipped(words: &str, most: usize) -> String {
     if words.chars().count() <= most {
         return words.into();
@@ -98,7 +98,7 @@ pub(super) fn clipped(words: &str, most: usize) -> String {
     short
 }
 
-/// A paragraph in lines of at most `width` letters, longer words on lines of their own.
+/// Wraps a paragraph to lines of at most `width` letters. A longer word gets a line of its own.
 pub(super) fn wrapped(words: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in words.split_whitespace() {

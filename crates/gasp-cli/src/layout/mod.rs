@@ -1,9 +1,9 @@
-//! `gasp layout`: a picture of a configured guest, its memory beside the host's.
+//! `gasp layout`: a picture of a configured guest, with its memory next to the host's.
 //!
-//! [`model`] asks the guest what is to be drawn, [`scale`] decides where addresses are on
-//! the page, [`bands`] joins runs that are too thin to be seen, and the rest draws:
-//! [`guest_bar`], [`columns`] for the domains, [`host_bar`], and the [`frame`] around
-//! them, in the colours of [`palette`] and with the words of [`lettering`].
+//! [`model`] collects what is to be drawn, [`scale`] places addresses on the page, [`bands`]
+//! merges runs that are too thin to be visible, and the other modules draw: [`guest_bar`],
+//! [`columns`] for the domains, [`host_bar`], and the [`frame`] around them, with the colours
+//! of [`palette`] and the text of [`lettering`].
 
 mod bands;
 mod columns;
@@ -31,10 +31,10 @@ use scale::Scale;
 /// Arguments of `gasp layout`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The guest's configuration
+    /// Configuration of the guest
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
-    /// Where to write the picture; `-` is stdout
+    /// File to write the picture to; `-` is stdout
     #[arg(long, value_name = "OUT")]
     pub(crate) svg: PathBuf,
 }
@@ -43,12 +43,12 @@ pub(crate) struct Args {
 const WIDTH: f64 = 1200.0;
 /// The empty border around it.
 const MARGIN: f64 = 28.0;
-/// Where the bars begin, below title and headings.
+/// The top of the bars, below title and headings.
 const TOP: f64 = 152.0;
-/// How high the bars are where there is nothing to make them higher.
+/// The height of the bars, unless many parts need more.
 const HEIGHT: f64 = 660.0;
 
-/// Makes the guest and writes its picture.
+/// Creates the guest and writes its picture.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let guest = configured::guest(&args.config)?;
     let progress = Progress::start("drawing");
@@ -63,9 +63,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     std::fs::write(&args.svg, picture).map_err(Failure::system("cannot write", &args.svg))
 }
 
-/// Where the parts of the picture stand, from left to right.
+/// The positions of the parts of the picture, from left to right.
 struct Places {
-    /// The left edge of the first domain's column, and how wide each is.
+    /// The left edge of the first domain's column, and the width of each.
     columns: (f64, f64),
     /// The left and right edge of the guest's bar.
     guest: (f64, f64),
@@ -85,7 +85,7 @@ impl Places {
     }
 }
 
-/// The picture of a guest as it is now.
+/// The picture of a guest in its current state.
 fn picture(guest: &Guest) -> Document {
     let model = Model::of(guest);
     let places = Places::of(model.columns.len());

@@ -1,4 +1,4 @@
-//! What is to be drawn, as asked of the guest.
+//! The contents of a picture, collected from the guest.
 
 use std::collections::BTreeSet;
 
@@ -6,21 +6,21 @@ use gasp::{Access, Domain, DomainKind, Guest, GuestPhys, Region, RegionKind, Spa
 
 use super::scale::{Part, Scale};
 
-/// What a picture shows of one guest.
+/// What a picture shows of a guest.
 pub(super) struct Model {
     pub(super) name: String,
     /// In order of address.
     pub(super) regions: Vec<Region>,
     pub(super) columns: Vec<Column>,
-    /// How many domains have no column because there is no room.
+    /// How many domains have no column, for lack of room.
     pub(super) hidden_columns: usize,
     /// In order of guest-physical address.
     pub(super) runs: Vec<Run>,
-    /// Why some host-physical addresses are not known.
+    /// Why some host-physical addresses are not known, if so.
     pub(super) host_unknown: Option<String>,
 }
 
-/// A domain, or the devices that are in none.
+/// A domain, or the devices that are attached to none.
 pub(super) struct Column {
     pub(super) name: String,
     pub(super) kind: &'static str,
@@ -28,15 +28,15 @@ pub(super) struct Column {
     pub(super) cells: Vec<Cell>,
 }
 
-/// Guest memory that a domain's devices reach.
+/// Guest memory that the devices of a domain reach.
 pub(super) struct Cell {
     pub(super) part: Part,
     pub(super) access: Access,
-    /// The device address, where it is not the guest-physical one.
+    /// The device address, if it is not the guest-physical one.
     pub(super) device: Option<u64>,
 }
 
-/// A host-physical run behind guest memory.
+/// A host-physical run of guest memory.
 #[derive(Clone, Copy)]
 pub(super) struct Run {
     pub(super) guest: u64,
@@ -45,11 +45,11 @@ pub(super) struct Run {
     pub(super) kind: RegionKind,
 }
 
-/// The most columns that there is room for.
+/// The most columns.
 const COLUMNS: usize = 6;
-/// Up to so many parts, grants have parts of their own.
+/// The most parts of the guest's bar for which grants have parts of their own.
 const PARTS_FINE: usize = 36;
-/// The most parts of a bar; from here on neighbours share one.
+/// The most parts of the guest's bar; if there are more, neighbours are merged.
 const PARTS: usize = 120;
 /// The most parts of the host's bar.
 const ISLANDS: usize = 14;
@@ -71,7 +71,7 @@ impl Model {
         Self { name: guest.name().into(), regions, columns, hidden_columns, runs, host_unknown }
     }
 
-    /// The parts of the guest's bar: regions, cut where a grant begins or ends.
+    /// The parts of the guest's bar: regions, split where a grant begins or ends.
     pub(super) fn guest_parts(&self) -> Vec<Part> {
         let whole: Vec<Part> = self.regions.iter().map(|region| part(region.span())).collect();
         let cells = self.columns.iter().flat_map(|column| &column.cells);
@@ -94,7 +94,7 @@ impl Model {
         joined(&parts, PARTS)
     }
 
-    /// The parts of the host's bar: runs with what lies between those that are close.
+    /// The parts of the host's bar: runs, with the addresses between those that are close.
     pub(super) fn host_parts(&self) -> Vec<Part> {
         let mut runs: Vec<Part> = self
             .runs
@@ -112,13 +112,13 @@ impl Model {
         }
     }
 
-    /// How high the guest memory is on the page whose place in the host is known.
+    /// The total height on the page of the guest memory whose host-physical address is known.
     pub(super) fn known_height(&self, guest: &Scale) -> f64 {
         let high = |run: &Run| guest.y_end(run.guest + (run.len - 1)) - guest.y(run.guest);
         self.runs.iter().map(high).sum::<f64>().max(40.0)
     }
 
-    /// Every kind of access that a domain gives, each once.
+    /// Every kind of access that a domain allows, each once.
     pub(super) fn accesses(&self) -> Vec<Access> {
         let cells = self.columns.iter().flat_map(|column| &column.cells);
         let all: BTreeSet<u8> = cells.map(|cell| cell.access.bits()).collect();
@@ -144,7 +144,7 @@ impl Column {
         Self { name: domain.name().into(), kind: domain.kind().name(), devices, cells }
     }
 
-    /// The devices that are attached to nothing.
+    /// The devices that are attached to no domain.
     fn without_domain(guest: &Guest, regions: &[Region]) -> Option<Self> {
         let stray: Vec<_> =
             guest.vdevs().into_iter().filter(|vdev| vdev.domain().is_none()).collect();
@@ -174,7 +174,7 @@ fn everything(regions: &[Region]) -> Vec<Cell> {
     memory.map(cell).collect()
 }
 
-/// What a grant really gives: the memory it leads to, with the access that both allow.
+/// What a grant allows in effect: the memory that it leads to, with the access that both allow.
 fn cells_of<'a>(grant: &'a gasp::Grant, regions: &'a [Region]) -> impl Iterator<Item = Cell> + 'a {
     let span = Span::new(grant.guest, grant.device.len()).ok();
     span.into_iter().flat_map(move |span| {
@@ -191,7 +191,7 @@ fn cells_of<'a>(grant: &'a gasp::Grant, regions: &'a [Region]) -> impl Iterator<
     })
 }
 
-/// The runs behind a region; or why they are not known.
+/// Appends the host-physical runs of a region; the error is why they are not known.
 fn runs_of(region: &Region, runs: &mut Vec<Run>) -> Result<(), String> {
     let Some(object) = region.object() else { return Ok(()) };
     let offset = region.object_offset();
@@ -208,7 +208,7 @@ fn runs_of(region: &Region, runs: &mut Vec<Run>) -> Result<(), String> {
     Ok(())
 }
 
-/// At most `most` parts: several neighbours, with what lies between them, become one.
+/// Merges neighbours, with the addresses between them, into at most `most` parts.
 fn joined(parts: &[Part], most: usize) -> Vec<Part> {
     let together = parts.len().div_ceil(most).max(1);
     let join =
@@ -216,7 +216,7 @@ fn joined(parts: &[Part], most: usize) -> Vec<Part> {
     parts.chunks(together).filter_map(join).collect()
 }
 
-/// Runs that are at most `close` bytes apart, as one part.
+/// Merges runs that are at most `close` bytes apart.
 fn islands(runs: &[Part], close: u64) -> Vec<Part> {
     let mut islands: Vec<Part> = Vec::new();
     for run in runs {

@@ -1,9 +1,9 @@
-//! Colours, told apart by people who see few of them; words say the same everywhere.
+//! Colours that can be distinguished with colour blindness; text says the same everywhere.
 
 use gasp::{Access, RegionKind};
 use svg::node::element::{Circle, Definitions, Line, Pattern, Rectangle};
 
-/// Behind everything, so that the picture is the same on light and dark pages.
+/// The background, so that the picture is the same on light and dark pages.
 pub(super) const PAPER: &str = "#ffffff";
 pub(super) const INK: &str = "#1b1f24";
 pub(super) const GREY: &str = "#5b6470";
@@ -11,11 +11,11 @@ pub(super) const GREY: &str = "#5b6470";
 pub(super) const EDGE: &str = "#8a939e";
 /// Memory that is not this guest's.
 pub(super) const ELSEWHERE: &str = "#eceff2";
-/// The fill of what a domain denies; defined by [`definitions`].
+/// The fill of memory that a domain denies, defined by [`definitions`].
 pub(super) const DENIED: &str = "url(#denied)";
 
-/// Places in the guest's RAM, from the lowest to the highest: dark to light, so that the
-/// order is seen without colour.
+/// The colours of positions in the guest's RAM, from the lowest address to the highest: dark to
+/// light, so that the order is visible without colour.
 const RAMP: [(f64, f64, f64); 5] = [
     (68.0, 20.0, 104.0),
     (59.0, 82.0, 139.0),
@@ -24,7 +24,7 @@ const RAMP: [(f64, f64, f64); 5] = [
     (220.0, 205.0, 60.0),
 ];
 
-/// The colour of RAM that is `share` (0 to 1) of the way up the guest's.
+/// The colour of RAM at a position in the guest, from 0 to 1.
 pub(super) fn place(share: f64) -> String {
     let at = share.clamp(0.0, 1.0) * 4.0;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 3")]
@@ -35,7 +35,7 @@ pub(super) fn place(share: f64) -> String {
     format!("rgb({},{},{})", mix(from.0, to.0), mix(from.1, to.1), mix(from.2, to.2))
 }
 
-/// The colour of a region that is no RAM.
+/// The colour of a region by its kind.
 pub(super) fn kind(kind: RegionKind) -> &'static str {
     match kind {
         RegionKind::Ram => "#21918c",
@@ -46,8 +46,8 @@ pub(super) fn kind(kind: RegionKind) -> &'static str {
     }
 }
 
-/// The fill of what a domain allows: a colour for reading and writing, with dots where it may
-/// be executed, too; the patterns are defined by [`definitions`].
+/// The fill of memory that a domain allows: a colour for reading and writing, with dots if it
+/// may be executed, too. The patterns are defined by [`definitions`].
 pub(super) fn access(access: Access) -> &'static str {
     let (read, write) = (access.contains(Access::READ), access.contains(Access::WRITE));
     match (read, write, access.contains(Access::EXEC)) {
@@ -67,7 +67,7 @@ const WRITE: &str = "#f5c77e";
 const READ_WRITE: &str = "#8fd19e";
 const NEITHER: &str = "#dcc6ef";
 
-/// The hatching of what is denied, and the dots of what may be executed.
+/// The hatching of denied memory, and the dots of executable memory.
 pub(super) fn definitions() -> Definitions {
     let stroke = Line::new()
         .set("x1", 0)

@@ -1,10 +1,10 @@
-//! Where addresses are on the page.
+//! The positions of addresses on the page.
 //!
-//! Addresses differ in size by a factor of a million, so parts are drawn on scales of
-//! their own: each is at least high enough for a line of text, and what is left is shared
-//! out by the cube root of their sizes. What lies between parts is a short break.
+//! The sizes of parts differ by a factor of a million, so each part has a scale of its own: it
+//! is at least high enough for a line of text, and the remaining height is distributed in
+//! proportion to the cube roots of the sizes. The addresses between parts are a short break.
 
-/// A range of addresses that is drawn, both ends included.
+/// A range of addresses that is drawn. Both ends are inclusive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Part {
     pub(super) first: u64,
@@ -17,35 +17,35 @@ impl Part {
     }
 }
 
-/// A part or a break, in its place.
+/// A part or a break, with its position.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Strip {
     pub(super) part: Part,
     pub(super) top: f64,
     pub(super) height: f64,
-    /// Whether addresses are left out here.
+    /// Whether it stands for omitted addresses.
     pub(super) is_break: bool,
 }
 
-/// Where each address is.
+/// The position of each address.
 #[derive(Debug)]
 pub(super) struct Scale {
     strips: Vec<Strip>,
     bottom: f64,
 }
 
-/// How high a break is.
+/// The height of a break.
 const BREAK: f64 = 26.0;
-/// The least height of a part, if there is room: a line of text.
+/// The least height of a part if there is room: a line of text.
 const LINE: f64 = 24.0;
-/// The least height of a part where there are very many.
+/// The least height of a part if there are very many.
 const HAIR: f64 = 3.0;
-/// The picture gets no higher than this for the sake of its parts.
+/// The height of a picture beyond which the least height of its parts shrinks.
 const TALLEST: f64 = 1400.0;
 
 impl Scale {
-    /// Places parts, in order and apart from each other, from `top` on. They take
-    /// `height` in all, or more where there are many.
+    /// Places parts, which are in order and do not overlap, from `top` on. They take `height` in
+    /// all, or more if there are many.
     pub(super) fn new(parts: &[Part], top: f64, height: f64) -> Self {
         let breaks = parts.windows(2).filter(|pair| gap(pair).is_some()).count();
         let count = number(parts.len()).max(1.0);
@@ -80,8 +80,8 @@ impl Scale {
         self.bottom
     }
 
-    /// Where the byte at `addr` begins. An address that is not drawn is at the next one
-    /// that is.
+    /// The position at which the byte at `addr` begins. An address that is not drawn has the
+    /// position of the next one that is.
     pub(super) fn y(&self, addr: u64) -> f64 {
         let index = self.strips.partition_point(|strip| strip.part.last < addr);
         match self.strips.get(index) {
@@ -90,7 +90,7 @@ impl Scale {
         }
     }
 
-    /// Where the byte at `last` ends.
+    /// The position at which the byte at `last` ends.
     pub(super) fn y_end(&self, last: u64) -> f64 {
         let index = self.strips.partition_point(|strip| strip.part.last < last);
         match self.strips.get(index) {
