@@ -164,7 +164,7 @@ fn errors_about_maps_name_device_range_and_reason() {
     // Where no socket can be: without the check it would fail otherwise, and not serve.
     let twice =
         ["serve", "--socket", "none/a.sock", "--device", "nvme,queues=2,backing=null:1M,queues=3"];
-    place.expect(&twice, &["--device: queues: it is given twice"]);
+    place.expect(&twice, &["--device: queues: the key is given twice"]);
     let locked = ["serve", "--socket", "none/a.sock", "--device", "dma,mode=0444"];
     place.expect(&locked, &["--device: mode: nobody could connect"]);
     place.expect(

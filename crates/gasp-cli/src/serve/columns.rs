@@ -1,4 +1,4 @@
-//! How all devices stand, as rows that fit a terminal's width: columns go by importance.
+//! The state of all devices, as a table that fits a terminal: columns are shown by importance.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -6,15 +6,15 @@ use super::event::thousands;
 use super::tell::Row;
 use crate::quantity::length;
 
-/// Between two columns.
+/// The space between two columns.
 const GAP: usize = 2;
 /// A longer name is cut.
 const NAME_MAX: usize = 24;
 
-/// Title, importance (0 is the most important), and what it says of a device.
+/// Title, rank (0 is the most important), and the text for a device.
 type Column = (&'static str, u8, fn(&Row) -> String);
 
-/// In the order in which they are shown; the counters of the device itself come after them.
+/// In the order in which they are shown. The device's own counters follow.
 const COLUMNS: [Column; 9] = [
     ("device", 0, |row| cut(&row.name, NAME_MAX)),
     ("VMM", 1, |row| row.now.status.pid.map_or("–".into(), |pid| pid.to_string())),
@@ -34,7 +34,7 @@ fn drains(row: &Row) -> String {
     }
 }
 
-/// A column with what is in it.
+/// A column with its cells.
 struct Filled {
     title: &'static str,
     rank: u8,
@@ -49,18 +49,18 @@ impl Filled {
         Self { title, rank, cells, width: widest.unwrap_or(0).max(title.width()) }
     }
 
-    /// The name to the left, numbers to the right.
+    /// Aligns a text: names to the left, numbers to the right.
     fn aligned(&self, text: &str) -> String {
         let space = " ".repeat(self.width.saturating_sub(text.width()));
         if self.rank == 0 { format!("{text}{space}") } else { format!("{space}{text}") }
     }
 }
 
-/// A header, and a row for each device, of at most `width` columns and `height` lines.
+/// A header and a row for each device, in at most `width` columns and `height` lines.
 pub(super) fn table(rows: &[Row], width: usize, height: usize) -> Vec<String> {
     let shown = match rows.len() < height {
         true => rows.len(),
-        // The last line says how many are not.
+        // The last line says how many are not shown.
         false => height.saturating_sub(2),
     };
     let (rows, hidden) = rows.split_at(shown);
@@ -83,8 +83,8 @@ pub(super) fn table(rows: &[Row], width: usize, height: usize) -> Vec<String> {
     lines
 }
 
-/// The columns that have room: the most important ones, and never a less important one
-/// instead of another. The name is always there, cut if need be.
+/// The columns that fit: the most important ones, never a less important one instead of
+/// another. The name is always shown, cut if necessary.
 fn chosen(columns: &[Filled], width: usize) -> Vec<&Filled> {
     let mut by_rank: Vec<_> = columns.iter().collect();
     by_rank.sort_by_key(|column| column.rank);
@@ -97,7 +97,7 @@ fn chosen(columns: &[Filled], width: usize) -> Vec<&Filled> {
     columns.iter().filter(|column| column.rank <= least).collect()
 }
 
-/// What the device itself counts, as far as it fits into `room`.
+/// The device's own counters, as far as they fit into `room`.
 fn counters(row: &Row, room: usize) -> String {
     let mut text = String::new();
     for counter in row.now.counted() {
@@ -110,7 +110,7 @@ fn counters(row: &Row, room: usize) -> String {
     text
 }
 
-/// A text of at most `width` columns, with an ellipsis if it is cut.
+/// The text, cut to `width` columns with an ellipsis.
 fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.into();

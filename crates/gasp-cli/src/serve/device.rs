@@ -25,13 +25,13 @@ use super::refusal::Refusal;
 use super::sockets::Sockets;
 use super::tell::Intro;
 
-/// How often it is told that a file of guest memory was mapped.
+/// The least interval between reports that a file of guest memory was mapped.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What a device counts by itself, by name.
+/// A device's own counters, by name.
 type Counters = Box<dyn Fn() -> Vec<Counter> + Send + Sync>;
 
-/// A device whose socket is there.
+/// A device with its socket.
 pub(super) struct Served {
     pub(super) id: Id,
     pub(super) plan: Plan,
@@ -42,17 +42,17 @@ pub(super) struct Served {
     server: Arc<Server>,
     task: Option<JoinHandle<Result<(), ServeError>>>,
     counters: Counters,
-    /// Accesses that the guest's IOMMU refused, of all VMMs so far.
+    /// Accesses that the guest's IOMMU refused, over all VMMs so far.
     faults: AtomicU64,
-    /// Events that could not be told, because there were too many.
+    /// Events that were dropped because there were too many.
     untold: Arc<AtomicU64>,
     sockets: Sockets,
-    /// What a guest tells controllers apart by, without the spaces that it is padded with.
+    /// The serial number, by which a guest distinguishes controllers, without its padding.
     pub(super) serial: Option<String>,
 }
 
 impl Served {
-    /// Makes the device, and listens.
+    /// Creates the device and its socket.
     pub(super) fn bind(
         id: Id,
         plan: &Plan,
@@ -65,7 +65,7 @@ impl Served {
         let server = sockets.add(id, bind).map_err(|why| Refusal::socket(plan, why))?;
         let (name, untold) = (Arc::<str>::from(plan.name.as_str()), Arc::<AtomicU64>::default());
         let (device, outbox, lost) = (Arc::clone(&name), outbox.clone(), Arc::clone(&untold));
-        // Called on the server's thread: nothing that waits.
+        // The observer is called on the server's thread and must not block.
         let adopted = Mutex::new(None::<Instant>);
         server.observe(move |happened| {
             if matches!(happened, Happened::Adopted { .. }) && !is_due(&adopted) {
@@ -92,12 +92,12 @@ impl Served {
         })
     }
 
-    /// Serves, on a thread of its own, until it is told to stop; then, or if it fails, an
-    /// order says that it has ended.
+    /// Serves the device on a thread of its own, until [`stop`](Self::stop) or a failure.
+    /// `orders` is then sent [`Order::Ended`].
     pub(super) fn start(&mut self, orders: &Sender<Order>) -> Result<(), Refusal> {
         let (server, ending) = (Arc::clone(&self.server), Ending(self.id, orders.clone()));
         let task = move || {
-            // Also if it panics.
+            // Dropped at the end, also by a panic.
             let _ending = ending;
             server.run()
         };
@@ -107,12 +107,13 @@ impl Served {
         Ok(())
     }
 
-    /// Asks it to stop.
+    /// Requests that the thread stops.
     pub(super) fn stop(&self) {
         self.server.stopper().stop();
     }
 
-    /// Ends what has stopped, and removes its socket: how it stood, and what it failed of.
+    /// Joins the thread, which has stopped, and removes the socket. Returns the last state, and
+    /// the error if it has failed.
     pub(super) fn end(mut self) -> (Snapshot, Option<String>) {
         let failed = match self.task.take().map(JoinHandle::join) {
             None | Some(Ok(Ok(()))) => None,
@@ -127,14 +128,14 @@ impl Served {
         self.server.status().attached
     }
 
-    /// What is told of it first.
+    /// The device's first report.
     pub(super) fn intro(&self) -> Intro {
         Intro { name: Arc::clone(&self.name), kind: self.kind, socket: self.path.clone() }
     }
 
     /// The faults since the last call.
     ///
-    /// They are kept by the guest's IOMMU until they are read, and lost with it: those in
+    /// The guest's IOMMU keeps them until they are read, and they are lost with it: those in
     /// the last moment of a VMM may not be counted.
     pub(super) fn take_faults(&self) -> Option<Event> {
         let faults = self.server.guest()?.take_faults();
@@ -148,7 +149,7 @@ impl Served {
         (count > 0).then_some(Event::Faults { count, first })
     }
 
-    /// How it stands.
+    /// The current state.
     pub(super) fn snapshot(&self) -> Snapshot {
         Snapshot {
             status: self.server.status(),
@@ -159,8 +160,8 @@ impl Served {
     }
 }
 
-/// Whether the last time was long enough ago, and is now. A VMM whose guest has one window at
-/// a time has files adopted and released without end; totals say how many there are.
+/// Whether the last report was long enough ago; if so, it is now. A VMM that has one DMA window
+/// at a time causes files to be adopted and released without end; the totals have their number.
 fn is_due(last: &Mutex<Option<Instant>>) -> bool {
     let mut last = last.lock();
     let due = last.is_none_or(|last| last.elapsed() >= EVERY);
@@ -170,25 +171,25 @@ fn is_due(last: &Mutex<Option<Instant>>) -> bool {
     due
 }
 
-/// Says that a device's thread has ended, when it is dropped there.
+/// Sends the order that a device's thread has ended, when it is dropped there.
 struct Ending(Id, Sender<Order>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        // If nobody listens any longer, all end.
+        // An error means that the service has ended, and all devices with it.
         let _ = self.1.send(Order::Ended(self.0));
     }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        // Its file first, if this is not after a stop.
+        // Removes the socket file first, if the device was not stopped before.
         self.stop();
         self.sockets.forget(self.id);
     }
 }
 
-/// A device without a socket.
+/// A device before it has a socket.
 struct Made {
     shell: Shell,
     kind: &'static str,
@@ -209,7 +210,7 @@ impl Made {
                 (Shell::new(&plan.name, nvme), "nvme", counted, Some(serial))
             }
         };
-        // Every model here is that of a PCI function.
+        // Every device model here is a PCI function, which a shell accepts.
         let shell = shell.map_err(|error| Refusal::system(plan, &io::Error::other(error)))?;
         Ok(Self { shell, kind, counters, serial })
     }
@@ -222,7 +223,7 @@ fn nvme(plan: &Plan, wanted: &plan::Nvme) -> Result<Nvme, NvmeError> {
         plan::Backing::File(path) => Backing::file(path),
     };
     let own = gasp_nvme::Options::default();
-    // A disk in a file is told by the file, another by its socket.
+    // The serial of a disk in a file is derived from the file, of any other from its socket.
     let by_socket = || match wanted.backing {
         plan::Backing::File(_) => None,
         _ => Some(serial(&plan.socket)),
@@ -236,8 +237,8 @@ fn nvme(plan: &Plan, wanted: &plan::Nvme) -> Result<Nvme, NvmeError> {
     Nvme::new(&backing, options)
 }
 
-/// A serial that stays, and that no other disk of the same guest has: it is made of the
-/// socket's path (with FNV-1a).
+/// A serial number that is stable and unique among the disks of a guest: the FNV-1a hash of the
+/// socket's path.
 fn serial(socket: &Path) -> String {
     let path = std::path::absolute(socket).unwrap_or_else(|_| socket.into());
     let bytes = path.as_os_str().as_bytes().iter();

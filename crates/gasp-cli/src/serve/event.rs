@@ -1,4 +1,4 @@
-//! What happens to a device: as a line for a person, and as JSON.
+//! Device events, as text and as JSON.
 
 use core::fmt;
 use core::time::Duration;
@@ -10,10 +10,10 @@ use serde::{Serialize, Serializer};
 
 use crate::quantity::{count, length};
 
-/// An unmap that takes the device longer than this is told of.
+/// An unmap that waits at least this long for the device is reported.
 const LONG: Duration = Duration::from_millis(10);
 
-/// What has happened. The fields are described in `gasp serve --help`.
+/// An event of one device. `gasp serve --help` describes the fields.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub(super) enum Event {
@@ -35,11 +35,11 @@ pub(super) enum Event {
     Stopped(Snapshot),
 }
 
-/// What has happened to all devices.
+/// An event that concerns all devices.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub(super) enum News {
-    /// `kept`: defined differently, but attached; `failed`: why others are not served.
+    /// `kept`: changed, but attached; `failed`: messages about devices that are not served.
     Reloaded {
         added: Vec<String>,
         removed: Vec<String>,
@@ -55,7 +55,7 @@ pub(super) enum News {
     },
 }
 
-/// The first of some refused accesses.
+/// The first of several refused accesses.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(super) struct FaultOf {
     pub(super) addr: u64,
@@ -63,7 +63,7 @@ pub(super) struct FaultOf {
     pub(super) reason: String,
 }
 
-/// How a device stands. Two are equal if they tell the same.
+/// The state of a device. Two are equal if they report the same.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) status: Status,
@@ -72,7 +72,7 @@ pub(super) struct Snapshot {
     pub(super) counters: Vec<Counter>,
 }
 
-/// Something that the device itself counts.
+/// A counter of the device itself.
 pub(super) type Counter = (&'static str, u64);
 
 impl Snapshot {
@@ -124,12 +124,12 @@ impl Serialize for AsObject<'_> {
 }
 
 impl Snapshot {
-    /// Bytes in windows that the device maps; the others are reached by messages.
+    /// The bytes in DMA windows that are mapped; the others are copied by messages.
     pub(super) fn mapped_bytes(&self) -> u64 {
         self.status.window_bytes.saturating_sub(self.status.by_message_bytes)
     }
 
-    /// What the device counts, in words; what it has not counted yet is left out.
+    /// The device's counters as text, without those that are 0.
     pub(super) fn counted(&self) -> Vec<String> {
         let counted = self.counters.iter().filter(|(_, value)| *value > 0);
         counted
@@ -142,8 +142,8 @@ impl Snapshot {
 }
 
 impl Event {
-    /// What is worth a line. Maps and unmaps are not: there are thousands, and their
-    /// numbers are told instead.
+    /// The event to report, if any. Single maps and unmaps are not reported: there are
+    /// thousands, and the totals have their numbers.
     pub(super) fn of(happened: &Happened) -> Option<Self> {
         Some(match happened {
             Happened::Attached { pid } => Self::Attached { pid: *pid },
@@ -176,26 +176,28 @@ impl Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listening { kind, socket, .. } => write!(f, "{kind}, listens on {socket}"),
+            Self::Listening { kind, socket, .. } => write!(f, "{kind}, listening on {socket}"),
             Self::Attached { pid: Some(pid) } => write!(f, "attached: process {pid}"),
             Self::Attached { pid: None } => write!(f, "attached"),
             Self::Detached { why } => write!(f, "detached: {why}"),
-            Self::Adopted { bytes } => write!(f, "adopts {} of guest memory", length(*bytes)),
+            Self::Adopted { bytes } => {
+                write!(f, "mapped a file with {} of guest memory", length(*bytes))
+            }
             Self::ByMessage => write!(
                 f,
-                "its memory cannot be sealed, and is copied by messages, which is slow: see \
+                "guest memory cannot be sealed and is copied by messages, which is slow: see \
                  `unsealed` in gasp serve --help"
             ),
             Self::NotShared { bytes, seen: true } => write!(
                 f,
-                "{} of memory are not shared with this device, but copied by messages or \
+                "{} of guest memory are not shared with the device, and are copied by messages or \
                  refused: give QEMU share=on",
                 length(*bytes)
             ),
             Self::NotShared { bytes, seen: false } => write!(
                 f,
-                "the guest has started the device, but all {} of memory are still zero: \
-                 probably they are not shared with it, and its commands never come; give QEMU \
+                "the guest has started the device, but all {} of its memory are still zero: \
+                 probably they are not shared, and the guest's commands never arrive; give QEMU \
                  share=on",
                 length(*bytes)
             ),
@@ -217,16 +219,16 @@ impl fmt::Display for Event {
             Self::Refused { command, errno, why } => {
                 write!(f, "refused {command}: {why} ({errno})")
             }
-            Self::TurnedAway { why } => write!(f, "turned a client away: {why}"),
+            Self::TurnedAway { why } => write!(f, "rejected a client: {why}"),
             Self::InUse { pid, by, seconds } => {
                 let process = |pid: &Option<i32>| {
                     pid.map_or_else(|| "a process".into(), |pid| format!("process {pid}"))
                 };
                 let (pid, by) = (process(pid), process(by));
-                write!(f, "turned {pid} away: in use by {by} for {} s", thousands(*seconds))
+                write!(f, "rejected {pid}: in use by {by} for {} s", thousands(*seconds))
             }
             Self::Omitted { reports } => {
-                write!(f, "{} reports left out, there were too many", thousands(*reports))
+                write!(f, "dropped {} reports, there were too many", thousands(*reports))
             }
             Self::Failed { why } => write!(f, "failed: {why}"),
             Self::Stopped(snapshot) => write!(f, "stopped: {snapshot}"),
@@ -243,7 +245,7 @@ impl fmt::Display for News {
                     ("added", added),
                     ("removed", removed),
                     ("replaced", replaced),
-                    ("in use, so as before", kept),
+                    ("changed, but in use and kept", kept),
                     ("failed", failed),
                 ];
                 let mut lists = lists.iter().filter(|(_, list)| !list.is_empty()).peekable();
@@ -253,7 +255,7 @@ impl fmt::Display for News {
                 lists.try_for_each(|(what, list)| write!(f, "; {what}: {}", list.join(", ")))
             }
             Self::ReloadFailed { why } => {
-                write!(f, "the new configuration is not used, nothing has changed: {why}")
+                write!(f, "the new configuration is rejected, nothing has changed: {why}")
             }
             Self::Unwritten { count: 1 } => write!(f, "1 report could not be written"),
             Self::Unwritten { count } => {
@@ -275,7 +277,7 @@ impl fmt::Display for Snapshot {
         let Status { maps, unmaps, windows, window_bytes, drains, .. } = status;
         write!(
             f,
-            "{} maps, {} unmaps, {} in {} windows, {} drains, {} faults",
+            "{} maps, {} unmaps, {} in {} DMA windows, {} drains, {} faults",
             thousands(*maps),
             thousands(*unmaps),
             length(*window_bytes),

@@ -10,7 +10,7 @@ use toml::Spanned;
 use super::plan::{Plan, check_apart};
 use super::wish::{Wish, Wrong};
 
-/// Longer files are refused, in bytes.
+/// The largest file that is read, in bytes.
 const SIZE_MAX: u64 = 1 << 20;
 
 #[derive(Deserialize)]
@@ -60,7 +60,7 @@ impl Table {
         }
     }
 
-    /// Where the value of a key begins, if it is there.
+    /// The offset of a key's value, if the key is present.
     fn place(&self, key: &str) -> Option<usize> {
         let of = |value: &Option<Spanned<u64>>| value.as_ref().map(|value| value.span().start);
         let text = |value: &Option<Spanned<String>>| value.as_ref().map(|value| value.span().start);
@@ -83,7 +83,7 @@ impl Table {
     }
 }
 
-/// Reads a file; paths in it are relative to its folder.
+/// Reads a file. Paths in it are relative to its directory.
 ///
 /// # Errors
 /// A message that names the line, the device and the key.
@@ -91,7 +91,7 @@ pub(super) fn load(path: &Path) -> Result<Vec<Plan>, String> {
     let cannot = |error: io::Error| format!("{}: cannot read the file: {error}", path.display());
     let metadata = fs::metadata(path).map_err(cannot)?;
     if !metadata.is_file() || metadata.len() > SIZE_MAX {
-        let message = "it is not a regular file of at most 1 MiB";
+        let message = "a configuration must be a regular file of at most 1 MiB";
         return Err(format!("{}: {message}", path.display()));
     }
     parse(&fs::read_to_string(path).map_err(cannot)?, path)
@@ -107,15 +107,15 @@ fn parse(text: &str, path: &Path) -> Result<Vec<Plan>, String> {
         let at = error.span().unwrap_or_default().start;
         if let Some(table) = table_of_a_guest(error.message()) {
             let message = format!(
-                "unknown key `{table}`: this describes a guest, and `gasp serve` takes devices: \
-                 write [[device]]"
+                "unknown key `{table}`: this file describes a guest, and `gasp serve` needs \
+                 devices: write [[device]]"
             );
             return fail(at, &message);
         }
         fail(at, &format!("{}{}", place_in(text, at), explained(error.message())))
     })?;
     if document.device.is_empty() {
-        return Err(fail(0, "there is no device: write [[device]]"));
+        return Err(fail(0, "the file has no device: write [[device]]"));
     }
     let wrong = |index: usize, table: &Spanned<Table>, Wrong { key, message }: Wrong| {
         let at = table.get_ref().place(key).unwrap_or(table.span().start);
@@ -137,7 +137,7 @@ fn parse(text: &str, path: &Path) -> Result<Vec<Plan>, String> {
     }
 }
 
-/// The name of a table that only the description of a guest has, if that is what is unknown.
+/// The unknown key of an error, if it is a table from the description of a guest.
 fn table_of_a_guest(message: &str) -> Option<&str> {
     let key = message.strip_prefix("unknown field `")?.strip_suffix("`, expected `device`")?;
     let tables =
@@ -145,8 +145,8 @@ fn table_of_a_guest(message: &str) -> Option<&str> {
     tables.contains(&key).then_some(key)
 }
 
-/// The device and the key that a place in the text is about, as far as the text shows them:
-/// it is not what was expected, so nobody has read it.
+/// The device and the key at a place in the text, as far as they can be seen: the text could
+/// not be parsed.
 fn place_in(text: &str, at: usize) -> String {
     let until = text.get(at..).and_then(|rest| rest.find('\n')).map_or(text.len(), |end| at + end);
     let mut lines = text.get(..until).unwrap_or_default().lines().map(str::trim);
@@ -225,7 +225,7 @@ socket = \"dma.sock\"
             (
                 "backing = \"null:64M\"",
                 "",
-                "a/b.toml:1: device \"nvme0\": backing: the kind nvme needs it",
+                "a/b.toml:1: device \"nvme0\": backing: the kind nvme requires it",
             ),
             (
                 "kind = \"dma\"",
@@ -261,7 +261,7 @@ socket = \"dma.sock\"
         assert!(message("").contains("[[device]]"));
         let guest = message("[[ram]]\nsize = 4096\n");
         assert!(
-            guest.starts_with("a/b.toml:1: unknown key `ram`: this describes a guest"),
+            guest.starts_with("a/b.toml:1: unknown key `ram`: this file describes a guest"),
             "{guest}"
         );
         assert!(message("[rma]\n").contains("unknown key `rma`"));

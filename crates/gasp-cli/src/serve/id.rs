@@ -1,5 +1,5 @@
-//! Which device.
+//! Device identifiers.
 
-/// A number that no other device of this process has or had.
+/// An identifier that is unique among all devices that this process has ever had.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Id(pub(super) u64);

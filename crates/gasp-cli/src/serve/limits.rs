@@ -1,4 +1,4 @@
-//! What a VMM may have a device hold, and what is done with memory that it can take away.
+//! Limits on the resources of a VMM, and the treatment of memory that it can take away.
 
 use gasp_vfio_user::{Options, Unsealed};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -6,15 +6,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::wish::{Wish, Wrong, wrong};
 use crate::quantity::parse_length;
 
-/// Descriptors that the process needs for itself, and for clients that it sends away.
+/// Descriptors that the process needs for itself and for clients that it rejects.
 const OWN_DESCRIPTORS: u64 = 64;
-/// Those of a server besides its client's: the socket, the connection, what it waits with,
-/// the image.
+/// Descriptors of a server besides its client's: socket, connection, event notification, image.
 const OF_A_SERVER: u64 = 16;
-/// With fewer a VMM cannot attach a device that has interrupts.
+/// The least descriptors with which a VMM can attach a device that has interrupts.
 const DESCRIPTORS_MIN: u64 = 16;
 
-/// What was asked for; the server's own limits else.
+/// The configured limits; `None` is the server's own.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Limits {
     unsealed: Option<Unsealed>,
@@ -54,7 +53,7 @@ impl Limits {
         })
     }
 
-    /// The server's options with these limits, as one of `devices` in this process.
+    /// The options `own` with these limits, for one of `devices` in this process.
     pub(super) fn apply(&self, own: Options, devices: usize) -> Options {
         let share = share(descriptors(), devices, own.max_descriptors);
         Options {
@@ -81,8 +80,8 @@ fn number(
     }
 }
 
-/// What each of so many devices may hold, so that the process has enough for all of them
-/// and for itself.
+/// The descriptors that each device may hold, so that `limit` is enough for all devices and the
+/// process itself.
 fn share(limit: u64, devices: usize, own: u32) -> u32 {
     let devices = u64::try_from(devices).unwrap_or(u64::MAX).max(1);
     let share = (limit.saturating_sub(OWN_DESCRIPTORS) / devices).saturating_sub(OF_A_SERVER);
@@ -93,11 +92,11 @@ fn descriptors() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Has the process use as many descriptors as it may: each VMM may send some hundred.
+/// Raises the soft limit of descriptors to the hard one: each VMM may send several hundred.
 pub(super) fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::debug!(%error, "the limit of descriptors stays");
+        tracing::debug!(%error, "the limit of descriptors cannot be raised");
     }
 }
 

@@ -1,15 +1,15 @@
-//! The state of all devices, drawn anew below the lines of what happens.
+//! The state of all devices, redrawn below the lines of events.
 //!
 //! ```text
-//!     0.001  disk     nvme, listens on /tmp/disk.sock      scrolls
+//!     0.001  disk     nvme, listening on /tmp/disk.sock    scrolls
 //!     3.214  disk     attached: process 4711
-//! device     VMM  mapped  by message  …                    drawn anew
-//! disk      4711   1 GiB         0 B  …
+//! device     VMM  mapped  by message  …                    redrawn
+//! disk      4711   1 GiB     0 bytes  …
 //! ```
 //!
-//! The terminal may become wider or narrower at any time, and then rows that were drawn
-//! before may take more lines than they did: what is there is computed from their widths
-//! and the width now, and each row ends with a line's end of its own.
+//! The width of the terminal may change at any time, and rows that were drawn before may then
+//! occupy more lines. Their number is computed from the widths of the rows and the current width
+//! of the terminal; each row ends with a newline of its own.
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -24,21 +24,21 @@ use super::log::Format;
 use super::out::{Lost, Out};
 use super::tell::{Intro, Row, Tell};
 
-/// What a terminal has that does not say.
+/// The size of a terminal that does not report it.
 const SIZE: (usize, usize) = (80, 24);
 
-/// A view for a person at a terminal.
+/// A live view on a terminal.
 pub(super) struct Live {
     format: Format,
     out: Out<File>,
-    /// stderr, if that is not the same terminal.
+    /// stderr, if it is not a terminal.
     logs: Option<Out<File>>,
     lost: Lost,
     bold: Style,
-    /// What is to scroll past at the next drawing.
+    /// Lines of events to print at the next drawing.
     scrolls: String,
     drawn: Vec<String>,
-    /// The terminal's width when it was drawn.
+    /// The terminal's width at the last drawing.
     width: usize,
 }
 
@@ -61,12 +61,12 @@ impl Live {
         })
     }
 
-    /// Draws rows, below what has happened since the last time.
+    /// Prints the events since the last drawing, and draws the rows below them.
     fn draw(&mut self, rows: &[Row]) {
         let (width, height) = terminal_size_of(io::stdout())
             .map_or(SIZE, |(Width(width), Height(height))| (width.into(), height.into()));
-        // A line that is full would be joined to the next one by a terminal that becomes
-        // wider, and one line is the cursor's.
+        // A terminal that becomes wider would join a full line with the next one, and the
+        // cursor needs a line of its own.
         let table = match rows.is_empty() {
             true => Vec::new(),
             false => columns::table(
@@ -96,22 +96,22 @@ impl Live {
     }
 }
 
-/// What takes the lines that were drawn off a terminal that is now `width` columns wide and
-/// `height` lines high. The cursor is at the beginning of the line below them.
+/// The control sequence that erases the drawn lines from a terminal that is now `width` columns
+/// wide and `height` lines high. The cursor is at the start of the line below them.
 fn erase(drawn: &[String], width: usize, height: usize) -> String {
     let lines: usize = drawn.iter().map(|line| line.width().div_ceil(width.max(1)).max(1)).sum();
-    // What has left the screen cannot be reached.
+    // Lines that have scrolled off the screen cannot be reached.
     let lines = lines.min(height.saturating_sub(1));
     let up = if lines == 0 { String::new() } else { format!("\x1b[{lines}A") };
-    // Deletes them, and the cursor's line: it has what somebody has typed, such as ^C. They
-    // are not cleared: a terminal may keep a copy of what is cleared, or remember of a
-    // cleared line that it went on in the next one.
+    // Deletes them and the cursor's line, which may contain typed characters such as ^C. They
+    // are not cleared: a terminal may keep a copy of cleared lines, or remember that a cleared
+    // line continued on the next one.
     format!("\r{up}\x1b[{}M", lines + 1)
 }
 
 impl Tell for Live {
     fn began(&mut self, devices: &[Intro]) {
-        // As it is, so that it can be copied.
+        // Not wrapped, so that it can be copied.
         self.scrolls += &self.format.began(devices);
     }
 

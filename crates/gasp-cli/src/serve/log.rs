@@ -1,4 +1,4 @@
-//! What happens, one line each: for a person, or as JSON.
+//! Output formats for events: lines of text, or JSON.
 
 use core::fmt::Display;
 use std::collections::BTreeMap;
@@ -14,12 +14,12 @@ use super::out::{Lost, Out};
 use super::qemu;
 use super::tell::{Intro, Row, Tell};
 
-/// How often totals are told while they change.
+/// The interval of totals in JSON, while they change.
 const EVERY: Duration = Duration::from_secs(1);
-/// How often a person reads them.
+/// The interval of totals in text, while they change.
 const EVERY_LINE: Duration = Duration::from_secs(10);
 
-/// Tells totals only if they have changed, and not too often.
+/// A filter for totals: only those that have changed, at an interval.
 struct Changes {
     every: Duration,
     last: Instant,
@@ -47,7 +47,7 @@ impl Changes {
     }
 }
 
-/// stdout and stderr, for lines that may be lost.
+/// stdout for reports and stderr for the log; lines that cannot be written are dropped.
 struct Streams {
     reports: Out<File>,
     logs: Out<File>,
@@ -59,11 +59,11 @@ impl Streams {
         Ok(Self { reports: Out::to(io::stdout())?, logs: Out::to(io::stderr())?, lost })
     }
 
-    /// Writes one report, and before it how many were lost, as `unwritten` says it.
+    /// Writes a report; if others were lost before, first their number, formatted by `unwritten`.
     fn report(&mut self, line: &str, unwritten: impl Fn(&News) -> String) {
         let count = self.lost.take();
         if count > 0 && !self.write(&unwritten(&News::Unwritten { count })) {
-            // It counted itself as well.
+            // This report was counted as lost, too.
             self.lost.restore(count - 1);
         }
         self.write(line);
@@ -72,9 +72,9 @@ impl Streams {
     fn write(&mut self, line: &str) -> bool {
         let written = self.reports.write(line);
         if let Err(error) = &written {
-            // Once; and this thread cannot log by itself.
+            // Once, as long as writes fail. This thread writes the log, so it cannot use it.
             self.log(&format!(
-                "reports cannot be written: {}; the devices are served on\n",
+                "reports cannot be written: {}; the devices are still served\n",
                 crate::output::system_words(error)
             ));
         }
@@ -92,7 +92,7 @@ impl Streams {
     }
 }
 
-/// JSON, one object a line.
+/// JSON output, one object per line.
 pub(super) struct Json {
     started: Instant,
     changes: Changes,
@@ -102,7 +102,7 @@ pub(super) struct Json {
 #[derive(Serialize)]
 struct Line<'a, E> {
     at: f64,
-    /// None for what happens to all of them.
+    /// `None` if all devices are concerned.
     device: Option<&'a str>,
     #[serde(flatten)]
     event: &'a E,
@@ -122,7 +122,7 @@ impl Json {
 }
 
 fn json(line: &impl Serialize) -> String {
-    // Numbers and texts, which all can be written.
+    // It contains only numbers and strings, which can always be serialized.
     let mut text = serde_json::to_string(line).unwrap_or_default();
     text.push('\n');
     text
@@ -159,10 +159,10 @@ impl Tell for Json {
     fn end(&mut self) {}
 }
 
-/// Lines as a person reads them.
+/// The text format of lines.
 pub(super) struct Format {
     started: Instant,
-    /// How long the longest name is.
+    /// The length of the longest name.
     width: usize,
 }
 
@@ -171,7 +171,7 @@ impl Format {
         Self { started: Instant::now(), width: 0 }
     }
 
-    /// What there is to copy, and that the devices are there.
+    /// The arguments for QEMU, and a line for each new device.
     pub(super) fn began(&mut self, devices: &[Intro]) -> String {
         let longest = devices.iter().map(|intro| intro.name.chars().count()).max();
         self.width = self.width.max(longest.unwrap_or(0));
@@ -184,14 +184,14 @@ impl Format {
         text
     }
 
-    /// One line, with its end; no device is named if `device` is empty.
+    /// A line, with its newline. `device` is empty if all devices are concerned.
     pub(super) fn line(&self, device: &str, event: &impl Display) -> String {
         let (at, width) = (self.started.elapsed().as_secs_f64(), self.width);
         format!("{at:9.3}  {device:width$}  {event}\n")
     }
 }
 
-/// Lines for a person who reads them later.
+/// Text output to a file or a pipe.
 pub(super) struct Lines {
     format: Format,
     changes: Changes,

@@ -2,20 +2,20 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`wish`], [`plan`] | which devices, as they are asked for, and checked: the same for the file and for `--device` |
-//! | [`limits`] | what a VMM may have a device hold |
+//! | [`wish`], [`plan`] | devices as they are requested, and checked; the same for the file and for `--device` |
+//! | [`limits`] | limits on the resources of a VMM |
 //! | [`file`] | the configuration file |
 //! | [`spec`] | `--device` |
-//! | [`service`] | the devices, started and stopped as [`orders`] say |
-//! | [`reload`] | what a configuration that is read again changes |
-//! | [`device`] (by its [`id`]), [`fleet`] | a device on its socket, and its thread; all of them |
-//! | [`sockets`] | their socket files, removed on each way out |
+//! | [`service`] | starts and stops devices according to [`orders`] |
+//! | [`reload`] | the changes of a new configuration |
+//! | [`device`] (by its [`id`]), [`fleet`] | a device on its socket with its thread; all of them |
+//! | [`sockets`] | the socket files, removed by every kind of end |
 //! | [`refusal`] | why a device cannot be served, and what would help |
-//! | [`event`] | what happens, as a line for a person and as JSON |
-//! | [`outbox`], [`reporter`] | where it is put, and the thread that tells it, for which nobody waits |
-//! | [`tell`]: [`log`]; [`live`], [`columns`] | lines; a view that is drawn anew |
-//! | [`out`] | a writer that drops what cannot be written |
-//! | [`qemu`] | the arguments that a VMM needs |
+//! | [`event`] | device events, as text and as JSON |
+//! | [`outbox`], [`reporter`] | the queue of reports, which never blocks; the thread that writes them |
+//! | [`tell`]: [`log`]; [`live`], [`columns`] | output formats: lines and JSON; a live view on a terminal |
+//! | [`out`] | a writer that drops reports that cannot be written |
+//! | [`qemu`] | QEMU's arguments to attach a device |
 
 mod columns;
 mod device;
@@ -61,34 +61,34 @@ use tell::Tell;
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("devices").required(true).args(["config", "device"])))]
 pub(crate) struct Args {
-    /// The devices and their sockets, as below
+    /// File with the devices and their sockets, described below
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// One device: its kind and its keys, as below
+    /// A single device: its kind and keys, described below
     #[arg(long, value_name = "KIND[,KEY=VALUE...]", requires = "socket")]
     pub(crate) device: Option<String>,
-    /// The socket of the one device
+    /// Socket of the single device
     #[arg(long, value_name = "PATH", requires = "device")]
     pub(crate) socket: Option<PathBuf>,
-    /// How firmly guest memory is held while it is mapped
+    /// How guest memory is held while it is mapped
     #[arg(long, value_name = "HOW", default_value = "on-demand")]
     pub(crate) residency: Held,
-    /// Print what happens as JSON, with the fields below
+    /// Print events as JSON, with the fields listed below
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// What `--residency` may be.
+/// The values of `--residency`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(crate) enum Held {
-    /// All in place from the first map on; host-physical addresses are known, and given to a
-    /// device if the VMM is trusted not to replace its memory (unsealed = "trust")
+    /// All of it pinned from the first map on; host-physical addresses are known, and disclosed
+    /// to a device if its VMM is trusted not to replace the memory (unsealed = "trust")
     Pinned,
-    /// As the guest and the host use it: costs nothing, but addresses are not known
+    /// Allocated as the guest uses it, at no cost; host-physical addresses are not known
     OnDemand,
 }
 
-/// Serves the devices that the arguments name until a signal comes.
+/// Serves the devices that the arguments name, until a signal ends the process.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let source = Source::of(args)?;
     let plans = source.read(&[]).map_err(Failure::Usage)?;
@@ -108,8 +108,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let made = service.create(&plans, |_| true)?;
     let outbox = service.outbox.clone();
     logging::take(move |line| outbox.log(line));
-    // A panic ends the thread of one device. It is told as all else is: in the view, and
-    // without waiting for stderr.
+    // A panic ends the thread of one device. It is logged like everything else: in the live
+    // view, and without blocking on stderr.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     let served = service.start(made).map_err(Failure::from).and_then(|()| {
         service.run(|service| {
@@ -122,7 +122,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     served
 }
 
-/// Where the devices are named.
+/// Where the devices are specified.
 enum Source<'a> {
     File(&'a Path),
     Arguments(Plan),
@@ -133,20 +133,22 @@ impl<'a> Source<'a> {
         match (&args.config, &args.device, &args.socket) {
             (Some(config), ..) => Ok(Self::File(config)),
             (None, Some(spec), Some(socket)) => Ok(Self::Arguments(spec::parse(spec, socket)?)),
-            // The arguments are declared such that this cannot be.
+            // clap rejects all other combinations.
             _ => {
-                let message = "a configuration, or a device and its socket, is needed";
+                let message = "either --config, or --device and --socket, is required";
                 Err(Failure::Usage(message.into()))
             }
         }
     }
 
-    /// The devices that are wanted, if those of `now` are there.
+    /// The requested devices, if those of `now` are served.
     fn read(&self, now: &[Current]) -> Result<Vec<Plan>, String> {
         let mut plans = match self {
             Self::File(path) => file::load(path)?,
             Self::Arguments(_) if !now.is_empty() => {
-                return Err("--device was given, and so there is no file to read again".into());
+                return Err(
+                    "the device was given by --device: there is no file to read again".into()
+                );
             }
             Self::Arguments(plan) => vec![plan.clone()],
         };
@@ -157,7 +159,7 @@ impl<'a> Source<'a> {
 }
 
 fn teller(json: bool, lost: &Lost) -> io::Result<Box<dyn Tell>> {
-    // One that can move its cursor.
+    // Whether stdout is a terminal that can move its cursor.
     let can_draw = || io::stdout().is_terminal() && std::env::var_os("TERM") != Some("dumb".into());
     Ok(match json {
         true => Box::new(log::Json::new(lost.clone())?),

@@ -1,4 +1,4 @@
-//! What the service is asked to do, one thing after another.
+//! The queue of orders to the service: from signals, and from devices that end.
 
 use std::io;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use super::id::Id;
 use super::sockets::Sockets;
 use crate::signal::{Asked, on_signals};
 
-/// How long a stop may take before the process ends without it.
+/// How long an orderly stop may take before the process is ended.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The exit status then, and after a second signal: that of a shell for SIGINT.
+/// The exit status in that case and after a second signal: a shell's for SIGINT.
 const KILLED: i32 = 130;
 
-/// What the service is asked to do.
+/// An order to the service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Order {
     /// SIGINT or SIGTERM: end.
@@ -28,17 +28,17 @@ pub(super) enum Order {
     Ended(Id),
 }
 
-/// The orders, and what others send them with.
+/// The queue, with both ends.
 pub(super) struct Orders {
     pub(super) sender: Sender<Order>,
     receiver: Receiver<Order>,
-    /// Whether a reload waits to be carried out: another one would be the same.
+    /// Whether a reload is queued: another one would be redundant.
     reload: Arc<AtomicBool>,
 }
 
 impl Orders {
-    /// From now on signals are orders. A second one to end, or a stop that takes too long,
-    /// ends the process at once, without the sockets that are left.
+    /// Turns signals into orders from now on. A second signal to end, or a stop that takes too
+    /// long, ends the process at once, after removing its sockets.
     ///
     /// # Errors
     /// If the signals cannot be caught.
@@ -48,7 +48,7 @@ impl Orders {
         let (waits, to, mut ending) = (Arc::clone(&reload), sender.clone(), false);
         on_signals(move |asked| match asked {
             Asked::HangUp if waits.swap(true, Ordering::AcqRel) => {}
-            // Nobody takes orders any longer: the process ends anyway.
+            // An error means that the service has ended, and the process ends anyway.
             Asked::HangUp => _ = to.send(Order::Reload),
             Asked::End if ending => end_at_once(&sockets),
             Asked::End => {
@@ -60,19 +60,19 @@ impl Orders {
                     end_at_once(&sockets);
                 };
                 if std::thread::Builder::new().name("deadline".into()).spawn(late).is_err() {
-                    tracing::warn!("a stop that is stuck is ended by a second signal only");
+                    tracing::warn!("only a second signal will end a stop that is stuck");
                 }
             }
         })?;
         Ok(Self { sender, receiver, reload })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next order.
     pub(super) fn next(&self) -> Order {
-        // There is a sender: our own.
+        // The channel is open, because this has a sender itself.
         let order = self.receiver.recv().unwrap_or(Order::End);
         if order == Order::Reload {
-            // Before the file is read: a change after that is another reload's.
+            // Before the file is read: a later change needs another reload.
             self.reload.store(false, Ordering::Release);
         }
         order

@@ -1,7 +1,7 @@
-//! Where reports are written: to a reader that may be slow, or gone.
+//! A writer of reports, to a reader that may be slow or have closed the pipe.
 //!
-//! A report that cannot be written is dropped, and counted: guests are worth more than
-//! their log.
+//! A report that cannot be written is dropped and counted: the guests matter more than their
+//! log.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::fs::File;
@@ -13,44 +13,44 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// How long a reader that has kept up so far is waited for.
+/// How long to wait for a reader that has kept up so far.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Reports that nobody got, of all writers and of those that were too many to wait.
+/// The count of reports that were lost: not written, or too many for the queue.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Lost(Arc<AtomicU64>);
 
 impl Lost {
-    /// Counts one.
+    /// Counts a lost report.
     pub(super) fn count(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Puts back what was taken.
+    /// Adds reports that were taken from the count.
     pub(super) fn restore(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// The number since the last call.
+    /// The number of lost reports since the last call.
     pub(super) fn take(&self) -> u64 {
         self.0.swap(0, Ordering::Relaxed)
     }
 }
 
-/// A writer of whole reports, unbuffered, that never fails and never waits long.
+/// An unbuffered writer of whole reports, which never waits long.
 pub(super) struct Out<W> {
     to: W,
-    /// The last report ended in its middle, so the next one begins with a new line.
+    /// The last report was cut off, so the next one begins with a newline.
     torn: bool,
     /// The last report could not be written.
     failing: bool,
 }
 
 impl Out<File> {
-    /// What a standard stream leads to.
+    /// A writer to a standard stream.
     ///
     /// # Errors
-    /// If the process has no descriptor left for it.
+    /// If the process has no descriptor left.
     pub(super) fn to(stream: impl AsFd) -> io::Result<Self> {
         Ok(Self::new(File::from(stream.as_fd().try_clone_to_owned()?)))
     }
@@ -61,10 +61,11 @@ impl<W: Write + AsFd> Out<W> {
         Self { to, torn: false, failing: false }
     }
 
-    /// Writes one report, with its end of line.
+    /// Writes a report, with its newline. Returns `Ok(false)` if it was dropped, and the report
+    /// before it as well.
     ///
     /// # Errors
-    /// If it was dropped, the first time in a row; `Ok(false)` after that.
+    /// If it was dropped, and the report before it was not.
     pub(super) fn write(&mut self, report: &str) -> io::Result<bool> {
         match self.try_write(report) {
             Ok(()) => {
@@ -87,7 +88,7 @@ impl<W: Write + AsFd> Out<W> {
         let mut rest = report.as_bytes();
         while !rest.is_empty() {
             let written = self.write_some(rest);
-            // What has been written stays; the next report is not to be joined to it.
+            // A part may have been written, to which the next report must not be joined.
             self.torn = rest.len() < report.len();
             let written = written?;
             rest = rest.get(written..).unwrap_or_default();
@@ -107,15 +108,14 @@ impl<W: Write + AsFd> Out<W> {
         }
     }
 
-    /// Waits until something can be written; not at all for a reader that has stopped
-    /// reading already.
+    /// Waits until something can be written; not at all if the last report could not be written.
     fn wait(&self) -> io::Result<()> {
         let patience = if self.failing { Duration::ZERO } else { PATIENCE };
         let patience = Timespec { tv_sec: patience.as_secs().cast_signed(), tv_nsec: 0 };
         let mut fds = [PollFd::new(&self.to, PollFlags::OUT)];
         match poll(&mut fds, Some(&patience)) {
             Ok(0) => Err(io::Error::new(ErrorKind::TimedOut, "nobody reads them")),
-            // Also for what poll() says is wrong: the write says it better.
+            // Also if poll() reports an error: that of the write is more precise.
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }

@@ -1,4 +1,4 @@
-//! What is to be told, until the reporter tells it. Nobody who puts something in waits.
+//! The queue of reports. Enqueueing never blocks.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use super::event::{Event, News};
 use super::out::Lost;
 use super::tell::Intro;
 
-/// Reports of what devices and clients do that wait; more are dropped and counted, so that
-/// a VMM that does much wrong costs no memory.
+/// The length of the queue at which reports that clients can cause are dropped and counted, so
+/// that a misbehaving VMM costs no memory.
 const BACKLOG: usize = 1024;
 
-/// Something to tell.
+/// An entry of the queue.
 pub(super) enum Notice {
     Began(Vec<Intro>),
     Event(Arc<str>, Event),
@@ -22,7 +22,7 @@ pub(super) enum Notice {
     End,
 }
 
-/// Where others put what is to be told.
+/// The sending end of the queue.
 #[derive(Clone)]
 pub(super) struct Outbox {
     sender: Sender<Notice>,
@@ -31,30 +31,30 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// An outbox, and its other end.
+    /// Both ends of a new queue.
     pub(super) fn new(lost: Lost) -> (Self, Inbox) {
         let (sender, receiver) = mpsc::channel();
         let waiting = Arc::<AtomicUsize>::default();
         (Self { sender, waiting: Arc::clone(&waiting), lost }, Inbox { receiver, waiting })
     }
 
-    /// Devices are there, and no VMM is yet.
+    /// Reports new devices, before any VMM can attach.
     pub(super) fn began(&self, devices: Vec<Intro>) {
         self.send(Notice::Began(devices));
     }
 
-    /// Something happened to a device by our own doing.
+    /// Reports an event of a device that this process has caused itself.
     pub(super) fn event(&self, device: &Arc<str>, event: Event) {
         self.send(Notice::Event(Arc::clone(device), event));
     }
 
-    /// Something happened to all of them.
+    /// Reports an event that concerns all devices.
     pub(super) fn news(&self, news: News) {
         self.send(Notice::News(news));
     }
 
-    /// Something happened to a device that its VMM may have happen without end; returns
-    /// whether it will be told.
+    /// Reports an event of a device that a VMM can cause any number of times; returns whether
+    /// there was room for it.
     pub(super) fn offer(&self, device: &Arc<str>, event: Event) -> bool {
         self.has_room() && {
             self.event(device, event);
@@ -62,7 +62,7 @@ impl Outbox {
         }
     }
 
-    /// A log line.
+    /// Enqueues a log line, if there is room.
     pub(super) fn log(&self, line: &[u8]) {
         match self.has_room() {
             true => self.send(Notice::Log(String::from_utf8_lossy(line).into_owned())),
@@ -76,19 +76,19 @@ impl Outbox {
 
     pub(super) fn send(&self, notice: Notice) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        // After the end there is nobody to tell.
+        // An error means that the reporter has ended.
         let _ = self.sender.send(notice);
     }
 }
 
-/// Where the reporter takes it from.
+/// The receiving end of the queue.
 pub(super) struct Inbox {
     receiver: Receiver<Notice>,
     waiting: Arc<AtomicUsize>,
 }
 
 impl Inbox {
-    /// The next notice, if one comes in time.
+    /// The next entry, if one arrives in time.
     pub(super) fn next(&self, patience: Duration) -> Result<Notice, RecvTimeoutError> {
         let notice = self.receiver.recv_timeout(patience)?;
         self.waiting.fetch_sub(1, Ordering::Relaxed);

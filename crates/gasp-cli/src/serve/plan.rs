@@ -1,4 +1,4 @@
-//! Which devices are to be served, checked.
+//! Devices to be served, after all checks.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,25 +7,25 @@ use super::limits::Limits;
 use super::wish::{Wish, Wrong, wrong};
 use crate::quantity::parse_length;
 
-/// The mode of a socket, unless it is told: for its owner alone.
+/// The default mode of a socket: for its owner only.
 const MODE: u32 = 0o600;
 
-/// One device on one socket.
+/// A device on a socket.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Plan {
-    /// What it is called in reports.
+    /// The name in reports.
     pub(super) name: String,
-    /// Whether it was told; else it is made of the kind and a number.
+    /// Whether the name was given; otherwise it is the kind and a number.
     pub(super) is_named: bool,
     pub(super) kind: Kind,
     pub(super) socket: PathBuf,
-    /// Who may connect.
+    /// The mode of the socket, which decides who may connect.
     pub(super) mode: u32,
-    /// What a VMM may have it hold.
+    /// The limits on its VMM.
     pub(super) limits: Limits,
 }
 
-/// What kind of device.
+/// A kind of device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Dma,
@@ -33,7 +33,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// As the configuration calls it.
+    /// The name in configurations.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Dma => "dma",
@@ -42,31 +42,30 @@ impl Kind {
     }
 }
 
-/// What an NVMe controller can be told; what is not is its own default.
+/// The options of an NVMe controller; `None` is its own default.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Nvme {
     pub(super) backing: Backing,
-    /// Bytes in a block.
+    /// The size of a block, in bytes.
     pub(super) block_size: Option<u32>,
-    /// I/O queue pairs.
+    /// The number of I/O queue pairs.
     pub(super) queues: Option<u16>,
     pub(super) serial: Option<String>,
 }
 
-/// What keeps a disk's data.
+/// Where a disk's data is stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Backing {
-    /// Nothing: writes are dropped, and zeros are read. So many bytes.
+    /// Nowhere: writes are dropped, and reads return zeros. With its size in bytes.
     Null(u64),
-    /// Memory, for as long as the process lives.
+    /// In memory, until the process ends. With its size in bytes.
     Memory(u64),
-    /// A file or a block device.
+    /// In a file or a block device.
     File(PathBuf),
 }
 
 impl Plan {
-    /// Checks a wish. `index` is how many there are before it; paths are relative to
-    /// `folder`.
+    /// Checks a wish. `index` is its position among the devices; paths are relative to `folder`.
     pub(super) fn of(wish: &Wish, index: usize, folder: &Path) -> Result<Self, Wrong> {
         let kind = match wish.kind.as_str() {
             "dma" => dma(wish)?,
@@ -74,7 +73,7 @@ impl Plan {
             other => return wrong("kind", format!("expected nvme or dma, not {other:?}")),
         };
         let name = wish.label(index);
-        // It becomes a thread's name, and part of lines.
+        // It becomes the name of a thread, and part of lines of output.
         if name.is_empty() || name.len() > 64 || name.contains(char::is_control) {
             return wrong("name", "expected 1 to 64 bytes without control characters");
         }
@@ -86,7 +85,10 @@ impl Plan {
             return wrong("mode", "expected the permissions of a file, such as 0o660");
         };
         if mode & 0o222 == 0 {
-            return wrong("mode", "nobody could connect, which needs permission to write: 0o660");
+            return wrong(
+                "mode",
+                "nobody could connect without write permission; use for example 0o660",
+            );
         }
         Ok(Self {
             name,
@@ -98,7 +100,7 @@ impl Plan {
         })
     }
 
-    /// The file that keeps its data.
+    /// The file with its data.
     pub(super) fn image(&self) -> Option<&Path> {
         match &self.kind {
             Kind::Nvme(Nvme { backing: Backing::File(path), .. }) => Some(path),
@@ -108,7 +110,7 @@ impl Plan {
 
     fn serial(&self) -> Option<&str> {
         match &self.kind {
-            // A guest sees it padded with spaces.
+            // Without trailing spaces, because a guest sees it padded with spaces.
             Kind::Nvme(nvme) => nvme.serial.as_deref().map(str::trim_end),
             Kind::Dma => None,
         }
@@ -131,7 +133,7 @@ fn dma(wish: &Wish) -> Result<Kind, Wrong> {
 
 fn nvme(wish: &Wish, folder: &Path) -> Result<Kind, Wrong> {
     let Some(backing) = &wish.backing else {
-        return wrong("backing", "the kind nvme needs it: null:64M, mem:64M or file:PATH");
+        return wrong("backing", "the kind nvme requires it: null:64M, mem:64M or file:PATH");
     };
     let block_size = match wish.block_size {
         None => None,
@@ -169,14 +171,14 @@ fn backing_of(text: &str, folder: &Path) -> Result<Backing, Wrong> {
     }
 }
 
-/// Whether no two plans are of one name, socket, image or serial; else the number of the
-/// second one, and why.
+/// Checks that no two plans have the same name, socket, image or serial. The error has the index
+/// of the second one, and the reason.
 pub(super) fn check_apart(plans: &[Plan]) -> Result<(), (usize, Wrong)> {
     for (index, plan) in plans.iter().enumerate() {
         let before = plans.get(..index).unwrap_or_default();
         let fail = |key, message: String| Err((index, Wrong { key, message }));
         if before.iter().any(|other| other.name == plan.name) {
-            return fail("name", "another device has this name; give each its own".into());
+            return fail("name", "another device has this name, too; give each its own".into());
         }
         let with = |same: &dyn Fn(&Plan) -> bool| {
             before.iter().find(|other| same(other)).map(|other| other.name.as_str())
@@ -202,7 +204,8 @@ pub(super) fn check_apart(plans: &[Plan]) -> Result<(), (usize, Wrong)> {
     Ok(())
 }
 
-/// A path as far as it is there: two names of one file are the same.
+/// A canonical path, as far as the file or its directory exists, so that two names of one file
+/// are equal.
 fn place(path: &Path) -> PathBuf {
     if let Ok(whole) = path.canonicalize() {
         return whole;
@@ -215,8 +218,8 @@ fn place(path: &Path) -> PathBuf {
     }
 }
 
-/// Gives plans without a name that of the device which is on their socket now, and others a
-/// name that is free, so that a device does not change because others come or go.
+/// Names the plans without a name: as the device that is on their socket now, or else by a free
+/// name. So a device does not change because others come or go.
 pub(super) fn keep_names(plans: &mut [Plan], now: &[&Plan]) {
     let kept: Vec<Option<String>> = plans
         .iter()
@@ -229,7 +232,7 @@ pub(super) fn keep_names(plans: &mut [Plan], now: &[&Plan]) {
         .collect();
     let mut taken: BTreeSet<String> =
         plans.iter().filter(|plan| plan.is_named).map(|plan| plan.name.clone()).collect();
-    // Also those of devices that go: reports are told apart by names.
+    // Also those of devices that are removed, because reports are distinguished by names.
     taken.extend(now.iter().map(|there| there.name.clone()));
     for (index, (plan, kept)) in plans.iter_mut().zip(kept).enumerate() {
         if let Some(name) = kept {

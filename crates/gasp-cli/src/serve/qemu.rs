@@ -1,18 +1,18 @@
-//! What a VMM has to be told to attach a device.
+//! QEMU's arguments to attach devices.
 
 use std::path::Path;
 
 use super::tell::Intro;
 
-/// QEMU's memory, such that the device's process can map it. Other sizes do as well.
+/// Guest memory that the device's process can map. Other sizes work as well.
 pub(super) const MEMORY: [&str; 2] = [
     "-object memory-backend-memfd,id=ram,size=1G,share=on",
     "-m 1G -machine q35,memory-backend=ram",
 ];
-/// The guest's IOMMU; it comes before the devices behind it.
+/// The guest's IOMMU, which comes before the devices behind it.
 pub(super) const IOMMU: &str = "-device intel-iommu,intremap=off,caching-mode=on";
 
-/// The argument that attaches the device on a socket, as a shell takes it.
+/// The argument that attaches the device on a socket, quoted for a shell.
 pub(super) fn device(socket: &Path) -> String {
     let path = serde_json::Value::from(socket.to_string_lossy());
     let device =
@@ -20,7 +20,7 @@ pub(super) fn device(socket: &Path) -> String {
     format!("-device '{}'", device.replace('\'', r"'\''"))
 }
 
-/// All that a person needs to copy.
+/// All arguments, as text to copy.
 pub(super) fn arguments(devices: &[Intro]) -> String {
     let mut text = String::from("Attach with QEMU 10.1 or newer:\n\n  qemu-system-x86_64 … \\\n");
     for argument in MEMORY {
@@ -31,7 +31,8 @@ pub(super) fn arguments(devices: &[Intro]) -> String {
     text.push_str(&devices.join(" \\\n"));
     text.push_str(&format!(
         "\n\nFor a guest with an IOMMU, put this before the devices:\n\n    {IOMMU}\n\n\
-         and have Linux use it strictly: intel_iommu=on iommu.strict=1\n"
+         and add to the kernel's command line, for strict invalidation:\n\n    \
+         intel_iommu=on iommu.strict=1\n"
     ));
     text
 }

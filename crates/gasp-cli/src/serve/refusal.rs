@@ -1,4 +1,4 @@
-//! Why a device cannot be served: which device, which key, and what would help.
+//! Why a device cannot be served: its name, the key, and what would help.
 
 use std::io;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::plan::Plan;
 use crate::failure::Failure;
 use crate::quantity::length;
 
-/// The longest path that the address of a socket has room for, in bytes.
+/// The longest path that fits into the address of a socket, in bytes.
 const SOCKET_PATH_MAX: usize = 107;
 
 /// Why a device cannot be served.
@@ -28,18 +28,18 @@ impl From<Refusal> for Failure {
 }
 
 impl Refusal {
-    /// `key` is that of the configuration whose value cannot be had.
+    /// The value of the configuration's `key` is unavailable.
     pub(super) fn new(plan: &Plan, key: &str, errno: Errno, why: &str) -> Self {
         Self { errno, message: format!("device {:?}: {key}: {why}", plan.name) }
     }
 
-    /// The system refuses what no key asked for.
+    /// A system call failed that no key of the configuration is about.
     pub(super) fn system(plan: &Plan, error: &io::Error) -> Self {
         let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
         Self { errno, message: format!("device {:?}: {error}", plan.name) }
     }
 
-    /// There is no socket.
+    /// The socket cannot be created.
     pub(super) fn socket(plan: &Plan, error: BindError) -> Self {
         let path = plan.socket.display();
         let (errno, why) = match error {
@@ -63,7 +63,7 @@ impl Refusal {
         Self::new(plan, "socket", errno, &why)
     }
 
-    /// There is no disk.
+    /// The disk cannot be opened.
     pub(super) fn disk(plan: &Plan, error: &NvmeError) -> Self {
         let why = match error {
             NvmeError::File { path, source } => no_file(path, source),
@@ -76,7 +76,7 @@ impl Refusal {
         Self::new(plan, "backing", error.errno(), &why)
     }
 
-    /// Two disks that a guest would take for one.
+    /// Two disks have the same serial number.
     pub(super) fn same_serial(plan: &Plan, serial: &str, other: &str) -> Self {
         let why = format!(
             "{serial:?} is the serial of device {other:?}, too, and a guest would take both \
@@ -94,9 +94,9 @@ fn no_socket(path: &Path, errno: Errno, error: &io::Error) -> String {
     let folder = folder.display();
     match errno {
         Errno::NOENT => {
-            format!("there is no folder {folder}; create it, or choose another path")
+            format!("there is no directory {folder}; create it, or choose another path")
         }
-        Errno::NOTDIR => format!("{folder} is not a folder; choose another path"),
+        Errno::NOTDIR => format!("{folder} is not a directory; choose another path"),
         Errno::ACCESS | Errno::PERM => format!(
             "this process may not create files in {folder}; change its permissions, or choose \
              another path"
@@ -108,8 +108,8 @@ fn no_socket(path: &Path, errno: Errno, error: &io::Error) -> String {
             path.as_os_str().len()
         ),
         _ if error.kind() == io::ErrorKind::TimedOut => format!(
-            "another process has been creating this socket for seconds: it has locked {}.lock; \
-             end it, or choose another path",
+            "another process is creating this socket and has locked {}.lock for seconds; end it, \
+             or choose another path",
             path.display()
         ),
         _ => format!("it cannot be created: {error}; choose another path"),
@@ -127,14 +127,14 @@ fn no_file(path: &Path, error: &io::Error) -> String {
              another"
                 .into()
         }
-        Some(Errno::ROFS) => "is read-only, and disks are written to; choose another".into(),
-        Some(Errno::TXTBSY) => "is a program that runs; choose another".into(),
+        Some(Errno::ROFS) => "is read-only, and a disk must be writable; choose another".into(),
+        Some(Errno::TXTBSY) => "is a running program; choose another".into(),
         _ => format!("cannot be opened: {error}; choose another file or block device"),
     };
     format!("{} {why}", path.display())
 }
 
-/// Who has locked it, and what to do about that.
+/// Which process has locked the image, and what to do about it.
 fn in_use(by: Option<u32>) -> String {
     match by {
         Some(pid) if pid == std::process::id() => {
@@ -146,7 +146,7 @@ fn in_use(by: Option<u32>) -> String {
                 .map_or_else(|_| String::new(), |command| format!(" ({})", command.trim_end()));
             format!("is locked by process {pid}{command}; end that, or choose another image")
         }
-        None => "is locked by another process (lslocks may tell which); end that, or choose \
+        None => "is locked by another process (lslocks may show which); end that, or choose \
                  another image"
             .into(),
     }
@@ -157,12 +157,13 @@ fn no_memory(size: u64) -> String {
         format!("; this machine has {} available", length(available))
     });
     format!(
-        "{} of memory cannot be had{there}: ask for less, or keep the data in a file (file:PATH)",
+        "{} of memory cannot be allocated{there}: ask for less, or store the data in a file \
+         (file:PATH)",
         length(size)
     )
 }
 
-/// The memory that can be had without swapping, in bytes.
+/// The memory that can be allocated without swapping, in bytes.
 fn available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;

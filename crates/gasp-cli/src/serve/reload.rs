@@ -1,9 +1,9 @@
-//! A new configuration for devices that are served: what it changes, and doing that.
+//! Applying a new configuration to served devices.
 //!
-//! A device is what is on a socket. Those that the new configuration has as they are, are
-//! left alone. New ones are created before anything else is touched, so that a
-//! configuration that cannot be carried out changes nothing; but what waits for the socket
-//! or the image of a device that goes can only be tried after that.
+//! A device is identified by its socket. Devices that the new configuration does not change are
+//! left alone. New ones are created before anything else happens, so that a configuration that
+//! cannot be applied changes nothing; but a device that needs the socket or the image of one
+//! that is removed can only be created after the removal.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,16 +23,16 @@ pub(super) struct Current {
     pub(super) is_attached: bool,
 }
 
-/// What a new configuration changes.
+/// The changes of a new configuration.
 #[derive(PartialEq, Eq, Default, Debug)]
 struct Change {
     added: Vec<Plan>,
-    /// On the sockets of devices that go, or with their images.
+    /// To be created after the removals, because they need the images of removed devices.
     added_after: Vec<Plan>,
     removed: Vec<(Id, String)>,
-    /// Defined differently, and attached: they stay as they are.
+    /// Changed, but attached: they stay as they are.
     kept: Vec<String>,
-    /// Defined differently: what was, and what is to be.
+    /// Changed: the old plan and the new one.
     replaced: Vec<(Id, Plan, Plan)>,
 }
 
@@ -64,7 +64,7 @@ impl Change {
         change
     }
 
-    /// The devices that stop.
+    /// The devices that are to stop.
     fn leaving(&self) -> Vec<Id> {
         let removed = self.removed.iter().map(|(id, _)| *id);
         removed.chain(self.replaced.iter().map(|(id, ..)| *id)).collect()
@@ -72,7 +72,7 @@ impl Change {
 }
 
 impl Service {
-    /// The devices as they were planned.
+    /// The served devices, with their plans.
     pub(super) fn current(&self) -> Vec<Current> {
         self.fleet.look(|served| Current {
             id: served.id,
@@ -81,7 +81,7 @@ impl Service {
         })
     }
 
-    /// Carries out a new configuration, and tells what has changed, or why nothing has.
+    /// Applies a new configuration, and reports what has changed, or why nothing has.
     pub(super) fn reload(&mut self, wanted: Result<Vec<Plan>, String>) {
         let news = match wanted.and_then(|plans| self.carry_out(plans).map_err(|why| why.message)) {
             Ok(Some(news)) => news,
@@ -91,12 +91,12 @@ impl Service {
         self.outbox.news(news);
     }
 
-    /// None if the process is to end meanwhile.
+    /// Applies new plans; returns `None` if the process is to end meanwhile.
     fn carry_out(&mut self, wanted: Vec<Plan>) -> Result<Option<News>, Refusal> {
         let change = Change::between(&self.current(), wanted);
         let leaving = change.leaving();
         let added = self.create(&change.added, |served| !leaving.contains(&served.id))?;
-        // From here on there is no way back.
+        // From here on the changes cannot be undone.
         self.fleet.look(|served| {
             if leaving.contains(&served.id) {
                 served.stop();
@@ -120,7 +120,7 @@ impl Service {
                 Ok(made) => self.serve(made, &mut told.replaced, &mut failed),
                 Err(why) => {
                     failed.push(why.message);
-                    // As it was, so that its VMM finds something.
+                    // Restores the old one, so that its VMM can attach.
                     match self.create(std::slice::from_ref(old), |_| true) {
                         Ok(made) => self.serve(made, &mut Vec::new(), &mut failed),
                         Err(why) => failed.push(why.message),

@@ -1,5 +1,5 @@
-//! The thread that tells what happens. Nothing waits for it, and so for whoever reads what
-//! it tells, but the end of the process, for a moment.
+//! The reporting thread. Nothing waits for it, and thus for the reader of its output, except
+//! the end of the process, for a moment.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,14 +12,14 @@ use super::out::Lost;
 use super::outbox::{Inbox, Notice, Outbox};
 use super::tell::{Row, Tell};
 
-/// How often faults are looked for, and the view is drawn.
+/// The interval at which faults are polled and the live view is redrawn.
 const TICK: Duration = Duration::from_millis(100);
-/// How long the end waits for the last reports.
+/// How long the end of the process waits for the last reports.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Over how long a rate is measured.
+/// The least time over which a rate is measured.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The thread, as its starter sees it.
+/// A handle to the reporting thread.
 pub(super) struct Reporting {
     outbox: Outbox,
     /// Ends with the thread.
@@ -27,7 +27,7 @@ pub(super) struct Reporting {
 }
 
 impl Reporting {
-    /// Starts to tell what happens to the fleet.
+    /// Starts the thread, with reports on the devices of `fleet`.
     ///
     /// # Errors
     /// If the thread cannot be started.
@@ -46,8 +46,7 @@ impl Reporting {
         &self.outbox
     }
 
-    /// Waits until everything is told, or for a reader that does not read no longer than
-    /// it deserves.
+    /// Waits until all reports are written, but not long for a reader that does not read.
     pub(super) fn end(self) {
         self.outbox.send(Notice::End);
         let _ = self.done.recv_timeout(PATIENCE);
@@ -88,10 +87,10 @@ impl Reporter {
         }
     }
 
-    /// Tells how all devices stand, and the faults that nobody has told yet.
+    /// Reports the state of all devices, and their new faults.
     fn look(&mut self) {
         let mut faults = Vec::new();
-        // Nothing is written under the fleet's lock.
+        // The fleet's lock is not held while something is written.
         let rows: Vec<_> = self.fleet.look(|served| {
             faults.extend(served.take_faults().map(|event| (Arc::clone(&served.name), event)));
             let now = served.snapshot();
@@ -110,7 +109,7 @@ impl Reporter {
     }
 }
 
-/// Maps and unmaps each second.
+/// Maps and unmaps per second.
 #[derive(Default)]
 struct Rate {
     rate: f64,
@@ -118,7 +117,7 @@ struct Rate {
 }
 
 impl Rate {
-    /// The rate over the last second or so, from the number so far.
+    /// The rate over about the last second; `moved` is the total number so far.
     fn measure(&mut self, moved: u64) -> f64 {
         let now = Instant::now();
         let (since, before) = *self.seen.get_or_insert((now, moved));

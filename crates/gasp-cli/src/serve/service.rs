@@ -1,4 +1,4 @@
-//! The devices of this process: started, replaced and stopped as orders say.
+//! The service: starts and stops the devices of this process, according to orders.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,22 +17,22 @@ use super::refusal::Refusal;
 use super::sockets::Sockets;
 use crate::failure::Failure;
 
-/// What serves devices.
+/// The devices of this process, and all that is needed to serve them.
 pub(super) struct Service {
     pub(super) fleet: Fleet,
     pub(super) outbox: Outbox,
     pub(super) sockets: Sockets,
     pub(super) orders: Orders,
     pub(super) residency: Residency,
-    /// The number of the next device.
+    /// The identifier of the next device.
     pub(super) next: u64,
-    /// An order to end has come.
+    /// An order to end has arrived.
     pub(super) ending: bool,
 }
 
 impl Service {
-    /// Creates the devices of all plans, for guests that also have those which `stay`; none
-    /// if one cannot be.
+    /// Creates the devices of all plans, or none if one of them fails. Their serials must be
+    /// unique among themselves and the served devices that `stay`.
     pub(super) fn create(
         &mut self,
         plans: &[Plan],
@@ -61,7 +61,7 @@ impl Service {
 
     /// Serves devices that have been created.
     pub(super) fn start(&self, made: Vec<Served>) -> Result<(), Refusal> {
-        // Told before anything can happen to them.
+        // Reported before any event of theirs.
         self.outbox.began(made.iter().map(Served::intro).collect());
         for mut served in made {
             served.start(&self.orders.sender)?;
@@ -70,7 +70,10 @@ impl Service {
         Ok(())
     }
 
-    /// Serves until an order to end, or until no device is left.
+    /// Carries out orders until one to end.
+    ///
+    /// # Errors
+    /// If no device is left.
     pub(super) fn run(&mut self, mut reload: impl FnMut(&mut Self)) -> Result<(), Failure> {
         while !self.ending {
             match self.orders.next() {
@@ -85,7 +88,7 @@ impl Service {
         Ok(())
     }
 
-    /// Stops all devices, and tells how each stood at the end.
+    /// Stops all devices, and reports the last state of each.
     pub(super) fn stop_all(&mut self) {
         let stopped = self.fleet.look(|served| {
             served.stop();
@@ -94,20 +97,20 @@ impl Service {
         self.wait_for(&stopped);
     }
 
-    /// Waits for devices that were asked to stop. What they wait for ends with the stop; the
-    /// deadline of a stop of all of them ends the process if not.
+    /// Waits for devices that are stopping. All that they wait for ends with the stop; if not,
+    /// the deadline for a stop of all devices ends the process.
     pub(super) fn wait_for(&mut self, stopped: &[Id]) {
         while stopped.iter().any(|id| self.fleet.has(*id)) {
             match self.orders.next() {
                 Order::End => self.ending = true,
-                // Of a configuration that is carried out, or of a process that ends.
+                // A configuration is being applied already, or the process ends.
                 Order::Reload => {}
                 Order::Ended(id) => self.ended(id),
             }
         }
     }
 
-    /// A device's thread has ended: as it was asked to, or because it failed.
+    /// Removes a device whose thread has ended, by a stop or a failure.
     fn ended(&mut self, id: Id) {
         let Some(served) = self.fleet.take(id) else { return };
         let name = Arc::clone(&served.name);
@@ -116,7 +119,7 @@ impl Service {
         }
         let (snapshot, failed) = served.end();
         if let Some(why) = failed {
-            tracing::error!(device = %name, why, "a device has failed; the others are served on");
+            tracing::error!(device = %name, why, "a device has failed; the others are still served");
             self.outbox.event(&name, Event::Failed { why });
         }
         self.outbox.event(&name, Event::Stopped(snapshot));

@@ -1,6 +1,6 @@
-//! The servers of this process, so that each way out that runs code stops them and removes
-//! their socket files: also a process that ends while a server is stuck, or at a second
-//! signal, where nothing is dropped.
+//! The registry of this process's servers, by which every end of the process that runs code
+//! removes their socket files: also if a server is stuck, or after a second signal, where
+//! nothing is dropped.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::id::Id;
 
-/// The servers whose sockets are there.
+/// The servers whose sockets exist.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Sockets {
     servers: Arc<Mutex<Vec<(Id, Stopper)>>>,
-    /// The process ends now.
+    /// The process is ending now.
     ending: Arc<AtomicBool>,
 }
 
 impl Sockets {
-    /// Notes the server that `bind` makes. Nobody stops the others meanwhile, so none is
-    /// missed.
+    /// Creates a server by `bind` and adds it. [`remove_all`](Self::remove_all) waits for that,
+    /// so it misses none.
     pub(super) fn add<E>(
         &self,
         id: Id,
@@ -32,20 +32,20 @@ impl Sockets {
             servers.push((id, server.stopper()));
         }
         drop(servers);
-        // Whatever has come of it, the end is to be that of whoever ends the process.
+        // Another thread is ending the process: this one must not end it with another status.
         while self.ending.load(Ordering::Acquire) {
             std::thread::park();
         }
         bound
     }
 
-    /// Forgets a server that is gone.
+    /// Removes a server that has ended.
     pub(super) fn forget(&self, id: Id) {
         self.lock().retain(|(other, _)| *other != id);
     }
 
-    /// Removes all socket files, for a process that ends now: whoever wants to add one
-    /// waits for that.
+    /// Removes all socket files, for a process that ends now. Threads that add a server wait
+    /// for ever.
     pub(super) fn remove_all(&self) {
         self.ending.store(true, Ordering::Release);
         let servers = self.lock();

@@ -1,4 +1,4 @@
-//! `--device`: one device in one word, with the keys of the file.
+//! `--device`: a device as one argument, with the keys of the file.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::plan::Plan;
 use super::wish::{Wish, Wrong};
 use crate::failure::Failure;
 
-/// All of them.
+/// All keys.
 const KEYS: [&str; 11] = [
     "backing",
     "block-size",
@@ -24,7 +24,7 @@ const KEYS: [&str; 11] = [
     "max-drains",
 ];
 
-/// Reads `nvme,backing=null:64M`.
+/// Parses an argument such as `nvme,backing=null:64M`.
 pub(super) fn parse(spec: &str, socket: &Path) -> Result<Plan, Failure> {
     let fail =
         |Wrong { key, message }: Wrong| Failure::Usage(format!("--device: {key}: {message}"));
@@ -40,7 +40,7 @@ pub(super) fn parse(spec: &str, socket: &Path) -> Result<Plan, Failure> {
             return Err(Failure::Usage(format!("--device: expected KEY=VALUE, not {word:?}")));
         };
         if !given.insert(key) {
-            return Err(Failure::Usage(format!("--device: {key}: it is given twice")));
+            return Err(Failure::Usage(format!("--device: {key}: the key is given twice")));
         }
         set(&mut wish, key, value)
             .map_err(|message| Failure::Usage(format!("--device: {key}: {message}")))?;

@@ -1,12 +1,11 @@
-//! A way of telling what happens: for a person at a terminal, for one who reads it later,
-//! for a program.
+//! The trait of output formats: a live view on a terminal, lines of text, JSON.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::event::{Event, News, Snapshot};
 
-/// A device that is there now.
+/// A new device.
 pub(super) struct Intro {
     pub(super) name: Arc<str>,
     pub(super) kind: &'static str,
@@ -14,26 +13,26 @@ pub(super) struct Intro {
     pub(super) socket: PathBuf,
 }
 
-/// How a device stands.
+/// The state of a device.
 pub(super) struct Row {
     pub(super) name: Arc<str>,
-    /// Maps and unmaps each second.
+    /// Maps and unmaps per second.
     pub(super) rate: f64,
     pub(super) now: Snapshot,
 }
 
-/// Where it is told. What cannot be told is dropped and counted.
+/// An output format. Reports that cannot be written are dropped and counted.
 pub(super) trait Tell: Send {
-    /// Devices are there.
+    /// Reports new devices.
     fn began(&mut self, devices: &[Intro]);
-    /// Something happened to a device.
+    /// Reports an event of a device.
     fn event(&mut self, device: &str, event: &Event);
-    /// Something happened to all of them.
+    /// Reports an event that concerns all devices.
     fn news(&mut self, news: &News);
-    /// A log line, with its end.
+    /// Writes a log line, which ends with a newline.
     fn log(&mut self, line: &str);
-    /// How all stand, several times a second.
+    /// Reports the state of all devices; called several times a second.
     fn totals(&mut self, rows: &[Row]);
-    /// Everything was told.
+    /// Ends the output, after all reports.
     fn end(&mut self);
 }

@@ -1,6 +1,6 @@
-//! A device as the user asks for it, before anything is checked.
+//! A device as the user requests it, before any check.
 
-/// One device as it was asked for, in the words of the file's keys.
+/// A requested device, with the keys of the file.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Wish {
     pub(super) kind: String,
@@ -19,13 +19,13 @@ pub(super) struct Wish {
 }
 
 impl Wish {
-    /// The name, or what is made of the kind and a number instead.
+    /// The name, or by default the kind and a number.
     pub(super) fn label(&self, index: usize) -> String {
         self.name.clone().unwrap_or_else(|| format!("{}{index}", self.kind))
     }
 }
 
-/// Which key of a wish cannot be granted, and why.
+/// Which key of a wish is wrong, and why.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Wrong {
     pub(super) key: &'static str,

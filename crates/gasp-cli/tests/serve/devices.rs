@@ -150,7 +150,7 @@ fn a_person_is_told_what_qemu_needs() {
     let folder = Folder::new();
     let mut serving = Serving::start(&["--device", "dma", "--socket", &folder.text("a.sock")]);
     let mut said = String::new();
-    while !said.contains("listens on") {
+    while !said.contains("listening on") {
         said.push_str(&serving.lines.next().unwrap().unwrap());
     }
     for words in ["vfio-user-pci", "memory-backend-memfd", "share=on", "caching-mode=on"] {

@@ -35,8 +35,8 @@ fn a_device_that_cannot_be_served_is_named_with_its_key_and_a_remedy() {
         ("a.sock", "file:tail.img", "backing", &["tail.img", "truncate -s 1000448"]),
         ("a.sock", "file:.", "backing", &["directory"]),
         ("a.sock", "mem:100T", "backing", &["100 TiB", "available", "file:PATH"]),
-        ("none/a.sock", "null:1M", "socket", &["none/a.sock: there is no folder", "create it"]),
-        ("a.toml/a.sock", "null:1M", "socket", &["a.toml is not a folder"]),
+        ("none/a.sock", "null:1M", "socket", &["none/a.sock: there is no directory", "create it"]),
+        ("a.toml/a.sock", "null:1M", "socket", &["a.toml is not a directory"]),
         ("a.toml", "null:1M", "socket", &["no socket", "remove it"]),
         (&long, "null:1M", "socket", &["107", "shorter"]),
     ] {

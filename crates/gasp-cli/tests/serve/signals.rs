@@ -82,7 +82,7 @@ fn a_hang_up_ends_nothing() {
         serving.signal(Signal::HUP);
         let told = serving.event("reload-failed");
         assert!(told["device"].is_null());
-        assert_eq!(told["why"], "--device was given, and so there is no file to read again");
+        assert_eq!(told["why"], "the device was given by --device: there is no file to read again");
         exchange(&mut client);
     }
     serving.signal(Signal::TERM);
