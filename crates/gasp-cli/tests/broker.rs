@@ -1,6 +1,6 @@
-//! A process without privileges that is told its addresses by a broker, and audits.
+//! An unprivileged process that reads its addresses through a broker; and audits.
 //!
-//! Needs root, to start a broker and to be somebody else; skipped visibly otherwise.
+//! Needs root, to start a broker and to become another user; skipped visibly otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::fs;
@@ -17,7 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const GASP: &str = env!("CARGO_BIN_EXE_gasp");
-/// Nobody, on every system.
+/// The user nobody.
 const NOBODY: u32 = 65_534;
 
 fn main() {
@@ -26,13 +26,13 @@ fn main() {
         FrameAccess::Denied(why) => Some(why),
     };
     let tests: [(&str, fn()); 8] = [
-        ("nobody_is_told_the_addresses_of_its_own_memory", told),
-        ("who_is_not_named_is_refused", refused),
+        ("the_user_nobody_can_read_the_addresses_of_its_own_memory", told),
+        ("a_user_who_is_not_named_is_refused", refused),
         ("a_socket_without_a_listener_is_replaced_and_another_is_not", replaced),
         ("a_file_that_is_no_socket_is_left_alone", left_alone),
-        ("a_broker_says_where_it_listens_to_whom_and_what_a_client_does", announced),
-        ("a_broker_serves_although_nobody_can_read_what_it_says", unheard),
-        ("an_audit_tells_each_round_and_ends_with_0", audited),
+        ("a_broker_prints_its_socket_its_users_and_how_to_configure_a_client", announced),
+        ("a_broker_whose_stdout_cannot_be_written_serves_all_the_same", unheard),
+        ("an_audit_reports_each_round_and_ends_with_0", audited),
         ("an_audit_that_finds_a_broken_promise_ends_with_1", broken),
     ];
     let trials = tests.into_iter().map(|(name, body)| {
@@ -43,8 +43,8 @@ fn main() {
         };
         Trial::test(name, run).with_ignored_flag(lack.is_some())
     });
-    // One after the other: a program that is being copied cannot be run, and a child that
-    // another thread starts meanwhile has it open for writing.
+    // One at a time: a program that is being copied cannot be run, and a child that another
+    // thread starts meanwhile inherits the descriptor that writes it.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     libtest_mimic::run(&arguments, trials.collect()).exit();
 }
@@ -65,12 +65,12 @@ fn announced() {
     command.args(["broker", "--tokens", "--user", "nobody", "--redeem-user", "65533"]);
     command.arg("--socket").arg(&socket).stdout(fs::File::create(&said).unwrap());
     let broker = place.start(&mut command, &socket);
-    // It speaks once it listens.
+    // It prints this when it listens.
     let text = (0..1000).find_map(|_| {
         std::thread::sleep(Duration::from_millis(10));
         fs::read_to_string(&said).ok().filter(|text| text.contains("SIGTERM"))
     });
-    let text = text.expect("it says nothing");
+    let text = text.expect("it prints nothing");
     let client = format!("frame-broker = {socket:?}");
     for part in [socket.to_str().unwrap(), "tokens", "root, nobody", "65533", &client] {
         assert!(text.contains(part), "{part} is not in:\n{text}");
@@ -90,7 +90,7 @@ fn unheard() {
     assert_eq!(broker.end(), Some(0));
 }
 
-/// A folder that everybody can read, and a command that everybody can run.
+/// A directory that all users can read, with a command that all users can run.
 struct Place {
     folder: TempDir,
 }
@@ -149,7 +149,7 @@ impl Broker {
         panic!("the broker does not listen");
     }
 
-    /// Ends it by a signal; its exit status.
+    /// Ends it by a signal, and returns its exit status.
     fn end(mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -178,7 +178,7 @@ fn told() {
     let map = json(&map);
     assert!(map["first"]["host"].as_u64().is_some_and(|host| host > 0), "{map}");
     assert_eq!(broker.end(), Some(0));
-    assert!(!place.path("frames").exists(), "it clears up behind itself");
+    assert!(!place.path("frames").exists(), "it removes its socket");
     let alone = place.map();
     assert_eq!(alone.status.code(), Some(2), "the configuration names a broker: {alone:?}");
 }
@@ -197,12 +197,12 @@ fn refused() {
 fn replaced() {
     let place = Place::new();
     drop(place.broker(&["--user", "nobody"]));
-    assert!(place.path("frames").exists(), "it was killed");
+    assert!(place.path("frames").exists(), "it was killed and left its socket");
     let _again = place.broker(&["--user", "nobody"]);
     assert!(place.map().status.success());
     let second = place.gasp(0, &["broker", "--socket", "frames"]);
     assert_eq!(second.status.code(), Some(1), "{second:?}");
-    assert!(place.map().status.success(), "the first one is not disturbed");
+    assert!(place.map().status.success(), "the first one is still served");
 }
 
 fn audited() {
@@ -222,7 +222,7 @@ fn audited() {
     assert!(text.starts_with("round 1: 4 MiB") && text.lines().count() == 1, "{text}");
 }
 
-/// Somebody punches a hole into pinned memory from outside.
+/// Another process punches a hole into pinned memory.
 fn broken() {
     let place = Place::new();
     let args = ["audit", "--config", "guest.toml", "--every", "0.02", "--for", "3", "--json"];

@@ -1,5 +1,5 @@
-//! The command, run as a person or a script runs it.
-#![allow(clippy::unwrap_used, reason = "helpers of tests, too, stop at what they do not expect")]
+//! The command, run as people and scripts run it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic, too")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -20,7 +20,7 @@ fn json(args: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A guest in a file of its own: RAM from 0, `disk` at its first MiB, `net` translated.
+/// A guest in a file of its own: RAM at 0, `disk` with its first MiB, `net` translated.
 struct Guest {
     folder: tempfile::TempDir,
 }
@@ -143,7 +143,7 @@ fn demo_for_a_person_ends_well_whatever_the_machine_permits() {
     for words in ["EFAULT", "EACCES", "the revoke waits", "verified"] {
         assert!(text.contains(words), "{words} is missing in:\n{text}");
     }
-    assert!(!text.contains('\u{1b}'), "no colours where nobody sees them");
+    assert!(!text.contains('\u{1b}'), "no colours without a terminal");
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! Every kind of error that the command can print: it says what was asked for, what there is
-//! and what to do, in one way, as text and as JSON. `--nocapture` shows them all.
-#![allow(clippy::unwrap_used, reason = "helpers of tests, too, stop at what they do not expect")]
+//! Every kind of error that the command prints: it says what was requested, what there is and
+//! what to do, in the same words as text and as JSON. `--nocapture` shows them all.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic, too")]
 
 use std::fs;
 use std::path::Path;
@@ -8,8 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// A guest with something to get wrong everywhere. What is wrong with a line of it is put in
-/// its place.
+/// A guest whose lines can each be replaced with a wrong one.
 const GUEST: &str = r#"
 [guest]
 name = "g"
@@ -50,7 +49,7 @@ impl Place {
         Self { folder }
     }
 
-    /// The message of a command that must fail, which is the same in JSON.
+    /// The message of a command that must fail, after a check that it is the same in JSON.
     fn message(&self, args: &[&str]) -> String {
         let run = |args: &[&str]| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_gasp"));
@@ -64,7 +63,7 @@ impl Place {
         let message = text.strip_prefix("error: ").unwrap_or_else(|| panic!("{args:?}: {text}"));
         let message = message.trim_end();
         println!("$ gasp {}\n{text}", args.join(" "));
-        assert!(!message.contains("os error"), "the system's number is no help: {text}");
+        assert!(!message.contains("os error"), "an error number does not help: {text}");
         for (at, _) in message.match_indices(" bytes") {
             let number = message[..at].rsplit(' ').next().unwrap_or_default();
             assert!(!number.starts_with("0x"), "sizes are not hexadecimal: {text}");
@@ -84,7 +83,7 @@ impl Place {
         message.to_owned()
     }
 
-    /// Every part has to be in the message, in this order.
+    /// Checks that the message contains every part, in this order.
     fn expect(&self, args: &[&str], parts: &[&str]) {
         let message = self.message(args);
         let mut rest = message.as_str();
@@ -100,7 +99,7 @@ impl Place {
         self.expect(&[&args, rest].concat(), parts);
     }
 
-    /// The error about a configuration file, which gets the device if it has none.
+    /// Checks the error about a configuration file, to which a device is added if it has none.
     fn config(&self, text: &str, parts: &[&str]) {
         let device = if text.contains("[[vdev]]") { "" } else { "[[vdev]]\nname = \"disk\"\n" };
         fs::write(self.folder.path().join("c.toml"), format!("{text}{device}")).unwrap();
@@ -116,7 +115,7 @@ fn errors_about_memory_say_what_is_asked_for_what_there_is_and_what_to_do() {
         place.expect(&["demo", "--ram", "500G"], &huge);
         place.config("[[ram]]\nsize = \"500G\"\n", &["c.toml:2: ram.size: ", huge[0], huge[1]]);
     } else {
-        println!("in part skipped, because this host has 500 GiB of memory");
+        println!("skipped in part, because this host has 500 GiB of memory");
     }
     let wide =
         "[guest]\naddress-width = 52\n[[ram]]\nresidency = \"on-demand\"\nsize = \"4000T\"\n";
@@ -161,7 +160,7 @@ fn errors_about_maps_name_device_range_and_reason() {
     place.map("guest.toml", &args, &["expected a number of seconds, such as 60"]);
     let spin = ["audit", "--config", "guest.toml", "--every", "0"];
     place.expect(&spin, &["'--every <SECONDS>'", "expected at least 0.01 seconds"]);
-    // Where no socket can be: without the check it would fail otherwise, and not serve.
+    // In a directory that does not exist: without the check it would fail, and not serve.
     let twice =
         ["serve", "--socket", "none/a.sock", "--device", "nvme,queues=2,backing=null:1M,queues=3"];
     place.expect(&twice, &["--device: queues: the key is given twice"]);
@@ -188,7 +187,7 @@ fn errors_about_maps_name_device_range_and_reason() {
 #[test]
 fn errors_about_a_configuration_name_file_line_key_and_what_is_expected() {
     let place = Place::new();
-    // A name is looked for before the memory is created, which can take long.
+    // A name is checked before the memory is created, which can take long.
     let vast = "[[ram]]\nsize = \"200T\"\n[[vdev]]\nname = \"net\"\n";
     place.config(vast, &["--vdev: the guest `guest` has no device `disk`; there is `net`"]);
     for (from, to, parts) in [
@@ -277,6 +276,6 @@ fn errors_about_arguments_files_and_sockets_name_them() {
         let user = ["broker", "--socket", "a", "--user", "rooot"];
         place.expect(&user, &["no user `rooot`", "did you mean `root`?"]);
     } else {
-        println!("in part skipped, because only root can be a broker");
+        println!("skipped in part, because only root can be a broker");
     }
 }

@@ -1,5 +1,5 @@
-//! What the command writes, wherever it is written to, and however narrow that is.
-#![allow(clippy::unwrap_used, reason = "helpers of tests, too, stop at what they do not expect")]
+//! The output of the command, to any destination and at any width.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic, too")]
 
 use std::fs::File;
 use std::path::Path;
@@ -20,7 +20,7 @@ fn example(name: &str) -> String {
     folder.join(name).to_str().unwrap().to_owned()
 }
 
-/// One of everything that ends by itself.
+/// One of each command that ends by itself.
 fn commands() -> Vec<Vec<String>> {
     let rom = example("rom.toml");
     let map = ["map", "--config", &rom, "--vdev", "disk", "--addr", "0", "--len", "8K"];
@@ -99,7 +99,7 @@ fn nothing_is_wider_than_its_page_and_no_word_is_split() {
                 gasp(&[]).args(&args).env("COLUMNS", columns.to_string()).output().unwrap();
             assert!(output.status.success(), "{args:?}");
             let text = text(&output);
-            // A word longer than the line cannot be helped; the usage is clap's.
+            // A word that is longer than the line is not split; the usage is clap's.
             let long = |line: &&str| {
                 let words = line.split_whitespace().map(|word| word.chars().count()).max();
                 line.chars().count() > columns && words.is_some_and(|word| word < columns / 2)

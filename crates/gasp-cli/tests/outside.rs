@@ -1,5 +1,5 @@
-//! What `gasp map --hold` says, checked from outside by a process that was told nothing
-//! else: this one reads the frame numbers of the other's pages itself.
+//! The output of `gasp map --hold`, checked from outside: the test reads the frame numbers of
+//! the other process's pages itself.
 //!
 //! Frame numbers need `CAP_SYS_ADMIN`; without it these tests are counted as ignored,
 //! with the reason in their names.
@@ -45,7 +45,7 @@ fn main() {
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
-/// A child that holds a mapping, and what it said of it.
+/// A child that holds a mapping, and what it has printed about that.
 struct Holder {
     child: Child,
     held: Value,
@@ -68,7 +68,7 @@ impl Holder {
         let mut lines = BufReader::new(stdout);
         lines.read_line(&mut line)?;
         let held = serde_json::from_str(&line)?;
-        // The rest is read too, so that the child is not kept from writing it.
+        // The other line is read, too, so that the child can write it.
         line.clear();
         lines.read_line(&mut line)?;
         Ok(Self { child, held, _folder: folder })
@@ -78,7 +78,7 @@ impl Holder {
         Ok(self.held[field].as_u64().ok_or(format!("{field} in {}", self.held))?)
     }
 
-    /// Where the byte at `vaddr` of the child is in the host, by the kernel's own account.
+    /// The host-physical address of the byte at `vaddr` of the child, according to the kernel.
     fn host_of(&self, vaddr: u64) -> Result<u64, Failed> {
         const FRAME: u64 = (1 << 55) - 1;
         let page = rustix::param::page_size() as u64;
@@ -121,7 +121,7 @@ fn run_ends_where_frames_do() -> Result<(), Failed> {
     let (vaddr, host) = (holder.number("vaddr")?, holder.number("host")?);
     let len = holder.number("len")?;
     if len < 8 << 20 && holder.host_of(vaddr + len)? == host + len {
-        return Err(format!("the run goes on behind {len:#x} bytes").into());
+        return Err(format!("the run continues after {len:#x} bytes").into());
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The command serves devices to a real QEMU: Debian's Linux, behind a strict IOMMU, makes a
-//! file system on the disk of an example file; and what happens is told.
+//! The command serves devices to a real QEMU: Debian's Linux, with a strict IOMMU, creates a
+//! file system on the disk of an example file; and events are reported.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::io::{BufRead, BufReader, Lines};
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(100);
-/// What Linux needs to use its IOMMU, and for every page by itself.
+/// The IOMMU, and the kernel arguments with which Linux invalidates strictly.
 const IOMMU: &str = "intel-iommu,intremap=off,caching-mode=on";
 const KERNEL: [&str; 2] = ["intel_iommu=on", "iommu.strict=1"];
 
@@ -39,8 +39,8 @@ type Body = fn(&Testbed) -> Result<(), Failed>;
 
 fn main() {
     let bodies: [(&str, Body); 2] = [
-        ("linux_keeps_its_data_on_the_disk_of_the_example", example),
-        ("faults_and_the_end_of_a_vmm_are_told", faults),
+        ("linux_reads_back_its_data_from_the_disk_of_the_example", example),
+        ("faults_and_the_end_of_a_vmm_are_reported", faults),
     ];
     let testbed = Testbed::obtain();
     let trials = bodies.into_iter().map(|(name, body)| match &testbed {
@@ -80,7 +80,7 @@ impl Serving {
 }
 
 impl Serving {
-    /// QEMU's argument for the next device, as the command itself says it.
+    /// QEMU's argument for the next device, as the command prints it.
     fn device(&mut self) -> String {
         let listening = self.event("listening");
         let argument = listening["qemu"].as_array().and_then(|all| all.last()).unwrap();
@@ -88,7 +88,7 @@ impl Serving {
         device.trim_matches('\'').to_owned()
     }
 
-    /// Ends it, and returns how the device stood.
+    /// Ends the service, and returns the last state of the device.
     fn stop(&mut self, device: &str) -> Result<Value, Failed> {
         kill_process(Pid::from_child(&self.0), Signal::TERM)?;
         let stopped = self.find("stopped", |stopped| stopped["device"] == device);
@@ -105,7 +105,7 @@ impl Drop for Serving {
 }
 
 fn example(testbed: &Testbed) -> Result<(), Failed> {
-    // The example, with its sockets in a folder of the test's own.
+    // The example, with its sockets in the test's own directory.
     let folder = tempfile::tempdir()?;
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/serve/nvme.toml");
     let text = std::fs::read_to_string(example)?.replace("\"/tmp/", "\"");
@@ -144,7 +144,7 @@ fn faults(testbed: &Testbed) -> Result<(), Failed> {
     let engine = qtest.pci(0x1234, 0x6d61)?;
     let registers = engine.assign_bars()?[0].addr;
     engine.enable()?;
-    // Reads 8 bytes behind the end of memory, and is refused.
+    // Reads 8 bytes past the end of memory, and is refused.
     for (register, value) in [(0x08, MEMORY), (0x10, 0), (0x18, 8), (0x20, 1)] {
         qtest.write_u64(registers + register, value)?;
     }

@@ -1,7 +1,7 @@
-//! A broker of tokens: processes that may not know addresses, and one that may.
+//! A broker of tokens, with processes that may not know addresses, and one that may.
 //!
-//! Needs root, to start a broker and to be somebody else; skipped visibly otherwise. The
-//! clients are this program again, as another user, and do what they are told on their stdin.
+//! Needs root, to start a broker and to become another user; skipped visibly otherwise. The
+//! clients are instances of this program, as other users, and take commands on their stdin.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 #![allow(unsafe_code, reason = "maps memory and replaces it")]
 
@@ -26,9 +26,9 @@ use tempfile::TempDir;
 
 use client::{PAGE, PAGES, Private, Raw, parse};
 
-/// Nobody, on every system.
+/// The user nobody.
 const NOBODY: u32 = 65_534;
-/// Somebody else.
+/// Another user.
 const DAEMON: u32 = 1;
 const CLIENT: &str = "GASP_TEST_CLIENT";
 
@@ -42,15 +42,15 @@ fn main() {
         FrameAccess::Denied(why) => Some(why),
     };
     let tests: [(&str, fn()); 10] = [
-        ("tokens_say_nothing_and_are_redeemed_for_the_true_addresses", redeemed),
-        ("only_who_may_redeem_can", not_redeemed),
+        ("tokens_disclose_nothing_and_are_redeemed_for_the_true_addresses", redeemed),
+        ("only_users_who_may_redeem_can", not_redeemed),
         ("tokens_end_with_their_object_and_with_their_connection", ended),
-        ("a_broker_that_was_started_again_is_asked_again", started_again),
+        ("a_client_asks_a_restarted_broker_again", started_again),
         ("memory_that_was_replaced_is_estale_and_absent_memory_eagain", replaced),
-        ("a_process_that_is_gone_is_esrch", gone),
+        ("a_process_that_has_ended_is_esrch", gone),
         ("memory_that_a_client_cannot_write_has_no_tokens", not_writable),
         ("garbage_ends_its_connection_only", garbage),
-        ("ranges_that_cannot_be_are_refused", ranges),
+        ("impossible_ranges_are_refused", ranges),
         ("connections_and_tokens_are_bounded", bounded),
     ];
     let trials = tests.into_iter().map(|(name, body)| {
@@ -61,7 +61,7 @@ fn main() {
         };
         Trial::test(name, run).with_ignored_flag(lack.is_some())
     });
-    // One after the other: a program that is being copied cannot be run.
+    // One at a time: a program that is being copied cannot be run.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     libtest_mimic::run(&arguments, trials.collect()).exit();
 }
@@ -113,7 +113,7 @@ impl Broker {
         Client { child, says, hears: BufReader::new(hears) }
     }
 
-    /// The run, or the name of the errno.
+    /// Redeems a token: the run, or the name of the errno.
     fn redeem(&self, token: HostToken) -> Result<HostRun, &'static str> {
         redeem_token(&self.socket(), token).map_err(|error| error.errno_name())
     }
@@ -142,7 +142,7 @@ impl Client {
         line.trim().to_owned()
     }
 
-    /// An address, and tokens from there on.
+    /// The client's answer: an address, and tokens of the memory from there on.
     fn tokens(&mut self, what: &str) -> (u64, Vec<HostToken>) {
         let line = self.ask(what);
         let mut words = line.split(' ');
@@ -150,7 +150,7 @@ impl Client {
         (addr, words.map(parse).collect())
     }
 
-    /// Where a page of the client is, as the kernel says.
+    /// The host-physical address of a byte of the client, according to the kernel.
     fn host(&self, addr: u64) -> u64 {
         let map = File::open(format!("/proc/{}/pagemap", self.child.id())).unwrap();
         let mut entry = [0; 8];
@@ -160,7 +160,7 @@ impl Client {
         (entry & ((1 << 55) - 1)) * PAGE + addr % PAGE
     }
 
-    /// The address of its memory object.
+    /// The address of the client's memory object.
     fn object(&self) -> u64 {
         let maps = fs::read_to_string(format!("/proc/{}/maps", self.child.id())).unwrap();
         let line = maps.lines().find(|line| line.contains("gasp-ram")).unwrap();
@@ -180,7 +180,7 @@ fn nobody() -> Broker {
     Broker::new(&["--user", &NOBODY.to_string()])
 }
 
-/// Every token is good for what the kernel says of every one of its pages.
+/// Checks that every token is redeemed for the addresses that the kernel reports.
 fn check(broker: &Broker, client: &Client, mut addr: u64, tokens: &[HostToken]) {
     for &token in tokens {
         let run = broker.redeem(token).unwrap();
@@ -200,16 +200,16 @@ fn check(broker: &Broker, client: &Client, mut addr: u64, tokens: &[HostToken]) 
 fn redeemed() {
     let broker = nobody();
     let mut client = broker.client(NOBODY);
-    // The client has seen for itself that it is told no address.
+    // The client itself has checked that it can read no address.
     let (offset, tokens) = client.tokens("object");
     assert_eq!(tokens.iter().map(|token| token.len).sum::<u64>(), client::OBJECT - offset);
     check(&broker, &client, client.object() + offset, &tokens);
-    assert_eq!(client.tokens("object").1, tokens, "asked again, the same");
+    assert_eq!(client.tokens("object").1, tokens, "another request returns the same");
     let (addr, private) = client.tokens("private");
     assert_eq!(private.iter().map(|token| token.len).sum::<u64>(), PAGES * PAGE);
     check(&broker, &client, addr, &private);
     let (_, others) = client.tokens("raw");
-    assert!(others.iter().all(|other| !private.contains(other)), "of another connection");
+    assert!(others.iter().all(|other| !private.contains(other)), "another connection has others");
     let longer = HostToken { len: tokens[0].len + 1, ..tokens[0] };
     assert_eq!(broker.redeem(longer), Err("EINVAL"));
     assert_eq!(broker.redeem(HostToken { token: [0; 16], len: 1 }), Err("ENOENT"));
@@ -220,7 +220,7 @@ fn not_redeemed() {
     let (mut client, mut other) = (broker.client(NOBODY), broker.client(DAEMON));
     let (_, tokens) = client.tokens("private");
     let redeem = format!("redeem {}", client::show(&tokens[0]));
-    assert_eq!(client.ask(&redeem), "EPERM", "who may ask may not redeem");
+    assert_eq!(client.ask(&redeem), "EPERM", "a user who may ask may not redeem");
     assert_eq!(other.ask(&redeem), "EPERM");
     drop(broker);
     let broker = Broker::new(&["--user", "nobody", "--redeem-user", &DAEMON.to_string()]);
@@ -229,7 +229,7 @@ fn not_redeemed() {
     let run = broker.redeem(tokens[0]).unwrap();
     let redeem = format!("redeem {}", client::show(&tokens[0]));
     assert_eq!(other.ask(&redeem), run.addr.0.to_string());
-    assert_eq!(other.ask("private"), "EPERM", "who may redeem may not ask");
+    assert_eq!(other.ask("private"), "EPERM", "a user who may redeem may not ask");
 }
 
 fn ended() {
@@ -260,13 +260,13 @@ fn started_again() {
     let (_, before) = client.tokens("object");
     broker.start_again(&args);
     assert_eq!(broker.redeem(before[0]), Err("ENOENT"));
-    // The connection has ended, of which it is told once.
+    // The connection has ended, which is reported once.
     let told = client.ask("object");
     assert!(["EPIPE", "ECONNRESET"].contains(&&*told), "{told}");
     let (offset, after) = client.tokens("object");
     check(&broker, &client, client.object() + offset, &after);
     broker.start_again(&args);
-    assert_eq!(client.ask("drop"), "done", "there is nothing to give back");
+    assert_eq!(client.ask("drop"), "done", "there is nothing to release");
 }
 
 fn replaced() {
@@ -277,11 +277,11 @@ fn replaced() {
     assert_eq!(client.ask("discard"), "done");
     assert_eq!(broker.redeem(tokens[0]), Err("EAGAIN"));
     assert_eq!(client.ask("touch"), "done");
-    assert_ne!(client.host(addr), before, "the pages went to somebody else meanwhile");
+    assert_ne!(client.host(addr), before, "the frames have been used for other memory");
     assert_eq!(broker.redeem(tokens[0]), Err("ESTALE"));
     let (_, again) = client.tokens("again");
     check(&broker, &client, addr, &again);
-    // One for the same range takes the place of the one before.
+    // A new token for the same range replaces the old one.
     let (mut raw, memory) = (Raw::connect(&broker.socket()), Private::new());
     let old = raw.grant(memory.addr(), 1).unwrap()[0];
     assert_eq!(raw.grant(memory.addr(), 1), Ok(vec![old]), "nothing has changed");
@@ -296,7 +296,7 @@ fn gone() {
     let broker = nobody();
     let mut client = broker.client(NOBODY);
     let (_, tokens) = client.tokens("private");
-    // Its connection stays open in a process of its own.
+    // Its connection stays open in another process.
     assert_eq!(client.ask("linger"), "done");
     client.child.wait().unwrap();
     assert_eq!(broker.redeem(tokens[0]), Err("ESRCH"));
@@ -305,9 +305,9 @@ fn gone() {
 fn not_writable() {
     let broker = nobody();
     let mut client = broker.client(NOBODY);
-    assert_eq!(client.ask("program"), "EACCES", "others run it");
-    assert_eq!(client.ask("data"), "EACCES", "the same page, though writing would copy it");
-    assert_eq!(client.ask("zeros"), "EACCES", "everybody's page of zeros");
+    assert_eq!(client.ask("program"), "EACCES", "other processes run it");
+    assert_eq!(client.ask("data"), "EACCES", "the same page, although a write would copy it");
+    assert_eq!(client.ask("zeros"), "EACCES", "the shared page of zeros");
 }
 
 fn garbage() {
@@ -318,13 +318,13 @@ fn garbage() {
         let mut stream = UnixStream::connect(broker.socket()).unwrap();
         stream.write_all(garbage).unwrap();
         let mut heard = Vec::new();
-        // It may be closed with something unread.
+        // The broker may close it with unread data.
         let _ = stream.read_to_end(&mut heard);
         assert_eq!(heard, b"t");
     }
-    // Half a request, and gone.
+    // A part of a request, then the end.
     UnixStream::connect(broker.socket()).unwrap().write_all(&[1, 2, 3]).unwrap();
-    // Many requests without listening to an answer, and gone.
+    // Many requests without reading an answer, then the end.
     let mut stream = UnixStream::connect(broker.socket()).unwrap();
     stream.write_all(&Request::Redeem([0; 16]).encode().repeat(100)).unwrap();
     drop(stream);
@@ -342,7 +342,7 @@ fn ranges() {
     assert_eq!(refused(memory.addr(), (16 << 30) + 1), "EINVAL");
     assert_eq!(refused(0, 4096), "ENXIO");
     assert_eq!(refused(1 << 62, 4096), "ENXIO");
-    // Between pages, and less than one.
+    // Not at page boundaries.
     let part = raw.grant(memory.addr() + 5, 2 * PAGE).unwrap();
     assert_eq!(part.iter().map(|token| token.len).sum::<u64>(), 2 * PAGE);
     assert_eq!(broker.redeem(part[0]).unwrap().addr.0 % PAGE, 5);
@@ -354,7 +354,7 @@ fn bounded() {
     assert_eq!(client.ask("crowd"), "64");
     let mut raw = Raw::connect(&broker.socket());
     let memory = Private::new();
-    // A byte each.
+    // Of one byte each.
     let requests = |from: usize, to: usize| {
         (from..to).map(|at| Request::Grant { addr: memory.addr() + at as u64, len: 1 })
     };
@@ -369,16 +369,16 @@ fn bounded() {
     fill(&mut raw);
     let (first, last) = (memory.addr(), memory.addr() + TOKENS_MAX as u64);
     assert_eq!(raw.grant(last, 1).map_err(errno_name), Err("ENOSPC"));
-    assert!(raw.grant(first, 1).is_ok(), "it has that already");
+    assert!(raw.grant(first, 1).is_ok(), "it has this token already");
     raw.release(first, 2);
     assert!(raw.grant(last, 1).is_ok());
     assert!(raw.grant(first, 1).is_ok());
-    // Nor has a user more by more connections, until one of them ends.
+    // The tokens of a user are limited over all connections, until one of them ends.
     let mut others = [(); 3].map(|()| Raw::connect(&broker.socket()));
     others.iter_mut().for_each(fill);
     let mut late = Raw::connect(&broker.socket());
     assert_eq!(late.grant(first, 1).map_err(errno_name), Err("ENOSPC"));
-    assert!(!client.tokens("raw").1.is_empty(), "another user has its own");
+    assert!(!client.tokens("raw").1.is_empty(), "another user has a limit of its own");
     drop(others);
     let freed = (0..100).any(|_| {
         std::thread::sleep(Duration::from_millis(10));

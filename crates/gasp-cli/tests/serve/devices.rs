@@ -1,4 +1,4 @@
-//! Devices are served, one VMM after another, and what happens is told.
+//! Devices are served, one VMM after another, and events are reported.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -67,7 +67,7 @@ fn the_socket_of_a_server_that_was_killed_is_taken_over() {
     first.event("listening");
     first.signal(Signal::KILL);
     first.wait();
-    assert!(folder.path("a.sock").exists(), "nobody has removed it");
+    assert!(folder.path("a.sock").exists(), "it was left");
     let mut second = folder.dma("a.sock");
     second.event("listening");
     attach(&folder.path("a.sock"));
@@ -156,7 +156,7 @@ fn a_person_is_told_what_qemu_needs() {
     for words in ["vfio-user-pci", "memory-backend-memfd", "share=on", "caching-mode=on"] {
         assert!(said.contains(words), "{words} is missing in {said}");
     }
-    assert!(!said.contains('\u{1b}'), "no colours where nobody sees them");
+    assert!(!said.contains('\u{1b}'), "no colours without a terminal");
     serving.signal(Signal::TERM);
     assert_eq!(serving.wait(), Some(0));
 }

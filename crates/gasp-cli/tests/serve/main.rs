@@ -1,5 +1,5 @@
-//! `gasp serve`, run as a person or a script runs it, with a client that shakes hands.
-#![allow(clippy::unwrap_used, reason = "helpers of tests, too, stop at what they do not expect")]
+//! `gasp serve`, run as people and scripts run it, with a client that performs the handshake.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic, too")]
 
 mod devices;
 mod output;

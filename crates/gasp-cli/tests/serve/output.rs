@@ -1,4 +1,4 @@
-//! Whoever reads the output may go away: devices are served on.
+//! Output that cannot be written does not end the service.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::serving::{Folder, Serving, attach, exchange};
 
-/// A reader that is gone.
+/// A pipe without a reader.
 fn closed_pipe() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -21,8 +21,8 @@ fn full_disk() -> Stdio {
     File::options().write(true).open("/dev/full").unwrap().into()
 }
 
-/// A VMM that comes, one that is wrong (which is logged as well), and one that is served for
-/// longer than a report waits. Then the end.
+/// Checks the service of VMMs that come and go, of wrong ones, which are logged, and of one that
+/// stays longer than a report waits. Then ends it.
 fn is_served_well(serving: &mut Serving, folder: &Folder) {
     let path = folder.path("a.sock");
     folder.wait_for("a.sock");
@@ -30,7 +30,7 @@ fn is_served_well(serving: &mut Serving, folder: &Folder) {
         drop(attach(&path));
         let mut wrong = UnixStream::connect(&path).unwrap();
         wrong.write_all(&[0xff; 64]).unwrap();
-        // It is sent away, with a reply or without.
+        // It is rejected, with a reply or without.
         let _ = wrong.read_to_end(&mut Vec::new());
     }
     let mut client = attach(&path);
@@ -66,7 +66,7 @@ fn a_log_that_has_reached_the_limit_of_file_sizes_ends_nothing() {
     let log = File::create(folder.path("log")).unwrap();
     log.set_len(1 << 20).unwrap();
     let mut command = Command::new("sh");
-    // Past the limit from the beginning: without care the first report is the end (SIGXFSZ).
+    // The file is past the limit from the start: SIGXFSZ would end the process at the first report.
     let script = "ulimit -f 1; exec \"$@\"";
     command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_gasp"), "serve", "--json"]);
     command.args(["--device", "dma", "--socket", &folder.text("a.sock")]);
@@ -75,8 +75,8 @@ fn a_log_that_has_reached_the_limit_of_file_sizes_ends_nothing() {
     assert_eq!(log.metadata().unwrap().len(), 1 << 20);
 }
 
-/// A server on a terminal of its own, 60 columns wide: `script` passes on what is drawn, and
-/// takes the terminal away by its own end.
+/// A server on a terminal of its own, 60 columns wide: `script` forwards what is drawn, and
+/// closes the terminal when it ends.
 fn on_a_terminal(folder: &Folder, output: Stdio) -> Serving {
     let mut command = Command::new("script");
     let gasp = format!(
@@ -108,8 +108,8 @@ fn a_terminal_that_is_closed_ends_nothing() {
     folder.wait_for_no("a.sock");
 }
 
-/// What is on a terminal and in what has scrolled past, after lines were deleted as a text
-/// says: `\r\x1b[nA\x1b[mM`.
+/// The lines on a terminal and in its history, with the control sequence that deletes lines,
+/// `\r\x1b[nA\x1b[mM`, carried out.
 #[derive(Default)]
 struct Screen(Vec<String>);
 
@@ -145,7 +145,7 @@ fn the_view_is_below_whole_lines_and_leaves_nothing_behind() {
     let header = "device";
     assert!(screen.0[screen.0.len() - 2].starts_with(header), "{:#?}", screen.0);
     assert!(screen.0[screen.0.len() - 2].chars().count() < 60);
-    // Is logged.
+    // This is logged.
     let _ = UnixStream::connect(folder.path("a.sock")).unwrap().write_all(&[0xff; 64]);
     until(&mut screen, &|lines| {
         lines.iter().any(|line| line.contains(" WARN "))
@@ -169,20 +169,20 @@ fn reports_that_nobody_read_are_counted_and_the_next_ones_are_whole() {
     let mut serving = Serving::with_little_room(command);
     let path = folder.path("a.sock");
     folder.wait_for("a.sock");
-    // More than there is room for, and for longer than a reader is waited for.
+    // More reports than there is room for, and for longer than a report waits for its reader.
     for _ in 0..60 {
         drop(attach(&path));
     }
     std::thread::sleep(Duration::from_millis(1500));
     exchange(&mut attach(&path));
-    // Something to tell, once there is room again.
+    // Something to report, once there is room again.
     let come_and_go = std::thread::spawn(move || {
         for _ in 0..20 {
             std::thread::sleep(Duration::from_millis(100));
             drop(attach(&path));
         }
     });
-    // Every line is one, but that which was cut off.
+    // Every line is a report, except one that was cut off.
     let (mut unwritten, mut torn) = (None, 0);
     while unwritten.is_none() {
         let line = serving.lines.next().unwrap().unwrap();

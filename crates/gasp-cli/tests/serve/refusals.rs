@@ -1,4 +1,4 @@
-//! What is wrong is told with the device, the key, and what would help.
+//! Errors name the device, the key, and what would help.
 
 use std::fs::File;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::serving::{Folder, Serving, attach, gasp, stderr};
 
-/// What a configuration is refused with, and the exit status.
+/// The error of a wrong configuration, and the exit status.
 fn refused(folder: &Folder, config: &str) -> (String, Option<i32>) {
     std::fs::write(folder.path("a.toml"), config).unwrap();
     let output = gasp(&["--config", &folder.text("a.toml")]);
@@ -76,7 +76,7 @@ fn an_image_that_is_locked_is_told_with_who_has_locked_it() {
     assert_eq!(status, Some(1));
     drop(attach(&folder.path("first.sock")));
     drop(serving);
-    // By its own process: whether that can be seen from the configuration or not.
+    // By its own process, whether the configuration shows that or not.
     for image in ["i.img", "symlink.img"] {
         let (message, status) = refused(&folder, &(disk("a", "i.img") + &disk("b", image)));
         let told = "a.toml:10: device \"b\": backing: it is the image of device \"a\"";
@@ -105,7 +105,7 @@ fn two_disks_of_one_serial_are_refused() {
         "{message}"
     );
     assert_eq!(status, Some(2));
-    // One that is given, and one that is made of the file.
+    // One that is given, and one that is derived from the file.
     File::create(folder.path("i.img")).unwrap().set_len(1 << 20).unwrap();
     let image = "[[device]]\nkind = \"nvme\"\nname = \"a\"\nsocket = \"a.sock\"\n\
                  backing = \"file:i.img\"\n";

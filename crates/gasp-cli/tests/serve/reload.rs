@@ -1,4 +1,4 @@
-//! SIGHUP has the configuration read again.
+//! SIGHUP reloads the configuration.
 
 use std::io::Read;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::serving::{Folder, Serving, attach, exchange};
 
-/// A configuration of disks and engines: socket, and backing if it is a disk.
+/// Writes a configuration of disks and engines: sockets, and the backings of disks.
 fn configure(folder: &Folder, devices: &[(&str, &str)]) {
     let mut text = String::new();
     for (name, backing) in devices {
@@ -41,7 +41,7 @@ fn devices_come_and_go_and_others_are_left_alone() {
     let folder = Folder::new();
     let mut serving = start(&folder, &[("a", ""), ("b", "")]);
     let [mut a, mut b] = ["a", "b"].map(|name| attach(&folder.path(name)));
-    // The new one is first: the others keep the names that they were given.
+    // The new one is first, and the others keep their names.
     configure(&folder, &[("c", ""), ("a", "")]);
     serving.signal(Signal::HUP);
     assert_eq!(serving.event("stopped")["device"], "dma1");
@@ -81,7 +81,7 @@ fn a_configuration_that_cannot_be_carried_out_changes_nothing() {
         assert!(told["why"].as_str().unwrap().contains(why), "{told}");
         exchange(&mut a);
         exchange(&mut b);
-        assert!(!folder.path("new").exists(), "nor is half of it there");
+        assert!(!folder.path("new").exists(), "no part of it is applied");
     }
     std::fs::remove_file(folder.path("a.toml")).unwrap();
     serving.signal(Signal::HUP);
@@ -105,7 +105,7 @@ fn a_device_that_changes_is_replaced_when_nobody_uses_it() {
     serving.event("detached");
     assert_eq!(reload(&mut serving)["replaced"], json!(["nvme0"]));
     exchange(&mut attach(&folder.path("a")));
-    // One that cannot be made is as it was.
+    // One that cannot be created is restored.
     serving.event("detached");
     configure(&folder, &[("a", "file:none.img"), ("b", "null:1M")]);
     let told = reload(&mut serving);

@@ -19,13 +19,13 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A server in a process of its own, with its event log.
+/// A server in a process of its own, with its output.
 pub(crate) struct Serving {
     pub(crate) child: Child,
     pub(crate) lines: Lines<BufReader<Box<dyn Read>>>,
 }
 
-/// A reader that does not wait for ever.
+/// A reader with a timeout.
 struct Patient<R>(R);
 
 impl<R: Read + AsFd> Read for Patient<R> {
@@ -45,7 +45,7 @@ impl Serving {
         Self::of(command)
     }
 
-    /// What this command starts; its output is read if that was asked for.
+    /// Starts a command, and reads its output if that is a pipe.
     pub(crate) fn of(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let output: Box<dyn Read> = match child.stdout.take() {
@@ -55,7 +55,7 @@ impl Serving {
         Self { child, lines: BufReader::new(output).lines() }
     }
 
-    /// What this command starts, with room for some lines of output only.
+    /// Starts a command, with room for only a few lines of unread output.
     pub(crate) fn with_little_room(mut command: Command) -> Self {
         let (reader, writer) = std::io::pipe().unwrap();
         rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
@@ -107,7 +107,7 @@ fn wait_until(what: impl Fn() -> bool) {
     }
 }
 
-/// Connects; the file of a socket is there a moment before anybody listens.
+/// Connects, repeatedly: the file of a socket exists a moment before the server listens.
 fn connect(path: &Path) -> UnixStream {
     let since = Instant::now();
     loop {
@@ -122,12 +122,12 @@ fn connect(path: &Path) -> UnixStream {
     }
 }
 
-/// Agrees upon a version, as a VMM does first of all.
+/// Negotiates the version, the first step of a VMM.
 pub(crate) fn attach(path: &Path) -> UnixStream {
     greet(path).0
 }
 
-/// The same, with what the server says of itself.
+/// Like [`attach`], and returns the server's version message.
 pub(crate) fn greet(path: &Path) -> (UnixStream, Value) {
     let mut stream = connect(path);
     let hello = b"\0\0\0\0{\"capabilities\":{\"max_dma_maps\":65535}}\0";
@@ -161,17 +161,17 @@ impl Folder {
         self.path(name).to_str().unwrap().into()
     }
 
-    /// Waits until there is such a file.
+    /// Waits until the file exists.
     pub(crate) fn wait_for(&self, name: &str) {
         wait_until(|| self.path(name).exists());
     }
 
-    /// Waits until there is none.
+    /// Waits until the file does not exist.
     pub(crate) fn wait_for_no(&self, name: &str) {
         wait_until(|| !self.path(name).exists());
     }
 
-    /// A DMA engine on this socket.
+    /// The command that serves a DMA engine on this socket.
     pub(crate) fn command(&self, name: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gasp"));
         command.args(["serve", "--device", "dma", "--socket", &self.text(name)]);
@@ -183,7 +183,7 @@ impl Folder {
     }
 }
 
-/// DEVICE_GET_INFO.
+/// A DEVICE_GET_INFO message.
 pub(crate) fn request() -> Vec<u8> {
     let mut message = [7_u16, 4].map(u16::to_ne_bytes).concat();
     message.extend([16 + 16_u32, 0, 0].map(u32::to_ne_bytes).concat());
@@ -191,7 +191,7 @@ pub(crate) fn request() -> Vec<u8> {
     message
 }
 
-/// Asks the device something: it is served.
+/// Sends a request and checks the reply: the client is served.
 pub(crate) fn exchange(client: &mut UnixStream) {
     client.write_all(&request()).unwrap();
     let mut reply = [0; 32];

@@ -1,4 +1,4 @@
-//! Signals end the server at once, and no socket is left, whatever its clients do.
+//! Signals end the server at once and leave no socket, whatever its clients do.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::serving::{Folder, Serving, attach, exchange, request};
 
-/// Sends requests, and reads no answer, until neither can be sent.
+/// Sends requests without reading replies, until no more can be sent.
 fn stall(client: &mut UnixStream) {
     client.set_nonblocking(true).unwrap();
     loop {
@@ -59,7 +59,7 @@ fn a_second_signal_ends_a_server_that_is_stuck_and_no_socket_is_left() {
     let config = "[[device]]\nkind = \"dma\"\nsocket = \"a.sock\"\n\
                   [[device]]\nkind = \"dma\"\nsocket = \"b.sock\"\n";
     std::fs::write(folder.path("a.toml"), config).unwrap();
-    // It waits for this for two seconds, and looks at no signal.
+    // The server waits for this lock for two seconds, and handles no order meanwhile.
     let lock = std::fs::File::create(folder.path("b.sock.lock")).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let mut serving = Serving::start(&["--json", "--config", &folder.text("a.toml")]);

@@ -1,4 +1,4 @@
-//! What a client of the broker does, in a process of its own or in the test's.
+//! A client of the broker, in a process of its own or in that of the test.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,13 +14,13 @@ use gasp::{FrameAccess, frame_access};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
 
 pub(crate) const PAGE: u64 = 4096;
-/// Of a private mapping.
+/// The pages of a private mapping.
 pub(crate) const PAGES: u64 = 32;
-/// Bytes of a memory object.
+/// The bytes of the memory object.
 pub(crate) const OBJECT: u64 = 4 << 20;
 const LEN: usize = (PAGES * PAGE) as usize;
 
-/// As text.
+/// A token as text.
 pub(crate) fn show(token: &HostToken) -> String {
     format!("{:032x}:{}", u128::from_be_bytes(token.token), token.len)
 }
@@ -31,7 +31,7 @@ pub(crate) fn parse(text: &str) -> HostToken {
     HostToken { token, len: len.parse().unwrap() }
 }
 
-/// A connection, by hand.
+/// A connection that does not use the library's client.
 pub(crate) struct Raw(pub(crate) UnixStream);
 
 impl Raw {
@@ -39,7 +39,7 @@ impl Raw {
         Self::try_connect(socket).unwrap()
     }
 
-    /// `None` where it is refused.
+    /// `None` if the broker refuses.
     pub(crate) fn try_connect(socket: &Path) -> Option<Self> {
         let mut stream = UnixStream::connect(socket).unwrap();
         let mut greeting = [0];
@@ -90,12 +90,12 @@ impl Private {
     fn touch(&self, len: usize) {
         for at in (0..len).step_by(PAGE as usize) {
             let page = self.0.wrapping_add(at);
-            // SAFETY: in the mapping, which nobody else uses.
+            // SAFETY: in the mapping, which nothing else uses.
             unsafe { page.write_volatile(1) };
         }
     }
 
-    /// Gives its pages to somebody else, and takes others.
+    /// Replaces its pages with others, after the old ones have been used for other memory.
     pub(crate) fn replace(&self) {
         self.discard();
         let other = Self::untouched(8 << 20);
@@ -124,7 +124,7 @@ fn read(memory: Private) -> Private {
     memory
 }
 
-/// Tokens that the library was given; it is told no address.
+/// Tokens from the library, after a check that it discloses no address.
 fn of_object(object: &MemoryObject) -> Result<String, Errno> {
     assert!(matches!(frame_access(), FrameAccess::Denied(_)));
     assert_eq!(object.host_run(0, 1).unwrap_err().errno(), Errno::PERM);
@@ -140,7 +140,7 @@ fn list(addr: u64, tokens: &[HostToken]) -> String {
     std::iter::once(addr.to_string()).chain(tokens).collect::<Vec<_>>().join(" ")
 }
 
-/// Does what stdin says, line by line, and says on stdout what came of it.
+/// Carries out commands from stdin, one per line, and prints the results.
 #[expect(clippy::zombie_processes, reason = "one child outlives this process")]
 pub(crate) fn run(socket: &Path) {
     let mut object = None;
@@ -178,7 +178,7 @@ pub(crate) fn run(socket: &Path) {
                 Ok("done".into())
             }
             "touch" => {
-                // What was given back is not to be had again at once.
+                // Other memory takes the frames that were released.
                 others.push(Private::untouched(8 << 20));
                 others.iter().for_each(|other| other.touch(8 << 20));
                 memory.touch(LEN);
