@@ -1,10 +1,10 @@
 /*
  * A DMA engine as a device model: it copies between buffers of a guest.
  *
- * Real hardware is given host-physical addresses, and a buffer that is one piece for the
- * guest is often several pieces there. gasp_map_host_contig() tells where a piece is and how
- * far it goes; the engine asks again behind it, until the buffer is done. The guest's IOMMU
- * is asked each time, so the guest decides what the engine reaches.
+ * Real hardware is programmed with host-physical addresses, and a buffer that is contiguous
+ * for the guest often consists of several runs in the host. gasp_map_host_contig() returns
+ * the address and length of a run; the engine continues at the end of it, until the buffer is
+ * done. Each call consults the guest's IOMMU, so the guest decides what the engine reaches.
  *
  *     cc dma_engine.c $(pkg-config --cflags --libs gasp) && ./a.out
  */
@@ -19,7 +19,7 @@
 #define TARGET UINT64_C(0x40000)
 #define LENGTH (4 * PAGE)
 
-/* Maps the beginning of [address, address + *length) and says where it is in the host. */
+/* Maps the first run of [address, address + *length) and returns its host-physical address. */
 static errno_t map_run(const vdev_t *engine, uint64_t address, size_t *length,
                        gasp_map_flags_t prot, uint64_t *host, gasp_map_handle_t *h)
 {
@@ -28,10 +28,10 @@ static errno_t map_run(const vdev_t *engine, uint64_t address, size_t *length,
 }
 
 /*
- * Copies as much as is one piece on both sides; *length is then how much that was.
+ * Copies as much as is contiguous on both sides, and returns in *length how much that was.
  *
- * This is where a driver of real hardware would write both addresses and the length into
- * its registers, and keep both handles until the hardware is done. memcpy() plays its part.
+ * A driver of real hardware would write both addresses and the length to its registers here,
+ * and keep both handles until the hardware has finished. memcpy() stands in for it.
  */
 static errno_t copy_run(const vdev_t *engine, uint64_t to, uint64_t from, size_t *length)
 {
@@ -40,7 +40,7 @@ static errno_t copy_run(const vdev_t *engine, uint64_t to, uint64_t from, size_t
     errno_t error = map_run(engine, from, length, GMF_READ, &source_host, &source);
     if (error != EOK)
         return error;
-    /* The target may be in smaller pieces than the source: *length can shrink again. */
+    /* The target's run may be shorter than the source's: *length can shrink again. */
     error = map_run(engine, to, length, GMF_WRITE, &target_host, &target);
     if (error == EOK) {
         printf("  run: 0x%" PRIx64 " -> 0x%" PRIx64 ", %zu bytes\n", source_host, target_host,
@@ -72,10 +72,10 @@ static errno_t copy_by_cpu(const vdev_t *engine, uint64_t to, uint64_t from, siz
 static errno_t copy(const vdev_t *engine, uint64_t to, uint64_t from, size_t length)
 {
     while (length > 0) {
-        size_t run = length; /* in: all that is left; out: what was one piece */
+        size_t run = length; /* in: all that is left; out: the length of the run */
         const errno_t error = copy_run(engine, to, from, &run);
         if (error == EPERM || error == EAGAIN) {
-            /* Not allowed to know addresses, or the memory can move. */
+            /* Addresses are not disclosed to this process, or the memory can move. */
             printf("  no host-physical addresses: %s\n", gasp_last_error());
             return copy_by_cpu(engine, to, from, length);
         }
@@ -106,7 +106,7 @@ static errno_t make_guest(gasp_guest_t **guest, vdev_t **engine)
     return gasp_domain_grant(domain, TARGET, TARGET, LENGTH, GMF_WRITE);
 }
 
-/* What the guest's CPU does is past the IOMMU: fills SOURCE, then looks at TARGET. */
+/* The guest's CPU, which bypasses the IOMMU: fills SOURCE, then checks TARGET. */
 static int cpu_fills_and_checks(vdev_t *engine)
 {
     gasp_map_handle_t source, target;

@@ -1,6 +1,6 @@
 /*
  * A device written for 7.x, unchanged: it reads a command from guest memory, and writes the
- * answer behind it. What is new is main(), which plays the hypervisor.
+ * result after it. Only main() is new, which acts as the hypervisor.
  *
  *     cc -DQVM_EDITION=710 edition_710.c $(pkg-config --cflags --libs gasp) && ./a.out
  */
@@ -15,7 +15,7 @@ struct command {
     uint32_t sum; /* the device's answer */
 };
 
-/* Adds two numbers for the guest. The address comes from the guest: hence gasp_map_vdma(). */
+/* Adds two numbers for the guest, which provides the address: hence gasp_map_vdma(). */
 static int add(struct guest_system *gsp, const vdev_t *vdev, uint64_t address)
 {
     struct command *command;

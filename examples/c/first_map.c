@@ -1,6 +1,6 @@
 /*
- * The smallest useful program: a guest with one page of memory and one device, which maps
- * the memory and writes to it.
+ * The smallest useful program: a guest with one page of memory, and a device that maps the
+ * memory and writes to it.
  *
  *     cc first_map.c $(pkg-config --cflags --libs gasp) && ./a.out
  */
