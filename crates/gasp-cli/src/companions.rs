@@ -16,7 +16,7 @@ use crate::output;
 
 /// The date of the release, or of the manual's last change before it. A constant, so that
 /// builds are reproducible; `SOURCE_DATE_EPOCH` overrides it.
-const DATE: &str = "2026-11-25";
+const DATE: &str = "2026-11-29";
 
 /// Arguments of `gasp completions`.
 #[derive(clap::Args)]

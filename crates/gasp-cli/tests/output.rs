@@ -99,15 +99,16 @@ fn nothing_is_wider_than_its_page_and_no_word_is_split() {
                 gasp(&[]).args(&args).env("COLUMNS", columns.to_string()).output().unwrap();
             assert!(output.status.success(), "{args:?}");
             let text = text(&output);
-            // A word that is longer than the line is not split; the usage is clap's.
+            // A word that is longer than the line is not split.
             let long = |line: &&str| {
                 let words = line.split_whitespace().map(|word| word.chars().count()).max();
                 line.chars().count() > columns && words.is_some_and(|word| word < columns / 2)
             };
-            let mut lines = text.lines().filter(|line| !line.starts_with("Usage: "));
-            if let Some(line) = lines.find(long) {
+            if let Some(line) = text.lines().find(long) {
                 panic!("{args:?} at {columns} columns: {line:?}");
             }
+            let ragged = text.lines().find(|line| line.ends_with(' '));
+            assert_eq!(ragged, None, "{args:?} at {columns} columns ends with a space");
         }
     }
 }

@@ -10,13 +10,46 @@ pub(crate) use sections::{Block, Kind, Section};
 
 /// The command with the help texts that follow the options, in lines of `width`.
 pub(crate) fn completed(command: Command, width: usize) -> Command {
-    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().into()).collect();
+    let mut built = command.clone();
+    built.build();
     let text = |name: &str| sections::as_help(&sections(name), width);
     let command = command.after_help(text("gasp"));
-    names.into_iter().fold(command, |command, name| {
-        let after = text(&name);
-        command.mut_subcommand(name, |sub| sub.after_help(after))
+    let subcommands = built.get_subcommands_mut().filter(|sub| sub.get_name() != "help");
+    subcommands.fold(command, |command, built| {
+        let name = built.get_name().to_owned();
+        let (after, usage) = (text(&name), usage(built, width));
+        command.mut_subcommand(name, |sub| match usage {
+            Some(usage) => sub.after_help(after).override_usage(usage),
+            None => sub.after_help(after),
+        })
     })
+}
+
+/// The usage of a command in several lines, if it does not fit into one.
+fn usage(command: &mut Command, width: usize) -> Option<String> {
+    const TITLE: &str = "Usage:";
+    let usage = command.render_usage();
+    if usage.to_string().chars().count() <= width {
+        return None;
+    }
+    let usage = usage.ansi().to_string();
+    // The colours of the title end before the space.
+    let (_, usage) = usage.split_once(TITLE)?.1.split_once(' ')?;
+    let breaks = |_, rest: &str| {
+        let word = without_colours(rest);
+        ["-", "[", "<-"].iter().any(|start| word.starts_with(start))
+    };
+    let indent = " ".repeat(TITLE.len() + 1);
+    let lines = sections::wrapped_at(usage, breaks, width, &indent, &indent);
+    Some(lines.join("\n").trim_start().to_owned())
+}
+
+/// The text after the colours at its start.
+fn without_colours(mut text: &str) -> &str {
+    while let Some((_, rest)) = text.strip_prefix("\x1b[").and_then(|text| text.split_once('m')) {
+        text = rest;
+    }
+    text
 }
 
 /// The sections of the help text of a subcommand, or of `gasp` itself.

@@ -112,17 +112,39 @@ pub(super) fn as_help(sections: &[Section], width: usize) -> String {
     parts.join("\n\n")
 }
 
-/// Wraps a command line, continued as a shell accepts it; or one with a remark beside it.
+/// Wraps a command line, continued as a shell accepts it: before an option, a pipe or a
+/// redirection, and never inside quotes.
 fn command(line: &str, width: usize) -> Vec<String> {
-    match line.contains("  ") {
-        true => wrapped(line, width, "  ", "      "),
-        false => {
-            let mut lines = wrapped(line, width.saturating_sub(2), "  ", "      ");
-            let goes_on = lines.len().saturating_sub(1);
-            lines.iter_mut().take(goes_on).for_each(|line| line.push_str(" \\"));
-            lines
-        }
-    }
+    let mut quoted = false;
+    let breaks = |letter: char, rest: &str| {
+        quoted ^= letter == '\'';
+        !quoted && ["--", "|", ">"].iter().any(|start| rest.starts_with(start))
+    };
+    let mut lines = wrapped_at(line, breaks, width.saturating_sub(2), "  ", "      ");
+    let continued = lines.len().saturating_sub(1);
+    lines.iter_mut().take(continued).for_each(|line| line.push_str(" \\"));
+    lines
+}
+
+/// Wraps a text only at spaces for which `breaks` holds. It is called with each letter and the
+/// rest of the text after it.
+pub(super) fn wrapped_at(
+    text: &str,
+    mut breaks: impl FnMut(char, &str) -> bool,
+    width: usize,
+    first: &str,
+    rest: &str,
+) -> Vec<String> {
+    const GLUE: char = '\u{a0}';
+    let glued: String = text
+        .char_indices()
+        .map(|(at, letter)| {
+            let after = text.get(at + letter.len_utf8()..).unwrap_or_default();
+            if !breaks(letter, after) && letter == ' ' { GLUE } else { letter }
+        })
+        .collect();
+    let lines = wrapped(&glued, width, first, rest);
+    lines.into_iter().map(|line| line.replace(GLUE, " ")).collect()
 }
 
 fn in_two_columns(terms: &[(String, String)], width: usize) -> Vec<String> {
@@ -180,8 +202,23 @@ Exit status:
         }
         assert!(
             as_help(&sections, 40)
-                .contains("\n  gasp x --config a-file.toml --socket \\\n      a.sock")
+                .contains("\n  gasp x --config a-file.toml \\\n      --socket a.sock\n")
         );
         assert!(as_help(&sections, 100).contains("\n  one  what it is, at some length\n"));
+    }
+
+    #[test]
+    fn a_command_is_continued_where_a_shell_accepts_it() {
+        let line = "gasp probe --json | jq '.checks[] | select(.verdict != \"yes\")' > a";
+        assert_eq!(command(line, 100), [format!("  {line}")]);
+        assert_eq!(
+            command(line, 55),
+            [
+                "  gasp probe --json \\",
+                "      | jq '.checks[] | select(.verdict != \"yes\")' \\",
+                "      > a"
+            ]
+        );
+        assert_eq!(command("gasp --svg - | a", 18), ["  gasp --svg - \\", "      | a"]);
     }
 }

@@ -165,6 +165,13 @@ whose new devices cannot be created, is reported and changes nothing. A closed p
 terminal or a full disk does not end the process: reports that cannot be written are dropped
 and counted.
 
+Values of --residency:
+  pinned      all of the guest's memory is pinned from the first map on; host-physical
+              addresses are known, and disclosed to a device if its VMM is trusted not to
+              replace the memory (see `unsealed`)
+  on-demand   memory is allocated as the guest uses it, at no cost; host-physical addresses
+              are not known
+
 The file has a [[device]] table for each device, with the keys that --device takes, too:
   kind        nvme (a disk) or dma (an engine that copies, for tests)
   socket      path of the socket; relative paths start at the file's directory

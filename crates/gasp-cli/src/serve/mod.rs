@@ -70,8 +70,8 @@ pub(crate) struct Args {
     /// Socket of the single device
     #[arg(long, value_name = "PATH", requires = "device")]
     pub(crate) socket: Option<PathBuf>,
-    /// How guest memory is held while it is mapped
-    #[arg(long, value_name = "HOW", default_value = "on-demand")]
+    /// How guest memory is held while it is mapped: pinned or on-demand, described below
+    #[arg(long, value_name = "HOW", default_value = "on-demand", hide_possible_values = true)]
     pub(crate) residency: Held,
     /// Print events as JSON, with the fields listed below
     #[arg(long)]
@@ -81,10 +81,9 @@ pub(crate) struct Args {
 /// The values of `--residency`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(crate) enum Held {
-    /// All of it pinned from the first map on; host-physical addresses are known, and disclosed
-    /// to a device if its VMM is trusted not to replace the memory (unsealed = "trust")
+    /// Pinned, with known host-physical addresses
     Pinned,
-    /// Allocated as the guest uses it, at no cost; host-physical addresses are not known
+    /// Allocated as the guest uses it, without known addresses
     OnDemand,
 }
 
