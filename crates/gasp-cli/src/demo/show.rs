@@ -60,7 +60,7 @@ fn backing(page: &mut Page, report: &Report) -> io::Result<()> {
     let remark = report.backing_note.as_ref().map(|note| format!("; {note}"));
     let pages = match report.backing {
         "1G" | "2M" => format!("{} pages from the kernel's pool", report.backing),
-        "thp" => "ordinary memory, collapsed into 2M pages".into(),
+        "thp" => "ordinary memory with transparent huge pages".into(),
         _ => "ordinary pages of the host's size".into(),
     };
     let stays = match (report.stability, report.not_pinned_because) {
