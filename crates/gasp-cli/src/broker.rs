@@ -13,8 +13,9 @@ use gasp::config::near::nearest;
 use gasp::{FrameAccess, frame_access};
 
 use crate::failure::Failure;
-use crate::output::Page;
+use crate::output::{Page, system_words};
 use crate::signal::on_signals;
+use crate::socket::{errno_of, why_not};
 
 /// Arguments of `gasp broker`.
 #[derive(clap::Args)]
@@ -112,7 +113,11 @@ fn user_id(user: &str) -> Result<u32, Failure> {
         return Ok(id);
     }
     let file = Path::new("/etc/passwd");
-    let users = fs::read_to_string(file).map_err(Failure::system("cannot read", file))?;
+    let users = fs::read_to_string(file).map_err(|error| {
+        let message =
+            format!("cannot read /etc/passwd: {}; give users by number", system_words(&error));
+        Failure::Unavailable { errno: errno_of(&error), message }
+    })?;
     let id = users.lines().find_map(|line| {
         let mut fields = line.split(':');
         let found = fields.next() == Some(user);
@@ -127,11 +132,11 @@ fn user_id(user: &str) -> Result<u32, Failure> {
 /// Listens at `path`. Each client is authorized by its credentials; the mode only keeps other
 /// users away if root alone may ask.
 fn listen(path: &Path, others: bool) -> Result<UnixListener, Failure> {
-    let cannot = || Failure::system("cannot listen at", path);
+    let cannot = |error| refused(path, errno_of(&error), &why_not(path, &error));
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             // Any existing file is reported as in use, and only a socket can be a stale one.
-            if !fs::symlink_metadata(path).map_err(cannot())?.file_type().is_socket() {
+            if !fs::symlink_metadata(path).map_err(cannot)?.file_type().is_socket() {
                 let why = "a file that is no socket is there; remove it, or choose another path";
                 return Err(refused(path, Errno::EXIST, why));
             }
@@ -142,13 +147,13 @@ fn listen(path: &Path, others: bool) -> Result<UnixListener, Failure> {
                     return Err(refused(path, Errno::ADDRINUSE, why));
                 }
             }
-            fs::remove_file(path).map_err(cannot())?;
-            UnixListener::bind(path).map_err(cannot())?
+            fs::remove_file(path).map_err(cannot)?;
+            UnixListener::bind(path).map_err(cannot)?
         }
-        bound => bound.map_err(cannot())?,
+        bound => bound.map_err(cannot)?,
     };
     let mode = if others { 0o666 } else { 0o600 };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(cannot())?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(cannot)?;
     Ok(listener)
 }
 

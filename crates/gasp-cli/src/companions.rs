@@ -46,14 +46,15 @@ pub(crate) fn man(args: &ManArgs, mut command: Command) -> Result<(), Failure> {
     command.build();
     let date = date()?;
     let Some(folder) = &args.out else { return write_out(&page(&command, "gasp", &date)?) };
-    fs::create_dir_all(folder).map_err(Failure::system("cannot create the directory", folder))?;
+    fs::create_dir_all(folder)
+        .map_err(Failure::unwritable("cannot create the directory", folder))?;
     let write = |command: &Command, name: &str| {
         let file = match name {
             "gasp" => folder.join("gasp.1"),
             name => folder.join(format!("gasp-{name}.1")),
         };
         let text = page(command, name, &date)?;
-        fs::write(&file, text).map_err(Failure::system("cannot write", &file))
+        fs::write(&file, text).map_err(Failure::unwritable("cannot write", &file))
     };
     write(&command, "gasp")?;
     let mut pages = command.get_subcommands().filter(|sub| sub.get_name() != "help");

@@ -24,8 +24,8 @@ pub(crate) enum Failure {
     Arguments(clap::Error),
     /// The output has already reported what is wrong.
     Told,
-    /// An operation on a file or a socket failed.
-    System {
+    /// A file or a directory cannot be written.
+    Unwritable {
         /// The operation, with the path.
         what: String,
         /// The system's error.
@@ -61,10 +61,10 @@ struct ErrorFields {
 }
 
 impl Failure {
-    /// A system error of the operation `what`, such as `"cannot read"`, on `path`.
-    pub(crate) fn system(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    /// A failure of the operation `what`, such as `"cannot write"`, on `path`.
+    pub(crate) fn unwritable(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let what = format!("{what} {}", path.display());
-        move |error| Self::System { what, error }
+        move |error| Self::Unwritable { what, error }
     }
 
     /// Prints the error and returns the exit status.
@@ -101,9 +101,9 @@ impl Failure {
         let (errno, reason, message) = match self {
             Self::Told => ("EIO", String::new(), String::new()),
             Self::Io(error) => (errno_of(error), system_words(error), system_words(error)),
-            Self::System { what, error } => {
-                let words = system_words(error);
-                (errno_of(error), words.clone(), format!("{what}: {words}"))
+            Self::Unwritable { what, error } => {
+                let (words, remedy) = (system_words(error), remedy(error));
+                (errno_of(error), words.clone(), format!("{what}: {words}{remedy}"))
             }
             Self::Unavailable { errno, message } => {
                 (errno_name(*errno), message.clone(), message.clone())
@@ -130,6 +130,19 @@ impl Failure {
 
 fn errno_of(error: &io::Error) -> &'static str {
     Errno::from_io_error(error).map_or("EIO", errno_name)
+}
+
+/// What would help if a path cannot be written.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "; create its directory, or choose another path",
+        io::ErrorKind::PermissionDenied => "; change the permissions, or choose another path",
+        io::ErrorKind::AlreadyExists
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::ReadOnlyFilesystem => "; choose another path",
+        _ => "",
+    }
 }
 
 /// A message without the error numbers in it.

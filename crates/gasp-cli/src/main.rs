@@ -14,6 +14,7 @@
 //! | [`configured`] | a guest from a configuration file |
 //! | [`companions`] | shell completions and man pages |
 //! | [`failure`] | errors and exit statuses |
+//! | [`socket`] | why a socket cannot be created |
 //! | [`output`], [`columns`] | output to stdout: paragraphs, tables, JSON |
 //! | [`quantity`], [`progress`], [`signal`], [`logging`] | sizes and addresses; progress on stderr; signals; log lines |
 
@@ -35,6 +36,7 @@ mod progress;
 mod quantity;
 mod serve;
 mod signal;
+mod socket;
 
 use std::process::ExitCode;
 

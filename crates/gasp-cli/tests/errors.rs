@@ -254,12 +254,14 @@ fn errors_about_arguments_files_and_sockets_name_them() {
     place.expect(&["demo", "--ram", "1M"], &["--ram", "from 32M to 1023G"]);
     place.expect(&["demo", "--jsn"], &["'--jsn'", "'--json'"]);
     place.expect(&["completions", "bsh"], &["'bsh'", "bash"]);
-    place.expect(&["man", "--out", "empty"], &["cannot create the directory empty: "]);
+    let parts = ["cannot create the directory empty: File exists; choose another path"];
+    place.expect(&["man", "--out", "empty"], &parts);
     let layout = |svg, parts: &[&str]| {
         place.expect(&["layout", "--config", "guest.toml", "--svg", svg], parts);
     };
-    layout("no/such.svg", &["cannot write no/such.svg: No such file or directory"]);
-    layout(".", &["cannot write .: Is a directory"]);
+    let missing = "cannot write no/such.svg: No such file or directory; create its directory";
+    layout("no/such.svg", &[missing]);
+    layout(".", &["cannot write .: Is a directory; choose another path"]);
     layout("/dev/full", &["cannot write /dev/full: No space left on device"]);
     let audit = ["audit", "--config", "nope.toml", "--every", "soon"];
     place.expect(&audit, &["--every", "expected a number of seconds"]);
@@ -269,9 +271,14 @@ fn errors_about_arguments_files_and_sockets_name_them() {
     serve("nvme,backing=file:nope", "a.sock", &["nope"]);
     serve("nvme,backing=null:1M", "no/a.sock", &["no"]);
     serve("nvme,backing=null:1M", "empty", &["empty", "choose another path"]);
+    serve("nvme,backing=null:1M,queues=900", "a", &["queues: expected 1 to 128, not 900"]);
+    serve("nvme,backing=null:1M,block-size=1", "a", &["expected 512 or 4096, not 1"]);
+    place.expect(&["serve", "--config", "latin1.toml"], &["latin1.toml:2: the text is not UTF-8"]);
     if Path::new("/proc/self/pagemap").exists() && rustix::process::geteuid().is_root() {
         let broker = |socket, parts: &[&str]| place.expect(&["broker", "--socket", socket], parts);
-        broker("no/a.sock", &["cannot listen at no/a.sock: No such file or directory"]);
+        broker("no/a.sock", &["cannot listen at no/a.sock: there is no directory no; create it"]);
+        let long = "x".repeat(120);
+        place.expect(&["broker", "--socket", &long], &["cannot listen at x", "120 bytes"]);
         broker("empty", &["cannot listen at empty: a file that is no socket is there; remove it"]);
         let user = ["broker", "--socket", "a", "--user", "rooot"];
         place.expect(&user, &["no user `rooot`", "did you mean `root`?"]);

@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         out.write_all(picture.as_bytes())?;
         return Ok(out.flush()?);
     }
-    std::fs::write(&args.svg, picture).map_err(Failure::system("cannot write", &args.svg))
+    std::fs::write(&args.svg, picture).map_err(Failure::unwritable("cannot write", &args.svg))
 }
 
 /// The positions of the parts of the picture, from left to right.

@@ -94,14 +94,22 @@ pub(super) fn load(path: &Path) -> Result<Vec<Plan>, String> {
         let message = "a configuration must be a regular file of at most 1 MiB";
         return Err(format!("{}: {message}", path.display()));
     }
-    parse(&fs::read_to_string(path).map_err(cannot)?, path)
+    let text = String::from_utf8(fs::read(path).map_err(cannot)?).map_err(|error| {
+        let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        format!("{}:{}: the text is not UTF-8", path.display(), line_after(valid))
+    })?;
+    parse(&text, path)
+}
+
+/// The number of the line after these bytes.
+fn line_after(before: &[u8]) -> usize {
+    before.iter().filter(|&&byte| byte == b'\n').count() + 1
 }
 
 fn parse(text: &str, path: &Path) -> Result<Vec<Plan>, String> {
     let fail = |at: usize, message: &str| {
         let before = text.as_bytes().get(..at).unwrap_or_default();
-        let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        format!("{}:{line}: {message}", path.display())
+        format!("{}:{}: {message}", path.display(), line_after(before))
     };
     let document: Document = toml::from_str(text).map_err(|error| {
         let at = error.span().unwrap_or_default().start;

@@ -139,12 +139,12 @@ fn nvme(wish: &Wish, folder: &Path) -> Result<Kind, Wrong> {
         None => None,
         Some(512) => Some(512),
         Some(4096) => Some(4096),
-        Some(_) => return wrong("block-size", "expected 512 or 4096"),
+        Some(other) => return wrong("block-size", format!("expected 512 or 4096, not {other}")),
     };
-    let queues = match wish.queues.map(u16::try_from) {
+    let queues = match wish.queues.map(|queues| (queues, u16::try_from(queues))) {
         None => None,
-        Some(Ok(queues @ 1..=128)) => Some(queues),
-        Some(_) => return wrong("queues", "expected 1 to 128"),
+        Some((_, Ok(queues @ 1..=128))) => Some(queues),
+        Some((other, _)) => return wrong("queues", format!("expected 1 to 128, not {other}")),
     };
     let serial = wish.serial.clone();
     let printable = |text: &String| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));

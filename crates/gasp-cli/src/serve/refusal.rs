@@ -9,10 +9,9 @@ use gasp_vfio_user::BindError;
 
 use super::plan::Plan;
 use crate::failure::Failure;
+use crate::output::system_words;
 use crate::quantity::length;
-
-/// The longest path that fits into the address of a socket, in bytes.
-const SOCKET_PATH_MAX: usize = 107;
+use crate::socket;
 
 /// Why a device cannot be served.
 #[derive(Debug)]
@@ -35,8 +34,8 @@ impl Refusal {
 
     /// A system call failed that no key of the configuration is about.
     pub(super) fn system(plan: &Plan, error: &io::Error) -> Self {
-        let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
-        Self { errno, message: format!("device {:?}: {error}", plan.name) }
+        let message = format!("device {:?}: {}", plan.name, system_words(error));
+        Self { errno: socket::errno_of(error), message }
     }
 
     /// The socket cannot be created.
@@ -56,8 +55,8 @@ impl Refusal {
                 ),
             ),
             BindError::System { source, .. } => {
-                let errno = Errno::from_io_error(&source).unwrap_or(Errno::IO);
-                (errno, format!("{path}: {}", no_socket(&plan.socket, errno, &source)))
+                let why = socket::why_not(&plan.socket, &source);
+                (socket::errno_of(&source), format!("{path}: {why}"))
             }
         };
         Self::new(plan, "socket", errno, &why)
@@ -86,36 +85,6 @@ impl Refusal {
     }
 }
 
-fn no_socket(path: &Path, errno: Errno, error: &io::Error) -> String {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let folder = folder.display();
-    match errno {
-        Errno::NOENT => {
-            format!("there is no directory {folder}; create it, or choose another path")
-        }
-        Errno::NOTDIR => format!("{folder} is not a directory; choose another path"),
-        Errno::ACCESS | Errno::PERM => format!(
-            "this process may not create files in {folder}; change its permissions, or choose \
-             another path"
-        ),
-        Errno::ROFS => format!("{folder} is read-only; choose another path, such as in /run"),
-        Errno::NAMETOOLONG | Errno::INVAL if path.as_os_str().len() > SOCKET_PATH_MAX => format!(
-            "the path has {} bytes, and that of a socket has at most {SOCKET_PATH_MAX}; choose \
-             a shorter one",
-            path.as_os_str().len()
-        ),
-        _ if error.kind() == io::ErrorKind::TimedOut => format!(
-            "another process is creating this socket and has locked {}.lock for seconds; end it, \
-             or choose another path",
-            path.display()
-        ),
-        _ => format!("it cannot be created: {error}; choose another path"),
-    }
-}
-
 fn no_file(path: &Path, error: &io::Error) -> String {
     let why = match Errno::from_io_error(error) {
         Some(Errno::NOENT) => format!(
@@ -129,7 +98,10 @@ fn no_file(path: &Path, error: &io::Error) -> String {
         }
         Some(Errno::ROFS) => "is read-only, and a disk must be writable; choose another".into(),
         Some(Errno::TXTBSY) => "is a running program; choose another".into(),
-        _ => format!("cannot be opened: {error}; choose another file or block device"),
+        _ => format!(
+            "cannot be opened: {}; choose another file or block device",
+            system_words(error)
+        ),
     };
     format!("{} {why}", path.display())
 }
