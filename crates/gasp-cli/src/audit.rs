@@ -11,7 +11,7 @@ use crate::configured;
 use crate::failure::Failure;
 use crate::output::{self, Page};
 use crate::progress::{Progress, release};
-use crate::quantity::{length, parse_pause, parse_seconds};
+use crate::quantity::{length, parse_pause, parse_seconds, several};
 use crate::signal::Until;
 
 /// The most changes that the text output of one round lists.
@@ -150,7 +150,7 @@ fn show(round: &Round, audit: &Audit, took: Duration) -> Result<(), Failure> {
     }
     let hidden = audit.changes.len().saturating_sub(SHOWN);
     if hidden > 0 {
-        page.note(&format!("and {hidden} more changes; --json lists them all"))?;
+        page.note(&format!("and {}; --json lists them all", several(hidden, "more change")))?;
     }
     Ok(page.flush()?)
 }

@@ -58,6 +58,12 @@ pub(crate) fn address(addr: u64) -> String {
     format!("{addr:#x}")
 }
 
+/// Formats a number of things: `1 run`, `1,024 runs`.
+pub(crate) fn several(number: usize, one: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {one}{plural}", count(number))
+}
+
 /// Formats a number with separators of thousands: `262,144`.
 pub(crate) fn count(number: usize) -> String {
     let digits = number.to_string();
@@ -78,6 +84,8 @@ mod tests {
     #[test]
     fn numbers_are_shown_with_their_thousands_apart() {
         assert_eq!([1, 999, 1000, 262_144].map(count), ["1", "999", "1,000", "262,144"]);
+        let runs = [0, 1, 1024].map(|number| several(number, "more run"));
+        assert_eq!(runs, ["0 more runs", "1 more run", "1,024 more runs"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io;
 use super::report::{Drain, Refused, Report, Run, Shortened};
 use super::scene::Scene;
 use crate::output::{Mark, Page};
-use crate::quantity::{address, count, length};
+use crate::quantity::{address, count, length, several};
 
 /// How many runs are listed, besides the longest.
 const RUNS_SHOWN: usize = 8;
@@ -88,8 +88,8 @@ fn runs(page: &mut Page, report: &Report) -> io::Result<()> {
     let hidden = total.saturating_sub(RUNS_SHOWN);
     match (total, hidden) {
         (1, _) => page.text("One run: all of the RAM is consecutive in the host."),
-        (_, 0) => page.text(&format!("{total} runs in all.")),
-        _ => page.text(&format!("{} runs in all; --json lists them all.", count(total))),
+        (_, 0) => page.text(&format!("{} in all.", several(total, "run"))),
+        _ => page.text(&format!("{} in all; --json lists them all.", several(total, "run"))),
     }
 }
 
@@ -205,7 +205,7 @@ fn revoke(page: &mut Page, drain: &Drain) -> io::Result<()> {
         false => "a mapping is still held, and marked as revoked",
     };
     let Drain { waited_ns, holders, meanwhile, .. } = drain;
-    let held = if *holders == 1 { "1 mapping".into() } else { format!("{holders} mappings") };
+    let held = several(*holders, "mapping");
     page.pairs(&[
         (
             "at once",

@@ -9,7 +9,7 @@ use super::lettering::{Anchor, edged, text, wrapped};
 use super::model::Model;
 use super::palette::{self, DENIED, GREY, PAPER};
 use super::{MARGIN, Places, TOP, WIDTH};
-use crate::quantity::{count, length};
+use crate::quantity::{length, several};
 
 /// The most letters on a line of facts.
 const FACTS_WIDTH: usize = 150;
@@ -112,8 +112,7 @@ fn facts(model: &Model) -> String {
         }
         0 if model.host_unknown.is_none() => {}
         0 => facts.push("host-physical addresses not known".into()),
-        1 => facts.push("one host-physical run".into()),
-        runs => facts.push(format!("{} host-physical runs", count(runs))),
+        runs => facts.push(several(runs, "host-physical run")),
     }
     facts.join("  ·  ")
 }
@@ -176,7 +175,7 @@ fn remarks(model: &Model, bands: &Bands) -> Vec<String> {
         ));
     }
     if model.hidden_columns > 0 {
-        remarks.push(format!("{} more domains are not shown.", model.hidden_columns));
+        remarks.push(format!("Not shown: {}.", several(model.hidden_columns, "more domain")));
     }
     remarks
 }

@@ -11,7 +11,7 @@ use super::model::Model;
 use super::palette::{self, ELSEWHERE, GREY, INK};
 use super::scale::Scale;
 use super::{Places, TOP};
-use crate::quantity::length;
+use crate::quantity::{length, several};
 
 const LABEL: f64 = 12.0;
 
@@ -87,12 +87,12 @@ fn curve(band: &Band, places: &Places, fill: &str) -> Path {
         "M{left},{g0} C{middle},{g0} {middle},{h0} {right},{h0} L{right},{h1} \
          C{middle},{h1} {middle},{g1} {left},{g1} Z"
     );
-    let runs = if band.runs == 1 { "one run".into() } else { format!("{} runs", band.runs) };
     let words = format!(
-        "guest {:#x} to host {:#x}: {} in {runs}",
+        "guest {:#x} to host {:#x}: {} in {}",
         band.first.0,
         band.first.1,
-        length(band.bytes)
+        length(band.bytes),
+        several(band.runs, "run")
     );
     Path::new().set("d", shape).set("fill", fill).set("fill-opacity", 0.5).add(tip(&words))
 }

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::output::{self, Page};
 use crate::progress::{Progress, release};
 use crate::quantity::{
-    address, count, length, parse_access, parse_address, parse_seconds, parse_some_length,
+    address, count, length, parse_access, parse_address, parse_seconds, parse_some_length, several,
 };
 use crate::signal::Until;
 use hold::Held;
@@ -168,7 +168,7 @@ fn show(report: &Report, all: bool) -> Result<(), Failure> {
     let rows = rows.chain(left_out);
     page.table(&["device", "guest-physical", "host-physical", "length"], &[0, 1, 2], rows)?;
     if hidden > 0 {
-        page.note(&format!("and {} more runs; --all lists them all", count(hidden)))?;
+        page.note(&format!("and {}; --all lists them all", several(hidden, "more run")))?;
     }
     Ok(page.flush()?)
 }

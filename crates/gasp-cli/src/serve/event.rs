@@ -8,7 +8,7 @@ use gasp_vfio_user::{Happened, Status};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::quantity::{count, length};
+use crate::quantity::{count, length, several};
 
 /// An unmap that waits at least this long for the device is reported.
 const LONG: Duration = Duration::from_millis(10);
@@ -207,12 +207,12 @@ impl fmt::Display for Event {
                 write!(f, "unmapped {} at {addr:#x} after {waited:.1?}", length(*len))?;
                 match detached {
                     0 => Ok(()),
-                    held => write!(f, ", with {held} mappings still held"),
+                    held => write!(f, ", with {} still held", several(*held, "mapping")),
                 }
             }
             Self::Faults { count: 1, first: Some(first) } => write!(f, "fault: {first}"),
             Self::Faults { count: number, first } => {
-                write!(f, "{} faults", thousands(*number))?;
+                f.write_str(&many(*number, "fault"))?;
                 first.as_ref().map_or(Ok(()), |first| write!(f, ", the first: {first}"))
             }
             Self::Reset => write!(f, "reset"),
@@ -228,7 +228,7 @@ impl fmt::Display for Event {
                 write!(f, "rejected {pid}: in use by {by} for {} s", thousands(*seconds))
             }
             Self::Omitted { reports } => {
-                write!(f, "dropped {} reports, there were too many", thousands(*reports))
+                write!(f, "dropped {}, there were too many", many(*reports, "report"))
             }
             Self::Failed { why } => write!(f, "failed: {why}"),
             Self::Stopped(snapshot) => write!(f, "stopped: {snapshot}"),
@@ -257,9 +257,8 @@ impl fmt::Display for News {
             Self::ReloadFailed { why } => {
                 write!(f, "the new configuration is rejected, nothing has changed: {why}")
             }
-            Self::Unwritten { count: 1 } => write!(f, "1 report could not be written"),
             Self::Unwritten { count } => {
-                write!(f, "{} reports could not be written", thousands(*count))
+                write!(f, "{} could not be written", many(*count, "report"))
             }
         }
     }
@@ -277,13 +276,13 @@ impl fmt::Display for Snapshot {
         let Status { maps, unmaps, windows, window_bytes, drains, .. } = status;
         write!(
             f,
-            "{} maps, {} unmaps, {} in {} DMA windows, {} drains, {} faults",
-            thousands(*maps),
-            thousands(*unmaps),
+            "{}, {}, {} in {}, {}, {}",
+            many(*maps, "map"),
+            many(*unmaps, "unmap"),
             length(*window_bytes),
-            thousands(*windows),
-            thousands(*drains),
-            thousands(*faults),
+            many(*windows, "DMA window"),
+            many(*drains, "drain"),
+            many(*faults, "fault"),
         )?;
         self.counted().iter().try_for_each(|text| write!(f, ", {text}"))
     }
@@ -291,6 +290,10 @@ impl fmt::Display for Snapshot {
 
 pub(super) fn thousands(number: u64) -> String {
     count(usize::try_from(number).unwrap_or(usize::MAX))
+}
+
+fn many(number: u64, one: &str) -> String {
+    several(usize::try_from(number).unwrap_or(usize::MAX), one)
 }
 
 #[cfg(test)]
