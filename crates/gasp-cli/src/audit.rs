@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::configured;
 use crate::failure::Failure;
-use crate::output::{self, Page};
+use crate::output::{self, Printer};
 use crate::progress::{Progress, release};
 use crate::quantity::{length, parse_pause, parse_seconds, several};
 use crate::signal::Until;
@@ -112,7 +112,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         }
     }
     release(guest);
-    if broken { Err(Failure::Told) } else { Ok(()) }
+    if broken { Err(Failure::Reported) } else { Ok(()) }
 }
 
 /// Audits the guest once, and returns whether a promise is broken.
@@ -122,17 +122,17 @@ fn audit(guest: &Guest, round: u64, json: bool) -> Result<bool, Failure> {
     let audit = guest.audit()?;
     drop(progress);
     let took = started.elapsed();
-    let told = Round::of(round, &audit, took);
+    let report = Round::of(round, &audit, took);
     match json {
-        true => output::json_line(&told)?,
-        false => show(&told, &audit, took)?,
+        true => output::json_line(&report)?,
+        false => show(&report, &audit, took)?,
     }
-    Ok(told.broken > 0)
+    Ok(report.broken > 0)
 }
 
 fn show(round: &Round, audit: &Audit, took: Duration) -> Result<(), Failure> {
-    let mut page = Page::stdout();
-    page.line(&format!(
+    let mut out = Printer::stdout();
+    out.line(&format!(
         "round {}: {} checked in {:.1} ms; moved against its class: {}; moved, unpinned: {}{}",
         round.round,
         length(round.checked),
@@ -146,11 +146,11 @@ fn show(round: &Round, audit: &Audit, took: Duration) -> Result<(), Failure> {
     ))?;
     for change in audit.changes.iter().take(SHOWN) {
         let mark = if change.is_broken_promise() { "broken" } else { "moved" };
-        page.line(&format!("  {mark}: {change}"))?;
+        out.line(&format!("  {mark}: {change}"))?;
     }
     let hidden = audit.changes.len().saturating_sub(SHOWN);
     if hidden > 0 {
-        page.note(&format!("and {}; --json lists them all", several(hidden, "more change")))?;
+        out.note(&format!("and {}; --json lists them all", several(hidden, "more change")))?;
     }
-    Ok(page.flush()?)
+    Ok(out.flush()?)
 }

@@ -13,7 +13,7 @@ use gasp::config::near::nearest;
 use gasp::{FrameAccess, frame_access};
 
 use crate::failure::Failure;
-use crate::output::{Page, system_words};
+use crate::output::{Printer, system_words};
 use crate::signal::on_signals;
 use crate::socket::{errno_of, why_not};
 
@@ -79,13 +79,13 @@ fn announce(args: &Args) {
         users.join(", ")
     };
     let socket = std::path::absolute(&args.socket).unwrap_or_else(|_| args.socket.clone());
-    let gives = match args.tokens {
+    let provides = match args.tokens {
         true => "tokens for host-contiguous runs, no addresses",
         false => "each client's own frame numbers",
     };
     let mut pairs = vec![
         ("socket", socket.display().to_string()),
-        ("provides", gives.into()),
+        ("provides", provides.into()),
         ("who may ask", list(&args.user)),
     ];
     if args.tokens {
@@ -96,11 +96,11 @@ fn announce(args: &Args) {
     pairs.push(("until", "SIGINT or SIGTERM, which also remove the socket".into()));
     pairs.push(("clients", "need this in their guest's configuration, under [guest]:".into()));
     let written = || -> io::Result<()> {
-        let mut page = Page::stdout();
-        page.pairs(&pairs)?;
+        let mut out = Printer::stdout();
+        out.pairs(&pairs)?;
         // On one line, so that it can be copied.
-        page.line(&format!("    frame-broker = {socket:?}"))?;
-        page.flush()
+        out.line(&format!("    frame-broker = {socket:?}"))?;
+        out.flush()
     };
     if let Err(error) = written() {
         tracing::warn!(%error, "listening, but stdout cannot be written");

@@ -9,7 +9,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::failure::Failure;
-use crate::logging::Line;
+use crate::logging::LogWriter;
 use crate::{audit, broker, companions, demo, help, layout, map, output, probe, serve, signal};
 
 /// The longest lines of help texts; longer ones are hard to read.
@@ -67,7 +67,7 @@ pub(crate) fn run() -> ExitCode {
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
-            return Failure::Arguments(error).report(json_is_wanted(std::env::args_os()));
+            return Failure::Arguments(error).report(asks_for_json(std::env::args_os()));
         }
         // The help or the version.
         Err(error) => {
@@ -99,7 +99,7 @@ pub(crate) fn run() -> ExitCode {
 }
 
 /// Whether the arguments ask for JSON, even if they cannot be parsed.
-fn json_is_wanted(args: impl Iterator<Item = OsString>) -> bool {
+fn asks_for_json(args: impl Iterator<Item = OsString>) -> bool {
     args.skip(1).take_while(|arg| arg != "--").any(|arg| arg == "--json")
 }
 
@@ -114,7 +114,7 @@ fn log_to_stderr(verbose: u8) {
     let colour = io::IsTerminal::is_terminal(&io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(Line::new)
+        .with_writer(LogWriter::new)
         .with_ansi(colour)
         .init();
 }
@@ -129,9 +129,9 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_json_where_the_arguments_ask_for_it() {
-        let wanted = |args: &[&str]| json_is_wanted(args.iter().map(OsString::from));
-        assert!(wanted(&["gasp", "nonsense", "--json"]));
-        assert!(!wanted(&["gasp", "demo"]) && !wanted(&["gasp", "demo", "--", "--json"]));
+    fn an_error_is_json_if_the_arguments_ask_for_it() {
+        let asks = |args: &[&str]| asks_for_json(args.iter().map(OsString::from));
+        assert!(asks(&["gasp", "nonsense", "--json"]));
+        assert!(!asks(&["gasp", "demo"]) && !asks(&["gasp", "demo", "--", "--json"]));
     }
 }

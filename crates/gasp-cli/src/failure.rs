@@ -23,7 +23,7 @@ pub(crate) enum Failure {
     /// The arguments are not well formed.
     Arguments(clap::Error),
     /// The output has already reported what is wrong.
-    Told,
+    Reported,
     /// A file or a directory cannot be written.
     Unwritable {
         /// The operation, with the path.
@@ -75,17 +75,17 @@ impl Failure {
             Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 return ExitCode::SUCCESS;
             }
-            Self::Told => return ExitCode::from(REFUSED),
+            Self::Reported => return ExitCode::from(REFUSED),
             Self::Config(_) | Self::Usage(_) | Self::Arguments(_) => USAGE,
             _ => REFUSED,
         };
         let fields = self.fields();
-        let told = json && {
+        let written = json && {
             let ErrorFields { errno, reason, message } = &fields;
             let (reason, message) = (reason.clone(), message.clone());
             output::json_line(&ErrorJson { error: ErrorFields { errno, reason, message } }).is_ok()
         };
-        if !told {
+        if !written {
             let style = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
             // If this cannot be written either, there is no place left to report it.
             let _ = match &self {
@@ -99,7 +99,7 @@ impl Failure {
 
     fn fields(&self) -> ErrorFields {
         let (errno, reason, message) = match self {
-            Self::Told => ("EIO", String::new(), String::new()),
+            Self::Reported => ("EIO", String::new(), String::new()),
             Self::Io(error) => (errno_of(error), system_words(error), system_words(error)),
             Self::Unwritable { what, error } => {
                 let (words, remedy) = (system_words(error), remedy(error));

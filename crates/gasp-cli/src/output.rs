@@ -18,7 +18,7 @@ const WIDTH: u16 = 100;
 /// The longest lines, however wide the terminal is; longer ones are hard to read.
 const WIDTH_MAX: u16 = 120;
 const WIDTH_MIN: u16 = 40;
-/// On a narrower page, the text of a verdict is below it.
+/// On narrower output, the text of a verdict is below it.
 const NARROW: usize = 72;
 
 /// The style of headings.
@@ -51,8 +51,8 @@ impl Mark {
 /// The width of a line: the terminal's, or `COLUMNS`, within limits.
 pub(crate) fn width() -> usize {
     let terminal = terminal_size_of(io::stdout()).map(|(Width(width), _)| width);
-    let told = || std::env::var("COLUMNS").ok()?.parse().ok();
-    let width = terminal.or_else(told).unwrap_or(WIDTH);
+    let columns = || std::env::var("COLUMNS").ok()?.parse().ok();
+    let width = terminal.or_else(columns).unwrap_or(WIDTH);
     usize::from(width.clamp(WIDTH_MIN, WIDTH_MAX))
 }
 
@@ -92,12 +92,12 @@ impl Write for Stdout {
 }
 
 /// Text output for people. Colours are dropped if stdout is not a terminal.
-pub(crate) struct Page {
+pub(crate) struct Printer {
     out: Box<dyn Write>,
     width: usize,
 }
 
-impl Page {
+impl Printer {
     pub(crate) fn stdout() -> Self {
         let mut out: Box<dyn Write> = Box::new(stdout());
         if anstream::AutoStream::choice(&io::stdout()) == anstream::ColorChoice::Never {
@@ -176,7 +176,7 @@ impl Page {
         lines.iter().skip(1).try_for_each(|line| writeln!(self.out, "{line}"))
     }
 
-    /// Writes what would help, under a verdict, at the full width of the page, so that a
+    /// Writes what would help, under a verdict, at the full width, so that a
     /// command in it can be copied.
     pub(crate) fn remedy(&mut self, text: &str) -> io::Result<()> {
         self.wrapped(text, "     → ", "       ")
@@ -195,9 +195,9 @@ impl Page {
 
 /// Writes a text to stdout without wrapping it; colours are dropped if it is not a terminal.
 pub(crate) fn text(text: &str) -> io::Result<()> {
-    let mut page = Page::stdout();
-    write!(page.out, "{text}")?;
-    page.flush()
+    let mut printer = Printer::stdout();
+    write!(printer.out, "{text}")?;
+    printer.flush()
 }
 
 /// Writes a JSON value on several lines, readable for people as well.

@@ -9,7 +9,7 @@ use gasp::RamProgress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Operations that end sooner show nothing.
-const PATIENCE: Duration = Duration::from_secs(1);
+const DELAY: Duration = Duration::from_secs(1);
 /// The interval at which the elapsed time is redrawn.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -18,27 +18,27 @@ const TICK: Duration = Duration::from_millis(200);
 pub(crate) struct Progress {
     bar: ProgressBar,
     /// The thread that shows the bar once it is time. Dropping the sender ends it.
-    patience: Option<(Sender<()>, JoinHandle<()>)>,
+    starter: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Progress {
     /// Starts an operation.
     pub(crate) fn start(what: &str) -> Self {
         let terminal = io::stderr().is_terminal();
-        Self::on(what, terminal.then(ProgressDrawTarget::stderr), PATIENCE)
+        Self::on(what, terminal.then(ProgressDrawTarget::stderr), DELAY)
     }
 
     fn on(what: &str, target: Option<ProgressDrawTarget>, time: Duration) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         bar.set_style(style("{spinner} {msg}, {elapsed}"));
         bar.set_message(what.to_owned());
-        let patience = target.and_then(|target| patience(bar.clone(), target, time));
-        Self { bar, patience }
+        let starter = target.and_then(|target| show_after(bar.clone(), target, time));
+        Self { bar, starter }
     }
 
     /// Shows the progress of the creation of RAM.
     pub(crate) fn ram(&self, progress: RamProgress) {
-        if self.patience.is_none() {
+        if self.starter.is_none() {
             return;
         }
         if progress.done < progress.total {
@@ -62,7 +62,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some((done, thread)) = self.patience.take() {
+        if let Some((done, thread)) = self.starter.take() {
             drop(done);
             // It only waits; a panic would have been printed.
             let _ = thread.join();
@@ -72,7 +72,7 @@ impl Drop for Progress {
 }
 
 /// Shows the bar after a time, unless its owner is dropped before.
-fn patience(
+fn show_after(
     bar: ProgressBar,
     target: ProgressDrawTarget,
     time: Duration,

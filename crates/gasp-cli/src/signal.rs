@@ -19,9 +19,9 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-/// The request that a signal stands for.
+/// What kind of signal has arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Asked {
+pub(crate) enum SignalKind {
     /// SIGINT or SIGTERM.
     End,
     /// SIGHUP: the terminal has been closed, or the configuration has changed.
@@ -33,11 +33,11 @@ pub(crate) enum Asked {
 ///
 /// # Errors
 /// If the handlers cannot be installed, or the thread cannot be started.
-pub(crate) fn on_signals(mut handler: impl FnMut(Asked) + Send + 'static) -> io::Result<()> {
+pub(crate) fn on_signals(mut handler: impl FnMut(SignalKind) + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let listen = move || {
         for signal in signals.forever() {
-            handler(if signal == SIGHUP { Asked::HangUp } else { Asked::End });
+            handler(if signal == SIGHUP { SignalKind::HangUp } else { SignalKind::End });
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(listen)?;

@@ -25,14 +25,14 @@ pub(super) fn revoke_while_held(
 ) -> std::result::Result<(), Failure> {
     let addr = DeviceAddr::identity(scene.disk_range.start());
     let (mapped, is_mapped) = mpsc::channel();
-    let (taken, is_taken) = mpsc::channel();
+    let (revoked, is_revoked) = mpsc::channel();
     let (held, drain) = thread::scope(|scope| {
-        let holder = scope.spawn(move || hold(scene, addr, &mapped, &is_taken));
+        let holder = scope.spawn(move || hold(scene, addr, &mapped, &is_revoked));
         // If the device cannot map, there is nothing to wait for, and `join` returns why.
         if is_mapped.recv().is_err() {
             return (holder.join(), None);
         }
-        let drain = take_back(scene, addr, taken);
+        let drain = revoke(scene, addr, revoked);
         (holder.join(), Some(drain))
     });
     let held = held.map_err(|_| std::io::Error::other("the holder's thread died"))??;
@@ -48,32 +48,32 @@ fn hold(
     scene: &Scene,
     addr: DeviceAddr,
     mapped: &mpsc::Sender<()>,
-    is_taken: &mpsc::Receiver<()>,
+    is_revoked: &mpsc::Receiver<()>,
 ) -> Result<Map> {
     let mapping = scene.disk.map(addr, LEN, MapFlags::RW)?;
     // The receiver waits for this, so it exists.
     let _ = mapped.send(());
     // An error means that the revoke has failed, which the other thread reports.
-    let _ = is_taken.recv();
+    let _ = is_revoked.recv();
     thread::sleep(HELD);
     // The mapping is still valid.
     let verified = verify::write_and_find(&mapping, 4)?;
     Ok(Map::of("disk", "held in a revoke", &mapping, verified))
 }
 
-/// The guest: revokes the range and notifies the holder through `taken`, which is dropped after
+/// The guest: revokes the range and notifies the holder through `revoked`, which is dropped after
 /// an error.
-fn take_back(
+fn revoke(
     scene: &Scene,
     addr: DeviceAddr,
-    taken: mpsc::Sender<()>,
+    revoked: mpsc::Sender<()>,
 ) -> std::result::Result<Drain, Failure> {
     let drain = scene.disk_domain.revoke(addr, LEN)?;
     let started = Instant::now();
     let error = refusal(scene.disk.map(addr, LEN, MapFlags::RW))?;
     let took_ns = nanoseconds(started.elapsed());
     // The holder waits for this, so it exists.
-    let _ = taken.send(());
+    let _ = revoked.send(());
     let drained = drain.wait();
     Ok(Drain {
         held_ns: nanoseconds(HELD),

@@ -4,7 +4,7 @@ use std::io;
 
 use super::report::{Drain, Refused, Report, Run, Shortened};
 use super::scene::Scene;
-use crate::output::{Mark, Page};
+use crate::output::{Mark, Printer};
 use crate::quantity::{address, count, length, several};
 
 /// How many runs are listed, besides the longest.
@@ -14,33 +14,33 @@ const LEFT_OUT: [&str; 5] = ["…", "…", "…", "…", ""];
 
 /// Prints the report.
 pub(super) fn show(scene: &Scene, report: &Report) -> io::Result<()> {
-    let mut page = Page::stdout();
-    guest(&mut page, scene)?;
-    backing(&mut page, report)?;
-    runs(&mut page, report)?;
-    maps(&mut page, report)?;
+    let mut out = Printer::stdout();
+    guest(&mut out, scene)?;
+    backing(&mut out, report)?;
+    runs(&mut out, report)?;
+    maps(&mut out, report)?;
     if let Some(shortened) = &report.shortened {
-        shorter(&mut page, report, shortened)?;
+        shorter(&mut out, report, shortened)?;
     }
     if let Some(refused) = &report.refused {
-        refusal(&mut page, report, refused)?;
+        refusal(&mut out, report, refused)?;
     }
     if let Some(refused) = &report.rom_write {
-        rom(&mut page, refused)?;
+        rom(&mut out, refused)?;
     }
     if let Some(drain) = &report.drain {
-        revoke(&mut page, drain)?;
+        revoke(&mut out, drain)?;
     }
-    summary(&mut page, report)?;
-    page.flush()
+    summary(&mut out, report)?;
+    out.flush()
 }
 
-fn guest(page: &mut Page, scene: &Scene) -> io::Result<()> {
-    page.heading("The guest of examples/guest/demo.toml; nothing here is simulated")?;
+fn guest(out: &mut Printer, scene: &Scene) -> io::Result<()> {
+    out.heading("The guest of examples/guest/demo.toml; nothing here is simulated")?;
     let range = |start: u64, len: u64| format!("{} from {}", length(len), address(start));
     let ram: Vec<String> = scene.ram.iter().map(|(at, ram)| range(at.0, ram.len())).collect();
     let (disk, net) = (scene.disk_range, scene.net_range);
-    page.pairs(&[
+    out.pairs(&[
         ("RAM", ram.join(", and ")),
         ("ROM", range(scene.rom_at.0, scene.rom.len())),
         ("disk", format!("may read and write {}", range(disk.start().0, disk.len()))),
@@ -55,8 +55,8 @@ fn guest(page: &mut Page, scene: &Scene) -> io::Result<()> {
     ])
 }
 
-fn backing(page: &mut Page, report: &Report) -> io::Result<()> {
-    page.heading("The pages of the RAM")?;
+fn backing(out: &mut Printer, report: &Report) -> io::Result<()> {
+    out.heading("The pages of the RAM")?;
     let remark = report.backing_note.as_ref().map(|note| format!("; {note}"));
     let pages = match report.backing {
         "1G" | "2M" => format!("{} pages from the kernel's pool", report.backing),
@@ -74,22 +74,22 @@ fn backing(page: &mut Page, report: &Report) -> io::Result<()> {
     for passed in &report.passed_over {
         pairs.push(("passed over", format!("{}: {}", passed.backing, passed.why)));
     }
-    page.pairs(&pairs)
+    out.pairs(&pairs)
 }
 
-fn runs(page: &mut Page, report: &Report) -> io::Result<()> {
-    page.heading("Where the RAM lies in host-physical memory")?;
+fn runs(out: &mut Printer, report: &Report) -> io::Result<()> {
+    out.heading("Where the RAM lies in host-physical memory")?;
     if !report.host_known() {
         let why = report.notes.first().map_or("", String::as_str);
-        return page.text(&format!("Not reported: {why} (EPERM). Addresses are never invented."));
+        return out.text(&format!("Not reported: {why} (EPERM). Addresses are never invented."));
     }
     let (total, rows) = (report.runs.len(), excerpt(&report.runs));
-    page.table(&["run", "guest-physical", "host-physical", "length", ""], &[0, 1, 2], rows)?;
+    out.table(&["run", "guest-physical", "host-physical", "length", ""], &[0, 1, 2], rows)?;
     let hidden = total.saturating_sub(RUNS_SHOWN);
     match (total, hidden) {
-        (1, _) => page.text("One run: all of the RAM is consecutive in the host."),
-        (_, 0) => page.text(&format!("{} in all.", several(total, "run"))),
-        _ => page.text(&format!("{} in all; --json lists them all.", several(total, "run"))),
+        (1, _) => out.text("One run: all of the RAM is consecutive in the host."),
+        (_, 0) => out.text(&format!("{} in all.", several(total, "run"))),
+        _ => out.text(&format!("{} in all; --json lists them all.", several(total, "run"))),
     }
 }
 
@@ -117,8 +117,8 @@ fn excerpt(runs: &[Run]) -> Vec<[String; 5]> {
     rows
 }
 
-fn maps(page: &mut Page, report: &Report) -> io::Result<()> {
-    page.heading("What the devices map")?;
+fn maps(out: &mut Printer, report: &Report) -> io::Result<()> {
+    out.heading("What the devices map")?;
     let rows = report.maps.iter().map(|map| {
         [
             map.device.to_string(),
@@ -130,21 +130,21 @@ fn maps(page: &mut Page, report: &Report) -> io::Result<()> {
             if map.verified { "same" } else { "DIFFERENT" }.into(),
         ]
     });
-    page.table(&["device", "map", "access", "address", "length", "host", "bytes"], &[3, 5], rows)?;
-    page.note(
+    out.table(&["device", "map", "access", "address", "length", "host", "bytes"], &[3, 5], rows)?;
+    out.note(
         "same: the bytes written through the mapping were read back through a second, \
          independent mapping of the same memory.",
     )
 }
 
-fn shorter(page: &mut Page, report: &Report, shortened: &Shortened) -> io::Result<()> {
-    page.heading("A host-contiguous map that may be shorter than requested")?;
+fn shorter(out: &mut Printer, report: &Report, shortened: &Shortened) -> io::Result<()> {
+    out.heading("A host-contiguous map that may be shorter than requested")?;
     let Shortened { addr, asked, got } = *shortened;
     let ask = format!("disk requests {} at {}", length(asked), address(addr));
     match got {
-        None => page
+        None => out
             .text(&format!("{ask}: refused, because host-physical addresses are not disclosed.")),
-        Some(got) if got == asked => page.text(&format!(
+        Some(got) if got == asked => out.text(&format!(
             "{ask} and gets all of it: {}.",
             if report.runs.len() == 1 {
                 "this guest's RAM is one host-physical run"
@@ -152,7 +152,7 @@ fn shorter(page: &mut Page, report: &Report, shortened: &Shortened) -> io::Resul
                 "it is one host-physical run"
             }
         )),
-        Some(got) => page.text(&format!(
+        Some(got) => out.text(&format!(
             "{ask} and gets {}, where the host-physical run ends. The rest has to be requested at {}.",
             length(got),
             address(addr + got)
@@ -160,16 +160,16 @@ fn shorter(page: &mut Page, report: &Report, shortened: &Shortened) -> io::Resul
     }
 }
 
-fn refusal(page: &mut Page, report: &Report, refused: &Refused) -> io::Result<()> {
-    page.heading("A map that the guest's IOMMU refuses")?;
-    page.text(&format!(
+fn refusal(out: &mut Printer, report: &Report, refused: &Refused) -> io::Result<()> {
+    out.heading("A map that the guest's IOMMU refuses")?;
+    out.text(&format!(
         "{} requests {} at {} for writing, which it may only read:",
         refused.device,
         length(refused.len),
         address(refused.addr)
     ))?;
-    page.pairs(&[("error", format!("{}: {}", refused.errno, refused.reason))])?;
-    page.text("The guest finds a record of the attempt:")?;
+    out.pairs(&[("error", format!("{}: {}", refused.errno, refused.reason))])?;
+    out.text("The guest finds a record of the attempt:")?;
     let faults: Vec<_> = report
         .faults
         .iter()
@@ -179,24 +179,24 @@ fn refusal(page: &mut Page, report: &Report, refused: &Refused) -> io::Result<()
             ("fault", format!("{} {} at {at}: {}", fault.device, fault.access, fault.reason))
         })
         .collect();
-    page.pairs(&faults)
+    out.pairs(&faults)
 }
 
-fn rom(page: &mut Page, refused: &Refused) -> io::Result<()> {
-    page.heading("A write to ROM")?;
-    page.text(&format!(
+fn rom(out: &mut Printer, refused: &Refused) -> io::Result<()> {
+    out.heading("A write to ROM")?;
+    out.text(&format!(
         "{} requests ROM at {} for writing. The IOMMU allows that, but the memory does not:",
         refused.device,
         address(refused.addr)
     ))?;
-    page.pairs(&[("error", format!("{}: {}", refused.errno, refused.reason))])
+    out.pairs(&[("error", format!("{}: {}", refused.errno, refused.reason))])
 }
 
-fn revoke(page: &mut Page, drain: &Drain) -> io::Result<()> {
-    page.heading("A revoke that waits for the holder of a mapping")?;
+fn revoke(out: &mut Printer, drain: &Drain) -> io::Result<()> {
+    out.heading("A revoke that waits for the holder of a mapping")?;
     let micros = |ns: u64| format!("{}.{} µs", ns / 1_000, ns % 1_000 / 100);
     let millis = |ns: u64| format!("{}.{} ms", ns / 1_000_000, ns % 1_000_000 / 100_000);
-    page.text(&format!(
+    out.text(&format!(
         "disk holds a mapping for {} after the guest has revoked the range:",
         millis(drain.held_ns)
     ))?;
@@ -206,7 +206,7 @@ fn revoke(page: &mut Page, drain: &Drain) -> io::Result<()> {
     };
     let Drain { waited_ns, holders, meanwhile, .. } = drain;
     let held = several(*holders, "mapping");
-    page.pairs(&[
+    out.pairs(&[
         (
             "at once",
             format!("a new map fails: {}, in {}", meanwhile.errno, micros(meanwhile.took_ns)),
@@ -216,22 +216,22 @@ fn revoke(page: &mut Page, drain: &Drain) -> io::Result<()> {
     ])
 }
 
-fn summary(page: &mut Page, report: &Report) -> io::Result<()> {
-    page.heading("Summary")?;
+fn summary(out: &mut Printer, report: &Report) -> io::Result<()> {
+    out.heading("Summary")?;
     let (mark, word, text) = match report.verified {
         true => (Mark::Good, "yes", "bytes written through each mapping are in the guest's memory"),
         false => (Mark::Bad, "NO", "bytes written through a mapping were not found; see above"),
     };
-    page.verdict(mark, word, "verified", text)?;
+    out.verdict(mark, word, "verified", text)?;
     let known = (report.host_known(), "host addresses", "disclosed for all of the RAM");
     let stays = (report.stability != "unpinned", "stable addresses", "while a mapping is held");
     let mut notes = report.notes.iter();
     for (holds, name, text) in [known, stays] {
         match holds {
-            true => page.verdict(Mark::Good, "yes", name, text)?,
+            true => out.verdict(Mark::Good, "yes", name, text)?,
             false => {
                 let why = notes.next().map_or("", String::as_str);
-                page.verdict(Mark::Fair, "no", name, why)?;
+                out.verdict(Mark::Fair, "no", name, why)?;
             }
         }
     }

@@ -169,9 +169,9 @@ mod tests {
     fn scattered_pages_become_few_bands_and_no_byte_is_lost() {
         let pages: u64 = 1 << 16;
         let runs: Vec<Run> = (0..pages)
-            .map(|page| Run {
-                guest: page << 12,
-                host: (page.wrapping_mul(40_503) % pages) << 12,
+            .map(|picture| Run {
+                guest: picture << 12,
+                host: (picture.wrapping_mul(40_503) % pages) << 12,
                 len: 4096,
                 kind: RegionKind::Ram,
             })

@@ -8,7 +8,7 @@ use super::bands::Bands;
 use super::lettering::{Anchor, edged, text, wrapped};
 use super::model::Model;
 use super::palette::{self, DENIED, GREY, PAPER};
-use super::{MARGIN, Places, TOP, WIDTH};
+use super::{MARGIN, Positions, TOP, WIDTH};
 use crate::quantity::{length, several};
 
 /// The most letters on a line of facts.
@@ -16,8 +16,8 @@ const FACTS_WIDTH: usize = 150;
 /// The height of the frame below the bars.
 const BELOW: f64 = 128.0;
 
-/// Starts the page, with title and headings.
-pub(super) fn begin(model: &Model, places: &Places, bottom: f64) -> Document {
+/// Starts the picture, with title and headings.
+pub(super) fn begin(model: &Model, positions: &Positions, bottom: f64) -> Document {
     let height = (bottom + BELOW).ceil();
     let title = format!("Guest {}: where its memory lies", model.name);
     let paper = edged((0.0, WIDTH), (0.0, height), PAPER).set("stroke", "none");
@@ -29,7 +29,7 @@ pub(super) fn begin(model: &Model, places: &Places, bottom: f64) -> Document {
     let remark =
         |words: &str, x: f64| text(words, (x, TOP - 10.0), 10.5, Anchor::Middle).set("fill", GREY);
     let middle = |x: (f64, f64)| (x.0 + x.1) / 2.0;
-    let mut page = Document::new()
+    let mut picture = Document::new()
         .set("viewBox", (0.0, 0.0, WIDTH, height))
         .set("width", WIDTH)
         .set("height", height)
@@ -39,43 +39,43 @@ pub(super) fn begin(model: &Model, places: &Places, bottom: f64) -> Document {
         .add(palette::definitions())
         .add(paper)
         .add(large)
-        .add(heading("guest-physical", middle(places.guest)))
-        .add(remark("low addresses on top", middle(places.guest)));
+        .add(heading("guest-physical", middle(positions.guest)))
+        .add(remark("low addresses on top", middle(positions.guest)));
     for (line, y) in below.iter().zip([58.0, 75.0]) {
-        page = page.add(text(line, (MARGIN, y), 13.0, Anchor::Start).set("fill", GREY));
+        picture = picture.add(text(line, (MARGIN, y), 13.0, Anchor::Start).set("fill", GREY));
     }
     if !model.runs.is_empty() {
-        page = page
-            .add(heading("host-physical", middle(places.host)))
-            .add(remark("other memory is grey", middle(places.host)));
+        picture = picture
+            .add(heading("host-physical", middle(positions.host)))
+            .add(remark("other memory is grey", middle(positions.host)));
     }
     if !model.columns.is_empty() {
         let words = "What the domains of the IOMMU allow their devices";
-        let at = (places.columns.0, TOP - 62.0);
-        page = page.add(text(words, at, 12.0, Anchor::Start).set("fill", GREY));
+        let at = (positions.columns.0, TOP - 62.0);
+        picture = picture.add(text(words, at, 12.0, Anchor::Start).set("fill", GREY));
     }
-    page
+    picture
 }
 
-/// Ends the page, with legend and remarks.
-pub(super) fn end(mut page: Document, model: &Model, bands: &Bands, bottom: f64) -> Document {
+/// Ends the picture, with legend and remarks.
+pub(super) fn end(mut picture: Document, model: &Model, bands: &Bands, bottom: f64) -> Document {
     let mut at = MARGIN;
     let y = bottom + 36.0;
-    let mut entry = |page: Document, fill: &str, words: &str| {
+    let mut entry = |picture: Document, fill: &str, words: &str| {
         let box_at = ((at, at + 18.0), (y, y + 13.0));
-        let page = page.add(edged(box_at.0, box_at.1, fill));
-        let page = page.add(text(words, (at + 24.0, y + 11.0), 11.5, Anchor::Start));
+        let picture = picture.add(edged(box_at.0, box_at.1, fill));
+        let picture = picture.add(text(words, (at + 24.0, y + 11.0), 11.5, Anchor::Start));
         let letters = f64::from(u32::try_from(words.chars().count()).unwrap_or(0));
         at += 24.0 + letters * 6.7 + 14.0;
-        page
+        picture
     };
     if !model.columns.is_empty() {
         for access in model.accesses() {
-            page = entry(page, palette::access(access), &may(access));
+            picture = entry(picture, palette::access(access), &may(access));
         }
         // A bypass domain denies nothing.
         if model.columns.iter().any(|column| column.kind != DomainKind::Bypass.name()) {
-            page = entry(page, DENIED, "denied");
+            picture = entry(picture, DENIED, "denied");
         }
     }
     for (kind, words) in [
@@ -86,15 +86,15 @@ pub(super) fn end(mut page: Document, model: &Model, bands: &Bands, bottom: f64)
         (RegionKind::Reserved, "reserved"),
     ] {
         if model.bytes(kind) > 0 {
-            page = entry(page, palette::kind(kind), words);
+            picture = entry(picture, palette::kind(kind), words);
         }
     }
     let mut y = y + 36.0;
     for remark in remarks(model, bands) {
-        page = page.add(text(&remark, (MARGIN, y), 11.0, Anchor::Start).set("fill", GREY));
+        picture = picture.add(text(&remark, (MARGIN, y), 11.0, Anchor::Start).set("fill", GREY));
         y += 16.0;
     }
-    page
+    picture
 }
 
 /// The guest on one line.

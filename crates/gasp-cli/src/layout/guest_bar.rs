@@ -8,7 +8,7 @@ use super::lettering::{Anchor, address, area, clipped, edged, on_colour, tenths,
 use super::model::Model;
 use super::palette::{self, GREY};
 use super::scale::Scale;
-use super::{Places, TOP};
+use super::{Positions, TOP};
 use crate::quantity::length;
 
 /// The least distance of two addresses.
@@ -17,9 +17,14 @@ const LABEL: f64 = 12.0;
 const LETTERS: usize = 16;
 
 /// Draws the bar and its addresses.
-pub(super) fn draw(mut page: Document, model: &Model, places: &Places, scale: &Scale) -> Document {
-    let x = places.guest;
-    let span = (scale.y(0), scale.bottom());
+pub(super) fn draw(
+    mut picture: Document,
+    model: &Model,
+    positions: &Positions,
+    scale: &Scale,
+) -> Document {
+    let x = positions.guest;
+    let bar = (scale.y(0), scale.bottom());
     let mut drawn = 0.0;
     for (index, region) in model.regions.iter().enumerate() {
         let y = (scale.y(region.span().start().0), scale.y_end(region.span().last().0));
@@ -29,13 +34,13 @@ pub(super) fn draw(mut page: Document, model: &Model, places: &Places, scale: &S
         drawn = y.1;
         let fill = if region.kind() == RegionKind::Ram {
             let name = format!("ram{index}");
-            page = page.add(gradient(&name, y, span));
+            picture = picture.add(gradient(&name, y, bar));
             format!("url(#{name})")
         } else {
             palette::kind(region.kind()).to_string()
         };
-        page = page.add(edged(x, y, &fill).add(tip(&describe(region))));
-        page = label(page, region, x, y);
+        picture = picture.add(edged(x, y, &fill).add(tip(&describe(region))));
+        picture = label(picture, region, x, y);
     }
     let mut last = f64::MIN;
     for strip in scale.strips() {
@@ -43,30 +48,30 @@ pub(super) fn draw(mut page: Document, model: &Model, places: &Places, scale: &S
         if strip.is_break {
             let middle = ((x.0 + x.1) / 2.0, (top + bottom) / 2.0 + 4.0);
             let words = format!("{} empty", length(strip.part.size()));
-            page = page
+            picture = picture
                 .add(area(x, (top + 1.0, bottom - 1.0), palette::PAPER))
                 .add(torn(x, top + 4.0))
                 .add(torn(x, bottom - 4.0))
                 .add(text(&words, middle, 10.0, Anchor::Middle).set("fill", GREY));
         }
         if top - last >= LABEL {
-            page = page.add(address(strip.part.first, (x.0 - 8.0, top + 10.0), Anchor::End));
+            picture = picture.add(address(strip.part.first, (x.0 - 8.0, top + 10.0), Anchor::End));
             last = top;
         }
     }
     if let (Some(strip), true) = (scale.strips().last(), scale.strips().len() > 1)
         && let Some(end) = strip.part.last.checked_add(1)
     {
-        page = page.add(address(end, (x.0 - 8.0, scale.bottom() + 12.0), Anchor::End));
+        picture = picture.add(address(end, (x.0 - 8.0, scale.bottom() + 12.0), Anchor::End));
     }
     if model.regions.is_empty() {
-        page = page.add(text("no memory", (x.0, TOP + 20.0), 12.0, Anchor::Start));
+        picture = picture.add(text("no memory", (x.0, TOP + 20.0), 12.0, Anchor::Start));
     }
-    page
+    picture
 }
 
-/// The colours of a RAM region, by its position on the page.
-fn gradient(name: &str, y: (f64, f64), span: (f64, f64)) -> LinearGradient {
+/// The colours of a RAM region, by its position in the picture.
+fn gradient(name: &str, y: (f64, f64), bar: (f64, f64)) -> LinearGradient {
     const STOPS: u32 = 8;
     let mut gradient = LinearGradient::new()
         .set("id", name)
@@ -77,19 +82,19 @@ fn gradient(name: &str, y: (f64, f64), span: (f64, f64)) -> LinearGradient {
         .set("y2", tenths(y.1));
     for stop in 0..=STOPS {
         let share = f64::from(stop) / f64::from(STOPS);
-        let colour = palette::place(place_of(y.0 + (y.1 - y.0) * share, span));
+        let colour = palette::ram(position_in(y.0 + (y.1 - y.0) * share, bar));
         gradient = gradient.add(Stop::new().set("offset", share).set("stop-color", colour));
     }
     gradient
 }
 
 /// The position of a height in the bar, from 0 at the top to 1.
-pub(super) fn place_of(y: f64, span: (f64, f64)) -> f64 {
-    (y - span.0) / (span.1 - span.0).max(1.0)
+pub(super) fn position_in(y: f64, bar: (f64, f64)) -> f64 {
+    (y - bar.0) / (bar.1 - bar.0).max(1.0)
 }
 
 /// Draws a region's kind, name and size, on as many lines as there is room for.
-fn label(page: Document, region: &Region, x: (f64, f64), y: (f64, f64)) -> Document {
+fn label(picture: Document, region: &Region, x: (f64, f64), y: (f64, f64)) -> Document {
     let (kind, name) = match region.kind() {
         RegionKind::Ram => ("RAM", object_name(region)),
         RegionKind::Rom => ("ROM", object_name(region)),
@@ -103,15 +108,15 @@ fn label(page: Document, region: &Region, x: (f64, f64), y: (f64, f64)) -> Docum
         on_colour(&clipped(words, LETTERS), (middle, y), 12.0).set("font-weight", "bold")
     };
     match name {
-        _ if height < LABEL => page,
-        "" => page.add(bold(&format!("{kind} {size}"), centre)),
+        _ if height < LABEL => picture,
+        "" => picture.add(bold(&format!("{kind} {size}"), centre)),
         name if height < 2.5 * LABEL => {
             let room = LETTERS.saturating_sub(size.chars().count() + 1);
-            page.add(bold(&format!("{} {size}", clipped(name, room)), centre))
+            picture.add(bold(&format!("{} {size}", clipped(name, room)), centre))
         }
-        name => {
-            page.add(bold(&format!("{kind} {name}"), centre - 7.0)).add(bold(&size, centre + 8.0))
-        }
+        name => picture
+            .add(bold(&format!("{kind} {name}"), centre - 7.0))
+            .add(bold(&size, centre + 8.0)),
     }
 }
 

@@ -1,12 +1,12 @@
 //! `gasp layout`: a picture of a configured guest, with its memory next to the host's.
 //!
-//! [`model`] collects what is to be drawn, [`scale`] places addresses on the page, [`bands`]
+//! [`model`] collects what is to be drawn, [`scale`] positions addresses in the picture, [`bands`]
 //! merges runs that are too thin to be visible, and the other modules draw: [`guest_bar`],
-//! [`columns`] for the domains, [`host_bar`], and the [`frame`] around them, with the colours
+//! [`domains`], [`host_bar`], and the [`frame`] around them, with the colours
 //! of [`palette`] and the text of [`lettering`].
 
 mod bands;
-mod columns;
+mod domains;
 mod frame;
 mod guest_bar;
 mod host_bar;
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// The positions of the parts of the picture, from left to right.
-struct Places {
+struct Positions {
     /// The left edge of the first domain's column, and the width of each.
     columns: (f64, f64),
     /// The left and right edge of the guest's bar.
@@ -73,7 +73,7 @@ struct Places {
     host: (f64, f64),
 }
 
-impl Places {
+impl Positions {
     fn of(columns: usize) -> Self {
         const BAR: f64 = 124.0;
         const LABELS: f64 = 112.0;
@@ -88,7 +88,7 @@ impl Places {
 /// The picture of a guest in its current state.
 fn picture(guest: &Guest) -> Document {
     let model = Model::of(guest);
-    let places = Places::of(model.columns.len());
+    let positions = Positions::of(model.columns.len());
     let guest_scale = Scale::new(&model.guest_parts(), TOP, HEIGHT);
     let host_height = match model.host_unknown {
         None => guest_scale.bottom() - TOP,
@@ -99,11 +99,11 @@ fn picture(guest: &Guest) -> Document {
     let bottom = guest_scale.bottom().max(host_scale.bottom());
     let bands = bands::of(&model.runs, &guest_scale, &host_scale);
 
-    let mut page = frame::begin(&model, &places, bottom);
-    page = columns::draw(page, &model, &places, &guest_scale);
-    page = host_bar::draw(page, &model, &places, &host_scale, &bands, bottom);
-    page = guest_bar::draw(page, &model, &places, &guest_scale);
-    frame::end(page, &model, &bands, bottom)
+    let mut picture = frame::begin(&model, &positions, bottom);
+    picture = domains::draw(picture, &model, &positions, &guest_scale);
+    picture = host_bar::draw(picture, &model, &positions, &host_scale, &bands, bottom);
+    picture = guest_bar::draw(picture, &model, &positions, &guest_scale);
+    frame::end(picture, &model, &bands, bottom)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ pub(super) struct Model {
     pub(super) name: String,
     /// In order of address.
     pub(super) regions: Vec<Region>,
-    pub(super) columns: Vec<Column>,
+    pub(super) columns: Vec<DomainColumn>,
     /// How many domains have no column, for lack of room.
     pub(super) hidden_columns: usize,
     /// In order of guest-physical address.
@@ -21,7 +21,7 @@ pub(super) struct Model {
 }
 
 /// A domain, or the devices that are attached to none.
-pub(super) struct Column {
+pub(super) struct DomainColumn {
     pub(super) name: String,
     pub(super) kind: &'static str,
     pub(super) devices: Vec<String>,
@@ -57,9 +57,12 @@ const ISLANDS: usize = 14;
 impl Model {
     pub(super) fn of(guest: &Guest) -> Self {
         let regions = guest.space().regions();
-        let mut columns: Vec<Column> =
-            guest.domains().iter().map(|domain| Column::of(guest, domain, &regions)).collect();
-        columns.extend(Column::without_domain(guest, &regions));
+        let mut columns: Vec<DomainColumn> = guest
+            .domains()
+            .iter()
+            .map(|domain| DomainColumn::of(guest, domain, &regions))
+            .collect();
+        columns.extend(DomainColumn::without_domain(guest, &regions));
         let hidden_columns = columns.len().saturating_sub(COLUMNS);
         columns.truncate(COLUMNS);
         let (mut runs, mut host_unknown) = (Vec::new(), None);
@@ -112,7 +115,7 @@ impl Model {
         }
     }
 
-    /// The total height on the page of the guest memory whose host-physical address is known.
+    /// The total height in the picture of the guest memory whose host-physical address is known.
     pub(super) fn known_height(&self, guest: &Scale) -> f64 {
         let high = |run: &Run| guest.y_end(run.guest + (run.len - 1)) - guest.y(run.guest);
         self.runs.iter().map(high).sum::<f64>().max(40.0)
@@ -132,7 +135,7 @@ impl Model {
     }
 }
 
-impl Column {
+impl DomainColumn {
     fn of(guest: &Guest, domain: &Domain, regions: &[Region]) -> Self {
         let attached =
             |vdev: &gasp::Vdev| vdev.domain().is_some_and(|other| other.name() == domain.name());

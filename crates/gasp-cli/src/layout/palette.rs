@@ -25,7 +25,7 @@ const RAMP: [(f64, f64, f64); 5] = [
 ];
 
 /// The colour of RAM at a position in the guest, from 0 to 1.
-pub(super) fn place(share: f64) -> String {
+pub(super) fn ram(share: f64) -> String {
     let at = share.clamp(0.0, 1.0) * 4.0;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 3")]
     let index = at.floor().min(3.0) as usize;

@@ -1,4 +1,4 @@
-//! The positions of addresses on the page.
+//! The positions of addresses in the picture.
 //!
 //! The sizes of parts differ by a factor of a million, so each part has a scale of its own: it
 //! is at least high enough for a line of text, and the remaining height is distributed in
@@ -44,7 +44,7 @@ const HAIR: f64 = 3.0;
 const TALLEST: f64 = 1400.0;
 
 impl Scale {
-    /// Places parts, which are in order and do not overlap, from `top` on. They take `height` in
+    /// Positions parts, which are in order and do not overlap, from `top` on. They take `height` in
     /// all, or more if there are many.
     pub(super) fn new(parts: &[Part], top: f64, height: f64) -> Self {
         let breaks = parts.windows(2).filter(|pair| gap(pair).is_some()).count();

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use crate::configured;
 use crate::failure::Failure;
-use crate::output::{self, Page};
+use crate::output::{self, Printer};
 use crate::progress::{Progress, release};
 use crate::quantity::{
     address, count, length, parse_access, parse_address, parse_seconds, parse_some_length, several,
@@ -79,9 +79,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         match args.json {
             true => output::json_line(&held)?,
             false => {
-                let mut page = Page::stdout();
-                page.line(&held.to_string())?;
-                page.flush()?;
+                let mut out = Printer::stdout();
+                out.line(&held.to_string())?;
+                out.flush()?;
             }
         }
     }
@@ -134,8 +134,8 @@ fn first_run(
 }
 
 fn show(report: &Report, all: bool) -> Result<(), Failure> {
-    let mut page = Page::stdout();
-    page.heading(&format!(
+    let mut out = Printer::stdout();
+    out.heading(&format!(
         "{} maps {} at {}, {}",
         report.vdev,
         length(report.len),
@@ -148,12 +148,12 @@ fn show(report: &Report, all: bool) -> Result<(), Failure> {
             format!("not disclosed: {}", report.host_unknown.unwrap_or("the reason is unknown"))
         }
     };
-    page.pairs(&[
+    out.pairs(&[
         ("first host-contiguous run", first),
         ("stability", report.stability.into()),
         ("runs", count(report.runs.len())),
     ])?;
-    page.line("")?;
+    out.line("")?;
     let shown = if all { usize::MAX } else { RUNS_SHOWN };
     let rows = report.runs.iter().take(shown).map(|run| {
         [
@@ -166,9 +166,9 @@ fn show(report: &Report, all: bool) -> Result<(), Failure> {
     let hidden = report.runs.len().saturating_sub(shown);
     let left_out = (hidden > 0).then(|| ["…"; 4].map(String::from));
     let rows = rows.chain(left_out);
-    page.table(&["device", "guest-physical", "host-physical", "length"], &[0, 1, 2], rows)?;
+    out.table(&["device", "guest-physical", "host-physical", "length"], &[0, 1, 2], rows)?;
     if hidden > 0 {
-        page.note(&format!("and {}; --all lists them all", several(hidden, "more run")))?;
+        out.note(&format!("and {}; --all lists them all", several(hidden, "more run")))?;
     }
-    Ok(page.flush()?)
+    Ok(out.flush()?)
 }

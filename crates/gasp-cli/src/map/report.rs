@@ -83,8 +83,8 @@ impl Translation {
 
     fn guest(&self, device: DeviceAddr) -> Option<u64> {
         let Some(grants) = &self.grants else { return Some(device.0) };
-        let behind = grants.partition_point(|grant| grant.device.start() <= device);
-        let grant = grants.get(behind.checked_sub(1)?)?;
+        let after = grants.partition_point(|grant| grant.device.start() <= device);
+        let grant = grants.get(after.checked_sub(1)?)?;
         let inside = grant.device.contains(device);
         inside.then(|| grant.guest.0 + (device.0 - grant.device.start().0))
     }

@@ -9,7 +9,7 @@ use std::fs;
 use serde::Serialize;
 
 use crate::failure::Failure;
-use crate::output::{self, Mark, Page};
+use crate::output::{self, Mark, Printer};
 use crate::progress::Progress;
 
 /// Arguments of `gasp probe`.
@@ -63,19 +63,19 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if args.json {
         return Ok(output::json(&Checks { checks })?);
     }
-    let mut page = Page::stdout();
+    let mut out = Printer::stdout();
     for check in &checks {
         let (mark, word) = match check.verdict {
             Verdict::Yes => (Mark::Good, "yes"),
             Verdict::Limited => (Mark::Fair, "limited"),
             Verdict::No => (Mark::Bad, "no"),
         };
-        page.verdict(mark, word, check.name, &check.detail)?;
+        out.verdict(mark, word, check.name, &check.detail)?;
         if let Some(remedy) = &check.remedy {
-            page.remedy(remedy)?;
+            out.remedy(remedy)?;
         }
     }
-    Ok(page.flush()?)
+    Ok(out.flush()?)
 }
 
 /// The text of a small file of the kernel, without the newline.

@@ -123,15 +123,15 @@ fn io_uring() -> Check {
     }
 }
 
-fn capability(name: &'static str, wanted: CapabilitySet, what: &str) -> Check {
-    match has(wanted) {
+fn capability(name: &'static str, capability: CapabilitySet, what: &str) -> Check {
+    match has(capability) {
         true => Check::new(name, Verdict::Yes, "held"),
         false => Check::new(name, Verdict::No, format!("not held; {what}")),
     }
 }
 
-fn has(wanted: CapabilitySet) -> bool {
-    capabilities(None).is_ok_and(|sets| sets.effective.contains(wanted))
+fn has(capability: CapabilitySet) -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
 }
 
 fn kvm() -> Check {

@@ -106,7 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let made = service.create(&plans, |_| true)?;
     let outbox = service.outbox.clone();
-    logging::take(move |line| outbox.log(line));
+    logging::redirect(move |line| outbox.log(line));
     // A panic ends the thread of one device. It is logged like everything else: in the live
     // view, and without blocking on stderr.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));

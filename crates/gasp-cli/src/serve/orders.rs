@@ -10,7 +10,7 @@ use signal_hook::low_level;
 
 use super::id::Id;
 use super::sockets::Sockets;
-use crate::signal::{Asked, on_signals};
+use crate::signal::{SignalKind, on_signals};
 
 /// How long an orderly stop may take before the process is ended.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,12 +46,12 @@ impl Orders {
         let (sender, receiver) = mpsc::channel();
         let reload = Arc::<AtomicBool>::default();
         let (waits, to, mut ending) = (Arc::clone(&reload), sender.clone(), false);
-        on_signals(move |asked| match asked {
-            Asked::HangUp if waits.swap(true, Ordering::AcqRel) => {}
+        on_signals(move |kind| match kind {
+            SignalKind::HangUp if waits.swap(true, Ordering::AcqRel) => {}
             // An error means that the service has ended, and the process ends anyway.
-            Asked::HangUp => _ = to.send(Order::Reload),
-            Asked::End if ending => end_at_once(&sockets),
-            Asked::End => {
+            SignalKind::HangUp => _ = to.send(Order::Reload),
+            SignalKind::End if ending => end_at_once(&sockets),
+            SignalKind::End => {
                 ending = true;
                 let _ = to.send(Order::End);
                 let sockets = sockets.clone();

@@ -82,7 +82,7 @@ impl Service {
                 Order::Ended(id) => self.ended(id),
             }
             if self.fleet.is_empty() {
-                return Err(Failure::Told);
+                return Err(Failure::Reported);
             }
         }
         Ok(())

@@ -3,10 +3,10 @@
 use svg::Document;
 
 use super::lettering::{Anchor, area, clipped, edged, on_colour, text, tip};
-use super::model::{Cell, Column, Model};
+use super::model::{Cell, DomainColumn, Model};
 use super::palette::{self, DENIED, GREY};
 use super::scale::Scale;
-use super::{Places, TOP};
+use super::{Positions, TOP};
 use crate::quantity::length;
 
 /// The space between columns.
@@ -17,18 +17,23 @@ const WORDS: f64 = 13.0;
 const TWO_LINES: f64 = 30.0;
 
 /// Draws the columns.
-pub(super) fn draw(mut page: Document, model: &Model, places: &Places, scale: &Scale) -> Document {
-    let (left, width) = places.columns;
+pub(super) fn draw(
+    mut picture: Document,
+    model: &Model,
+    positions: &Positions,
+    scale: &Scale,
+) -> Document {
+    let (left, width) = positions.columns;
     let mut x = left;
     for column in &model.columns {
-        let span = (x, x + width - GAP);
-        page = heading(page, column, span);
+        let across = (x, x + width - GAP);
+        picture = heading(picture, column, across);
         let mut drawn = 0.0;
         for region in model.regions.iter().filter(|region| region.kind().is_memory()) {
             let y = (scale.y(region.span().start().0), scale.y_end(region.span().last().0));
             if y.1 - drawn >= 0.5 {
                 let words = format!("denied to {}", column.name);
-                page = page.add(edged(span, y, DENIED).add(tip(&words)));
+                picture = picture.add(edged(across, y, DENIED).add(tip(&words)));
                 drawn = y.1;
             }
         }
@@ -37,16 +42,16 @@ pub(super) fn draw(mut page: Document, model: &Model, places: &Places, scale: &S
             let y = (scale.y(cell.part.first), scale.y_end(cell.part.last));
             // A translating domain's cells are in order of device address.
             if y.1 - drawn >= 0.5 || y.0 < drawn {
-                page = one(page, cell, column, span, y);
+                picture = one(picture, cell, column, across, y);
                 drawn = y.1;
             }
         }
         x += width;
     }
-    page
+    picture
 }
 
-fn heading(page: Document, column: &Column, x: (f64, f64)) -> Document {
+fn heading(picture: Document, column: &DomainColumn, x: (f64, f64)) -> Document {
     let middle = (x.0 + x.1) / 2.0;
     // 0.6 of its size is roughly the width of a letter.
     let letters = |size: f64| {
@@ -64,10 +69,16 @@ fn heading(page: Document, column: &Column, x: (f64, f64)) -> Document {
     let who = text(&clipped(&devices, letters(10.5)), (middle, TOP - 10.0), 10.5, Anchor::Middle)
         .set("font-style", "italic")
         .add(tip(&devices));
-    page.add(name.set("font-weight", "bold").add(tip(&column.name))).add(kind).add(who)
+    picture.add(name.set("font-weight", "bold").add(tip(&column.name))).add(kind).add(who)
 }
 
-fn one(mut page: Document, cell: &Cell, column: &Column, x: (f64, f64), y: (f64, f64)) -> Document {
+fn one(
+    mut picture: Document,
+    cell: &Cell,
+    column: &DomainColumn,
+    x: (f64, f64),
+    y: (f64, f64),
+) -> Document {
     let size = length(cell.part.size());
     let from = cell.device.map(|device| format!("at {device:#x}"));
     let words = format!(
@@ -77,17 +88,17 @@ fn one(mut page: Document, cell: &Cell, column: &Column, x: (f64, f64), y: (f64,
         cell.part.first,
         from.as_deref().unwrap_or_default()
     );
-    page = page.add(area(x, y, palette::PAPER));
-    page = page.add(edged(x, y, palette::access(cell.access)).add(tip(&words)));
+    picture = picture.add(area(x, y, palette::PAPER));
+    picture = picture.add(edged(x, y, palette::access(cell.access)).add(tip(&words)));
     let (middle, height) = ((x.0 + x.1) / 2.0, y.1 - y.0);
     let centre = (y.0 + y.1) / 2.0 + 4.0;
     let access = cell.access.to_string();
     let line = if x.1 - x.0 < 90.0 { access.clone() } else { format!("{access} {size}") };
     match from {
-        _ if height < WORDS => page,
-        Some(from) if height >= TWO_LINES => page
+        _ if height < WORDS => picture,
+        Some(from) if height >= TWO_LINES => picture
             .add(on_colour(&line, (middle, centre - 7.0), 11.0))
             .add(on_colour(&from, (middle, centre + 7.0), 10.0)),
-        _ => page.add(on_colour(&line, (middle, centre), 11.0)),
+        _ => picture.add(on_colour(&line, (middle, centre), 11.0)),
     }
 }
