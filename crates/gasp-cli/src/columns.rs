@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn at_no_width_a_word_is_split_or_a_line_longer_than_its_page() {
+    fn at_any_width_no_word_is_split_and_no_line_is_too_long() {
         let remark = "the longest of all of its runs in host memory";
         let words: Vec<&str> =
             remark.split(' ').chain(["0x800000", "0x5b0c00000", "0x53a600000", "disk"]).collect();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_beside_each_other_where_they_fit_and_folded_where_not() {
+    fn columns_that_do_not_fit_are_folded() {
         let (head, rows) = lines("one run", 60);
         assert_eq!((head.len(), rows.len()), (1, 2));
         assert!(rows[1].contains("     0x0  "), "{rows:?}");
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_is_longer_than_the_page_is_left_whole() {
+    fn a_word_that_is_longer_than_a_line_is_not_split() {
         let path = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
         let lines = wrapped(&format!("fill {path} first"), 40, "  pages  ", "         ");
         assert_eq!(lines.len(), 3);

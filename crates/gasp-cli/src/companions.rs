@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_date_of_the_pages_is_that_of_the_release_once_there_is_one() {
+    fn the_date_of_the_pages_is_that_of_the_release() {
         let changelog = include_str!("../../../CHANGELOG.md");
         let heading = format!("## {} (", env!("CARGO_PKG_VERSION"));
         let date = changelog.lines().find_map(|line| line.strip_prefix(&heading)).unwrap();

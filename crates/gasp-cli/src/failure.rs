@@ -181,13 +181,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_have_the_systems_words_without_its_numbers() {
-        for (message, told) in [
+    fn messages_have_no_error_numbers() {
+        for (message, expected) in [
             ("a.img: No such file or directory (os error 2)", "a.img: No such file or directory"),
             ("a (os error 2); b (os error 13).", "a; b."),
             ("a (os error x) b (os error", "a (os error x) b (os error"),
         ] {
-            assert_eq!(plain(message), told);
+            assert_eq!(plain(message), expected);
         }
         let error = io::Error::from_raw_os_error(24);
         assert_eq!(system_words(&error), gasp::system_words(Errno::MFILE));

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_long_is_named_and_how_far_it_is_and_then_it_is_taken_away() {
+    fn a_long_operation_shows_its_progress_and_erases_it_at_the_end() {
         let terminal = InMemoryTerm::new(5, 80);
         let progress = Progress::on("mapping", Some(target(&terminal)), Duration::ZERO);
         assert!(shows(&terminal, "mapping, "));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_soon_shows_nothing_and_waits_for_nothing() {
+    fn a_short_operation_shows_nothing_and_does_not_wait() {
         let terminal = InMemoryTerm::new(5, 80);
         let (started, time) = (Instant::now(), Duration::from_secs(20));
         drop(Progress::on("mapping", Some(target(&terminal)), time));

@@ -82,21 +82,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_shown_with_their_thousands_apart() {
+    fn numbers_have_separators_of_thousands_and_nouns() {
         assert_eq!([1, 999, 1000, 262_144].map(count), ["1", "999", "1,000", "262,144"]);
         let runs = [0, 1, 1024].map(|number| several(number, "more run"));
         assert_eq!(runs, ["0 more runs", "1 more run", "1,024 more runs"]);
     }
 
     #[test]
-    fn what_is_no_length_is_refused_with_what_was_expected() {
+    fn a_wrong_length_is_refused_with_what_was_expected() {
         assert_eq!(parse_length("64K"), Ok(65536));
         assert!(parse_some_length("0").is_err() && parse_some_length("1") == Ok(1));
         assert!(parse_length("1.5G").is_err_and(|why| why.contains("64K")));
     }
 
     #[test]
-    fn access_and_seconds_that_mean_nothing_are_refused() {
+    fn wrong_access_and_seconds_are_refused() {
         assert_eq!(parse_access("rw"), Ok(Access::RW));
         assert!(["", "-", "q", "rwz"].into_iter().all(|text| parse_access(text).is_err()));
         let short = ["0", "1e-9", "0.009"];

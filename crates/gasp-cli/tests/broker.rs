@@ -26,7 +26,7 @@ fn main() {
         FrameAccess::Denied(why) => Some(why),
     };
     let tests: [(&str, fn()); 8] = [
-        ("the_user_nobody_can_read_the_addresses_of_its_own_memory", told),
+        ("the_user_nobody_can_read_the_addresses_of_its_own_memory", disclosed),
         ("a_user_who_is_not_named_is_refused", refused),
         ("a_socket_without_a_listener_is_replaced_and_another_is_not", replaced),
         ("a_file_that_is_no_socket_is_left_alone", left_alone),
@@ -50,21 +50,21 @@ fn main() {
 }
 
 fn left_alone() {
-    let place = Place::new();
-    let path = place.path("precious");
+    let fixture = Fixture::new();
+    let path = fixture.path("precious");
     fs::write(&path, "data").unwrap();
-    let output = place.gasp(0, &["broker", "--socket", "precious"]);
+    let output = fixture.gasp(0, &["broker", "--socket", "precious"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "data");
 }
 
 fn announced() {
-    let place = Place::new();
-    let (socket, said) = (place.path("frames"), place.path("said"));
+    let fixture = Fixture::new();
+    let (socket, said) = (fixture.path("frames"), fixture.path("said"));
     let mut command = Command::new(GASP);
     command.args(["broker", "--tokens", "--user", "nobody", "--redeem-user", "65533"]);
     command.arg("--socket").arg(&socket).stdout(fs::File::create(&said).unwrap());
-    let broker = place.start(&mut command, &socket);
+    let broker = fixture.start(&mut command, &socket);
     // It prints this when it listens.
     let text = (0..1000).find_map(|_| {
         std::thread::sleep(Duration::from_millis(10));
@@ -79,32 +79,32 @@ fn announced() {
 }
 
 fn unheard() {
-    let place = Place::new();
-    let socket = place.path("frames");
+    let fixture = Fixture::new();
+    let socket = fixture.path("frames");
     let mut command = Command::new(GASP);
     command.args(["broker", "--user", "nobody", "--socket"]).arg(&socket);
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
-    let broker = place.start(command.stdout(full), &socket);
-    let map = json(&place.map());
+    let broker = fixture.start(command.stdout(full), &socket);
+    let map = json(&fixture.map());
     assert!(map["first"]["host"].as_u64().is_some_and(|host| host != 0), "{map}");
     assert_eq!(broker.end(), Some(0));
 }
 
 /// A directory that all users can read, with a command that all users can run.
-struct Place {
+struct Fixture {
     folder: TempDir,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::copy(GASP, folder.path().join("gasp")).unwrap();
         let config = "[guest]\nframe-broker = \"frames\"\n[[ram]]\nsize = \"4M\"\n\
                       backing = [\"4K\"]\n[[vdev]]\nname = \"disk\"\n";
-        let place = Self { folder };
-        fs::write(place.path("guest.toml"), config).unwrap();
-        place
+        let fixture = Self { folder };
+        fs::write(fixture.path("guest.toml"), config).unwrap();
+        fixture
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -170,45 +170,45 @@ fn json(output: &Output) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{output:?}"))
 }
 
-fn told() {
-    let place = Place::new();
-    let broker = place.broker(&["--user", &NOBODY.to_string()]);
-    let map = place.map();
+fn disclosed() {
+    let fixture = Fixture::new();
+    let broker = fixture.broker(&["--user", &NOBODY.to_string()]);
+    let map = fixture.map();
     assert!(map.status.success(), "{map:?}");
     let map = json(&map);
     assert!(map["first"]["host"].as_u64().is_some_and(|host| host > 0), "{map}");
     assert_eq!(broker.end(), Some(0));
-    assert!(!place.path("frames").exists(), "it removes its socket");
-    let alone = place.map();
+    assert!(!fixture.path("frames").exists(), "it removes its socket");
+    let alone = fixture.map();
     assert_eq!(alone.status.code(), Some(2), "the configuration names a broker: {alone:?}");
 }
 
 fn refused() {
-    let place = Place::new();
-    let _broker = place.broker(&["--user", "1"]);
-    let map = place.map();
+    let fixture = Fixture::new();
+    let _broker = fixture.broker(&["--user", "1"]);
+    let map = fixture.map();
     assert_eq!(map.status.code(), Some(2));
     assert_eq!(json(&map)["error"]["errno"], "EPERM", "{map:?}");
     drop(_broker);
-    let _only_root = place.broker(&[]);
-    assert_ne!(place.map().status.code(), Some(0));
+    let _only_root = fixture.broker(&[]);
+    assert_ne!(fixture.map().status.code(), Some(0));
 }
 
 fn replaced() {
-    let place = Place::new();
-    drop(place.broker(&["--user", "nobody"]));
-    assert!(place.path("frames").exists(), "it was killed and left its socket");
-    let _again = place.broker(&["--user", "nobody"]);
-    assert!(place.map().status.success());
-    let second = place.gasp(0, &["broker", "--socket", "frames"]);
+    let fixture = Fixture::new();
+    drop(fixture.broker(&["--user", "nobody"]));
+    assert!(fixture.path("frames").exists(), "it was killed and left its socket");
+    let _again = fixture.broker(&["--user", "nobody"]);
+    assert!(fixture.map().status.success());
+    let second = fixture.gasp(0, &["broker", "--socket", "frames"]);
     assert_eq!(second.status.code(), Some(1), "{second:?}");
-    assert!(place.map().status.success(), "the first one is still served");
+    assert!(fixture.map().status.success(), "the first one is still served");
 }
 
 fn audited() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let args = ["audit", "--config", "guest.toml", "--every", "0.05", "--for", "0.3", "--json"];
-    let audit = place.gasp(0, &args);
+    let audit = fixture.gasp(0, &args);
     assert_eq!(audit.status.code(), Some(0), "{audit:?}");
     let text = String::from_utf8(audit.stdout).unwrap();
     let rounds: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -217,17 +217,17 @@ fn audited() {
         assert_eq!((&round["round"], &round["checked"]), (&number.into(), &(4 << 20).into()));
         assert_eq!(round["broken"], 0);
     }
-    let once = place.gasp(0, &["audit", "--config", "guest.toml"]);
+    let once = fixture.gasp(0, &["audit", "--config", "guest.toml"]);
     let text = String::from_utf8(once.stdout).unwrap();
     assert!(text.starts_with("round 1: 4 MiB") && text.lines().count() == 1, "{text}");
 }
 
 /// Another process punches a hole into pinned memory.
 fn broken() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let args = ["audit", "--config", "guest.toml", "--every", "0.02", "--for", "3", "--json"];
-    let mut command = Command::new(place.path("gasp"));
-    command.current_dir(place.folder.path()).args(args).stdout(Stdio::piped());
+    let mut command = Command::new(fixture.path("gasp"));
+    command.current_dir(fixture.folder.path()).args(args).stdout(Stdio::piped());
     let mut audit = command.spawn().unwrap();
     // With the first report the addresses are known.
     let mut text = String::new();

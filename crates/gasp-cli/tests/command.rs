@@ -88,7 +88,7 @@ fn demo_verifies_every_map_and_its_runs_tile_all_of_ram_in_order() {
 }
 
 #[test]
-fn demo_tells_every_documented_field() {
+fn demo_reports_every_documented_field() {
     let demo = json(&["demo", "--json", "--ram", "32M"]);
     let help = stdout(&gasp(&["demo", "--help"]));
     for (field, value) in demo.as_object().unwrap() {
@@ -136,7 +136,7 @@ fn demo_is_refused_what_the_guest_forbids_and_its_revoke_waits_for_the_holder() 
 }
 
 #[test]
-fn demo_for_a_person_ends_well_whatever_the_machine_permits() {
+fn demo_prints_text_and_succeeds_whatever_the_machine_permits() {
     let output = gasp(&["demo", "--ram", "32M"]);
     assert_eq!(output.status.code(), Some(0));
     let text = stdout(&output);
@@ -159,7 +159,7 @@ fn probe_gives_a_verdict_and_a_detail_for_each_thing() {
 }
 
 #[test]
-fn map_tells_runs_that_tile_the_range_and_where_they_are_in_the_guest() {
+fn map_reports_runs_that_tile_the_range_with_their_guest_addresses() {
     let guest = Guest::new();
     let output = guest.map("net", "0x80001000", "8K", &["--access", "r", "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
@@ -240,7 +240,7 @@ fn every_subcommand_has_help_with_an_example_and_its_exit_status() {
 }
 
 #[test]
-fn completions_and_man_pages_are_made_for_every_subcommand() {
+fn completions_and_man_pages_exist_for_every_subcommand() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         assert!(stdout(&gasp(&["completions", shell])).contains("layout"), "{shell}");
     }
@@ -254,7 +254,7 @@ fn completions_and_man_pages_are_made_for_every_subcommand() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_command_quietly() {
+fn a_pipe_that_is_closed_ends_the_command_quietly() {
     let guest = Guest::new();
     let config = guest.path();
     let config = config.to_str().unwrap();

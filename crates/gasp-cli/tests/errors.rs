@@ -35,11 +35,11 @@ name = "disk"
 domain = "d"
 "#;
 
-struct Place {
+struct Fixture {
     folder: tempfile::TempDir,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("rom.bin"), [0x90; 4096]).unwrap();
@@ -75,8 +75,8 @@ impl Place {
             assert!(output.stderr.is_empty(), "{args:?}: {:?}", output.stderr);
             let json: Value = serde_json::from_slice(&output.stdout).unwrap();
             let error = &json["error"];
-            let told = error["message"].as_str().unwrap();
-            assert!(message.starts_with(told), "{told:?} is not in {message:?}");
+            let json_message = error["message"].as_str().unwrap();
+            assert!(message.starts_with(json_message), "{json_message:?} is not in {message:?}");
             assert!(error["errno"].as_str().is_some_and(|name| name.len() > 2), "{json}");
             assert!(!error["reason"].as_str().unwrap().is_empty(), "{json}");
         }
@@ -108,27 +108,28 @@ impl Place {
 }
 
 #[test]
-fn errors_about_memory_say_what_is_asked_for_what_there_is_and_what_to_do() {
-    let place = Place::new();
+fn errors_about_memory_say_what_is_requested_what_is_available_and_what_to_do() {
+    let fixture = Fixture::new();
     let huge = ["500 GiB", "the host has ", "GiB of memory; ask for less"];
     if host_memory() < 500 << 30 {
-        place.expect(&["demo", "--ram", "500G"], &huge);
-        place.config("[[ram]]\nsize = \"500G\"\n", &["c.toml:2: ram.size: ", huge[0], huge[1]]);
+        fixture.expect(&["demo", "--ram", "500G"], &huge);
+        fixture.config("[[ram]]\nsize = \"500G\"\n", &["c.toml:2: ram.size: ", huge[0], huge[1]]);
     } else {
         println!("skipped in part, because this host has 500 GiB of memory");
     }
     let wide =
         "[guest]\naddress-width = 52\n[[ram]]\nresidency = \"on-demand\"\nsize = \"4000T\"\n";
-    place.config(wide, &["c.toml:5", "creation of 4000 TiB of memory", "ask for less"]);
+    fixture.config(wide, &["c.toml:5", "creation of 4000 TiB of memory", "ask for less"]);
     let pool = "[[ram]]\nsize = \"4T\"\nresidency = \"on-demand\"\nbacking = [\"1G\"]\n";
-    place.config(pool, &["creation of 4 TiB", "1 GiB pages has ", "it takes 4096", "nr_hugepages"]);
+    fixture
+        .config(pool, &["creation of 4 TiB", "1 GiB pages has ", "it takes 4096", "nr_hugepages"]);
     let short = "[[ram]]\nsize = \"1M\"\nbacking = [\"2M\", \"thp\"]\n";
-    place.config(short, &["creation of 1 MiB", "less than a huge page; allow"]);
+    fixture.config(short, &["creation of 1 MiB", "less than a huge page; allow"]);
     let placed =
         "[[ram]]\nsize = \"64M\"\nresidency = \"on-demand\"\nhost-contiguous = \"at least 64M\"\n";
-    place.config(placed, &["64 MiB", "on demand", "resident or pinned"]);
+    fixture.config(placed, &["64 MiB", "on demand", "resident or pinned"]);
     let memory = ["serve", "--socket", "a.sock", "--device", "nvme,backing=mem:1000T"];
-    place.expect(&memory, &["1000 TiB", "ask for less"]);
+    fixture.expect(&memory, &["1000 TiB", "ask for less"]);
 }
 
 fn host_memory() -> u64 {
@@ -139,11 +140,11 @@ fn host_memory() -> u64 {
 
 #[test]
 fn errors_about_maps_name_device_range_and_reason() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let map = |addr: &str, len: &str, access: &str, any: bool, parts: &[&str]| {
         let mut args = vec!["--addr", addr, "--len", len, "--access", access];
         args.extend(any.then_some("--any"));
-        place.map("guest.toml", &args, parts);
+        fixture.map("guest.toml", &args, parts);
     };
     map("0", "0", "r", false, &["'--len <LEN>'", "expected at least one byte"]);
     map("-1", "4K", "r", false, &["'-1'", "'--addr <ADDR>'", "64K, 2M or 1G"]);
@@ -157,16 +158,16 @@ fn errors_about_maps_name_device_range_and_reason() {
     map("0", "4K", "q", false, &["'--access <ACCESS>'", "expected r, w, x or several"]);
     map("5X", "4K", "r", false, &["'--addr <ADDR>'", "64K, 2M or 1G"]);
     let args = ["--addr", "0", "--len", "4K", "--access", "r", "--hold", "x"];
-    place.map("guest.toml", &args, &["expected a number of seconds, such as 60"]);
+    fixture.map("guest.toml", &args, &["expected a number of seconds, such as 60"]);
     let spin = ["audit", "--config", "guest.toml", "--every", "0"];
-    place.expect(&spin, &["'--every <SECONDS>'", "expected at least 0.01 seconds"]);
+    fixture.expect(&spin, &["'--every <SECONDS>'", "expected at least 0.01 seconds"]);
     // In a directory that does not exist: without the check it would fail, and not serve.
     let twice =
         ["serve", "--socket", "none/a.sock", "--device", "nvme,queues=2,backing=null:1M,queues=3"];
-    place.expect(&twice, &["--device: queues: the key is given twice"]);
+    fixture.expect(&twice, &["--device: queues: the key is given twice"]);
     let locked = ["serve", "--socket", "none/a.sock", "--device", "dma,mode=0444"];
-    place.expect(&locked, &["--device: mode: nobody could connect"]);
-    place.expect(
+    fixture.expect(&locked, &["--device: mode: nobody could connect"]);
+    fixture.expect(
         &[
             "map",
             "--config",
@@ -186,10 +187,10 @@ fn errors_about_maps_name_device_range_and_reason() {
 
 #[test]
 fn errors_about_a_configuration_name_file_line_key_and_what_is_expected() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     // A name is checked before the memory is created, which can take long.
     let vast = "[[ram]]\nsize = \"200T\"\n[[vdev]]\nname = \"net\"\n";
-    place.config(vast, &["--vdev: the guest `guest` has no device `disk`; there is `net`"]);
+    fixture.config(vast, &["--vdev: the guest `guest` has no device `disk`; there is `net`"]);
     for (from, to, parts) in [
         (
             "name = \"g\"",
@@ -235,53 +236,59 @@ fn errors_about_a_configuration_name_file_line_key_and_what_is_expected() {
         ("[[vdev]]", "[[vdex]]", &["c.toml:22: vdex: ", "did you mean `vdev`?"]),
     ] {
         assert!(GUEST.contains(from), "{from}");
-        place.config(&GUEST.replacen(from, to, 1), parts);
+        fixture.config(&GUEST.replacen(from, to, 1), parts);
     }
     let window = |path| format!("[[pass]]\nstart = 0\nsize = \"8K\"\nhost = 0\npath = {path:?}\n");
-    place.config(&window("nope"), &["c.toml:5: pass.path: ", "nope: No such file"]);
-    place.config(&window("."), &["c.toml:5: pass.path: ", "Is a directory"]);
-    place.config(&window("rom.bin"), &["8 KiB", "the file holds only 4 KiB"]);
+    fixture.config(&window("nope"), &["c.toml:5: pass.path: ", "nope: No such file"]);
+    fixture.config(&window("."), &["c.toml:5: pass.path: ", "Is a directory"]);
+    fixture.config(&window("rom.bin"), &["8 KiB", "the file holds only 4 KiB"]);
     let rest = ["--addr", "0", "--len", "4K", "--access", "r"];
-    place.map("nope.toml", &rest, &["nope.toml: cannot read the file: No such file or directory"]);
-    place.map(".", &rest, &["expected a configuration file, and this is a directory"]);
-    place.map("/dev/null", &rest, &["/dev/null: ", "no regular file"]);
-    place.map("latin1.toml", &rest, &["latin1.toml:2: the text is not UTF-8"]);
+    fixture.map(
+        "nope.toml",
+        &rest,
+        &["nope.toml: cannot read the file: No such file or directory"],
+    );
+    fixture.map(".", &rest, &["expected a configuration file, and this is a directory"]);
+    fixture.map("/dev/null", &rest, &["/dev/null: ", "no regular file"]);
+    fixture.map("latin1.toml", &rest, &["latin1.toml:2: the text is not UTF-8"]);
 }
 
 #[test]
 fn errors_about_arguments_files_and_sockets_name_them() {
-    let place = Place::new();
-    place.expect(&["demo", "--ram", "1M"], &["--ram", "from 32M to 1023G"]);
-    place.expect(&["demo", "--jsn"], &["'--jsn'", "'--json'"]);
-    place.expect(&["completions", "bsh"], &["'bsh'", "bash"]);
+    let fixture = Fixture::new();
+    fixture.expect(&["demo", "--ram", "1M"], &["--ram", "from 32M to 1023G"]);
+    fixture.expect(&["demo", "--jsn"], &["'--jsn'", "'--json'"]);
+    fixture.expect(&["completions", "bsh"], &["'bsh'", "bash"]);
     let parts = ["cannot create the directory empty: File exists; choose another path"];
-    place.expect(&["man", "--out", "empty"], &parts);
+    fixture.expect(&["man", "--out", "empty"], &parts);
     let layout = |svg, parts: &[&str]| {
-        place.expect(&["layout", "--config", "guest.toml", "--svg", svg], parts);
+        fixture.expect(&["layout", "--config", "guest.toml", "--svg", svg], parts);
     };
     let missing = "cannot write no/such.svg: No such file or directory; create its directory";
     layout("no/such.svg", &[missing]);
     layout(".", &["cannot write .: Is a directory; choose another path"]);
     layout("/dev/full", &["cannot write /dev/full: No space left on device"]);
     let audit = ["audit", "--config", "nope.toml", "--every", "soon"];
-    place.expect(&audit, &["--every", "expected a number of seconds"]);
+    fixture.expect(&audit, &["--every", "expected a number of seconds"]);
     let serve = |device, socket, parts: &[&str]| {
-        place.expect(&["serve", "--device", device, "--socket", socket], parts);
+        fixture.expect(&["serve", "--device", device, "--socket", socket], parts);
     };
     serve("nvme,backing=file:nope", "a.sock", &["nope"]);
     serve("nvme,backing=null:1M", "no/a.sock", &["no"]);
     serve("nvme,backing=null:1M", "empty", &["empty", "choose another path"]);
     serve("nvme,backing=null:1M,queues=900", "a", &["queues: expected 1 to 128, not 900"]);
     serve("nvme,backing=null:1M,block-size=1", "a", &["expected 512 or 4096, not 1"]);
-    place.expect(&["serve", "--config", "latin1.toml"], &["latin1.toml:2: the text is not UTF-8"]);
+    fixture
+        .expect(&["serve", "--config", "latin1.toml"], &["latin1.toml:2: the text is not UTF-8"]);
     if Path::new("/proc/self/pagemap").exists() && rustix::process::geteuid().is_root() {
-        let broker = |socket, parts: &[&str]| place.expect(&["broker", "--socket", socket], parts);
+        let broker =
+            |socket, parts: &[&str]| fixture.expect(&["broker", "--socket", socket], parts);
         broker("no/a.sock", &["cannot listen at no/a.sock: there is no directory no; create it"]);
         let long = "x".repeat(120);
-        place.expect(&["broker", "--socket", &long], &["cannot listen at x", "120 bytes"]);
+        fixture.expect(&["broker", "--socket", &long], &["cannot listen at x", "120 bytes"]);
         broker("empty", &["cannot listen at empty: a file that is no socket is there; remove it"]);
         let user = ["broker", "--socket", "a", "--user", "rooot"];
-        place.expect(&user, &["no user `rooot`", "did you mean `root`?"]);
+        fixture.expect(&user, &["no user `rooot`", "did you mean `root`?"]);
     } else {
         println!("skipped in part, because only root can be a broker");
     }

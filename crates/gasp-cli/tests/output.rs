@@ -54,13 +54,13 @@ fn output_that_cannot_be_written_ends_every_command_with_a_message_and_status_1(
         let output = gasp(&args).stdout(full).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
-        let told = "error: the output cannot be written: No space left on device\n";
-        assert_eq!(said, told, "{args:?}");
+        let expected = "error: the output cannot be written: No space left on device\n";
+        assert_eq!(said, expected, "{args:?}");
     }
 }
 
 #[test]
-fn an_error_in_json_that_cannot_be_written_is_told_as_text() {
+fn an_error_in_json_that_cannot_be_written_is_printed_as_text() {
     for args in [&["demo", "--ram", "1", "--json"] as &[_], &["audit", "--config", "/", "--json"]] {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let output = gasp(args).stdout(full).output().unwrap();
@@ -70,7 +70,7 @@ fn an_error_in_json_that_cannot_be_written_is_told_as_text() {
 }
 
 #[test]
-fn a_reader_that_is_gone_ends_every_command_quietly() {
+fn a_closed_pipe_ends_every_command_quietly() {
     for args in commands() {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let (reader, writer) = std::io::pipe().unwrap();
@@ -82,7 +82,7 @@ fn a_reader_that_is_gone_ends_every_command_quietly() {
 }
 
 #[test]
-fn nothing_is_wider_than_its_page_and_no_word_is_split() {
+fn no_line_is_too_wide_and_no_word_is_split() {
     const NAMES: [&str; 9] =
         ["demo", "probe", "map", "audit", "broker", "layout", "serve", "completions", "man"];
     let mut commands: Vec<Vec<String>> =
@@ -132,7 +132,7 @@ fn the_demo_writes_the_same_words_at_any_width() {
 }
 
 #[test]
-fn a_manual_page_has_a_date_that_is_no_clocks_and_its_sections_with_examples_as_they_are() {
+fn a_manual_page_has_a_reproducible_date_and_its_sections() {
     let folder = tempfile::tempdir().unwrap();
     let write = |epoch: Option<&str>| {
         let mut command = gasp(&["man", "--out", folder.path().to_str().unwrap()]);

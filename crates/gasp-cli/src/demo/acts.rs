@@ -67,7 +67,7 @@ pub(super) fn shortened_map(scene: &Scene, report: &mut Report) -> Result<()> {
 
 /// `net` tries to write what it may only read; the guest finds a fault record.
 pub(super) fn refused_map(scene: &Scene, report: &mut Report) -> std::result::Result<(), Failure> {
-    let error = refusal(scene.net.map(scene.net_at, REQUEST, MapFlags::WRITE))?;
+    let error = expect_refused(scene.net.map(scene.net_at, REQUEST, MapFlags::WRITE))?;
     report.refused = Some(Refused::of("net", Access::WRITE, &error));
     report.faults.extend(scene.guest.take_faults().records.into_iter().map(FaultRecord::from));
     Ok(())
@@ -76,7 +76,7 @@ pub(super) fn refused_map(scene: &Scene, report: &mut Report) -> std::result::Re
 /// `disk` tries to write ROM. Its domain allows that; the memory does not.
 pub(super) fn rom_write(scene: &Scene, report: &mut Report) -> std::result::Result<(), Failure> {
     let addr = DeviceAddr::identity(scene.rom_at);
-    let error = refusal(scene.disk.map(addr, 4096, MapFlags::WRITE.any()))?;
+    let error = expect_refused(scene.disk.map(addr, 4096, MapFlags::WRITE.any()))?;
     report.rom_write = Some(Refused::of("disk", Access::WRITE, &error));
     Ok(())
 }
@@ -96,7 +96,7 @@ fn contiguous(vdev: &Vdev, addr: DeviceAddr, len: u64) -> Result<(Mapping, &'sta
 }
 
 /// The error of a map that must fail.
-pub(super) fn refusal(result: Result<Mapping>) -> std::result::Result<gasp::Error, Failure> {
+pub(super) fn expect_refused(result: Result<Mapping>) -> std::result::Result<gasp::Error, Failure> {
     match result {
         Err(error) => Ok(error),
         Ok(mapping) => Err(Failure::Io(io::Error::other(format!(

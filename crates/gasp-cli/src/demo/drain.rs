@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gasp::{DeviceAddr, MapFlags, Result};
 
-use super::acts::refusal;
+use super::acts::expect_refused;
 use super::report::{Drain, FaultRecord, Map, Meanwhile, Report};
 use super::scene::Scene;
 use super::verify;
@@ -70,7 +70,7 @@ fn revoke(
 ) -> std::result::Result<Drain, Failure> {
     let drain = scene.disk_domain.revoke(addr, LEN)?;
     let started = Instant::now();
-    let error = refusal(scene.disk.map(addr, LEN, MapFlags::RW))?;
+    let error = expect_refused(scene.disk.map(addr, LEN, MapFlags::RW))?;
     let took_ns = nanoseconds(started.elapsed());
     // The holder waits for this, so it exists.
     let _ = revoked.send(());

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ram_that_the_demo_cannot_have_is_refused() {
+    fn ram_of_an_impossible_size_is_refused() {
         assert_eq!(ram("32M"), Ok(32 << 20));
         let wrong = ["0", "1M1", "1K", "31M", "1T", "33000K"];
         assert!(wrong.into_iter().all(|text| ram(text).is_err()));

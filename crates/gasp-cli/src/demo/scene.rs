@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_configuration_in_the_tree_is_the_demo_with_any_ram_from_the_least_on() {
+    fn the_configuration_is_valid_with_any_permitted_size_of_ram() {
         assert_eq!(CONFIG.matches(RAM).count(), 1);
         for len in [RAM_MIN, RAM_MIN + (1 << 20), 1 << 30, RAM_LOW, 64 << 30, RAM_MAX] {
             config(len).unwrap();
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_demo_is_about_what_its_configuration_says() {
+    fn the_scene_matches_the_configuration() {
         let scene = Scene::build(RAM_MIN).unwrap();
         let ram: Vec<_> = scene.ram.iter().map(|(at, ram)| (at.0, ram.len())).collect();
         assert_eq!((ram, scene.rom_at), (vec![(0, RAM_MIN)], GuestPhys(0xffff_f000)));

@@ -23,7 +23,7 @@ pub(super) fn show(scene: &Scene, report: &Report) -> io::Result<()> {
         shorter(&mut out, report, shortened)?;
     }
     if let Some(refused) = &report.refused {
-        refusal(&mut out, report, refused)?;
+        refused_map(&mut out, report, refused)?;
     }
     if let Some(refused) = &report.rom_write {
         rom(&mut out, refused)?;
@@ -160,7 +160,7 @@ fn shorter(out: &mut Printer, report: &Report, shortened: &Shortened) -> io::Res
     }
 }
 
-fn refusal(out: &mut Printer, report: &Report, refused: &Refused) -> io::Result<()> {
+fn refused_map(out: &mut Printer, report: &Report, refused: &Refused) -> io::Result<()> {
     out.heading("A map that the guest's IOMMU refuses")?;
     out.text(&format!(
         "{} requests {} at {} for writing, which it may only read:",
@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_that_are_left_out_are_seen_to_be() {
+    fn omitted_rows_are_marked() {
         let runs = |lengths: &[u64]| -> Vec<Run> {
             let run = |&len: &u64| Run { guest: 0, host: Some(0), len };
             lengths.iter().map(run).collect()

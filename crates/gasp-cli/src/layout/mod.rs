@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_of_several_kinds_is_told_apart_by_name_and_share() {
+    fn memory_of_several_kinds_is_labelled_with_name_and_size() {
         let guest = Guest::builder().build().unwrap();
         let lazy = MemoryObject::ram(32 << 20).name("lazy").prefer(&[Backing::Base]);
         let lazy = lazy.residency(Residency::OnDemand).create().unwrap();
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_bypassing_domain_may_is_named_and_painted_as_such() {
+    fn the_access_of_a_bypass_domain_is_named_and_painted() {
         let guest = Guest::builder().build().unwrap();
         guest.space().add_ram(None, &ram(4 << 20, Backing::Base)).unwrap();
         guest.vdev("disk").unwrap();

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn very_many_parts_are_joined() {
+    fn very_many_parts_are_merged() {
         let parts: Vec<Part> =
             (0..1000).map(|at| Part { first: at * 10, last: at * 10 + 4 }).collect();
         let few = joined(&parts, 100);

@@ -16,14 +16,14 @@ use gasp_vdev::dma::DmaEngine;
 use gasp_vfio_user::{Happened, Options, ServeError, Server};
 use parking_lot::Mutex;
 
+use super::device_error::DeviceError;
 use super::event::{Counter, Event, FaultOf, Snapshot};
 use super::id::Id;
 use super::orders::Order;
 use super::outbox::Outbox;
 use super::plan::{self, Kind, Plan};
-use super::refusal::Refusal;
+use super::sink::Intro;
 use super::sockets::Sockets;
-use super::tell::Intro;
 
 /// The least interval between reports that a file of guest memory was mapped.
 const EVERY: Duration = Duration::from_secs(1);
@@ -59,10 +59,10 @@ impl Served {
         options: Options,
         outbox: &Outbox,
         sockets: &Sockets,
-    ) -> Result<Self, Refusal> {
-        let Made { shell, kind, counters, serial } = Made::of(plan)?;
+    ) -> Result<Self, DeviceError> {
+        let Unbound { shell, kind, counters, serial } = Unbound::of(plan)?;
         let bind = || Server::bind(&plan.socket, shell, options);
-        let server = sockets.add(id, bind).map_err(|why| Refusal::socket(plan, why))?;
+        let server = sockets.add(id, bind).map_err(|why| DeviceError::socket(plan, why))?;
         let (name, untold) = (Arc::<str>::from(plan.name.as_str()), Arc::<AtomicU64>::default());
         let (device, outbox, lost) = (Arc::clone(&name), outbox.clone(), Arc::clone(&untold));
         // The observer is called on the server's thread and must not block.
@@ -94,7 +94,7 @@ impl Served {
 
     /// Serves the device on a thread of its own, until [`stop`](Self::stop) or a failure.
     /// `orders` is then sent [`Order::Ended`].
-    pub(super) fn start(&mut self, orders: &Sender<Order>) -> Result<(), Refusal> {
+    pub(super) fn start(&mut self, orders: &Sender<Order>) -> Result<(), DeviceError> {
         let (server, ending) = (Arc::clone(&self.server), Ending(self.id, orders.clone()));
         let task = move || {
             // Dropped at the end, also by a panic.
@@ -102,7 +102,7 @@ impl Served {
             server.run()
         };
         let thread = std::thread::Builder::new().name(format!("{} socket", self.name));
-        let task = thread.spawn(task).map_err(|error| Refusal::system(&self.plan, &error))?;
+        let task = thread.spawn(task).map_err(|error| DeviceError::system(&self.plan, &error))?;
         self.task = Some(task);
         Ok(())
     }
@@ -190,48 +190,48 @@ impl Drop for Served {
 }
 
 /// A device before it has a socket.
-struct Made {
+struct Unbound {
     shell: Shell,
     kind: &'static str,
     counters: Counters,
     serial: Option<String>,
 }
 
-impl Made {
-    fn of(plan: &Plan) -> Result<Self, Refusal> {
+impl Unbound {
+    fn of(plan: &Plan) -> Result<Self, DeviceError> {
         let (shell, kind, counters, serial): (_, _, Counters, _) = match &plan.kind {
             Kind::Dma => {
                 (Shell::new(&plan.name, DmaEngine::new()), "dma", Box::new(Vec::new), None)
             }
-            Kind::Nvme(wanted) => {
-                let nvme = nvme(plan, wanted).map_err(|error| Refusal::disk(plan, &error))?;
+            Kind::Nvme(options) => {
+                let nvme = nvme(plan, options).map_err(|error| DeviceError::disk(plan, &error))?;
                 let (counters, serial) = (nvme.counters(), nvme.serial().trim_end().to_owned());
                 let counted = Box::new(move || counted(counters.snapshot()));
                 (Shell::new(&plan.name, nvme), "nvme", counted, Some(serial))
             }
         };
         // Every device model here is a PCI function, which a shell accepts.
-        let shell = shell.map_err(|error| Refusal::system(plan, &io::Error::other(error)))?;
+        let shell = shell.map_err(|error| DeviceError::system(plan, &io::Error::other(error)))?;
         Ok(Self { shell, kind, counters, serial })
     }
 }
 
-fn nvme(plan: &Plan, wanted: &plan::Nvme) -> Result<Nvme, NvmeError> {
-    let backing = match &wanted.backing {
+fn nvme(plan: &Plan, options: &plan::Nvme) -> Result<Nvme, NvmeError> {
+    let backing = match &options.backing {
         plan::Backing::Null(size) => Backing::null(*size),
         plan::Backing::Memory(size) => Backing::memory(*size),
         plan::Backing::File(path) => Backing::file(path),
     };
     let own = gasp_nvme::Options::default();
     // The serial of a disk in a file is derived from the file, of any other from its socket.
-    let by_socket = || match wanted.backing {
+    let by_socket = || match options.backing {
         plan::Backing::File(_) => None,
         _ => Some(serial(&plan.socket)),
     };
     let options = gasp_nvme::Options {
-        block_size: wanted.block_size.unwrap_or(own.block_size),
-        queues: wanted.queues.unwrap_or(own.queues),
-        serial: wanted.serial.clone().or_else(by_socket),
+        block_size: options.block_size.unwrap_or(own.block_size),
+        queues: options.queues.unwrap_or(own.queues),
+        serial: options.serial.clone().or_else(by_socket),
         ..own
     };
     Nvme::new(&backing, options)

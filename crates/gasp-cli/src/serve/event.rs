@@ -38,7 +38,7 @@ pub(super) enum Event {
 /// An event that concerns all devices.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
-pub(super) enum News {
+pub(super) enum ServiceEvent {
     /// `kept`: changed, but attached; `failed`: messages about devices that are not served.
     Reloaded {
         added: Vec<String>,
@@ -236,7 +236,7 @@ impl fmt::Display for Event {
     }
 }
 
-impl fmt::Display for News {
+impl fmt::Display for ServiceEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reloaded { added, removed, replaced, kept, failed } => {

@@ -61,7 +61,7 @@ impl Table {
     }
 
     /// The offset of a key's value, if the key is present.
-    fn place(&self, key: &str) -> Option<usize> {
+    fn offset_of(&self, key: &str) -> Option<usize> {
         let of = |value: &Option<Spanned<u64>>| value.as_ref().map(|value| value.span().start);
         let text = |value: &Option<Spanned<String>>| value.as_ref().map(|value| value.span().start);
         match key {
@@ -120,13 +120,13 @@ fn parse(text: &str, path: &Path) -> Result<Vec<Plan>, String> {
             );
             return fail(at, &message);
         }
-        fail(at, &format!("{}{}", place_in(text, at), explained(error.message())))
+        fail(at, &format!("{}{}", context(text, at), explained(error.message())))
     })?;
     if document.device.is_empty() {
         return Err(fail(0, "the file has no device: write [[device]]"));
     }
     let wrong = |index: usize, table: &Spanned<Table>, Wrong { key, message }: Wrong| {
-        let at = table.get_ref().place(key).unwrap_or(table.span().start);
+        let at = table.get_ref().offset_of(key).unwrap_or(table.span().start);
         let label = table.get_ref().wish().label(index);
         fail(at, &format!("device {label:?}: {key}: {message}"))
     };
@@ -155,7 +155,7 @@ fn table_of_a_guest(message: &str) -> Option<&str> {
 
 /// The device and the key at a place in the text, as far as they can be seen: the text could
 /// not be parsed.
-fn place_in(text: &str, at: usize) -> String {
+fn context(text: &str, at: usize) -> String {
     let until = text.get(at..).and_then(|rest| rest.find('\n')).map_or(text.len(), |end| at + end);
     let mut lines = text.get(..until).unwrap_or_default().lines().map(str::trim);
     let number = lines.clone().filter(|line| line.starts_with("[[device]]")).count();
@@ -191,7 +191,7 @@ socket = \"dma.sock\"
     }
 
     #[test]
-    fn devices_are_read_in_their_order() {
+    fn devices_are_read_in_order() {
         let plans = parse(GOOD, Path::new("a/b.toml")).unwrap();
         let names: Vec<_> = plans.iter().map(|plan| plan.name.as_str()).collect();
         assert_eq!(names, ["nvme0", "dma1"]);
@@ -200,15 +200,15 @@ socket = \"dma.sock\"
     }
 
     #[test]
-    fn the_examples_are_right() {
+    fn the_examples_are_valid() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/serve");
         assert_eq!(load(&folder.join("dma.toml")).unwrap().len(), 1);
         assert_eq!(load(&folder.join("nvme.toml")).unwrap().len(), 2);
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_line() {
-        for (from, to, told) in [
+    fn errors_name_the_line() {
+        for (from, to, expected) in [
             (
                 "queues = 4",
                 "queue = 4",
@@ -264,7 +264,7 @@ socket = \"dma.sock\"
         ] {
             assert!(GOOD.contains(from));
             let message = message(&GOOD.replace(from, to));
-            assert!(message.starts_with(told), "{message}");
+            assert!(message.starts_with(expected), "{message}");
         }
         assert!(message("").contains("[[device]]"));
         let guest = message("[[ram]]\nsize = 4096\n");

@@ -67,16 +67,11 @@ impl Limits {
     }
 }
 
-fn number(
-    key: &'static str,
-    wanted: Option<u64>,
-    min: u64,
-    max: u32,
-) -> Result<Option<u32>, Wrong> {
-    let Some(wanted) = wanted else { return Ok(None) };
-    match u32::try_from(wanted).ok().filter(|number| wanted >= min && *number <= max) {
+fn number(key: &'static str, given: Option<u64>, min: u64, max: u32) -> Result<Option<u32>, Wrong> {
+    let Some(given) = given else { return Ok(None) };
+    match u32::try_from(given).ok().filter(|number| given >= min && *number <= max) {
         Some(number) => Ok(Some(number)),
-        None => wrong(key, format!("expected {min} to {max}, not {wanted}")),
+        None => wrong(key, format!("expected {min} to {max}, not {given}")),
     }
 }
 
@@ -105,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_the_servers_own_unless_they_are_given() {
+    fn limits_default_to_those_of_the_server() {
         let wish = Wish {
             unsealed: Some("refuse".into()),
             max_memory: Some("64G".into()),
@@ -120,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_its_key() {
+    fn an_impossible_limit_is_refused_with_its_key() {
         let key = |wish: Wish| Limits::of(&wish).unwrap_err().key;
         assert_eq!(key(Wish { unsealed: Some("no".into()), ..Wish::default() }), "unsealed");
         assert_eq!(key(Wish { max_memory: Some("0".into()), ..Wish::default() }), "max-memory");

@@ -18,11 +18,11 @@ use anstyle::Style;
 use terminal_size::{Height, Width, terminal_size_of};
 use unicode_width::UnicodeWidthStr;
 
-use super::columns;
-use super::event::{Event, News};
+use super::event::{Event, ServiceEvent};
 use super::log::Format;
 use super::out::{Lost, Out};
-use super::tell::{Intro, Row, Tell};
+use super::sink::{Intro, Row, Sink};
+use super::table;
 
 /// The size of a terminal that does not report it.
 const SIZE: (usize, usize) = (80, 24);
@@ -67,21 +67,21 @@ impl Live {
             .map_or(SIZE, |(Width(width), Height(height))| (width.into(), height.into()));
         // A terminal that becomes wider would join a full line with the next one, and the
         // cursor needs a line of its own.
-        let table = match rows.is_empty() {
+        let lines = match rows.is_empty() {
             true => Vec::new(),
-            false => columns::table(
+            false => table::render(
                 rows,
                 usize::saturating_sub(width, 1),
                 usize::saturating_sub(height, 1),
             ),
         };
-        if self.scrolls.is_empty() && table == self.drawn && width == self.width {
+        if self.scrolls.is_empty() && lines == self.drawn && width == self.width {
             return;
         }
         let mut text = erase(&self.drawn, width, height);
         text += &self.scrolls;
         let bold = self.bold;
-        for (number, line) in table.iter().enumerate() {
+        for (number, line) in lines.iter().enumerate() {
             match number {
                 0 => text += &format!("{bold}{line}{bold:#}\n"),
                 _ => text += &format!("{line}\n"),
@@ -92,7 +92,7 @@ impl Live {
             self.lost.count();
         }
         self.scrolls.clear();
-        (self.drawn, self.width) = (table, width);
+        (self.drawn, self.width) = (lines, width);
     }
 }
 
@@ -109,18 +109,18 @@ fn erase(drawn: &[String], width: usize, height: usize) -> String {
     format!("\r{up}\x1b[{}M", lines + 1)
 }
 
-impl Tell for Live {
-    fn began(&mut self, devices: &[Intro]) {
+impl Sink for Live {
+    fn added(&mut self, devices: &[Intro]) {
         // Not wrapped, so that it can be copied.
-        self.scrolls += &self.format.began(devices);
+        self.scrolls += &self.format.added(devices);
     }
 
     fn event(&mut self, device: &str, event: &Event) {
         self.scrolls += &self.format.line(device, event);
     }
 
-    fn news(&mut self, news: &News) {
-        self.scrolls += &self.format.line("", news);
+    fn service_event(&mut self, event: &ServiceEvent) {
+        self.scrolls += &self.format.line("", event);
     }
 
     fn log(&mut self, line: &str) {
@@ -137,7 +137,7 @@ impl Tell for Live {
     fn totals(&mut self, rows: &[Row]) {
         let count = self.lost.take();
         if count > 0 {
-            self.news(&News::Unwritten { count });
+            self.service_event(&ServiceEvent::Unwritten { count });
         }
         self.draw(rows);
     }
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_that_a_narrower_terminal_has_broken_are_erased_whole() {
+    fn rows_that_a_narrower_terminal_has_wrapped_are_erased_completely() {
         let drawn = ["x".repeat(79), "y".repeat(40), String::new()];
         assert_eq!(erase(&drawn, 80, 24), "\r\x1b[3A\x1b[4M");
         assert_eq!(erase(&drawn, 120, 24), "\r\x1b[3A\x1b[4M");

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::event::{Event, News, Snapshot};
+use super::event::{Event, ServiceEvent, Snapshot};
 use super::out::{Lost, Out};
 use super::qemu;
-use super::tell::{Intro, Row, Tell};
+use super::sink::{Intro, Row, Sink};
 
 /// The interval of totals in JSON, while they change.
 const EVERY: Duration = Duration::from_secs(1);
@@ -20,15 +20,15 @@ const EVERY: Duration = Duration::from_secs(1);
 const EVERY_LINE: Duration = Duration::from_secs(10);
 
 /// A filter for totals: only those that have changed, at an interval.
-struct Changes {
+struct ChangedTotals {
     every: Duration,
     last: Instant,
-    told: BTreeMap<Arc<str>, Snapshot>,
+    reported: BTreeMap<Arc<str>, Snapshot>,
 }
 
-impl Changes {
+impl ChangedTotals {
     fn new(every: Duration) -> Self {
-        Self { every, last: Instant::now(), told: BTreeMap::new() }
+        Self { every, last: Instant::now(), reported: BTreeMap::new() }
     }
 
     fn take(&mut self, rows: &[Row]) -> Vec<(Arc<str>, Event)> {
@@ -38,11 +38,11 @@ impl Changes {
         self.last = Instant::now();
         let nothing = Snapshot::default();
         let changed = rows.iter().filter_map(|Row { name, now, .. }| {
-            let told = self.told.get(name).unwrap_or(&nothing);
-            (told != now).then(|| (Arc::clone(name), Event::Totals(now.clone())))
+            let reported = self.reported.get(name).unwrap_or(&nothing);
+            (reported != now).then(|| (Arc::clone(name), Event::Totals(now.clone())))
         });
         let changed = changed.collect();
-        self.told = rows.iter().map(|row| (Arc::clone(&row.name), row.now.clone())).collect();
+        self.reported = rows.iter().map(|row| (Arc::clone(&row.name), row.now.clone())).collect();
         changed
     }
 }
@@ -60,9 +60,9 @@ impl Streams {
     }
 
     /// Writes a report; if others were lost before, first their number, formatted by `unwritten`.
-    fn report(&mut self, line: &str, unwritten: impl Fn(&News) -> String) {
+    fn report(&mut self, line: &str, unwritten: impl Fn(&ServiceEvent) -> String) {
         let count = self.lost.take();
-        if count > 0 && !self.write(&unwritten(&News::Unwritten { count })) {
+        if count > 0 && !self.write(&unwritten(&ServiceEvent::Unwritten { count })) {
             // This report was counted as lost, too.
             self.lost.restore(count - 1);
         }
@@ -95,12 +95,12 @@ impl Streams {
 /// JSON output, one object per line.
 pub(super) struct Json {
     started: Instant,
-    changes: Changes,
+    changes: ChangedTotals,
     streams: Streams,
 }
 
 #[derive(Serialize)]
-struct Line<'a, E> {
+struct JsonLine<'a, E> {
     at: f64,
     /// `None` if all devices are concerned.
     device: Option<&'a str>,
@@ -110,14 +110,14 @@ struct Line<'a, E> {
 
 impl Json {
     pub(super) fn new(lost: Lost) -> io::Result<Self> {
-        let (started, changes) = (Instant::now(), Changes::new(EVERY));
+        let (started, changes) = (Instant::now(), ChangedTotals::new(EVERY));
         Ok(Self { started, changes, streams: Streams::open(lost)? })
     }
 
     fn line(&mut self, device: Option<&str>, event: &impl Serialize) {
         let at = (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e6;
-        let line = json(&Line { at, device, event });
-        self.streams.report(&line, |news| json(&Line { at, device: None, event: news }));
+        let line = json(&JsonLine { at, device, event });
+        self.streams.report(&line, |event| json(&JsonLine { at, device: None, event }));
     }
 }
 
@@ -128,8 +128,8 @@ fn json(line: &impl Serialize) -> String {
     text
 }
 
-impl Tell for Json {
-    fn began(&mut self, devices: &[Intro]) {
+impl Sink for Json {
+    fn added(&mut self, devices: &[Intro]) {
         for Intro { name, kind, socket } in devices {
             let mut qemu: Vec<String> = qemu::MEMORY.map(Into::into).into();
             qemu.push(qemu::device(socket));
@@ -142,8 +142,8 @@ impl Tell for Json {
         self.line(Some(device), event);
     }
 
-    fn news(&mut self, news: &News) {
-        self.line(None, news);
+    fn service_event(&mut self, event: &ServiceEvent) {
+        self.line(None, event);
     }
 
     fn log(&mut self, line: &str) {
@@ -172,7 +172,7 @@ impl Format {
     }
 
     /// The arguments for QEMU, and a line for each new device.
-    pub(super) fn began(&mut self, devices: &[Intro]) -> String {
+    pub(super) fn added(&mut self, devices: &[Intro]) -> String {
         let longest = devices.iter().map(|intro| intro.name.chars().count()).max();
         self.width = self.width.max(longest.unwrap_or(0));
         let mut text = qemu::arguments(devices);
@@ -192,26 +192,26 @@ impl Format {
 }
 
 /// Text output to a file or a pipe.
-pub(super) struct Lines {
+pub(super) struct Text {
     format: Format,
-    changes: Changes,
+    changes: ChangedTotals,
     streams: Streams,
 }
 
-impl Lines {
+impl Text {
     pub(super) fn new(lost: Lost) -> io::Result<Self> {
-        let (format, changes) = (Format::new(), Changes::new(EVERY_LINE));
+        let (format, changes) = (Format::new(), ChangedTotals::new(EVERY_LINE));
         Ok(Self { format, changes, streams: Streams::open(lost)? })
     }
 
     fn write(&mut self, text: &str) {
-        self.streams.report(text, |news| self.format.line("", news));
+        self.streams.report(text, |event| self.format.line("", event));
     }
 }
 
-impl Tell for Lines {
-    fn began(&mut self, devices: &[Intro]) {
-        let text = self.format.began(devices);
+impl Sink for Text {
+    fn added(&mut self, devices: &[Intro]) {
+        let text = self.format.added(devices);
         self.write(&text);
     }
 
@@ -220,8 +220,8 @@ impl Tell for Lines {
         self.write(&line);
     }
 
-    fn news(&mut self, news: &News) {
-        let line = self.format.line("", news);
+    fn service_event(&mut self, event: &ServiceEvent) {
+        let line = self.format.line("", event);
         self.write(&line);
     }
 

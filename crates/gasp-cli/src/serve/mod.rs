@@ -10,15 +10,15 @@
 //! | [`reload`] | the changes of a new configuration |
 //! | [`device`] (by its [`id`]), [`fleet`] | a device on its socket with its thread; all of them |
 //! | [`sockets`] | the socket files, removed by every kind of end |
-//! | [`refusal`] | why a device cannot be served, and what would help |
+//! | [`device_error`] | why a device cannot be served, and what would help |
 //! | [`event`] | device events, as text and as JSON |
 //! | [`outbox`], [`reporter`] | the queue of reports, which never blocks; the thread that writes them |
-//! | [`tell`]: [`log`]; [`live`], [`columns`] | output formats: lines and JSON; a live view on a terminal |
+//! | [`sink`]: [`log`]; [`live`], [`table`] | output formats: lines and JSON; a live view on a terminal |
 //! | [`out`] | a writer that drops reports that cannot be written |
 //! | [`qemu`] | QEMU's arguments to attach a device |
 
-mod columns;
 mod device;
+mod device_error;
 mod event;
 mod file;
 mod fleet;
@@ -31,13 +31,13 @@ mod out;
 mod outbox;
 mod plan;
 mod qemu;
-mod refusal;
 mod reload;
 mod reporter;
 mod service;
+mod sink;
 mod sockets;
 mod spec;
-mod tell;
+mod table;
 mod wish;
 
 use std::io::{self, IsTerminal};
@@ -54,8 +54,8 @@ use plan::Plan;
 use reload::Current;
 use reporter::Reporting;
 use service::Service;
+use sink::Sink;
 use sockets::Sockets;
-use tell::Tell;
 
 /// Arguments of `gasp serve`.
 #[derive(clap::Args)]
@@ -72,7 +72,7 @@ pub(crate) struct Args {
     pub(crate) socket: Option<PathBuf>,
     /// How guest memory is held while it is mapped: pinned or on-demand, described below
     #[arg(long, value_name = "HOW", default_value = "on-demand", hide_possible_values = true)]
-    pub(crate) residency: Held,
+    pub(crate) residency: ResidencyArg,
     /// Print events as JSON, with the fields listed below
     #[arg(long)]
     pub(crate) json: bool,
@@ -80,7 +80,7 @@ pub(crate) struct Args {
 
 /// The values of `--residency`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub(crate) enum Held {
+pub(crate) enum ResidencyArg {
     /// Pinned, with known host-physical addresses
     Pinned,
     /// Allocated as the guest uses it, without known addresses
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     limits::raise_descriptor_limit();
     let (sockets, fleet, lost) = (Sockets::default(), Fleet::default(), Lost::default());
     let orders = Orders::from_signals(sockets.clone())?;
-    let reporting = Reporting::start(teller(args.json, &lost)?, fleet.clone(), lost)?;
+    let reporting = Reporting::start(sink(args.json, &lost)?, fleet.clone(), lost)?;
     let mut service = Service {
         fleet,
         outbox: reporting.outbox().clone(),
@@ -104,16 +104,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         next: 0,
         ending: false,
     };
-    let made = service.create(&plans, |_| true)?;
+    let created = service.create(&plans, |_| true)?;
     let outbox = service.outbox.clone();
     logging::redirect(move |line| outbox.log(line));
     // A panic ends the thread of one device. It is logged like everything else: in the live
     // view, and without blocking on stderr.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
-    let served = service.start(made).map_err(Failure::from).and_then(|()| {
+    let served = service.start(created).map_err(Failure::from).and_then(|()| {
         service.run(|service| {
-            let wanted = source.read(&service.current());
-            service.reload(wanted);
+            let plans = source.read(&service.current());
+            service.reload(plans);
         })
     });
     service.stop_all();
@@ -157,21 +157,21 @@ impl<'a> Source<'a> {
     }
 }
 
-fn teller(json: bool, lost: &Lost) -> io::Result<Box<dyn Tell>> {
+fn sink(json: bool, lost: &Lost) -> io::Result<Box<dyn Sink>> {
     // Whether stdout is a terminal that can move its cursor.
     let can_draw = || io::stdout().is_terminal() && std::env::var_os("TERM") != Some("dumb".into());
     Ok(match json {
         true => Box::new(log::Json::new(lost.clone())?),
         false if can_draw() => Box::new(live::Live::new(lost.clone())?),
-        false => Box::new(log::Lines::new(lost.clone())?),
+        false => Box::new(log::Text::new(lost.clone())?),
     })
 }
 
-impl From<Held> for Residency {
-    fn from(residency: Held) -> Self {
+impl From<ResidencyArg> for Residency {
+    fn from(residency: ResidencyArg) -> Self {
         match residency {
-            Held::Pinned => Self::Pinned,
-            Held::OnDemand => Self::OnDemand,
+            ResidencyArg::Pinned => Self::Pinned,
+            ResidencyArg::OnDemand => Self::OnDemand,
         }
     }
 }

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_gone_is_an_error_once() {
+    fn a_closed_pipe_is_an_error_once() {
         let (to, reader) = UnixStream::pair().unwrap();
         drop(reader);
         let mut out = Out::new(to);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use super::event::{Event, News};
+use super::event::{Event, ServiceEvent};
 use super::out::Lost;
-use super::tell::Intro;
+use super::sink::Intro;
 
 /// The length of the queue at which reports that clients can cause are dropped and counted, so
 /// that a misbehaving VMM costs no memory.
@@ -15,9 +15,9 @@ const BACKLOG: usize = 1024;
 
 /// An entry of the queue.
 pub(super) enum Notice {
-    Began(Vec<Intro>),
+    Added(Vec<Intro>),
     Event(Arc<str>, Event),
-    News(News),
+    ServiceEvent(ServiceEvent),
     Log(String),
     End,
 }
@@ -39,8 +39,8 @@ impl Outbox {
     }
 
     /// Reports new devices, before any VMM can attach.
-    pub(super) fn began(&self, devices: Vec<Intro>) {
-        self.send(Notice::Began(devices));
+    pub(super) fn added(&self, devices: Vec<Intro>) {
+        self.send(Notice::Added(devices));
     }
 
     /// Reports an event of a device that this process has caused itself.
@@ -49,8 +49,8 @@ impl Outbox {
     }
 
     /// Reports an event that concerns all devices.
-    pub(super) fn news(&self, news: News) {
-        self.send(Notice::News(news));
+    pub(super) fn service_event(&self, event: ServiceEvent) {
+        self.send(Notice::ServiceEvent(event));
     }
 
     /// Reports an event of a device that a VMM can cause any number of times; returns whether

@@ -183,11 +183,12 @@ pub(super) fn check_apart(plans: &[Plan]) -> Result<(), (usize, Wrong)> {
         let with = |same: &dyn Fn(&Plan) -> bool| {
             before.iter().find(|other| same(other)).map(|other| other.name.as_str())
         };
-        if let Some(name) = with(&|other| place(&other.socket) == place(&plan.socket)) {
+        if let Some(name) = with(&|other| canonical(&other.socket) == canonical(&plan.socket)) {
             return fail("socket", format!("device {name:?} is on it, too; give each its own"));
         }
-        let image = plan.image().map(place);
-        if let Some(name) = with(&|other| image.is_some() && other.image().map(place) == image) {
+        let image = plan.image().map(canonical);
+        if let Some(name) = with(&|other| image.is_some() && other.image().map(canonical) == image)
+        {
             let message = format!("it is the image of device {name:?}, too; give each its own");
             return fail("backing", message);
         }
@@ -206,7 +207,7 @@ pub(super) fn check_apart(plans: &[Plan]) -> Result<(), (usize, Wrong)> {
 
 /// A canonical path, as far as the file or its directory exists, so that two names of one file
 /// are equal.
-fn place(path: &Path) -> PathBuf {
+fn canonical(path: &Path) -> PathBuf {
     if let Ok(whole) = path.canonicalize() {
         return whole;
     }
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_the_key_that_is_wrong() {
+    fn impossible_values_are_refused_with_their_key() {
         let plan = |wish: Wish| Plan::of(&wish, 0, Path::new("")).map_err(|wrong| wrong.key);
         for backing in ["", "null", "null:0", "mem:x", "file:", "disk:1M"] {
             assert_eq!(plan(wish("nvme", Some(backing))), Err("backing"), "{backing}");
@@ -305,14 +306,14 @@ mod tests {
         };
         let now = [plan("a", None, 0), plan("b", None, 1), plan("c", Some("x"), 2)];
         assert_eq!(names(now.to_vec(), &[]), ["dma0", "dma1", "x"]);
-        let wanted = vec![plan("new", None, 0), plan("b", None, 1), plan("a", None, 2)];
-        assert_eq!(names(wanted, &now), ["dma2", "dma1", "dma0"]);
-        let wanted = vec![plan("new", Some("dma1"), 0), plan("b", None, 1), plan("c", None, 2)];
-        assert_eq!(names(wanted, &now), ["dma1", "dma2", "dma3"]);
+        let plans = vec![plan("new", None, 0), plan("b", None, 1), plan("a", None, 2)];
+        assert_eq!(names(plans, &now), ["dma2", "dma1", "dma0"]);
+        let plans = vec![plan("new", Some("dma1"), 0), plan("b", None, 1), plan("c", None, 2)];
+        assert_eq!(names(plans, &now), ["dma1", "dma2", "dma3"]);
     }
 
     #[test]
-    fn what_two_devices_cannot_share_is_named_with_the_other() {
+    fn values_that_two_devices_cannot_share_are_refused_with_the_other_device() {
         let file = |name: &str, serial: Option<&str>| {
             let wish = Wish {
                 name: Some(name.into()),

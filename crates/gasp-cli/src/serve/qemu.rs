@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::tell::Intro;
+use super::sink::Intro;
 
 /// Guest memory that the device's process can map. Other sizes work as well.
 pub(super) const MEMORY: [&str; 2] = [

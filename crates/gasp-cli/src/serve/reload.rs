@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::device::Served;
-use super::event::News;
+use super::device_error::DeviceError;
+use super::event::ServiceEvent;
 use super::id::Id;
 use super::plan::Plan;
-use super::refusal::Refusal;
 use super::service::Service;
 
 /// A device that is served.
@@ -37,13 +37,13 @@ struct Change {
 }
 
 impl Change {
-    fn between(now: &[Current], wanted: Vec<Plan>) -> Self {
+    fn between(now: &[Current], plans: Vec<Plan>) -> Self {
         let mut change = Self::default();
         let is_wanted =
-            |current: &Current| wanted.iter().any(|plan| plan.socket == current.plan.socket);
+            |current: &Current| plans.iter().any(|plan| plan.socket == current.plan.socket);
         let gone = now.iter().filter(|current| !is_wanted(current));
         change.removed = gone.map(|gone| (gone.id, gone.plan.name.clone())).collect();
-        for plan in wanted {
+        for plan in plans {
             match now.iter().find(|current| current.plan.socket == plan.socket) {
                 None => change.added.push(plan),
                 Some(current) if current.plan == plan => {}
@@ -82,18 +82,18 @@ impl Service {
     }
 
     /// Applies a new configuration, and reports what has changed, or why nothing has.
-    pub(super) fn reload(&mut self, wanted: Result<Vec<Plan>, String>) {
-        let news = match wanted.and_then(|plans| self.carry_out(plans).map_err(|why| why.message)) {
-            Ok(Some(news)) => news,
+    pub(super) fn reload(&mut self, plans: Result<Vec<Plan>, String>) {
+        let event = match plans.and_then(|plans| self.carry_out(plans).map_err(|why| why.message)) {
+            Ok(Some(event)) => event,
             Ok(None) => return,
-            Err(why) => News::ReloadFailed { why },
+            Err(why) => ServiceEvent::ReloadFailed { why },
         };
-        self.outbox.news(news);
+        self.outbox.service_event(event);
     }
 
     /// Applies new plans; returns `None` if the process is to end meanwhile.
-    fn carry_out(&mut self, wanted: Vec<Plan>) -> Result<Option<News>, Refusal> {
-        let change = Change::between(&self.current(), wanted);
+    fn carry_out(&mut self, plans: Vec<Plan>) -> Result<Option<ServiceEvent>, DeviceError> {
+        let change = Change::between(&self.current(), plans);
         let leaving = change.leaving();
         let added = self.create(&change.added, |served| !leaving.contains(&served.id))?;
         // From here on the changes cannot be undone.
@@ -107,43 +107,43 @@ impl Service {
             return Ok(None);
         }
         let mut failed = Vec::new();
-        let mut told = Told::default();
-        self.serve(added, &mut told.added, &mut failed);
+        let mut applied = Applied::default();
+        self.serve(added, &mut applied.added, &mut failed);
         for plan in &change.added_after {
             match self.create(std::slice::from_ref(plan), |_| true) {
-                Ok(made) => self.serve(made, &mut told.added, &mut failed),
+                Ok(created) => self.serve(created, &mut applied.added, &mut failed),
                 Err(why) => failed.push(why.message),
             }
         }
         for (_, old, new) in &change.replaced {
             match self.create(std::slice::from_ref(new), |_| true) {
-                Ok(made) => self.serve(made, &mut told.replaced, &mut failed),
+                Ok(created) => self.serve(created, &mut applied.replaced, &mut failed),
                 Err(why) => {
                     failed.push(why.message);
                     // Restores the old one, so that its VMM can attach.
                     match self.create(std::slice::from_ref(old), |_| true) {
-                        Ok(made) => self.serve(made, &mut Vec::new(), &mut failed),
+                        Ok(created) => self.serve(created, &mut Vec::new(), &mut failed),
                         Err(why) => failed.push(why.message),
                     }
                 }
             }
         }
         let removed = change.removed.into_iter().map(|(_, name)| name).collect();
-        let Told { added, replaced } = told;
-        Ok(Some(News::Reloaded { added, removed, replaced, kept: change.kept, failed }))
+        let Applied { added, replaced } = applied;
+        Ok(Some(ServiceEvent::Reloaded { added, removed, replaced, kept: change.kept, failed }))
     }
 
-    fn serve(&mut self, made: Vec<Served>, told: &mut Vec<String>, failed: &mut Vec<String>) {
-        let names: Vec<_> = made.iter().map(|served| Arc::clone(&served.name)).collect();
-        match self.start(made) {
-            Ok(()) => told.extend(names.iter().map(ToString::to_string)),
+    fn serve(&mut self, created: Vec<Served>, done: &mut Vec<String>, failed: &mut Vec<String>) {
+        let names: Vec<_> = created.iter().map(|served| Arc::clone(&served.name)).collect();
+        match self.start(created) {
+            Ok(()) => done.extend(names.iter().map(ToString::to_string)),
             Err(why) => failed.push(why.message),
         }
     }
 }
 
 #[derive(Default)]
-struct Told {
+struct Applied {
     added: Vec<String>,
     replaced: Vec<String>,
 }
@@ -173,8 +173,8 @@ mod tests {
         ];
         let (new_used, new_idle) = (plan("used", "null:1M"), plan("idle", "null:1M"));
         let (new, moved) = (plan("new", "null:1M"), plan("moved", "file:gone.img"));
-        let wanted = [&same, &new, &moved, &new_used, &new_idle].map(Clone::clone).into();
-        let change = Change::between(&now, wanted);
+        let plans = [&same, &new, &moved, &new_used, &new_idle].map(Clone::clone).into();
+        let change = Change::between(&now, plans);
         let expected = Change {
             added: vec![new],
             added_after: vec![moved],

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::fleet::Fleet;
 use super::out::Lost;
 use super::outbox::{Inbox, Notice, Outbox};
-use super::tell::{Row, Tell};
+use super::sink::{Row, Sink};
 
 /// The interval at which faults are polled and the live view is redrawn.
 const TICK: Duration = Duration::from_millis(100);
@@ -31,10 +31,10 @@ impl Reporting {
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub(super) fn start(tell: Box<dyn Tell>, fleet: Fleet, lost: Lost) -> io::Result<Self> {
+    pub(super) fn start(sink: Box<dyn Sink>, fleet: Fleet, lost: Lost) -> io::Result<Self> {
         let (outbox, notices) = Outbox::new(lost);
         let (running, done) = mpsc::channel();
-        let mut reporter = Reporter { notices, tell, fleet, rates: BTreeMap::new() };
+        let mut reporter = Reporter { notices, sink, fleet, rates: BTreeMap::new() };
         std::thread::Builder::new().name("reports".into()).spawn(move || {
             reporter.run();
             drop(running);
@@ -55,7 +55,7 @@ impl Reporting {
 
 struct Reporter {
     notices: Inbox,
-    tell: Box<dyn Tell>,
+    sink: Box<dyn Sink>,
     fleet: Fleet,
     rates: BTreeMap<Arc<str>, Rate>,
 }
@@ -66,29 +66,29 @@ impl Reporter {
         loop {
             match self.notices.next(next.saturating_duration_since(Instant::now())) {
                 Ok(Notice::End) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(notice) => self.tell(notice),
+                Ok(notice) => self.write(notice),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if next <= Instant::now() {
-                self.look();
+                self.poll();
                 next = Instant::now() + TICK;
             }
         }
-        self.tell.end();
+        self.sink.end();
     }
 
-    fn tell(&mut self, notice: Notice) {
+    fn write(&mut self, notice: Notice) {
         match notice {
-            Notice::Began(devices) => self.tell.began(&devices),
-            Notice::Event(device, event) => self.tell.event(&device, &event),
-            Notice::News(news) => self.tell.news(&news),
-            Notice::Log(line) => self.tell.log(&line),
+            Notice::Added(devices) => self.sink.added(&devices),
+            Notice::Event(device, event) => self.sink.event(&device, &event),
+            Notice::ServiceEvent(event) => self.sink.service_event(&event),
+            Notice::Log(line) => self.sink.log(&line),
             Notice::End => {}
         }
     }
 
     /// Reports the state of all devices, and their new faults.
-    fn look(&mut self) {
+    fn poll(&mut self) {
         let mut faults = Vec::new();
         // The fleet's lock is not held while something is written.
         let rows: Vec<_> = self.fleet.look(|served| {
@@ -103,9 +103,9 @@ impl Reporter {
         });
         self.rates.retain(|name, _| rows.iter().any(|row| row.name == *name));
         for (device, event) in faults {
-            self.tell.event(&device, &event);
+            self.sink.event(&device, &event);
         }
-        self.tell.totals(&rows);
+        self.sink.totals(&rows);
     }
 }
 

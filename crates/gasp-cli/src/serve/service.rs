@@ -7,13 +7,13 @@ use gasp::Residency;
 use gasp_vfio_user::Options;
 
 use super::device::Served;
+use super::device_error::DeviceError;
 use super::event::Event;
 use super::fleet::Fleet;
 use super::id::Id;
 use super::orders::{Order, Orders};
 use super::outbox::Outbox;
 use super::plan::Plan;
-use super::refusal::Refusal;
 use super::sockets::Sockets;
 use crate::failure::Failure;
 
@@ -37,12 +37,12 @@ impl Service {
         &mut self,
         plans: &[Plan],
         stay: impl Fn(&Served) -> bool,
-    ) -> Result<Vec<Served>, Refusal> {
+    ) -> Result<Vec<Served>, DeviceError> {
         let serial = |served: &Served| Some((served.serial.clone()?, Arc::clone(&served.name)));
         let there = self.fleet.look(|served| stay(served).then(|| serial(served)).flatten());
         let devices = there.len() + plans.len();
         let mut serials: BTreeMap<_, _> = there.into_iter().flatten().collect();
-        let mut made = Vec::new();
+        let mut created = Vec::new();
         for plan in plans {
             let own = Options { mode: plan.mode, residency: self.residency, ..Options::default() };
             let options = plan.limits.apply(own, devices);
@@ -52,18 +52,18 @@ impl Service {
             if let Some((serial, name)) = serial(&served)
                 && let Some(other) = serials.insert(serial.clone(), name)
             {
-                return Err(Refusal::same_serial(plan, &serial, &other));
+                return Err(DeviceError::same_serial(plan, &serial, &other));
             }
-            made.push(served);
+            created.push(served);
         }
-        Ok(made)
+        Ok(created)
     }
 
     /// Serves devices that have been created.
-    pub(super) fn start(&self, made: Vec<Served>) -> Result<(), Refusal> {
+    pub(super) fn start(&self, created: Vec<Served>) -> Result<(), DeviceError> {
         // Reported before any event of theirs.
-        self.outbox.began(made.iter().map(Served::intro).collect());
-        for mut served in made {
+        self.outbox.added(created.iter().map(Served::intro).collect());
+        for mut served in created {
             served.start(&self.orders.sender)?;
             self.fleet.push(served);
         }

@@ -79,7 +79,7 @@ mod tests {
     use crate::serve::plan::{Backing, Kind, Nvme};
 
     #[test]
-    fn a_device_is_read_from_one_word() {
+    fn a_device_is_parsed_from_one_argument() {
         let spec = "nvme,backing=mem:1M,block-size=4096,queues=3,mode=660,name=disk";
         let plan = parse(spec, Path::new("a.sock")).unwrap();
         let nvme = Nvme {
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_that_is_named_is_known() {
+    fn every_listed_key_is_known() {
         for key in KEYS {
             let known = set(&mut Wish::default(), key, "1");
             assert_eq!(known, Ok(()), "{key}");
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_means_nothing_is_named() {
+    fn a_meaningless_word_is_named() {
         for (spec, named) in [
             ("", "kind"),
             ("nvme", "backing"),

@@ -29,7 +29,7 @@ fn a_device_is_attached_and_detached_again_and_again() {
 }
 
 #[test]
-fn a_signal_ends_it_well_and_removes_the_sockets_even_with_a_vmm_attached() {
+fn a_signal_ends_the_process_and_removes_the_sockets_even_with_a_vmm_attached() {
     for signal in [Signal::TERM, Signal::INT] {
         let folder = Folder::new();
         let mut serving = folder.dma("a.sock");
@@ -46,7 +46,7 @@ fn a_signal_ends_it_well_and_removes_the_sockets_even_with_a_vmm_attached() {
 }
 
 #[test]
-fn a_second_server_on_a_socket_is_refused_and_the_first_goes_on() {
+fn a_second_server_on_a_socket_is_refused_and_the_first_continues() {
     let folder = Folder::new();
     let mut serving = folder.dma("a.sock");
     serving.event("listening");
@@ -54,8 +54,8 @@ fn a_second_server_on_a_socket_is_refused_and_the_first_goes_on() {
     assert_eq!(second.status.code(), Some(1));
     assert!(stderr(&second).contains("another server listens on this socket"), "{second:?}");
     let second = gasp(&["--device", "dma", "--socket", &folder.text("a.sock"), "--json"]);
-    let told: Value = serde_json::from_slice(&second.stdout).unwrap();
-    assert_eq!(told["error"]["errno"], "EADDRINUSE");
+    let reported: Value = serde_json::from_slice(&second.stdout).unwrap();
+    assert_eq!(reported["error"]["errno"], "EADDRINUSE");
     attach(&folder.path("a.sock"));
     serving.event("attached");
 }
@@ -106,15 +106,15 @@ fn a_disk_is_served_and_its_file_is_for_one_server_alone() {
     let file = std::fs::File::create(folder.path("disk")).unwrap();
     let disk = format!("nvme,backing=file:{}", folder.text("disk"));
     let serve = |name: &str| gasp(&["--device", &disk, "--socket", &folder.text(name), "--json"]);
-    let told = |output: Output| -> Value { serde_json::from_slice(&output.stdout).unwrap() };
-    assert_eq!(told(serve("a.sock"))["error"]["errno"], "EINVAL", "it is empty");
+    let reported = |output: Output| -> Value { serde_json::from_slice(&output.stdout).unwrap() };
+    assert_eq!(reported(serve("a.sock"))["error"]["errno"], "EINVAL", "it is empty");
     file.set_len(1 << 20).unwrap();
     let args = ["--device", &disk, "--socket", &folder.text("a.sock"), "--json"];
     let mut serving = Serving::start(&args);
     serving.event("listening");
     let second = serve("b.sock");
     assert_eq!(second.status.code(), Some(1));
-    assert_eq!(told(second)["error"]["errno"], "EAGAIN");
+    assert_eq!(reported(second)["error"]["errno"], "EAGAIN");
     assert!(!folder.path("b.sock").exists());
     attach(&folder.path("a.sock"));
     serving.event("attached");
@@ -123,7 +123,7 @@ fn a_disk_is_served_and_its_file_is_for_one_server_alone() {
 }
 
 #[test]
-fn what_is_wrong_with_a_file_is_told_with_its_line() {
+fn errors_of_a_file_name_the_line() {
     let folder = Folder::new();
     std::fs::write(folder.path("a.toml"), "[[device]]\nkind = \"dma\"\ncolour = 1\n").unwrap();
     let output = gasp(&["--config", &folder.text("a.toml")]);
@@ -146,7 +146,7 @@ fn what_is_wrong_with_a_file_is_told_with_its_line() {
 }
 
 #[test]
-fn a_person_is_told_what_qemu_needs() {
+fn the_text_output_has_qemus_arguments() {
     let folder = Folder::new();
     let mut serving = Serving::start(&["--device", "dma", "--socket", &folder.text("a.sock")]);
     let mut said = String::new();
@@ -162,7 +162,7 @@ fn a_person_is_told_what_qemu_needs() {
 }
 
 #[test]
-fn a_client_that_is_wrong_is_told_of_and_the_next_is_served() {
+fn a_misbehaving_client_is_reported_and_the_next_is_served() {
     let folder = Folder::new();
     let mut serving = folder.dma("a.sock");
     serving.event("listening");
@@ -203,23 +203,23 @@ fn limits_of_the_configuration_are_those_of_the_server() {
 }
 
 #[test]
-fn a_client_that_comes_while_another_is_served_is_told_of_with_both() {
+fn a_client_that_is_rejected_for_another_is_reported_with_both() {
     let folder = Folder::new();
     let mut serving = folder.dma("a.sock");
     serving.event("listening");
     let _client = attach(&folder.path("a.sock"));
     serving.event("attached");
     let _other = attach(&folder.path("a.sock"));
-    let told = serving.event("in-use");
+    let reported = serving.event("in-use");
     let this = std::process::id();
     assert_eq!(
-        (&told["pid"], &told["by"], &told["seconds"]),
+        (&reported["pid"], &reported["by"], &reported["seconds"]),
         (&this.into(), &this.into(), &0.into())
     );
 }
 
 #[test]
-fn memory_that_is_reached_by_messages_is_not_called_mapped() {
+fn memory_that_is_copied_by_messages_is_not_reported_as_mapped() {
     let folder = Folder::new();
     let mut serving = folder.dma("a.sock");
     serving.event("listening");

@@ -44,7 +44,7 @@ fn is_served_well(serving: &mut Serving, folder: &Folder) {
 }
 
 #[test]
-fn devices_are_served_on_though_nobody_can_read_what_is_told() {
+fn devices_are_still_served_if_reports_cannot_be_written() {
     for mode in [&["--json"][..], &[]] {
         for (stdout, stderr) in [
             (closed_pipe(), Stdio::null()),
@@ -61,7 +61,7 @@ fn devices_are_served_on_though_nobody_can_read_what_is_told() {
 }
 
 #[test]
-fn a_log_that_has_reached_the_limit_of_file_sizes_ends_nothing() {
+fn a_log_at_the_file_size_limit_does_not_end_the_process() {
     let folder = Folder::new();
     let log = File::create(folder.path("log")).unwrap();
     log.set_len(1 << 20).unwrap();
@@ -92,7 +92,7 @@ fn on_a_terminal(folder: &Folder, output: Stdio) -> Serving {
 }
 
 #[test]
-fn a_terminal_that_is_closed_ends_nothing() {
+fn a_closed_terminal_does_not_end_the_process() {
     let folder = Folder::new();
     let mut terminal = on_a_terminal(&folder, Stdio::null());
     let mut client = attach(&folder.path("a.sock"));
@@ -128,7 +128,7 @@ impl Screen {
 }
 
 #[test]
-fn the_view_is_below_whole_lines_and_leaves_nothing_behind() {
+fn the_live_view_is_below_whole_lines_and_is_erased_at_the_end() {
     let folder = Folder::new();
     let mut terminal = on_a_terminal(&folder, Stdio::piped());
     let mut client = attach(&folder.path("a.sock"));
@@ -162,7 +162,7 @@ fn the_view_is_below_whole_lines_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn reports_that_nobody_read_are_counted_and_the_next_ones_are_whole() {
+fn reports_that_were_not_read_are_counted_and_the_next_ones_are_whole() {
     let folder = Folder::new();
     let mut command = folder.command("a.sock");
     command.arg("--json");
@@ -197,7 +197,7 @@ fn reports_that_nobody_read_are_counted_and_the_next_ones_are_whole() {
 }
 
 #[test]
-fn a_server_whose_log_nobody_reads_ends_all_the_same() {
+fn a_server_whose_log_is_not_read_ends_all_the_same() {
     for signals in [1, 2] {
         let folder = Folder::new();
         let mut command = folder.command("a.sock");

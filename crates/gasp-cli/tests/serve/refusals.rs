@@ -12,11 +12,11 @@ fn refused(folder: &Folder, config: &str) -> (String, Option<i32>) {
     let output = gasp(&["--config", &folder.text("a.toml")]);
     let json = gasp(&["--config", &folder.text("a.toml"), "--json"]);
     assert_eq!(json.status.code(), output.status.code());
-    let told: Value = serde_json::from_slice(&json.stdout).unwrap();
-    let message = told["error"]["message"].as_str().unwrap().to_owned();
+    let reported: Value = serde_json::from_slice(&json.stdout).unwrap();
+    let message = reported["error"]["message"].as_str().unwrap().to_owned();
     assert_eq!(stderr(&output), format!("error: {message}\n"));
-    let errno = told["error"]["errno"].as_str().unwrap();
-    assert!(errno.starts_with('E') && errno != "E?", "{told}");
+    let errno = reported["error"]["errno"].as_str().unwrap();
+    assert!(errno.starts_with('E') && errno != "E?", "{reported}");
     for name in ["a.sock", "b.sock"] {
         assert!(!folder.path(name).exists(), "{name} is left");
     }
@@ -52,7 +52,7 @@ fn a_device_that_cannot_be_served_is_named_with_its_key_and_a_remedy() {
 }
 
 #[test]
-fn an_image_that_is_locked_is_told_with_who_has_locked_it() {
+fn a_locked_image_is_reported_with_the_process_that_holds_it() {
     let folder = Folder::new();
     File::create(folder.path("i.img")).unwrap().set_len(1 << 20).unwrap();
     std::os::unix::fs::symlink(folder.path("i.img"), folder.path("symlink.img")).unwrap();
@@ -79,8 +79,8 @@ fn an_image_that_is_locked_is_told_with_who_has_locked_it() {
     // By its own process, whether the configuration shows that or not.
     for image in ["i.img", "symlink.img"] {
         let (message, status) = refused(&folder, &(disk("a", "i.img") + &disk("b", image)));
-        let told = "a.toml:10: device \"b\": backing: it is the image of device \"a\"";
-        assert!(message.contains(told), "{message}");
+        let reported = "a.toml:10: device \"b\": backing: it is the image of device \"a\"";
+        assert!(message.contains(reported), "{message}");
         assert_eq!(status, Some(2));
     }
     let (message, status) = refused(&folder, &(disk("a", "i.img") + &disk("b", "link.img")));
@@ -91,7 +91,7 @@ fn an_image_that_is_locked_is_told_with_who_has_locked_it() {
 }
 
 #[test]
-fn two_disks_of_one_serial_are_refused() {
+fn two_disks_with_one_serial_are_refused() {
     let folder = Folder::new();
     let disk = |name: &str, serial: &str| {
         format!(

@@ -46,24 +46,24 @@ fn devices_come_and_go_and_others_are_left_alone() {
     serving.signal(Signal::HUP);
     assert_eq!(serving.event("stopped")["device"], "dma1");
     assert_eq!(serving.event("listening")["device"], "dma2");
-    let told = serving.event("reloaded");
-    assert_eq!(told["added"], json!(["dma2"]));
-    assert_eq!(told["removed"], json!(["dma1"]));
-    assert_eq!((&told["replaced"], &told["kept"]), (&json!([]), &json!([])));
+    let reported = serving.event("reloaded");
+    assert_eq!(reported["added"], json!(["dma2"]));
+    assert_eq!(reported["removed"], json!(["dma1"]));
+    assert_eq!((&reported["replaced"], &reported["kept"]), (&json!([]), &json!([])));
     exchange(&mut a);
     assert_eq!(b.read(&mut [0]).unwrap(), 0, "its device is gone");
     assert!(!folder.path("b").exists());
     exchange(&mut attach(&folder.path("c")));
     exchange(&mut a);
-    let told = reload(&mut serving);
-    assert_eq!((&told["added"], &told["removed"]), (&json!([]), &json!([])));
+    let reported = reload(&mut serving);
+    assert_eq!((&reported["added"], &reported["removed"]), (&json!([]), &json!([])));
     serving.signal(Signal::TERM);
     assert_eq!(serving.wait(), Some(0));
     assert!(["a", "b", "c"].iter().all(|name| !folder.path(name).exists()));
 }
 
 #[test]
-fn a_configuration_that_cannot_be_carried_out_changes_nothing() {
+fn a_configuration_that_cannot_be_applied_changes_nothing() {
     let folder = Folder::new();
     let devices = [("a", ""), ("b", "null:1M")];
     let mut serving = start(&folder, &devices);
@@ -77,8 +77,8 @@ fn a_configuration_that_cannot_be_carried_out_changes_nothing() {
     ] {
         configure(&folder, wrong);
         serving.signal(Signal::HUP);
-        let told = serving.event("reload-failed");
-        assert!(told["why"].as_str().unwrap().contains(why), "{told}");
+        let reported = serving.event("reload-failed");
+        assert!(reported["why"].as_str().unwrap().contains(why), "{reported}");
         exchange(&mut a);
         exchange(&mut b);
         assert!(!folder.path("new").exists(), "no part of it is applied");
@@ -92,14 +92,14 @@ fn a_configuration_that_cannot_be_carried_out_changes_nothing() {
 }
 
 #[test]
-fn a_device_that_changes_is_replaced_when_nobody_uses_it() {
+fn a_changed_device_is_replaced_when_it_is_not_in_use() {
     let folder = Folder::new();
     let mut serving = start(&folder, &[("a", "null:1M"), ("b", "")]);
     let mut a = attach(&folder.path("a"));
     exchange(&mut a);
     configure(&folder, &[("a", "null:2M"), ("b", "null:1M")]);
-    let told = reload(&mut serving);
-    assert_eq!((&told["kept"], &told["replaced"]), (&json!(["nvme0"]), &json!(["nvme1"])));
+    let reported = reload(&mut serving);
+    assert_eq!((&reported["kept"], &reported["replaced"]), (&json!(["nvme0"]), &json!(["nvme1"])));
     exchange(&mut a);
     drop(a);
     serving.event("detached");
@@ -108,9 +108,9 @@ fn a_device_that_changes_is_replaced_when_nobody_uses_it() {
     // One that cannot be created is restored.
     serving.event("detached");
     configure(&folder, &[("a", "file:none.img"), ("b", "null:1M")]);
-    let told = reload(&mut serving);
-    assert_eq!(told["replaced"], json!([]));
-    assert!(told["failed"][0].as_str().unwrap().contains("none.img"), "{told}");
+    let reported = reload(&mut serving);
+    assert_eq!(reported["replaced"], json!([]));
+    assert!(reported["failed"][0].as_str().unwrap().contains("none.img"), "{reported}");
     exchange(&mut attach(&folder.path("a")));
 }
 
@@ -121,9 +121,9 @@ fn an_image_may_move_to_another_socket() {
     let mut serving = start(&folder, &[("a", "file:i.img"), ("b", "")]);
     for name in ["c", "d", "e"] {
         configure(&folder, &[(name, "file:i.img"), ("b", "")]);
-        let told = reload(&mut serving);
-        assert_eq!(told["failed"], json!([]));
-        assert_eq!(told["added"].as_array().map(Vec::len), Some(1));
+        let reported = reload(&mut serving);
+        assert_eq!(reported["failed"], json!([]));
+        assert_eq!(reported["added"].as_array().map(Vec::len), Some(1));
         exchange(&mut attach(&folder.path(name)));
     }
     std::thread::sleep(Duration::from_millis(10));

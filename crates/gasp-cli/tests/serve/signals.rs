@@ -73,16 +73,19 @@ fn a_second_signal_ends_a_server_that_is_stuck_and_no_socket_is_left() {
 }
 
 #[test]
-fn a_hang_up_ends_nothing() {
+fn a_hang_up_does_not_end_the_process() {
     let folder = Folder::new();
     let mut serving = folder.dma("a.sock");
     serving.event("listening");
     let mut client = attach(&folder.path("a.sock"));
     for _ in 0..3 {
         serving.signal(Signal::HUP);
-        let told = serving.event("reload-failed");
-        assert!(told["device"].is_null());
-        assert_eq!(told["why"], "the device was given by --device: there is no file to read again");
+        let reported = serving.event("reload-failed");
+        assert!(reported["device"].is_null());
+        assert_eq!(
+            reported["why"],
+            "the device was given by --device: there is no file to read again"
+        );
         exchange(&mut client);
     }
     serving.signal(Signal::TERM);

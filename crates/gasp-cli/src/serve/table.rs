@@ -3,7 +3,7 @@
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::event::thousands;
-use super::tell::Row;
+use super::sink::Row;
 use crate::quantity::length;
 
 /// The space between two columns.
@@ -57,7 +57,7 @@ impl Filled {
 }
 
 /// A header and a row for each device, in at most `width` columns and `height` lines.
-pub(super) fn table(rows: &[Row], width: usize, height: usize) -> Vec<String> {
+pub(super) fn render(rows: &[Row], width: usize, height: usize) -> Vec<String> {
     let shown = match rows.len() < height {
         true => rows.len(),
         // The last line says how many are not shown.
@@ -156,7 +156,7 @@ mod tests {
         let rows = [row("disk"), row("ein sehr langer Name 磁盘 mit allem, was dazu gehört")];
         for width in 0..200 {
             for height in 0..6 {
-                let lines = table(&rows, width, height);
+                let lines = render(&rows, width, height);
                 assert!(lines.len() <= height, "{width} x {height}: {lines:?}");
                 let fits = |line: &String| line.width() <= width;
                 assert!(lines.iter().all(fits), "{width} x {height}: {lines:?}");
@@ -165,9 +165,9 @@ mod tests {
     }
 
     #[test]
-    fn columns_go_by_importance() {
+    fn columns_are_dropped_by_importance() {
         let rows = [row("disk"), row("scratch")];
-        let header = |width| table(&rows, width, 9).remove(0);
+        let header = |width| render(&rows, width, 9).remove(0);
         let titles = |width| header(width).split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(titles(5), "devi…");
         assert_eq!(titles(30), "device VMM mapped");
@@ -176,18 +176,18 @@ mod tests {
         assert_eq!(titles(79), "device VMM mapped by message maps rate faults drains");
         assert_eq!(titles(119), "device VMM mapped by message maps unmaps rate faults drains");
         assert_eq!(
-            table(&rows, 119, 9)[1],
+            render(&rows, 119, 9)[1],
             "disk     123456  64 MiB       1 MiB  1,234,567  1,234,560  1500/s       3       0  \
              10 reads, 4 KiB read, 2 writes"
         );
     }
 
     #[test]
-    fn devices_that_have_no_room_are_counted() {
+    fn devices_that_do_not_fit_are_counted() {
         let rows: Vec<_> = (0..9).map(|number| row(&format!("disk{number}"))).collect();
-        let lines = table(&rows, 79, 5);
+        let lines = render(&rows, 79, 5);
         assert_eq!(lines.len(), 5);
         assert_eq!(lines[4], "and 6 more devices");
-        assert_eq!(table(&rows, 79, 10).len(), 10);
+        assert_eq!(render(&rows, 79, 10).len(), 10);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::event::{Event, News, Snapshot};
+use super::event::{Event, ServiceEvent, Snapshot};
 
 /// A new device.
 pub(super) struct Intro {
@@ -22,13 +22,13 @@ pub(super) struct Row {
 }
 
 /// An output format. Reports that cannot be written are dropped and counted.
-pub(super) trait Tell: Send {
+pub(super) trait Sink: Send {
     /// Reports new devices.
-    fn began(&mut self, devices: &[Intro]);
+    fn added(&mut self, devices: &[Intro]);
     /// Reports an event of a device.
     fn event(&mut self, device: &str, event: &Event);
     /// Reports an event that concerns all devices.
-    fn news(&mut self, news: &News);
+    fn service_event(&mut self, event: &ServiceEvent);
     /// Writes a log line, which ends with a newline.
     fn log(&mut self, line: &str);
     /// Reports the state of all devices; called several times a second.

@@ -15,18 +15,18 @@ use crate::socket;
 
 /// Why a device cannot be served.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct DeviceError {
     pub(super) errno: Errno,
     pub(super) message: String,
 }
 
-impl From<Refusal> for Failure {
-    fn from(Refusal { errno, message }: Refusal) -> Self {
+impl From<DeviceError> for Failure {
+    fn from(DeviceError { errno, message }: DeviceError) -> Self {
         Self::Unavailable { errno, message }
     }
 }
 
-impl Refusal {
+impl DeviceError {
     /// The value of the configuration's `key` is unavailable.
     pub(super) fn new(plan: &Plan, key: &str, errno: Errno, why: &str) -> Self {
         Self { errno, message: format!("device {:?}: {key}: {why}", plan.name) }
