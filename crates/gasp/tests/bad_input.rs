@@ -21,10 +21,10 @@ fn maps_at_every_edge_are_refused_or_right_and_change_nothing() {
     in_time(|| {
         let world = World::new();
         let before = Picture::of(&world.guest);
-        for at in EDGES {
+        for addr in EDGES {
             for len in EDGES {
-                world.map_in_every_way(at, len, MapFlags::READ);
-                world.map_in_every_way(at, len, MapFlags::RW.any());
+                world.map_in_every_way(addr, len, MapFlags::READ);
+                world.map_in_every_way(addr, len, MapFlags::RW.any());
             }
         }
         assert_eq!(Picture::of(&world.guest), before);
@@ -40,40 +40,40 @@ fn a_map_of_nearly_all_addresses_is_refused_at_once() {
         let world = World::new();
         let started = std::time::Instant::now();
         for (vdev, _) in &world.domains {
-            let (at, len) = (DeviceAddr(PAGE), u64::MAX - PAGE);
+            let (addr, len) = (DeviceAddr(PAGE), u64::MAX - PAGE);
             let reason = Reason::BeyondWidth { bits: WIDTH };
-            assert_eq!(error(vdev.map(at, len, MapFlags::READ)).reason(), reason);
-            assert_eq!(error(vdev.map_host_contig(at, len, MapFlags::READ)).reason(), reason);
-            assert_eq!(error(vdev.map_scatter(at, len, MapFlags::READ)).reason(), reason);
+            assert_eq!(error(vdev.map(addr, len, MapFlags::READ)).reason(), reason);
+            assert_eq!(error(vdev.map_host_contig(addr, len, MapFlags::READ)).reason(), reason);
+            assert_eq!(error(vdev.map_scatter(addr, len, MapFlags::READ)).reason(), reason);
         }
         assert!(started.elapsed() < std::time::Duration::from_secs(1));
     });
 }
 
 #[test]
-fn rules_at_every_edge_are_refused_and_change_nothing_or_can_be_taken_back() {
+fn grants_at_every_edge_are_refused_and_change_nothing_or_can_be_revoked() {
     let world = World::new();
     let before = Picture::of(&world.guest);
     let (_, translate) = &world.domains[1];
-    for at in EDGES {
+    for addr in EDGES {
         for to in EDGES {
             for len in EDGES {
-                let free = at >= 10 * PAGE;
-                let granted = translate.grant(DeviceAddr(at), GuestPhys(to), len, Access::RW);
+                let free = addr >= 10 * PAGE;
+                let granted = translate.grant(DeviceAddr(addr), GuestPhys(to), len, Access::RW);
                 match granted {
                     // What was granted beside the first grant is taken back.
                     Ok(()) if free => {
                         assert_ne!(Picture::of(&world.guest), before);
-                        translate.revoke(DeviceAddr(at), len).unwrap().wait();
+                        translate.revoke(DeviceAddr(addr), len).unwrap().wait();
                     }
                     Ok(()) => {
                         translate.revoke(DeviceAddr(0), 1 << 47).unwrap().wait();
-                        let (at, to) = (DeviceAddr(PAGE), GuestPhys(PAGE));
-                        translate.grant(at, to, 8 * PAGE, Access::READ).unwrap();
+                        let (addr, to) = (DeviceAddr(PAGE), GuestPhys(PAGE));
+                        translate.grant(addr, to, 8 * PAGE, Access::READ).unwrap();
                     }
                     Err(_) => {}
                 }
-                assert_eq!(Picture::of(&world.guest), before, "{at:#x} {to:#x} {len:#x}");
+                assert_eq!(Picture::of(&world.guest), before, "{addr:#x} {to:#x} {len:#x}");
             }
         }
     }
@@ -81,21 +81,21 @@ fn rules_at_every_edge_are_refused_and_change_nothing_or_can_be_taken_back() {
 
 #[test]
 fn revokes_at_every_edge_do_not_panic() {
-    for at in EDGES {
+    for addr in EDGES {
         for len in EDGES {
             let world = World::new();
             for (_, domain) in &world.domains {
-                let Ok(drain) = domain.revoke(DeviceAddr(at), len) else {
-                    assert!(len == 0 || at.checked_add(len - 1).is_none(), "{at:#x} {len:#x}");
+                let Ok(drain) = domain.revoke(DeviceAddr(addr), len) else {
+                    assert!(len == 0 || addr.checked_add(len - 1).is_none(), "{addr:#x} {len:#x}");
                     continue;
                 };
                 assert!(drain.wait().completed());
                 let left = domain.grants();
                 let first = |page: u64| left.iter().any(|r| r.device.contains(DeviceAddr(page)));
-                let revoked = Span::new(DeviceAddr(at), len).unwrap();
+                let revoked = Span::new(DeviceAddr(addr), len).unwrap();
                 for page in (PAGE..9 * PAGE).step_by(PAGE as usize) {
                     let touched = revoked.overlaps(&device_span(page, PAGE));
-                    assert_eq!(first(page), !touched, "{at:#x} {len:#x} {page:#x}");
+                    assert_eq!(first(page), !touched, "{addr:#x} {len:#x} {page:#x}");
                 }
             }
         }
@@ -103,39 +103,39 @@ fn revokes_at_every_edge_do_not_panic() {
 }
 
 #[test]
-fn regions_at_every_edge_are_refused_or_taken_back_and_change_nothing() {
+fn regions_at_every_edge_are_refused_or_can_be_removed_and_change_nothing() {
     let world = World::new();
     let space = world.guest.space();
     let before = Picture::of(&world.guest);
-    for at in EDGES {
+    for addr in EDGES {
         for len in EDGES {
-            let Ok(span) = Span::new(GuestPhys(at), len) else { continue };
+            let Ok(span) = Span::new(GuestPhys(addr), len) else { continue };
             for region in [Region::reserved(span), Region::device(span, "uart")] {
                 if space.add(region).is_ok() {
-                    assert!(at >= 17 * PAGE);
+                    assert!(addr >= 17 * PAGE);
                     space.remove(span).unwrap().wait();
                 }
                 assert_eq!(Picture::of(&world.guest), before, "{span}");
             }
-            let part = Region::memory(RegionKind::Ram, span, &world.ram, at);
-            assert!(part.is_err() || (at + len <= 16 * PAGE && at % PAGE == 0));
+            let part = Region::memory(RegionKind::Ram, span, &world.ram, addr);
+            assert!(part.is_err() || (addr + len <= 16 * PAGE && addr % PAGE == 0));
             let inside = span.overlaps(&support::span(0, 17 * PAGE));
             if !inside {
                 assert!(space.remove(span).is_err());
                 assert!(space.set_access(span, Access::READ).is_err());
             }
             let cuts = |addr: u64| addr < 17 * PAGE && !addr.is_multiple_of(PAGE);
-            if cuts(at) || at.checked_add(len).is_some_and(cuts) {
+            if cuts(addr) || addr.checked_add(len).is_some_and(cuts) {
                 assert_eq!(errno(space.remove(span)), "EINVAL");
                 let refused = errno(space.set_access(span, Access::READ));
                 assert!(refused == "EINVAL" || (refused == "ENXIO" && span.last().0 >= 17 * PAGE));
             }
             assert_eq!(Picture::of(&world.guest), before, "{span}");
         }
-        if at != 17 * PAGE {
-            let added = space.add_ram(Some(GuestPhys(at)), &world.ram);
+        if addr != 17 * PAGE {
+            let added = space.add_ram(Some(GuestPhys(addr)), &world.ram);
             if added.is_ok() {
-                space.remove(support::span(at, 16 * PAGE)).unwrap().wait();
+                space.remove(support::span(addr, 16 * PAGE)).unwrap().wait();
             }
         }
         assert_eq!(Picture::of(&world.guest), before);
@@ -223,14 +223,17 @@ fn lengths_that_memory_cannot_have_are_refused() {
         }
     }
     let window = |host, len| MemoryObject::pass_through(memfd(PAGE), HostPhys(host), whole(len));
-    for at in EDGES {
-        assert_eq!(window(at, PAGE).is_ok(), at % PAGE == 0 && at.checked_add(PAGE).is_some());
-        assert!(at == PAGE || window(0, at).is_err());
+    for number in EDGES {
+        assert_eq!(
+            window(number, PAGE).is_ok(),
+            number % PAGE == 0 && number.checked_add(PAGE).is_some()
+        );
+        assert!(number == PAGE || window(0, number).is_err());
     }
 }
 
 #[test]
-fn a_rule_beside_ram_is_accepted_and_leads_nowhere() {
+fn a_grant_outside_ram_is_accepted_and_leads_nowhere() {
     let world = World::new();
     let (vdev, domain) = &world.domains[0];
     domain.grant_identity(GuestPhys(1 << 35), 1 << 30, Access::RW).unwrap();
@@ -239,7 +242,7 @@ fn a_rule_beside_ram_is_accepted_and_leads_nowhere() {
 }
 
 #[test]
-fn ten_million_rules_end_at_the_limit_with_nothing_lost() {
+fn ten_million_grants_end_at_the_limit_with_nothing_lost() {
     let (guest, _ram) = iommu_guest(PAGE);
     let options = DomainOptions { limit: 100_000, ..DomainOptions::new(DomainKind::Identity) };
     let domain = guest.domain("greedy", options).unwrap();

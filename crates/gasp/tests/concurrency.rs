@@ -31,8 +31,8 @@ fn map(vdev: &Vdev, page: u64) -> gasp::Result<Mapping> {
 
 /// Scribbles on a mapping for a while.
 fn scribble(mapping: &Mapping, value: u64) {
-    for at in (0..mapping.len()).step_by(64) {
-        mapping.store(at, value, Relaxed).unwrap();
+    for offset in (0..mapping.len()).step_by(64) {
+        mapping.store(offset, value, Relaxed).unwrap();
     }
 }
 
@@ -42,8 +42,8 @@ fn assert_untouched(guest: &Guest, page: u64, poison: u64) {
     scribble(&view, poison);
     // Whoever was interrupted in the middle of it gets to write now.
     thread::yield_now();
-    for at in (0..view.len()).step_by(64) {
-        let word: u64 = view.load(at, Relaxed).unwrap();
+    for offset in (0..view.len()).step_by(64) {
+        let word: u64 = view.load(offset, Relaxed).unwrap();
         assert_eq!(word, poison, "page {page} was written after its revoke");
     }
 }
@@ -68,8 +68,8 @@ fn no_device_writes_to_a_page_once_its_revoke_has_completed() {
                     let page = random.below(PAGES);
                     // Sometimes one page, sometimes all from there on, sometimes in pieces.
                     let pages = if random.below(4) == 0 { PAGES - page } else { 1 };
-                    let at = DeviceAddr(page * PAGE);
-                    let Ok(mapping) = vdev.map(at, pages * PAGE, RW) else { continue };
+                    let addr = DeviceAddr(page * PAGE);
+                    let Ok(mapping) = vdev.map(addr, pages * PAGE, RW) else { continue };
                     for _ in 0..random.below(4) {
                         scribble(&mapping, index + 1);
                     }
@@ -368,18 +368,18 @@ fn maps_find_each_page_as_it_was_before_or_after_a_change() {
             while !stop.load(Relaxed) {
                 // These are never taken back: splits and merges around them must not show.
                 let page = 1 + 2 * random.below(512);
-                let at = DeviceAddr(page * PAGE + 8);
-                let mapping = disk.map(at, PAGE - 8, MapFlags::READ).unwrap();
+                let addr = DeviceAddr(page * PAGE + 8);
+                let mapping = disk.map(addr, PAGE - 8, MapFlags::READ).unwrap();
                 assert_eq!(mapping.object_offset(), page * PAGE + 8);
             }
         }
     });
     let (mut random, started) = (Random::new(6), Instant::now());
     while started.elapsed() < RACE {
-        let at = 2 * random.below(512) * PAGE;
-        domain.revoke(DeviceAddr(at), PAGE).unwrap().wait();
+        let addr = 2 * random.below(512) * PAGE;
+        domain.revoke(DeviceAddr(addr), PAGE).unwrap().wait();
         let access = if random.below(2) == 0 { Access::READ } else { Access::RW };
-        domain.grant_identity(GuestPhys(at), PAGE, access).unwrap();
+        domain.grant_identity(GuestPhys(addr), PAGE, access).unwrap();
         if random.below(64) == 0 {
             domain.grant_identity(GuestPhys(0), 1024 * PAGE, Access::READ).unwrap();
         }

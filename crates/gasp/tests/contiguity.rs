@@ -91,11 +91,11 @@ fn same_bytes(kind: Backing) {
         end += piece.len;
         let how = Adopt { offset: piece.file_offset, ..whole(piece.len) };
         let peer = MemoryObject::adopt(fd.try_clone_to_owned().unwrap(), how).unwrap();
-        for at in (0..piece.len).step_by(HUGE as usize) {
-            let page = (piece.offset + at) / PAGE;
-            peer.read_at(at, &mut bytes).unwrap();
+        for offset in (0..piece.len).step_by(HUGE as usize) {
+            let page = (piece.offset + offset) / PAGE;
+            peer.read_at(offset, &mut bytes).unwrap();
             assert_eq!(word(&bytes), numbered(5, page), "piece at {:#x}", piece.offset);
-            alias.read_at(piece.offset + at, &mut bytes).unwrap();
+            alias.read_at(piece.offset + offset, &mut bytes).unwrap();
             assert_eq!(word(&bytes), numbered(5, page));
         }
     }

@@ -58,14 +58,14 @@ fn decision_01_memory_is_looked_at_before_host_addresses() {
 fn decision_02_a_length_of_zero_is_einval_at_every_entry() {
     let (guest, _ram) = plain_guest(PAGE);
     let disk = guest.vdev("disk").unwrap();
-    for at in [0, 5, PAGE, 1 << 47, u64::MAX] {
-        let addr = DeviceAddr(at);
+    for start in [0, 5, PAGE, 1 << 47, u64::MAX] {
+        let addr = DeviceAddr(start);
         assert_eq!(errno(disk.map(addr, 0, RW)), "EINVAL");
         assert_eq!(errno(disk.map_host_contig(addr, 0, RW)), "EINVAL");
         assert_eq!(errno(disk.map_host_contig_truncated(addr, 0, RW)), "EINVAL");
         assert_eq!(errno(disk.map_scatter(addr, 0, RW)), "EINVAL");
         assert_eq!(errno(disk.map_stitched(addr, 0, RW)), "EINVAL");
-        assert_eq!(errno(guest.map_firmware(GuestPhys(at), 0, RW)), "EINVAL");
+        assert_eq!(errno(guest.map_firmware(GuestPhys(start), 0, RW)), "EINVAL");
         assert_eq!(errno(disk.read(addr, &mut [])), "EINVAL");
         assert_eq!(errno(disk.write(addr, &[])), "EINVAL");
     }
@@ -120,15 +120,15 @@ fn decision_05_rom_and_windows_are_mapped_only_with_map_any() {
     let window = Region::pass_through(GuestPhys(2 * PAGE), &window(PAGE, 0xf000_0000)).unwrap();
     guest.space().add(window).unwrap();
     let disk = guest.vdev("disk").unwrap();
-    for at in [PAGE, 2 * PAGE] {
-        let refused = error(disk.map(DeviceAddr(at), 8, MapFlags::READ));
+    for addr in [PAGE, 2 * PAGE] {
+        let refused = error(disk.map(DeviceAddr(addr), 8, MapFlags::READ));
         assert_eq!(
             (refused.reason(), refused.errno()),
-            (Reason::NotRam { at: GuestPhys(at) }, Errno::NXIO)
+            (Reason::NotRam { at: GuestPhys(addr) }, Errno::NXIO)
         );
-        assert!(disk.map(DeviceAddr(at), 8, MapFlags::READ.any()).is_ok());
-        assert_eq!(errno(guest.map_firmware(GuestPhys(at), 8, MapFlags::READ)), "ENXIO");
-        assert!(guest.map_firmware(GuestPhys(at), 8, MapFlags::READ.any()).is_ok());
+        assert!(disk.map(DeviceAddr(addr), 8, MapFlags::READ.any()).is_ok());
+        assert_eq!(errno(guest.map_firmware(GuestPhys(addr), 8, MapFlags::READ)), "ENXIO");
+        assert!(guest.map_firmware(GuestPhys(addr), 8, MapFlags::READ.any()).is_ok());
     }
     assert!(disk.map(DeviceAddr(0), 8, MapFlags::READ.any()).is_ok(), "RAM will do, too");
 }

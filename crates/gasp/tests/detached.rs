@@ -20,13 +20,13 @@ const RW: MapFlags = MapFlags::RW;
 struct Named(String);
 
 impl Named {
-    fn new(guest: &Guest, at: GuestPhys) -> Self {
+    fn new(guest: &Guest, start: GuestPhys) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("gasp-detached-{}", NEXT.fetch_add(1, Relaxed));
         let fd = rustix::fs::memfd_create(&name, rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap();
         rustix::fs::ftruncate(&fd, 4 * PAGE).unwrap();
         let object = MemoryObject::adopt(fd, whole(4 * PAGE)).unwrap();
-        guest.space().add_ram(Some(at), &object).unwrap();
+        guest.space().add_ram(Some(start), &object).unwrap();
         Self(name)
     }
 

@@ -51,7 +51,7 @@ impl Matrix {
     }
 
     /// What `map_host_contig`, `map` and `map_firmware` say: a length or a reason.
-    fn ask(&self, at: u64, len: u64, flags: MapFlags) -> [core::result::Result<u64, Reason>; 3] {
+    fn ask(&self, addr: u64, len: u64, flags: MapFlags) -> [core::result::Result<u64, Reason>; 3] {
         let len_of = |mapping: Result<gasp::Mapping>| match mapping {
             Ok(mapping) => Ok(mapping.len() as u64),
             Err(error) => Err(error.reason()),
@@ -59,11 +59,11 @@ impl Matrix {
         [
             len_of(
                 self.disk
-                    .map_host_contig(DeviceAddr(at), len, flags)
+                    .map_host_contig(DeviceAddr(addr), len, flags)
                     .map(HostMapping::into_mapping),
             ),
-            len_of(self.disk.map(DeviceAddr(at), len, flags)),
-            len_of(self.guest.map_firmware(GuestPhys(at), len, flags)),
+            len_of(self.disk.map(DeviceAddr(addr), len, flags)),
+            len_of(self.guest.map_firmware(GuestPhys(addr), len, flags)),
         ]
     }
 }
@@ -163,13 +163,13 @@ fn a_range_that_is_not_consecutive_is_enxio_and_shortens_a_host_contiguous_map()
     assert_eq!(matrix.ask(7 * PAGE, 2 * PAGE, any()), [Ok(PAGE), seam, seam]);
     assert_eq!(seam.unwrap_err().errno(), Errno::NXIO);
     // Walking on by what was returned covers all of it.
-    let mut at = 0;
-    while at < 16 * PAGE {
-        let rest = 16 * PAGE - at;
-        let mapping = matrix.disk.map_host_contig(DeviceAddr(at), rest, any()).unwrap();
-        at += mapping.len() as u64;
+    let mut addr = 0;
+    while addr < 16 * PAGE {
+        let rest = 16 * PAGE - addr;
+        let mapping = matrix.disk.map_host_contig(DeviceAddr(addr), rest, any()).unwrap();
+        addr += mapping.len() as u64;
     }
-    assert_eq!(at, 16 * PAGE);
+    assert_eq!(addr, 16 * PAGE);
 }
 
 #[test]

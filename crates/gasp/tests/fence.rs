@@ -21,19 +21,19 @@ fn disk(exclusive: bool) -> (Vdev, MemoryObject) {
     (guest.vdev("disk").unwrap(), ram)
 }
 
-fn map(disk: &Vdev, at: u64, len: u64, flags: MapFlags) -> Mapping {
-    disk.map(DeviceAddr(at), len, flags).unwrap()
+fn map(disk: &Vdev, addr: u64, len: u64, flags: MapFlags) -> Mapping {
+    disk.map(DeviceAddr(addr), len, flags).unwrap()
 }
 
 /// How the page at an address is mapped, as in `/proc/self/maps`; `None` if it is not.
-fn protection(at: usize) -> Option<String> {
+fn protection(addr: usize) -> Option<String> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let of_line = |line: &str| {
         let mut words = line.split(' ');
         let (from, to) = words.next()?.split_once('-')?;
         let from = usize::from_str_radix(from, 16).ok()?;
         let to = usize::from_str_radix(to, 16).ok()?;
-        (from..to).contains(&at).then(|| words.next().unwrap_or_default().to_owned())
+        (from..to).contains(&addr).then(|| words.next().unwrap_or_default().to_owned())
     };
     maps.lines().find_map(of_line)
 }
@@ -51,11 +51,11 @@ fn some(protections: &[&str]) -> Vec<Option<String>> {
 #[test]
 fn the_pages_have_the_mappings_access_and_guards_on_either_side() {
     let (disk, _ram) = disk(false);
-    let (at, len) = (3 * PAGE as u64 - 8, 16);
+    let (addr, len) = (3 * PAGE as u64 - 8, 16);
     for (flags, within) in
         [(MapFlags::READ, "r--s"), (MapFlags::RW, "rw-s"), (MapFlags::WRITE, "-w-s")]
     {
-        let mapping = map(&disk, at, len, flags);
+        let mapping = map(&disk, addr, len, flags);
         let fence = mapping.fence().unwrap();
         assert_eq!(fence.as_ptr().addr() % PAGE, PAGE - 8);
         assert_eq!(around(fence.as_ptr(), 2), some(&["---p", within, within, "---p"]));

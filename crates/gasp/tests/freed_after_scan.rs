@@ -14,11 +14,14 @@ use gasp::{
 };
 use support::*;
 
-const HUGE: u64 = 2 << 20;
-
 /// Changes something that takes nodes out of the domain's table, while a look-up is in progress
 /// that may be in any of them. The change begins with what is at `at`.
-fn change_under_a_look_up(disk: &Vdev, domain: &Domain, at: DeviceAddr, change: impl Fn() + Sync) {
+fn change_under_a_look_up(
+    disk: &Vdev,
+    domain: &Domain,
+    addr: DeviceAddr,
+    change: impl Fn() + Sync,
+) {
     let before = domain.table_bytes();
     let (inside, go) = (AtomicBool::new(false), AtomicBool::new(false));
     let wait_until = |what: &dyn Fn() -> bool| {
@@ -35,11 +38,11 @@ fn change_under_a_look_up(disk: &Vdev, domain: &Domain, at: DeviceAddr, change: 
                 wait_until(&|| go.load(SeqCst));
                 Some(disk)
             };
-            assert!(Vdev::map_page_of(find, at, 8, MapFlags::RW).is_none());
+            assert!(Vdev::map_page_of(find, addr, 8, MapFlags::RW).is_none());
         });
         wait_until(&|| inside.load(SeqCst));
         let changing = scope.spawn(&change);
-        wait_until(&|| disk.map(at, 8, MapFlags::RW).is_err());
+        wait_until(&|| disk.map(addr, 8, MapFlags::RW).is_err());
         thread::sleep(Duration::from_millis(100));
         let meanwhile = (changing.is_finished(), domain.table_bytes());
         go.store(true, SeqCst);
@@ -73,8 +76,8 @@ fn nodes_of_a_revoke_in_many_chunks_are_freed_only_when_no_look_up_can_be_in_the
 }
 
 #[test]
-fn nodes_of_rules_that_a_change_of_memory_takes_back_are_freed_only_when_no_look_up_can_be_in_them()
-{
+fn nodes_of_grants_that_a_change_of_memory_takes_back_are_freed_only_when_no_look_up_can_be_in_them()
+ {
     let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
     guest.space().add_ram(Some(GuestPhys(0)), &ram(HUGE)).unwrap();
     // There is no room to cut the grant, so it goes, and the node that it was in.

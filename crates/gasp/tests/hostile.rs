@@ -123,12 +123,12 @@ fn under_attack(fd: &OwnedFd, attack: impl Fn() + Sync) -> (u64, u64) {
                 let mut random = Random::new(seed);
                 let mut bytes = vec![7; 2 * PAGE as usize];
                 while !stop.load(Ordering::Relaxed) {
-                    let at = random.below(LEN - 2 * PAGE) as usize;
+                    let offset = random.below(LEN - 2 * PAGE) as usize;
                     let len = random.below(bytes.len() as u64) as usize;
-                    let word = at & !7;
+                    let word = offset & !7;
                     let accessed = match random.below(4) {
-                        0 => mapping.read_at(at, &mut bytes[..len]),
-                        1 => mapping.write_at(at, &bytes[..len]),
+                        0 => mapping.read_at(offset, &mut bytes[..len]),
+                        1 => mapping.write_at(offset, &bytes[..len]),
                         2 => mapping.load::<u64>(word, Ordering::Acquire).map(drop),
                         _ => mapping.store(word, 1_u64, Ordering::Release),
                     };

@@ -60,7 +60,7 @@ fn grants_add_up_and_access_is_the_union() {
 }
 
 #[test]
-fn removal_splits_a_rule_and_passes_over_what_was_not_granted() {
+fn a_revoke_splits_a_grant_and_skips_what_was_not_granted() {
     let (_guest, disk, domain) = identity();
     domain.grant_identity(GuestPhys(0), 8 * PAGE, Access::READ).unwrap();
     domain.revoke(DeviceAddr(2 * PAGE), 2 * PAGE).unwrap().wait();
@@ -72,7 +72,7 @@ fn removal_splits_a_rule_and_passes_over_what_was_not_granted() {
 }
 
 #[test]
-fn several_ranges_are_taken_back_together() {
+fn several_ranges_are_revoked_together() {
     let (_guest, disk, domain) = identity();
     domain.grant_identity(GuestPhys(0), 8 * PAGE, Access::READ).unwrap();
     let held: Vec<_> = [0, 3, 6].map(|page| disk.map(DeviceAddr(page * PAGE), 1, READ)).into();
@@ -117,14 +117,14 @@ fn a_translation_that_is_there_with_another_target_is_eexist_and_nothing_changes
     domain.grant(DeviceAddr(0), GuestPhys(3 * PAGE), PAGE, Access::READ).unwrap();
     let want = [row(0, 3, 1, "r--"), row(8, 2, 1, "r--"), row(9, 3, 1, "rw-")];
     assert_eq!(grants(&domain), want);
-    for at in [0, 9] {
-        let mapping = disk.map(DeviceAddr(at * PAGE), 8, READ).unwrap();
+    for page in [0, 9] {
+        let mapping = disk.map(DeviceAddr(page * PAGE), 8, READ).unwrap();
         assert_eq!(word(&mapping), numbered(1, 3));
     }
 }
 
 #[test]
-fn only_identity_and_translating_domains_have_rules_and_identity_does_not_translate() {
+fn only_identity_and_translating_domains_have_grants_and_identity_does_not_translate() {
     let (guest, _ram) = iommu_guest(PAGE);
     for kind in [DomainKind::Bypass, DomainKind::Deny] {
         let domain = guest.domain(kind.name(), DomainOptions::new(kind)).unwrap();
@@ -189,7 +189,7 @@ fn a_domain_that_has_devices_is_busy_and_one_that_was_removed_is_gone() {
 }
 
 #[test]
-fn a_removed_domain_has_no_rules_left_that_could_lead_to_removed_memory() {
+fn a_removed_domain_has_no_grants_left_that_could_lead_to_removed_memory() {
     let (guest, disk, domain) = identity();
     domain.grant_identity(GuestPhys(0), PAGE, Access::READ).unwrap();
     disk.detach().wait();
@@ -218,7 +218,7 @@ fn a_removed_device_is_attached_to_nothing_any_more() {
 }
 
 #[test]
-fn names_are_given_once() {
+fn names_are_used_once() {
     let (guest, disk, _domain) = identity();
     assert_eq!(errno(guest.vdev("disk")), "EEXIST");
     assert_eq!(errno(guest.domain("disk", DomainOptions::new(DomainKind::Deny))), "EEXIST");
@@ -247,7 +247,7 @@ fn sixty_four_faults_are_kept_and_the_others_counted() {
 }
 
 #[test]
-fn an_identity_rule_over_the_full_address_width_is_quick() {
+fn an_identity_grant_over_the_full_address_width_is_quick() {
     let (guest, disk, domain) = identity();
     for page in 0..512 {
         domain.grant_identity(GuestPhys((1 << 40) + 3 * page * PAGE), PAGE, Access::WRITE).unwrap();
@@ -274,7 +274,7 @@ fn without_an_iommu_there_are_no_domains_and_unattached_is_configured_per_guest(
 }
 
 #[test]
-fn a_removed_device_reaches_nothing_even_where_unattached_means_bypass() {
+fn a_removed_device_reaches_nothing_even_if_unattached_means_bypass() {
     for guest in [
         Guest::builder().build().unwrap(),
         Guest::builder().iommu(Unattached::Bypass).build().unwrap(),

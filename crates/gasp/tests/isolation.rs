@@ -70,9 +70,9 @@ fn waits(guest: &Guest, busy: impl FnOnce() + Send) -> Waits {
         domain.revoke(DeviceAddr(0), PAGE).unwrap().wait();
     };
     let plug = || {
-        let at = span(GIB * 3 + 5 * PAGE, PAGE);
-        guest.space().add(Region::reserved(at)).unwrap();
-        guest.space().remove(at).unwrap().wait();
+        let page = span(GIB * 3 + 5 * PAGE, PAGE);
+        guest.space().add(Region::reserved(page)).unwrap();
+        guest.space().remove(page).unwrap().wait();
     };
     /// The others end, also if what they are measured beside fails.
     struct Stop<'a>(&'a AtomicBool);
@@ -125,7 +125,7 @@ fn nobody_waits(
 
 /// One grant over `gibs` GiB, of which a page in every GiB is taken back while that is let.
 fn thinned(guest: &Guest, gibs: u64) -> Domain {
-    let domain = domain(guest, "evil", DomainKind::Identity, DomainOptions::LIMIT);
+    let domain = domain(guest, "greedy", DomainKind::Identity, DomainOptions::LIMIT);
     domain.grant_identity(GuestPhys(0), gibs * GIB, Access::RW).unwrap();
     for gib in 0..gibs {
         match domain.revoke(DeviceAddr(gib * GIB + PAGE), PAGE) {
@@ -141,7 +141,7 @@ fn thinned(guest: &Guest, gibs: u64) -> Domain {
 
 /// A page in each of `count` ranges of 2 MiB.
 fn sparse(guest: &Guest, count: u64, limit: u64) -> Domain {
-    let domain = domain(guest, "evil", DomainKind::Identity, limit);
+    let domain = domain(guest, "greedy", DomainKind::Identity, limit);
     (0..count).for_each(|index| {
         domain.grant_identity(GuestPhys(index * HUGE + 7 * PAGE), PAGE, Access::RW).unwrap();
     });
@@ -158,7 +158,7 @@ fn dense(guest: &Guest, count: u64) -> Domain {
 }
 
 #[test]
-fn a_rule_over_everything_that_was_cut_in_many_places_keeps_nobody_waiting() {
+fn a_grant_over_everything_that_was_cut_in_many_places_keeps_nobody_waiting() {
     let thinned = |guest: &Guest| thinned(guest, 65_536);
     nobody_waits("one grant", true, thinned, |_, domain| {
         let (entries, bytes) = (domain.entries(), domain.table_bytes());
@@ -170,7 +170,7 @@ fn a_rule_over_everything_that_was_cut_in_many_places_keeps_nobody_waiting() {
 }
 
 #[test]
-fn a_rule_over_many_single_pages_keeps_nobody_waiting() {
+fn a_grant_over_many_single_pages_keeps_nobody_waiting() {
     let sparse = |guest: &Guest| sparse(guest, 30_000, DomainOptions::LIMIT);
     nobody_waits("one grant, refused", true, sparse, |_, domain| {
         let over = domain.grant_identity(GuestPhys(0), 30_000 * HUGE, Access::RW);
@@ -180,7 +180,7 @@ fn a_rule_over_many_single_pages_keeps_nobody_waiting() {
 }
 
 #[test]
-fn a_rule_of_a_million_entries_and_its_revoke_keep_nobody_waiting() {
+fn a_grant_of_a_million_entries_and_its_revoke_keep_nobody_waiting() {
     const COUNT: u64 = 1500;
     let sparse = |guest: &Guest| sparse(guest, COUNT, DomainOptions::LIMIT);
     nobody_waits("a grant of many entries", true, sparse, |_, domain| {
@@ -224,7 +224,7 @@ fn a_rule_of_a_million_entries_and_its_revoke_keep_nobody_waiting() {
 fn a_hot_plug_under_a_translating_domain_of_many_entries_keeps_nobody_waiting() {
     const COUNT: u64 = 40_000;
     let scattered = |guest: &Guest| {
-        let domain = domain(guest, "evil", DomainKind::Translate, DomainOptions::LIMIT);
+        let domain = domain(guest, "greedy", DomainKind::Translate, DomainOptions::LIMIT);
         for index in 0..COUNT {
             // Each leads into what is plugged, and none goes on where another ends.
             let (device, to) = (DeviceAddr(2 * index * PAGE), GuestPhys(index % 64 * PAGE));
@@ -275,18 +275,18 @@ fn several_spans_are_cut_within_the_limit_together_or_not_at_all() {
 }
 
 #[test]
-fn memory_that_changes_under_more_rules_than_can_be_cut_takes_those_rules_back() {
+fn memory_that_changes_under_more_grants_than_can_be_cut_takes_those_grants_back() {
     let guest = guest();
-    let evil = domain(&guest, "evil", DomainKind::Translate, 2000);
+    let greedy = domain(&guest, "greedy", DomainKind::Translate, 2000);
     let disk = guest.vdev("disk").unwrap();
-    disk.attach(&evil).unwrap().wait();
+    disk.attach(&greedy).unwrap().wait();
     // Ten GiB of device addresses that all lead to the first GiB.
     for gib in 0..10 {
-        evil.grant(DeviceAddr(gib * GIB), GuestPhys(0), GIB, Access::RW).unwrap();
+        greedy.grant(DeviceAddr(gib * GIB), GuestPhys(0), GIB, Access::RW).unwrap();
     }
     // A page of memory there cuts each into 1,023.
     guest.space().add_ram(Some(GuestPhys(0)), &support::ram(PAGE)).unwrap();
-    assert!(evil.entries() <= 2000, "{}", evil.entries());
+    assert!(greedy.entries() <= 2000, "{}", greedy.entries());
     let reached: Vec<bool> = (0..10)
         .map(|gib| disk.map(DeviceAddr(gib * GIB), 8, gasp::MapFlags::RW))
         .map(|map| match map {
@@ -300,13 +300,13 @@ fn memory_that_changes_under_more_rules_than_can_be_cut_takes_those_rules_back()
     assert_eq!(reached.iter().filter(|reached| **reached).count(), 1, "{reached:?}");
     assert_eq!(guest.take_faults().records.len(), 9);
     // The guest may ask again, and learns why not.
-    assert_eq!(errno(evil.grant(DeviceAddr(9 * GIB), GuestPhys(0), GIB, Access::RW)), "ENOSPC");
-    evil.grant(DeviceAddr(9 * GIB), GuestPhys(0), PAGE, Access::RW).unwrap();
+    assert_eq!(errno(greedy.grant(DeviceAddr(9 * GIB), GuestPhys(0), GIB, Access::RW)), "ENOSPC");
+    greedy.grant(DeviceAddr(9 * GIB), GuestPhys(0), PAGE, Access::RW).unwrap();
     assert!(disk.map(DeviceAddr(9 * GIB), 8, gasp::MapFlags::RW).is_ok());
 }
 
 #[test]
-fn a_mapping_of_a_rule_that_is_taken_back_is_drained() {
+fn a_mapping_of_a_grant_that_is_taken_back_is_drained() {
     let guest = Guest::builder().iommu(Unattached::Deny).drain(support::patient()).build().unwrap();
     let ram = support::ram(HUGE);
     guest.space().add_ram(Some(GuestPhys(0)), &ram).unwrap();

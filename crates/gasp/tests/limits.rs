@@ -78,22 +78,22 @@ fn a_cut_past_65536_regions_is_refused_and_nothing_has_changed() {
     let space = guest.space();
     let ram = ram(4 * PAGE);
     // Above all others.
-    let at = 65_536 * 2 * PAGE;
-    space.add_ram(Some(GuestPhys(at)), &ram).unwrap();
+    let start = 65_536 * 2 * PAGE;
+    space.add_ram(Some(GuestPhys(start)), &ram).unwrap();
     let last_but_one = 65_536 - 1;
     for index in 1..last_but_one {
         space.add(reserved(index)).unwrap();
     }
     // One more fits, and what is in the middle would need two.
-    let middle = span(at + PAGE, PAGE);
+    let middle = span(start + PAGE, PAGE);
     let refused = space.set_access(middle, Access::READ).map(drop).unwrap_err();
     assert!(matches!(refused.reason(), Reason::Limit { limit: 65_536, .. }), "{refused}");
     let refused = space.remove(middle).map(drop).unwrap_err();
     assert!(matches!(refused.reason(), Reason::Limit { limit: 65_536, .. }), "{refused}");
     let disk = guest.vdev("disk").unwrap();
-    disk.write(DeviceAddr(at + PAGE), &[1]).unwrap();
-    space.set_access(span(at, PAGE), Access::READ).unwrap().wait();
-    let refused = space.remove(span(at + 3 * PAGE, PAGE)).map(drop).unwrap_err();
+    disk.write(DeviceAddr(start + PAGE), &[1]).unwrap();
+    space.set_access(span(start, PAGE), Access::READ).unwrap().wait();
+    let refused = space.remove(span(start + 3 * PAGE, PAGE)).map(drop).unwrap_err();
     assert!(matches!(refused.reason(), Reason::Limit { limit: 65_536, .. }), "{refused}");
 }
 
@@ -112,7 +112,7 @@ fn a_guest_has_1024_placed_memory_objects() {
 }
 
 #[test]
-fn both_sides_of_a_rule_end_at_the_width_of_addresses() {
+fn both_sides_of_a_grant_end_at_the_width_of_addresses() {
     let guest = Guest::builder().address_width(40).iommu(gasp::Unattached::Deny).build().unwrap();
     let (_, domain) = device(&guest, "disk", DomainKind::Translate);
     let end = 1_u64 << 40;

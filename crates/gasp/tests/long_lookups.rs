@@ -52,11 +52,11 @@ fn no_long_mapping_outlives_a_revoke_of_a_page_in_it() {
                 let (mut maps, mut refusals) = (0_u64, 0_u64);
                 let none = || assert!(!revoked.iter().any(|page| page.load(SeqCst)));
                 while !stop.load(Relaxed) {
-                    let (at, len) = (DeviceAddr(0), PAGES * PAGE);
+                    let (addr, len) = (DeviceAddr(0), PAGES * PAGE);
                     let mapped = match kind {
-                        0 => disk.map(at, len, MapFlags::READ).map(|held| (none(), drop(held))),
+                        0 => disk.map(addr, len, MapFlags::READ).map(|held| (none(), drop(held))),
                         _ => disk
-                            .map_scatter(at, len, MapFlags::READ)
+                            .map_scatter(addr, len, MapFlags::READ)
                             .map(|held| (none(), drop(held))),
                     };
                     calls[kind].fetch_add(1, Relaxed);

@@ -191,11 +191,11 @@ fn a_window_gives_exactly_its_base_and_offset_over_all_of_it() {
     let disk = guest.vdev("disk").unwrap();
     let any = MapFlags::RW.any();
     let len = window.len();
-    for at in [0, 1, PAGE, HUGE - 1, HUGE, HUGE + 0x777, 3 * HUGE, len - 1] {
-        let mapping = disk.map_host_contig(DeviceAddr(HUGE + at), len - at, any).unwrap();
+    for offset in [0, 1, PAGE, HUGE - 1, HUGE, HUGE + 0x777, 3 * HUGE, len - 1] {
+        let mapping = disk.map_host_contig(DeviceAddr(HUGE + offset), len - offset, any).unwrap();
         let run = mapping.host_run().unwrap();
-        assert_eq!((run.addr.0, run.len), (BASE + at, len - at));
-        assert_eq!(mapping.len() as u64, len - at, "the window is one run");
+        assert_eq!((run.addr.0, run.len), (BASE + offset, len - offset));
+        assert_eq!(mapping.len() as u64, len - offset, "the window is one run");
     }
     assert_eq!(window.stability(), Stability::Pinned);
     assert_eq!(window.host_extents().count(), 1);

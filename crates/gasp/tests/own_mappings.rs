@@ -25,15 +25,15 @@ fn own_mappings_of_guest_memory_are_found_through_every_kind_of_domain() {
     let (guest, _ram) = iommu_guest(32 * PAGE);
     let (identity, grants) = device(&guest, "identity", DomainKind::Identity);
     grants.grant_identity(GuestPhys(0), 32 * PAGE, Access::RW).unwrap();
-    let (translated, to_rules) = device(&guest, "translated", DomainKind::Translate);
+    let (translated, translating) = device(&guest, "translated", DomainKind::Translate);
     // Device pages 100 to 103 are guest pages 3, 2, 1, 0.
     for index in 0..4 {
         let device = DeviceAddr((100 + index) * PAGE);
-        to_rules.grant(device, GuestPhys((3 - index) * PAGE), PAGE, Access::RW).unwrap();
+        translating.grant(device, GuestPhys((3 - index) * PAGE), PAGE, Access::RW).unwrap();
     }
     let (bypass, _) = device(&guest, "bypass", DomainKind::Bypass);
     let space = guest.space();
-    let held = |at| space.held_by_this_thread(page(at));
+    let held = |number| space.held_by_this_thread(page(number));
     assert_eq!((0..32).map(held).sum::<usize>(), 0);
 
     let first = map(&identity, 1);
@@ -50,8 +50,8 @@ fn own_mappings_of_guest_memory_are_found_through_every_kind_of_domain() {
 
     assert_eq!(grants.held_by_this_thread(device_span(PAGE + 7, 1)), 1);
     assert_eq!(grants.held_by_this_thread(device_span(2 * PAGE, PAGE)), 0);
-    assert_eq!(to_rules.held_by_this_thread(device_span(0, 102 * PAGE)), 1);
-    assert_eq!(to_rules.held_by_this_thread(device_span(0, u64::MAX)), 2);
+    assert_eq!(translating.held_by_this_thread(device_span(0, 102 * PAGE)), 1);
+    assert_eq!(translating.held_by_this_thread(device_span(0, u64::MAX)), 2);
     let of = |vdev: &Vdev| vdev.held_by_this_thread();
     assert_eq!([of(&identity), of(&translated), of(&bypass)], [1, 2, 1]);
     drop((first, second, scattered, third, firmware));

@@ -74,7 +74,7 @@ fn peer_1_an_empty_domain_lets_nothing_through_at_the_end_of_the_address_space()
         assert_eq!(errno(disk.read(DeviceAddr(TOP), &mut [0; 64])), "ENXIO");
         assert_eq!(errno(disk.map(DeviceAddr(0), 1, READ)), "EFAULT");
         // Grants of no length, and grants that wrap.
-        let grant = |at, len| domain.grant(DeviceAddr(at), GuestPhys(at), len, Access::READ);
+        let grant = |addr, len| domain.grant(DeviceAddr(addr), GuestPhys(addr), len, Access::READ);
         assert_eq!(errno(grant(0, 0)), "EINVAL");
         assert_eq!(errno(grant(TOP, 4096)), "ENXIO");
         assert_eq!(errno(grant(TOP, u64::MAX)), "ENXIO");
@@ -90,17 +90,18 @@ fn peer_2_a_warm_lookup_lets_no_wrapping_length_through() {
     in_time(|| {
         let (guest, _ram) = plain_guest(16 * PAGE);
         let disk = guest.vdev("disk").unwrap();
-        let at = PAGE + 0x10;
+        let addr = PAGE + 0x10;
         for _ in 0..1000 {
-            assert!(disk.map(DeviceAddr(at), 8, READ).is_ok());
+            assert!(disk.map(DeviceAddr(addr), 8, READ).is_ok());
         }
-        for len in [u64::MAX, u64::MAX - at, u64::MAX - at + 1, 0xffff_ffff_ffff_f010, 1 << 63] {
-            let wraps = at.checked_add(len - 1).is_none();
+        for len in [u64::MAX, u64::MAX - addr, u64::MAX - addr + 1, 0xffff_ffff_ffff_f010, 1 << 63]
+        {
+            let wraps = addr.checked_add(len - 1).is_none();
             let want = if wraps { Reason::Wraps } else { Reason::BeyondWidth { bits: 48 } };
-            assert_eq!(error(disk.map(DeviceAddr(at), len, READ)).reason(), want);
-            assert_eq!(error(disk.map_scatter(DeviceAddr(at), len, READ)).reason(), want);
-            assert_eq!(error(disk.map_host_contig(DeviceAddr(at), len, READ)).reason(), want);
-            assert_eq!(error(guest.map_firmware(GuestPhys(at), len, READ)).reason(), want);
+            assert_eq!(error(disk.map(DeviceAddr(addr), len, READ)).reason(), want);
+            assert_eq!(error(disk.map_scatter(DeviceAddr(addr), len, READ)).reason(), want);
+            assert_eq!(error(disk.map_host_contig(DeviceAddr(addr), len, READ)).reason(), want);
+            assert_eq!(error(guest.map_firmware(GuestPhys(addr), len, READ)).reason(), want);
         }
     });
 }
@@ -164,12 +165,12 @@ fn peer_5_the_direction_is_checked() {
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
     for bits in 0..8 {
         let allowed = Access::from_bits_truncate(bits);
-        let at = u64::from(bits) * PAGE;
+        let addr = u64::from(bits) * PAGE;
         if !allowed.is_empty() {
-            domain.grant_identity(GuestPhys(at), PAGE, allowed).unwrap();
+            domain.grant_identity(GuestPhys(addr), PAGE, allowed).unwrap();
         }
         for flags in all_flags() {
-            let mapped = disk.map(DeviceAddr(at), 8, flags);
+            let mapped = disk.map(DeviceAddr(addr), 8, flags);
             assert_eq!(mapped.is_ok(), allowed.contains(flags.access()), "{allowed} {flags:?}");
             assert!(mapped.is_ok() || errno(mapped) == "EFAULT");
         }

@@ -93,15 +93,15 @@ fn punched(kind: Backing, len: u64) {
     // A huge page may be followed by small ones, which are a change each.
     assert!(!audit.changes.is_empty());
     assert_eq!(audit.broken().count(), audit.changes.len());
-    let mut at = unit;
+    let mut offset = unit;
     for change in &audit.changes {
-        assert_eq!((change.offset, change.class), (at, Stability::Pinned));
-        assert_eq!(change.was.0, was.0 + (at - unit), "where it was said to be");
+        assert_eq!((change.offset, change.class), (offset, Stability::Pinned));
+        assert_eq!(change.was.0, was.0 + (offset - unit), "where it was said to be");
         assert!(change.is_broken_promise() && change.is != Some(change.was));
         assert!(change.to_string().contains(&change.was.to_string()), "{change}");
-        at += change.len;
+        offset += change.len;
     }
-    assert_eq!(at, 2 * unit, "nothing else");
+    assert_eq!(offset, 2 * unit, "nothing else");
 }
 
 fn order_is_the_callers() {

@@ -119,14 +119,14 @@ fn short_run_held() {
     let mut shortened = 0;
     for page in 0..64 {
         assert_eq!(domain.entries(), 1, "a word for all of it");
-        let at = page * PAGE;
-        let held = disk.map_host_contig(DeviceAddr(at), HUGE - at, MapFlags::READ).unwrap();
+        let addr = page * PAGE;
+        let held = disk.map_host_contig(DeviceAddr(addr), HUGE - addr, MapFlags::READ).unwrap();
         let len = held.len() as u64;
-        if len < HUGE - at {
+        if len < HUGE - addr {
             shortened += 1;
-            let mut after = domain.revoke(DeviceAddr(at + len), HUGE - at - len).unwrap();
+            let mut after = domain.revoke(DeviceAddr(addr + len), HUGE - addr - len).unwrap();
             assert_eq!(after.pending(), 0, "it does not reach there");
-            let mut under = domain.revoke(DeviceAddr(at + len - PAGE), PAGE).unwrap();
+            let mut under = domain.revoke(DeviceAddr(addr + len - PAGE), PAGE).unwrap();
             assert_eq!(under.pending(), 1, "its last page");
         }
         drop(held);
@@ -140,8 +140,8 @@ fn short_run_held() {
 fn frame_of(addr: usize) -> u64 {
     let page = rustix::param::page_size();
     let mut entry = [0; 8];
-    let at = (addr / page * 8) as u64;
-    pagemap().unwrap().read_exact_at(&mut entry, at).unwrap();
+    let offset = (addr / page * 8) as u64;
+    pagemap().unwrap().read_exact_at(&mut entry, offset).unwrap();
     let entry = u64::from_ne_bytes(entry);
     assert_ne!(entry >> 63, 0, "the page is in memory");
     (entry & ((1 << 55) - 1)) * page as u64 + (addr % page) as u64
@@ -159,9 +159,9 @@ fn host_run_agrees_with_pagemap(backing: Backing, len: u64) {
     let (_guest, vdev, _ram) = made(backing, len);
     let mut random = Random::new(3);
     for _ in 0..200 {
-        let at = random.below(len);
-        let max = 1 + random.below((len - at).min(4 * HUGE));
-        let mapping = vdev.map_host_contig(DeviceAddr(at), max, MapFlags::RW).unwrap();
+        let addr = random.below(len);
+        let max = 1 + random.below((len - addr).min(4 * HUGE));
+        let mapping = vdev.map_host_contig(DeviceAddr(addr), max, MapFlags::RW).unwrap();
         let HostRun { addr, len: run } = mapping.host_run().unwrap();
         assert_eq!((run, mapping.len() as u64), (mapping.len() as u64, run.min(max)));
         let vaddr = mapping.as_ptr().addr();
@@ -195,22 +195,22 @@ fn runs_tile_the_object(backing: Backing, len: u64) {
 fn walking_covers_all(backing: Backing, len: u64) {
     let (_guest, vdev, ram) = made(backing, len);
     let start = 0x123;
-    let mut at = start;
+    let mut addr = start;
     let mut pieces = 0;
-    while at < len {
-        let mapping = vdev.map_host_contig(DeviceAddr(at), len - at, MapFlags::READ).unwrap();
+    while addr < len {
+        let mapping = vdev.map_host_contig(DeviceAddr(addr), len - addr, MapFlags::READ).unwrap();
         let run = mapping.host_run().unwrap();
         let got = mapping.len() as u64;
-        assert!(got > 0 && got <= len - at);
-        if at + got < len {
+        assert!(got > 0 && got <= len - addr);
+        if addr + got < len {
             // It could not have been longer: what is behind it is somewhere else.
-            let behind = ram.host_run(at + got, 1).unwrap();
-            assert_ne!(behind.addr.0, run.addr.0 + got, "shortened too early at {at:#x}");
+            let behind = ram.host_run(addr + got, 1).unwrap();
+            assert_ne!(behind.addr.0, run.addr.0 + got, "shortened too early at {addr:#x}");
         }
-        at += got;
+        addr += got;
         pieces += 1;
     }
-    assert_eq!(at, len);
+    assert_eq!(addr, len);
     assert_eq!(pieces, ram.host_extents().count());
 }
 
@@ -219,8 +219,8 @@ fn a_walk_tells_the_same(backing: Backing, len: u64) {
     let entries = guest.space().walk(Walk { max_len: HUGE, host: true });
     assert_eq!(entries.iter().map(|entry| entry.guest.len()).sum::<u64>(), len);
     for entry in entries {
-        let at = DeviceAddr(entry.guest.start().0);
-        let mapping = vdev.map_host_contig(at, entry.guest.len(), MapFlags::READ).unwrap();
+        let addr = DeviceAddr(entry.guest.start().0);
+        let mapping = vdev.map_host_contig(addr, entry.guest.len(), MapFlags::READ).unwrap();
         assert_eq!(Some(mapping.host_run().unwrap().addr), entry.host);
         assert_eq!(mapping.len() as u64, entry.guest.len());
     }
@@ -244,8 +244,8 @@ fn huge_runs(backing: Backing, len: u64) {
     let (_guest, _vdev, ram) = made(backing, len);
     let note = ram.backing().note.clone().unwrap_or_default();
     if note.starts_with(&format!("{} of", len / HUGE)) {
-        for at in (0..len).step_by(HUGE as usize) {
-            let run = ram.host_run(at, HUGE).unwrap();
+        for offset in (0..len).step_by(HUGE as usize) {
+            let run = ram.host_run(offset, HUGE).unwrap();
             assert_eq!((run.len, run.addr.0 % HUGE), (HUGE, 0), "{note}");
         }
     }
@@ -257,15 +257,17 @@ fn pinned_stay() {
     let base = vdev.map(DeviceAddr(0), SIZE, MapFlags::READ).unwrap();
     let addrs = || -> Vec<u64> {
         let vaddr = base.as_ptr().addr();
-        (0..SIZE).step_by(PAGE as usize).map(|at| frame_of(vaddr + at as usize)).collect()
+        (0..SIZE).step_by(PAGE as usize).map(|offset| frame_of(vaddr + offset as usize)).collect()
     };
     let before = addrs();
     for _ in 0..3 {
         std::fs::write(COMPACT, "1").unwrap();
     }
     assert_eq!(addrs(), before);
-    let told: Vec<u64> =
-        (0..SIZE).step_by(PAGE as usize).map(|at| ram.host_run(at, 1).unwrap().addr.0).collect();
+    let told: Vec<u64> = (0..SIZE)
+        .step_by(PAGE as usize)
+        .map(|offset| ram.host_run(offset, 1).unwrap().addr.0)
+        .collect();
     assert_eq!(told, before, "and the table is right still");
 }
 

@@ -47,8 +47,8 @@ fn what_is_put_back_in_its_place_merges_and_maps_as_one() {
     let (guest, ram) = plain_guest(8 * PAGE);
     guest.space().remove(span(2 * PAGE, PAGE)).unwrap().wait();
     let part = |page| {
-        let at = page * PAGE;
-        Region::memory(RegionKind::Ram, span(at, PAGE), &ram, at).unwrap()
+        let addr = page * PAGE;
+        Region::memory(RegionKind::Ram, span(addr, PAGE), &ram, addr).unwrap()
     };
     guest.space().add(part(2)).unwrap();
     assert_eq!(shape(&guest).len(), 1);
@@ -248,26 +248,26 @@ fn a_walk_with_host_addresses_tiles_ram_and_rom_and_nothing_else() {
 }
 
 #[test]
-fn memory_added_under_an_existing_rule_becomes_mappable() {
+fn memory_added_under_an_existing_grant_becomes_mappable() {
     let (guest, _ram) = iommu_guest(PAGE);
     let (disk, identity) = device(&guest, "disk", DomainKind::Identity);
     let (net, translate) = device(&guest, "net", DomainKind::Translate);
     identity.grant_identity(GuestPhys(0), 4 * HUGE, Access::READ).unwrap();
     translate.grant(DeviceAddr(16 * HUGE), GuestPhys(0), 4 * HUGE, Access::READ).unwrap();
-    let at = HUGE + 3 * PAGE;
-    assert_eq!(errno(disk.map(DeviceAddr(at), 8, MapFlags::READ)), "ENXIO");
-    assert_eq!(errno(net.map(DeviceAddr(16 * HUGE + at), 8, MapFlags::READ)), "ENXIO");
+    let addr = HUGE + 3 * PAGE;
+    assert_eq!(errno(disk.map(DeviceAddr(addr), 8, MapFlags::READ)), "ENXIO");
+    assert_eq!(errno(net.map(DeviceAddr(16 * HUGE + addr), 8, MapFlags::READ)), "ENXIO");
     let grants = (identity.grants(), translate.grants());
     let added = ram(2 * HUGE);
     number_pages(&added, 7);
     guest.space().add_ram(Some(GuestPhys(HUGE)), &added).unwrap();
     for mapping in [
-        disk.map(DeviceAddr(at), 8, MapFlags::READ).unwrap(),
-        net.map(DeviceAddr(16 * HUGE + at), 8, MapFlags::READ).unwrap(),
+        disk.map(DeviceAddr(addr), 8, MapFlags::READ).unwrap(),
+        net.map(DeviceAddr(16 * HUGE + addr), 8, MapFlags::READ).unwrap(),
     ] {
         assert_eq!(word(&mapping), numbered(7, 3));
     }
-    assert_eq!(errno(disk.map(DeviceAddr(at), 8, MapFlags::WRITE)), "EFAULT");
+    assert_eq!(errno(disk.map(DeviceAddr(addr), 8, MapFlags::WRITE)), "EFAULT");
     assert_eq!((identity.grants(), translate.grants()), grants, "the grants are as they were");
 }
 
@@ -319,7 +319,7 @@ fn access_never_rises_above_what_kind_and_memory_offer() {
     guest.space().add_rom(None, &ram(PAGE)).unwrap();
     let readable = Access::READ | Access::EXEC;
     guest.space().set_access(span(0, 2 * PAGE), Access::RWX).unwrap().wait();
-    let offered = |at| guest.space().region_at(GuestPhys(at)).unwrap().access();
+    let offered = |addr| guest.space().region_at(GuestPhys(addr)).unwrap().access();
     assert_eq!((offered(0), offered(PAGE)), (Access::RWX, readable));
     assert_eq!(errno(guest.space().set_access(span(0, 3 * PAGE), Access::READ)), "ENXIO");
     assert_eq!((offered(0), offered(PAGE)), (Access::RWX, readable), "nothing changed");

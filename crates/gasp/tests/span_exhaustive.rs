@@ -154,8 +154,8 @@ fn what_two_spans_have_in_common_is_what_128_bits_say() {
         few.iter().for_each(|b| check_pair(&a, b));
         // And the bytes at its two ends, inside and outside.
         for end in [a.start().0, a.last().0] {
-            for at in [end.wrapping_sub(1), end, end.wrapping_add(1)] {
-                check_pair(&a, &Span::new(DeviceAddr(at), 1).unwrap());
+            for addr in [end.wrapping_sub(1), end, end.wrapping_add(1)] {
+                check_pair(&a, &Span::new(DeviceAddr(addr), 1).unwrap());
             }
         }
     }

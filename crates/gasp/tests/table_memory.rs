@@ -96,7 +96,7 @@ fn granting_and_taking_back_at_random_stays_within_64_bytes_each() {
 }
 
 #[test]
-fn a_large_rule_in_pieces_costs_no_more_than_its_pieces() {
+fn a_large_grant_that_is_cut_costs_no_more_than_its_entries() {
     let domain = domain();
     domain.grant(DeviceAddr(0), GuestPhys(0), 1 << 30, Access::READ).unwrap();
     assert_eq!((domain.entries(), domain.table_bytes()), (1, 0), "one aligned GiB is one entry");

@@ -44,14 +44,14 @@ fn errno<T: core::fmt::Debug>(result: gasp::Result<T>) -> &'static str {
 fn a_value_comes_back_through_every_way() {
     let (guest, vdev) = crossed();
     // On both sides of the border, which is none in the guest's memory.
-    let at = DeviceAddr(PAGE - 4);
-    vdev.write_obj(at, &VALUE).unwrap();
-    assert_eq!(vdev.read_obj::<Descriptor>(at).unwrap(), VALUE);
-    let scatter = vdev.map_scatter(at, 32, MapFlags::RW).unwrap();
+    let addr = DeviceAddr(PAGE - 4);
+    vdev.write_obj(addr, &VALUE).unwrap();
+    assert_eq!(vdev.read_obj::<Descriptor>(addr).unwrap(), VALUE);
+    let scatter = vdev.map_scatter(addr, 32, MapFlags::RW).unwrap();
     assert_eq!(scatter.read_obj::<Descriptor>(0).unwrap(), VALUE);
     scatter.write_obj(16, &VALUE).unwrap();
-    assert_eq!(vdev.read_obj::<Descriptor>(DeviceAddr(at.0 + 16)).unwrap(), VALUE);
-    let first = vdev.map(at, 4, MapFlags::READ).unwrap();
+    assert_eq!(vdev.read_obj::<Descriptor>(DeviceAddr(addr.0 + 16)).unwrap(), VALUE);
+    let first = vdev.map(addr, 4, MapFlags::READ).unwrap();
     assert_eq!(first.read_obj::<u32>(0).unwrap(), VALUE.addr as u32);
     // As firmware sees it: the second page comes first.
     assert_eq!(guest.read_obj::<u32>(DeviceAddr(2 * PAGE - 4)).unwrap(), VALUE.addr as u32);
@@ -76,20 +76,21 @@ fn a_value_that_does_not_fit_or_is_not_allowed_is_refused_whole() {
 
 /// Each exchange of one width, against what it does to a plain integer.
 macro_rules! exchanges {
-    ($map:expr, $at:expr, $integer:ident) => {{
-        let (map, at): (&Mapping, usize) = ($map, $at);
-        map.store::<$integer>(at, 0b1100, Relaxed).unwrap();
-        assert_eq!(map.swap::<$integer>(at, 0b1010, SeqCst).unwrap(), 0b1100);
-        assert_eq!(map.fetch_or::<$integer>(at, 0b0001, SeqCst).unwrap(), 0b1010);
-        assert_eq!(map.fetch_and::<$integer>(at, 0b0011, SeqCst).unwrap(), 0b1011);
-        assert_eq!(map.fetch_add::<$integer>(at, $integer::MAX, SeqCst).unwrap(), 0b0011);
-        let exchange = |from: $integer| map.compare_exchange(at, from, 9, SeqCst, Acquire).unwrap();
+    ($map:expr, $offset:expr, $integer:ident) => {{
+        let (map, offset): (&Mapping, usize) = ($map, $offset);
+        map.store::<$integer>(offset, 0b1100, Relaxed).unwrap();
+        assert_eq!(map.swap::<$integer>(offset, 0b1010, SeqCst).unwrap(), 0b1100);
+        assert_eq!(map.fetch_or::<$integer>(offset, 0b0001, SeqCst).unwrap(), 0b1010);
+        assert_eq!(map.fetch_and::<$integer>(offset, 0b0011, SeqCst).unwrap(), 0b1011);
+        assert_eq!(map.fetch_add::<$integer>(offset, $integer::MAX, SeqCst).unwrap(), 0b0011);
+        let exchange =
+            |from: $integer| map.compare_exchange(offset, from, 9, SeqCst, Acquire).unwrap();
         assert_eq!(exchange(1), Err(0b0010));
         assert_eq!(exchange(2), Ok(0b0010));
-        assert_eq!(map.load::<$integer>(at, Relaxed).unwrap(), 9);
+        assert_eq!(map.load::<$integer>(offset, Relaxed).unwrap(), 9);
         // The neighbours stay.
-        assert_eq!(map.load::<u8>(at - 1, Relaxed).unwrap(), 0x55);
-        assert_eq!(map.load::<u8>(at + size_of::<$integer>(), Relaxed).unwrap(), 0x55);
+        assert_eq!(map.load::<u8>(offset - 1, Relaxed).unwrap(), 0x55);
+        assert_eq!(map.load::<u8>(offset + size_of::<$integer>(), Relaxed).unwrap(), 0x55);
     }};
 }
 

@@ -86,7 +86,7 @@ mod filter {
     }
 
     fn program(arch: u32) -> [sock_filter; 6] {
-        let load = |at: usize| step(BPF_LD | BPF_W | BPF_ABS, at as u32, 0);
+        let load = |offset: usize| step(BPF_LD | BPF_W | BPF_ABS, offset as u32, 0);
         // Goes on if it is the same, else `skip` steps further.
         let same = |value: u32, skip: u8| step(BPF_JMP | BPF_JEQ | BPF_K, value, skip);
         let end = |verdict: u32| step(BPF_RET | BPF_K, verdict, 0);
@@ -213,16 +213,16 @@ fn no_late_write() {
         contended.write(0);
         assert!(domain.revoke(DeviceAddr(page * PAGE), PAGE).unwrap().wait().completed());
         revoked[page as usize].store(true, SeqCst);
-        let words = [page * PAGE, page * PAGE + PAGE - 8].map(|at| at as usize);
+        let words = [page * PAGE, page * PAGE + PAGE - 8].map(|offset| offset as usize);
         let poison = POISON + rounds;
-        words.iter().for_each(|&at| host.store(at, poison, Relaxed).unwrap());
+        words.iter().for_each(|&offset| host.store(offset, poison, Relaxed).unwrap());
         // Long enough for a store that is on its way; at times, for a whole thread.
         if rounds % 16 == 0 {
             thread::yield_now();
         }
         for _ in 0..50 {
-            for at in words {
-                let word: u64 = host.load(at, Relaxed).unwrap();
+            for offset in words {
+                let word: u64 = host.load(offset, Relaxed).unwrap();
                 assert_eq!(word, poison, "page {page} was written after its revoke");
             }
         }

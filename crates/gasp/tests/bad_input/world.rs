@@ -61,29 +61,29 @@ impl World {
 
     /// Maps in every way. What is granted must be as long as was asked for, or shorter
     /// where that is the call's meaning; nothing may change, whatever comes of it.
-    pub(crate) fn map_in_every_way(&self, at: u64, len: u64, flags: MapFlags) {
+    pub(crate) fn map_in_every_way(&self, addr: u64, len: u64, flags: MapFlags) {
         for vdev in self.domains.iter().map(|(vdev, _)| vdev) {
-            if let Ok(mapping) = vdev.map(DeviceAddr(at), len, flags) {
+            if let Ok(mapping) = vdev.map(DeviceAddr(addr), len, flags) {
                 assert_eq!(mapping.len() as u64, len);
             }
-            let whole = vdev.map_host_contig(DeviceAddr(at), len, flags);
-            let part = vdev.map_host_contig_truncated(DeviceAddr(at), len, flags);
+            let whole = vdev.map_host_contig(DeviceAddr(addr), len, flags);
+            let part = vdev.map_host_contig_truncated(DeviceAddr(addr), len, flags);
             for mapping in [whole, part].into_iter().flatten() {
                 assert!((1..=len).contains(&(mapping.len() as u64)));
             }
-            if let Ok(scatter) = vdev.map_scatter(DeviceAddr(at), len, flags) {
+            if let Ok(scatter) = vdev.map_scatter(DeviceAddr(addr), len, flags) {
                 assert_eq!(scatter.len() as u64, len);
                 let pieces: usize = scatter.pieces().map(|piece| piece.len()).sum();
                 assert_eq!(pieces, scatter.len());
             }
-            if let Ok(stitched) = vdev.map_stitched(DeviceAddr(at), len, flags) {
+            if let Ok(stitched) = vdev.map_stitched(DeviceAddr(addr), len, flags) {
                 assert_eq!(stitched.len() as u64, len);
             }
             let mut bytes = vec![0; len.min(1 << 17) as usize];
-            let _ = vdev.read(DeviceAddr(at), &mut bytes);
-            assert!(vdev.write(DeviceAddr(at), &bytes).is_err(), "nothing may be written");
+            let _ = vdev.read(DeviceAddr(addr), &mut bytes);
+            assert!(vdev.write(DeviceAddr(addr), &bytes).is_err(), "nothing may be written");
         }
-        if let Ok(mapping) = self.guest.map_firmware(GuestPhys(at), len, flags) {
+        if let Ok(mapping) = self.guest.map_firmware(GuestPhys(addr), len, flags) {
             assert_eq!(mapping.len() as u64, len);
         }
     }

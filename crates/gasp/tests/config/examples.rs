@@ -65,7 +65,7 @@ fn every_example_is_tested() {
 }
 
 #[test]
-fn demo_has_two_devices_with_different_rules() {
+fn demo_has_two_devices_with_different_grants() {
     let guest = example("demo.toml");
     assert_eq!(guest.address_width(), 40);
     assert_eq!(
@@ -157,17 +157,17 @@ fn reserve_keeps_addresses_free() {
 fn pass_through_knows_the_declared_address_and_offers_only_its_access() {
     let guest = example("pass-through.toml");
     let vdev = guest.vdev("gpu").unwrap();
-    let at = DeviceAddr(0xd000_0010);
-    let run = vdev.map_host_contig(at, 0x100, MapFlags::READ.any()).unwrap();
+    let addr = DeviceAddr(0xd000_0010);
+    let run = vdev.map_host_contig(addr, 0x100, MapFlags::READ.any()).unwrap();
     assert_eq!((run.host_run().unwrap().addr.0, run.len()), (0xfd00_0010, 0x100));
-    assert_eq!(refusal(&guest, "gpu", at.0, 1, MapFlags::READ), Some("ENXIO"));
-    assert_eq!(refusal(&guest, "gpu", at.0, 1, MapFlags::RW.any()), Some("EACCES"));
+    assert_eq!(refusal(&guest, "gpu", addr.0, 1, MapFlags::READ), Some("ENXIO"));
+    assert_eq!(refusal(&guest, "gpu", addr.0, 1, MapFlags::RW.any()), Some("EACCES"));
     let exec = MapFlags::new(Access::EXEC).unwrap().any();
-    assert_eq!(refusal(&guest, "gpu", at.0, 1, exec), Some("EACCES"));
+    assert_eq!(refusal(&guest, "gpu", addr.0, 1, exec), Some("EACCES"));
 }
 
 #[test]
-fn iommu_identity_allows_what_its_rules_say() {
+fn iommu_identity_allows_what_its_grants_say() {
     let guest = example("iommu-identity.toml");
     assert_eq!(domain_of(&guest, "disk"), Some(("disk".into(), DomainKind::Identity)));
     assert_eq!(guest.find_domain("disk").unwrap().grants().len(), 3);
@@ -198,7 +198,7 @@ fn iommu_translate_leads_elsewhere_and_keeps_its_limit() {
 }
 
 #[test]
-fn iommu_unattached_and_the_kinds_without_rules() {
+fn iommu_unattached_and_the_kinds_without_grants() {
     let guest = example("iommu-unattached.toml");
     assert_eq!(domain_of(&guest, "legacy"), None);
     assert_eq!(domain_of(&guest, "trusted"), Some(("everything".into(), DomainKind::Bypass)));

@@ -44,7 +44,7 @@ fn a_file_that_cannot_be_read_says_why() {
 }
 
 #[test]
-fn a_file_of_ten_million_rules_is_refused_at_once() {
+fn a_file_of_ten_million_grants_is_refused_at_once() {
     let path = folder("large").join("large.toml");
     let grant = "{ start = 0x00000000, size = 4096, access = 'r' },\n";
     fs::write(&path, "[iommu]").unwrap();
@@ -60,7 +60,7 @@ fn a_file_of_ten_million_rules_is_refused_at_once() {
 }
 
 /// A guest with 256 MiB of RAM and a domain of these grants.
-fn with_rules(grants: impl Iterator<Item = String>) -> String {
+fn with_grants(grants: impl Iterator<Item = String>) -> String {
     let grants: String = grants.collect();
     format!(
         "iommu = {{}}\nram = [{{ size = '256M' }}]\n[[domain]]\nname = 'a'\nkind = 'identity'\n\
@@ -69,22 +69,22 @@ fn with_rules(grants: impl Iterator<Item = String>) -> String {
 }
 
 #[test]
-fn more_rules_than_a_domain_of_a_file_may_have_are_refused() {
+fn more_grants_than_a_domain_of_a_file_may_have_are_refused() {
     let grant = |page: u64| format!("{{ start = {}, size = 4096, access = 'r' }},\n", page << 12);
-    let most = with_rules((0..65_536).map(grant));
+    let most = with_grants((0..65_536).map(grant));
     parse(&most).unwrap();
-    let error = parse(&with_rules((0..65_537).map(|page| grant(page % 65_536)))).unwrap_err();
+    let error = parse(&with_grants((0..65_537).map(|page| grant(page % 65_536)))).unwrap_err();
     assert_eq!((error.line(), error.key()), (Some(6), Some("domain.allow")));
     assert_eq!(error.errno(), Errno::NOSPC);
     assert!(error.message().contains("at most 65536"), "{error}");
 }
 
 #[test]
-fn rules_that_all_overlap_are_no_slower_than_others() {
+fn grants_that_all_overlap_are_no_slower_than_others() {
     let one = |page: u64| format!("{{ start = {}, size = 4096, access = 'r' }},\n", page << 13);
     let all = |_| "{ start = 0, size = '256M', access = 'w' },\n".to_owned();
     let begun = Instant::now();
-    let config = parse(&with_rules((0..32_768).map(one).chain((0..32_768).map(all)))).unwrap();
+    let config = parse(&with_grants((0..32_768).map(one).chain((0..32_768).map(all)))).unwrap();
     let guest = config.build(None).unwrap();
     // Given to the engine one by one they take half a minute, optimized.
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());

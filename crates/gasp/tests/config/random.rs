@@ -25,8 +25,8 @@ fn mutated() -> impl Strategy<Value = String> {
     let patches = prop::collection::vec((any::<prop::sample::Index>(), 0..20_usize, patch), 1..4);
     (prop::sample::select(texts), patches).prop_map(|(text, patches)| {
         let mut bytes = text.into_bytes();
-        for (at, remove, patch) in patches {
-            let start = at.index(bytes.len() + 1);
+        for (position, remove, patch) in patches {
+            let start = position.index(bytes.len() + 1);
             let end = (start + remove).min(bytes.len());
             bytes.splice(start..end, patch.bytes());
         }
@@ -37,10 +37,10 @@ fn mutated() -> impl Strategy<Value = String> {
 /// RAM or reserved, the first page, and how many.
 type GridRegion = (bool, u64, u64);
 /// The first page, and how many.
-type GridRule = (u64, u64);
+type GridGrant = (u64, u64);
 
 /// Regions and grants on a small grid of pages, some of them wrong.
-fn grid() -> impl Strategy<Value = (Vec<GridRegion>, Vec<GridRule>)> {
+fn grid() -> impl Strategy<Value = (Vec<GridRegion>, Vec<GridGrant>)> {
     let region = (any::<bool>(), 0..24_u64, 1..6_u64);
     let grant = (0..24_u64, 1..6_u64);
     (prop::collection::vec(region, 1..6), prop::collection::vec(grant, 0..3))
@@ -55,7 +55,7 @@ proptest! {
     // Each case makes two domains of thousands of entries.
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn rules_of_a_file_are_those_that_the_engine_makes_of_them_one_by_one(
+    fn grants_of_a_file_are_those_that_the_engine_makes_of_them_one_by_one(
         grants in prop::collection::vec(grant(), 0..8), unit in prop::sample::select(vec![12, 19])
     ) {
         let head = "[iommu]\n[[domain]]\nname = 'a'\nkind = 'translate'\n";
@@ -108,7 +108,7 @@ proptest! {
     }
 
     #[test]
-    fn a_file_is_accepted_where_nothing_overlaps_and_all_rules_lead_to_memory(
+    fn a_file_is_accepted_if_nothing_overlaps_and_all_grants_lead_to_memory(
         (regions, grants) in grid()
     ) {
         let mut text = String::from("[iommu]\n");

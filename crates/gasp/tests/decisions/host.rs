@@ -38,13 +38,13 @@ fn decision_20_addresses_that_can_move_are_refused_unless_configured() {
             (true, true) => None,
         };
         // In one page of the table, and across two.
-        for (at, len) in [(8, 16), (HUGE - 8, 16)] {
-            let at = DeviceAddr(at);
+        for (start, len) in [(8, 16), (HUGE - 8, 16)] {
+            let addr = DeviceAddr(start);
             for mapped in [
-                disk.map_host_contig(at, len, RW),
-                disk.map_host_contig_truncated(at, len, RW),
-                Vdev::map_host_contig_page_of(|| Some(&disk), at, len, RW)
-                    .map_or_else(|| disk.map_host_contig(at, len, RW), Ok),
+                disk.map_host_contig(addr, len, RW),
+                disk.map_host_contig_truncated(addr, len, RW),
+                Vdev::map_host_contig_page_of(|| Some(&disk), addr, len, RW)
+                    .map_or_else(|| disk.map_host_contig(addr, len, RW), Ok),
             ] {
                 match mapped {
                     Ok(mapped) => {
@@ -75,14 +75,14 @@ fn decision_21_scattered_memory_is_enxio_with_the_prefix_and_scatter_and_stitche
     let second = ram(2 * PAGE);
     guest.space().add_ram(None, &second).unwrap();
     let disk = guest.vdev("disk").unwrap();
-    let (at, len) = (DeviceAddr(PAGE + 8), 2 * PAGE);
-    let refused = error(disk.map(at, len, RW));
+    let (addr, len) = (DeviceAddr(PAGE + 8), 2 * PAGE);
+    let refused = error(disk.map(addr, len, RW));
     assert_eq!(refused.errno_name(), "ENXIO");
     assert_eq!(refused.reason(), Reason::NotConsecutive { prefix: PAGE - 8 });
-    let scatter = disk.map_scatter(at, len, RW).unwrap();
+    let scatter = disk.map_scatter(addr, len, RW).unwrap();
     let pieces: Vec<_> = scatter.pieces().map(|p| (p.device_addr().0, p.len())).collect();
     assert_eq!(pieces, [(PAGE + 8, PAGE as usize - 8), (2 * PAGE, PAGE as usize + 8)]);
-    let stitched = disk.map_stitched(at, len, RW).unwrap();
+    let stitched = disk.map_stitched(addr, len, RW).unwrap();
     assert_eq!(stitched.as_ptr().addr() as u64 % PAGE, 8);
     // What is written piece by piece is read back through the consecutive pointer.
     let text: Vec<u8> = (0..2 * PAGE).map(|i| (i % 253) as u8).collect();
@@ -99,14 +99,14 @@ fn decision_21_a_scattered_map_is_reached_within_its_length_and_access() {
     let (guest, _first) = plain_guest(2 * PAGE);
     guest.space().add_ram(None, &ram(2 * PAGE)).unwrap();
     let disk = guest.vdev("disk").unwrap();
-    let (at, len) = (DeviceAddr(PAGE + 8), 2 * PAGE as usize);
+    let (addr, len) = (DeviceAddr(PAGE + 8), 2 * PAGE as usize);
     let text: Vec<u8> = (0..len).map(|i| (i % 253) as u8).collect();
-    disk.write(at, &text).unwrap();
+    disk.write(addr, &text).unwrap();
     let mut bytes = vec![0; len];
-    disk.read(at, &mut bytes).unwrap();
+    disk.read(addr, &mut bytes).unwrap();
     assert_eq!(bytes, text, "copies go across pieces");
 
-    let reader = disk.map_scatter(at, len as u64, MapFlags::READ).unwrap();
+    let reader = disk.map_scatter(addr, len as u64, MapFlags::READ).unwrap();
     for offset in [0, 1, PAGE as usize - 9, PAGE as usize - 8, PAGE as usize - 7, len - 2] {
         let mut two = [0; 2];
         reader.read_at(offset, &mut two).unwrap();
@@ -115,9 +115,9 @@ fn decision_21_a_scattered_map_is_reached_within_its_length_and_access() {
     assert_eq!(errno(reader.read_at(len - 1, &mut [0; 2])), "EINVAL");
     assert_eq!(errno(reader.read_at(usize::MAX, &mut [0; 2])), "EINVAL");
     assert_eq!(errno(reader.write_at(0, b"x")), "EACCES");
-    let stitched = disk.map_stitched(at, len as u64, MapFlags::READ).unwrap();
+    let stitched = disk.map_stitched(addr, len as u64, MapFlags::READ).unwrap();
     assert_eq!(errno(stitched.as_mut_ptr()), "EACCES");
-    let writer = disk.map_scatter(at, len as u64, MapFlags::WRITE).unwrap();
+    let writer = disk.map_scatter(addr, len as u64, MapFlags::WRITE).unwrap();
     assert_eq!(errno(writer.write_at(len, b"x")), "EINVAL");
     assert_eq!(errno(writer.read_at(0, &mut [0])), "EACCES");
 }

@@ -53,12 +53,12 @@ fn the_entry_limit_counts_splits_by_access_and_by_regions() {
 }
 
 #[test]
-fn the_entry_limit_holds_wherever_a_chunk_of_the_rule_ends() {
+fn the_entry_limit_holds_wherever_a_chunk_of_the_grant_ends() {
     let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
     let object = ram(2100 * PAGE);
     for page in (0..2100).step_by(2) {
-        let (place, offset) = (span(page * PAGE, PAGE), page * PAGE);
-        let region = Region::memory(RegionKind::Ram, place, &object, offset).unwrap();
+        let (range, offset) = (span(page * PAGE, PAGE), page * PAGE);
+        let region = Region::memory(RegionKind::Ram, range, &object, offset).unwrap();
         guest.space().add(region).unwrap();
     }
     let options = DomainOptions { limit: 100, ..DomainOptions::new(DomainKind::Identity) };
@@ -72,23 +72,23 @@ fn the_entry_limit_holds_wherever_a_chunk_of_the_rule_ends() {
 }
 
 #[test]
-fn rules_that_memory_is_removed_under_are_taken_back_wherever_a_chunk_ends() {
+fn grants_that_memory_is_removed_under_are_taken_back_wherever_a_chunk_ends() {
     const LARGE: u64 = 2 << 20;
-    const RULES: u64 = 30_000;
+    const GRANTS: u64 = 30_000;
     let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
     guest.space().add_ram(Some(GuestPhys(0)), &ram(LARGE)).unwrap();
-    let options = DomainOptions { limit: RULES, ..DomainOptions::new(DomainKind::Translate) };
+    let options = DomainOptions { limit: GRANTS, ..DomainOptions::new(DomainKind::Translate) };
     let domain = guest.domain("full", options).unwrap();
     let disk = guest.vdev("disk").unwrap();
     disk.attach(&domain).unwrap().wait();
-    for grant in 0..RULES {
+    for grant in 0..GRANTS {
         domain.grant(DeviceAddr(grant * LARGE), GuestPhys(0), LARGE, Access::RW).unwrap();
     }
-    assert_eq!(domain.entries(), RULES);
+    assert_eq!(domain.entries(), GRANTS);
     assert!(guest.space().remove(span(LARGE / 2, PAGE)).unwrap().wait().completed());
     // Those that are taken back make room for others to be cut. None is left as it was.
-    assert!(domain.entries() < RULES);
-    for grant in 0..RULES {
+    assert!(domain.entries() < GRANTS);
+    for grant in 0..GRANTS {
         let left = disk.map(DeviceAddr(grant * LARGE + LARGE / 2), 8, READ);
         assert!(["EFAULT", "ENXIO"].contains(&errno(left)), "grant {grant}");
     }
@@ -104,7 +104,7 @@ fn a_span_that_is_revoked_twice_makes_room_once() {
         domain.grant_identity(GuestPhys(page * PAGE), PAGE, Access::READ).unwrap();
     }
     let before = domain.entries();
-    let page = |at: u64| gasp::Span::new(DeviceAddr(at), PAGE).unwrap();
+    let page = |addr: u64| gasp::Span::new(DeviceAddr(addr), PAGE).unwrap();
     // One page that goes makes room for one entry, however often it is named.
     let mut spans = vec![page(0); 500];
     spans.push(page((1 << 30) + PAGE));
@@ -157,18 +157,18 @@ fn a_revoke_needs_room_for_just_the_entries_that_it_leaves() {
 }
 
 #[test]
-fn a_rule_that_is_being_added_and_memory_that_changes_do_not_use_the_same_room() {
-    const PIECES: u64 = 1 << 14;
+fn a_grant_that_is_being_added_and_memory_that_changes_do_not_use_the_same_room() {
+    const REGIONS: u64 = 1 << 14;
     const LARGE: u64 = 2 << 20;
     const CUTS: u64 = 20;
-    let object = ram(PIECES * 2 * PAGE);
+    let object = ram(REGIONS * 2 * PAGE);
     let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
-    for piece in 0..PIECES {
-        let at = piece * 2 * PAGE;
-        let region = Region::memory(RegionKind::Ram, span(at, PAGE), &object, at).unwrap();
+    for index in 0..REGIONS {
+        let addr = index * 2 * PAGE;
+        let region = Region::memory(RegionKind::Ram, span(addr, PAGE), &object, addr).unwrap();
         guest.space().add(region).unwrap();
     }
-    let limit = 2 * PIECES + CUTS;
+    let limit = 2 * REGIONS + CUTS;
     let options = DomainOptions { limit, ..DomainOptions::new(DomainKind::Identity) };
     let domain = guest.domain("domain", options).unwrap();
     let high = 1 << 32;
@@ -178,7 +178,7 @@ fn a_rule_that_is_being_added_and_memory_that_changes_do_not_use_the_same_room()
         domain.grant_identity(GuestPhys(high), CUTS * LARGE, Access::READ).unwrap();
         std::thread::scope(|scope| {
             let adding = scope.spawn(|| {
-                domain.grant_identity(GuestPhys(0), PIECES * 2 * PAGE, Access::READ).unwrap();
+                domain.grant_identity(GuestPhys(0), REGIONS * 2 * PAGE, Access::READ).unwrap();
             });
             // All of it has been checked, and the first part of it is in place.
             while domain.entries() == CUTS && !adding.is_finished() {

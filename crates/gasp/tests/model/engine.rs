@@ -57,20 +57,20 @@ impl<'a> Pair<'a> {
 
     pub(crate) fn run(&mut self, step: &Step) -> Checked {
         match *step {
-            Step::Add { kind, at, object, offset } => self.add(kind, at, object, offset)?,
-            Step::Remove(at) => self.remove(at)?,
-            Step::SetAccess(at, access) => self.set_access(at, access)?,
-            Step::Grant { domain, at, to, access } => {
+            Step::Add { kind, pages, object, offset } => self.add(kind, pages, object, offset)?,
+            Step::Remove(pages) => self.remove(pages)?,
+            Step::SetAccess(pages, access) => self.set_access(pages, access)?,
+            Step::Grant { domain, pages, to, access } => {
                 let identity = KINDS[domain] == gasp::DomainKind::Identity;
-                let to = if identity { at.first } else { to };
-                let addr = DeviceAddr(at.first as u64 * PAGE);
-                let len = at.count as u64 * PAGE;
+                let to = if identity { pages.first } else { to };
+                let addr = DeviceAddr(pages.first as u64 * PAGE);
+                let len = pages.count as u64 * PAGE;
                 let guest = GuestPhys(to as u64 * PAGE);
                 let got = self.domains[domain].grant(addr, guest, len, access);
                 let got = got.map_err(|error| error.errno_name());
-                prop_assert_eq!(got, self.grant(domain, at, to, access));
+                prop_assert_eq!(got, self.grant(domain, pages, to, access));
             }
-            Step::Revoke { domain, at } => self.revoke(domain, at)?,
+            Step::Revoke { domain, pages } => self.revoke(domain, pages)?,
             Step::Attach { vdev, domain } => {
                 let drain = self.vdevs[vdev].attach(&self.domains[domain]).unwrap();
                 self.moved(vdev, Some(domain), drain)?;
@@ -86,22 +86,22 @@ impl<'a> Pair<'a> {
         self.agree()
     }
 
-    fn add(&mut self, kind: RegionKind, at: Pages, object: usize, offset: usize) -> Checked {
-        let where_ = span(at.first as u64 * PAGE, at.count as u64 * PAGE);
+    fn add(&mut self, kind: RegionKind, pages: Pages, object: usize, offset: usize) -> Checked {
+        let range = span(pages.first as u64 * PAGE, pages.count as u64 * PAGE);
         let memory = &self.objects.0[object];
         let room = (memory.len() / PAGE) as usize;
         let region = match kind {
-            RegionKind::Reserved => Ok(Region::reserved(where_)),
-            RegionKind::Device => Ok(Region::device(where_, "uart")),
-            _ => Region::memory(kind, where_, memory, offset as u64 * PAGE),
+            RegionKind::Reserved => Ok(Region::reserved(range)),
+            RegionKind::Device => Ok(Region::device(range, "uart")),
+            _ => Region::memory(kind, range, memory, offset as u64 * PAGE),
         };
-        prop_assert_eq!(region.is_err(), kind.is_memory() && offset + at.count > room);
+        prop_assert_eq!(region.is_err(), kind.is_memory() && offset + pages.count > room);
         let Ok(region) = region else { return Ok(()) };
-        let free = self.model.range(at).iter().all(Option::is_none);
+        let free = self.model.range(pages).iter().all(Option::is_none);
         let added = self.guest.space().add(region).map_err(|error| error.errno_name());
         prop_assert_eq!(added, if free { Ok(()) } else { Err("EEXIST") });
         if free {
-            for (index, page) in self.model.range(at).iter_mut().enumerate() {
+            for (index, page) in self.model.range(pages).iter_mut().enumerate() {
                 let memory = kind.is_memory().then_some((object, offset + index));
                 *page = Some(Page { kind, access: Model::offered(kind), memory });
             }
@@ -109,30 +109,30 @@ impl<'a> Pair<'a> {
         Ok(())
     }
 
-    fn remove(&mut self, at: Pages) -> Checked {
-        let where_ = span(at.first as u64 * PAGE, at.count as u64 * PAGE);
-        let there = self.model.range(at).iter().any(Option::is_some);
-        match self.guest.space().remove(where_) {
+    fn remove(&mut self, pages: Pages) -> Checked {
+        let range = span(pages.first as u64 * PAGE, pages.count as u64 * PAGE);
+        let there = self.model.range(pages).iter().any(Option::is_some);
+        match self.guest.space().remove(range) {
             Ok(drain) => {
                 prop_assert!(there);
-                self.drained(drain, |model, held| touches(model, held, at))?;
-                self.model.range(at).fill(None);
+                self.drained(drain, |model, held| touches(model, held, pages))?;
+                self.model.range(pages).fill(None);
             }
             Err(error) => prop_assert_eq!((error.errno_name(), there), ("ENOENT", false)),
         }
         Ok(())
     }
 
-    fn set_access(&mut self, at: Pages, access: gasp::Access) -> Checked {
-        let where_ = span(at.first as u64 * PAGE, at.count as u64 * PAGE);
-        let whole = self.model.range(at).iter().all(Option::is_some);
-        match self.guest.space().set_access(where_, access) {
+    fn set_access(&mut self, pages: Pages, access: gasp::Access) -> Checked {
+        let range = span(pages.first as u64 * PAGE, pages.count as u64 * PAGE);
+        let whole = self.model.range(pages).iter().all(Option::is_some);
+        match self.guest.space().set_access(range, access) {
             Ok(drain) => {
                 prop_assert!(whole);
                 let less = |page: &Page| !access.contains(page.access);
-                let reduced = self.model.range(at).iter().flatten().any(less);
-                self.drained(drain, |model, held| reduced && touches(model, held, at))?;
-                for page in self.model.range(at).iter_mut().flatten() {
+                let reduced = self.model.range(pages).iter().flatten().any(less);
+                self.drained(drain, |model, held| reduced && touches(model, held, pages))?;
+                for page in self.model.range(pages).iter_mut().flatten() {
                     page.access = access & Model::offered(page.kind);
                 }
             }
@@ -144,14 +144,14 @@ impl<'a> Pair<'a> {
     fn grant(
         &mut self,
         domain: usize,
-        at: Pages,
+        pages: Pages,
         to: usize,
         access: gasp::Access,
     ) -> Result<(), &'static str> {
         if matches!(KINDS[domain], gasp::DomainKind::Bypass | gasp::DomainKind::Deny) {
             return Err("EINVAL");
         }
-        let grants = &mut self.model.grants[domain][at.first..at.first + at.count];
+        let grants = &mut self.model.grants[domain][pages.first..pages.first + pages.count];
         let conflict = |(index, grant): (usize, &crate::naive::Granted)| {
             grant.is_some_and(|(there, _)| there != to + index)
         };
@@ -165,18 +165,18 @@ impl<'a> Pair<'a> {
         Ok(())
     }
 
-    fn revoke(&mut self, domain: usize, at: Pages) -> Checked {
-        let addr = DeviceAddr(at.first as u64 * PAGE + 5);
-        let drain = self.domains[domain].revoke(addr, at.count as u64 * PAGE - 10);
+    fn revoke(&mut self, domain: usize, pages: Pages) -> Checked {
+        let addr = DeviceAddr(pages.first as u64 * PAGE + 5);
+        let drain = self.domains[domain].revoke(addr, pages.count as u64 * PAGE - 10);
         if matches!(KINDS[domain], gasp::DomainKind::Bypass | gasp::DomainKind::Deny) {
             prop_assert_eq!(drain.map(drop).map_err(|error| error.errno_name()), Err("EINVAL"));
             return Ok(());
         }
-        let (first, end) = (at.first as u64 * PAGE, (at.first + at.count) as u64 * PAGE);
+        let (first, end) = (pages.first as u64 * PAGE, (pages.first + pages.count) as u64 * PAGE);
         self.drained(drain.unwrap(), |_, held| {
             held.view == View::Grants(domain) && held.first < end && first <= held.last
         })?;
-        self.model.grants[domain][at.first..at.first + at.count].fill(None);
+        self.model.grants[domain][pages.first..pages.first + pages.count].fill(None);
         Ok(())
     }
 
@@ -219,15 +219,15 @@ impl<'a> Pair<'a> {
     ) -> Checked {
         let view = self.model.view(vdev, how);
         let want = self.wanted(view, how, (addr, len), flags);
-        let (device, at) = (&self.vdevs[vdev], DeviceAddr(addr));
+        let (device, start) = (&self.vdevs[vdev], DeviceAddr(addr));
         let one = |mapping: gasp::HostMapping| Handle::One(mapping.into_mapping());
         let got = match how {
-            How::Map => device.map(at, len, flags).map(Handle::One),
-            How::HostContig => device.map_host_contig(at, len, flags).map(one),
-            How::Truncated => device.map_host_contig_truncated(at, len, flags).map(one),
-            How::Scatter => device.map_scatter(at, len, flags).map(Handle::Many),
+            How::Map => device.map(start, len, flags).map(Handle::One),
+            How::HostContig => device.map_host_contig(start, len, flags).map(one),
+            How::Truncated => device.map_host_contig_truncated(start, len, flags).map(one),
+            How::Scatter => device.map_scatter(start, len, flags).map(Handle::Many),
             How::Firmware => self.guest.map_firmware(GuestPhys(addr), len, flags).map(Handle::One),
-            How::Stitched => match (device.map_stitched(at, len, flags), &want) {
+            How::Stitched => match (device.map_stitched(start, len, flags), &want) {
                 (Ok(stitched), Ok(extents)) => {
                     check_bytes(stitched.as_ptr(), extents)?;
                     return Ok(());
@@ -342,8 +342,8 @@ impl<'a> Pair<'a> {
 }
 
 /// Whether a change of the guest's pages `at` concerns a mapping.
-fn touches(model: &Model, held: &Held, at: Pages) -> bool {
-    let inside = |page: usize| (at.first..at.first + at.count).contains(&page);
+fn touches(model: &Model, held: &Held, pages: Pages) -> bool {
+    let inside = |page: usize| (pages.first..pages.first + pages.count).contains(&page);
     let mut pages = (held.first / PAGE) as usize..=(held.last / PAGE) as usize;
     match held.view {
         View::Flat => pages.any(inside),

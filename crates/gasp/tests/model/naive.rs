@@ -64,8 +64,8 @@ impl Model {
         }
     }
 
-    pub(crate) fn range(&mut self, at: Pages) -> &mut [Option<Page>] {
-        &mut self.pages[at.first..at.first + at.count]
+    pub(crate) fn range(&mut self, pages: Pages) -> &mut [Option<Page>] {
+        &mut self.pages[pages.first..pages.first + pages.count]
     }
 
     pub(crate) fn view(&self, vdev: usize, how: How) -> View {
@@ -109,32 +109,31 @@ impl Model {
         let bytes = bytes_of(addr, len);
         // The IOMMU over the whole range comes before memory.
         let mut guest = Vec::new();
-        for &(at, len) in &bytes {
-            let page = (at / PAGE) as usize;
+        for &(addr, len) in &bytes {
+            let page = (addr / PAGE) as usize;
             let to = self.through(view, page, wanted);
-            let to = to.map_err(|refusal| Reason::Refused { at: DeviceAddr(at), refusal })?;
-            guest.push((to as u64 * PAGE + at % PAGE, len));
+            let to = to.map_err(|refusal| Reason::Refused { at: DeviceAddr(addr), refusal })?;
+            guest.push((to as u64 * PAGE + addr % PAGE, len));
         }
-        let page_at = |at: u64| self.pages.get((at / PAGE) as usize).copied().flatten();
-        let memory_at = |at: u64| page_at(at).filter(|page| page.memory.is_some());
+        let page_at = |addr: u64| self.pages.get((addr / PAGE) as usize).copied().flatten();
+        let memory_at = |addr: u64| page_at(addr).filter(|page| page.memory.is_some());
         let find = |bad: &dyn Fn(Page) -> bool| {
-            guest.iter().map(|piece| piece.0).find(|&at| memory_at(at).is_some_and(bad))
+            guest.iter().map(|piece| piece.0).find(|&addr| memory_at(addr).is_some_and(bad))
         };
-        if let Some(&(at, _)) = guest.iter().find(|piece| memory_at(piece.0).is_none()) {
-            return Err(Reason::NoMemory { at: GuestPhys(at) });
+        if let Some(&(addr, _)) = guest.iter().find(|piece| memory_at(piece.0).is_none()) {
+            return Err(Reason::NoMemory { at: GuestPhys(addr) });
         }
-        if let Some(at) = find(&|page| !flags.accepts_any() && page.kind != RegionKind::Ram) {
-            return Err(Reason::NotRam { at: GuestPhys(at) });
+        if let Some(addr) = find(&|page| !flags.accepts_any() && page.kind != RegionKind::Ram) {
+            return Err(Reason::NotRam { at: GuestPhys(addr) });
         }
-        if let Some(at) = find(&|page| !page.access.contains(wanted)) {
-            let offered = memory_at(at).unwrap().access;
-            let at = GuestPhys(at);
-            return Err(Reason::Forbidden { at, offered, wanted });
+        if let Some(addr) = find(&|page| !page.access.contains(wanted)) {
+            let offered = memory_at(addr).unwrap().access;
+            return Err(Reason::Forbidden { at: GuestPhys(addr), offered, wanted });
         }
         let mut extents: Vec<Extent> = Vec::new();
-        for (at, len) in guest {
-            let (object, page) = memory_at(at).unwrap().memory.unwrap();
-            let offset = page as u64 * PAGE + at % PAGE;
+        for (addr, len) in guest {
+            let (object, page) = memory_at(addr).unwrap().memory.unwrap();
+            let offset = page as u64 * PAGE + addr % PAGE;
             match extents.last_mut() {
                 Some(last) if last.0 == object && last.1 + last.2 == offset => last.2 += len,
                 _ => extents.push((object, offset, len)),

@@ -21,7 +21,8 @@ impl Objects {
         let lens = LENS.map(|pages| pages as u64 * PAGE);
         Self(std::array::from_fn(|index| {
             let object = BASES[index].map_or_else(|| ram(lens[index]), |b| window(lens[index], b));
-            let words = (0..lens[index]).step_by(8).flat_map(|at| tag(index, at).to_le_bytes());
+            let words =
+                (0..lens[index]).step_by(8).flat_map(|offset| tag(index, offset).to_le_bytes());
             object.write_at(0, &words.collect::<Vec<u8>>()).unwrap();
             object
         }))
@@ -29,12 +30,12 @@ impl Objects {
 }
 
 /// What an object holds in the word at `at`.
-fn tag(object: usize, at: u64) -> u64 {
-    (object as u64 + 1) << 56 | at
+fn tag(object: usize, offset: u64) -> u64 {
+    (object as u64 + 1) << 56 | offset
 }
 
-fn byte(object: usize, at: u64) -> u8 {
-    tag(object, at & !7).to_le_bytes()[(at & 7) as usize]
+fn byte(object: usize, offset: u64) -> u8 {
+    tag(object, offset & !7).to_le_bytes()[(offset & 7) as usize]
 }
 
 /// The bytes from `pointer` on are those of the extents, one after the other: the first

@@ -38,7 +38,7 @@ pub(crate) enum Step {
     /// Adds a region; without an object, one of the kind that has none.
     Add {
         kind: RegionKind,
-        at: Pages,
+        pages: Pages,
         object: usize,
         offset: usize,
     },
@@ -48,13 +48,13 @@ pub(crate) enum Step {
     /// replaced by the same pages.
     Grant {
         domain: usize,
-        at: Pages,
+        pages: Pages,
         to: usize,
         access: Access,
     },
     Revoke {
         domain: usize,
-        at: Pages,
+        pages: Pages,
     },
     Attach {
         vdev: usize,
@@ -137,11 +137,11 @@ fn add() -> impl Strategy<Value = Step> {
         1 => Just(RegionKind::Device),
     ];
     let offset = prop_oneof![3 => Just(0), 1 => 0..600_usize];
-    (kind, pages(), 0..OBJECTS, offset, 0..4_u8).prop_map(|(kind, at, object, offset, fit)| {
+    (kind, pages(), 0..OBJECTS, offset, 0..4_u8).prop_map(|(kind, pages, object, offset, fit)| {
         // Most of them fit the object; the others are refused.
         let room = LENS[object].saturating_sub(offset).max(1);
-        let count = if fit == 0 { at.count } else { at.count.min(room) };
-        Step::Add { kind, at: Pages { count, ..at }, object, offset }
+        let count = if fit == 0 { pages.count } else { pages.count.min(room) };
+        Step::Add { kind, pages: Pages { count, ..pages }, object, offset }
     })
 }
 
@@ -149,12 +149,12 @@ fn add() -> impl Strategy<Value = Step> {
 /// maps meet more than refusals.
 pub(crate) fn furniture() -> Vec<Step> {
     let add = |kind, first, count, object, offset| {
-        let at = Pages { first, count };
-        Step::Add { kind, at, object, offset }
+        let pages = Pages { first, count };
+        Step::Add { kind, pages, object, offset }
     };
     let grant = |domain, first, count, to, access| {
-        let at = Pages { first, count };
-        Step::Grant { domain, at, to, access }
+        let pages = Pages { first, count };
+        Step::Grant { domain, pages, to, access }
     };
     let (ram, window) = (RegionKind::Ram, RegionKind::PassThrough);
     vec![
@@ -178,12 +178,12 @@ pub(crate) fn furniture() -> Vec<Step> {
 
 pub(crate) fn step() -> impl Strategy<Value = Step> {
     let grant = (0..DOMAINS, pages(), page(), access())
-        .prop_map(|(domain, at, to, access)| Step::Grant { domain, at, to, access });
+        .prop_map(|(domain, pages, to, access)| Step::Grant { domain, pages, to, access });
     // Everything at once, so that the other steps meet more than refusals.
     let all = Pages { first: 0, count: PAGES };
     let grant_all = (0..DOMAINS, access()).prop_map(move |(domain, access)| Step::Grant {
         domain,
-        at: all,
+        pages: all,
         to: 0,
         access,
     });
@@ -191,10 +191,10 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => add(),
         2 => pages().prop_map(Step::Remove),
-        1 => (pages(), access()).prop_map(|(at, access)| Step::SetAccess(at, access)),
+        1 => (pages(), access()).prop_map(|(pages, access)| Step::SetAccess(pages, access)),
         4 => grant,
         1 => grant_all,
-        2 => (0..DOMAINS, pages()).prop_map(|(domain, at)| Step::Revoke { domain, at }),
+        2 => (0..DOMAINS, pages()).prop_map(|(domain, pages)| Step::Revoke { domain, pages }),
         3 => (vdev.clone(), 0..DOMAINS).prop_map(|(vdev, domain)| Step::Attach { vdev, domain }),
         1 => vdev.prop_map(|vdev| Step::Detach { vdev }),
         16 => map(),

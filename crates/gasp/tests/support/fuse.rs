@@ -91,7 +91,7 @@ fn serve(mut device: File, state: &State) {
     let mut request = vec![0; 1 << 17];
     // It ends with the file system.
     while let Ok(len) = device.read(&mut request) {
-        let word = |at: usize| u32::from_le_bytes(*request[at..].first_chunk().unwrap());
+        let word = |offset: usize| u32::from_le_bytes(*request[offset..].first_chunk().unwrap());
         assert!(len >= 40);
         state.requests.fetch_add(1, Ordering::SeqCst);
         if state.silent.load(Ordering::SeqCst) {
