@@ -5,61 +5,29 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
+#[path = "support/trials.rs"]
+mod trials;
 
 use std::os::unix::fs::FileExt;
-
-use parking_lot::Mutex;
 
 use gasp::{
     Access, Adopt, Backing, DeviceAddr, DomainKind, Guest, GuestPhys, HostExtent, HostRun,
     MapFlags, MemoryObject, Residency, Stability, Unattached, Vdev, Walk,
 };
-use gasp::{FrameAccess, PinAccess, frame_access, pin_access};
-use libtest_mimic::{Arguments, Trial};
+use gasp::{PinAccess, pin_access};
+use libtest_mimic::Arguments;
 use support::*;
+use trials::*;
 
 const SIZE: u64 = 16 << 20;
 const COMPACT: &str = "/proc/sys/vm/compact_memory";
 
-/// Why something cannot be tested here; `None` where it can.
-type Lack = Option<String>;
-
-fn frames() -> Lack {
-    match frame_access() {
-        FrameAccess::Allowed => None,
-        FrameAccess::Denied(why) => Some(why.into()),
-    }
-}
-
+/// Pins of `SIZE` bytes, by any method.
 fn pins() -> Lack {
     match pin_access(SIZE as usize) {
         PinAccess::Allowed => None,
         PinAccess::Denied(why) => Some(why.into()),
     }
-}
-
-/// Whether memory of this backing is to be had at all.
-fn backing(backing: Backing, len: u64) -> Lack {
-    let made = MemoryObject::ram(len).prefer(&[backing]).residency(Residency::Resident).create();
-    made.err().map(|error| format!("no {backing} pages: {}", error.errno_name()))
-}
-
-fn compaction() -> Lack {
-    let open = std::fs::OpenOptions::new().write(true).open(COMPACT);
-    open.err().map(|error| format!("{COMPACT}: {error}"))
-}
-
-fn trial(name: String, lacks: &[Lack], body: impl FnOnce() + Send + 'static) -> Trial {
-    let lack = lacks.iter().flatten().next();
-    let name = lack.map_or_else(|| name.clone(), |why| format!("{name} [skipped: {why}]"));
-    let run = move || {
-        // A pool of huge pages may be just large enough for one of them at a time.
-        static POOL: Mutex<()> = Mutex::new(());
-        let _alone = POOL.lock();
-        body();
-        Ok(())
-    };
-    Trial::test(name, run).with_ignored_flag(lack.is_some())
 }
 
 fn main() {
@@ -82,20 +50,16 @@ fn main() {
     }
     let huge_pages_have_long_runs = || huge_runs(Backing::Thp, 2 * HUGE);
     let lacks = [frames(), backing(Backing::Thp, 2 * HUGE)];
-    trials.push(trial(
-        "gathered_pages_have_runs_of_2_mib".into(),
-        &lacks,
-        huge_pages_have_long_runs,
-    ));
-    let lacks = [frames(), pins(), compaction()];
-    trials.push(trial("pinned_pages_stay_when_memory_is_compacted".into(), &lacks, pinned_stay));
+    trials.push(trial("gathered_pages_have_runs_of_2_mib", &lacks, huge_pages_have_long_runs));
+    let lacks = [frames(), pins(), writable(COMPACT)];
+    trials.push(trial("pinned_pages_stay_when_memory_is_compacted", &lacks, pinned_stay));
     let lacks = [frames(), pins()];
-    trials.push(trial("a_pinned_address_is_accepted".into(), &lacks, pinned_accepted));
+    trials.push(trial("a_pinned_address_is_accepted", &lacks, pinned_accepted));
     let lacks = [frames(), backing(Backing::Huge2M, HUGE)];
-    trials.push(trial("a_hugetlb_memfd_is_adopted_in_its_pages".into(), &lacks, hugetlb_adopted));
+    trials.push(trial("a_hugetlb_memfd_is_adopted_in_its_pages", &lacks, hugetlb_adopted));
     let lacks = [frames()];
     let name = "a_run_inside_a_page_of_the_table_is_held_for_what_it_is";
-    trials.push(trial(name.into(), &lacks, short_run_held));
+    trials.push(trial(name, &lacks, short_run_held));
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
