@@ -1,4 +1,4 @@
-//! What an access to memory costs whose owner may take it away, beside one to our own.
+//! The cost of an access to memory that its owner may take away, compared with trusted memory.
 //!
 //! `cargo run --release -p gasp --example guarded`
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a measurement may panic")]

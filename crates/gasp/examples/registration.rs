@@ -1,8 +1,8 @@
-//! What it costs to make RAM known, for each GiB: to map, populate and pin it and to read
-//! its frame numbers, beside the bare system calls; and what an audit costs.
+//! The cost of registering RAM, for each GiB: to map, populate and pin it and to read its frame
+//! numbers, compared with the bare system calls; and the cost of an audit.
 //!
-//! `cargo run --release -p gasp --example registration [MiB]`, as root; pages of 2 MiB need
-//! a pool of as many, twice.
+//! `cargo run --release -p gasp --example registration [MiB]`, as root; for pages of 2 MiB the
+//! pool must be twice as large.
 #![allow(unsafe_code, reason = "makes the bare system calls")]
 #![allow(clippy::multiple_unsafe_ops_per_block, reason = "an address and its use")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a measurement may panic")]
@@ -78,7 +78,7 @@ fn timed<T>(body: impl FnOnce() -> T) -> Duration {
     took
 }
 
-/// Held until it is dropped, outside of the measured time.
+/// The memory and its pin, dropped outside the measured time.
 struct Bare {
     ring: IoUring,
     base: *mut libc::c_void,
@@ -94,7 +94,7 @@ impl Drop for Bare {
     }
 }
 
-/// The fewest system calls that do the same: memory, pages, pin, frame numbers.
+/// The fewest system calls with the same effect: memory, pages, pin, frame numbers.
 fn bare_calls(backing: Backing, len: usize) -> Bare {
     let huge = match backing {
         Backing::Huge2M => MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
@@ -103,7 +103,7 @@ fn bare_calls(backing: Backing, len: usize) -> Bare {
     let fd = rustix::fs::memfd_create("bare", huge | MemfdFlags::CLOEXEC).unwrap();
     rustix::fs::ftruncate(&fd, len as u64).unwrap();
     let prot = ProtFlags::READ | ProtFlags::WRITE;
-    // Aligned, as huge pages want it.
+    // Aligned, as huge pages require.
     // SAFETY: a new mapping at an address of the kernel's choice.
     let area = unsafe {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;

@@ -1,5 +1,5 @@
-//! What a domain says that its table takes is what the allocator has given for it: alone
-//! in its process, because all of the process is counted.
+//! The bytes of table that a domain reports, compared with the allocator's own count. The test
+//! is alone in its process, because the count is of all of it.
 
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -11,7 +11,7 @@ use gasp::{Access, DeviceAddr, DomainKind, DomainOptions, Guest, GuestPhys, Unat
 
 use support::PAGE;
 
-/// Bytes that are handed out, with what the allocator keeps for each block.
+/// Allocated bytes, with what the allocator keeps for each block.
 fn allocated() -> usize {
     // SAFETY: the function has no requirements.
     let info = unsafe { libc::mallinfo2() };
@@ -31,14 +31,15 @@ fn a_table_takes_what_it_says_and_at_most_64_bytes_for_each_page() {
         ("one in 1 GiB", 1 << 18),
     ] {
         let domain = guest.domain(name, DomainOptions::new(DomainKind::Translate)).unwrap();
-        // The top level is touched where it is used, and not part of what is said.
+        // The top level is touched only as it is used, and not part of the report.
         let before = allocated();
         for index in 0..GRANTS {
             let to = GuestPhys((GRANTS - index) * 7 * PAGE);
             domain.grant(DeviceAddr(index * stride * PAGE), to, PAGE, Access::RW).unwrap();
         }
         let (took, said) = (allocated() - before, domain.table_bytes());
-        // Nodes that wait to be freed are a list as well, and a few blocks are not tables.
+        // The list of nodes that wait to be freed takes memory as well, and a few blocks are not
+        // tables.
         assert!(took <= said + (64 << 10), "{name}: said {said}, took {took}");
         // The first nodes are full ones whatever they hold.
         let each = took.saturating_sub(256 << 10) as f64 / GRANTS as f64;

@@ -1,5 +1,5 @@
-//! Input that no guest, peer or configuration should give: each is refused with a typed
-//! error, nothing is changed by it, and nothing panics.
+//! Bad input from a guest, a peer or a configuration: each is refused with a typed error, changes
+//! nothing, and panics nowhere.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -34,8 +34,8 @@ fn maps_at_every_edge_are_refused_or_right_and_change_nothing() {
 
 #[test]
 fn a_map_of_nearly_all_addresses_is_refused_at_once() {
-    // It would take minutes to walk through 2^64 addresses, even by the gigabyte, and all
-    // the while a revoke would wait for the look-up.
+    // To walk 2^64 addresses would take minutes, even by the gigabyte, and a revoke would wait
+    // for the look-up as long.
     in_time(|| {
         let world = World::new();
         let started = std::time::Instant::now();
@@ -61,7 +61,7 @@ fn grants_at_every_edge_are_refused_and_change_nothing_or_can_be_revoked() {
                 let free = addr >= 10 * PAGE;
                 let granted = translate.grant(DeviceAddr(addr), GuestPhys(to), len, Access::RW);
                 match granted {
-                    // What was granted beside the first grant is taken back.
+                    // Outside the first grant: revoke just this one.
                     Ok(()) if free => {
                         assert_ne!(Picture::of(&world.guest), before);
                         translate.revoke(DeviceAddr(addr), len).unwrap().wait();
@@ -209,7 +209,7 @@ fn address_widths_are_32_to_52_bits() {
         assert_eq!(error(beyond).reason(), reason);
         let across = guest.space().add_ram(Some(GuestPhys(end - PAGE)), &ram(2 * PAGE));
         assert_eq!(errno(across), "ENXIO");
-        assert_eq!(errno(guest.space().add_ram(None, &ram(PAGE))), "ENXIO", "behind the last");
+        assert_eq!(errno(guest.space().add_ram(None, &ram(PAGE))), "ENXIO", "after the last");
     }
 }
 
@@ -246,7 +246,7 @@ fn ten_million_grants_end_at_the_limit_with_nothing_lost() {
     let (guest, _ram) = iommu_guest(PAGE);
     let options = DomainOptions { limit: 100_000, ..DomainOptions::new(DomainKind::Identity) };
     let domain = guest.domain("greedy", options).unwrap();
-    // Every other page, so that no two grants are one.
+    // Every other page, so that no two grants are joined.
     let mut granted = 0_u64;
     for grant in 0..10_000_000_u64 {
         match domain.grant_identity(GuestPhys(2 * grant * PAGE), PAGE, Access::READ) {

@@ -1,7 +1,7 @@
 //! Threads that map, while others grant, revoke, move, add and remove.
 //!
-//! The guarantee under test: once a revoke has completed, no mapping made before it can
-//! touch the range. A test poisons the memory then, and looks whether anyone writes.
+//! The guarantee under test: when a revoke has completed, no mapping created before it reaches
+//! the range. A test then poisons the memory, and checks that nobody writes to it.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -18,7 +18,7 @@ use gasp::{
 use support::*;
 
 const RW: MapFlags = MapFlags::RW;
-/// How long the tests that race go on.
+/// Duration of the tests that race.
 const RACE: Duration = Duration::from_millis(700);
 
 fn grant(domain: &Domain, page: u64) {
@@ -29,18 +29,18 @@ fn map(vdev: &Vdev, page: u64) -> gasp::Result<Mapping> {
     vdev.map(DeviceAddr(page * PAGE), PAGE, RW)
 }
 
-/// Scribbles on a mapping for a while.
+/// Writes `value` all over a mapping.
 fn scribble(mapping: &Mapping, value: u64) {
     for offset in (0..mapping.len()).step_by(64) {
         mapping.store(offset, value, Relaxed).unwrap();
     }
 }
 
-/// Sees that nobody writes to a page that was taken back.
+/// Asserts that nobody writes to a revoked page.
 fn assert_untouched(guest: &Guest, page: u64, poison: u64) {
     let view = guest.map_firmware(GuestPhys(page * PAGE), PAGE, RW).unwrap();
     scribble(&view, poison);
-    // Whoever was interrupted in the middle of it gets to write now.
+    // A thread that was preempted between two stores runs now.
     thread::yield_now();
     for offset in (0..view.len()).step_by(64) {
         let word: u64 = view.load(offset, Relaxed).unwrap();
@@ -54,7 +54,7 @@ fn no_device_writes_to_a_page_once_its_revoke_has_completed() {
     let (guest, _ram) = iommu_guest(PAGES * PAGE);
     let (_, domain) = device(&guest, "first", DomainKind::Identity);
     (0..PAGES).for_each(|page| grant(&domain, page));
-    // Set while a page is taken back: whoever holds a mapping then must not see it.
+    // Set while a page is revoked: no thread that holds a mapping of it may see it set.
     let revoked: Arc<[AtomicBool]> = (0..PAGES).map(|_| AtomicBool::new(false)).collect();
     let (stop, maps) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let devices: Vec<_> = (0..2)
@@ -66,7 +66,7 @@ fn no_device_writes_to_a_page_once_its_revoke_has_completed() {
                 let mut random = Random::new(index);
                 while !stop.load(Relaxed) {
                     let page = random.below(PAGES);
-                    // Sometimes one page, sometimes all from there on, sometimes in pieces.
+                    // Sometimes one page, sometimes all from there on.
                     let pages = if random.below(4) == 0 { PAGES - page } else { 1 };
                     let addr = DeviceAddr(page * PAGE);
                     let Ok(mapping) = vdev.map(addr, pages * PAGE, RW) else { continue };
@@ -198,7 +198,7 @@ fn mappings_outlive_the_thread_that_made_them() {
         move || (0..8).map(|page| map(&disk, page).unwrap()).collect::<Vec<_>>()
     };
     let held = thread::spawn(make.clone()).join().unwrap();
-    // A later thread takes the place of the one that ended, beside what it left.
+    // A later thread takes over the lane of the one that ended, with the mappings left in it.
     let more = thread::spawn(make).join().unwrap();
     for (page, mapping) in (0..).zip(&held) {
         assert_eq!(word(mapping), numbered(1, page));
@@ -244,7 +244,7 @@ fn a_poll_of_a_drain_waits_for_nothing_and_ends_it_as_a_wait_does() {
     let mut drain = domain.revoke(DeviceAddr(0), PAGE).unwrap();
     assert_eq!(drain.poll(), None);
     drop(held);
-    assert_eq!(drain.poll_with(2), None, "two others are not finished");
+    assert_eq!(drain.poll_with(2), None, "two others have not finished");
     let drained = drain.poll().unwrap();
     assert_eq!((drained.holders, drained.detached), (3, 0), "a mapping and two others");
 }
@@ -280,7 +280,7 @@ fn a_drain_waits_for_the_last_of_several_holders_and_no_longer() {
         let last_gone = last_gone.clone();
         move || {
             let drained = drain.wait();
-            assert!(last_gone.load(SeqCst), "it ended before the last holder let go");
+            assert!(last_gone.load(SeqCst), "it ended before the last holder unmapped");
             drained
         }
     });
@@ -310,7 +310,7 @@ fn a_drain_that_waits_blocks_nothing_else() {
             assert!(map(&quick, page).is_ok());
             assert!(other.revoke(DeviceAddr(page * PAGE), PAGE).unwrap().wait().completed());
         }
-        // In its own domain, too, and in the address space.
+        // Also in its own domain, and in the address space.
         grant(&held_domain, 1);
         assert!(map(&slow, 1).is_ok());
         assert!(held_domain.revoke(DeviceAddr(PAGE), PAGE).unwrap().wait().completed());
@@ -349,7 +349,7 @@ fn a_guest_can_be_dropped_while_other_threads_hold_its_memory() {
     drop((guest, ram));
     dropped.wait();
     holders.into_iter().for_each(|holder| holder.join().unwrap());
-    // Whoever comes next frees what the last holder could not.
+    // The next guest frees what the last holder could not.
     drop(plain_guest(PAGE));
     assert_eq!(times_mapped(file), 0, "gone with the last holder");
 }
@@ -366,7 +366,7 @@ fn maps_find_each_page_as_it_was_before_or_after_a_change() {
         move || {
             let mut random = Random::new(5);
             while !stop.load(Relaxed) {
-                // These are never taken back: splits and merges around them must not show.
+                // These are never revoked: splits and merges around them must not show.
                 let page = 1 + 2 * random.below(512);
                 let addr = DeviceAddr(page * PAGE + 8);
                 let mapping = disk.map(addr, PAGE - 8, MapFlags::READ).unwrap();

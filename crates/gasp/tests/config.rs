@@ -1,5 +1,5 @@
-//! Configuration files: the examples do what they say, wrong files are refused with the
-//! line, the key and what was expected, and no text does harm.
+//! Configuration files: the examples build the guests that they describe, wrong files are
+//! refused with the line, the key and what was expected, and no text makes `parse` panic.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "config/build.rs"]
@@ -24,7 +24,7 @@ fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, Path::new("test.toml"))
 }
 
-/// A new folder for one test.
+/// An empty folder for one test.
 fn folder(test: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("config").join(test);
     let _ = fs::remove_dir_all(&folder);
@@ -32,7 +32,7 @@ fn folder(test: &str) -> PathBuf {
     folder
 }
 
-/// A wrong file: its text, and the line, key and part of the message of the error.
+/// A wrong file: its text, and the error's line, key, part of the message, and errno.
 type Wrong = (&'static str, usize, &'static str, &'static str, Errno);
 
 fn assert_wrong(path: &Path, found: Option<ConfigError>, wrong: Wrong) {
@@ -55,7 +55,7 @@ fn assert_wrong(path: &Path, found: Option<ConfigError>, wrong: Wrong) {
 fn a_file_that_is_wrong_in_itself_names_line_key_and_what_was_expected() {
     use Errno as E;
     let wrong: &[Wrong] = &[
-        // Not TOML, or not these keys and types.
+        // Not TOML, or wrong keys or types.
         ("[guest\n", 1, "", "expected `]`", E::INVAL),
         ("[guest]\n\nname = \n", 3, "", "must be quoted", E::INVAL),
         ("[guest]\nname = 'a'\nname = 'b'", 3, "name", "duplicate key", E::INVAL),
@@ -147,7 +147,7 @@ fn a_file_that_is_wrong_in_itself_names_line_key_and_what_was_expected() {
             "letters of r, w, x",
             E::INVAL,
         ),
-        // Two things in one place, or of one name.
+        // Two regions at one address, or two things of one name.
         (
             "[[ram]]\nsize = '1M'\n\n[[reserve]]\nstart = 0xff000\nsize = '4K'",
             5,
@@ -177,7 +177,7 @@ fn a_file_that_is_wrong_in_itself_names_line_key_and_what_was_expected() {
             "on line 3",
             E::EXIST,
         ),
-        // What is named but not there.
+        // References to what does not exist.
         ("[iommu]\n[[vdev]]\nname = 'a'\ndomain = 'b'", 4, "vdev.domain", "`b`", E::NOENT),
         ("[[mmio]]\nstart = 0\nsize = '4K'\nvdev = 'a'", 4, "mmio.vdev", "`a`", E::NOENT),
         ("\n[[domain]]\nname = 'a'\nkind = 'deny'", 2, "domain", "add an [iommu]", E::INVAL),
@@ -295,7 +295,7 @@ fn a_wrong_domain_names_line_key_and_what_was_expected() {
                 E::NXIO,
             ),
         ),
-        // What only the engine can tell, when the guest is built.
+        // Errors of the engine, when the guest is built.
         (
             "translate",
             (

@@ -1,4 +1,4 @@
-//! RAM that is placed in the order of its frames, and who sees it how.
+//! RAM that is placed in the order of its frames, and the views of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -40,8 +40,8 @@ fn main() {
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
-/// Takes pages out of the pool and gives them back in another order, so that what comes
-/// next is not in order.
+/// Takes pages out of the pool and returns them in another order, so that the next ones are
+/// not in order.
 fn shuffle(kind: Backing) {
     let take = |len| MemoryObject::ram(len).prefer(&[kind]).residency(Residency::Resident).create();
     let mut held: Vec<_> = (0..LEN / HUGE).filter_map(|_| take(HUGE).ok()).collect();
@@ -63,7 +63,7 @@ fn fewer_runs(kind: Backing) {
     let (before, after) = (placement.before, placement.after);
     assert!(after.count <= before.count, "{placement:?}");
     let runs: Vec<u64> = ram.host_extents().map(|extent| extent.len).collect();
-    assert_eq!(after.count, runs.len() as u64, "the report is of what there is");
+    assert_eq!(after.count, runs.len() as u64, "the report describes the memory");
     assert_eq!(Some(after.shortest), runs.iter().copied().min());
     assert_eq!(Some(after.longest), runs.iter().copied().max());
     let pieces = ram.file_pieces().unwrap().1;
@@ -82,7 +82,7 @@ fn same_bytes(kind: Backing) {
     let mut bytes = [0; 8];
     // Through a second mapping, in the object's order.
     let alias = ram.alias().unwrap();
-    // And through the file, as another process would that was told the pieces.
+    // And through the file, as another process that was sent the pieces would.
     let (fd, pieces) = ram.file_pieces().unwrap();
     assert_eq!(pieces.iter().map(|piece| piece.len).sum::<u64>(), LEN);
     let mut end = 0;
@@ -102,7 +102,7 @@ fn same_bytes(kind: Backing) {
     stitched(&ram);
 }
 
-/// Chunks in reverse order of guest memory, side by side.
+/// Maps the chunks of guest memory in reverse order, side by side.
 fn stitched(ram: &MemoryObject) {
     let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
     guest.space().add_ram(Some(GuestPhys(0)), ram).unwrap();
@@ -120,13 +120,13 @@ fn stitched(ram: &MemoryObject) {
         assert_eq!(u64::from_le_bytes(bytes), numbered(5, page));
         assert_eq!(peek(whole.as_ptr().addr() as u64 + index * HUGE), numbered(5, page));
     }
-    // Across a boundary, and of a part of a chunk.
+    // Across a boundary, part of a chunk on either side.
     let part = disk.map_stitched(DeviceAddr(HUGE - PAGE), 2 * PAGE, MapFlags::READ).unwrap();
     let page = (LEN - HUGE) / PAGE + 511;
     assert_eq!(peek(part.as_ptr().addr() as u64), numbered(5, page));
 }
 
-/// What is at an address of this process, read by the kernel.
+/// The word at an address of this process, read by the kernel.
 fn peek(addr: u64) -> u64 {
     use std::os::unix::fs::FileExt;
     let mut bytes = [0; 8];
@@ -136,7 +136,7 @@ fn peek(addr: u64) -> u64 {
 }
 
 fn demand_and_wish(kind: Backing) {
-    // A length that no host can give in one run of these pages: there is an end somewhere.
+    // A single run of this length may not exist on this host.
     let runs = placed(kind, Contiguity::IfPossible(LEN)).unwrap();
     let shortest = runs.backing().placement.unwrap().after.shortest;
     drop(runs);
@@ -151,7 +151,7 @@ fn demand_and_wish(kind: Backing) {
         let ram = placed(kind, Contiguity::AtLeast(HUGE)).unwrap();
         assert!(ram.host_extents().all(|extent| extent.len >= HUGE));
     }
-    // The next backing is tried where the first cannot meet the demand.
+    // The next backing is tried if the first cannot meet the demand.
     let prefer = [Backing::Base, kind];
     let ram = MemoryObject::ram(LEN).prefer(&prefer).host_contiguous(Contiguity::AtLeast(HUGE));
     if let Ok(ram) = ram.create() {

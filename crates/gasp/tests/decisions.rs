@@ -1,10 +1,10 @@
 //! The decisions of docs/decisions.md, each by its number.
 //!
-//! Three rows speak of C: NULL pointers (2, in part, and 12), handles that are unmapped
-//! twice (17) and handles that are stale or forged (18). In Rust there is no NULL, and a
-//! mapping is moved, not copied: 17 becomes "a drop releases once, and only its own", and
-//! 18 has no counterpart, since the borrow checker refuses a pointer's owner after its
-//! drop. They are tested where the C handles are made.
+//! Three rows are about C: NULL pointers (12), handles that are unmapped twice (17) and
+//! handles that are stale or forged (18). In Rust there is no NULL, and a mapping is moved,
+//! not copied: 17 becomes "a drop releases once, and only its own", and 18 has no
+//! counterpart, since the borrow checker refuses a pointer's owner after its drop. The C
+//! handles are tested in `gasp-capi`; row 22 is in `own_mappings.rs`.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -38,7 +38,7 @@ fn decision_01_the_iommu_is_asked_before_memory() {
     let (guest, _ram) = iommu_guest(PAGE);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
     assert_eq!(errno(disk.map(DeviceAddr(0x10_0000), PAGE, RW)), "EFAULT", "refused, and a hole");
-    // A hole that is allowed, and behind it something that is refused.
+    // A hole that is allowed, followed by a page that is refused.
     domain.grant_identity(GuestPhys(0), 2 * PAGE, Access::RW).unwrap();
     let error = error(disk.map(DeviceAddr(PAGE), 2 * PAGE, RW));
     let refusal = Refusal::NotGranted;
@@ -130,7 +130,7 @@ fn decision_05_rom_and_windows_are_mapped_only_with_map_any() {
         assert_eq!(errno(guest.map_firmware(GuestPhys(addr), 8, MapFlags::READ)), "ENXIO");
         assert!(guest.map_firmware(GuestPhys(addr), 8, MapFlags::READ.any()).is_ok());
     }
-    assert!(disk.map(DeviceAddr(0), 8, MapFlags::READ.any()).is_ok(), "RAM will do, too");
+    assert!(disk.map(DeviceAddr(0), 8, MapFlags::READ.any()).is_ok(), "RAM is accepted, too");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn decision_06_writing_to_rom_is_eacces() {
 
 #[test]
 fn decision_07_a_host_discontinuity_shortens() {
-    // Two windows side by side for the guest, and far apart for the host.
+    // Two windows that are adjacent in the guest, and far apart in the host.
     let guest = Guest::builder().build().unwrap();
     let bases = [0x10_0000_0000, 0x20_0000_0000];
     for (index, base) in (0..).zip(bases) {
@@ -207,7 +207,11 @@ fn decision_08_a_hole_inside_the_request_is_enxio_for_all_of_it() {
     assert_eq!(error(disk.map_host_contig(DeviceAddr(0), 4 * PAGE, RW)).reason(), hole);
     assert_eq!(error(disk.map_scatter(DeviceAddr(0), 4 * PAGE, RW)).reason(), hole);
     assert_eq!(error(guest.map_firmware(GuestPhys(0), 4 * PAGE, RW)).reason(), hole);
-    assert_eq!(error(disk.map(DeviceAddr(0), 2 * PAGE + 1, RW)).reason(), hole, "by one byte");
+    assert_eq!(
+        error(disk.map(DeviceAddr(0), 2 * PAGE + 1, RW)).reason(),
+        hole,
+        "one byte is enough"
+    );
 }
 
 #[test]

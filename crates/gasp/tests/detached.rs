@@ -1,5 +1,5 @@
-//! Mappings that have outlived their revoke: their memory stays for as long as they are held
-//! and no longer, and they cost nobody else time.
+//! Mappings that have outlived their revoke: their memory is kept for as long as they are held
+//! and no longer, and they cost no other revoke time.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -16,7 +16,7 @@ use support::*;
 
 const RW: MapFlags = MapFlags::RW;
 
-/// Memory that can be found in the list of what the process has mapped.
+/// Memory that can be found in `/proc/self/maps`, by its name.
 struct Named(String);
 
 impl Named {
@@ -36,7 +36,7 @@ impl Named {
     }
 }
 
-/// A guest whose drains give up at once, with memory, and a mapping of its first page.
+/// A guest whose drains detach at once, with memory, and a mapping of its first page.
 fn scene() -> (Guest, Named, Vdev, Domain, Mapping) {
     let builder = Guest::builder().iommu(Unattached::Deny).drain(detach_after(Duration::ZERO));
     let guest = builder.build().unwrap();
@@ -53,12 +53,13 @@ fn gives_up(drain: Drain) {
     assert_eq!((drained.holders, drained.detached), (1, 1));
 }
 
-/// The guest has nothing of the memory any more, and the mapping has all of it until it ends.
+/// Removes the memory from the guest, and asserts that the mapping keeps all of it until it
+/// ends.
 fn is_kept_until_dropped(guest: &Guest, memory: &Named, held: Mapping) {
     let drain = guest.space().remove(span(0, 4 * PAGE)).unwrap();
-    assert_eq!(drain.wait().holders, 0, "only what was kept before is there for it");
+    assert_eq!(drain.wait().holders, 0, "the mapping was detached before");
     assert!(held.is_revoked());
-    assert!(memory.is_mapped(), "the memory is gone under a mapping");
+    assert!(memory.is_mapped(), "the memory was unmapped under a mapping");
     assert_eq!(held.load::<u64>(8, Relaxed).unwrap(), 0x5eed);
     drop(held);
     assert!(!memory.is_mapped(), "nobody holds it any more");
@@ -121,7 +122,7 @@ fn memory_stays_until_the_last_mapping_of_several_drains_is_gone() {
     let (guest, memory, disk, domain, first) = scene();
     let second = disk.map(DeviceAddr(PAGE), PAGE, RW).unwrap();
     for _ in 0..100 {
-        // Each finds both again; what is kept does not grow with it.
+        // Each finds both again; what is kept does not grow.
         let drained = domain.revoke(DeviceAddr(0), 4 * PAGE).unwrap().wait();
         assert_eq!((drained.holders, drained.detached), (2, 2));
         domain.grant_identity(GuestPhys(0), 4 * PAGE, Access::RW).unwrap();
@@ -136,9 +137,9 @@ fn memory_stays_until_the_last_mapping_of_several_drains_is_gone() {
     assert!(!memory.is_mapped());
 }
 
-/// Nanoseconds that this thread has run: what others do meanwhile does not count.
+/// Processor time of this thread in nanoseconds: what others do meanwhile does not count.
 fn time_on_processor() -> u64 {
-    // The kernel brings the figure up to date when the thread gives way.
+    // The kernel updates the figure when the thread yields.
     std::thread::yield_now();
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     stat.split(' ').next().unwrap().parse().unwrap()
@@ -166,7 +167,7 @@ fn the_end_of_very_many_detached_mappings_takes_time_in_proportion() {
 
 #[test]
 fn what_other_guests_have_detached_costs_a_revoke_nothing() {
-    // Each has its own drain, so its own entry in whatever is looked through.
+    // Each has its own drain, and so an entry of its own in whatever is searched.
     const COUNT: u64 = 2000;
     let builder = Guest::builder().iommu(Unattached::Deny).drain(detach_after(Duration::ZERO));
     let guest = builder.build().unwrap();
@@ -195,7 +196,7 @@ fn what_other_guests_have_detached_costs_a_revoke_nothing() {
     let with = cost();
     drop(held);
     let after = [cost(), cost()][1];
-    // A scan reads what is held, in any guest: some nanoseconds for each (here in a debug build).
+    // A scan reads what is held, in any guest: some nanoseconds each, here in a debug build.
     let each = |cost: Duration| cost.saturating_sub(before) / COUNT as u32;
     assert!(each(with) < Duration::from_micros(1), "{before:?} before, {with:?} with {COUNT}");
     assert!(after < before * 8 + Duration::from_micros(20), "{before:?} before, {after:?} after");
@@ -213,7 +214,7 @@ fn the_drain_of_a_device_that_moves_keeps_to_the_domain_that_it_leaves() {
     let disk = guest.vdev("disk").unwrap();
     let deadline = |drain: Drain| drain.policy().deadline.as_millis();
     let default = gasp::DrainPolicy::default().deadline.as_millis();
-    assert_eq!(deadline(disk.attach(&domain("one", 11)).unwrap()), default, "it was in none");
+    assert_eq!(deadline(disk.attach(&domain("one", 11)).unwrap()), default, "it was in no domain");
     assert_eq!(deadline(disk.attach(&domain("two", 12)).unwrap()), 11);
     assert_eq!(deadline(disk.detach()), 12);
     drop(disk.attach(&domain("three", 13)).unwrap());

@@ -1,7 +1,7 @@
-//! Every row of the error matrix (section 2 of the API's facts), for the three calls that
-//! map: host-contiguous, plain and firmware.
+//! The documented errors of a map, for the three calls that map: host-contiguous, plain and
+//! firmware.
 //!
-//! Rows about NULL pointers and about unmapping a handle twice belong to the C interface.
+//! NULL pointers, and unmapping a handle twice, are tested with the C interface.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::unnecessary_literal_unwrap, reason = "one value is compared and asked")]
 
@@ -18,12 +18,12 @@ fn any() -> MapFlags {
     MapFlags::READ.any()
 }
 
-/// A guest of which everything is a window with a known host address, so that all three
-/// calls can succeed without privilege; the device is let at the first half of it.
+/// A guest whose memory is windows with known host addresses, and ROM, so that all three
+/// calls can succeed without privilege.
 ///
 /// | pages | |
 /// |---|---|
-/// | 0 to 7 | window, adjacent in the host |
+/// | 0 to 7 | window |
 /// | 8 to 15 | another window, elsewhere in the host |
 /// | 16 to 19 | ROM |
 /// | 20 to | nothing |
@@ -50,7 +50,7 @@ impl Matrix {
         self
     }
 
-    /// What `map_host_contig`, `map` and `map_firmware` say: a length or a reason.
+    /// The results of `map_host_contig`, `map` and `map_firmware`: a length or a reason.
     fn ask(&self, addr: u64, len: u64, flags: MapFlags) -> [core::result::Result<u64, Reason>; 3] {
         let len_of = |mapping: Result<gasp::Mapping>| match mapping {
             Ok(mapping) => Ok(mapping.len() as u64),
@@ -121,7 +121,7 @@ fn an_address_where_nothing_is_is_enxio() {
     let nothing = Err(Reason::NoMemory { at: GuestPhys(20 * PAGE) });
     assert_eq!(matrix.ask(20 * PAGE, 8, any()), [nothing; 3]);
     assert_eq!(nothing.unwrap_err().errno(), Errno::NXIO);
-    // So is one that no guest of this width can have, whatever the grants say.
+    // So is one past the guest's address width, whatever was granted.
     let beyond = Err(Reason::BeyondWidth { bits: 48 });
     assert_eq!(matrix.ask(1 << 48, 8, any()), [beyond; 3]);
     assert_eq!(matrix.ask(u64::MAX, 1, any()), [beyond; 3]);
@@ -162,7 +162,7 @@ fn a_range_that_is_not_consecutive_is_enxio_and_shortens_a_host_contiguous_map()
     let seam = Err(Reason::NotConsecutive { prefix: PAGE });
     assert_eq!(matrix.ask(7 * PAGE, 2 * PAGE, any()), [Ok(PAGE), seam, seam]);
     assert_eq!(seam.unwrap_err().errno(), Errno::NXIO);
-    // Walking on by what was returned covers all of it.
+    // Advancing by the returned lengths covers all of it.
     let mut addr = 0;
     while addr < 16 * PAGE {
         let rest = 16 * PAGE - addr;
@@ -205,7 +205,7 @@ fn host_addresses_that_are_not_known_are_eperm_for_the_call_that_needs_them() {
 
 #[test]
 fn an_error_of_mmap_comes_through() {
-    // 16 TiB of nothing, nine times side by side: more than the process has addresses for.
+    // 16 TiB that are never touched, nine times side by side: more than the address space has.
     const SIZE: u64 = 16 << 40;
     let guest = Guest::builder().build().unwrap();
     let huge = gasp::MemoryObject::adopt(memfd(SIZE), whole(SIZE)).unwrap();
@@ -216,7 +216,7 @@ fn an_error_of_mmap_comes_through() {
     let error = error(disk.map_stitched(DeviceAddr(0), 9 * SIZE, MapFlags::READ));
     assert_eq!(error.reason(), Reason::Os { what: "mmap", errno: Errno::NOMEM });
     assert_eq!((error.errno_name(), error.device()), ("ENOMEM", Some("disk")));
-    assert!(disk.map(DeviceAddr(0), SIZE, MapFlags::READ).is_ok(), "plain maps make none");
+    assert!(disk.map(DeviceAddr(0), SIZE, MapFlags::READ).is_ok(), "plain maps call no mmap");
 }
 
 #[test]

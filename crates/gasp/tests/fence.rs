@@ -1,4 +1,4 @@
-//! Fences: what the kernel says about the pages that they map.
+//! Fences: the mappings of their pages, as the kernel reports them.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -25,7 +25,8 @@ fn map(disk: &Vdev, addr: u64, len: u64, flags: MapFlags) -> Mapping {
     disk.map(DeviceAddr(addr), len, flags).unwrap()
 }
 
-/// How the page at an address is mapped, as in `/proc/self/maps`; `None` if it is not.
+/// The protection of the page at an address, as in `/proc/self/maps`; `None` if it is not
+/// mapped.
 fn protection(addr: usize) -> Option<String> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let of_line = |line: &str| {
@@ -38,7 +39,7 @@ fn protection(addr: usize) -> Option<String> {
     maps.lines().find_map(of_line)
 }
 
-/// How the pages around `pages` pages from the one of `pointer` are mapped.
+/// The protections of `pages` pages from that of `pointer` on, and of one page on either side.
 fn around(pointer: *const u8, pages: usize) -> Vec<Option<String>> {
     let first = pointer.addr() / PAGE * PAGE;
     (0..pages + 2).map(|page| protection(first + page * PAGE - PAGE)).collect()
@@ -105,7 +106,7 @@ fn a_token_can_have_its_pointer() {
     assert_eq!(token.pointer(), Some(fence.as_ptr()));
     let [slot, stamp, _] = token.words();
     let other = Token::from_words([slot, stamp, plain.addr() as u64]);
-    assert!(other.pointer().is_none() && !other.unmap(), "it has one pointer only");
+    assert!(other.pointer().is_none() && !other.unmap(), "a token has one pointer only");
     drop(fence);
     assert!(token.unmap() && token.pointer().is_none());
 }
@@ -133,7 +134,7 @@ fn a_revoke_waits_for_the_mapping_and_not_for_its_fence() {
     let fence = mapping.fence().unwrap();
     let mut drain = domain.revoke(DeviceAddr(0), PAGE as u64).unwrap();
     drop(fence);
-    assert_eq!(drain.pending(), 1, "the mapping is what is waited for");
+    assert_eq!(drain.pending(), 1, "the drain waits for the mapping");
     let fence = mapping.fence().unwrap();
     drop(mapping);
     assert_eq!(drain.pending(), 0);

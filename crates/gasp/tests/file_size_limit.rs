@@ -1,4 +1,4 @@
-//! A process that may only make small files: RAM is refused, and the process lives.
+//! A file-size limit below the RAM: the RAM is refused, and the process lives.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -9,7 +9,7 @@ use gasp::{Backing, MemoryObject};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use support::*;
 
-/// Runs one of the ignored tests below in a process of its own.
+/// Runs one of the ignored tests below in a child process.
 fn child(name: &str) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--ignored", "--exact", name]).env("GASP_TEST_CHILD", "1");
@@ -42,7 +42,7 @@ fn makes_ram_of_every_backing_under_a_limit() {
     for backing in Backing::PREFERENCE {
         let len = if backing == Backing::Huge1G { 1 << 30 } else { HUGE };
         let refused = error(MemoryObject::ram(len).prefer(&[backing]).create());
-        // A kernel without such pages refuses before a length is set.
+        // A kernel without such pages refuses before the length is set.
         let huge = matches!(backing, Backing::Huge1G | Backing::Huge2M);
         assert!(refused.errno_name() == "EFBIG" || huge, "{backing}: {refused}");
         if refused.errno_name() == "EFBIG" {

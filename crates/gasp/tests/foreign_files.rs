@@ -1,4 +1,4 @@
-//! Files whose pages come from somebody who need not answer, beside those that this host keeps.
+//! Files whose pages come from a server that need not answer, and files that this host keeps.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 #![allow(unsafe_code, reason = "mounts a file system")]
 
@@ -43,16 +43,16 @@ fn silent() {
     let fd = fuse.open();
     fuse.fall_silent();
     let before = fuse.requests();
-    // Closing a descriptor is a question, too, which a thread aside waits with.
+    // Closing a descriptor is a request, too: another thread waits for its reply.
     let (done, finished) = std::sync::mpsc::channel();
     std::thread::spawn(move || done.send(error(MemoryObject::adopt(fd, how()))));
-    // If it waits, the end of the file system lets it go, and the process can end.
+    // If it waits, the unmount ends the wait, and the process can end.
     let refused = finished.recv_timeout(Duration::from_secs(5)).expect("it waits for the server");
     assert_eq!(refused.errno(), Errno::NODEV);
     assert!(refused.to_string().contains("trusted"), "{refused}");
     assert!(eventually(|| fuse.requests() > before));
     std::thread::sleep(Duration::from_millis(20));
-    assert_eq!(fuse.requests(), before + 1, "nothing but the end was told");
+    assert_eq!(fuse.requests(), before + 1, "the server saw the close only");
 }
 
 fn aside() {
@@ -63,7 +63,7 @@ fn aside() {
     let (done, finished) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         copies.into_iter().chain([fd]).for_each(close);
-        // What the host keeps is closed at once.
+        // A file that the host keeps is closed at once.
         let memory = memfd(PAGE);
         let number = memory.as_raw_fd();
         close(memory);
@@ -110,7 +110,7 @@ fn how() -> Adopt<'static> {
     Adopt { access: Access::READ, ..whole(fuse::LEN) }
 }
 
-/// What is needed of a folder for its files to be of the host's own.
+/// Why files of a folder may not be kept by this host; `None` if they are.
 fn kept_here(folder: &str) -> Lack {
     use std::os::unix::fs::MetadataExt;
     const TMPFS: i64 = 0x0102_1994;
@@ -129,5 +129,5 @@ fn kept(folder: &str) {
     let mut bytes = [0; 4];
     object.read_at(0, &mut bytes).unwrap();
     assert_eq!(&bytes, b"kept");
-    assert!(object.is_guarded(), "its owner can make it shorter");
+    assert!(object.is_guarded(), "its owner can truncate it");
 }

@@ -1,5 +1,5 @@
-//! A table's nodes are freed after the scan that waits for the look-ups which may be in them,
-//! and not before.
+//! A table's nodes are freed after the scan that waits for the look-ups that may be in them, and
+//! not before.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -14,8 +14,8 @@ use gasp::{
 };
 use support::*;
 
-/// Changes something that takes nodes out of the domain's table, while a look-up is in progress
-/// that may be in any of them. The change begins with what is at `at`.
+/// Makes a change that removes nodes from the domain's table, while a look-up is in progress that
+/// may be in any of them. The change begins with the grant at `addr`.
 fn change_under_a_look_up(
     disk: &Vdev,
     domain: &Domain,
@@ -47,12 +47,12 @@ fn change_under_a_look_up(
         let meanwhile = (changing.is_finished(), domain.table_bytes());
         go.store(true, SeqCst);
         changing.join().unwrap();
-        assert_eq!(meanwhile, (false, before), "what a look-up may be in was freed");
+        assert_eq!(meanwhile, (false, before), "a node that a look-up may be in was freed");
     });
     assert!(domain.table_bytes() < before, "{before} bytes of nodes, and none was freed");
 }
 
-/// Takes `len` bytes of single pages back.
+/// Revokes `len` bytes of single pages.
 fn revoke_under_a_look_up(len: u64) {
     const PAGES: u64 = 1 << 17;
     let (guest, _ram) = iommu_guest(PAGES * PAGE);
@@ -80,7 +80,7 @@ fn nodes_of_grants_that_a_change_of_memory_takes_back_are_freed_only_when_no_loo
  {
     let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
     guest.space().add_ram(Some(GuestPhys(0)), &ram(HUGE)).unwrap();
-    // There is no room to cut the grant, so it goes, and the node that it was in.
+    // There is no room to cut the grant, so it is taken back, and its node is removed.
     let options = DomainOptions { limit: 1, ..DomainOptions::new(DomainKind::Identity) };
     let domain = guest.domain("full", options).unwrap();
     let disk = guest.vdev("disk").unwrap();

@@ -1,4 +1,4 @@
-//! Owners of adopted memory that take it away: truncate the file, punch holes into it.
+//! Owners of adopted memory that take it away: they truncate the file, or punch holes into it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 #![allow(unsafe_code, reason = "reaches what is gone through a raw pointer, in a child")]
 
@@ -16,14 +16,14 @@ use support::*;
 
 const LEN: u64 = 16 * PAGE;
 
-/// A file that nobody can seal.
+/// A file that cannot be sealed.
 fn unsealable(len: u64) -> OwnedFd {
     let fd = rustix::fs::memfd_create("gasp-hostile", MemfdFlags::CLOEXEC).unwrap();
     ftruncate(&fd, len).unwrap();
     fd
 }
 
-/// The memory of a file, adopted, and a guest that has it as its RAM.
+/// A file's memory, adopted, as the RAM of a guest.
 fn adopted(fd: &OwnedFd, trusted: bool) -> (MemoryObject, Guest, Vdev) {
     let how = Adopt { trusted, ..whole(LEN) };
     let object = MemoryObject::adopt(fd.try_clone().unwrap(), how).unwrap();
@@ -73,7 +73,7 @@ fn every_safe_access_to_memory_that_is_gone_is_eio() {
     ftruncate(&fd, LEN).unwrap();
     let mut bytes = [1; 6];
     mapping.read_at(0, &mut bytes).unwrap();
-    assert_eq!(bytes, [0; 6], "memory that comes back is empty");
+    assert_eq!(bytes, [0; 6], "memory that comes back is zeroed");
 }
 
 #[test]
@@ -109,8 +109,8 @@ fn guarded_accesses_are_exact_for_every_length_and_size() {
     assert_eq!(errno(mapping.load::<u32>(13, Ordering::Acquire)), "EINVAL");
 }
 
-/// Runs `attack` in a loop while threads read and write; gives back how often they could and
-/// how often they could not.
+/// Runs `attack` in a loop while threads read and write. Returns how many accesses succeeded and
+/// how many were refused.
 fn under_attack(fd: &OwnedFd, attack: impl Fn() + Sync) -> (u64, u64) {
     let (_object, _guest, disk) = adopted(fd, false);
     let (done, gone) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -160,14 +160,14 @@ fn a_peer_that_truncates_in_a_loop_ends_accesses_and_not_the_process() {
         ftruncate(&fd, LEN).unwrap();
         std::thread::sleep(Duration::from_micros(200));
     });
-    assert!(done > 0 && gone > 0, "{done} accesses were done, {gone} refused");
+    assert!(done > 0 && gone > 0, "{done} accesses succeeded, {gone} were refused");
 }
 
 #[test]
 fn a_peer_that_punches_in_a_loop_disturbs_nobody() {
     let fd = unsealable(LEN);
     let (done, gone) = under_attack(&fd, || punch(&fd, 0, LEN));
-    assert!(done > 0 && gone == 0, "{done} accesses were done, {gone} refused");
+    assert!(done > 0 && gone == 0, "{done} accesses succeeded, {gone} were refused");
 }
 
 #[test]
@@ -194,13 +194,13 @@ fn a_file_that_can_only_be_read_is_guarded() {
     let read_only = reopened(&fd, rustix::fs::OFlags::RDONLY);
     let how = Adopt { access: gasp::Access::READ, ..whole(LEN) };
     let object = MemoryObject::adopt(read_only, how).unwrap();
-    assert!(object.is_guarded(), "whoever can only read it cannot seal it");
+    assert!(object.is_guarded(), "a descriptor for reading cannot seal it");
     ftruncate(&fd, PAGE).unwrap();
     object.read_at(0, &mut [0; 8]).unwrap();
     assert_eq!(errno(object.read_at(PAGE, &mut [0; 8])), "EIO");
 }
 
-/// Runs one of the tests below in a process of its own, which may die.
+/// Runs one of the ignored tests below in a child process, which may die.
 fn child(test: &str) -> std::process::ExitStatus {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--ignored", "--nocapture"]).env("GASP_TEST_CHILD", "1");
@@ -210,7 +210,7 @@ fn child(test: &str) -> std::process::ExitStatus {
     output.status
 }
 
-/// Reaches what is gone through a raw pointer.
+/// Reads memory that is gone through a raw pointer.
 fn reach_what_is_gone() -> u8 {
     let fd = unsealable(LEN);
     let (object, _guest, disk) = adopted(&fd, false);
@@ -244,7 +244,8 @@ fn exits_in_a_handler_before_ours() {
     }
 }
 
-/// Sends a SIGBUS to this process in each way there is, and reaches what is gone after it.
+/// Sends a SIGBUS to this process in each possible way, and accesses memory that is gone after
+/// each.
 fn reach_after_signals() {
     let fd = unsealable(LEN);
     let (object, ..) = adopted(&fd, false);
@@ -267,7 +268,7 @@ fn reach_after_signals() {
     for _ in 0..3 {
         for send in ways {
             assert!(send());
-            // Another thread may be the one to handle it.
+            // Another thread may handle the signal.
             std::thread::sleep(Duration::from_millis(20));
             ftruncate(&fd, 0).unwrap();
             assert_eq!(errno(object.read_at(0, &mut [0; 8])), "EIO");
@@ -299,7 +300,7 @@ fn gets_signals_with_a_handler_that_goes_after_one() {
         // SAFETY: the handler calls only what it may.
         unsafe { libc::signal(libc::SIGBUS, handler as usize) };
         reach_after_signals();
-        assert_eq!(CALLS.load(Ordering::Relaxed), 9, "it got each of them");
+        assert_eq!(CALLS.load(Ordering::Relaxed), 9, "it was called for each of them");
     }
 }
 
@@ -318,7 +319,7 @@ fn a_signal_that_was_sent_leaves_the_guard_in_place() {
     assert!(child("gets_signals_with_the_handler_of_the_standard_library").success());
     assert!(child("gets_signals_with_a_handler_that_goes_after_one").success());
     let ended = child("gets_signals_that_nobody_handled");
-    assert_eq!(ended.signal(), Some(libc::SIGBUS), "as it would have without us");
+    assert_eq!(ended.signal(), Some(libc::SIGBUS), "as without our handler");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use support::*;
 const READ: MapFlags = MapFlags::READ;
 const WRITE: MapFlags = MapFlags::WRITE;
 
-/// The grants as device page, guest page, pages, access.
+/// The grants as device page, guest page, number of pages, access.
 fn grants(domain: &Domain) -> Vec<(u64, u64, u64, String)> {
     let row = |grant: &gasp::Grant| {
         let (device, len) = (grant.device.start().0 / PAGE, grant.device.len() / PAGE);
@@ -54,7 +54,7 @@ fn grants_add_up_and_access_is_the_union() {
     assert_eq!(errno(disk.map(DeviceAddr(PAGE), PAGE, WRITE)), "EFAULT");
     assert_eq!(errno(disk.map(DeviceAddr(4 * PAGE), PAGE, READ)), "EFAULT");
     domain.grant_identity(GuestPhys(0), 6 * PAGE, Access::RW).unwrap();
-    assert_eq!(grants(&domain), [row(0, 0, 6, "rw-")], "neighbours that are alike are joined");
+    assert_eq!(grants(&domain), [row(0, 0, 6, "rw-")], "equal neighbours are joined");
     domain.grant_identity(GuestPhys(PAGE), PAGE, Access::READ).unwrap();
     assert_eq!(grants(&domain), [row(0, 0, 6, "rw-")], "a grant takes nothing away");
 }
@@ -78,7 +78,7 @@ fn several_ranges_are_revoked_together() {
     let held: Vec<_> = [0, 3, 6].map(|page| disk.map(DeviceAddr(page * PAGE), 1, READ)).into();
     let spans = [device_span(0, PAGE), device_span(6 * PAGE, 2 * PAGE)];
     let mut drain = domain.revoke_all(&spans).unwrap();
-    assert_eq!(drain.pending(), 2, "the one between is not concerned");
+    assert_eq!(drain.pending(), 2, "the one between is not affected");
     assert_eq!(grants(&domain), [row(1, 1, 5, "r--")]);
     drop(held);
     assert!(drain.wait().completed());
@@ -112,7 +112,7 @@ fn a_translation_that_is_there_with_another_target_is_eexist_and_nothing_changes
     assert_eq!(refused.errno_name(), "EEXIST");
     assert_eq!(Picture::of(&guest), before);
     assert_eq!(errno(disk.map(DeviceAddr(6 * PAGE), 8, READ)), "EFAULT");
-    // The same target adds; two device addresses may lead to one page.
+    // The same target adds access; two device addresses may lead to one page.
     domain.grant(DeviceAddr(9 * PAGE), GuestPhys(3 * PAGE), PAGE, Access::WRITE).unwrap();
     domain.grant(DeviceAddr(0), GuestPhys(3 * PAGE), PAGE, Access::READ).unwrap();
     let want = [row(0, 3, 1, "r--"), row(8, 2, 1, "r--"), row(9, 3, 1, "rw-")];
@@ -145,7 +145,7 @@ fn a_device_of_one_owner_is_busy_for_another_until_it_is_detached() {
     let options = DomainOptions { owner, ..DomainOptions::new(DomainKind::Bypass) };
     let foreign = guest.domain("foreign", options).unwrap();
     assert_eq!(errno(disk.attach(&foreign)), "EBUSY");
-    assert_eq!(disk.domain().unwrap().name(), "disk", "still where it was");
+    assert_eq!(disk.domain().unwrap().name(), "disk", "it has not moved");
     disk.detach().wait();
     disk.attach(&foreign).unwrap().wait();
     assert!(disk.map(DeviceAddr(0), PAGE, READ).is_ok());
@@ -170,7 +170,7 @@ fn a_move_drains_the_mappings_of_the_moved_device_only() {
     assert!(drain.wait().completed());
     assert!(!neighbour.is_revoked());
     let mut same = net.attach(&domain).unwrap();
-    assert_eq!(same.pending(), 0, "to where it is already: nothing is revoked");
+    assert_eq!(same.pending(), 0, "it is there already: nothing is revoked");
 }
 
 #[test]
@@ -195,9 +195,9 @@ fn a_removed_domain_has_no_grants_left_that_could_lead_to_removed_memory() {
     disk.detach().wait();
     let gone = domain.clone();
     domain.remove().unwrap();
-    // Changes of the guest's regions no longer reach the domain's table, so nothing in it
-    // may name memory any more. (Were it not so, the calls below would follow a number of
-    // a memory object that is not there.)
+    // Changes of the guest's regions no longer reach the domain's table, so no word in it
+    // may name memory any more. (Otherwise the calls below would follow the number of a
+    // segment that is gone.)
     assert_eq!((grants(&gone), gone.entries()), (vec![], 0));
     guest.space().remove(span(0, 16 * PAGE)).unwrap().wait();
     assert_eq!(grants(&gone), []);
@@ -212,7 +212,7 @@ fn a_removed_device_is_attached_to_nothing_any_more() {
     disk.remove().wait();
     assert!(clone.domain().is_none());
     assert_eq!(errno(clone.map(DeviceAddr(0), PAGE, READ)), "EFAULT");
-    // If it could be attached, its domain could be removed under it.
+    // If it could be attached, the domain could be removed under it.
     assert_eq!(errno(clone.attach(&domain)), "ENOENT");
     domain.remove().unwrap();
 }
@@ -241,7 +241,7 @@ fn sixty_four_faults_are_kept_and_the_others_counted() {
         assert_eq!((fault.access, fault.refusal), (Access::READ, Refusal::NotGranted));
     }
     let none = guest.take_faults();
-    assert_eq!((none.records.len(), none.dropped), (0, 0), "reading frees them");
+    assert_eq!((none.records.len(), none.dropped), (0, 0), "reading removes them");
     assert!(disk.write(DeviceAddr(5), b"x").is_err());
     assert_eq!(guest.take_faults().records.len(), 1, "copies leave records, too");
 }

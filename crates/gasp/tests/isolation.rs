@@ -1,12 +1,12 @@
-//! What one guest asks of its IOMMU costs others nothing but processor time (decision 23):
-//! whatever the operation, nobody else waits for its locks for more than 10 ms, and it
-//! takes memory in proportion to what is granted, within the domain's limit.
+//! What one guest asks of its IOMMU costs others only processor time (decision 23): whatever
+//! the operation, no other thread waits for its locks for more than 10 ms, and it takes memory
+//! in proportion to what is granted, within the domain's limit.
 //!
-//! How long somebody waits is a matter of the machine, too. A thread that has a lock and is
-//! not run keeps others waiting for a few time slices, however short its work is: so each
-//! case is tried a few times, beside another guest that shares no lock, and on a busy
-//! machine a fraction of the whole operation is allowed as well. What holds a lock for the
-//! whole operation fails every time. What a hold of the locks goes through is bounded
+//! Waiting times depend on the machine, too. A thread that is not scheduled while it has a lock
+//! keeps others waiting for a few time slices, however short its work is: so each case is tried
+//! a few times, compared with another guest that shares no lock, and on a busy machine a
+//! fraction of the whole operation is allowed as well. An operation that holds a lock from its
+//! beginning to its end fails every time. The work under one hold of the locks is bounded
 //! exactly in debug builds, in every test: see `view/work.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use support::{HUGE, PAGE, errno, error, span};
 
 const GIB: u64 = 1 << 30;
-/// What others may have to wait.
+/// Maximum time that others may wait.
 const BOUND: Duration = Duration::from_millis(10);
 const TRIES: usize = 5;
 
@@ -36,16 +36,16 @@ fn domain(guest: &Guest, name: &str, kind: DomainKind, limit: u64) -> Domain {
     guest.domain(name, options).unwrap()
 }
 
-/// The longest that others waited while something ran.
+/// The longest waits of others while an operation ran.
 #[derive(Debug, Default)]
 struct Waits {
     /// For a grant of 4 KiB in another domain of the guest, and its revoke.
     grant: Duration,
-    /// For memory that is plugged and unplugged.
+    /// For a hot-plug and an unplug.
     plug: Duration,
-    /// For the same in another guest.
+    /// For a grant and its revoke in another guest.
     elsewhere: Duration,
-    /// How long the operation itself took.
+    /// Duration of the operation itself.
     of: Duration,
 }
 
@@ -74,7 +74,7 @@ fn waits(guest: &Guest, busy: impl FnOnce() + Send) -> Waits {
         guest.space().add(Region::reserved(page)).unwrap();
         guest.space().remove(page).unwrap().wait();
     };
-    /// The others end, also if what they are measured beside fails.
+    /// Ends the other threads, also if the operation panics.
     struct Stop<'a>(&'a AtomicBool);
     impl Drop for Stop<'_> {
         fn drop(&mut self) {
@@ -97,10 +97,10 @@ fn waits(guest: &Guest, busy: impl FnOnce() + Send) -> Waits {
     })
 }
 
-/// One case at a time: they measure.
+/// Serialises the cases, which measure time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Tries until nobody waited longer than allowed. `prepare` makes what `busy` needs.
+/// Tries until no wait was longer than allowed. `prepare` creates the domain that `busy` uses.
 #[track_caller]
 fn nobody_waits(
     what: &str,
@@ -123,7 +123,7 @@ fn nobody_waits(
     panic!("{what}: {seen:#?}");
 }
 
-/// One grant over `gibs` GiB, of which a page in every GiB is taken back while that is let.
+/// One grant over `gibs` GiB, of which a page in each GiB is revoked, until that is refused.
 fn thinned(guest: &Guest, gibs: u64) -> Domain {
     let domain = domain(guest, "greedy", DomainKind::Identity, DomainOptions::LIMIT);
     domain.grant_identity(GuestPhys(0), gibs * GIB, Access::RW).unwrap();
@@ -139,7 +139,7 @@ fn thinned(guest: &Guest, gibs: u64) -> Domain {
     domain
 }
 
-/// A page in each of `count` ranges of 2 MiB.
+/// Grants of one page in each of `count` ranges of 2 MiB.
 fn sparse(guest: &Guest, count: u64, limit: u64) -> Domain {
     let domain = domain(guest, "greedy", DomainKind::Identity, limit);
     (0..count).for_each(|index| {
@@ -148,8 +148,8 @@ fn sparse(guest: &Guest, count: u64, limit: u64) -> Domain {
     domain
 }
 
-/// A page in each of `count` ranges of 2 MiB, and then all between them: with other access,
-/// so that there are as many entries as pages.
+/// The same, and then a grant of everything between them, with other access, so that there are
+/// as many entries as pages.
 fn dense(guest: &Guest, count: u64) -> Domain {
     let domain = sparse(guest, count, DomainOptions::LIMIT);
     domain.grant_identity(GuestPhys(0), count * HUGE, Access::READ).unwrap();
@@ -194,7 +194,7 @@ fn a_grant_of_a_million_entries_and_its_revoke_keep_nobody_waiting() {
         |_, domain| {
             assert!(domain.revoke(DeviceAddr(0), COUNT * HUGE).unwrap().wait().completed());
             assert_eq!(domain.entries(), 0);
-            // The hot-plug that goes on meanwhile frees the nodes that it has found retired.
+            // The concurrent hot-plug frees the nodes that it has found retired.
             let ended = Instant::now();
             while domain.table_bytes() != 0 {
                 assert!(ended.elapsed() < support::LONG, "{} bytes", domain.table_bytes());
@@ -226,7 +226,7 @@ fn a_hot_plug_under_a_translating_domain_of_many_entries_keeps_nobody_waiting() 
     let scattered = |guest: &Guest| {
         let domain = domain(guest, "greedy", DomainKind::Translate, DomainOptions::LIMIT);
         for index in 0..COUNT {
-            // Each leads into what is plugged, and none goes on where another ends.
+            // Each leads into the plugged memory, and no two are consecutive.
             let (device, to) = (DeviceAddr(2 * index * PAGE), GuestPhys(index % 64 * PAGE));
             domain.grant(device, to, PAGE, Access::RW).unwrap();
         }
@@ -251,7 +251,7 @@ fn a_revoke_that_cuts_an_entry_past_the_limit_is_refused_and_nothing_changes() {
     assert_eq!(refused.errno_name(), "ENOSPC");
     assert!(matches!(refused.reason(), Reason::Limit { limit: 1000, .. }));
     assert_eq!((domain.grants(), domain.entries()), (before, 2));
-    // 2 MiB of it: 511 more. Then what is taken back whole makes room for what is cut.
+    // 2 MiB of it: 511 more. Then entries that are revoked whole make room for those that are cut.
     domain.revoke(DeviceAddr(0), HUGE).unwrap().wait();
     assert_eq!(domain.entries(), 512);
     assert_eq!(errno(domain.revoke(DeviceAddr(GIB), HUGE)), "ENOSPC");
@@ -284,7 +284,7 @@ fn memory_that_changes_under_more_grants_than_can_be_cut_takes_those_grants_back
     for gib in 0..10 {
         greedy.grant(DeviceAddr(gib * GIB), GuestPhys(0), GIB, Access::RW).unwrap();
     }
-    // A page of memory there cuts each into 1,023.
+    // A page of memory there cuts each into 1,023 entries.
     guest.space().add_ram(Some(GuestPhys(0)), &support::ram(PAGE)).unwrap();
     assert!(greedy.entries() <= 2000, "{}", greedy.entries());
     let reached: Vec<bool> = (0..10)
@@ -292,14 +292,14 @@ fn memory_that_changes_under_more_grants_than_can_be_cut_takes_those_grants_back
         .map(|map| match map {
             Ok(_) => true,
             Err(refused) => {
-                assert_eq!(refused.errno_name(), "EFAULT", "refused, not left half done");
+                assert_eq!(refused.errno_name(), "EFAULT", "refused, not half done");
                 false
             }
         })
         .collect();
     assert_eq!(reached.iter().filter(|reached| **reached).count(), 1, "{reached:?}");
     assert_eq!(guest.take_faults().records.len(), 9);
-    // The guest may ask again, and learns why not.
+    // The guest may grant again, and the error says why it cannot.
     assert_eq!(errno(greedy.grant(DeviceAddr(9 * GIB), GuestPhys(0), GIB, Access::RW)), "ENOSPC");
     greedy.grant(DeviceAddr(9 * GIB), GuestPhys(0), PAGE, Access::RW).unwrap();
     assert!(disk.map(DeviceAddr(9 * GIB), 8, gasp::MapFlags::RW).is_ok());
@@ -315,7 +315,7 @@ fn a_mapping_of_a_grant_that_is_taken_back_is_drained() {
     disk.attach(&small).unwrap().wait();
     small.grant(DeviceAddr(0), GuestPhys(0), HUGE, Access::RW).unwrap();
     let held = disk.map(DeviceAddr(0), 8, gasp::MapFlags::READ).unwrap();
-    // Less access to another page: the entry would have to be cut.
+    // Less access to one page: the entry would have to be cut.
     let drain = guest.space().set_access(span(PAGE, PAGE), Access::READ).unwrap();
     assert_eq!(errno(disk.map(DeviceAddr(0), 8, gasp::MapFlags::READ)), "EFAULT");
     let waiting = std::thread::spawn(move || drain.wait());

@@ -1,5 +1,5 @@
-//! How many there can be of everything that a guest has, to the last one; and arguments at
-//! the edge of what is allowed.
+//! The largest numbers of everything that a guest has, exactly; and arguments at the edge of
+//! what is allowed.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -11,8 +11,8 @@ use gasp::{
 use rustix::fs::OFlags;
 use support::*;
 
-/// That `make` succeeds `limit` times from `have` on, and then fails with this limit; and once
-/// more when `free` has made room for one.
+/// Asserts that `make` succeeds from `have` to `limit`, then fails with this limit, and succeeds
+/// once more after `free` has made room for one.
 fn has_limit(
     (have, limit): (u64, u64),
     mut make: impl FnMut(u64) -> Result<()>,
@@ -77,14 +77,14 @@ fn a_cut_past_65536_regions_is_refused_and_nothing_has_changed() {
     let guest = Guest::builder().build().unwrap();
     let space = guest.space();
     let ram = ram(4 * PAGE);
-    // Above all others.
+    // Above all other regions.
     let start = 65_536 * 2 * PAGE;
     space.add_ram(Some(GuestPhys(start)), &ram).unwrap();
     let last_but_one = 65_536 - 1;
     for index in 1..last_but_one {
         space.add(reserved(index)).unwrap();
     }
-    // One more fits, and what is in the middle would need two.
+    // There is room for one more region, and a cut in the middle would need two.
     let middle = span(start + PAGE, PAGE);
     let refused = space.set_access(middle, Access::READ).map(drop).unwrap_err();
     assert!(matches!(refused.reason(), Reason::Limit { limit: 65_536, .. }), "{refused}");

@@ -1,5 +1,5 @@
-//! Look-ups of ranges with very many pages go in steps, and a revoke in the middle of one is as
-//! good as any. (Unit tests of `view::lookup` count how much a step reads.)
+//! Look-ups of ranges with very many pages go in steps, and a revoke between two steps holds as
+//! any other. (Unit tests of `view::lookup` count how much a step reads.)
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -14,7 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use support::*;
 
 /// A device that may read `pages` pages, and write every other one, so that each has a word of
-/// its own in the table; and a domain for others.
+/// its own in the table; and its domain.
 fn scene(pages: u64) -> (Guest, Vdev, Domain) {
     let (guest, _ram) = iommu_guest(pages * PAGE);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
@@ -26,7 +26,7 @@ fn scene(pages: u64) -> (Guest, Vdev, Domain) {
     (guest, disk, domain)
 }
 
-/// One at a time: they are about time.
+/// Serialises the tests, which depend on time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
@@ -35,7 +35,7 @@ fn alone() -> MutexGuard<'static, ()> {
 
 #[test]
 fn no_long_mapping_outlives_a_revoke_of_a_page_in_it() {
-    // Twenty steps, so that most of a look-up comes after a page at its beginning.
+    // Twenty steps, so that most of a look-up comes after its first pages.
     const PAGES: u64 = 40_000;
     let _alone = alone();
     let (_guest, disk, domain) = scene(PAGES);
@@ -81,7 +81,7 @@ fn no_long_mapping_outlives_a_revoke_of_a_page_in_it() {
         let page = candidates[index] * PAGE;
         assert!(domain.revoke(DeviceAddr(page), PAGE).unwrap().wait().completed());
         revoked[index].store(true, SeqCst);
-        // Until the look-ups that were in progress have ended: they must not succeed.
+        // Waits until the look-ups in progress have ended: they must not succeed.
         let ended = || calls.iter().map(|calls| calls.load(Relaxed)).collect::<Vec<_>>();
         let then = ended();
         let goes_on = || ended().iter().zip(&then).any(|(now, then)| now == then);
@@ -90,7 +90,7 @@ fn no_long_mapping_outlives_a_revoke_of_a_page_in_it() {
         }
         revoked[index].store(false, SeqCst);
         domain.grant_identity(GuestPhys(page), PAGE, Access::READ).unwrap();
-        // Until one has succeeded, and then some way into the next.
+        // Waits until one has succeeded, and then some way into the next.
         let before = succeeded.load(Relaxed);
         let goes_on = || succeeded.load(Relaxed) == before && started.elapsed() < LONG;
         while goes_on() && !devices.iter().any(|device| device.is_finished()) {
@@ -107,8 +107,8 @@ fn no_long_mapping_outlives_a_revoke_of_a_page_in_it() {
 
 #[test]
 fn a_long_map_is_of_one_domain_or_fails() {
-    // Neither domain allows all, and each what the other does not. Where they overlap is a step's
-    // end, so that steps in one and in the other would make a whole.
+    // Neither domain allows the whole range, and each allows what the other does not. A step ends
+    // where they overlap, so steps in one and in the other together would cover the range.
     const PAGES: u64 = 6000;
     let _alone = alone();
     let (guest, disk, last) = scene(PAGES);

@@ -1,4 +1,4 @@
-//! Memory objects: made, adopted, declared or handed in; what they hold, and how long.
+//! Memory objects: created, adopted, declared or external; their contents and their lifetime.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(unsafe_code, reason = "hands in memory that the test has mapped itself")]
 
@@ -31,7 +31,7 @@ fn read(object: &MemoryObject, offset: u64, len: usize) -> Vec<u8> {
 fn ram_is_zeroed_and_an_alias_sees_what_is_written() {
     for backing in [Backing::Base, Backing::Thp] {
         let Ok(ram) = MemoryObject::ram(HUGE).prefer(&[backing]).create() else {
-            assert_eq!(backing, Backing::Thp, "ordinary pages are always to be had");
+            assert_eq!(backing, Backing::Thp, "ordinary pages are always available");
             continue;
         };
         assert!(read(&ram, 0, HUGE as usize).iter().all(|&byte| byte == 0));
@@ -51,7 +51,7 @@ fn an_object_is_reached_up_to_its_last_byte_and_not_behind() {
     ram.write_at(PAGE - 1, b"x").unwrap();
     assert_eq!(errno(ram.write_at(PAGE - 1, b"xy")), "EINVAL");
     assert_eq!(errno(ram.read_at(u64::MAX, &mut [0; 2])), "EINVAL");
-    assert!(ram.read_at(PAGE, &mut []).is_ok(), "nothing, right behind the end");
+    assert!(ram.read_at(PAGE, &mut []).is_ok(), "no bytes, right at the end");
     assert_eq!(errno(ram.read_at(PAGE + 1, &mut [])), "EINVAL");
     for (offset, max, name) in [(0, 0, "EINVAL"), (PAGE, 1, "EINVAL"), (1, u64::MAX, "EINVAL")] {
         assert_eq!(errno(ram.host_run(offset, max)), name);
@@ -63,12 +63,12 @@ fn memory_that_is_not_had_takes_no_addresses_of_other_threads() {
     const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages";
     const LEN: usize = 1 << 30;
     const STEP: usize = 1 << 24;
-    // More than the pool has, so that each attempt fails when it is mapped.
+    // More than the pool has, so that each attempt fails in mmap().
     let free = std::fs::read_to_string(FREE).map_or(0, |text| text.trim().parse().unwrap());
     let len = (free + 1_u64) << 30;
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // It reaches nothing but memory of its own.
+        // This thread accesses only memory of its own.
         let other = scope.spawn(|| {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 let prot = libc::PROT_READ | libc::PROT_WRITE;
@@ -209,7 +209,7 @@ fn a_window_whose_base_cannot_be_is_refused() {
     }
 }
 
-/// Memory mapped by the test, as an embedding VMM would.
+/// Memory that the test has mapped, as an embedding VMM would.
 fn mapped(len: usize) -> NonNull<u8> {
     use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
     let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
@@ -232,7 +232,11 @@ fn memory_that_the_embedder_has_mapped_is_used_in_place_and_left_mapped() {
     guest.space().add_ram(None, &object).unwrap();
     let disk = guest.vdev("disk").unwrap();
     let mapping = disk.map(DeviceAddr(PAGE), 8, MapFlags::RW).unwrap();
-    assert_eq!(mapping.as_ptr().addr(), base.addr().get() + PAGE as usize, "no second mapping");
+    assert_eq!(
+        mapping.as_ptr().addr(),
+        base.addr().get() + PAGE as usize,
+        "it is not mapped again"
+    );
     mapping.write_at(0, b"in place").unwrap();
     assert!(object.file().is_none());
     assert_eq!(errno(object.alias()), "EINVAL");
@@ -253,7 +257,7 @@ fn memory_that_the_embedder_has_mapped_is_used_in_place_and_left_mapped() {
     }
 }
 
-/// Memory that is unmapped, and counted, when its last user lets it go.
+/// Memory that is unmapped, and counted, when its last user drops it.
 struct Counted {
     base: NonNull<u8>,
     len: usize,
@@ -292,7 +296,7 @@ fn what_keeps_external_memory_mapped_goes_after_its_last_user_and_only_then() {
         let mapping = disk.map(DeviceAddr(PAGE), 8, MapFlags::RW).unwrap();
         let scatter = disk.map_scatter(DeviceAddr(0), 2 * PAGE, MapFlags::READ).unwrap();
         drop(object);
-        // Detached: the memory is in no guest any more, and stays for its mappings.
+        // Detached: the memory is in no guest any more, and is kept for its mappings.
         assert_eq!(guest.space().remove(span(0, 4 * PAGE)).unwrap().wait().detached, 2);
         drop((disk, guest));
         assert_eq!(count(), 0, "two mappings are left");
@@ -305,7 +309,7 @@ fn what_keeps_external_memory_mapped_goes_after_its_last_user_and_only_then() {
         drop(scatter);
         assert!(eventually(|| count() == 1), "{residency:?}: {}", count());
     }
-    // What is refused is let go.
+    // A refused owner is dropped.
     let owner = Arc::new(());
     let external = External::new(NonNull::dangling(), 0, owner.clone());
     // SAFETY: none of its memory is reached: the length is 0.
@@ -323,8 +327,8 @@ fn memory_of_two_objects_is_never_one_piece_however_it_lies() {
         // SAFETY: it stays mapped for ever, and only the engine reaches it.
         unsafe { MemoryObject::external("vmm", external) }.unwrap()
     };
-    // What follows the only page of one, in the process and by its offset, is the second
-    // page of the other.
+    // What follows the only page of `one`, by its address and by its offset, is the second
+    // page of `two`.
     let (one, two) = (object(page), object(2 * page));
     let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
     guest.space().add_ram(Some(GuestPhys(0)), &one).unwrap();
@@ -340,9 +344,9 @@ fn memory_of_two_objects_is_never_one_piece_however_it_lies() {
     let expected = [(base.as_ptr().wrapping_add(8).cast_const(), page - 8), (second, page)];
     assert_eq!(pieces, expected);
     if let Ok(run) = disk.map_host_contig(DeviceAddr(0), 2 * PAGE, MapFlags::RW) {
-        assert_eq!(run.len(), page, "of one object");
+        assert_eq!(run.len(), page, "only one object's");
     }
-    // And one after the other in the guest's memory.
+    // The same if they are adjacent in the guest's memory.
     let bypass = Guest::builder().build().unwrap();
     bypass.space().add_ram(Some(GuestPhys(0)), &one).unwrap();
     let tail = Region::memory(RegionKind::Ram, span(PAGE, PAGE), &two, PAGE).unwrap();
@@ -351,7 +355,7 @@ fn memory_of_two_objects_is_never_one_piece_however_it_lies() {
     let disk = bypass.vdev("disk").unwrap();
     let refused = error(disk.map(DeviceAddr(0), PAGE + 1, MapFlags::RW));
     assert_eq!(refused.reason(), Reason::NotConsecutive { prefix: PAGE });
-    // The same object is one piece, in whatever places of the guest it is.
+    // Parts of one object are one piece, wherever they are in the guest's memory.
     let again = Region::memory(RegionKind::Ram, span(4 * HUGE, PAGE), &two, 0).unwrap();
     guest.space().add(again).unwrap();
     let (disk, domain) = device(&guest, "net", DomainKind::Translate);
@@ -381,7 +385,7 @@ fn rom_shows_what_was_loaded_and_keeps_it() {
 fn ram_is_shared_with_whoever_is_given_its_file() {
     let (guest, ram) = plain_guest(2 * PAGE);
     let (fd, offset) = ram.file().unwrap();
-    // Opened anew, as another process would that was given a descriptor of it.
+    // Opened again, as another process that received the descriptor would.
     let other = reopened(&fd, OFlags::RDWR);
     let peer = adopt(other, offset, 2 * PAGE, Access::RW).unwrap();
     let disk = guest.vdev("disk").unwrap();
@@ -393,7 +397,7 @@ fn ram_is_shared_with_whoever_is_given_its_file() {
     mapping.read_at(0, &mut bytes).unwrap();
     assert_eq!(&bytes, b"again");
     let cut = rustix::fs::ftruncate(fd.as_fd(), 0);
-    assert_eq!(cut, Err(rustix::io::Errno::PERM), "nobody can shrink it under us");
+    assert_eq!(cut, Err(rustix::io::Errno::PERM), "the file cannot shrink");
 }
 
 #[test]
@@ -411,9 +415,9 @@ fn memory_outlives_its_guest_while_it_is_held_and_not_longer() {
     let mut bytes = [0; 8];
     scatter.read_at(0, &mut bytes).unwrap();
     assert_eq!(u64::from_le_bytes(bytes), numbered(9, 0));
-    assert_eq!(times_mapped(file), 1, "once, whoever holds it");
+    assert_eq!(times_mapped(file), 1, "mapped once, however many hold it");
     drop(scatter);
-    assert_eq!(times_mapped(file), 0, "the last one is gone");
+    assert_eq!(times_mapped(file), 0, "unmapped with the last");
 }
 
 #[test]

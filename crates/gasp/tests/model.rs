@@ -1,9 +1,9 @@
-//! The engine against a naive model of it: an array with one element for each page of the
-//! guest, and one for each page that a domain lets through.
+//! The engine compared with a naive model: an array with one element for each page of the
+//! guest, and one for each page of a domain.
 //!
-//! Random sequences of changes and maps run on both. After each step regions, grants and
-//! mappings that are held must be what the model says; each map must end as in the model:
-//! the same memory (told by a tag in every word of it), length, pieces and host-physical
+//! Random sequences of changes and maps run on both. After each step regions, grants and held
+//! mappings must be those of the model, and each map must have the model's result: the same
+//! memory (recognised by a tag in each of its words), length, pieces and host-physical
 //! address, or the same reason, with the same address in it, and the same fault record.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -34,8 +34,8 @@ fn random_sequences_end_as_in_the_model() {
     };
     let objects = objects::Objects::new();
     let mut seen = seen::Seen::default();
-    // The sequences are new ones each time, and nearly always varied enough at once; where
-    // they are not, there are more of them.
+    // The sequences differ each time, and the first batch is nearly always varied enough;
+    // otherwise there are more.
     for _ in 0..6 {
         let batch = std::cell::RefCell::new(&mut seen);
         TestRunner::new(config.clone())
@@ -54,6 +54,6 @@ fn random_sequences_end_as_in_the_model() {
         }
     }
     println!("{seen:?}");
-    // A model that only ever refuses would agree with an engine that does.
+    // If all maps were refused, the model would agree with an engine that refuses everything.
     assert!(seen.is_varied(), "{seen:?}");
 }

@@ -1,5 +1,5 @@
-//! What a thread would wait for itself is known before anything is changed (decision 22): its
-//! own mappings, and the look-up that it is in.
+//! Waits for the calling thread itself are detected before anything changes (decision 22): for
+//! its own mappings, and for the look-up that it is in.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -26,7 +26,7 @@ fn own_mappings_of_guest_memory_are_found_through_every_kind_of_domain() {
     let (identity, grants) = device(&guest, "identity", DomainKind::Identity);
     grants.grant_identity(GuestPhys(0), 32 * PAGE, Access::RW).unwrap();
     let (translated, translating) = device(&guest, "translated", DomainKind::Translate);
-    // Device pages 100 to 103 are guest pages 3, 2, 1, 0.
+    // Device pages 100 to 103 lead to guest pages 3, 2, 1, 0.
     for index in 0..4 {
         let device = DeviceAddr((100 + index) * PAGE);
         translating.grant(device, GuestPhys((3 - index) * PAGE), PAGE, Access::RW).unwrap();
@@ -65,7 +65,7 @@ fn mappings_of_other_threads_and_guests_do_not_count() {
     let (other, _more) = plain_guest(4 * PAGE);
     let disk = guest.vdev("disk").unwrap();
     let elsewhere = other.vdev("disk").unwrap();
-    // Its lane may well be that of the thread which comes next.
+    // Its lane may well go to the next thread.
     let left = thread::spawn({
         let disk = disk.clone();
         move || map(&disk, 0)
@@ -112,7 +112,7 @@ fn a_drain_tells_which_of_its_mappings_this_thread_has_made() {
 fn a_drain_does_not_count_what_an_earlier_thread_has_left_in_this_ones_lane() {
     let (guest, _ram) = iommu_guest(4 * PAGE);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
-    // Other tests take lanes meanwhile: not each round has the same one twice.
+    // Other tests take lanes meanwhile: not every round uses the same one twice.
     for _ in 0..16 {
         domain.grant_identity(GuestPhys(0), 4 * PAGE, Access::RW).unwrap();
         let earlier = disk.clone();
@@ -130,7 +130,7 @@ fn a_drain_does_not_count_what_an_earlier_thread_has_left_in_this_ones_lane() {
     }
 }
 
-/// Everything that may be refused, each with what it would have done.
+/// The errno of every change that can be refused.
 fn changes(guest: &Guest, disk: &Vdev, domain: &Domain, spare: &Domain) -> [&'static str; 12] {
     let space = guest.space();
     [
@@ -171,9 +171,9 @@ fn a_change_inside_a_look_up_is_refused_and_changes_nothing() {
             Vdev::map_page_of(find, DeviceAddr(0), 8, MapFlags::RW)
         };
         let found = Vdev::map_page_of(inside, DeviceAddr(0), 8, MapFlags::RW);
-        assert!(found.is_some(), "the look-up itself goes on");
-        // Inside another look-up, whose slot is not the last one that was taken; and after that
-        // one has ended, with or without a mapping.
+        assert!(found.is_some(), "the look-up itself continues");
+        // Inside another look-up, whose slot is not the last one taken; and after the inner one
+        // has ended, with or without a mapping.
         let nested = || {
             assert!(look_up(&|| inside().and(None)).is_none());
             inside();
@@ -186,7 +186,7 @@ fn a_change_inside_a_look_up_is_refused_and_changes_nothing() {
         assert!(held.is_some());
         assert_eq!((format!("{:?}", guest.space().regions()), domain.grants()), (regions, grants));
         assert_eq!((guest.vdevs().len(), guest.domains().len()), (1, 2));
-        // Outside, with mappings held and dropped, all is as ever.
+        // Outside the look-up, everything works as before.
         drop((lock, found, held));
         guest.space().set_tag(page(1), 7, None).unwrap();
         domain.revoke(DeviceAddr(0), PAGE).unwrap().wait();

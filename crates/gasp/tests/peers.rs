@@ -1,18 +1,16 @@
-//! The defects seen in peers, as tests of ours.
+//! Defects of peers, as tests of the engine.
 //!
 //! 1. vm-memory: an empty IOTLB lets a range at the end of the address space through.
 //! 2. libvfio-user: a wrapping length passes once a lookup is warm.
-//! 3. DPDK: adjacent device addresses are joined although what is behind them is not.
-//! 4. QEMU: a write map of a read-only address gets a copy, and an unmap revokes nothing.
+//! 3. DPDK: adjacent device addresses are joined although their memory is not adjacent.
+//! 4. QEMU: a write map of a read-only address returns a copy, and an unmap revokes nothing.
 //! 5. cloud-hypervisor: the direction is not checked, and a translation goes stale.
-//! 7. Frame number 0 is handed out as an address; locked pages are taken for pinned ones.
+//! 7. Frame number 0 is returned as an address; locked pages are taken for pinned ones.
 //!
-//! 6. A live server: taking back what is granted panics, and memory without a descriptor
-//!    cannot be used.
+//! 6. A live server: revoking a grant panics, and memory without a descriptor cannot be used.
 //! 8. vfio_user: errors are answered with errno 0.
 //!
-//! 6 and 8 are about servers of the vfio-user protocol; here is what the engine has to do
-//! with them.
+//! 6 and 8 are about servers of the vfio-user protocol; the tests here are of the engine's part.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
@@ -37,7 +35,7 @@ fn peer_6_taking_back_what_was_or_was_not_granted_does_not_panic() {
         assert!(domain.revoke(DeviceAddr(page * PAGE), pages * PAGE).unwrap().wait().completed());
     }
     assert_eq!(errno(disk.map(DeviceAddr(PAGE), 8, READ)), "EFAULT");
-    // A region without memory that could be mapped is refused, and stays harmless.
+    // A region without memory is granted like a hole, and its maps are refused.
     let nothing = Span::new(GuestPhys(64 * PAGE), PAGE).unwrap();
     guest.space().add(Region::device(nothing, "disk")).unwrap();
     domain.grant(DeviceAddr(0), GuestPhys(64 * PAGE), PAGE, Access::RW).unwrap();
@@ -73,7 +71,7 @@ fn peer_1_an_empty_domain_lets_nothing_through_at_the_end_of_the_address_space()
         assert_eq!(errno(disk.map(DeviceAddr(TOP), 4, READ)), "ENXIO", "without a wrap");
         assert_eq!(errno(disk.read(DeviceAddr(TOP), &mut [0; 64])), "ENXIO");
         assert_eq!(errno(disk.map(DeviceAddr(0), 1, READ)), "EFAULT");
-        // Grants of no length, and grants that wrap.
+        // Grants of length 0, and grants that wrap.
         let grant = |addr, len| domain.grant(DeviceAddr(addr), GuestPhys(addr), len, Access::READ);
         assert_eq!(errno(grant(0, 0)), "EINVAL");
         assert_eq!(errno(grant(TOP, 4096)), "ENXIO");

@@ -1,7 +1,7 @@
-//! Holds on pages, and the audit that shows whether they hold.
+//! Pins, and the audit that shows whether they hold.
 //!
-//! Each trial says what it needs. Where the machine does not have it, the trial is marked
-//! as ignored, with the reason in its name, so that it is counted and seen.
+//! Each trial declares what it needs. If the machine does not have it, the trial is marked as
+//! ignored, with the reason in its name, so that it is counted and visible.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -69,7 +69,7 @@ fn stays(kind: Backing, len: u64, method: PinMethod) {
 fn quiet(kind: Backing, len: u64) {
     let ram = MemoryObject::ram(len).prefer(&[kind]).residency(Residency::Resident).create();
     let ram = ram.unwrap();
-    // Nothing was done to move it, but anything may: only the sums are certain.
+    // Nothing has moved it on purpose, but anything may: only the sums are certain.
     let audit = ram.audit().unwrap();
     assert_eq!((audit.checked, audit.unchecked), (len, 0));
     if ram.stability() == Stability::Unpinned {
@@ -79,24 +79,24 @@ fn quiet(kind: Backing, len: u64) {
 
 fn punched(kind: Backing, len: u64) {
     let ram = MemoryObject::ram(len).prefer(&[kind]).create().unwrap();
-    // A hole that is smaller than a huge page that is held only fills it with zeros.
+    // A hole in a part of a held huge page only zeroes that part.
     let unit = if kind == Backing::Base { PAGE } else { HUGE };
     let (fd, _) = ram.file().unwrap();
     let was = ram.host_run(unit, unit).unwrap().addr;
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     rustix::fs::fallocate(fd, flags, unit, unit).unwrap();
     if ram.stability() < Stability::Pinned {
-        // The page went back to where it came from, and the same one may come again.
+        // The page went back to the pool, and the same one may come again.
         return;
     }
     let audit = ram.audit().unwrap();
-    // A huge page may be followed by small ones, which are a change each.
+    // Small pages may replace a huge one, each of which is a change.
     assert!(!audit.changes.is_empty());
     assert_eq!(audit.broken().count(), audit.changes.len());
     let mut offset = unit;
     for change in &audit.changes {
         assert_eq!((change.offset, change.class), (offset, Stability::Pinned));
-        assert_eq!(change.was.0, was.0 + (offset - unit), "where it was said to be");
+        assert_eq!(change.was.0, was.0 + (offset - unit), "the address returned before");
         assert!(change.is_broken_promise() && change.is != Some(change.was));
         assert!(change.to_string().contains(&change.was.to_string()), "{change}");
         offset += change.len;
@@ -128,12 +128,12 @@ fn too_many() {
 
 fn not_ours() {
     let how = Adopt { residency: Residency::Pinned, pins: &[PinMethod::Pipe], ..whole(PAGE) };
-    // An owner who can punch holes, and one who can truncate the file, too.
+    // An owner who can punch holes, and one who can also truncate the file.
     let plain = rustix::fs::memfd_create("gasp-pins", MemfdFlags::CLOEXEC).unwrap();
     rustix::fs::ftruncate(&plain, PAGE).unwrap();
     for fd in [memfd(PAGE), plain] {
         let hostile = MemoryObject::adopt(fd, how).unwrap();
-        assert_eq!(hostile.pinned_by(), Some(PinMethod::Pipe), "it is held nevertheless");
+        assert_eq!(hostile.pinned_by(), Some(PinMethod::Pipe), "it is held all the same");
         assert_eq!(hostile.stability(), Stability::Unpinned);
         assert!(hostile.not_pinned_because().unwrap().contains("holes"));
         let told = hostile.host_run(0, PAGE).is_ok();
@@ -155,7 +155,7 @@ fn not_shared() {
     std::fs::remove_file(&path).unwrap();
     let is_memory = rustix::fs::fstatfs(&file).unwrap().f_type == 0x0102_1994;
     let how = Adopt { residency: Residency::Pinned, pins: &[PinMethod::Pipe], ..whole(PAGE) };
-    // The folder may be on any file system.
+    // The folder may be on any file system, so the owner is trusted.
     let how = Adopt { trusted: true, ..how };
     let object = MemoryObject::adopt(file.into(), how).unwrap();
     assert_eq!(object.pinned_by().is_some(), is_memory);
@@ -186,7 +186,7 @@ fn reserved() {
     assert_eq!(trusted.stability(), Stability::Reserved);
     drop(trusted);
     let hostile = MemoryObject::adopt(pool_file(HUGE), how).unwrap();
-    assert_eq!(hostile.stability(), Stability::Unpinned, "its pages can be given back");
+    assert_eq!(hostile.stability(), Stability::Unpinned, "its pages can be punched out");
     assert!(hostile.is_guarded());
 }
 
@@ -199,7 +199,7 @@ fn punched_pool() {
     object.write_at(0, b"there").unwrap();
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     rustix::fs::fallocate(&fd, flags, 0, HUGE).unwrap();
-    // Somebody else takes all there is.
+    // Another object takes all pages of the pool.
     let all = MemoryObject::ram(free * HUGE).prefer(&[Backing::Huge2M]).create();
     if all.is_ok() {
         assert_eq!(errno(object.read_at(0, &mut [0; 8])), "EIO");
@@ -216,14 +216,14 @@ fn given_out() {
     };
     let exclusive = ram(true);
     exclusive.file().unwrap();
-    assert!(!exclusive.is_guarded(), "nobody can punch holes into it");
+    assert!(!exclusive.is_guarded(), "its file has no other writer");
     drop(exclusive);
     let small = resident(PAGE);
     small.file().unwrap();
-    assert!(!small.is_guarded(), "other pages come in their place");
+    assert!(!small.is_guarded(), "a hole is filled with a new page");
     let shared = ram(false);
     shared.alias().unwrap();
-    assert!(!shared.is_guarded(), "nobody has its file");
+    assert!(!shared.is_guarded(), "its file was not given out");
     let mapped = Guest::builder().build().unwrap();
     mapped.space().add_ram(None, &shared).unwrap();
     let disk = mapped.vdev("disk").unwrap();
@@ -233,12 +233,12 @@ fn given_out() {
     assert!(shared.is_guarded());
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     rustix::fs::fallocate(fd, flags, 0, HUGE).unwrap();
-    // Somebody else takes all there is.
+    // Another object takes all pages of the pool.
     let free: u64 = std::fs::read_to_string(FREE).unwrap().trim().parse().unwrap();
     let all = MemoryObject::ram(free * HUGE).prefer(&[Backing::Huge2M]).create();
     if all.is_ok() {
         assert_eq!(errno(shared.read_at(0, &mut [0; 8])), "EIO");
-        assert_eq!(errno(mapping.write_at(0, b"gone")), "EIO", "a mapping made before, too");
+        assert_eq!(errno(mapping.write_at(0, b"gone")), "EIO", "an earlier mapping, too");
     }
     drop(all);
     shared.read_at(0, &mut [0; 8]).unwrap();

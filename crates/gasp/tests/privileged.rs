@@ -1,7 +1,7 @@
-//! What only a privileged process can see: real frame numbers, pins, huge page pools.
+//! Tests that need privilege: real frame numbers, pins, huge page pools.
 //!
-//! Each trial says what it needs. Where the machine does not have it, the trial is marked
-//! as ignored, with the reason in its name, so that it is counted and seen.
+//! Each trial declares what it needs. If the machine does not have it, the trial is marked as
+//! ignored, with the reason in its name, so that it is counted and visible.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -63,7 +63,7 @@ fn main() {
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
-/// Memory that has one word in the table, and whose pages are in pairs the wrong way round.
+/// Memory with one word in the table, whose pages were allocated in swapped pairs.
 fn short_run_held() {
     let file = std::fs::File::from(memfd(HUGE));
     for page in 0..HUGE / PAGE {
@@ -97,10 +97,10 @@ fn short_run_held() {
         domain.revoke(DeviceAddr(0), HUGE).unwrap().wait();
         allow();
     }
-    assert!(shortened > 0, "pages that were made in this order are one run");
+    assert!(shortened > 0, "pages that were allocated in this order are one run");
 }
 
-/// The kernel's own answer for one page: its frame's address.
+/// The host-physical address of a byte, from the kernel's own table.
 fn frame_of(addr: usize) -> u64 {
     let page = rustix::param::page_size();
     let mut entry = [0; 8];
@@ -129,7 +129,7 @@ fn host_run_agrees_with_pagemap(backing: Backing, len: u64) {
         let HostRun { addr, len: run } = mapping.host_run().unwrap();
         assert_eq!((run, mapping.len() as u64), (mapping.len() as u64, run.min(max)));
         let vaddr = mapping.as_ptr().addr();
-        // Every page of short runs, and some of long ones.
+        // Each of the first pages, the last byte, and a random one.
         let last = run - 1;
         let points = (0..run).step_by(PAGE as usize).take(16).chain([last, random.below(run)]);
         for point in points {
@@ -146,7 +146,7 @@ fn runs_tile_the_object(backing: Backing, len: u64) {
         let addr = addr.expect("every page has an address").0;
         assert_eq!(offset, next, "no gap and no overlap");
         assert_ne!(addr, 0);
-        assert_ne!(end, Some(addr), "neighbours that go on are one run");
+        assert_ne!(end, Some(addr), "consecutive frames are one run");
         next = offset + len;
         end = Some(addr + len);
     }
@@ -167,7 +167,7 @@ fn walking_covers_all(backing: Backing, len: u64) {
         let got = mapping.len() as u64;
         assert!(got > 0 && got <= len - addr);
         if addr + got < len {
-            // It could not have been longer: what is behind it is somewhere else.
+            // It could not have been longer: the next page is elsewhere.
             let behind = ram.host_run(addr + got, 1).unwrap();
             assert_ne!(behind.addr.0, run.addr.0 + got, "shortened too early at {addr:#x}");
         }
@@ -232,7 +232,7 @@ fn pinned_stay() {
         .step_by(PAGE as usize)
         .map(|offset| ram.host_run(offset, 1).unwrap().addr.0)
         .collect();
-    assert_eq!(told, before, "and the table is right still");
+    assert_eq!(told, before, "and the frame table is still right");
 }
 
 fn pinned_accepted() {

@@ -1,4 +1,4 @@
-//! The address space: regions added, removed, split and merged while the guest runs; the
+//! The address space: regions are added, removed, split and merged while the guest runs; the
 //! lock; free space; walks.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -14,7 +14,7 @@ use gasp::{
 };
 use support::*;
 
-/// The regions as kind, first page, pages, access.
+/// The regions as kind, first page, number of pages, access.
 fn shape(guest: &Guest) -> Vec<(RegionKind, u64, u64, String)> {
     let shape = |region: &Region| {
         let span = region.span();
@@ -54,7 +54,7 @@ fn what_is_put_back_in_its_place_merges_and_maps_as_one() {
     assert_eq!(shape(&guest).len(), 1);
     let disk = guest.vdev("disk").unwrap();
     assert!(disk.map(DeviceAddr(0), 8 * PAGE, MapFlags::RW).is_ok());
-    // Another page of the same object in the hole is another region, and a seam.
+    // Another page of the same object in the hole is a region of its own, with seams.
     guest.space().remove(span(2 * PAGE, PAGE)).unwrap().wait();
     let other = Region::memory(RegionKind::Ram, span(2 * PAGE, PAGE), &ram, 7 * PAGE).unwrap();
     guest.space().add(other).unwrap();
@@ -105,13 +105,13 @@ fn registers_have_any_length_and_leave_a_hole_of_whole_pages() {
     assert_eq!(errno(space.add(Region::reserved(span(AT + 0x2f, 2)))), "EEXIST");
     let search = Search::new(4, 1).within(GuestPhys(AT + 0x10), GuestPhys(AT + PAGE));
     assert_eq!(space.find_free(search).unwrap().start().0, AT + 0x31);
-    // Memory may not share a byte with them, and so no page.
+    // Memory may not share a page with them.
     let ram = ram(PAGE);
     for page in [0, 1] {
         let there = space.add_ram(Some(GuestPhys(AT + page * PAGE)), &ram);
         assert_eq!(errno(there), "EEXIST", "{page}");
     }
-    // Cut in the middle, and tagged in part.
+    // A cut in the middle, and a tag on a part.
     space.remove(span(AT + 0x18, 4)).unwrap().wait();
     assert!(space.region_at(GuestPhys(AT + 0x1a)).is_none());
     assert_eq!(space.region_at(GuestPhys(AT + 0x1c)).unwrap().span().start().0, AT + 0x1c);
@@ -119,11 +119,11 @@ fn registers_have_any_length_and_leave_a_hole_of_whole_pages() {
     assert_eq!(space.region_at(GuestPhys(AT + 0x1f)).unwrap().tag(), 7);
     assert_eq!(space.region_at(GuestPhys(AT + 0x20)).unwrap().tag(), 0);
     assert_eq!(errno(space.set_access(span(AT + 0x17, 2), Access::READ)), "ENXIO");
-    // Once the last byte of the second page is free, memory can be there.
+    // Once every byte of the second page is free, memory can be there.
     space.remove(span(AT + PAGE, 4)).unwrap().wait();
     space.add_ram(Some(GuestPhys(AT + PAGE)), &ram).unwrap();
     assert_eq!((maps(0), maps(1)), (Err("ENXIO"), Ok(())));
-    // One range that ends inside that page, and one that takes all of it.
+    // Two ranges that end inside that page, and then one that covers all of it.
     for odd in [span(AT + 0xffc, 8), span(AT + 0x10, PAGE)] {
         assert_eq!(errno(space.remove(odd)), "EINVAL", "{odd}");
         assert_eq!((maps(0), maps(1)), (Err("ENXIO"), Ok(())));
@@ -142,7 +142,7 @@ fn memory_without_a_start_goes_after_the_highest_ram_or_rom() {
     let space = guest.space();
     assert_eq!(space.add_ram(None, &ram(PAGE)).unwrap(), GuestPhys(0));
     assert_eq!(space.add_rom(None, &ram(PAGE)).unwrap(), GuestPhys(PAGE));
-    // Windows, reservations and devices do not count.
+    // Windows, reserved ranges and devices do not count.
     space.add(Region::reserved(span(16 * PAGE, PAGE))).unwrap();
     let high = Region::pass_through(GuestPhys(32 * PAGE), &window(PAGE, PAGE)).unwrap();
     space.add(high).unwrap();
@@ -183,7 +183,11 @@ fn another_thread_waits_for_the_lock() {
     assert!(finished.recv_timeout(Duration::from_millis(20)).is_err(), "it waits");
     lock.add_ram(None, &ram(PAGE)).unwrap();
     drop(lock);
-    assert_eq!(finished.recv_timeout(LONG).unwrap(), GuestPhys(2 * PAGE), "it came second");
+    assert_eq!(
+        finished.recv_timeout(LONG).unwrap(),
+        GuestPhys(2 * PAGE),
+        "it added its RAM second"
+    );
     other.join().unwrap();
 }
 
@@ -193,7 +197,7 @@ fn free_space_is_found_and_not_kept() {
     guest.space().add(Region::reserved(span(3 * PAGE, PAGE))).unwrap();
     let find = |size, align| guest.space().find_free(Search::new(size, align));
     assert_eq!(find(PAGE, 0).unwrap(), span(2 * PAGE, PAGE));
-    assert_eq!(find(PAGE, 0).unwrap(), span(2 * PAGE, PAGE), "it is not kept");
+    assert_eq!(find(PAGE, 0).unwrap(), span(2 * PAGE, PAGE), "it is not claimed");
     assert_eq!(find(2 * PAGE, HUGE).unwrap(), span(HUGE, 2 * PAGE));
     let low = Search::new(PAGE, 0).within(GuestPhys(0), GuestPhys(3 * PAGE - 1));
     assert_eq!(guest.space().find_free(low).unwrap(), span(2 * PAGE, PAGE));
@@ -298,7 +302,7 @@ fn reducing_access_revokes_and_restoring_it_does_not() {
     let map = |page: u64, flags| disk.map(DeviceAddr(page * PAGE), PAGE, flags);
     let (held, elsewhere) = (map(1, MapFlags::RW).unwrap(), map(3, MapFlags::RW).unwrap());
     let mut drain = guest.space().set_access(span(PAGE, PAGE), Access::READ).unwrap();
-    assert_eq!(drain.pending(), 1, "the one inside");
+    assert_eq!(drain.pending(), 1, "the mapping inside");
     assert_eq!(errno(map(1, MapFlags::RW)), "EACCES");
     assert!(map(1, MapFlags::READ).is_ok());
     drop(held);
@@ -334,7 +338,7 @@ fn a_change_needs_regions_in_all_of_its_range_and_a_region_its_object() {
     assert_eq!(errno(guest.space().set_tag(span(0, PAGE / 2), 7, None)), "EINVAL");
     assert_eq!(shape(&guest), before, "nothing changed");
     assert_eq!(guest.space().region_at(GuestPhys(PAGE)).unwrap().tag(), 0);
-    // The tags keep neighbours apart.
+    // Different tags keep neighbours apart.
     guest.space().set_tag(span(PAGE, PAGE), 7, None).unwrap();
     assert_eq!(shape(&guest).len(), 2);
     guest.space().set_tag(span(PAGE, PAGE), 0, Some("disk")).unwrap();

@@ -1,4 +1,4 @@
-//! A broker of tokens that does not read, or does not answer: nothing that is dropped waits.
+//! A broker of tokens that does not read, or does not answer: no drop waits for it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -15,10 +15,10 @@ use gasp::{Errno, MemoryObject};
 use parking_lot::Mutex;
 use support::*;
 
-/// Far less than a broker is waited for, and far more than what does not wait takes.
+/// Far less than the timeout for a broker, and far more than a drop that does not wait takes.
 const SOON: Duration = Duration::from_secs(2);
 
-/// A socket that is removed with the test.
+/// A socket whose file is removed at the end of the test.
 struct Listening(PathBuf, UnixListener);
 
 impl Listening {
@@ -28,7 +28,7 @@ impl Listening {
         Self(path, listener)
     }
 
-    /// The next client, greeted.
+    /// Accepts and greets the next client.
     fn accept(&self) -> UnixStream {
         let (mut client, _) = self.1.accept().unwrap();
         client.write_all(&[wire::TOKENS]).unwrap();
@@ -48,7 +48,7 @@ fn hear(client: &mut UnixStream) -> Request {
     Request::decode(&bytes).unwrap()
 }
 
-/// Answers one request for tokens with a single one. Returns what it heard before.
+/// Answers one request for tokens with a single token. Returns the requests before it.
 fn serve(client: &mut UnixStream) -> Vec<Request> {
     let mut before = Vec::new();
     loop {
@@ -64,7 +64,7 @@ fn serve(client: &mut UnixStream) -> Vec<Request> {
     }
 }
 
-/// A process has one broker: one test at a time.
+/// Serialises the tests: a process has one broker.
 fn alone<T>(body: impl FnOnce() -> T) -> T {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock();
@@ -102,16 +102,16 @@ fn objects_end_at_once_though_the_broker_does_not_read_and_it_learns_of_each() {
     alone(|| {
         let listening = Listening::new("no-reader");
         let mut client = connected(&listening);
-        // Many more than a socket holds messages.
+        // Many more than the messages that fit in the socket.
         let objects = with_tokens(1500, &mut client);
         let mut objects = objects.into_iter();
         while let Some(object) = objects.next() {
             let since = Instant::now();
             drop(object);
             if since.elapsed() >= SOON {
-                // Not as long again for each of the others.
+                // Not the same wait for each of the others.
                 std::mem::forget(objects);
-                panic!("an object's end waited for the broker");
+                panic!("the drop of an object waited for the broker");
             }
         }
         let last = ram(PAGE);
@@ -126,10 +126,13 @@ fn objects_end_at_once_though_the_broker_does_not_read_and_it_learns_of_each() {
                     other => panic!("{other:?}"),
                 })
                 .collect();
-            assert_eq!((heard.len(), released.len()), (1500, 1500), "each, and once");
+            assert_eq!((heard.len(), released.len()), (1500, 1500), "each of them, once");
         });
         takes_no_time(|| drop(last));
-        assert!(matches!(hear(&mut client), Request::Release { .. }), "at once, if it can be");
+        assert!(
+            matches!(hear(&mut client), Request::Release { .. }),
+            "at once, if the socket has room"
+        );
     });
 }
 
@@ -142,7 +145,7 @@ fn an_object_ends_while_another_waits_for_an_answer() {
         let waits = ram(PAGE);
         std::thread::scope(|scope| {
             let asks = scope.spawn(|| waits.host_tokens(0, PAGE).map_err(|error| error.errno()));
-            let Request::Grant { .. } = hear(&mut client) else { panic!("not asked") };
+            let Request::Grant { .. } = hear(&mut client) else { panic!("no request for tokens") };
             takes_no_time(|| drop(ends));
             assert!(matches!(hear(&mut client), Request::Release { .. }), "meanwhile");
             drop(client);
@@ -162,7 +165,7 @@ fn a_broker_that_is_gone_is_connected_to_again_and_owed_nothing() {
         std::thread::scope(|scope| {
             let broker = scope.spawn(|| serve(&mut listening.accept()));
             objects[0].host_tokens(0, PAGE).unwrap();
-            assert_eq!(broker.join().unwrap(), [], "its tokens went with the connection");
+            assert_eq!(broker.join().unwrap(), [], "its tokens ended with the connection");
         });
     });
 }

@@ -1,6 +1,6 @@
-//! The arithmetic of [`Span`], tried with every combination of the numbers at which it
-//! could go wrong, against arithmetic in 128 bits, where nothing wraps. Debug builds
-//! panic where an addition overflows, so that a test that ends has seen none.
+//! The arithmetic of [`Span`], for every combination of the numbers at which it could go wrong,
+//! compared with arithmetic in 128 bits, in which nothing wraps. Debug builds panic if an
+//! addition overflows, so a test that passes has had no overflow.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use gasp::{DeviceAddr, GRANULE, Reason, Span};
 /// One more than the last address.
 const TOP: u128 = 1 << 64;
 
-/// The granule's neighbourhood, each power of two with its neighbours, and the two ends.
+/// Numbers around the granule, each power of two with its neighbours, and the two ends.
 fn critical() -> Vec<u64> {
     let powers = (0..u64::BITS).map(|k| 1_u64 << k);
     let around = powers.flat_map(|power| [power - 1, power, power + 1]);
@@ -20,12 +20,12 @@ fn critical() -> Vec<u64> {
     sorted(numbers.into_iter().chain(around).chain(last))
 }
 
-/// Every number in the last granule of the address space, and the one before it.
+/// Every address in the last granule of the address space, and the one before it.
 fn last_granule() -> impl Iterator<Item = u64> + Clone {
     u64::MAX - GRANULE..=u64::MAX
 }
 
-/// Those of which all pairs of spans are few enough to try.
+/// Fewer critical numbers, so that all pairs of spans between them can be tested.
 fn few() -> Vec<u64> {
     let numbers = [0, 1, 2, GRANULE - 1, GRANULE, GRANULE + 1, 2 * GRANULE - 1, 2 * GRANULE];
     let powers = [31, 32, 52, 63].map(|k| 1_u64 << k);
@@ -38,7 +38,7 @@ fn sorted(numbers: impl Iterator<Item = u64>) -> Vec<u64> {
     numbers.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// All spans from one of the numbers to another.
+/// All spans between two of the numbers.
 fn spans(numbers: &[u64]) -> Vec<Span<DeviceAddr>> {
     let from = |(index, &first): (usize, &u64)| {
         let last = numbers[index..].iter();
@@ -47,13 +47,13 @@ fn spans(numbers: &[u64]) -> Vec<Span<DeviceAddr>> {
     numbers.iter().enumerate().flat_map(from).collect()
 }
 
-/// First address, and the one behind the last.
+/// The first address, and the one after the last.
 fn wide(span: &Span<DeviceAddr>) -> (u128, u128) {
     let start = u128::from(span.start().0);
     (start, start + u128::from(span.len()))
 }
 
-/// What 128 bits say about a span that was made from a start and a length.
+/// Compares a span of a start and a length with arithmetic in 128 bits.
 fn check_new(start: u64, len: u64) {
     let end = u128::from(start) + u128::from(len);
     match Span::new(DeviceAddr(start), len) {
@@ -68,7 +68,7 @@ fn check_new(start: u64, len: u64) {
     }
 }
 
-/// What 128 bits say about a span that was made from its two ends.
+/// Compares a span of two ends with arithmetic in 128 bits.
 fn check_inclusive(first: u64, last: u64) {
     let made = Span::inclusive(DeviceAddr(first), DeviceAddr(last));
     let len = u128::from(last) + 1;
@@ -92,7 +92,7 @@ fn a_span_is_made_of_all_that_fits_and_of_nothing_that_wraps() {
             check_new(near_end, start);
         }
     }
-    // Every length that fits behind each of the last addresses, and two that do not.
+    // Every length that fits from each of the last addresses on, and two that do not.
     for start in last_granule() {
         (0..=u64::MAX - start + 3).for_each(|len| check_new(start, len));
     }
@@ -132,13 +132,13 @@ fn a_span_contains_the_addresses_from_its_first_to_its_last() {
     }
 }
 
-/// Every operation on two spans, both ways round where that differs.
+/// Compares every operation on two spans, in both orders.
 fn check_pair(a: &Span<DeviceAddr>, b: &Span<DeviceAddr>) {
     let ((a_start, a_end), (b_start, b_end)) = (wide(a), wide(b));
     let (start, end) = (a_start.max(b_start), a_end.min(b_end));
     let both = (start < end).then_some((start, end));
     let got = a.intersection(b);
-    // Not `assert_eq`: millions of these are done in a debug build.
+    // Not `assert_eq`: a debug build runs millions of these.
     assert!(got.as_ref().map(wide) == both, "{a} and {b} have {got:?} in common");
     assert!(b.intersection(a) == got, "{a} and {b}");
     assert!(a.overlaps(b) == both.is_some(), "{a} overlaps {b}");
@@ -152,7 +152,7 @@ fn what_two_spans_have_in_common_is_what_128_bits_say() {
     let few = spans(&few());
     for a in spans(&critical()) {
         few.iter().for_each(|b| check_pair(&a, b));
-        // And the bytes at its two ends, inside and outside.
+        // And the single bytes at its two ends, inside and outside.
         for end in [a.start().0, a.last().0] {
             for addr in [end.wrapping_sub(1), end, end.wrapping_add(1)] {
                 check_pair(&a, &Span::new(DeviceAddr(addr), 1).unwrap());
@@ -161,8 +161,8 @@ fn what_two_spans_have_in_common_is_what_128_bits_say() {
     }
 }
 
-/// The same once more without arithmetic: spans as sets of addresses, over a number line
-/// of the first and the last addresses that there are.
+/// The same without arithmetic: spans as sets of addresses, over a number line of the first and
+/// the last addresses.
 #[test]
 fn spans_behave_as_the_sets_of_their_addresses() {
     const EACH: u64 = 12;
@@ -173,7 +173,7 @@ fn spans_behave_as_the_sets_of_their_addresses() {
         bits.map(|(bit, _)| 1_u32 << bit).sum()
     };
     let all: Vec<_> = spans(&line).into_iter().map(|span| (set(&span), span)).collect();
-    assert_eq!(all.len() as u64, EACH * (2 * EACH + 1) - 1, "all but that of all addresses");
+    assert_eq!(all.len() as u64, EACH * (2 * EACH + 1) - 1, "all but the span of all addresses");
     for (these, a) in &all {
         for (those, b) in &all {
             let both = these & those;
@@ -191,7 +191,7 @@ fn check_rounded(span: &Span<DeviceAddr>) {
     assert!(span.is_granular() == aligned, "{span}");
     let (out, out_end) = (start / granule * granule, end.div_ceil(granule) * granule);
     let Some(rounded) = span.rounded_out() else {
-        assert!(out_end - out == TOP, "{span} is not rounded, though there is a length for it");
+        assert!(out_end - out == TOP, "{span} is not rounded, though the result has a length");
         return;
     };
     assert!(wide(&rounded) == (out, out_end), "{span} became {rounded}");

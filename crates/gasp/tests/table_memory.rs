@@ -1,16 +1,16 @@
-//! What a guest can make us spend on a domain's table: 64 bytes for each page granted and
-//! a constant, wherever it grants pages and whichever it takes back again.
+//! Memory that a guest can make a domain's table take: 64 bytes for each page granted and a
+//! constant, wherever it grants pages and whichever of them it revokes.
 //!
-//! The table's top level (2 MiB at 48 bits of address, touched where it is used) is not
-//! counted by `table_bytes`; it is part of the constant.
+//! The table's top level (2 MiB at 48 bits of address, touched only as it is used) is not counted
+//! by `table_bytes`; it is part of the constant.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use gasp::{Access, DeviceAddr, Domain, DomainKind, DomainOptions, GRANULE, Guest, GuestPhys};
 use gasp::{Span, Unattached};
 
-/// What a table may take whatever it holds: the roomy first nodes, nodes that wait to be
-/// freed, and the counts of one chunk of the arena.
+/// What a table may take whatever it holds: its first nodes, which are full ones, nodes that wait
+/// to be freed, and the counts of one chunk of the arena.
 const CONSTANT: usize = 256 << 10;
 const PAGES: u64 = 1 << 36;
 
@@ -20,8 +20,8 @@ fn domain() -> Domain {
     guest.domain("greedy", options).unwrap()
 }
 
-/// No two neighbours lead to neighbours, so nothing can be joined. There is no memory
-/// behind: the table holds holes as it holds memory.
+/// Grants a page. No two neighbours lead to neighbours, so no grants can be joined. There is no
+/// memory: a hole takes as much of a table as memory does.
 fn grant(domain: &Domain, page: u64) {
     let to = GuestPhys(page.wrapping_mul(7919) % PAGES * GRANULE);
     domain.grant(DeviceAddr(page % PAGES * GRANULE), to, GRANULE, Access::RW).unwrap();
@@ -54,7 +54,7 @@ fn thinning_out_what_was_dense_gives_the_memory_back() {
         let pages = 400 * 512;
         (0..pages).for_each(|page| grant(&domain, page));
         assert!(domain.table_bytes() as u64 / pages <= 16, "dense: {}", domain.table_bytes());
-        // One in `keep` stays; the others go, a stretch at a time.
+        // One in `keep` stays; the others are revoked, a stretch at a time.
         let spans: Vec<_> = (0..pages.div_ceil(keep))
             .filter_map(|index| {
                 let after = DeviceAddr((index * keep + 1) * GRANULE);
@@ -79,7 +79,7 @@ fn granting_and_taking_back_at_random_stays_within_64_bytes_each() {
         state ^= state << 17;
         (state >> 11) % below
     };
-    // Pages in clusters of 512, 40 at a time, then most of them taken back.
+    // Pages in clusters of 512, 40 at a time, then most of them revoked.
     for round in 0..60 {
         let clusters: Vec<u64> = (0..40).map(|_| random(1 << 27) * 512).collect();
         let fill = 1 + random(512);
@@ -100,7 +100,7 @@ fn a_large_grant_that_is_cut_costs_no_more_than_its_entries() {
     let domain = domain();
     domain.grant(DeviceAddr(0), GuestPhys(0), 1 << 30, Access::READ).unwrap();
     assert_eq!((domain.entries(), domain.table_bytes()), (1, 0), "one aligned GiB is one entry");
-    // One page out of every 2 MiB: each of them falls into 4 KiB pages.
+    // One page of each 2 MiB: each of those is cut into 4 KiB pages.
     for index in 0..512 {
         take_back(&domain, index * 512 + 7);
     }
@@ -110,7 +110,7 @@ fn a_large_grant_that_is_cut_costs_no_more_than_its_entries() {
 
 #[test]
 fn a_few_pages_in_each_of_some_ranges_of_each_gigabyte_stay_within_64_bytes_each() {
-    // Between a small node and a full one on the middle level, thinly filled below it.
+    // Between a small node and a full one on the middle level, with few pages below it.
     for (ranges, pages, left_ranges, left_pages) in
         [(97, 1, 97, 1), (97, 3, 97, 1), (97, 1, 64, 1), (97, 3, 64, 1), (200, 3, 129, 1)]
     {

@@ -1,4 +1,5 @@
-//! Mappings as plain data: what a stale, copied or made-up token can do, which is nothing.
+//! Mappings as plain data: a stale or made-up token does nothing, and a copy only what the
+//! original can.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -66,7 +67,7 @@ fn made_up_tokens_do_nothing() {
             [slot, stamp, pointer ^ (1 << (near % 64))],
             [slot, stamp.wrapping_add(2 + near), pointer],
             [slot + 1 + near, stamp, pointer],
-            // The kept mapping is not a token, whatever number is tried.
+            // The kept mapping is not a token, whatever its stamp.
             [slot + near, near, kept.as_ptr().addr() as u64],
             [slot, 0, pointer],
             [near, near, near],
@@ -91,7 +92,7 @@ fn a_mapping_that_is_no_token_is_none_though_one_of_the_same_address_was_there_b
     let (_guest, vdev) = guest();
     let before = token(&vdev, 0x1000);
     assert!(before.unmap());
-    // It has the same slot and the same address, and one of the next stamps.
+    // It has the same slot and address, and one of the next stamps.
     let kept = vdev.map(DeviceAddr(0x1000), 64, MapFlags::RW).unwrap();
     let [slot, stamp, pointer] = before.words();
     assert_eq!(kept.as_ptr().addr() as u64, pointer);
@@ -146,13 +147,13 @@ fn the_next_mapping_of_a_slot_outlives_late_unmaps_of_the_one_before() {
         })
         .collect();
     for _ in 0..100_000 {
-        // Everybody may unmap the first; nobody knows the second, in the same slot.
+        // Every thread may unmap the first; no other has the second, in the same slot.
         let first = token(&vdev, 0x1000);
         shared.iter().zip(first.words()).for_each(|(to, from)| to.store(from, Ordering::Relaxed));
         first.unmap();
         let second = token(&vdev, 0x1000);
         for _ in 0..20 {
-            assert!(second.pointer().is_some(), "unmapped by somebody who does not know it");
+            assert!(second.pointer().is_some(), "unmapped by a thread that does not have it");
         }
         assert!(second.unmap());
     }
@@ -179,11 +180,11 @@ fn a_revoke_waits_for_a_token_and_tells_it_when_it_does_not() {
     assert_eq!(token.is_revoked(), Some(true));
     assert!(token.pointer().is_some(), "its memory stays");
     drop((guest, ram, vdev, domain));
-    assert!(token.pointer().is_some(), "also when the guest is gone");
+    assert!(token.pointer().is_some(), "also after the guest is gone");
     assert!(token.unmap());
 }
 
-/// A device in a list, and whether it may still be used.
+/// A device in a list, and whether its grace period has not ended yet.
 struct Listed {
     vdev: Vdev,
     usable: AtomicBool,
@@ -192,7 +193,7 @@ struct Listed {
 #[test]
 fn a_device_is_found_and_mapped_through_while_others_take_it_away() {
     let (_guest, vdev) = guest();
-    // Nothing is freed, so that a user that is too late reads what says so.
+    // No device is freed, so that a thread that uses one too late reads its `usable`.
     let devices: Vec<Listed> =
         (0..2000).map(|_| Listed { vdev: vdev.clone(), usable: AtomicBool::new(true) }).collect();
     let listed = AtomicUsize::new(usize::MAX);
@@ -202,7 +203,7 @@ fn a_device_is_found_and_mapped_through_while_others_take_it_away() {
             while !stop.load(Ordering::Acquire) {
                 let find = || {
                     let device = devices.get(listed.load(Ordering::Acquire))?;
-                    // Long enough that it is taken out meanwhile.
+                    // Long enough that it is removed meanwhile.
                     let usable = (0..1000).all(|_| device.usable.load(Ordering::Relaxed));
                     assert!(usable, "used after the grace period");
                     Some(&device.vdev)

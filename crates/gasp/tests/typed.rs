@@ -23,7 +23,7 @@ struct Descriptor {
 
 const VALUE: Descriptor = Descriptor { addr: 0x1122_3344_5566_7788, len: 0x99aa, flags: 7 };
 
-/// A device that sees the first page where the second is, and the other way round.
+/// A device that sees the guest's first two pages in reverse order.
 fn crossed() -> (Guest, Vdev) {
     let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
     let ram = MemoryObject::ram(2 << 20).prefer(&[Backing::Base]).create().unwrap();
@@ -43,7 +43,7 @@ fn errno<T: core::fmt::Debug>(result: gasp::Result<T>) -> &'static str {
 #[test]
 fn a_value_comes_back_through_every_way() {
     let (guest, vdev) = crossed();
-    // On both sides of the border, which is none in the guest's memory.
+    // Across the page boundary, where the guest's memory is not consecutive.
     let addr = DeviceAddr(PAGE - 4);
     vdev.write_obj(addr, &VALUE).unwrap();
     assert_eq!(vdev.read_obj::<Descriptor>(addr).unwrap(), VALUE);
@@ -53,7 +53,7 @@ fn a_value_comes_back_through_every_way() {
     assert_eq!(vdev.read_obj::<Descriptor>(DeviceAddr(addr.0 + 16)).unwrap(), VALUE);
     let first = vdev.map(addr, 4, MapFlags::READ).unwrap();
     assert_eq!(first.read_obj::<u32>(0).unwrap(), VALUE.addr as u32);
-    // As firmware sees it: the second page comes first.
+    // As firmware sees it, the device's first page is the second.
     assert_eq!(guest.read_obj::<u32>(DeviceAddr(2 * PAGE - 4)).unwrap(), VALUE.addr as u32);
     guest.write_obj(DeviceAddr(8), &[1_u16, 2, 3][..]).unwrap();
     let seen = Dma::map(&vdev, DeviceAddr(PAGE + 8), 6, MapFlags::READ).unwrap();
@@ -74,7 +74,7 @@ fn a_value_that_does_not_fit_or_is_not_allowed_is_refused_whole() {
     assert_eq!(vdev.read_obj::<u64>(DeviceAddr(2 * PAGE - 8)).unwrap(), u64::MAX);
 }
 
-/// Each exchange of one width, against what it does to a plain integer.
+/// Each exchange of one width, compared with its effect on a plain integer.
 macro_rules! exchanges {
     ($map:expr, $offset:expr, $integer:ident) => {{
         let (map, offset): (&Mapping, usize) = ($map, $offset);
@@ -88,7 +88,7 @@ macro_rules! exchanges {
         assert_eq!(exchange(1), Err(0b0010));
         assert_eq!(exchange(2), Ok(0b0010));
         assert_eq!(map.load::<$integer>(offset, Relaxed).unwrap(), 9);
-        // The neighbours stay.
+        // The neighbours are unchanged.
         assert_eq!(map.load::<u8>(offset - 1, Relaxed).unwrap(), 0x55);
         assert_eq!(map.load::<u8>(offset + size_of::<$integer>(), Relaxed).unwrap(), 0x55);
     }};
@@ -130,7 +130,7 @@ fn additions_of_several_threads_are_none_of_them_lost() {
 
 #[test]
 fn memory_that_can_be_taken_away_has_no_exchanges() {
-    // Nobody can seal it.
+    // It cannot be sealed.
     let fd = memfd_create("gasp-typed", MemfdFlags::CLOEXEC).unwrap();
     rustix::fs::ftruncate(&fd, PAGE).unwrap();
     let how = Adopt { residency: Residency::OnDemand, ..Adopt::new("memfd", PAGE) };

@@ -1,7 +1,7 @@
-//! A process that drops its privileges, and what it still knows and holds.
+//! A process that drops its privileges, and what it can still read and hold.
 //!
-//! Needs root, to drop something; skipped visibly otherwise. The trials run in processes of
-//! their own, because nothing is ever taken back.
+//! Needs root, to have privileges to drop; skipped visibly otherwise. Each trial runs in a child
+//! process, because dropped privileges do not come back.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 #![allow(unsafe_code, reason = "changes the user of a child process")]
 
@@ -21,7 +21,7 @@ const CHILD: &str = "GASP_TEST_CHILD";
 const NOBODY: libc::uid_t = 65_534;
 const LEN: u64 = 16 << 20;
 
-/// What runs in a process of its own, by name.
+/// The bodies that run in child processes, by name.
 const BODIES: [(&str, fn()); 4] = [
     ("a_descriptor_opened_before_privileges_are_dropped_keeps_telling", kept),
     ("huge_pages_are_pinned_without_privilege", pinned),
@@ -57,7 +57,7 @@ fn drop_privileges() {
 }
 
 /// As if the process had been started without privileges: it can open its own files under
-/// `/proc`, which one that has just dropped them cannot.
+/// `/proc`, which a process that has just dropped its privileges cannot.
 fn start_without_privileges() {
     drop_privileges();
     // SAFETY: no memory is involved.
@@ -69,7 +69,7 @@ fn thp(residency: Residency) -> MemoryObject {
     MemoryObject::ram(LEN).prefer(&[Backing::Thp]).residency(residency).create().unwrap()
 }
 
-/// Whether all of it was had in huge pages.
+/// Whether all of it is in huge pages.
 fn all_huge(ram: &MemoryObject) -> bool {
     ram.backing().note.as_deref() == Some("8 of 8 collapsed into huge pages")
 }
@@ -86,14 +86,14 @@ fn kept() {
 fn pinned() {
     start_without_privileges();
     let ram = thp(Residency::Pinned);
-    // The limit of locked memory is 8 MiB on most systems, which is too little here.
+    // RLIMIT_MEMLOCK is 8 MiB on most systems, which is too little here.
     let expected = match PinMethod::IoUring.access(LEN as usize) {
         gasp::PinAccess::Allowed => PinMethod::IoUring,
         gasp::PinAccess::Denied(_) => PinMethod::Pipe,
     };
     assert_eq!(ram.pinned_by(), Some(expected), "{:?}", ram.not_pinned_because());
     assert_eq!(ram.stability(), Stability::Pinned);
-    assert_eq!(errno(ram.host_run(0, 1)), "EPERM", "but nobody says where");
+    assert_eq!(errno(ram.host_run(0, 1)), "EPERM", "but the addresses are unknown");
     assert_eq!(ram.audit().unwrap().unchecked, LEN);
 }
 
@@ -123,5 +123,5 @@ fn forked() {
     let mut status = -1;
     // SAFETY: waits for the child just made.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
-    assert_eq!(status, 0, "the child looked at its parent's memory, or failed");
+    assert_eq!(status, 0, "the child may read its parent's frame numbers, or failed");
 }

@@ -1,11 +1,11 @@
-//! The revoke protocol where the kernel refuses membarrier(2): with a fence on both sides.
+//! The revoke protocol if the kernel refuses membarrier(2): with a fence on both sides.
 //!
-//! `main` has the kernel refuse it for real, by a seccomp filter that every thread of this
-//! process inherits, before the first guest chooses its barrier. Had the engine chosen
-//! membarrier nevertheless, the first revoke would find it failing, and abort.
+//! `main` makes the kernel refuse it, by a seccomp filter that every thread of this process
+//! inherits, before the first guest chooses its barrier. If the engine chose membarrier
+//! nevertheless, it would fail in the first revoke, which aborts.
 //!
-//! Where a filter cannot be installed, every trial is marked as ignored, with the reason
-//! in its name, so that it is counted and seen.
+//! If a filter cannot be installed, every trial is marked as ignored, with the reason in its
+//! name, so that it is counted and visible.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -25,11 +25,11 @@ use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_
 use support::*;
 
 const RW: MapFlags = MapFlags::RW;
-/// How long the trial that races goes on.
+/// Duration of the trial that races.
 const RACE: Duration = Duration::from_secs(1);
 
 fn main() {
-    // The first thing that happens: no thread, and no guest, is there before it.
+    // First of all: no thread and no guest exists before it.
     let lack = filter::refuse_membarrier().err();
     let trials: [(&str, fn()); 6] = [
         ("the_kernel_refuses_membarrier_to_every_thread", refused_to_every_thread),
@@ -61,9 +61,9 @@ mod filter {
     use libc::{seccomp_data, sock_filter, sock_fprog};
     use rustix::io::Errno;
 
-    /// What the kernel calls the system calls of this process (`linux/audit.h`): the
-    /// machine's ELF number, 64-bit, little-endian. A number means another system call
-    /// under another of these.
+    /// The audit architecture of this process's system calls (`linux/audit.h`): the ELF
+    /// machine number, 64-bit, little-endian. The same number is another system call on
+    /// another architecture.
     const ARCH: Option<u32> = if cfg!(all(target_arch = "x86_64", target_pointer_width = "64")) {
         Some(0xc000_003e)
     } else if cfg!(all(target_arch = "aarch64", target_endian = "little")) {
@@ -73,10 +73,10 @@ mod filter {
     };
 
     /// From here on membarrier(2) fails with `ENOSYS`, on this thread and on those that it
-    /// starts, for as long as they live. The error is why that cannot be had.
+    /// starts, for as long as they live. The error says why that is not possible.
     pub(super) fn refuse_membarrier() -> Result<(), String> {
         let arch = ARCH.ok_or("the filter knows x86-64 and aarch64 only")?;
-        // Without privilege a filter is accepted only from who can gain none.
+        // Without privilege, only a thread that cannot gain any may install a filter.
         rustix::thread::set_no_new_privs(true).map_err(|error| format!("no_new_privs: {error}"))?;
         install(&mut program(arch)).map_err(|error| format!("no seccomp filter: {error}"))?;
         match query() {
@@ -87,7 +87,7 @@ mod filter {
 
     fn program(arch: u32) -> [sock_filter; 6] {
         let load = |offset: usize| step(BPF_LD | BPF_W | BPF_ABS, offset as u32, 0);
-        // Goes on if it is the same, else `skip` steps further.
+        // Continues if it is the same, else skips `skip` steps.
         let same = |value: u32, skip: u8| step(BPF_JMP | BPF_JEQ | BPF_K, value, skip);
         let end = |verdict: u32| step(BPF_RET | BPF_K, verdict, 0);
         [
@@ -115,7 +115,7 @@ mod filter {
         if result == 0 { Ok(()) } else { Err(last_errno()) }
     }
 
-    /// What the kernel itself says to `MEMBARRIER_CMD_QUERY`.
+    /// The kernel's own answer to `MEMBARRIER_CMD_QUERY`.
     pub(super) fn query() -> Result<i64, Errno> {
         const QUERY: libc::c_int = 0;
         // SAFETY: the query has no effect and takes no pointer.
@@ -152,11 +152,11 @@ fn refused_to_every_thread() {
     thread::spawn(look).join().unwrap();
 }
 
-/// Cache lines that every racer writes. A store to a line that another processor has
-/// just written takes long, and the stores behind it wait in the store buffer: also the
-/// one that publishes a slot, where no fence makes it visible before the look-up. An
-/// engine without that fence fails nine times of ten if it is built for release; in a
-/// debug build the stack's own stores push the slot's out in time.
+/// Cache lines that every racer writes. A store to a line that another processor has just
+/// written takes long, and later stores wait in the store buffer: also the one that publishes
+/// a slot, if no fence makes it visible before the look-up. An engine without that fence fails
+/// nine times out of ten in a release build; in a debug build the stack's own stores push the
+/// slot's out in time.
 struct Contended([Line; 48]);
 
 #[repr(align(128))]
@@ -170,16 +170,16 @@ impl Contended {
 
 fn no_late_write() {
     const PAGES: u64 = 4;
-    /// Devices write less than this, and the poison is more.
+    /// Devices write values below this, and the poison is above.
     const POISON: u64 = 1 << 32;
     let (guest, _ram) = iommu_guest(PAGES * PAGE);
     let (_, domain) = device(&guest, "first", DomainKind::Identity);
     (0..PAGES).for_each(|page| grant(&domain, page));
-    // The host's own way to the memory, which no revoke is about.
+    // The host's own mapping of the memory, which the domain's revokes do not affect.
     let host = guest.map_firmware(GuestPhys(0), PAGES * PAGE, RW).unwrap();
     let contended = Arc::new(Contended([const { Line(AtomicU64::new(0)) }; 48]));
     let stop = Arc::new(AtomicBool::new(false));
-    // Set while a page is taken back: whoever holds a mapping then must not see it.
+    // Set while a page is revoked: no thread that holds a mapping of it may see it set.
     let revoked: Arc<[AtomicBool]> = (0..PAGES).map(|_| AtomicBool::new(false)).collect();
     let devices: Vec<_> = (1..=2)
         .map(|index| {
@@ -216,7 +216,7 @@ fn no_late_write() {
         let words = [page * PAGE, page * PAGE + PAGE - 8].map(|offset| offset as usize);
         let poison = POISON + rounds;
         words.iter().for_each(|&offset| host.store(offset, poison, Relaxed).unwrap());
-        // Long enough for a store that is on its way; at times, for a whole thread.
+        // Long enough for a store in flight; at times, for another thread to run.
         if rounds % 16 == 0 {
             thread::yield_now();
         }
@@ -250,7 +250,7 @@ fn waits_for_holders() {
         let last_goes = last_goes.clone();
         move || {
             let drained = drain.wait();
-            assert!(last_goes.load(SeqCst), "it ended before the last holder let go");
+            assert!(last_goes.load(SeqCst), "it ended before the last holder unmapped");
             drained
         }
     });
@@ -270,7 +270,7 @@ fn does_not_wait() {
     let (other, beside) = device(&guest, "other", DomainKind::Identity);
     (0..4).for_each(|page| grant(&domain, page));
     grant(&beside, 0);
-    // Nobody lets go of these: its neighbours, and the same page in another domain.
+    // These stay held: its neighbours, and the same page in another domain.
     let held = [map(&disk, 1).unwrap(), map(&disk, 3).unwrap(), map(&other, 0).unwrap()];
     in_time(move || {
         for _ in 0..100 {
@@ -307,7 +307,11 @@ fn dropped_elsewhere() {
             give.send(map(&disk, 0).unwrap()).unwrap();
             let drained = domain.revoke(DeviceAddr(0), PAGE).unwrap().wait();
             assert!(drained.completed() && drained.holders <= 1, "{drained:?}");
-            assert_eq!(goes.load(SeqCst), round, "the revoke ended before the other let go");
+            assert_eq!(
+                goes.load(SeqCst),
+                round,
+                "the revoke ended before the other thread unmapped"
+            );
         }
     });
     other.join().unwrap();
@@ -320,7 +324,7 @@ fn outlived() {
     domain.grant_identity(GuestPhys(0), 8 * PAGE, Access::RW).unwrap();
     let make = move || (0..8).map(|page| map(&disk, page).unwrap()).collect::<Vec<_>>();
     let held = thread::spawn(make.clone()).join().unwrap();
-    // A later thread takes the place of the one that ended, beside what it left.
+    // A later thread takes over the lane of the one that ended, with the mappings left in it.
     let more = thread::spawn(make).join().unwrap();
     for (page, mapping) in (0..).zip(&held) {
         assert_eq!(word(mapping), numbered(1, page));

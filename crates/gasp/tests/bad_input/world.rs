@@ -1,4 +1,4 @@
-//! A guest to give bad input to, and the numbers to give.
+//! The guest that receives bad input, and the numbers that it receives.
 
 use gasp::{
     Access, DeviceAddr, Domain, DomainKind, Guest, GuestPhys, MapFlags, MemoryObject, Unattached,
@@ -35,7 +35,7 @@ pub(crate) const EDGES: [u64; 24] = [
     u64::MAX,
 ];
 
-/// The address width of the guest: many of the edges are inside, many beyond.
+/// The address width of the guest in bits: many of the edges are inside, many beyond.
 pub(crate) const WIDTH: u32 = 36;
 
 pub(crate) struct World {
@@ -59,8 +59,8 @@ impl World {
         Self { guest, ram: memory, domains }
     }
 
-    /// Maps in every way. What is granted must be as long as was asked for, or shorter
-    /// where that is the call's meaning; nothing may change, whatever comes of it.
+    /// Maps in every way. A mapping must be as long as requested, or shorter if the call
+    /// allows that; nothing may change, whatever the result.
     pub(crate) fn map_in_every_way(&self, addr: u64, len: u64, flags: MapFlags) {
         for vdev in self.domains.iter().map(|(vdev, _)| vdev) {
             if let Ok(mapping) = vdev.map(DeviceAddr(addr), len, flags) {

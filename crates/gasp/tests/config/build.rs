@@ -1,4 +1,4 @@
-//! What a file leaves out, and what it refers to.
+//! Defaults of a file, and the files that it refers to.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,11 @@ fn a_rom_image_can_be_in_the_program() {
     assert_eq!(&bytes, b"in the program\0");
     for images in [&[("other.bin", b"x" as &[u8])], &[("rom.bin", b"" as &[u8])]] {
         let error = Config::included(text, Path::new("/no/such/a.toml"), images).unwrap_err();
-        assert_eq!(error.errno(), Errno::NOENT, "what is not in the program is a file: {error}");
+        assert_eq!(
+            error.errno(),
+            Errno::NOENT,
+            "an image that is not in the program is a file: {error}"
+        );
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{EXAMPLES, parse};
 
 fn example(name: &str) -> Guest {
     let config = Config::load(&Path::new(EXAMPLES).join(name)).unwrap();
-    assert_eq!(format!("{}.toml", config.name()), name, "the guest is called as its file");
+    assert_eq!(format!("{}.toml", config.name()), name, "the guest is named after its file");
     config.build(None).unwrap()
 }
 
@@ -22,13 +22,13 @@ fn regions(guest: &Guest) -> Vec<(RegionKind, u64, u64)> {
     regions.iter().map(|r| (r.kind(), r.span().start().0, r.span().len())).collect()
 }
 
-/// A device's first domain, and the kind of that.
+/// The name and the kind of a device's domain.
 fn domain_of(guest: &Guest, vdev: &str) -> Option<(String, DomainKind)> {
     let domain = guest.find_vdev(vdev).unwrap().domain()?;
     Some((domain.name().to_owned(), domain.kind()))
 }
 
-/// `None` where the map succeeds.
+/// The errno of a map; `None` if it succeeds.
 fn refusal(
     guest: &Guest,
     vdev: &str,
@@ -56,7 +56,7 @@ fn every_example_is_tested() {
     ];
     let files = fs::read_dir(EXAMPLES).unwrap().map(|entry| entry.unwrap().file_name());
     let names = files.map(|name| name.into_string().unwrap());
-    // What `gasp serve` reads is of another format, and tested with it.
+    // The files of `gasp serve` have another format, and are tested with it.
     let served = ["dma.toml", "nvme.toml"];
     let names = names.filter(|name| !served.contains(&name.as_str()));
     let mut found: Vec<String> = names.filter(|name| name.ends_with(".toml")).collect();
@@ -109,7 +109,7 @@ fn ram_backing_tries_the_pages_that_it_lists() {
     let names: Vec<_> = rams.iter().map(|ram| ram.name()).collect();
     assert_eq!(names, ["fast", "plain", "lazy"]);
     let starts: Vec<_> = regions.iter().map(|region| region.span().start().0).collect();
-    assert_eq!(starts, [0, 32 << 20, 1 << 30], "without `start` it goes behind the last one");
+    assert_eq!(starts, [0, 32 << 20, 1 << 30], "without `start` it follows the last one");
     let tried = rams[0].backing().passed_over.iter().map(|passed| passed.backing);
     let tried: Vec<_> = tried.chain([rams[0].backing().obtained]).collect();
     assert!(Backing::PREFERENCE.starts_with(&tried), "{tried:?}");

@@ -1,4 +1,4 @@
-//! Files that cannot be read, change, or are too large.
+//! Files that cannot be read, that change, or that are too large.
 
 use std::fs;
 use std::path::Path;
@@ -35,7 +35,7 @@ fn a_file_that_cannot_be_read_says_why() {
     fs::write(&latin, b"[guest]\n\nname = 'caf\xe9'").unwrap();
     let error = fails(&latin);
     assert_eq!(error.to_string(), format!("{}:3: the text is not UTF-8", latin.display()));
-    // Opening a pipe that nobody writes to would never end.
+    // Opening a pipe without a writer would block for ever.
     let pipe = folder.join("pipe");
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     let kind = rustix::fs::FileType::Fifo;
@@ -59,7 +59,7 @@ fn a_file_of_ten_million_grants_is_refused_at_once() {
     assert_eq!(error.errno(), Errno::FBIG);
 }
 
-/// A guest with 256 MiB of RAM and a domain of these grants.
+/// The text of a guest with 256 MiB of RAM and a domain with these grants.
 fn with_grants(grants: impl Iterator<Item = String>) -> String {
     let grants: String = grants.collect();
     format!(
@@ -86,7 +86,7 @@ fn grants_that_all_overlap_are_no_slower_than_others() {
     let begun = Instant::now();
     let config = parse(&with_grants((0..32_768).map(one).chain((0..32_768).map(all)))).unwrap();
     let guest = config.build(None).unwrap();
-    // Given to the engine one by one they take half a minute, optimized.
+    // Granted one by one they take half a minute, optimized.
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert_eq!(guest.find_domain("a").unwrap().grants().len(), 65_536);
 }

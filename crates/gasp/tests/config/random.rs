@@ -1,4 +1,4 @@
-//! Random texts, and random guests against a model of them.
+//! Random texts, and random guests compared with a model.
 
 use std::fs;
 use std::path::Path;
@@ -34,25 +34,25 @@ fn mutated() -> impl Strategy<Value = String> {
     })
 }
 
-/// RAM or reserved, the first page, and how many.
+/// RAM or reserved, the first page, number of pages.
 type GridRegion = (bool, u64, u64);
-/// The first page, and how many.
+/// The first page, number of pages.
 type GridGrant = (u64, u64);
 
-/// Regions and grants on a small grid of pages, some of them wrong.
+/// Regions and grants on a small grid of pages, some of them invalid.
 fn grid() -> impl Strategy<Value = (Vec<GridRegion>, Vec<GridGrant>)> {
     let region = (any::<bool>(), 0..24_u64, 1..6_u64);
     let grant = (0..24_u64, 1..6_u64);
     (prop::collection::vec(region, 1..6), prop::collection::vec(grant, 0..3))
 }
 
-/// A grant's first page, how many, where it leads, and its access.
+/// A grant's first page, number of pages, shift of its guest pages, access.
 fn grant() -> impl Strategy<Value = (u64, u64, u64, u8)> {
     (0..12_u64, 1..6_u64, prop::sample::select(vec![0, 0, 0, 1]), 1..8_u8)
 }
 
 proptest! {
-    // Each case makes two domains of thousands of entries.
+    // Each case creates two domains of thousands of entries.
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn grants_of_a_file_are_those_that_the_engine_makes_of_them_one_by_one(

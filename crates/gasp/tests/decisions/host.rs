@@ -37,7 +37,7 @@ fn decision_20_addresses_that_can_move_are_refused_unless_configured() {
             (true, false) => Some("EAGAIN"),
             (true, true) => None,
         };
-        // In one page of the table, and across two.
+        // In one page of the table, and across two of them.
         for (start, len) in [(8, 16), (HUGE - 8, 16)] {
             let addr = DeviceAddr(start);
             for mapped in [

@@ -1,4 +1,4 @@
-//! Decisions 13 to 18: who is let at memory, and until when.
+//! Decisions 13 to 17: who may access memory, and until when.
 
 use std::thread;
 use std::time::Duration;
@@ -36,7 +36,7 @@ fn decision_14_unattached_devices_are_denied_or_bypass_as_configured() {
     disk.attach(&deny).unwrap().wait();
     assert_eq!(errno(disk.map(DeviceAddr(0), 8, RW)), "EFAULT");
     disk.detach().wait();
-    assert!(disk.map(DeviceAddr(0), 8, RW).is_ok(), "unattached once more");
+    assert!(disk.map(DeviceAddr(0), 8, RW).is_ok(), "unattached again");
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn decision_15_a_revoke_refuses_at_once_and_completes_when_the_last_holder_is_go
     thread::sleep(Duration::from_millis(20));
     assert!(!waiter.is_finished(), "the holder is waited for");
     held.write_at(0, b"in flight").unwrap();
-    assert!(!held.is_revoked(), "it may go on while the revoke waits");
+    assert!(!held.is_revoked(), "it may continue while the revoke waits");
     drop(held);
     let drained = waiter.join().unwrap();
     assert_eq!((drained.holders, drained.detached, drained.completed()), (1, 0, true));
@@ -103,7 +103,7 @@ fn decision_16_memory_that_is_removed_stays_for_whoever_holds_it() {
     assert_eq!(times_mapped(file), 1);
     drop(held);
     assert!(drain.wait().completed());
-    assert_eq!(times_mapped(file), 0, "and then it is gone");
+    assert_eq!(times_mapped(file), 0, "and then it is unmapped");
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn decision_17_a_drop_releases_its_own_mapping_and_no_other() {
     drop(first);
     let third = disk.map(DeviceAddr(0), PAGE, RW).unwrap();
     let mut drain = domain.revoke(DeviceAddr(0), PAGE).unwrap();
-    assert_eq!(drain.pending(), 2, "one release, one mapping less");
+    assert_eq!(drain.pending(), 2, "one release ends one mapping");
     drop(third);
     assert_eq!(drain.pending(), 1);
     drop(second);

@@ -1,4 +1,4 @@
-//! The limit of a domain's table entries: what counts towards it, and that nothing passes it.
+//! The limit of a domain's table entries: what counts towards it, and that nothing exceeds it.
 
 use gasp::{
     Access, DeviceAddr, DomainKind, DomainOptions, Guest, GuestPhys, Reason, Region, RegionKind,
@@ -40,8 +40,8 @@ fn the_entry_limit_counts_splits_by_access_and_by_regions() {
     assert_eq!(errno(raised.grant_identity(GuestPhys(PAGE), PAGE, Access::WRITE)), "ENOSPC");
     assert_eq!(raised.entries(), 1, "nothing changed");
     raised.grant_identity(GuestPhys(0), 1 << 30, Access::WRITE).unwrap();
-    assert_eq!(raised.entries(), 1, "all of it is raised without a split");
-    // A hole is a hole, whatever is reserved there.
+    assert_eq!(raised.entries(), 1, "access is added to all of it without a split");
+    // A hole is a hole, whether or not it is reserved.
     guest.space().add(Region::reserved(span(PAGE, PAGE))).unwrap();
     let whole = domain("whole");
     whole.grant_identity(GuestPhys(0), 1 << 30, Access::READ).unwrap();
@@ -63,7 +63,7 @@ fn the_entry_limit_holds_wherever_a_chunk_of_the_grant_ends() {
     }
     let options = DomainOptions { limit: 100, ..DomainOptions::new(DomainKind::Identity) };
     let domain = guest.domain("limited", options).unwrap();
-    // Each page is a piece of its own: memory and holes take turns.
+    // Memory and holes alternate, so each page is an entry of its own.
     for pages in (1000..1050).chain(2020..2080) {
         let refused = domain.grant_identity(GuestPhys(0), pages * PAGE, Access::READ);
         assert_eq!(errno(refused), "ENOSPC", "{pages} pages");
@@ -86,7 +86,7 @@ fn grants_that_memory_is_removed_under_are_taken_back_wherever_a_chunk_ends() {
     }
     assert_eq!(domain.entries(), GRANTS);
     assert!(guest.space().remove(span(LARGE / 2, PAGE)).unwrap().wait().completed());
-    // Those that are taken back make room for others to be cut. None is left as it was.
+    // Grants that are taken back make room for others to be cut. None is left as it was.
     assert!(domain.entries() < GRANTS);
     for grant in 0..GRANTS {
         let left = disk.map(DeviceAddr(grant * LARGE + LARGE / 2), 8, READ);
@@ -105,7 +105,7 @@ fn a_span_that_is_revoked_twice_makes_room_once() {
     }
     let before = domain.entries();
     let page = |addr: u64| gasp::Span::new(DeviceAddr(addr), PAGE).unwrap();
-    // One page that goes makes room for one entry, however often it is named.
+    // Revoking one page makes room for one entry, however often the page is named.
     let mut spans = vec![page(0); 500];
     spans.push(page((1 << 30) + PAGE));
     assert_eq!(errno(domain.revoke_all(&spans)), "ENOSPC");
@@ -114,7 +114,7 @@ fn a_span_that_is_revoked_twice_makes_room_once() {
     assert_eq!(domain.entries(), before - 1);
 }
 
-/// What a revoke leaves is what it says it needs room for, to the entry.
+/// A revoke fits a limit of exactly the entries that it leaves, and no smaller one.
 #[test]
 fn a_revoke_needs_room_for_just_the_entries_that_it_leaves() {
     const LARGE: u64 = 2 << 20;
@@ -180,7 +180,7 @@ fn a_grant_that_is_being_added_and_memory_that_changes_do_not_use_the_same_room(
             let adding = scope.spawn(|| {
                 domain.grant_identity(GuestPhys(0), REGIONS * 2 * PAGE, Access::READ).unwrap();
             });
-            // All of it has been checked, and the first part of it is in place.
+            // The whole grant has been checked, and its first part is in place.
             while domain.entries() == CUTS && !adding.is_finished() {
                 std::hint::spin_loop();
             }

@@ -1,4 +1,4 @@
-//! The engine beside the model: each step on both, and what must agree after it.
+//! Runs each step on the engine and on the model, and compares the results.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ enum Handle {
     Many(Scatter),
 }
 
-/// A mapping that is kept, and what a revoke needs to know to find it.
+/// A mapping that is kept, and what decides whether a revoke finds it.
 struct Held {
     handle: Handle,
     vdev: Option<usize>,
@@ -187,8 +187,8 @@ impl<'a> Pair<'a> {
         self.drained(drain, |_, held| changed && held.vdev == Some(vdev) && held.view == old)
     }
 
-    /// Waits for a drain that gives up at once: it must have found the mappings that are
-    /// held and that `hit` names, and marked those and no others.
+    /// Waits for a drain that detaches at once: it must have found the held mappings that `hit`
+    /// selects, and marked those and no others.
     fn drained(&mut self, drain: Drain, hit: impl Fn(&Model, &Held) -> bool) -> Checked {
         let drained = drain.wait();
         let (gone, kept): (Vec<Held>, Vec<Held>) =
@@ -262,7 +262,7 @@ impl<'a> Pair<'a> {
             (got, want) => {
                 let got = got.map(|_| vec![]).map_err(|error| error.reason());
                 let want = want.map_err(|reason| match (reason, got.as_ref().err()) {
-                    // The model does not know the engine's words.
+                    // The model does not know the engine's text.
                     (Reason::HostUnknown(_), Some(&said @ Reason::HostUnknown(_))) => said,
                     (reason, _) => reason,
                 });
@@ -272,7 +272,7 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// What the model says of a map: the memory, or the reason why not.
+    /// The model's result of a map: the memory, or the reason why not.
     fn wanted(
         &self,
         view: View,
@@ -296,7 +296,7 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// One record where the IOMMU refused, and none where it did not.
+    /// Expects one fault record if the IOMMU refused, and none otherwise.
     fn check_faults(
         &mut self,
         vdev: usize,
@@ -319,7 +319,7 @@ impl<'a> Pair<'a> {
         Ok(())
     }
 
-    /// Regions and grants are those of the model.
+    /// Compares regions and grants with the model.
     fn agree(&self) -> Checked {
         let mut pages: Vec<Option<Page>> = vec![None; PAGES];
         for region in self.guest.space().regions() {
@@ -341,7 +341,7 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Whether a change of the guest's pages `at` concerns a mapping.
+/// Whether a change of the guest pages `pages` affects a mapping.
 fn touches(model: &Model, held: &Held, pages: Pages) -> bool {
     let inside = |page: usize| (pages.first..pages.first + pages.count).contains(&page);
     let mut pages = (held.first / PAGE) as usize..=(held.last / PAGE) as usize;
@@ -354,7 +354,7 @@ fn touches(model: &Model, held: &Held, pages: Pages) -> bool {
     }
 }
 
-/// The pointers lead to the memory that the model says, in its pieces.
+/// Compares the memory behind the pointers with the model's pieces.
 fn check_memory(handle: &Handle, extents: &[Extent]) -> Checked {
     match handle {
         Handle::One(mapping) => {

@@ -1,4 +1,4 @@
-//! The model: what a guest's memory and its IOMMU are, page by page.
+//! The model: a guest's memory and its IOMMU, page by page.
 
 use gasp::{
     Access, DeviceAddr, DomainKind, GuestPhys, MapFlags, Reason, Refusal, RegionKind, Span,
@@ -7,7 +7,7 @@ use gasp::{
 use crate::steps::{DOMAINS, How, PAGES, Pages, VDEVS};
 use crate::support::PAGE;
 
-/// What the domains are.
+/// The kinds of the domains.
 pub(crate) const KINDS: [DomainKind; DOMAINS] = [
     DomainKind::Identity,
     DomainKind::Translate,
@@ -21,11 +21,11 @@ pub(crate) const KINDS: [DomainKind; DOMAINS] = [
 pub(crate) struct Page {
     pub(crate) kind: RegionKind,
     pub(crate) access: Access,
-    /// Object and page of it.
+    /// The object, and the page in it.
     pub(crate) memory: Option<(usize, usize)>,
 }
 
-/// One page of a domain: where it leads, and what is allowed.
+/// One page of a domain: the guest page that it leads to, and the access allowed.
 pub(crate) type Granted = Option<(usize, Access)>;
 
 /// A part of an object: object, first byte, length.
@@ -38,12 +38,12 @@ pub(crate) struct Model {
     pub(crate) attached: [Option<usize>; VDEVS],
 }
 
-/// Through what a map goes.
+/// The view that a map goes through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum View {
-    /// Memory as it is.
+    /// Guest memory, without an IOMMU.
     Flat,
-    /// Nothing gets through.
+    /// Every map is refused.
     Refusing(Refusal),
     /// A domain's grants.
     Grants(usize),
@@ -55,7 +55,7 @@ impl Model {
         Self { pages: vec![None; PAGES], grants, attached: [None; VDEVS] }
     }
 
-    /// What the kind of a region lets the memory behind it offer.
+    /// The access that memory in a region of this kind offers.
     pub(crate) fn offered(kind: RegionKind) -> Access {
         match kind {
             RegionKind::Ram | RegionKind::PassThrough => Access::RWX,
@@ -80,7 +80,7 @@ impl Model {
         }
     }
 
-    /// Where a device page leads; an error if the IOMMU refuses it.
+    /// The guest page that a device page leads to, or why the IOMMU refuses it.
     fn through(&self, view: View, page: usize, wanted: Access) -> Result<usize, Refusal> {
         match view {
             View::Flat => Ok(page),
@@ -96,8 +96,8 @@ impl Model {
         }
     }
 
-    /// Why all of a range cannot be mapped, in the order of decision 1; where it can, the
-    /// pieces of memory that it is.
+    /// The pieces of memory of a range, or the first reason, in the order of decision 1, why it
+    /// cannot be mapped.
     pub(crate) fn look_up(
         &self,
         view: View,
@@ -107,7 +107,7 @@ impl Model {
     ) -> Result<Vec<Extent>, Reason> {
         let wanted = flags.access();
         let bytes = bytes_of(addr, len);
-        // The IOMMU over the whole range comes before memory.
+        // The IOMMU is checked over the whole range before memory.
         let mut guest = Vec::new();
         for &(addr, len) in &bytes {
             let page = (addr / PAGE) as usize;
@@ -142,8 +142,8 @@ impl Model {
         Ok(extents)
     }
 
-    /// The longest range from `addr` on that can be mapped: at least the first page's
-    /// part, or the reason why not.
+    /// The longest range from `addr` on that can be mapped, or the reason why not even the part in
+    /// the first page can.
     pub(crate) fn truncated(
         &self,
         view: View,
@@ -164,7 +164,7 @@ impl Model {
         best.map_or_else(|| Err(whole.unwrap_err()), Ok)
     }
 
-    /// The grants of a domain, neighbours joined.
+    /// The grants of a domain, with neighbours joined.
     pub(crate) fn grants(&self, domain: usize) -> Vec<gasp::Grant> {
         let mut grants: Vec<gasp::Grant> = Vec::new();
         for (page, grant) in (0_u64..).zip(&self.grants[domain]) {
@@ -189,7 +189,7 @@ impl Model {
     }
 }
 
-/// A range, cut at page boundaries: address and length of each part.
+/// The parts of a range cut at page boundaries, as address and length.
 fn bytes_of(addr: u64, len: u64) -> Vec<(u64, u64)> {
     let (mut at, end) = (addr, addr + len);
     let mut parts = Vec::new();

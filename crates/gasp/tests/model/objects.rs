@@ -1,4 +1,4 @@
-//! The memory that both sides speak of, with a tag in every word.
+//! The memory of both sides, with a tag in every word.
 #![allow(unsafe_code, reason = "reads the memory behind the raw pointers of mappings")]
 
 use gasp::MemoryObject;
@@ -9,11 +9,11 @@ use crate::naive::Extent;
 use crate::steps::{LENS, OBJECTS};
 use crate::support::{PAGE, ram, window};
 
-/// Where the windows are said to be in the host: apart from one another.
+/// Declared host-physical bases of the windows, which are not adjacent.
 pub(crate) const BASES: [Option<u64>; OBJECTS] =
     [None, None, None, Some(0x10_0000_0000), Some(0x20_0000_0000)];
 
-/// The memory, made once: no step writes to it.
+/// The memory objects, created once: no step writes to them.
 pub(crate) struct Objects(pub(crate) [MemoryObject; OBJECTS]);
 
 impl Objects {
@@ -29,7 +29,7 @@ impl Objects {
     }
 }
 
-/// What an object holds in the word at `at`.
+/// The content of an object's word at `offset`.
 fn tag(object: usize, offset: u64) -> u64 {
     (object as u64 + 1) << 56 | offset
 }
@@ -38,8 +38,8 @@ fn byte(object: usize, offset: u64) -> u8 {
     tag(object, offset & !7).to_le_bytes()[(offset & 7) as usize]
 }
 
-/// The bytes from `pointer` on are those of the extents, one after the other: the first
-/// and the last of each, and one in each page.
+/// Compares the bytes from `pointer` on with the extents, one after the other: the first and
+/// the last byte of each, and one in each page.
 pub(crate) fn check_bytes(pointer: *const u8, extents: &[Extent]) -> Checked {
     let mut done = 0;
     for &(object, offset, len) in extents {

@@ -1,10 +1,10 @@
-//! Whether the sequences are worth something.
+//! Counts of results, which show whether the sequences are varied.
 
 use std::collections::BTreeMap;
 
 use gasp::Reason;
 
-/// What came of maps and drains, to see that the sequences are worth something.
+/// Number of results of each kind.
 #[derive(Default, Debug)]
 pub(crate) struct Seen {
     pub(crate) mapped: u32,
@@ -32,7 +32,7 @@ impl Seen {
         *self.refused.entry(name.to_owned()).or_default() += 1;
     }
 
-    /// Whether every outcome has been met, and those that matter most often enough.
+    /// Whether every result has occurred, and the most important ones often enough.
     pub(crate) fn is_varied(&self) -> bool {
         let enough = [self.mapped, self.shortened, self.pieces, self.drained];
         let reasons =

@@ -1,17 +1,17 @@
-//! The steps of a sequence, and how they are drawn.
+//! The steps of a sequence, and their random distribution.
 
 use gasp::{Access, MapFlags, RegionKind};
 use proptest::prelude::*;
 
 use crate::support::PAGE;
 
-/// Pages of the guest that the model knows: 16 MiB, eight entries of 2 MiB.
+/// Number of pages in the model of the guest: 16 MiB, eight entries of 2 MiB.
 pub(crate) const PAGES: usize = 4096;
-/// The memory objects, by number: two of RAM, one for ROM, two windows.
+/// Number of memory objects: two of RAM, one of ROM, two windows.
 pub(crate) const OBJECTS: usize = 5;
-/// Pages of each object.
+/// Number of pages of each object.
 pub(crate) const LENS: [usize; OBJECTS] = [1024, 576, 64, 1024, 513];
-/// The domains, by number; see [`crate::naive::KINDS`].
+/// Number of domains; see [`crate::naive::KINDS`].
 pub(crate) const DOMAINS: usize = 5;
 pub(crate) const VDEVS: usize = 2;
 
@@ -22,7 +22,7 @@ pub(crate) struct Pages {
     pub(crate) count: usize,
 }
 
-/// How to map.
+/// A way to map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum How {
     Map,
@@ -35,7 +35,7 @@ pub(crate) enum How {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// Adds a region; without an object, one of the kind that has none.
+    /// Adds a region; `object` and `offset` are ignored for the kinds without memory.
     Add {
         kind: RegionKind,
         pages: Pages,
@@ -44,8 +44,8 @@ pub(crate) enum Step {
     },
     Remove(Pages),
     SetAccess(Pages, Access),
-    /// Grants device pages `at` to guest pages from `to` on; an identity domain has `to`
-    /// replaced by the same pages.
+    /// Grants device pages `pages`, which lead to guest pages from `to` on; in an identity domain
+    /// `to` is replaced by the same pages.
     Grant {
         domain: usize,
         pages: Pages,
@@ -74,7 +74,7 @@ pub(crate) enum Step {
     },
 }
 
-/// Page numbers that like the ends of 2 MiB entries.
+/// Page numbers, often at the ends of 2 MiB entries.
 fn page() -> impl Strategy<Value = usize> {
     prop_oneof![
         0..PAGES,
@@ -138,15 +138,15 @@ fn add() -> impl Strategy<Value = Step> {
     ];
     let offset = prop_oneof![3 => Just(0), 1 => 0..600_usize];
     (kind, pages(), 0..OBJECTS, offset, 0..4_u8).prop_map(|(kind, pages, object, offset, fit)| {
-        // Most of them fit the object; the others are refused.
+        // Most fit the object; the others are refused.
         let room = LENS[object].saturating_sub(offset).max(1);
         let count = if fit == 0 { pages.count } else { pages.count.min(room) };
         Step::Add { kind, pages: Pages { count, ..pages }, object, offset }
     })
 }
 
-/// What most sequences begin with: some of everything, with seams and a hole, so that
-/// maps meet more than refusals.
+/// The beginning of most sequences: some of everything, with seams and a hole, so that not
+/// all maps are refused.
 pub(crate) fn furniture() -> Vec<Step> {
     let add = |kind, first, count, object, offset| {
         let pages = Pages { first, count };
@@ -179,7 +179,7 @@ pub(crate) fn furniture() -> Vec<Step> {
 pub(crate) fn step() -> impl Strategy<Value = Step> {
     let grant = (0..DOMAINS, pages(), page(), access())
         .prop_map(|(domain, pages, to, access)| Step::Grant { domain, pages, to, access });
-    // Everything at once, so that the other steps meet more than refusals.
+    // Everything at once, so that not all maps are refused.
     let all = Pages { first: 0, count: PAGES };
     let grant_all = (0..DOMAINS, access()).prop_map(move |(domain, access)| Step::Grant {
         domain,

@@ -1,7 +1,7 @@
-//! A file whose pages this process serves itself, by FUSE, or does not.
+//! A FUSE file that this process serves itself, until it falls silent.
 //!
-//! The protocol is that of `<linux/fuse.h>`; the mount point is a file, so there is nothing
-//! but the root to serve.
+//! The protocol is that of `<linux/fuse.h>`; the mount point is a file, so only the root has to
+//! be served.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -17,24 +17,24 @@ const OPEN: u32 = 14;
 const READ: u32 = 15;
 const STATFS: u32 = 17;
 const INIT: u32 = 26;
-/// The file's length.
+/// Length of the file in bytes.
 pub(crate) const LEN: u64 = 4096;
 
-/// What the serving thread and the test share.
+/// State shared by the serving thread and the test.
 #[derive(Default)]
 struct State {
     silent: AtomicBool,
     requests: AtomicU64,
 }
 
-/// A mounted file, until dropped.
+/// The mounted file, unmounted when dropped.
 pub(crate) struct Fuse {
     path: PathBuf,
     state: Arc<State>,
 }
 
 impl Fuse {
-    /// Mounts and serves it.
+    /// Mounts and serves the file.
     pub(crate) fn mount() -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("gasp-fuse-{}", std::process::id()));
         File::create(&path)?;
@@ -59,12 +59,12 @@ impl Fuse {
         File::options().read(true).write(true).open(&self.path).unwrap().into()
     }
 
-    /// Answers nothing from now on.
+    /// Answers no request from now on.
     pub(crate) fn fall_silent(&self) {
         self.state.silent.store(true, Ordering::SeqCst);
     }
 
-    /// How many requests have come.
+    /// Number of requests received.
     pub(crate) fn requests(&self) -> u64 {
         self.state.requests.load(Ordering::SeqCst)
     }
@@ -73,7 +73,7 @@ impl Fuse {
 impl Drop for Fuse {
     fn drop(&mut self) {
         // By force: the serving thread sees the end of the file system, and whoever waits for
-        // an answer an error.
+        // a reply receives an error.
         if let Ok(target) = c_path(&self.path) {
             let flags = libc::MNT_FORCE | libc::MNT_DETACH;
             // SAFETY: a string that ends with NUL and lives for the call.
@@ -89,7 +89,7 @@ fn c_path(path: &Path) -> io::Result<CString> {
 
 fn serve(mut device: File, state: &State) {
     let mut request = vec![0; 1 << 17];
-    // It ends with the file system.
+    // The loop ends with the file system.
     while let Ok(len) = device.read(&mut request) {
         let word = |offset: usize| u32::from_le_bytes(*request[offset..].first_chunk().unwrap());
         assert!(len >= 40);
@@ -107,12 +107,12 @@ fn serve(mut device: File, state: &State) {
         };
         let mut reply = words(&[16 + body.len() as u32, error as u32, word(8), word(12)]);
         reply.extend(body);
-        // A request that nobody waits for any more has no answer.
+        // Fails for a request that nobody waits for any more.
         let _ = device.write(&reply);
     }
 }
 
-/// Valid for no time, so that it is asked for again and again.
+/// The file's attributes, with a validity of 0, so that they are never cached.
 fn attributes() -> Vec<u8> {
     let mut attributes = words(&[0, 0, 0, 0, 1, 0, LEN as u32, 0, 8, 0]);
     attributes.resize(16 + 48 + 12, 0);

@@ -1,4 +1,4 @@
-//! What the integration tests share: small guests, memory of every kind, and ways to wait.
+//! Shared by the integration tests: small guests, memory of every kind, and ways to wait.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
@@ -12,14 +12,14 @@ use gasp::{
     Unattached, Vdev,
 };
 
-/// One granule.
+/// Size of a granule.
 pub(crate) const PAGE: u64 = 4096;
-/// The page that one entry of a view's middle level stands for.
+/// The page size of a view's middle level.
 pub(crate) const HUGE: u64 = 2 << 20;
-/// Longer than anything takes that is not stuck.
+/// Longer than anything that is not stuck takes.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
-/// The kinds of memory that a map can ask for, in every combination.
+/// Every valid combination of map flags.
 pub(crate) fn all_flags() -> Vec<MapFlags> {
     let accesses = (1..8).map(Access::from_bits_truncate);
     let flags = accesses.map(|access| MapFlags::new(access).unwrap());
@@ -32,13 +32,13 @@ pub(crate) fn ram(len: u64) -> MemoryObject {
     ram.create().unwrap()
 }
 
-/// RAM of ordinary pages in memory, with host-physical addresses where they are told.
+/// RAM of ordinary pages in memory, with host-physical addresses if this process may read them.
 pub(crate) fn resident(len: u64) -> MemoryObject {
     let ram = MemoryObject::ram(len).prefer(&[Backing::Base]).residency(Residency::Resident);
     ram.create().unwrap()
 }
 
-/// A file in memory.
+/// A memfd of `len` bytes that can be sealed.
 pub(crate) fn memfd(len: u64) -> OwnedFd {
     use rustix::fs::MemfdFlags;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -47,29 +47,29 @@ pub(crate) fn memfd(len: u64) -> OwnedFd {
     fd
 }
 
-/// The same file once more, opened anew, with `flags` of open(2).
+/// The same file, opened again with `flags` of open(2).
 pub(crate) fn reopened(fd: &impl AsFd, flags: rustix::fs::OFlags) -> OwnedFd {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
     rustix::fs::open(path, flags, rustix::fs::Mode::empty()).unwrap()
 }
 
-/// How to adopt all of a file of `len` bytes.
+/// Parameters to adopt all of a file of `len` bytes.
 pub(crate) fn whole(len: u64) -> Adopt<'static> {
     Adopt { residency: Residency::OnDemand, ..Adopt::new("adopted", len) }
 }
 
-/// A pass-through window, said to be at `host`.
+/// A pass-through window with the declared host-physical base `host`.
 pub(crate) fn window(len: u64, host: u64) -> MemoryObject {
     MemoryObject::pass_through(memfd(len), HostPhys(host), whole(len)).unwrap()
 }
 
-/// A guest without an IOMMU, with one piece of RAM from 0 on.
+/// A guest without an IOMMU, with `len` bytes of RAM at 0.
 pub(crate) fn plain_guest(len: u64) -> (Guest, MemoryObject) {
     with_ram(Guest::builder().build().unwrap(), len)
 }
 
-/// A guest whose IOMMU denies unattached devices, with one piece of RAM from 0 on.
+/// A guest whose IOMMU denies unattached devices, with `len` bytes of RAM at 0.
 pub(crate) fn iommu_guest(len: u64) -> (Guest, MemoryObject) {
     let guest = Guest::builder().iommu(Unattached::Deny).drain(patient()).build().unwrap();
     with_ram(guest, len)
@@ -81,7 +81,7 @@ fn with_ram(guest: Guest, len: u64) -> (Guest, MemoryObject) {
     (guest, ram)
 }
 
-/// A device in a domain of its own, which lets nothing through yet.
+/// A device in a domain of its own, without grants.
 pub(crate) fn device(guest: &Guest, name: &str, kind: DomainKind) -> (Vdev, Domain) {
     let domain = guest.domain(name, DomainOptions::new(kind)).unwrap();
     let vdev = guest.vdev(name).unwrap();
@@ -94,7 +94,7 @@ pub(crate) fn patient() -> DrainPolicy {
     DrainPolicy { deadline: LONG, at_deadline: Deadline::Wait }
 }
 
-/// Drains that go on without what is held after `deadline`.
+/// Drains that detach what is held after `deadline`.
 pub(crate) fn detach_after(deadline: Duration) -> DrainPolicy {
     DrainPolicy { deadline, at_deadline: Deadline::Detach }
 }
@@ -109,36 +109,36 @@ pub(crate) fn device_span(start: u64, len: u64) -> Span<DeviceAddr> {
     Span::new(DeviceAddr(start), len).unwrap()
 }
 
-/// The name of the errno that something was refused with.
+/// The name of the errno of a refusal.
 pub(crate) fn errno<T: std::fmt::Debug>(result: Result<T>) -> &'static str {
     error(result).errno_name()
 }
 
-/// The error that something was refused with.
+/// The error of a refusal.
 pub(crate) fn error<T: std::fmt::Debug>(result: Result<T>) -> Error {
     result.expect_err("it must be refused")
 }
 
-/// The mapping's first eight bytes, by its raw pointer.
+/// The mapping's first eight bytes.
 pub(crate) fn word(mapping: &Mapping) -> u64 {
     let mut bytes = [0; 8];
     mapping.read_at(0, &mut bytes).unwrap();
     u64::from_le_bytes(bytes)
 }
 
-/// Writes each page's number into its first eight bytes, beside `tag` in the top byte.
+/// Writes each page's number into its first eight bytes, with `tag` in the top byte.
 pub(crate) fn number_pages(object: &MemoryObject, tag: u8) {
     for page in 0..object.len() / PAGE {
         object.write_at(page * PAGE, &numbered(tag, page).to_le_bytes()).unwrap();
     }
 }
 
-/// What [`number_pages`] writes into a page.
+/// The word that [`number_pages`] writes into a page.
 pub(crate) fn numbered(tag: u8, page: u64) -> u64 {
     u64::from(tag) << 56 | page
 }
 
-/// Everything that a refused operation must leave as it was.
+/// The state that a refused operation must leave unchanged.
 #[derive(PartialEq, Debug)]
 pub(crate) struct Picture {
     regions: Vec<String>,
@@ -154,7 +154,7 @@ impl Picture {
     }
 }
 
-/// Waits until `done` says so; `false` where it never does.
+/// Waits until `done` returns true; returns false after [`LONG`].
 pub(crate) fn eventually(mut done: impl FnMut() -> bool) -> bool {
     let started = Instant::now();
     while started.elapsed() < LONG {
@@ -166,12 +166,12 @@ pub(crate) fn eventually(mut done: impl FnMut() -> bool) -> bool {
     false
 }
 
-/// Which file an object's memory is. Unlike an address, it is not used again.
+/// The inode number of an object's file. Unlike an address, it is not used again.
 pub(crate) fn inode(object: &MemoryObject) -> u64 {
     rustix::fs::fstat(object.file_pieces().unwrap().0).unwrap().st_ino
 }
 
-/// How many times this process has the file mapped.
+/// Number of this process's mappings of the file.
 pub(crate) fn times_mapped(inode: u64) -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let column = |line: &str| line.split_ascii_whitespace().nth(4).map(str::to_owned);
@@ -179,12 +179,12 @@ pub(crate) fn times_mapped(inode: u64) -> usize {
     maps.lines().filter(|line| line.contains("/memfd:") && column(line) == inode).count()
 }
 
-/// A file to read frame numbers from, independently of the engine.
+/// The page map, for reading frame numbers independently of the engine.
 pub(crate) fn pagemap() -> Option<File> {
     File::open("/proc/self/pagemap").ok()
 }
 
-/// Numbers that are random enough, and the same in every run.
+/// Pseudo-random numbers, the same in every run.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -201,9 +201,8 @@ impl Random {
     }
 }
 
-/// Runs `body` on a thread of its own, and ends the whole run where it does not end: a
-/// look-up that hangs keeps every revoke of the process waiting, so that no other test
-/// would end either.
+/// Runs `body` on a thread of its own, and ends the whole run if it does not end: a look-up that
+/// hangs keeps every revoke of the process waiting, so that no other test would end either.
 pub(crate) fn in_time<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
     use std::io::Write;
     let name = std::thread::current().name().unwrap_or("a test").to_owned();

@@ -1,4 +1,4 @@
-//! Trials that need something of the machine, and are skipped visibly where it has it not.
+//! Trials that need something of the machine, and are skipped visibly if it does not have it.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use parking_lot::Mutex;
@@ -7,10 +7,10 @@ use gasp::{Backing, MemoryObject, Residency};
 use gasp::{FrameAccess, PinMethod, frame_access};
 use libtest_mimic::Trial;
 
-/// Why something cannot be tested here; `None` where it can.
+/// Why something cannot be tested here; `None` if it can.
 pub(crate) type Lack = Option<String>;
 
-/// Frame numbers.
+/// Needs frame numbers.
 pub(crate) fn frames() -> Lack {
     match frame_access() {
         FrameAccess::Allowed => None,
@@ -18,7 +18,7 @@ pub(crate) fn frames() -> Lack {
     }
 }
 
-/// Pins by this method, of so many bytes.
+/// Needs pins by this method, of `len` bytes.
 pub(crate) fn pins_by(method: PinMethod, len: usize) -> Lack {
     match method.access(len) {
         gasp::PinAccess::Allowed => None,
@@ -26,19 +26,20 @@ pub(crate) fn pins_by(method: PinMethod, len: usize) -> Lack {
     }
 }
 
-/// Memory of this backing.
+/// Needs `len` bytes of memory of this backing.
 pub(crate) fn backing(backing: Backing, len: u64) -> Lack {
     let made = MemoryObject::ram(len).prefer(&[backing]).residency(Residency::Resident).create();
     made.err().map(|error| format!("no {backing} pages: {}", error.errno_name()))
 }
 
-/// A file that has to be writable.
+/// Needs a writable file.
 pub(crate) fn writable(path: &str) -> Lack {
     let open = std::fs::OpenOptions::new().write(true).open(path);
     open.err().map(|error| format!("{path}: {error}"))
 }
 
-/// One trial at a time: a pool of huge pages may be just large enough for one of them.
+/// A trial that runs alone: a pool of huge pages may be just large enough for one of them. It is
+/// marked as ignored if something is lacking, with the reason in its name.
 pub(crate) fn trial(
     name: impl Into<String>,
     lacks: &[Lack],
