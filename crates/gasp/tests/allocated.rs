@@ -37,10 +37,10 @@ fn a_table_takes_what_it_says_and_at_most_64_bytes_for_each_page() {
             let to = GuestPhys((GRANTS - index) * 7 * PAGE);
             domain.grant(DeviceAddr(index * stride * PAGE), to, PAGE, Access::RW).unwrap();
         }
-        let (took, said) = (allocated() - before, domain.table_bytes());
+        let (took, reported) = (allocated() - before, domain.table_bytes());
         // The list of nodes that wait to be freed takes memory as well, and a few blocks are not
         // tables.
-        assert!(took <= said + (64 << 10), "{name}: said {said}, took {took}");
+        assert!(took <= reported + (64 << 10), "{name}: reported {reported}, took {took}");
         // The first nodes are full ones whatever they hold.
         let each = took.saturating_sub(256 << 10) as f64 / GRANTS as f64;
         assert!(each <= 64.0, "{name}: {each:.1} bytes each");

@@ -328,7 +328,7 @@ fn a_wrong_domain_names_line_key_and_what_was_expected() {
 }
 
 #[test]
-fn wrong_files_behind_the_configuration_are_named() {
+fn wrong_files_that_a_configuration_refers_to_are_named() {
     use Errno as E;
     let folder = folder("files");
     fs::write(folder.join("image"), vec![1; 0x1001]).unwrap();

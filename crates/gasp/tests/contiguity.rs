@@ -32,7 +32,7 @@ fn main() {
     }
     let lacks = [frames(), backing(Backing::Huge2M, 2 * LEN)];
     trials.push(trial("spare_pages_go_back_to_the_pool", &lacks, spares_go_back));
-    let name = "spare_pages_that_would_pass_the_file_size_limit_are_not_taken";
+    let name = "spare_pages_that_would_exceed_the_file_size_limit_are_not_taken";
     trials.push(trial(name, &lacks, spares_under_a_limit));
     trials.push(trial("a_configuration_demands_and_wishes", &[frames()], configured));
     trials.push(trial("memory_on_demand_cannot_be_placed", &[], on_demand));

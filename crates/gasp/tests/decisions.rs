@@ -180,7 +180,7 @@ fn decision_07_a_host_discontinuity_shortens() {
 }
 
 #[test]
-fn decision_07_a_shortened_mapping_is_held_for_what_it_is_and_not_for_what_was_asked() {
+fn decision_07_a_shortened_mapping_is_held_for_its_length_and_not_for_the_requested_one() {
     let guest = Guest::builder().drain(patient()).build().unwrap();
     for (index, base) in (0..).zip([0x10_0000_0000, 0x20_0000_0000]) {
         let region = Region::pass_through(GuestPhys(index * HUGE), &window(HUGE, base)).unwrap();
@@ -215,7 +215,7 @@ fn decision_08_a_hole_inside_the_request_is_enxio_for_all_of_it() {
 }
 
 #[test]
-fn decision_09_a_prefix_is_efault_unless_truncation_is_asked_for() {
+fn decision_09_a_prefix_is_efault_unless_truncation_is_requested() {
     let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
     let region = Region::pass_through(GuestPhys(0), &window(4 * PAGE, 0xf000_0000)).unwrap();
     guest.space().add(region).unwrap();

@@ -48,7 +48,7 @@ fn scene() -> (Guest, Named, Vdev, Domain, Mapping) {
     (guest, memory, disk, domain, held)
 }
 
-fn gives_up(drain: Drain) {
+fn detaches(drain: Drain) {
     let drained = drain.wait();
     assert_eq!((drained.holders, drained.detached), (1, 1));
 }
@@ -68,7 +68,7 @@ fn is_kept_until_dropped(guest: &Guest, memory: &Named, held: Mapping) {
 #[test]
 fn a_revoke_keeps_the_memory_of_what_it_detaches() {
     let (guest, memory, _disk, domain, held) = scene();
-    gives_up(domain.revoke(DeviceAddr(0), 4 * PAGE).unwrap());
+    detaches(domain.revoke(DeviceAddr(0), 4 * PAGE).unwrap());
     is_kept_until_dropped(&guest, &memory, held);
 }
 
@@ -76,7 +76,7 @@ fn a_revoke_keeps_the_memory_of_what_it_detaches() {
 fn moving_a_device_keeps_the_memory_of_what_it_detaches() {
     let (guest, memory, disk, domain, held) = scene();
     let other = guest.domain("other", DomainOptions::new(DomainKind::Identity)).unwrap();
-    gives_up(disk.attach(&other).unwrap());
+    detaches(disk.attach(&other).unwrap());
     domain.remove().unwrap();
     is_kept_until_dropped(&guest, &memory, held);
 }
@@ -84,7 +84,7 @@ fn moving_a_device_keeps_the_memory_of_what_it_detaches() {
 #[test]
 fn detaching_a_device_keeps_the_memory_of_what_it_detaches() {
     let (guest, memory, disk, domain, held) = scene();
-    gives_up(disk.detach());
+    detaches(disk.detach());
     domain.remove().unwrap();
     is_kept_until_dropped(&guest, &memory, held);
 }
@@ -92,7 +92,7 @@ fn detaching_a_device_keeps_the_memory_of_what_it_detaches() {
 #[test]
 fn removing_a_device_keeps_the_memory_of_what_it_detaches() {
     let (guest, memory, disk, domain, held) = scene();
-    gives_up(disk.remove());
+    detaches(disk.remove());
     domain.remove().unwrap();
     is_kept_until_dropped(&guest, &memory, held);
 }
@@ -100,7 +100,7 @@ fn removing_a_device_keeps_the_memory_of_what_it_detaches() {
 #[test]
 fn removing_memory_keeps_it_for_what_is_detached() {
     let (guest, memory, _disk, _domain, held) = scene();
-    gives_up(guest.space().remove(span(0, 4 * PAGE)).unwrap());
+    detaches(guest.space().remove(span(0, 4 * PAGE)).unwrap());
     assert!(memory.is_mapped() && held.is_revoked());
     assert_eq!(held.load::<u64>(8, Relaxed).unwrap(), 0x5eed);
     drop(held);
@@ -188,7 +188,7 @@ fn what_other_guests_have_detached_costs_a_revoke_nothing() {
     let revoke = |page: u64| {
         domain.grant_identity(GuestPhys(page * PAGE), PAGE, Access::RW).unwrap();
         let held = disk.map(DeviceAddr(page * PAGE), PAGE, RW).unwrap();
-        gives_up(domain.revoke(DeviceAddr(page * PAGE), PAGE).unwrap());
+        detaches(domain.revoke(DeviceAddr(page * PAGE), PAGE).unwrap());
         held
     };
     let before = cost();

@@ -69,7 +69,7 @@ impl Matrix {
 }
 
 #[test]
-fn success_gives_address_length_and_pointer() {
+fn success_returns_address_length_and_pointer() {
     let matrix = Matrix::new().allow(0, 8, Access::READ);
     assert_eq!(matrix.ask(PAGE, PAGE, any()), [Ok(PAGE); 3]);
     let mapping = matrix.disk.map_host_contig(DeviceAddr(PAGE + 4), 100, any()).unwrap();
@@ -105,7 +105,7 @@ fn an_access_type_that_the_iommu_does_not_permit_is_efault_and_firmware_does_not
 }
 
 #[test]
-fn the_verdict_is_one_for_each_device() {
+fn each_device_has_a_result_of_its_own() {
     let matrix = Matrix::new().allow(0, 1, Access::READ);
     let (net, other) = device(&matrix.guest, "net", DomainKind::Identity);
     other.grant_identity(GuestPhys(PAGE), PAGE, Access::READ).unwrap();
@@ -116,7 +116,7 @@ fn the_verdict_is_one_for_each_device() {
 }
 
 #[test]
-fn an_address_where_nothing_is_is_enxio() {
+fn an_address_without_memory_is_enxio() {
     let matrix = Matrix::new().allow(0, 64, Access::RWX);
     let nothing = Err(Reason::NoMemory { at: GuestPhys(20 * PAGE) });
     assert_eq!(matrix.ask(20 * PAGE, 8, any()), [nothing; 3]);
@@ -204,7 +204,7 @@ fn host_addresses_that_are_not_known_are_eperm_for_the_call_that_needs_them() {
 }
 
 #[test]
-fn an_error_of_mmap_comes_through() {
+fn an_error_of_mmap_is_returned() {
     // 16 TiB that are never touched, nine times side by side: more than the address space has.
     const SIZE: u64 = 16 << 40;
     let guest = Guest::builder().build().unwrap();

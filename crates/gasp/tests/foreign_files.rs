@@ -25,7 +25,7 @@ fn main() {
     let lacks = [Fuse::mount().err().map(|error| format!("FUSE cannot be mounted: {error}"))];
     let mut trials = vec![
         trial("a_file_of_a_server_that_does_not_answer_is_refused_at_once", &lacks, silent),
-        trial("descriptors_are_closed_aside_by_a_bounded_number_of_threads", &lacks, aside),
+        trial("descriptors_are_closed_by_a_bounded_number_of_threads", &lacks, aside),
         trial("a_socket_that_lingers_is_closed_at_once", &[], lingering),
         trial("a_file_of_a_trusted_server_is_adopted", &lacks, trusted),
     ];

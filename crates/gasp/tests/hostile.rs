@@ -89,9 +89,9 @@ fn guarded_accesses_are_exact_for_every_length_and_size() {
             let mut out = vec![0; len + 2];
             object.read_at(start as u64, &mut out[1..=len]).unwrap();
             assert_eq!((&out[1..=len], out[0], out[len + 1]), (&source[..len], 0, 0));
-            let mut behind = [0];
-            mapping.read_at(start + len, &mut behind).unwrap();
-            assert_eq!(behind, [0xee]);
+            let mut next = [0];
+            mapping.read_at(start + len, &mut next).unwrap();
+            assert_eq!(next, [0xee]);
         }
     }
     let word = 0x8182_8384_8586_8788_u64;
@@ -171,7 +171,7 @@ fn a_peer_that_punches_in_a_loop_disturbs_nobody() {
 }
 
 #[test]
-fn a_file_that_can_be_sealed_is_and_is_not_guarded() {
+fn a_file_that_can_be_sealed_is_sealed_and_not_guarded() {
     let fd = memfd(LEN);
     let (object, _guest, _disk) = adopted(&fd, false);
     assert!(object.seals().contains(Seals::SHRINK) && !object.is_guarded());
@@ -222,7 +222,7 @@ fn reach_what_is_gone() -> u8 {
 }
 
 #[test]
-#[ignore = "dies; run by `what_is_not_ours_ends_the_process_as_before`"]
+#[ignore = "dies; run by `a_fault_that_is_not_ours_ends_the_process_as_before`"]
 fn dies_of_a_raw_pointer() {
     if std::env::var_os("GASP_TEST_CHILD").is_some() {
         reach_what_is_gone();
@@ -230,7 +230,7 @@ fn dies_of_a_raw_pointer() {
 }
 
 #[test]
-#[ignore = "exits; run by `what_is_not_ours_reaches_the_handler_before_ours`"]
+#[ignore = "exits; run by `a_fault_that_is_not_ours_reaches_the_handler_before_ours`"]
 fn exits_in_a_handler_before_ours() {
     extern "C" fn handler(_: libc::c_int) {
         // SAFETY: may be called in a handler.
@@ -323,11 +323,11 @@ fn a_signal_that_was_sent_leaves_the_guard_in_place() {
 }
 
 #[test]
-fn what_is_not_ours_ends_the_process_as_before() {
+fn a_fault_that_is_not_ours_ends_the_process_as_before() {
     assert_eq!(child("dies_of_a_raw_pointer").signal(), Some(libc::SIGBUS));
 }
 
 #[test]
-fn what_is_not_ours_reaches_the_handler_before_ours() {
+fn a_fault_that_is_not_ours_reaches_the_handler_before_ours() {
     assert_eq!(child("exits_in_a_handler_before_ours").code(), Some(42));
 }

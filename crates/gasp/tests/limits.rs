@@ -22,7 +22,7 @@ fn has_limit(
         make(index).unwrap_or_else(|error| panic!("{index}: {error}"));
     }
     let refused = make(limit).unwrap_err();
-    assert!(matches!(refused.reason(), Reason::Limit { limit: told, .. } if told == limit));
+    assert!(matches!(refused.reason(), Reason::Limit { limit: reported, .. } if reported == limit));
     assert_eq!(refused.errno_name(), "ENOSPC", "{refused}");
     assert!(refused.to_string().contains(&limit.to_string()), "{refused}");
     free();

@@ -46,7 +46,7 @@ fn ram_is_zeroed_and_an_alias_sees_what_is_written() {
 }
 
 #[test]
-fn an_object_is_reached_up_to_its_last_byte_and_not_behind() {
+fn an_object_is_accessible_up_to_its_last_byte_and_not_past_it() {
     let ram = ram(PAGE);
     ram.write_at(PAGE - 1, b"x").unwrap();
     assert_eq!(errno(ram.write_at(PAGE - 1, b"xy")), "EINVAL");
@@ -59,7 +59,7 @@ fn an_object_is_reached_up_to_its_last_byte_and_not_behind() {
 }
 
 #[test]
-fn memory_that_is_not_had_takes_no_addresses_of_other_threads() {
+fn memory_that_is_not_available_takes_no_addresses_of_other_threads() {
     const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages";
     const LEN: usize = 1 << 30;
     const STEP: usize = 1 << 24;
@@ -165,7 +165,7 @@ fn a_file_opened_read_only_offers_no_write_however_it_is_placed() {
 }
 
 #[test]
-fn what_is_no_file_is_enodev() {
+fn what_is_not_a_file_is_enodev() {
     let directory = rustix::fs::open("/", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
     let (reader, _writer) = std::io::pipe().unwrap();
     let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -183,7 +183,7 @@ fn what_is_no_file_is_enodev() {
 }
 
 #[test]
-fn a_window_gives_exactly_its_base_and_offset_over_all_of_it() {
+fn a_window_returns_exactly_its_base_and_offset_over_all_of_it() {
     const BASE: u64 = 0x12_3456_7000;
     let guest = Guest::builder().build().unwrap();
     let window = window(3 * HUGE + PAGE, BASE);
@@ -202,7 +202,7 @@ fn a_window_gives_exactly_its_base_and_offset_over_all_of_it() {
 }
 
 #[test]
-fn a_window_whose_base_cannot_be_is_refused() {
+fn a_window_with_an_impossible_base_is_refused() {
     for base in [1, 0xfff, u64::MAX, u64::MAX - 0xffe, u64::MAX - 4095] {
         let made = MemoryObject::pass_through(memfd(2 * PAGE), HostPhys(base), whole(2 * PAGE));
         assert_eq!(errno(made), "EINVAL", "{base:#x}");
@@ -279,7 +279,7 @@ impl Drop for Counted {
 }
 
 #[test]
-fn what_keeps_external_memory_mapped_goes_after_its_last_user_and_only_then() {
+fn the_owner_of_external_memory_is_dropped_after_its_last_user_and_only_then() {
     for residency in [Residency::OnDemand, Residency::Resident, Residency::Pinned] {
         let len = 4 * PAGE as usize;
         let dropped = Arc::new(AtomicU32::new(0));
@@ -365,7 +365,7 @@ fn memory_of_two_objects_is_never_one_piece_however_it_lies() {
 }
 
 #[test]
-fn rom_shows_what_was_loaded_and_keeps_it() {
+fn rom_contains_what_was_loaded_and_keeps_it() {
     let rom = ram(PAGE);
     rom.write_at(0, b"firmware").unwrap();
     let guest = Guest::builder().build().unwrap();
@@ -382,7 +382,7 @@ fn rom_shows_what_was_loaded_and_keeps_it() {
 }
 
 #[test]
-fn ram_is_shared_with_whoever_is_given_its_file() {
+fn ram_is_shared_with_whoever_receives_its_file() {
     let (guest, ram) = plain_guest(2 * PAGE);
     let (fd, offset) = ram.file().unwrap();
     // Opened again, as another process that received the descriptor would.
@@ -433,7 +433,7 @@ fn an_object_taken_out_of_a_mapping_keeps_the_memory() {
 }
 
 #[test]
-fn what_was_passed_over_is_reported_with_what_would_help() {
+fn backings_that_were_passed_over_are_reported_with_the_reason() {
     let ram = MemoryObject::ram(PAGE).create().unwrap();
     assert_eq!(ram.backing().obtained, Backing::Base, "one page is no huge page");
     let passed: Vec<Backing> = ram.backing().passed_over.iter().map(|it| it.backing).collect();

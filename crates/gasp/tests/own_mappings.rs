@@ -89,7 +89,7 @@ fn mappings_of_other_threads_and_guests_do_not_count() {
 }
 
 #[test]
-fn a_drain_tells_which_of_its_mappings_this_thread_has_made() {
+fn a_drain_counts_the_mappings_that_this_thread_has_made() {
     let (guest, _ram) = iommu_guest(4 * PAGE);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
     domain.grant_identity(GuestPhys(0), 4 * PAGE, Access::RW).unwrap();

@@ -27,7 +27,7 @@ const READ: MapFlags = MapFlags::READ;
 const TOP: u64 = u64::MAX - 3;
 
 #[test]
-fn peer_6_taking_back_what_was_or_was_not_granted_does_not_panic() {
+fn peer_6_revoking_what_was_or_was_not_granted_does_not_panic() {
     let (guest, _ram) = iommu_guest(4 * PAGE);
     let (disk, domain) = device(&guest, "disk", DomainKind::Translate);
     domain.grant(DeviceAddr(PAGE), GuestPhys(PAGE), PAGE, Access::RW).unwrap();
@@ -105,7 +105,7 @@ fn peer_2_a_warm_lookup_lets_no_wrapping_length_through() {
 }
 
 #[test]
-fn peer_3_adjacent_device_addresses_are_not_joined_where_memory_is_not_adjacent() {
+fn peer_3_adjacent_device_addresses_are_not_joined_if_memory_is_not_adjacent() {
     let (guest, ram) = iommu_guest(16 * PAGE);
     number_pages(&ram, 1);
     let (disk, domain) = device(&guest, "disk", DomainKind::Translate);

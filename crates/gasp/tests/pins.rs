@@ -36,11 +36,11 @@ fn main() {
     let lacks = [pins_by(PinMethod::Pipe, SIZE as usize)];
     trials.push(trial("the_order_of_pins_is_the_callers", &lacks, order_is_the_callers));
     trials.push(trial("too_many_small_pages_are_not_pinned_in_part", &lacks, too_many));
-    trials.push(trial("what_others_can_take_out_of_is_not_called_pinned", &lacks, not_ours));
+    trials.push(trial("memory_that_others_can_punch_is_not_called_pinned", &lacks, not_ours));
     trials.push(trial("memory_that_is_not_shared_is_not_pinned_by_a_pipe", &lacks, not_shared));
-    trials.push(trial("a_pin_by_pipes_gives_its_descriptors_back", &lacks, descriptors_back));
+    trials.push(trial("a_pin_by_pipes_closes_its_descriptors", &lacks, descriptors_back));
     let lacks = [backing(Backing::Huge2M, HUGE)];
-    trials.push(trial("a_pool_page_is_reserved_only_of_a_trusted_owner", &lacks, reserved));
+    trials.push(trial("a_pool_page_is_reserved_only_for_a_trusted_owner", &lacks, reserved));
     let punched = || punched_pool();
     trials.push(trial("a_hole_in_an_empty_pools_file_is_eio", &lacks, punched));
     let name = "a_hole_in_ram_of_an_empty_pool_whose_file_was_given_out_is_eio";
@@ -57,13 +57,13 @@ fn stays(kind: Backing, len: u64, method: PinMethod) {
     let ram = MemoryObject::ram(len).prefer(&[kind]).pin(&[method]).create().unwrap();
     assert_eq!(ram.pinned_by(), Some(method), "{:?}", ram.not_pinned_because());
     assert_eq!(ram.stability(), Stability::Pinned);
-    let told: Vec<_> = ram.host_extents().collect();
+    let reported: Vec<_> = ram.host_extents().collect();
     for _ in 0..3 {
         compact_memory();
         let audit = ram.audit().unwrap();
         assert_eq!((audit.checked, audit.changes), (len, vec![]));
     }
-    assert_eq!(ram.host_extents().collect::<Vec<_>>(), told);
+    assert_eq!(ram.host_extents().collect::<Vec<_>>(), reported);
 }
 
 fn quiet(kind: Backing, len: u64) {
@@ -136,8 +136,8 @@ fn not_ours() {
         assert_eq!(hostile.pinned_by(), Some(PinMethod::Pipe), "it is held all the same");
         assert_eq!(hostile.stability(), Stability::Unpinned);
         assert!(hostile.not_pinned_because().unwrap().contains("holes"));
-        let told = hostile.host_run(0, PAGE).is_ok();
-        assert_eq!(told, gasp::frame_access() == gasp::FrameAccess::Allowed);
+        let reported = hostile.host_run(0, PAGE).is_ok();
+        assert_eq!(reported, gasp::frame_access() == gasp::FrameAccess::Allowed);
     }
     let trusted = MemoryObject::adopt(memfd(PAGE), Adopt { trusted: true, ..how }).unwrap();
     assert_eq!((trusted.stability(), trusted.not_pinned_because()), (Stability::Pinned, None));

@@ -44,8 +44,8 @@ fn main() {
         };
         add("host_run_agrees_with_pagemap", host_run_agrees_with_pagemap);
         add("runs_tile_the_object", runs_tile_the_object);
-        add("walking_by_what_is_returned_covers_all_of_it", walking_covers_all);
-        add("a_walk_tells_the_same_addresses", a_walk_tells_the_same);
+        add("advancing_by_the_returned_lengths_covers_everything", walking_covers_all);
+        add("a_walk_returns_the_same_addresses", a_walk_returns_the_same);
         add("stability_is_what_holds_the_pages", stability_is_what_holds);
     }
     let huge_pages_have_long_runs = || huge_runs(Backing::Thp, 2 * HUGE);
@@ -168,8 +168,8 @@ fn walking_covers_all(backing: Backing, len: u64) {
         assert!(got > 0 && got <= len - addr);
         if addr + got < len {
             // It could not have been longer: the next page is elsewhere.
-            let behind = ram.host_run(addr + got, 1).unwrap();
-            assert_ne!(behind.addr.0, run.addr.0 + got, "shortened too early at {addr:#x}");
+            let next = ram.host_run(addr + got, 1).unwrap();
+            assert_ne!(next.addr.0, run.addr.0 + got, "shortened too early at {addr:#x}");
         }
         addr += got;
         pieces += 1;
@@ -178,7 +178,7 @@ fn walking_covers_all(backing: Backing, len: u64) {
     assert_eq!(pieces, ram.host_extents().count());
 }
 
-fn a_walk_tells_the_same(backing: Backing, len: u64) {
+fn a_walk_returns_the_same(backing: Backing, len: u64) {
     let (guest, vdev, _ram) = made(backing, len);
     let entries = guest.space().walk(Walk { max_len: HUGE, host: true });
     assert_eq!(entries.iter().map(|entry| entry.guest.len()).sum::<u64>(), len);
@@ -228,11 +228,11 @@ fn pinned_stay() {
         std::fs::write(COMPACT, "1").unwrap();
     }
     assert_eq!(addrs(), before);
-    let told: Vec<u64> = (0..SIZE)
+    let reported: Vec<u64> = (0..SIZE)
         .step_by(PAGE as usize)
         .map(|offset| ram.host_run(offset, 1).unwrap().addr.0)
         .collect();
-    assert_eq!(told, before, "and the frame table is still right");
+    assert_eq!(reported, before, "and the frame table is still right");
 }
 
 fn pinned_accepted() {

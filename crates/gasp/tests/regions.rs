@@ -43,7 +43,7 @@ fn removing_the_middle_splits_a_region_and_its_memory_stays_where_it_was() {
 }
 
 #[test]
-fn what_is_put_back_in_its_place_merges_and_maps_as_one() {
+fn memory_that_is_added_again_merges_and_maps_as_one() {
     let (guest, ram) = plain_guest(8 * PAGE);
     guest.space().remove(span(2 * PAGE, PAGE)).unwrap().wait();
     let part = |page| {
@@ -209,7 +209,7 @@ fn free_space_is_found_and_not_kept() {
 }
 
 #[test]
-fn space_inside_ram_is_claimed_once_and_given_back_with_the_ram() {
+fn space_inside_ram_is_claimed_once_and_released_with_the_ram() {
     let (guest, ram) = plain_guest(4 * PAGE);
     let claim = || guest.space().claim_free(Search::new(PAGE, PAGE));
     guest.space().claim(span(PAGE, PAGE)).unwrap();
@@ -276,7 +276,7 @@ fn memory_added_under_an_existing_grant_becomes_mappable() {
 }
 
 #[test]
-fn removed_memory_can_be_put_back_or_replaced() {
+fn removed_memory_can_be_added_again_or_replaced() {
     let (guest, ram) = iommu_guest(4 * PAGE);
     let (disk, domain) = device(&guest, "disk", DomainKind::Identity);
     domain.grant_identity(GuestPhys(0), 4 * PAGE, Access::RW).unwrap();

@@ -42,7 +42,7 @@ impl Drop for Listening {
     }
 }
 
-fn hear(client: &mut UnixStream) -> Request {
+fn receive(client: &mut UnixStream) -> Request {
     let mut bytes = [0; Request::LEN];
     client.read_exact(&mut bytes).unwrap();
     Request::decode(&bytes).unwrap()
@@ -52,7 +52,7 @@ fn hear(client: &mut UnixStream) -> Request {
 fn serve(client: &mut UnixStream) -> Vec<Request> {
     let mut before = Vec::new();
     loop {
-        match hear(client) {
+        match receive(client) {
             Request::Grant { len, .. } => {
                 let token = HostToken { token: [1; 16], len };
                 let body = wire::encode_tokens(&[token]);
@@ -91,7 +91,7 @@ fn with_tokens(count: usize, client: &mut UnixStream) -> Vec<MemoryObject> {
     objects
 }
 
-fn takes_no_time(what: impl FnOnce()) {
+fn does_not_wait(what: impl FnOnce()) {
     let since = Instant::now();
     what();
     assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
@@ -118,19 +118,19 @@ fn objects_end_at_once_though_the_broker_does_not_read_and_it_learns_of_each() {
         std::thread::scope(|scope| {
             let broker = scope.spawn(|| serve(&mut client));
             last.host_tokens(0, PAGE).unwrap();
-            let heard = broker.join().unwrap();
-            let released: BTreeSet<_> = heard
+            let received = broker.join().unwrap();
+            let released: BTreeSet<_> = received
                 .iter()
                 .map(|request| match request {
                     Request::Release { addr, len } => (*addr, *len),
                     other => panic!("{other:?}"),
                 })
                 .collect();
-            assert_eq!((heard.len(), released.len()), (1500, 1500), "each of them, once");
+            assert_eq!((received.len(), released.len()), (1500, 1500), "each of them, once");
         });
-        takes_no_time(|| drop(last));
+        does_not_wait(|| drop(last));
         assert!(
-            matches!(hear(&mut client), Request::Release { .. }),
+            matches!(receive(&mut client), Request::Release { .. }),
             "at once, if the socket has room"
         );
     });
@@ -145,9 +145,11 @@ fn an_object_ends_while_another_waits_for_an_answer() {
         let waits = ram(PAGE);
         std::thread::scope(|scope| {
             let asks = scope.spawn(|| waits.host_tokens(0, PAGE).map_err(|error| error.errno()));
-            let Request::Grant { .. } = hear(&mut client) else { panic!("no request for tokens") };
-            takes_no_time(|| drop(ends));
-            assert!(matches!(hear(&mut client), Request::Release { .. }), "meanwhile");
+            let Request::Grant { .. } = receive(&mut client) else {
+                panic!("no request for tokens")
+            };
+            does_not_wait(|| drop(ends));
+            assert!(matches!(receive(&mut client), Request::Release { .. }), "meanwhile");
             drop(client);
             assert_eq!(asks.join().unwrap(), Err(Errno::PIPE));
         });
@@ -155,13 +157,13 @@ fn an_object_ends_while_another_waits_for_an_answer() {
 }
 
 #[test]
-fn a_broker_that_is_gone_is_connected_to_again_and_owed_nothing() {
+fn a_broker_that_is_gone_is_connected_to_again_and_sent_no_releases() {
     alone(|| {
         let listening = Listening::new("gone");
         let mut client = connected(&listening);
         let mut objects = with_tokens(2, &mut client);
         drop(client);
-        takes_no_time(|| drop(objects.pop()));
+        does_not_wait(|| drop(objects.pop()));
         std::thread::scope(|scope| {
             let broker = scope.spawn(|| serve(&mut listening.accept()));
             objects[0].host_tokens(0, PAGE).unwrap();

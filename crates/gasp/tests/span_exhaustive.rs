@@ -81,7 +81,7 @@ fn check_inclusive(first: u64, last: u64) {
 }
 
 #[test]
-fn a_span_is_made_of_all_that_fits_and_of_nothing_that_wraps() {
+fn a_span_is_created_from_all_that_fits_and_nothing_that_wraps() {
     let critical = critical();
     for &start in &critical {
         for &len in &critical {
@@ -148,7 +148,7 @@ fn check_pair(a: &Span<DeviceAddr>, b: &Span<DeviceAddr>) {
 }
 
 #[test]
-fn what_two_spans_have_in_common_is_what_128_bits_say() {
+fn operations_on_two_spans_agree_with_128_bits() {
     let few = spans(&few());
     for a in spans(&critical()) {
         few.iter().for_each(|b| check_pair(&a, b));

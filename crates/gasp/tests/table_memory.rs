@@ -27,7 +27,7 @@ fn grant(domain: &Domain, page: u64) {
     domain.grant(DeviceAddr(page % PAGES * GRANULE), to, GRANULE, Access::RW).unwrap();
 }
 
-fn take_back(domain: &Domain, page: u64) {
+fn revoke(domain: &Domain, page: u64) {
     domain.revoke(DeviceAddr(page % PAGES * GRANULE), GRANULE).unwrap().wait();
 }
 
@@ -48,7 +48,7 @@ fn grants_spread_evenly_stay_within_64_bytes_each() {
 }
 
 #[test]
-fn thinning_out_what_was_dense_gives_the_memory_back() {
+fn thinning_out_a_dense_table_releases_its_memory() {
     for keep in [1, 2, 3, 8, 63, 64, 65, 128, 512] {
         let domain = domain();
         let pages = 400 * 512;
@@ -70,7 +70,7 @@ fn thinning_out_what_was_dense_gives_the_memory_back() {
 }
 
 #[test]
-fn granting_and_taking_back_at_random_stays_within_64_bytes_each() {
+fn granting_and_revoking_at_random_stays_within_64_bytes_each() {
     let domain = domain();
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut random = |below: u64| {
@@ -89,7 +89,7 @@ fn granting_and_taking_back_at_random_stays_within_64_bytes_each() {
         check(&domain, &format!("round {round}, {fill} pages in each of 40 clusters"));
         let leave = random(fill);
         for &cluster in &clusters {
-            (leave..fill).for_each(|page| take_back(&domain, cluster + page));
+            (leave..fill).for_each(|page| revoke(&domain, cluster + page));
         }
         check(&domain, &format!("round {round}, {leave} of {fill} are left"));
     }
@@ -102,7 +102,7 @@ fn a_large_grant_that_is_cut_costs_no_more_than_its_entries() {
     assert_eq!((domain.entries(), domain.table_bytes()), (1, 0), "one aligned GiB is one entry");
     // One page of each 2 MiB: each of those is cut into 4 KiB pages.
     for index in 0..512 {
-        take_back(&domain, index * 512 + 7);
+        revoke(&domain, index * 512 + 7);
     }
     assert_eq!(domain.entries(), 512 * 511);
     check(&domain, "a GiB with holes");
@@ -122,7 +122,7 @@ fn a_few_pages_in_each_of_some_ranges_of_each_gigabyte_stay_within_64_bytes_each
             }
             for range in 0..ranges {
                 let first = if range < left_ranges { left_pages } else { 0 };
-                (first..pages).for_each(|index| take_back(&domain, page(gigabyte, range, index)));
+                (first..pages).for_each(|index| revoke(&domain, page(gigabyte, range, index)));
             }
         }
         check(&domain, &format!("{ranges} x {pages}, then {left_ranges} x {left_pages}"));

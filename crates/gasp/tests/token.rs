@@ -88,7 +88,7 @@ fn made_up_tokens_do_nothing() {
 }
 
 #[test]
-fn a_mapping_that_is_no_token_is_none_though_one_of_the_same_address_was_there_before() {
+fn a_mapping_is_no_token_though_one_of_the_same_address_was_there_before() {
     let (_guest, vdev) = guest();
     let before = token(&vdev, 0x1000);
     assert!(before.unmap());
@@ -162,7 +162,7 @@ fn the_next_mapping_of_a_slot_outlives_late_unmaps_of_the_one_before() {
 }
 
 #[test]
-fn a_revoke_waits_for_a_token_and_tells_it_when_it_does_not() {
+fn a_revoke_waits_for_a_token_and_marks_it_if_it_does_not() {
     let detach = DrainPolicy { deadline: Default::default(), at_deadline: Deadline::Detach };
     let guest = Guest::builder().iommu(Unattached::Deny).drain(detach).build().unwrap();
     let ram = MemoryObject::ram(1 << 20).prefer(&[Backing::Base]).create().unwrap();
@@ -191,7 +191,7 @@ struct Listed {
 }
 
 #[test]
-fn a_device_is_found_and_mapped_through_while_others_take_it_away() {
+fn a_device_is_found_and_mapped_through_while_others_remove_it() {
     let (_guest, vdev) = guest();
     // No device is freed, so that a thread that uses one too late reads its `usable`.
     let devices: Vec<Listed> =

@@ -41,7 +41,7 @@ fn errno<T: core::fmt::Debug>(result: gasp::Result<T>) -> &'static str {
 }
 
 #[test]
-fn a_value_comes_back_through_every_way() {
+fn a_value_is_the_same_through_every_access() {
     let (guest, vdev) = crossed();
     // Across the page boundary, where the guest's memory is not consecutive.
     let addr = DeviceAddr(PAGE - 4);
@@ -95,7 +95,7 @@ macro_rules! exchanges {
 }
 
 #[test]
-fn exchanges_do_what_those_of_the_standard_library_do_and_only_there() {
+fn exchanges_do_what_those_of_the_standard_library_do_and_nothing_else() {
     let (_guest, vdev) = crossed();
     let map = vdev.map(DeviceAddr(0), PAGE, MapFlags::RW).unwrap();
     map.write_at(0, &[0x55; 64]).unwrap();
@@ -113,7 +113,7 @@ fn exchanges_do_what_those_of_the_standard_library_do_and_only_there() {
 }
 
 #[test]
-fn additions_of_several_threads_are_none_of_them_lost() {
+fn no_addition_of_several_threads_is_lost() {
     let (_guest, vdev) = crossed();
     let map = vdev.map(DeviceAddr(0), 8, MapFlags::RW).unwrap();
     thread::scope(|scope| {

@@ -23,10 +23,10 @@ const LEN: u64 = 16 << 20;
 
 /// The bodies that run in child processes, by name.
 const BODIES: [(&str, fn()); 4] = [
-    ("a_descriptor_opened_before_privileges_are_dropped_keeps_telling", kept),
+    ("a_descriptor_opened_before_privileges_are_dropped_still_shows_frame_numbers", kept),
     ("huge_pages_are_pinned_without_privilege", pinned),
     ("contiguity_is_known_without_addresses", contiguous),
-    ("a_child_is_not_told_its_parents_addresses", forked),
+    ("a_child_cannot_read_its_parents_addresses", forked),
 ];
 
 fn main() {

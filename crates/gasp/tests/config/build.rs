@@ -52,7 +52,7 @@ fn an_empty_file_is_a_guest_with_the_defaults() {
 }
 
 #[test]
-fn build_tells_how_far_ram_has_come() {
+fn build_reports_the_progress_of_ram() {
     let config = parse("[[ram]]\nsize = '1M'\nbacking = ['4K']\n[[ram]]\nsize = '2M'").unwrap();
     let mut done = Vec::new();
     config.build(Some(&mut |progress| done.push((progress.done, progress.total)))).unwrap();

@@ -70,7 +70,7 @@ fn decision_20_a_window_is_pinned_by_its_nature() {
 }
 
 #[test]
-fn decision_21_scattered_memory_is_enxio_with_the_prefix_and_scatter_and_stitched_give_it() {
+fn decision_21_scattered_memory_is_enxio_with_the_prefix_and_scatter_and_stitched_map_it() {
     let (guest, first) = plain_guest(2 * PAGE);
     let second = ram(2 * PAGE);
     guest.space().add_ram(None, &second).unwrap();
@@ -95,7 +95,7 @@ fn decision_21_scattered_memory_is_enxio_with_the_prefix_and_scatter_and_stitche
 }
 
 #[test]
-fn decision_21_a_scattered_map_is_reached_within_its_length_and_access() {
+fn decision_21_a_scattered_map_is_accessible_within_its_length_and_access() {
     let (guest, _first) = plain_guest(2 * PAGE);
     guest.space().add_ram(None, &ram(2 * PAGE)).unwrap();
     let disk = guest.vdev("disk").unwrap();
