@@ -1,11 +1,11 @@
 //! The two halves of an asymmetric barrier.
 //!
-//! The mapping side must have its slot's store visible before it looks a range up; the
-//! revoking side must have its removal visible before it reads the slots. Both need a
-//! store-load barrier. Where the kernel has membarrier(2), the revoking side pays for
-//! both: its call makes every running thread of the process pass a full barrier, and the
-//! mapping side only keeps the compiler from reordering. Elsewhere each side has a fence,
-//! and so it has under loom, which knows fences but no system calls.
+//! The mapping side must make its store to the slot visible before it looks a range up; the
+//! revoking side must make its removal visible before it reads the slots. Both need a
+//! store-load barrier. If the kernel has membarrier(2), the revoking side pays for both: its
+//! call makes every running thread of the process pass a full barrier, and the mapping side
+//! only keeps the compiler from reordering. Otherwise each side has a fence, as it has under
+//! loom, which models fences but not system calls.
 
 use core::sync::atomic::{AtomicBool, compiler_fence};
 use std::sync::Once;
@@ -15,11 +15,11 @@ use rustix::thread::{MembarrierCommand, membarrier, membarrier_query};
 
 use crate::sync::{Ordering, fence};
 
-/// Whether the mapping side may do without a fence. It becomes true at most once, after
-/// the process is registered, and a thread that has not seen it yet is only slower.
+/// Whether the mapping side needs no fence. It becomes `true` at most once, after the process
+/// is registered for expedited membarriers; a thread that has not seen that yet is only slower.
 static EXPEDITED: AtomicBool = AtomicBool::new(false);
 
-/// Chooses the kind of barrier; called before the first view is made.
+/// Chooses the kind of barrier; called before the first view is created.
 pub(crate) fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -31,13 +31,13 @@ pub(crate) fn prepare() {
     });
 }
 
-/// Whether the revoking side pays for both.
+/// Whether the revoking side pays for both halves, with membarrier(2).
 #[inline(always)]
 pub(crate) fn is_expedited() -> bool {
     EXPEDITED.load(Ordering::Relaxed)
 }
 
-/// The mapping side's half: between publishing a slot and looking up.
+/// The mapping side's half, between publishing in a slot and the look-up.
 #[inline(always)]
 pub(crate) fn light() {
     light_if(is_expedited());
@@ -52,7 +52,7 @@ fn light_if(expedited: bool) {
     }
 }
 
-/// The revoking side's half: between the removal and reading the slots.
+/// The revoking side's half, between the removal and the loads of the slots.
 pub(crate) fn heavy() {
     heavy_if(is_expedited());
 }
@@ -69,8 +69,8 @@ fn heavy_if(expedited: bool) {
             .and_then(|()| membarrier(MembarrierCommand::PrivateExpedited));
     }
     if let Err(error) = result {
-        // Registered and tried once, it cannot fail; going on without it could leave a
-        // device with memory it must not touch.
+        // It cannot fail after it was registered and tried once; continuing without it could
+        // leave a device with access to memory that was revoked.
         tracing::error!(%error, "membarrier failed; stopping before a revoke becomes unsafe");
         std::process::abort();
     }
@@ -79,10 +79,10 @@ fn heavy_if(expedited: bool) {
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
-    //! The store-buffering litmus test, on the processors that there are: each side stores, and
-    //! loads what the other has stored, and one of them must see it. It has no locks and no
-    //! other barriers between the two accesses, and is tried without barriers first, to see that
-    //! this machine shows what they are for.
+    //! The store-buffering litmus test, on the machine's own processors: each side stores, and
+    //! loads what the other side stores, and at least one of them must see the other's store.
+    //! There are no locks and no other barriers between the two accesses. It runs without
+    //! barriers first, to find out whether this machine reorders the two accesses at all.
 
     use super::*;
     use core::sync::atomic::{AtomicBool, AtomicU64};
@@ -93,8 +93,8 @@ mod tests {
     #[repr(align(128))]
     struct Line(AtomicU64);
 
-    /// Lines that both sides write. A store to one that the other processor has just written
-    /// takes long, and the stores after it wait in the store buffer.
+    /// Cache lines that both sides write. A store to one that the other processor has just
+    /// written takes long, and later stores wait for it in the store buffer.
     const CONTENDED: usize = 24;
 
     struct Litmus {
@@ -119,7 +119,7 @@ mod tests {
             self.contended.iter().for_each(|line| line.0.store(round, Ordering::Relaxed));
         }
 
-        /// The mapping side: publishes, and looks up.
+        /// The mapping side: publishes, then looks up.
         fn map(&self, light: impl Fn()) {
             let mut last = 0;
             while !self.stop.load(Ordering::Relaxed) {
@@ -138,14 +138,15 @@ mod tests {
             }
         }
 
-        /// The revoking side: removes, and scans. In how many rounds neither side saw the other.
+        /// The revoking side: removes, then scans. Returns the number of rounds in which neither
+        /// side saw the other, and the number of rounds.
         fn revoke(&self, heavy: impl Fn(), rounds: u64, within: Duration) -> (u64, u64) {
             let (started, mut missed, mut round) = (Instant::now(), 0, 0);
             while round < rounds && (started.elapsed() < within) {
                 round += 1;
                 self.contend(round);
                 self.round.0.store(round, Ordering::Release);
-                // Not always at the same moment.
+                // The delay varies, so that the two sides race at different moments.
                 for _ in 0..round % 64 {
                     core::hint::spin_loop();
                 }
@@ -180,7 +181,7 @@ mod tests {
         }
     }
 
-    /// Tells it also where the test passes: what `eprintln!` prints is then thrown away.
+    /// Prints to standard error even if the test passes: the harness captures `eprintln!`.
     fn say(what: core::fmt::Arguments<'_>) {
         writeln!(std::io::stderr(), "protocol::barrier: {what}").unwrap();
     }
@@ -188,8 +189,8 @@ mod tests {
     fn one_side_sees_the_other(expedited: bool) {
         const ROUNDS: u64 = 200_000;
         const WITHIN: Duration = Duration::from_secs(4);
-        // One litmus test at a time: with the threads of two on two processors, those that
-        // should race share one, and nothing is shown.
+        // One litmus test at a time: with the threads of two tests on two processors, threads
+        // that should race share a processor, and the test shows nothing.
         static ALONE: Mutex<()> = Mutex::new(());
         let _alone = ALONE.lock();
         let none = || compiler_fence(Ordering::SeqCst);

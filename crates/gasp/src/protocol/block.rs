@@ -1,31 +1,30 @@
-//! Blocks of a lane's slots, and which of them a scan may pass over.
+//! Blocks of a lane's slots, and which of them a scan may skip.
 //!
-//! A scan must read every slot that holds something, and should not read the million that
-//! held something once. A lane's owner publishes in the slot that its *hint* points to, and
-//! moves the hint only when it is in use, so a slot takes a mapping only while the hint is on
-//! it, and a scan reads the hinted slot whatever else it passes over. For each group of slots
-//! there are two counts:
+//! A scan must read every slot that is in use, and should not read the million that were in use
+//! once. A lane's owner publishes in the slot that its *hint* points to, and moves the hint only
+//! if that slot is in use, so a slot takes a mapping only while the hint points to it, and a scan
+//! always reads the hinted slot. For each group of slots there are two counts:
 //!
 //! | owner, moving the hint away from a group | scan |
 //! |---|---|
-//! | count the group's departures up | load the hint, and read its slot |
+//! | increment the group's departures | load the hint, and read its slot |
 //! | move the hint | load the group's departures |
-//! | publish in the hinted slot | if they are what they were when all its slots were last seen free, pass over it |
+//! | publish in the hinted slot | if they equal the departures noted when all its slots were last seen free, skip the group |
 //! | | else read the slots; if all are free, note the departures as they were loaded |
 //!
-//! A mapping that a scan has to find was published before the scan's heavy barrier, so its hint
-//! and the departures before it are visible. Either the hint is there still; or it has moved,
-//! which is a departure after the publish, and whoever loads that departure sees the mapping,
-//! and does not note the group as free. Whoever passes over a group has, through the note,
-//! synchronised with the end of all mappings that were in it.
+//! A mapping that a scan has to find was published before the scan's heavy barrier, so the hint
+//! at its slot and the departures before that are visible. Either the hint still points there; or
+//! it has moved, which is a departure after the publish, and a scan that loads that departure
+//! sees the mapping, and does not note the group as free. A scan that skips a group has, through
+//! the note, synchronised with the end of all mappings that were in it.
 
 use super::slot::Slot;
 use crate::sync::{AtomicU64, Ordering};
 
-/// How many slots are passed over, or read, together.
+/// How many slots are skipped, or read, together.
 const GROUP: usize = if cfg!(loom) { 1 } else { 64 };
 
-/// Slots in a row, in groups.
+/// An array of slots, in groups.
 pub(super) struct Block {
     pub(super) slots: &'static [Slot],
     groups: Groups,
@@ -36,26 +35,27 @@ impl Block {
         Self { slots, groups: Groups::new(slots.len()) }
     }
 
-    /// The hint moves away from the slot `within`; the owner calls this before.
+    /// Counts that the hint moves away from the slot `within`. The owner calls this before it
+    /// moves the hint.
     pub(super) fn depart(&self, within: usize) {
         self.groups.depart(within);
     }
 
-    /// How many groups the next scan reads.
+    /// The number of groups that the next scan reads.
     #[cfg(test)]
     pub(super) fn groups_to_read(&self) -> usize {
         let groups = || self.groups.each.iter().filter(|group| group.unless_free().is_some());
         self.groups.whole.unless_free().map_or(0, |_| groups().count())
     }
 
-    /// Calls `each` with every slot in use, except for `hinted`, which the caller reads.
+    /// Calls `each` with every slot in use except `hinted`, which the caller reads.
     pub(super) fn each_in_use(&self, hinted: Option<&Slot>, each: impl FnMut(&'static Slot)) {
         self.groups.each_in_use(self.slots, hinted, each);
     }
 }
 
 struct Groups {
-    /// The whole block, so that one that nobody uses costs one look.
+    /// The departures of the whole block, so that an unused block costs a scan two loads.
     whole: Departures,
     each: Box<[Departures]>,
 }
@@ -67,7 +67,7 @@ impl Groups {
     }
 
     fn depart(&self, within: usize) {
-        // The block's count last: whoever loads it sees the group's.
+        // The block's count last: a scan that loads it sees the group's.
         if let Some(group) = self.each.get(within / GROUP) {
             group.count();
         }
@@ -102,7 +102,8 @@ impl Groups {
     }
 }
 
-/// How often the hint has left some slots, and how often it had when all were last seen free.
+/// How often the hint has moved away from some slots, and that count as it was when all of them
+/// were last seen free.
 struct Departures {
     count: AtomicU64,
     free_at: AtomicU64,
@@ -113,27 +114,29 @@ impl Departures {
         Self { count: AtomicU64::new(0), free_at: AtomicU64::new(0) }
     }
 
-    /// Only the lane's owner calls this.
+    /// Counts one departure. Only the lane's owner calls this.
     fn count(&self) {
         self.count.store(self.count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
-    /// The count, unless the slots are free, but for the hinted one.
+    /// The count; `None` if all slots but the hinted one are free.
     fn unless_free(&self) -> Option<u64> {
         let count = self.count.load(Ordering::Acquire);
         (self.free_at.load(Ordering::Acquire) != count).then_some(count)
     }
 
-    /// All the slots were seen free after `count` was loaded.
+    /// Notes that all the slots were seen free after `count` was loaded.
     fn note_free(&self, count: u64) {
-        // Of two scans the one that has seen more is right, whichever is faster.
+        // Of two scans, the note of the one that loaded the later count stays, in whichever order
+        // they finish.
         self.free_at.fetch_max(count, Ordering::AcqRel);
     }
 }
 
 #[cfg(all(test, loom))]
 mod proof {
-    //! As the proof of the slots: a lane of two slots, in groups of one.
+    //! The interleavings of an owner that moves its hint and of scans, by loom, as in the proof
+    //! of the slots: a lane of two slots, in groups of one.
     #![allow(unsafe_code, reason = "shares a cell between threads, which is what loom watches")]
 
     use super::super::barrier;
@@ -151,7 +154,9 @@ mod proof {
         memory: UnsafeCell<()>,
     }
 
-    // SAFETY: loom reports accesses of the cell that are not ordered, and it has no contents.
+    // SAFETY: `Sync` asks that accesses from several threads through `&World` are no data race.
+    // The other fields are atomics; the cell has no contents, and loom reports accesses of it
+    // that are not ordered.
     unsafe impl Sync for World {}
 
     impl World {
@@ -171,7 +176,7 @@ mod proof {
             self.hint.store(to, Ordering::Release);
         }
 
-        /// What is held, as `Lane::each_in_use` finds it.
+        /// The held mappings that begin at 0, found as `Lane::each_in_use` finds slots.
         fn scan(&self) -> Vec<(&Slot, u64)> {
             barrier::heavy();
             let mut found = Vec::new();
@@ -220,7 +225,7 @@ mod proof {
                     mapping.release();
                 })
             };
-            // One scan that may note the slots as free, and one that relies on it.
+            // One scan that may note the slots as free, and one that relies on the note.
             world.scan();
             world.revoke();
             owner.join().unwrap();

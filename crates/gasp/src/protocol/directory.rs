@@ -1,4 +1,4 @@
-//! The slots of all lanes by number: how a [token](crate::Token) finds its slot.
+//! All lanes' slots by number: how a [token](crate::Token) finds its slot.
 #![allow(unsafe_code, reason = "one array of pointers that only ever point to leaked slots")]
 
 use core::ptr;
@@ -6,19 +6,19 @@ use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use super::slot::Slot;
 
-/// Slots come in groups of this many; it divides the length of every block.
+/// Slots are created in groups of this many, which divides the length of every block.
 const GROUP: usize = 64;
-/// How many groups there can be: 67 million slots, which take 4 GiB.
+/// The most groups: 67 million slots, which take 4 GiB.
 const GROUPS: usize = 1 << 20;
-/// A slot's number has that of its lane from this bit on.
+/// The bit of a slot's number from which it holds the number of the lane.
 const LANE_SHIFT: u32 = 32;
 
-/// The first slot of each group. It takes memory only as it is used.
+/// The first slot of each group. The array takes physical memory only as it is used.
 static FIRST: [AtomicPtr<Slot>; GROUPS] = [const { AtomicPtr::new(ptr::null_mut()) }; GROUPS];
 static USED: AtomicUsize = AtomicUsize::new(0);
 
-/// Makes `count` slots for a lane, a multiple of [`GROUP`], which stay for ever. `None`
-/// where there are too many.
+/// Creates `count` slots for a lane, a multiple of [`GROUP`], which are never freed. `None` if
+/// there would be more than [`GROUPS`] groups.
 pub(crate) fn enlist(lane: u32, count: usize) -> Option<&'static [Slot]> {
     let groups = count / GROUP;
     let first = USED
@@ -41,7 +41,7 @@ pub(crate) fn lane(id: u64) -> u32 {
     (id >> LANE_SHIFT) as u32
 }
 
-/// The slot of a number; any may be asked.
+/// The slot with this number; `None` for a number that no slot has.
 #[inline]
 pub(crate) fn slot(id: u64) -> Option<&'static Slot> {
     let place = id as u32 as usize;
@@ -49,9 +49,13 @@ pub(crate) fn slot(id: u64) -> Option<&'static Slot> {
     if first.is_null() {
         return None;
     }
-    // SAFETY: what is stored is the first of `GROUP` slots in a row.
+    // SAFETY: `add` asks that the result stays in the allocation that `first` points into. Only
+    // `enlist` stores in `FIRST`, a pointer to the first of `GROUP` consecutive slots of one
+    // boxed slice, and the offset is less than `GROUP`.
     let slot = unsafe { first.add(place % GROUP) };
-    // SAFETY: they are leaked, and nobody has a mutable reference to one.
+    // SAFETY: a shared reference asks for an initialised slot that lives for `'static` and is
+    // never mutably borrowed. The slots were initialised before the release store in `enlist`,
+    // which the load above acquires, and are leaked as `&'static [Slot]`.
     let slot = unsafe { &*slot };
     (slot.id() == id).then_some(slot)
 }

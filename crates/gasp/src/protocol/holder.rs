@@ -1,16 +1,16 @@
-//! A mapping as others than its owner see it.
+//! A mapping as threads other than its owner see it.
 
 use super::directory;
 use super::slot::{Slot, Use};
 
-/// A mapping that a scan has found.
+/// A mapping found by a scan.
 #[derive(Clone, Copy)]
 pub(crate) struct Holder {
     slot: &'static Slot,
     stamp: u64,
 }
 
-/// A slot's id, and the stamp of a mapping in it: no two mappings of the process have the same.
+/// A slot's id, and the stamp of a mapping in it: unique among all mappings of the process.
 pub(crate) type Key = (u64, u64);
 
 impl Holder {
@@ -18,7 +18,7 @@ impl Holder {
         Self { slot, stamp }
     }
 
-    /// The mapping of a key.
+    /// The mapping with this key; `None` if no slot has the id.
     pub(crate) fn of((slot, stamp): Key) -> Option<Self> {
         Some(Self { slot: directory::slot(slot)?, stamp })
     }
@@ -32,12 +32,12 @@ impl Holder {
         self.slot.holds(self.stamp)
     }
 
-    /// What is held; nothing if it no longer is.
+    /// What the mapping uses; `None` if it is no longer held.
     pub(crate) fn what(&self) -> Option<Use> {
         self.slot.held().filter(|found| found.stamp == self.stamp)
     }
 
-    /// Tells the mapping that its drain has ended without it.
+    /// Marks the mapping as revoked: its drain has ended without it.
     pub(crate) fn mark_revoked(&self) {
         self.slot.mark_revoked(self.stamp);
     }

@@ -1,19 +1,19 @@
 //! Lanes: each thread's slots.
 //!
-//! A thread that maps has a *lane* of [slots](super::slot), one for each mapping it
-//! holds. Only the owning thread takes a slot; whoever drops the mapping gives it back,
-//! on any thread, with one store. A slot is a cache line of its own, so nobody else's
-//! store is in the way.
+//! A thread that maps has a *lane* of [slots](super::slot), one for each mapping that it
+//! holds. Only the owning thread takes a slot; the thread that drops the mapping, which may be
+//! any, releases it with one store. Each slot is a cache line of its own, so stores to other
+//! slots do not contend with it.
 //!
 //! Lanes are never freed: a thread that ends leaves its lane, with the mappings still
-//! held in it, to the next new thread. What it does after that, in destructors of
-//! thread-local variables, it does in a lane that it takes for the one call and gives up at
-//! once, so that no lane is lost. Sections that are still open then keep theirs: see
+//! held in it, to the next new thread. Calls that the thread makes after that, in destructors
+//! of thread-local variables, use a lane that is taken for the one call and given up at once,
+//! so that no lane is lost. A section that is still open then keeps its lane: see
 //! [`Sections`].
 //!
-//! A lane is entered in the list of lanes before it publishes anything, so a revoking
-//! thread that does not find it there is in the position of one that does not see the
-//! slot's stamp: the look-up sees the removal.
+//! A lane is in the list of lanes before anything is published in it, so for a revoking thread
+//! that does not find it there the same holds as for one that does not see the slot's stamp:
+//! the look-up sees the removal.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -32,41 +32,43 @@ use crate::span::Span;
 /// Slots in a lane's first block; each further block is twice as long.
 const FIRST_BLOCK: usize = 64;
 const BLOCKS: usize = 16;
-/// How many slots are looked at before a new one is taken.
+/// How many slots are examined before a new one is used.
 const STRIDE: u32 = 64;
-/// The most mappings that one thread can have made and nobody dropped.
+/// The most slots of a lane, and so the most mappings that can be held in it at once.
 pub(crate) const SLOTS_MAX: u64 = (FIRST_BLOCK as u64) * ((1 << BLOCKS) - 1);
 
 /// One thread's slots.
 pub(crate) struct Lane {
     blocks: [OnceLock<Block>; BLOCKS],
     /// The slot to try first: the one taken last, which most often is free again. Only
-    /// the owner moves it; scans read it: see [`block`](super::block).
+    /// the owner moves it, and scans read it: see [`block`](super::block).
     hint: AtomicPtr<Slot>,
-    /// The number of the hinted slot, and of the slot of the outermost look-up of those that
-    /// the owner has begun inside one another. Only the owner uses them.
+    /// The index of the hinted slot, and of the slot of the outermost of the owner's nested
+    /// look-ups. Only the owner uses them.
     hinted: AtomicU32,
     outermost: AtomicU32,
-    /// The first stamp of the present owner; earlier ones are of threads that have ended.
+    /// The first stamp of the present owner; earlier stamps are those of threads that have
+    /// ended.
     since: AtomicU64,
-    /// How many slots have ever been used; only the owner uses it.
+    /// The number of slots that have ever been used. Only the owner uses it.
     used: AtomicU32,
-    /// The stamp for the next publish; only the owner uses it.
+    /// The stamp for the next publish. Only the owner uses it.
     next_stamp: AtomicU64,
-    /// Where to look for a free slot next; only the owner uses it.
+    /// The index from which to look for a free slot. Only the owner uses it.
     cursor: AtomicU32,
-    /// Where it is in the list of lanes.
+    /// The lane's index in the list of lanes.
     index: u32,
     /// The [sections](super::sections) that the owner is in, and whether there is an owner.
     pub(super) sections: Sections,
 }
 
-/// All lanes, in blocks as a lane's slots: the list only grows, and is read without a lock.
+/// All lanes, in blocks of the same lengths as those of a lane's slots. The list only grows, and
+/// is read without a lock.
 static LANES: [OnceLock<Box<[OnceLock<Lane>]>>; BLOCKS] = [const { OnceLock::new() }; BLOCKS];
 static COUNT: AtomicU32 = AtomicU32::new(0);
 static GROW: Mutex<()> = Mutex::new(());
 
-/// All lanes there are.
+/// All lanes.
 pub(super) fn all() -> impl Iterator<Item = &'static Lane> {
     (0..COUNT.load(Ordering::Acquire)).filter_map(by_index)
 }
@@ -94,7 +96,7 @@ impl Drop for Leave {
 }
 
 impl Lane {
-    /// Does something in the lane of this thread: publishes a slot, or enters a section.
+    /// Calls `body` with the lane of this thread, to publish in a slot or to enter a section.
     #[inline(always)]
     pub(crate) fn with<T>(body: impl FnOnce(&'static Self) -> T) -> T {
         match CURRENT.get() {
@@ -108,7 +110,7 @@ impl Lane {
         Self::is_current_index(self.index)
     }
 
-    /// Whether this thread owns the lane of this number.
+    /// Whether this thread owns the lane with this index.
     #[inline]
     pub(crate) fn is_current_index(index: u32) -> bool {
         CURRENT.get().is_some_and(|lane| lane.index == index)
@@ -123,7 +125,7 @@ impl Lane {
             CURRENT.set(Some(lane));
             return body(lane);
         }
-        // A thread that is ending, past `LEAVE`: nobody would tell when it is done.
+        // The thread is ending and `LEAVE` is destroyed, so nothing would give the lane up later.
         let done = body(lane);
         lane.sections.give_up();
         done
@@ -159,14 +161,15 @@ impl Lane {
     }
 
     /// Takes a slot and publishes that `span` is about to be looked up; see
-    /// [`Slot::publish`]. Returns the slot, which is to be released, and the stamp; `None` if
-    /// there are [`SLOTS_MAX`].
+    /// [`Slot::publish`]. Returns the slot, which the caller has to release, and the stamp;
+    /// `None` if all [`SLOTS_MAX`] slots are in use, or the process has no slots left.
     pub(crate) fn publish(&'static self, span: Span<DeviceAddr>) -> Option<(&'static Slot, u64)> {
         let slot = self.take()?;
         Some((slot, self.publish_in(slot, span)))
     }
 
-    /// The same, if this thread has a lane and its hinted slot is free: most often.
+    /// The same if this thread has a lane and its hinted slot is free, as is most often the
+    /// case; `None` otherwise.
     #[inline(always)]
     pub(crate) fn publish_hinted(span: Span<DeviceAddr>) -> Option<(&'static Slot, u64)> {
         let lane = CURRENT.get()?;
@@ -190,9 +193,9 @@ impl Lane {
         }
     }
 
-    /// A free slot near the cursor, or a new one. The cursor goes round, so each slot
-    /// that is given back is found in the end, and a thread that holds very many
-    /// mappings does not look at all of them for each new one.
+    /// A free slot near the cursor, or a new one; moves the hint to it. The cursor goes round,
+    /// so each released slot is found eventually, and a thread that holds very many mappings
+    /// does not examine all their slots for each new one.
     #[cold]
     fn search(&'static self) -> Option<&'static Slot> {
         let hinted = self.hinted.load(Ordering::Relaxed);
@@ -219,7 +222,8 @@ impl Lane {
         Some(slot)
     }
 
-    /// A free slot among the next `count` of `used`; the cursor moves past them.
+    /// A free slot among the `count` after the cursor, of the `used`; if there is none, the
+    /// cursor moves past them.
     fn free_among(&'static self, count: u32, used: u32) -> Option<(u32, &'static Slot)> {
         let mut index = self.cursor.load(Ordering::Relaxed);
         for _ in 0..count {
@@ -239,7 +243,7 @@ impl Lane {
         let cell = self.blocks.get(block)?;
         let block = match cell.get() {
             Some(block) => block,
-            // Only the owner gets here, so nobody fills the cell meanwhile.
+            // Only the owner gets here, so no other thread fills the cell meanwhile.
             None => {
                 let made = directory::enlist(self.index, FIRST_BLOCK << block)?;
                 cell.get_or_init(|| Block::new(made))
@@ -249,8 +253,8 @@ impl Lane {
         block.slots.get(within)
     }
 
-    /// Calls `each` with every slot that is in use, on any thread. On others than the owner's,
-    /// one that was published before the heavy barrier of the caller is among them.
+    /// Calls `each` with every slot that is in use; callable on any thread. On a thread other
+    /// than the owner, every slot published before the caller's heavy barrier is among them.
     pub(super) fn each_in_use(&'static self, mut each: impl FnMut(&'static Slot)) {
         let hinted = self.hinted_for_scan();
         hinted.into_iter().filter(|slot| !slot.is_free()).for_each(&mut each);
@@ -259,8 +263,8 @@ impl Lane {
         }
     }
 
-    /// Whether the owner is in a look-up. (Each one's slot is the hinted one until another
-    /// is begun inside it, and the outermost one's is noted then.)
+    /// Whether the owner is in a look-up. (A look-up's slot is the hinted one until another
+    /// look-up begins inside it, and the outermost look-up's slot is noted then.)
     fn is_looking_up(&'static self) -> bool {
         self.is_looked_up(self.hinted.load(Ordering::Relaxed))
             || self.is_looked_up(self.outermost.load(Ordering::Relaxed))
@@ -277,7 +281,7 @@ impl Lane {
     }
 }
 
-/// Block, and position in it, of a lane's slot.
+/// The block of the slot or lane with this index, and its index in the block.
 fn position(index: u32) -> (usize, usize) {
     let shifted = index as usize + FIRST_BLOCK;
     let block = shifted.ilog2() - FIRST_BLOCK.ilog2();
@@ -292,15 +296,19 @@ mod hint_pointer {
         /// The slot that was taken last.
         #[inline]
         pub(super) fn hinted(&'static self) -> Option<&'static Slot> {
-            // SAFETY: only `search` stores here, and only slots of this lane, which live
-            // as long as the lane: for ever.
+            // SAFETY: `as_ref` asks for null or a pointer to a slot that is valid for `'static`
+            // and never mutably borrowed. Only `search` stores here, after null, references to
+            // slots of this lane, which are leaked and only shared; it ran on this thread, or on
+            // an earlier owner's before this one took the lane over.
             unsafe { self.hint.load(Ordering::Relaxed).as_ref() }
         }
 
-        /// The same for a scan on any thread, before it looks at the blocks.
+        /// The same for a scan on any thread, before it reads the blocks.
         pub(super) fn hinted_for_scan(&'static self) -> Option<&'static Slot> {
-            // SAFETY: what `search` stores is null or a slot of this lane, which is never freed;
-            // Acquire makes the slot's contents seen with the pointer.
+            // SAFETY: `as_ref` asks for null or a pointer to an initialised slot that is valid for
+            // `'static` and never mutably borrowed. Only `search` stores here, after null,
+            // references to slots of this lane, which are leaked and only shared; its release
+            // store and this acquire load order their initialisation before this use.
             unsafe { self.hint.load(Ordering::Acquire).as_ref() }
         }
     }
@@ -311,7 +319,7 @@ pub(crate) fn is_looking_up() -> bool {
     CURRENT.get().is_some_and(Lane::is_looking_up)
 }
 
-/// Whether this thread has made the mapping, and it is still held.
+/// Whether this thread created the mapping, and it is still held.
 pub(crate) fn is_own(holder: &Holder) -> bool {
     let (slot, stamp) = holder.key();
     let since = |lane: &Lane| lane.since.load(Ordering::Relaxed);
@@ -319,8 +327,8 @@ pub(crate) fn is_own(holder: &Holder) -> bool {
     CURRENT.get().is_some_and(made) && holder.is_held()
 }
 
-/// What this thread has mapped, also if others are to unmap it; not what the threads before it
-/// have left in its lane.
+/// The mappings that this thread created and that are still held, including those that other
+/// threads are to unmap; not those that earlier threads have left in its lane.
 pub(crate) fn own() -> Vec<Holder> {
     let mut holders = Vec::new();
     if let Some(lane) = CURRENT.get() {

@@ -1,16 +1,17 @@
-//! The revoke protocol: how a device that maps and a guest that revokes agree, without a lock
-//! on the device's side.
+//! The revoke protocol: synchronisation between a device that maps and a guest that revokes,
+//! without a lock on the device's side.
 //!
-//! It knows device addresses, and no memory. The mapping side publishes what it is about to
-//! look up in a [`slot`] that only its thread writes, and looks the range up *after* that; the
-//! revoking side takes the range out of the view, makes every other thread's earlier stores
-//! visible with one [`barrier`](mod@barrier), membarrier(2), and reads the slots in a
-//! [`scan`](mod@scan). Either the look-up fails, or the slot is seen.
+//! It deals with device addresses, not with memory. A slot is a *hazard pointer* that covers a
+//! range: the mapping side publishes the range it is about to look up in a [`slot`] that only
+//! its thread publishes in, and looks the range up *after* that. The revoking side removes the
+//! range from the view, makes every other thread's earlier stores visible with one
+//! [`barrier`](mod@barrier), membarrier(2), and reads the slots in a [`scan`](mod@scan). Either
+//! the look-up fails, or the scan sees the slot.
 //!
-//! * [`slot`]: one mapping; [`block`]: how a scan passes over slots that are free;
-//!   [`directory`]: slots by number.
-//! * [`lane`]: a thread's slots. [`sections`]: its other uses of what it has not mapped, which
-//!   [`section`] gives to front ends.
+//! * [`slot`]: one mapping. [`block`]: how a scan skips slots that are free. [`directory`]:
+//!   slots by number.
+//! * [`lane`]: a thread's slots. [`sections`]: a thread's read-side critical sections, which
+//!   [`section`] exports for front ends.
 //! * [`holder`]: a mapping as the revoking side sees it.
 
 mod barrier;

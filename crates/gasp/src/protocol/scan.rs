@@ -1,4 +1,4 @@
-//! The revoking side: waits for look-ups, and collects what is held.
+//! The revoking side: waits for look-ups in progress, and collects the mappings that are held.
 
 use super::barrier;
 use super::holder::Holder;
@@ -6,9 +6,9 @@ use super::lane;
 use super::slot::{Slot, Use};
 
 /// Waits for every look-up that may have seen what was just removed, and collects the
-/// mappings for which `wanted` holds.
+/// mappings for which `wanted` returns `true`.
 ///
-/// When it returns, no reader is inside anything that was taken out before the call.
+/// When it returns, no reader is inside anything that was removed before the call.
 pub(crate) fn scan(mut wanted: impl FnMut(Use) -> bool) -> Vec<Holder> {
     barrier::heavy();
     let mut holders = Vec::new();
@@ -20,7 +20,7 @@ pub(crate) fn scan(mut wanted: impl FnMut(Use) -> bool) -> Vec<Holder> {
     holders
 }
 
-/// Waits for every look-up in progress. Called after the heavy barrier.
+/// Waits for every look-up in progress. The caller has passed the heavy barrier.
 pub(super) fn wait_for_lookups() {
     each_held(|_, _| ());
 }

@@ -1,15 +1,15 @@
-//! Sections: short pieces of code in which a thread may use what it has found without
-//! owning it.
+//! Sections: read-side critical sections, in which a thread may use an object that it has
+//! found in a list without owning it.
 //!
-//! For front ends whose callers name objects by number, in C above all: looking an object
-//! up and mapping through it happens inside a section, which costs two stores to the
-//! thread's own cache line. Whoever takes an object out of the list waits for a *grace
-//! period*, after which no thread is in a section that began before, and frees it. The
-//! barriers are those of the [slots](super::slot):
+//! They are for front ends whose callers name objects by number, in C above all: looking an
+//! object up and mapping through it happens inside a section, which costs two stores to the
+//! thread's own cache line. The thread that removes an object from the list waits for a *grace
+//! period*, after which no thread is in a section that began before the removal, and frees the
+//! object. The barriers are those of the [slots](super::slot):
 //!
 //! | using thread | removing thread |
 //! |---|---|
-//! | count the section in | take the object out of the list |
+//! | store the count, one more | remove the object from the list |
 //! | light barrier | heavy barrier |
 //! | look the object up | load the count |
 
@@ -19,11 +19,11 @@ use super::barrier;
 use super::lane::{self, Lane};
 use super::scan;
 
-/// A piece of code in which this thread may use what it finds in a list that others take
-/// things out of; see [`grace_period`].
+/// A read-side critical section: while it lives, an object that this thread finds in a list is
+/// not freed by other threads that remove it and wait for a [`grace_period`].
 ///
-/// Keep it short, and wait for nothing in it: whoever removes something waits for it.
-/// Sections may be nested, up to 32,767 deep.
+/// Keep it short, and wait for nothing in it: every thread that removes something waits for
+/// it. Sections nest, up to 32,767 deep.
 ///
 /// # Deadlocks
 /// Two threads that call [`grace_period`], each in a section, wait for each other for ever. A
@@ -31,7 +31,7 @@ use super::scan;
 /// ending.
 ///
 /// # Panics
-/// [`enter`](Self::enter) panics in the 32,767th section of a thread.
+/// [`enter`](Self::enter) panics if the thread is in 32,767 sections already.
 #[must_use = "the section ends when this is dropped"]
 pub struct Section {
     lane: &'static Lane,
@@ -62,18 +62,18 @@ impl core::fmt::Debug for Section {
     }
 }
 
-/// Waits until every section that other threads are in has ended, and every look-up of
-/// [`Vdev::map_page_of`](crate::Vdev::map_page_of), and with them every use of what this
-/// thread has taken out of a list before the call. Sections that begin
-/// meanwhile do not count. Called inside a section it waits for other threads only.
+/// Waits for a grace period: until every section that other threads are in and every look-up
+/// of [`Vdev::map_page_of`](crate::Vdev::map_page_of) has ended, and with them every use of
+/// what this thread removed from a list before the call. Sections that begin meanwhile are not
+/// waited for. Called inside a section, it waits for other threads only.
 ///
-/// It makes one membarrier(2), and looks at what any thread has mapped.
+/// It costs one membarrier(2) and a scan of the slots of all threads.
 ///
 /// # Deadlocks
-/// It never returns inside the look-up of a device
-/// ([`Vdev::map_page_of`](crate::Vdev::map_page_of)); nor if two threads call it in sections of
-/// theirs; nor in a thread-local variable's destructor, where a section of the same thread that
-/// has outlived the thread's lane counts as another's.
+/// It never returns if it is called inside the look-up of a device
+/// ([`Vdev::map_page_of`](crate::Vdev::map_page_of)); nor if two threads call it, each in a
+/// section of its own; nor in a thread-local variable's destructor while a section of the same
+/// thread has outlived the thread's lane, because that counts as another thread's.
 pub fn grace_period() {
     barrier::prepare();
     barrier::heavy();
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_is_freed_after_a_grace_period_is_in_nobodys_use() {
-        // The "list" is one word; "freeing" sets the object's word to 0.
+        // The list is one word, and freeing an object sets its word to 0.
         let objects: Arc<Vec<Plain>> = Arc::new((0..100).map(|_| Plain::new(1)).collect());
         let listed = Arc::new(Plain::new(0));
         let users: Vec<_> = (0..2)

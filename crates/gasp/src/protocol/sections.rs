@@ -1,19 +1,21 @@
-//! How deep the owner of a lane is in [sections](super::section), and whether it has one.
+//! The nesting depth of a lane's [sections](super::section), and whether the lane has an owner.
 //!
-//! The count also says whether the thread still owns its [lane](super::lane). A section can
-//! outlive that, in a thread-local variable that is dropped later: the lane then goes to another
-//! thread only when its last section has ended, as two threads must not count in one word.
+//! Both are in one word because a section can outlive the ownership of its
+//! [lane](super::lane), in a thread-local variable that is dropped later. The lane then goes to
+//! another thread only after its last section has ended: two threads must not count in one word.
 
 use super::barrier;
 use crate::sync::{AtomicU64, Backoff, Ordering};
 
-/// A thread's sections: how deep it is in them ([`DEPTH`]), whether it has given its lane up
-/// ([`LEFT`]), and, above both, how often it has left the outermost.
+/// A thread's sections: their depth ([`DEPTH`]), whether the thread has given its lane up
+/// ([`LEFT`]), and, above both, a count that grows when the outermost section ends in a lane
+/// that is owned, and when a lane is taken over.
 pub(super) struct Sections(AtomicU64);
 
 const DEPTH: u64 = 0x7fff;
 const LEFT: u64 = 0x8000;
-/// What a section that has ended leaves behind in these bits is one more in those above.
+/// The bits below that count. Adding `LOW` at a depth of 1 in a lane that is owned clears them
+/// and increments the count.
 const LOW: u64 = DEPTH | LEFT;
 
 impl Sections {
@@ -21,7 +23,7 @@ impl Sections {
         Self(AtomicU64::new(0))
     }
 
-    /// Only the owning thread calls this.
+    /// Begins a section. Only the owning thread calls this.
     #[inline(always)]
     pub(super) fn enter(&self) {
         let count = self.0.load(Ordering::Relaxed);
@@ -30,8 +32,8 @@ impl Sections {
         barrier::light();
     }
 
-    /// Only the owning thread calls this, or the one that was when it entered, once for each
-    /// `enter`.
+    /// Ends a section. The thread that called [`enter`](Self::enter) calls this, once for each
+    /// call, even if it has given the lane up since.
     #[inline(always)]
     pub(super) fn leave(&self) {
         let count = self.0.load(Ordering::Relaxed);
@@ -40,14 +42,15 @@ impl Sections {
         self.0.store(next, Ordering::Release);
     }
 
-    /// Leaves the lane to another thread, from the end of the last section on. The owning
-    /// thread calls this, and enters no section afterwards.
+    /// Gives the lane up: after its last section has ended, another thread can take it over.
+    /// The owning thread calls this, and enters no section afterwards.
     pub(super) fn give_up(&self) {
         let count = self.0.load(Ordering::Relaxed);
         self.0.store(count | LEFT, Ordering::Release);
     }
 
-    /// Makes this thread the owner of a lane that was given up, if nobody else is faster.
+    /// Makes this thread the owner of a lane that was given up and is in no section. Returns
+    /// whether it has; of several threads that try, one succeeds.
     pub(super) fn take_over(&self) -> bool {
         let count = self.0.load(Ordering::Relaxed);
         let next = count.wrapping_add(LEFT);
@@ -55,12 +58,13 @@ impl Sections {
             && self.0.compare_exchange(count, next, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// Waits for the section that the thread may be in. Called after the heavy barrier.
+    /// Waits for the section that the thread may be in. The caller has passed the heavy
+    /// barrier.
     pub(super) fn wait(&self) {
         let seen = self.0.load(Ordering::Acquire);
         let mut backoff = Backoff::default();
         let mut now = seen;
-        // A section that began since then sees the removal: it needs no waiting for.
+        // A section that began after the load sees the removal, and need not be waited for.
         while now & DEPTH != 0 && now | LOW == seen | LOW {
             backoff.wait();
             now = self.0.load(Ordering::Acquire);
@@ -70,7 +74,8 @@ impl Sections {
 
 #[cfg(all(test, loom))]
 mod proof {
-    //! As the proof of the slots, in every interleaving; the object is loom's cell.
+    //! Every interleaving of sections and a grace period, by loom, as in the proof of the
+    //! slots; the object is loom's cell.
     #![allow(unsafe_code, reason = "shares a cell between threads, which is what loom watches")]
 
     use super::*;
@@ -84,7 +89,9 @@ mod proof {
         object: UnsafeCell<()>,
     }
 
-    // SAFETY: loom reports accesses of the cell that are not ordered, and it has no contents.
+    // SAFETY: `Sync` asks that accesses from several threads through `&World` are no data race.
+    // The other fields are atomics; the cell has no contents, and loom reports accesses of it
+    // that are not ordered.
     unsafe impl Sync for World {}
 
     impl World {
@@ -93,7 +100,7 @@ mod proof {
             Arc::new(Self { sections: Sections::new(), listed, object })
         }
 
-        /// Looks the object up, in a section, and uses it.
+        /// Looks the object up and uses it. The caller is in a section.
         fn find(&self) {
             if self.listed.load(Ordering::Acquire) == 1 {
                 self.object.with(|_| ());
@@ -106,7 +113,7 @@ mod proof {
             self.sections.leave();
         }
 
-        /// Takes the object out of the list, and frees it after a grace period.
+        /// Removes the object from the list, and frees it after a grace period.
         fn remove(&self) {
             self.listed.store(0, Ordering::Release);
             barrier::heavy();
@@ -169,7 +176,7 @@ mod proof {
             let last = {
                 let world = Arc::clone(&world);
                 thread::spawn(move || {
-                    // What only the owner of a lane uses.
+                    // State that only the owner of a lane uses.
                     world.object.with_mut(|_| ());
                     world.sections.give_up();
                 })

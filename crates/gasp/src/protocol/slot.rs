@@ -1,4 +1,5 @@
-//! A slot: how one mapping says which memory it is using, and how a revoke finds out.
+//! A slot: a hazard pointer for one mapping. It publishes the range of device addresses that the
+//! mapping uses, and a revoke reads it.
 //!
 //! ```text
 //! free  --publish-->  busy  --establish-->  held  --release--> free
@@ -7,25 +8,24 @@
 //!
 //! *Busy* is a look-up in progress: it lasts a bounded number of instructions and never
 //! waits for anything, so a revoking thread waits for it to end. *Held* is a mapping:
-//! it may last for ever, and the revoking thread drains it. Nobody publishes the same
-//! stamp twice in a slot, so a revoking thread that waits for one mapping is not kept by
-//! the next one.
+//! it may last for ever, and the revoking thread drains it. A stamp is published only once in
+//! a slot, so a thread that waits for one mapping is not kept waiting by the next one.
 //!
-//! The order that makes it safe:
+//! The order of accesses that makes it safe:
 //!
 //! | mapping thread | revoking thread |
 //! |---|---|
-//! | store the stamp, busy | remove the range from the view |
+//! | store the stamp, with the busy bit | remove the range from the view |
 //! | [light barrier](super::barrier) | [heavy barrier](super::barrier) |
 //! | look the range up | load the stamp |
 //!
-//! Whatever the interleaving, the look-up finds nothing or the stamp is seen.
+//! In every interleaving, the look-up finds nothing or the revoking thread sees the stamp.
 //!
-//! A revoking thread that finds no holder must also *synchronise* with the end of whatever
-//! mapping was there before: what was done under it happens before what follows the revoke.
-//! So it reads every word with acquire, and each is stored with release: a word of a later
-//! mapping says that the earlier one has ended, as well as a free stamp does. (`mod proof`
-//! goes through every interleaving, with the memory as a cell that no two may access at once.)
+//! A revoking thread that finds no holder must also *synchronise with* the end of whatever
+//! mapping was in the slot before: what was done under that mapping happens before what follows
+//! the revoke. So it loads every word with acquire, and each is stored with release: a word of a
+//! later mapping shows that the earlier one has ended, as a free stamp does. (`mod proof` checks
+//! every interleaving, with the memory as a cell that no two threads may access at once.)
 
 use super::barrier;
 use crate::addr::DeviceAddr;
@@ -37,7 +37,7 @@ const BUSY: u64 = 1;
 /// Stamps are multiples of this, and never 0.
 pub(crate) const NEXT_STAMP: u64 = 2;
 
-/// What one mapping uses, in a cache line of its own.
+/// One mapping's range, view and device, in a cache line of its own.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Slot {
@@ -47,18 +47,18 @@ pub(crate) struct Slot {
     user: AtomicU64,
     first: AtomicU64,
     last: AtomicU64,
-    /// The stamp of a mapping whose drain ended without it.
+    /// The stamp of the last mapping whose drain ended without it.
     revoked: AtomicU64,
-    /// The stamp of a mapping that is a [token](crate::Token), and its address.
+    /// The stamp of the last mapping that became a [token](crate::Token), and its address.
     token: AtomicU64,
     pointer: AtomicU64,
-    /// Lane and place, for tokens.
+    /// The slot's number: its lane, and its index in the [directory](super::directory).
     id: u64,
 }
 
 const _: () = assert!(size_of::<Slot>() == 64 || cfg!(loom), "a slot is one cache line");
 
-/// What a held slot says.
+/// The contents of a held slot: what its mapping uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Use {
     pub(crate) stamp: u64,
@@ -98,21 +98,21 @@ impl Slot {
         self.stamp.load(Ordering::Acquire) == FREE
     }
 
-    /// Whether a look-up with this stamp or a later one is in progress.
+    /// Whether a look-up with `stamp` or a later one is in progress.
     pub(crate) fn is_busy_since(&self, stamp: u64) -> bool {
         let now = self.stamp.load(Ordering::Relaxed);
         now & BUSY != 0 && now >= stamp
     }
 
-    /// The stamp of the mapping that is held, if it is this one or a later one.
+    /// The stamp of the mapping that is held, if it is `stamp` or a later one.
     pub(crate) fn held_since(&self, stamp: u64) -> Option<u64> {
         let now = self.stamp.load(Ordering::Acquire);
         (now & BUSY == 0 && now >= stamp).then_some(now)
     }
 
-    /// Says that a range is about to be looked up. Look-ups that come after this call
-    /// see every removal whose thread did not see the slot. Only the slot's owner calls
-    /// this, while it is free.
+    /// Publishes that `first..=last` is about to be looked up. Look-ups after this call see
+    /// every removal whose thread did not see the slot. Only the slot's owner calls this, while
+    /// the slot is free, with a stamp that the slot has never had.
     #[inline(always)]
     pub(crate) fn publish(&self, stamp: u64, first: u64, last: u64) {
         self.first.store(first, Ordering::Release);
@@ -121,14 +121,14 @@ impl Slot {
         barrier::light();
     }
 
-    /// Turns the look-up `stamp` into a mapping that `vdev` has made through `view`.
+    /// Turns the look-up `stamp` into a mapping of `vdev` through `view`.
     #[inline(always)]
     pub(crate) fn establish(&self, stamp: u64, view: u32, vdev: u32) {
         self.user.store(u64::from(vdev) | u64::from(view) << 32, Ordering::Release);
         self.stamp.store(stamp, Ordering::Release);
     }
 
-    /// Says that the mapping ends at `last`, sooner than was published.
+    /// Moves the last address of the mapping from what was published down to `last`.
     #[inline]
     pub(crate) fn shorten(&self, last: u64) {
         self.last.store(last, Ordering::Release);
@@ -140,16 +140,17 @@ impl Slot {
         self.stamp.store(FREE, Ordering::Release);
     }
 
-    /// Makes the mapping `stamp` a token.
+    /// Makes the mapping `stamp` a token with the address `pointer`.
     #[inline]
     pub(crate) fn make_token(&self, stamp: u64, pointer: u64) {
-        // Whoever sees the pointer of a later token sees that the earlier one's stamp is
-        // gone; whoever sees the stamp here sees its pointer.
+        // A thread that loads the pointer of a later token sees that the earlier stamp is gone
+        // from `self.stamp`; one that loads this stamp from `self.token` sees its pointer.
         self.pointer.store(pointer, Ordering::Release);
         self.token.store(stamp, Ordering::Release);
     }
 
-    /// The address of the token `stamp`, if it is one and held. Any number may be asked.
+    /// The address of the token `stamp`; `None` if the slot holds no token with that stamp.
+    /// Any number may be passed.
     #[inline]
     pub(crate) fn token_pointer(&self, stamp: u64) -> Option<u64> {
         if stamp == FREE || self.token.load(Ordering::Acquire) != stamp {
@@ -159,21 +160,21 @@ impl Slot {
         self.holds(stamp).then_some(pointer)
     }
 
-    /// Whether the mapping `stamp` is a token with this address, and held. Any numbers may
-    /// be asked.
+    /// Whether the slot holds a token with this stamp and address. Any numbers may be passed.
     #[inline]
     pub(crate) fn is_token(&self, stamp: u64, pointer: u64) -> bool {
         self.token_pointer(stamp) == Some(pointer)
     }
 
-    /// Releases a mapping for which [`is_token`](Self::is_token) has held, on a thread that
-    /// does not own the slot: of several that try, one succeeds.
+    /// Releases a mapping for which [`is_token`](Self::is_token) has returned `true`, on a
+    /// thread that does not own the slot. Of several threads that try, one succeeds.
     ///
-    /// The owner uses [`release`](Self::release) instead, which needs no locked instruction:
-    /// only the owner publishes here, so the stamp that it has just seen is there still or
-    /// is gone, and storing "free" takes nothing away. An exchange on another thread comes
-    /// immediately behind the stamp that it replaces, so never behind a later one. (Loom's
-    /// order of modifications does not know the latter; `tests/token.rs` shows it.)
+    /// The owner calls [`release`](Self::release) instead, which needs no locked instruction:
+    /// only the owner publishes in the slot, so the stamp that it has just seen is still there
+    /// or the slot is free, and storing [`FREE`] erases nothing else. An exchange on another
+    /// thread immediately follows, in the modification order, the stamp that it replaces, so it
+    /// never follows a later one. (Loom's modification order does not model the latter;
+    /// `tests/token.rs` shows it.)
     #[inline]
     pub(crate) fn release_token(&self, stamp: u64) -> bool {
         self.stamp.compare_exchange(stamp, FREE, Ordering::AcqRel, Ordering::Relaxed).is_ok()
@@ -184,9 +185,9 @@ impl Slot {
         self.stamp.load(Ordering::Acquire) == stamp
     }
 
-    /// Tells the mapping `stamp` that its drain has ended without it.
+    /// Marks the mapping `stamp` as revoked: its drain has ended without it.
     pub(crate) fn mark_revoked(&self, stamp: u64) {
-        // Stamps of a slot only grow, so a mark that comes late does not erase a newer one.
+        // The stamps of a slot only grow, so a late mark does not erase a newer one.
         self.revoked.fetch_max(stamp, Ordering::Release);
     }
 
@@ -196,20 +197,20 @@ impl Slot {
         self.revoked.load(Ordering::Acquire) == stamp
     }
 
-    /// What is held, once the look-up that may be in progress is over. Called behind the
-    /// heavy barrier.
+    /// The slot's mapping, after the look-up that may be in progress has ended; `None` if there
+    /// is none that can have seen what was removed. The caller has passed the heavy barrier.
     pub(crate) fn held(&self) -> Option<Use> {
         let mut stamp = self.stamp.load(Ordering::Acquire);
         if stamp & BUSY != 0 {
             stamp = self.wait_while(stamp);
         }
-        // A look-up that began since then sees the removal: it needs no waiting for.
+        // A look-up that began after the load sees the removal, and need not be waited for.
         if stamp == FREE || stamp & BUSY != 0 {
             return None;
         }
-        // If the slot changes hands while it is read, its mapping is gone, and the new
-        // one is later than the removal: a mixture of both does no harm. Any word of the new
-        // one acquires the end of the old one.
+        // If the slot takes another mapping while it is read, the earlier mapping has ended, and
+        // the new one is later than the removal: a mixture of both does no harm. Loading any word
+        // of the new one acquires the end of the earlier one.
         let user = self.user.load(Ordering::Acquire);
         Some(Use {
             stamp,
@@ -220,7 +221,7 @@ impl Slot {
         })
     }
 
-    /// The stamp once it is no longer `busy`.
+    /// Waits until the stamp is no longer `busy`, and returns it.
     fn wait_while(&self, busy: u64) -> u64 {
         let mut backoff = Backoff::default();
         loop {

@@ -1,9 +1,9 @@
 //! Every interleaving of mapping and revoking threads, by loom, with the slot's own code:
 //! `RUSTFLAGS="--cfg loom" cargo test -p gasp --no-default-features --release --lib proof`.
 //!
-//! The view is one word that holds 1 while the range is granted. The guest's memory, and the
-//! node of the table that a look-up reads, are loom's cells: an access that does not *happen
-//! before* the next one fails, also where it came earlier in time.
+//! The view is one word that is 1 while the range is granted. The guest's memory, and the node
+//! of the table that a look-up reads, are loom's cells: the model fails if an access does not
+//! *happen before* the next one, even if it came earlier in time.
 #![allow(unsafe_code, reason = "shares cells between threads, which is what loom watches")]
 
 use super::*;
@@ -23,11 +23,13 @@ struct World {
     granted: AtomicU64,
     /// The guest's memory in the range.
     memory: UnsafeCell<()>,
-    /// What a look-up of the range goes through, freed once it was removed and scanned for.
+    /// The node that a look-up of the range reads; freed after its removal and a scan.
     node: UnsafeCell<()>,
 }
 
-// SAFETY: loom reports accesses of the cells that are not ordered, and they have no contents.
+// SAFETY: `Sync` asks that accesses from several threads through `&World` are no data race. The
+// slot and `granted` are atomics; the cells have no contents, and loom reports accesses of them
+// that are not ordered.
 unsafe impl Sync for World {}
 
 fn world() -> Arc<World> {
@@ -48,13 +50,13 @@ fn spawn<T: 'static>(
 }
 
 impl World {
-    /// A mapping of the range, made before any thread was started.
+    /// Creates a mapping of the range, before any thread is started.
     fn mapped(&self, stamp: u64) {
         self.slot.publish(stamp, 0, 4095);
         self.slot.establish(stamp, VIEW, VDEV);
     }
 
-    /// Maps; says whether it succeeded.
+    /// Maps the range, and returns whether that succeeded.
     fn map(&self, stamp: u64) -> bool {
         self.slot.publish(stamp, 0, 8191);
         if self.granted.load(Ordering::Acquire) == 0 {
@@ -67,12 +69,12 @@ impl World {
         true
     }
 
-    /// What the device does with the memory, and the host once it has it back.
+    /// An access to the memory: by the device, or by the host after the revoke.
     fn access(&self) {
         self.memory.with_mut(|_| ());
     }
 
-    /// Maps, uses and unmaps once; says whether the map succeeded.
+    /// Maps, accesses and unmaps once, and returns whether the map succeeded.
     fn use_once(&self, stamp: u64) -> bool {
         let mapped = self.map(stamp);
         if mapped {
@@ -82,14 +84,14 @@ impl World {
         mapped
     }
 
-    /// A mapping of another range, which is never revoked.
+    /// Creates a mapping of another range, which is never revoked.
     fn map_elsewhere(&self, stamp: u64) {
         self.slot.publish(stamp, 8192, 12287);
         self.slot.establish(stamp, VIEW, VDEV);
     }
 
-    /// Takes the range back, frees its node, waits for holders, as `Drain::wait` does, and
-    /// takes the memory back.
+    /// Revokes the range: removes it, frees its node, waits for its holder, as `Drain::wait`
+    /// does, and accesses the memory.
     fn revoke(&self) {
         self.granted.store(0, Ordering::Release);
         barrier::heavy();
@@ -138,8 +140,7 @@ fn what_is_found_is_what_was_mapped() {
         let found = world.slot.held();
         let mapped = device.join().unwrap();
         let whole = Use { stamp: S1, view: VIEW, vdev: VDEV, first: 0, last: 4095 };
-        // A mapping that succeeds is found, except where it was made before the removal
-        // is seen, and then it is.
+        // The mapping succeeds if and only if the revoking thread finds it.
         assert_eq!(found, mapped.then_some(whole));
     });
 }
@@ -157,7 +158,7 @@ fn a_revoke_that_finds_the_next_mapping_instead_has_waited_for_the_one_before() 
     });
 }
 
-/// The same for each word that may be the first to show the next mapping.
+/// The same for each word of the slot that may be the first to show the next mapping.
 fn revoke_by(judge: fn(Use) -> bool) {
     loom::model(move || {
         let world = world();
@@ -197,7 +198,7 @@ fn the_last_address_of_the_next_mapping_says_that_the_one_before_has_ended() {
 
 #[test]
 fn the_last_address_of_a_shortened_mapping_says_that_the_one_before_has_ended() {
-    // As if only the shorter mapping's end lay outside what is revoked.
+    // As if only the end of the shortened mapping lay outside the revoked range.
     revoke_by(|found| found.last == 4095 || found.last == 16383);
 }
 
@@ -346,7 +347,7 @@ fn a_look_up_in_steps_is_found_by_whoever_revokes_what_a_later_step_has_found() 
         let device = {
             let step = Arc::clone(&step);
             spawn(&world, move |world| {
-                // The first step has found what it looked for; this is the second.
+                // The first step has found its part of the range; this is the second.
                 world.slot.publish(S1, 0, 4095);
                 world.slot.establish(S1, VIEW, VDEV);
                 step.publish(S1, 0, 4095);

@@ -2,7 +2,7 @@ use super::super::scan::scan;
 use super::super::slot::Use;
 use super::*;
 
-/// A slot that is busy or held, as a mapping has it.
+/// A held slot, as a mapping has it.
 struct Hold {
     slot: &'static Slot,
     stamp: u64,
@@ -105,13 +105,13 @@ fn a_scan_reads_what_is_held_and_not_what_was_once() {
         let mut holds: Vec<Hold> = (0..COUNT).map(|_| hold()).collect();
         assert_eq!(mine(), COUNT);
         assert!(to_read() >= COUNT / 64, "all of these are read");
-        // Two stay, far from one another.
+        // Two stay, far apart.
         let kept = [holds.swap_remove(COUNT / 3), holds.swap_remove(COUNT / 2)];
         drop(holds);
         assert_eq!(mine(), 2, "the scan that finds them free");
         assert!(to_read() <= 2, "{} groups are read for two mappings", to_read());
         assert_eq!(mine(), 2);
-        // The owner goes on, where the hint is and elsewhere.
+        // The owner maps on, in the hinted slot and in others.
         let more: Vec<Hold> = (0..1000).map(|_| hold()).collect();
         assert_eq!(mine(), 1002);
         drop((kept, more));
@@ -147,8 +147,8 @@ fn a_reused_slot_is_another_holder() {
     assert!(!second.slot.is_revoked(second.stamp), "a late mark does not reach the next mapping");
 }
 
-/// Runs `late` in a thread-local variable's destructor, after the thread has given its lane
-/// up: the variable is touched before the thread's first map, so it is dropped after.
+/// Runs `late` in a thread-local variable's destructor, after the thread has given its lane up:
+/// the variable is initialised before the thread's first map, so it is dropped after the lane.
 fn in_an_ending_thread<T: 'static + Send, L: 'static>(
     before: impl FnOnce() -> L + Send + 'static,
     late: impl FnOnce(L) -> T + Send + 'static,
