@@ -69,9 +69,9 @@ impl Groups {
     fn depart(&self, within: usize) {
         // The block's count last: a scan that loads it sees the group's.
         if let Some(group) = self.each.get(within / GROUP) {
-            group.count();
+            group.increment();
         }
-        self.whole.count();
+        self.whole.increment();
     }
 
     fn each_in_use<'slots>(
@@ -106,30 +106,30 @@ impl Groups {
 /// were last seen free.
 struct Departures {
     count: AtomicU64,
-    free_at: AtomicU64,
+    seen_free: AtomicU64,
 }
 
 impl Departures {
     fn new() -> Self {
-        Self { count: AtomicU64::new(0), free_at: AtomicU64::new(0) }
+        Self { count: AtomicU64::new(0), seen_free: AtomicU64::new(0) }
     }
 
     /// Counts one departure. Only the lane's owner calls this.
-    fn count(&self) {
+    fn increment(&self) {
         self.count.store(self.count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
     /// The count; `None` if all slots but the hinted one are free.
     fn unless_free(&self) -> Option<u64> {
         let count = self.count.load(Ordering::Acquire);
-        (self.free_at.load(Ordering::Acquire) != count).then_some(count)
+        (self.seen_free.load(Ordering::Acquire) != count).then_some(count)
     }
 
     /// Notes that all the slots were seen free after `count` was loaded.
     fn note_free(&self, count: u64) {
         // Of two scans, the note of the one that loaded the later count stays, in whichever order
         // they finish.
-        self.free_at.fetch_max(count, Ordering::AcqRel);
+        self.seen_free.fetch_max(count, Ordering::AcqRel);
     }
 }
 

@@ -33,7 +33,7 @@ impl Holder {
     }
 
     /// What the mapping uses; `None` if it is no longer held.
-    pub(crate) fn what(&self) -> Option<Use> {
+    pub(crate) fn held(&self) -> Option<Use> {
         self.slot.held().filter(|found| found.stamp == self.stamp)
     }
 

@@ -45,8 +45,8 @@ pub(crate) struct Lane {
     hint: AtomicPtr<Slot>,
     /// The index of the hinted slot, and of the slot of the outermost of the owner's nested
     /// look-ups. Only the owner uses them.
-    hinted: AtomicU32,
-    outermost: AtomicU32,
+    hinted_index: AtomicU32,
+    outermost_index: AtomicU32,
     /// The first stamp of the present owner; earlier stamps are those of threads that have
     /// ended.
     since: AtomicU64,
@@ -81,13 +81,13 @@ fn by_index(index: u32) -> Option<&'static Lane> {
 
 thread_local! {
     static CURRENT: Cell<Option<&'static Lane>> = const { Cell::new(None) };
-    static LEAVE: Leave = const { Leave };
+    static GIVE_UP: GiveUp = const { GiveUp };
 }
 
 /// Gives the lane up when its thread ends.
-struct Leave;
+struct GiveUp;
 
-impl Drop for Leave {
+impl Drop for GiveUp {
     fn drop(&mut self) {
         if let Some(lane) = CURRENT.take() {
             lane.sections.give_up();
@@ -101,7 +101,7 @@ impl Lane {
     pub(crate) fn with<T>(body: impl FnOnce(&'static Self) -> T) -> T {
         match CURRENT.get() {
             Some(lane) => body(lane),
-            None => Self::enter(body),
+            None => Self::obtain(body),
         }
     }
 
@@ -116,16 +116,17 @@ impl Lane {
         CURRENT.get().is_some_and(|lane| lane.index == index)
     }
 
+    /// [`with`](Self::with) for a thread that has no lane: one that was given up, or a new one.
     #[cold]
-    fn enter<T>(body: impl FnOnce(&'static Self) -> T) -> T {
-        let left = all().find(|lane| lane.sections.take_over());
-        let lane = left.unwrap_or_else(Self::enlist);
+    fn obtain<T>(body: impl FnOnce(&'static Self) -> T) -> T {
+        let given_up = all().find(|lane| lane.sections.take_over());
+        let lane = given_up.unwrap_or_else(Self::enlist);
         lane.since.store(lane.next_stamp.load(Ordering::Relaxed), Ordering::Relaxed);
-        if LEAVE.try_with(|_| ()).is_ok() {
+        if GIVE_UP.try_with(|_| ()).is_ok() {
             CURRENT.set(Some(lane));
             return body(lane);
         }
-        // The thread is ending and `LEAVE` is destroyed, so nothing would give the lane up later.
+        // The thread is ending and `GIVE_UP` is destroyed: nothing would give the lane up later.
         let done = body(lane);
         lane.sections.give_up();
         done
@@ -139,8 +140,8 @@ impl Lane {
         let block = LANES.get(block).map(|lanes| {
             lanes.get_or_init(|| (0..FIRST_BLOCK << block).map(|_| OnceLock::new()).collect())
         });
-        let place = block.and_then(|block| block.get(within));
-        let lane = place.expect("at most four million threads").get_or_init(|| Self::new(index));
+        let cell = block.and_then(|block| block.get(within));
+        let lane = cell.expect("at most four million threads").get_or_init(|| Self::new(index));
         COUNT.store(index + 1, Ordering::Release);
         lane
     }
@@ -149,8 +150,8 @@ impl Lane {
         Self {
             blocks: [const { OnceLock::new() }; BLOCKS],
             hint: AtomicPtr::new(core::ptr::null_mut()),
-            hinted: AtomicU32::new(0),
-            outermost: AtomicU32::new(0),
+            hinted_index: AtomicU32::new(0),
+            outermost_index: AtomicU32::new(0),
             since: AtomicU64::new(NEXT_STAMP),
             used: AtomicU32::new(0),
             next_stamp: AtomicU64::new(NEXT_STAMP),
@@ -198,9 +199,9 @@ impl Lane {
     /// does not examine all their slots for each new one.
     #[cold]
     fn search(&'static self) -> Option<&'static Slot> {
-        let hinted = self.hinted.load(Ordering::Relaxed);
-        if self.is_looked_up(hinted) && !self.is_looked_up(self.outermost.load(Ordering::Relaxed)) {
-            self.outermost.store(hinted, Ordering::Relaxed);
+        let hinted = self.hinted_index.load(Ordering::Relaxed);
+        if self.is_busy(hinted) && !self.is_busy(self.outermost_index.load(Ordering::Relaxed)) {
+            self.outermost_index.store(hinted, Ordering::Relaxed);
         }
         let used = self.used.load(Ordering::Relaxed);
         let (index, slot) = match self.free_among(STRIDE.min(used), used) {
@@ -217,7 +218,7 @@ impl Lane {
                 block.depart(within);
             }
         }
-        self.hinted.store(index, Ordering::Relaxed);
+        self.hinted_index.store(index, Ordering::Relaxed);
         self.hint.store(core::ptr::from_ref(slot).cast_mut(), Ordering::Release);
         Some(slot)
     }
@@ -245,8 +246,8 @@ impl Lane {
             Some(block) => block,
             // Only the owner gets here, so no other thread fills the cell meanwhile.
             None => {
-                let made = directory::enlist(self.index, FIRST_BLOCK << block)?;
-                cell.get_or_init(|| Block::new(made))
+                let slots = directory::create_slots(self.index, FIRST_BLOCK << block)?;
+                cell.get_or_init(|| Block::new(slots))
             }
         };
         self.used.store(index + 1, Ordering::Relaxed);
@@ -266,11 +267,12 @@ impl Lane {
     /// Whether the owner is in a look-up. (A look-up's slot is the hinted one until another
     /// look-up begins inside it, and the outermost look-up's slot is noted then.)
     fn is_looking_up(&'static self) -> bool {
-        self.is_looked_up(self.hinted.load(Ordering::Relaxed))
-            || self.is_looked_up(self.outermost.load(Ordering::Relaxed))
+        self.is_busy(self.hinted_index.load(Ordering::Relaxed))
+            || self.is_busy(self.outermost_index.load(Ordering::Relaxed))
     }
 
-    fn is_looked_up(&'static self, index: u32) -> bool {
+    /// Whether the slot `index` is busy with a look-up of the present owner.
+    fn is_busy(&'static self, index: u32) -> bool {
         let since = self.since.load(Ordering::Relaxed);
         self.slot(index).is_some_and(|slot| slot.is_busy_since(since))
     }
@@ -323,8 +325,8 @@ pub(crate) fn is_looking_up() -> bool {
 pub(crate) fn is_own(holder: &Holder) -> bool {
     let (slot, stamp) = holder.key();
     let since = |lane: &Lane| lane.since.load(Ordering::Relaxed);
-    let made = |lane: &Lane| lane.index == directory::lane(slot) && stamp >= since(lane);
-    CURRENT.get().is_some_and(made) && holder.is_held()
+    let created = |lane: &Lane| lane.index == directory::lane(slot) && stamp >= since(lane);
+    CURRENT.get().is_some_and(created) && holder.is_held()
 }
 
 /// The mappings that this thread created and that are still held, including those that other

@@ -6,14 +6,14 @@ use super::lane;
 use super::slot::{Slot, Use};
 
 /// Waits for every look-up that may have seen what was just removed, and collects the
-/// mappings for which `wanted` returns `true`.
+/// mappings for which `matches` returns `true`.
 ///
 /// When it returns, no reader is inside anything that was removed before the call.
-pub(crate) fn scan(mut wanted: impl FnMut(Use) -> bool) -> Vec<Holder> {
+pub(crate) fn scan(mut matches: impl FnMut(Use) -> bool) -> Vec<Holder> {
     barrier::heavy();
     let mut holders = Vec::new();
     each_held(|slot, held| {
-        if wanted(held) {
+        if matches(held) {
             holders.push(Holder::new(slot, held.stamp));
         }
     });

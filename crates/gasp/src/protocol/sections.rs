@@ -8,15 +8,15 @@ use super::barrier;
 use crate::sync::{AtomicU64, Backoff, Ordering};
 
 /// A thread's sections: their depth ([`DEPTH`]), whether the thread has given its lane up
-/// ([`LEFT`]), and, above both, a count that grows when the outermost section ends in a lane
+/// ([`GIVEN_UP`]), and, above both, a count that grows when the outermost section ends in a lane
 /// that is owned, and when a lane is taken over.
 pub(super) struct Sections(AtomicU64);
 
 const DEPTH: u64 = 0x7fff;
-const LEFT: u64 = 0x8000;
+const GIVEN_UP: u64 = 0x8000;
 /// The bits below that count. Adding `LOW` at a depth of 1 in a lane that is owned clears them
 /// and increments the count.
-const LOW: u64 = DEPTH | LEFT;
+const LOW: u64 = DEPTH | GIVEN_UP;
 
 impl Sections {
     pub(super) fn new() -> Self {
@@ -46,15 +46,15 @@ impl Sections {
     /// The owning thread calls this, and enters no section afterwards.
     pub(super) fn give_up(&self) {
         let count = self.0.load(Ordering::Relaxed);
-        self.0.store(count | LEFT, Ordering::Release);
+        self.0.store(count | GIVEN_UP, Ordering::Release);
     }
 
     /// Makes this thread the owner of a lane that was given up and is in no section. Returns
     /// whether it has; of several threads that try, one succeeds.
     pub(super) fn take_over(&self) -> bool {
         let count = self.0.load(Ordering::Relaxed);
-        let next = count.wrapping_add(LEFT);
-        count & LOW == LEFT
+        let next = count.wrapping_add(GIVEN_UP);
+        count & LOW == GIVEN_UP
             && self.0.compare_exchange(count, next, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 

@@ -45,7 +45,7 @@ fn span(start: u64) -> Span<DeviceAddr> {
 }
 
 #[test]
-fn slots_of_all_blocks_have_one_place_each() {
+fn every_slot_of_every_block_has_one_position() {
     let mut seen = std::collections::HashSet::new();
     for index in 0..FIRST_BLOCK as u32 * 7 {
         let (block, within) = position(index);
@@ -156,7 +156,7 @@ fn in_an_ending_thread<T: 'static + Send, L: 'static>(
     struct Late(Option<Box<dyn FnOnce()>>);
     impl Drop for Late {
         fn drop(&mut self) {
-            assert!(LEAVE.try_with(|_| ()).is_err(), "the lane was left before");
+            assert!(GIVE_UP.try_with(|_| ()).is_err(), "the lane was given up before");
             if let Some(late) = self.0.take() {
                 late();
             }
@@ -186,11 +186,11 @@ fn a_section_that_outlives_its_lane_keeps_others_out_of_it_until_it_ends() {
         in_an_ending_thread(
             || [Section::enter(), Section::enter()].map(|section| (index_of_section(), section)),
             |sections| {
-                let [(left, first), (_, second)] = sections;
+                let [(given_up, first), (_, second)] = sections;
                 let taken = || std::thread::spawn(index_of_section).join().unwrap();
-                assert_ne!(taken(), left, "its lane is not free");
+                assert_ne!(taken(), given_up, "its lane is not free");
                 drop(first);
-                assert_ne!(taken(), left, "its lane is not free yet");
+                assert_ne!(taken(), given_up, "its lane is not free yet");
                 drop(second);
             },
         );
