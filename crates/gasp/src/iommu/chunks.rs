@@ -1,9 +1,10 @@
-//! A table gone through in chunks.
+//! Changes of a table in chunks.
 //!
-//! What a guest asks of its IOMMU can concern a million entries. No lock is held for all
-//! of them: each chunk takes the locks of the regions and of the table anew, and hands
-//! them to whoever waits (decision 23). The order of changes of one domain is kept by
-//! a lock of its own, which nobody else ever needs.
+//! What a guest requests of its IOMMU can concern a million entries. No lock is held for all of
+//! them: each chunk takes the locks of the regions and of the table anew, and releases them
+//! fairly, to the threads that wait (docs/decisions.md, "An operation in proportion to what a
+//! guest asks"). The changes of one domain are serialised by a lock of its own, which nothing
+//! else takes.
 #![allow(unsafe_code, reason = "frees nodes after the scan that makes it safe")]
 
 use core::ops::ControlFlow;
@@ -18,16 +19,16 @@ use crate::span::Span;
 use crate::view::View;
 use crate::view::table::{Retired, Writer};
 
-/// The memory of a guest, as the grants of its domains see it.
+/// The memory of a guest that the grants of its domains lead to.
 #[derive(Clone, Copy)]
 pub(crate) struct GuestMemory<'a> {
-    /// Each chunk reads them under this lock, under which segments are removed.
+    /// Each chunk holds this lock for reading; segments are removed under it for writing.
     pub(crate) regions: &'a RwLock<Regions>,
     pub(crate) segments: &'a Segments,
 }
 
-/// Calls `chunk` with what is left of `span` until that returns no address from which to
-/// go on, with the locks released in between. It does as much as the writer's
+/// Calls `chunk` with the rest of `span` until it returns no address to continue at, with the
+/// locks released in between. A chunk does as much as the writer's
 /// [`Work`](crate::view::work::Work) allows, and at least one step.
 pub(crate) fn in_chunks<B>(
     view: &View,
@@ -52,7 +53,7 @@ pub(super) fn in_chunks_and_between<B>(
         let mut writer = view.writer();
         let next = chunk(&regions, &mut writer, span);
         let wants_grace = writer.wants_grace();
-        // Fairly: whoever waits goes first, or this loop would take the locks again before
+        // Fairly: threads that wait go first, or this loop would take the locks again before
         // they have woken.
         MutexGuard::unlock_fair(writer);
         RwLockReadGuard::unlock_fair(regions);
@@ -65,12 +66,14 @@ pub(super) fn in_chunks_and_between<B>(
     ControlFlow::Continue(())
 }
 
-/// Frees what was retired from a table, once its readers have left.
+/// Frees the retired nodes of a table, after a scan that waits for their readers.
 pub(crate) fn grace(view: &View) {
     let retired = view.writer().take_retired();
     if !retired.is_empty() {
         drop(Revocation::default().scan(DrainPolicy::default(), Keep::new));
-        // SAFETY: the scan waited for every reader that was in the table.
+        // SAFETY: `free` asks that the nodes are of this view's table and that a scan waited for
+        // every reader that was in it when they were taken from its writer: they were taken from
+        // it above, and the scan came after.
         unsafe { free(view, retired) };
     }
 }
@@ -78,13 +81,14 @@ pub(crate) fn grace(view: &View) {
 /// Frees retired nodes, in chunks.
 ///
 /// # Safety
-/// They are of this view's table, and a scan has waited for every reader that was in it
+/// The nodes are of this view's table, and a scan has waited for every reader that was in it
 /// when they were taken from its writer.
 pub(crate) unsafe fn free(view: &View, mut retired: Retired) {
     while !retired.is_empty() {
         let mut writer = view.writer();
-        // SAFETY: the caller promises that the nodes came from this view's writer, and that
-        // every reader that was in the table then has left it.
+        // SAFETY: `Writer::free` asks that the nodes came from this writer and that every reader
+        // that was in the table then has left it. This function's contract is the same: the nodes
+        // were taken from this view's writer, and a scan has waited for those readers.
         unsafe { writer.free(&mut retired) };
         MutexGuard::unlock_fair(writer);
     }

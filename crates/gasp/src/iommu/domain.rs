@@ -1,4 +1,4 @@
-//! One IOMMU configuration that several devices can share.
+//! A domain: one IOMMU configuration that several devices can share.
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -11,24 +11,26 @@ use crate::mapping::DrainPolicy;
 use crate::span::Span;
 use crate::view::View;
 
-/// What a domain does with device addresses.
+/// The translation that a domain applies to device addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DomainKind {
-    /// Every address goes through unchanged, with every access.
+    /// Every device address is the guest-physical address, with every access.
     Bypass,
-    /// No address goes through.
+    /// Every address is refused.
     Deny,
-    /// Addresses that a grant names go through unchanged, with the grant's access.
+    /// A device address covered by a grant is the guest-physical address, with the grant's
+    /// access; others are refused.
     Identity,
-    /// Addresses that a grant names go to the guest-physical address it gives.
+    /// A device address covered by a grant is translated to the guest-physical address that the
+    /// grant gives, with the grant's access; others are refused.
     Translate,
 }
 
 impl DomainKind {
-    /// All kinds, by their names in configuration files.
+    /// All kinds, in the order of their names.
     pub const ALL: [Self; 4] = [Self::Bypass, Self::Deny, Self::Identity, Self::Translate];
 
-    /// The name in configuration files and reports.
+    /// The name in configuration files and reports, such as `"translate"`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bypass => "bypass",
@@ -45,35 +47,36 @@ impl fmt::Display for DomainKind {
     }
 }
 
-/// How a domain is made; see [`Guest::domain`](crate::Guest::domain).
+/// The options of a new domain; see [`Guest::domain`](crate::Guest::domain).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DomainOptions {
-    /// What it does with device addresses.
+    /// The translation of device addresses.
     pub kind: DomainKind,
-    /// Who configures it. A device of one owner's domain cannot be attached to
-    /// another's.
+    /// The name of who configures the domain. A device that is attached to a domain of one owner
+    /// cannot be attached to one of another.
     pub owner: Arc<str>,
-    /// The most table entries that it may have: one for each 4 KiB, or for each aligned
-    /// 2 MiB or 1 GiB that a grant covers whole. Taking back a part of a large entry, or
-    /// changing the memory behind a part of it, cuts it, into 1,023 at most. A revoke that
-    /// cuts past the limit is refused; one that takes back whole entries never is. Grants
-    /// that a change of memory would cut past the limit are taken back.
+    /// The most table entries: one for each 4 KiB, or for each aligned 2 MiB or 1 GiB that a
+    /// grant covers whole. Revoking a part of a large entry, or changing the memory behind a part
+    /// of it, cuts it, into 1,023 entries at most. A revoke that would cut an entry past the limit
+    /// is refused; one of whole entries never is. Grants that a change of memory would cut past
+    /// the limit are revoked (docs/decisions.md).
     pub limit: u64,
-    /// How its revokes wait; the guest's own policy where it has none.
+    /// How its drains wait; `None` for the guest's own policy.
     pub drain: Option<DrainPolicy>,
 }
 
 impl DomainOptions {
-    /// The limit of a domain that sets none: 1,048,576 entries.
+    /// The default limit: 1,048,576 entries.
     pub const LIMIT: u64 = 1 << 20;
 
-    /// A domain of this kind, of the owner `"guest"`, with the usual limit.
+    /// Options for a domain of this kind: the owner `"guest"`, the default limit, and the drain
+    /// policy of the guest.
     pub fn new(kind: DomainKind) -> Self {
         Self { kind, owner: Arc::from("guest"), limit: Self::LIMIT, drain: None }
     }
 }
 
-/// A domain, as the guest keeps it.
+/// A domain, behind its handles.
 #[derive(Debug)]
 pub(crate) struct DomainInner {
     pub(crate) name: Arc<str>,
@@ -83,12 +86,12 @@ pub(crate) struct DomainInner {
     pub(crate) policy: DrainPolicy,
     /// The guest's address width in bits.
     pub(crate) width: u32,
-    /// The domain's own, or one that it shares with others of its kind.
+    /// The domain's own view, or the one that all domains of a kind without grants share.
     pub(crate) view: Arc<View>,
-    /// Held for one change of grants after the other, by nobody but those who make them:
-    /// a change is made in chunks, and holds no other lock for all of them.
+    /// Serialises the changes of the grants. A change is made in chunks, and this is the only
+    /// lock that it holds for all of them.
     pub(crate) changes: Mutex<()>,
-    /// Whether the guest no longer has it; set under the guest's lock of devices.
+    /// Whether the domain was removed from the guest; set under the guest's lock of devices.
     pub(crate) removed: AtomicBool,
 }
 
@@ -98,7 +101,7 @@ impl DomainInner {
         matches!(self.kind, DomainKind::Identity | DomainKind::Translate)
     }
 
-    /// All device addresses there are.
+    /// All device addresses of the guest's width.
     pub(crate) fn addresses(&self) -> Span<DeviceAddr> {
         let last = DeviceAddr((1 << self.width) - 1);
         Span::inclusive(DeviceAddr(0), last)

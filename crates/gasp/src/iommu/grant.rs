@@ -19,7 +19,7 @@ use crate::view::entry::{Behind, Leaf};
 use crate::view::lookup::guest_of;
 use crate::view::table::{Table, Writer};
 
-/// A grant that is to be added, in whole granules.
+/// A grant to be added, in whole granules.
 #[derive(Clone, Copy)]
 struct Grant {
     device: Span<DeviceAddr>,
@@ -27,21 +27,22 @@ struct Grant {
     access: Access,
 }
 
-/// A part of the grant's addresses that is alike.
+/// A part of the grant's addresses that is added in one way.
 #[derive(Clone, Copy)]
 enum Part {
     /// Addresses without a grant, and what is behind them.
     Free(Span<DeviceAddr>, Behind),
-    /// Addresses that one table entry is about, and the whole range of that entry.
+    /// Addresses that one table entry covers, and the whole range of that entry.
     Granted { part: Span<DeviceAddr>, whole: Span<DeviceAddr>, leaf: Leaf },
 }
 
 impl DomainInner {
-    /// Lets `device` through to `guest` and on, with `access` added to what it had.
+    /// Grants `access` to the device addresses `device`, of which the first leads to `guest`, in
+    /// addition to the access they have.
     ///
-    /// Both are rounded outward to 4 KiB (decision 11). It goes over the range twice, in
-    /// chunks: first to find what speaks against it, so that nothing has changed if
-    /// something does, then to change it.
+    /// Both are rounded outward to 4 KiB (decision 11). The range is gone through twice, in
+    /// chunks: first to check it, so that an error changes nothing (decision 10), then to change
+    /// the table.
     pub(crate) fn grant(
         &self,
         memory: GuestMemory<'_>,
@@ -68,13 +69,13 @@ impl DomainInner {
             let there = grant.parts(table, regions, writer, rest);
             let next = grant.check(&there, memory.segments, writer, &mut new)?;
             if next.is_none() {
-                // Only this thread adds grants now. Regions that change meanwhile cut entries
-                // themselves, in the room that is left beside what is promised here.
+                // Only this thread adds grants now. A change of regions meanwhile cuts entries
+                // only as far as the limit allows besides the entries promised here.
                 if writer.leaves().saturating_add(new) > self.limit {
                     let what = "table entries of the domain";
                     return ControlFlow::Break(Reason::Limit { what, limit: self.limit });
                 }
-                // A grant that was checked in one chunk is put in place in the same.
+                // A grant that was checked in one chunk is added in the same chunk.
                 writer.promised = new;
                 if rest == device {
                     let next = grant.put_promised(&there, table, writer);
@@ -103,7 +104,7 @@ impl DomainInner {
         Ok(())
     }
 
-    /// Both sides of a grant in whole granules, inside the guest's address width.
+    /// Both sides of a grant, rounded to whole granules and inside the guest's address width.
     fn granules(
         &self,
         device: Span<DeviceAddr>,
@@ -129,12 +130,12 @@ impl DomainInner {
 }
 
 impl Grant {
-    /// Where the first address of a part of it leads.
+    /// The guest-physical address that the grant gives the first address of `part`.
     fn to(&self, part: Span<DeviceAddr>) -> GuestPhys {
         GuestPhys(self.guest.0 + (part.start().0 - self.device.start().0))
     }
 
-    /// What is there now for a chunk of the grant's addresses.
+    /// The present state of the grant's addresses in `rest`, as far as a chunk comes.
     fn parts(
         &self,
         table: &Table,
@@ -150,7 +151,7 @@ impl Grant {
             });
         let ControlFlow::Continue(next) = visited;
         let last = next.map_or(rest.last(), |next| DeviceAddr(next.0.saturating_sub(1)));
-        // Finding what is behind the others is a chunk's work of its own.
+        // Finding what is behind the gaps counts as a chunk's work of its own.
         writer.work.begin();
         let mut parts = SmallVec::new();
         let mut free_from = Some(rest.start());
@@ -178,8 +179,8 @@ impl Grant {
         Parts { parts, next }
     }
 
-    /// Finds what speaks against the grant in one chunk, and adds to `new` how many table
-    /// entries it takes there.
+    /// Checks the grant in one chunk, and adds to `new` the number of table entries that it
+    /// takes there.
     fn check(
         &self,
         there: &Parts,
@@ -187,14 +188,16 @@ impl Grant {
         writer: &mut Writer,
         new: &mut u64,
     ) -> ControlFlow<Reason, Option<DeviceAddr>> {
-        // Going over the parts is a chunk's work of its own.
+        // Going through the parts counts as a chunk's work of its own.
         writer.work.begin();
         for &part in &there.parts {
             match part {
                 Part::Granted { part, whole, leaf } => {
                     let first = leaf.advanced((part.start().0 - whole.start().0) / GRANULE);
-                    // SAFETY: segments are removed only under the regions' lock, which each
-                    // chunk holds.
+                    // SAFETY: `guest_of` asks for the lock under which segments are removed:
+                    // that of the regions, which each chunk holds. So the segment that the leaf
+                    // named when this chunk read it is still there, and its address is only
+                    // read.
                     let to = GuestPhys(unsafe { guest_of(segments, first, 0) });
                     if to != self.to(part) {
                         let at = part.start();
@@ -211,7 +214,7 @@ impl Grant {
         ControlFlow::Continue(there.next)
     }
 
-    /// As [`put`](Self::put); what comes to be is no longer promised.
+    /// [`put`](Self::put), which takes the entries that it adds off the promised ones.
     fn put_promised(
         &self,
         there: &Parts,
@@ -225,7 +228,7 @@ impl Grant {
         next
     }
 
-    /// Puts the grant into the table for one chunk; returns where to go on.
+    /// Adds the grant to the table for one chunk; returns the address to continue at.
     fn put(&self, there: &Parts, table: &Table, writer: &mut Writer) -> Option<DeviceAddr> {
         let raised = |leaf: Leaf| leaf.with_allowed(leaf.allowed() | self.access);
         writer.work.begin();
@@ -250,9 +253,9 @@ impl Grant {
     }
 }
 
-/// The parts of what a chunk gets to, in order.
+/// The parts that one chunk comes to, in order.
 struct Parts {
     parts: SmallVec<[Part; 2]>,
-    /// Where the next chunk goes on.
+    /// The address at which the next chunk continues.
     next: Option<DeviceAddr>,
 }

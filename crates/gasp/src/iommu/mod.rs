@@ -1,13 +1,13 @@
-//! The guest's IOMMU: domains, and what each makes of the guest's memory.
+//! The guest's IOMMU: domains and their grants.
 //!
-//! A domain is a set of grants that all devices attached to it share. Its grants are kept
-//! in one place only, the table of its view, which is at once what the
-//! control path edits and what maps read: there is nothing to get out of step.
+//! A domain is a set of grants shared by all devices that are attached to it. The only record
+//! of its grants is the table of its view, which the control path edits and maps read, so there
+//! is no copy that could be out of date.
 //!
-//! * `grant`, `revoke`: grants are added and taken back.
-//! * `refresh`: the guest's regions have changed.
-//! * `chunks`: none of these holds a lock in proportion to what was asked for.
-//! * `placed`: what is behind device addresses, and how many entries it takes.
+//! * `grant`, `revoke`: adding grants, and revoking them.
+//! * `refresh`: following a change of the guest's regions.
+//! * `chunks`: the loop of all three, which holds the locks for a bounded time.
+//! * `placed`: what is behind device addresses, and how many table entries that takes.
 
 mod chunks;
 mod domain;

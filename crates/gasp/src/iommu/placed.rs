@@ -6,10 +6,10 @@ use crate::span::Span;
 use crate::view::entry::Behind;
 use crate::view::project::project;
 
-/// What finding one piece counts as, in words of [`Work`](crate::view::work::Work).
+/// The cost of finding one piece, in words of [`Work`](crate::view::work::Work).
 pub(super) const PIECE_COST: u64 = 8;
 
-/// What is behind a range of device addresses that leads to `guest` and on, in pieces.
+/// What is behind the device addresses `device`, of which the first leads to `guest`, in pieces.
 pub(super) fn placed(
     regions: &Regions,
     device: Span<DeviceAddr>,
@@ -23,7 +23,7 @@ pub(super) fn placed(
     })
 }
 
-/// The parts of `whole` before and after `part`, which lies inside it.
+/// The parts of `whole` before and after `part`, which must lie inside it.
 pub(super) fn around(
     whole: Span<DeviceAddr>,
     part: Span<DeviceAddr>,
@@ -35,12 +35,13 @@ pub(super) fn around(
     before.into_iter().chain(after)
 }
 
-/// How many table entries a granular range takes, if one region is behind all of it.
+/// The number of table entries that a range of whole granules takes, if one region is behind
+/// all of it.
 pub(super) fn entries(span: Span<DeviceAddr>) -> u64 {
     let (mut start, end) = (span.start().0 >> 12, (span.last().0 >> 12) + 1);
     let mut count = 0;
     for shift in [9, 18] {
-        // Up to the next larger page, as far as there are whole pages of this size.
+        // Up to the next larger page, or to the end of the whole pages of this size.
         let size = shift - 9;
         let whole = (end >> size << size).max(start);
         let aligned = start.next_multiple_of(1 << shift).min(whole);

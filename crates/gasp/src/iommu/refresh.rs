@@ -1,4 +1,4 @@
-//! Bringing a domain's table up to date when the guest's regions change.
+//! Updates of a domain's table after a change of the guest's regions.
 #![allow(unsafe_code, reason = "reads segments under the lock that keeps them")]
 
 use core::cell::RefCell;
@@ -16,23 +16,23 @@ use crate::view::entry::Leaf;
 use crate::view::lookup::guest_of;
 use crate::view::table::Writer;
 
-/// Device addresses whose grants a change of regions has reached.
+/// Device addresses whose grants were affected by a change of regions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Reached {
-    /// They lead to what is there now.
+    /// They now lead to what the changed regions have.
     Led(Span<DeviceAddr>),
-    /// Their grants were taken back.
+    /// Their grants were revoked.
     GivenUp(Span<DeviceAddr>),
 }
 
-/// Makes every grant that leads into `changed` lead to what is there now, and calls
-/// `reached` with the addresses of each.
+/// Updates every grant that leads into `changed`, and calls `reached` with the addresses of
+/// each.
 ///
-/// The regions have changed already, so that grants which are added meanwhile lead to
-/// what is there; segments that the change makes unused are removed only after this.
-/// `reached` is called with no lock held: it may look for mappings of what it is told.
-/// A grant that would have to be cut into more entries than the domain's limit allows is
-/// taken back: its device is refused, and the guest may ask for it again.
+/// The regions have already changed, so grants that are added meanwhile lead to what they have
+/// now; segments that the change leaves unused are removed only after this. `reached` is called
+/// with no lock held, so it may scan for mappings of the addresses. A grant that would have to
+/// be cut into more entries than the domain's limit allows is revoked: its device is refused,
+/// and the guest may grant it again (docs/decisions.md).
 pub(crate) fn refresh(
     domain: &DomainInner,
     memory: GuestMemory<'_>,
@@ -51,7 +51,7 @@ pub(crate) fn refresh(
         memory,
         span,
         |regions, writer, rest| {
-            // Nothing is granted, so nothing changes, and there is nothing to go through.
+            // Nothing is granted, so nothing changes.
             if writer.leaves() == 0 {
                 return ControlFlow::Continue(None);
             }
@@ -91,14 +91,14 @@ pub(crate) fn refresh(
     }
 }
 
-/// The device addresses of a guest-physical range where nothing translates.
+/// The device addresses of a guest-physical range if nothing translates.
 pub(crate) fn identity(span: Span<GuestPhys>) -> Span<DeviceAddr> {
     let start = DeviceAddr::identity(span.start());
     Span::inclusive(start, DeviceAddr::identity(span.last()))
         .unwrap_or_else(|| unreachable!("a span of one kind of address is one of the other"))
 }
 
-/// What a chunk works with.
+/// What one chunk of the update needs.
 struct Chunk<'a> {
     domain: &'a DomainInner,
     regions: &'a Regions,
@@ -106,17 +106,17 @@ struct Chunk<'a> {
     changed: Span<GuestPhys>,
 }
 
-/// An entry of the table that leads into what has changed.
+/// An entry of the table that leads into the changed range.
 struct Entry {
     whole: Span<DeviceAddr>,
-    /// The part that does, and where it leads.
+    /// The part that leads into the changed range, and where it leads.
     part: Span<DeviceAddr>,
     guest: GuestPhys,
 }
 
 impl Chunk<'_> {
-    /// Removes an entry. That is one word, so it is done however much the chunk has gone
-    /// through already: nobody comes back to the entry.
+    /// Removes an entry. That is one word, so it is done even if the chunk's work is spent: no
+    /// later chunk comes back to the entry.
     fn take_back(&self, writer: &mut Writer, entry: &Entry) {
         let table = &self.domain.view.table;
         if table.clear(writer, entry.whole).is_some() {
@@ -127,7 +127,7 @@ impl Chunk<'_> {
         }
     }
 
-    /// The entries that a chunk gets to, and where to go on.
+    /// The affected entries that the chunk comes to, and the address to continue at.
     fn leading_into(
         &self,
         writer: &mut Writer,
@@ -136,18 +136,21 @@ impl Chunk<'_> {
         let mut there = Vec::new();
         let visited: ControlFlow<Infallible, _> =
             self.domain.view.table.visit(&mut writer.work, rest, |whole, leaf| {
-                // SAFETY: segments are removed only under the regions' lock, which the
-                // caller holds, for it has `regions`.
+                // SAFETY: `guest_of` asks for the lock under which segments are removed: that
+                // of the regions, which is held because `self.regions` is borrowed from its
+                // guard. So the segment that the leaf names is still there, and its address is
+                // only read.
                 let guest = GuestPhys(unsafe { guest_of(self.segments, leaf, 0) });
                 there.extend(self.entry(whole, guest, rest));
                 ControlFlow::Continue(())
             });
         let ControlFlow::Continue(next) = visited;
-        // What is done with them is a chunk's work of its own.
+        // Updating them counts as a chunk's work of its own.
         writer.work.begin();
         (there, next)
     }
 
+    /// The entry `whole` that leads to `guest`; `None` if it is not affected.
     fn entry(
         &self,
         whole: Span<DeviceAddr>,
@@ -165,7 +168,7 @@ impl Chunk<'_> {
     fn fits(&self, writer: &mut Writer, entry: &Entry) -> bool {
         let taken = writer.leaves().saturating_add(writer.promised);
         let room = self.domain.limit.saturating_sub(taken);
-        // However many pieces there are, none is smaller than a granule.
+        // No piece is smaller than a granule.
         if entry.whole.len() / GRANULE <= room {
             return true;
         }
@@ -173,7 +176,7 @@ impl Chunk<'_> {
         for (piece, _) in placed(self.regions, entry.part, entry.guest) {
             writer.work.spend(1);
             new = new.saturating_add(entries(piece));
-            // One entry is there already.
+            // One entry exists already.
             if new > room.saturating_add(1) {
                 return false;
             }
@@ -181,7 +184,8 @@ impl Chunk<'_> {
         true
     }
 
-    /// Makes the entry lead to what is there now, as far as the chunk allows.
+    /// Updates the entry to what the regions have now, as far as the chunk's work allows. Returns
+    /// the address to continue at.
     fn lead(&self, writer: &mut Writer, entry: &Entry) -> Option<DeviceAddr> {
         for (piece, behind) in placed(self.regions, entry.part, entry.guest) {
             let start = piece.start().0;

@@ -1,4 +1,4 @@
-//! Taking grants back.
+//! Revoking grants.
 #![allow(unsafe_code, reason = "shares segments and frees nodes under what guards them")]
 
 use core::convert::Infallible;
@@ -18,11 +18,11 @@ use crate::view::entry::{Behind, Leaf};
 use crate::view::table::{Retired, Table};
 
 impl DomainInner {
-    /// Takes back what `spans` were let through to, together; the drain that comes back
-    /// waits for the mappings made before.
+    /// Revokes the grants of `spans`, with one scan; the drain waits for the mappings that
+    /// existed before (decision 15).
     ///
-    /// Entries that reach past a span are cut, which can make more of them: the domain's
-    /// limit holds for that, too, and nothing has changed if it would be passed.
+    /// Entries that extend past a span are cut, which can make more of them. If that would
+    /// exceed the domain's limit, it fails and changes nothing.
     pub(crate) fn revoke(
         &self,
         memory: GuestMemory<'_>,
@@ -31,7 +31,7 @@ impl DomainInner {
         if !self.takes_grants() {
             return Err(Reason::Invalid("a domain that bypasses or denies has no grants"));
         }
-        // Past the guest's address width nothing was ever granted.
+        // Nothing is ever granted past the guest's address width.
         let all = self.addresses();
         let inside = |span: &Span<DeviceAddr>| {
             span.rounded_out().map_or(Some(all), |span| all.intersection(&span))
@@ -47,32 +47,33 @@ impl DomainInner {
             revocation.range(self.view.id(), span);
         }
         let keep = kept.keep;
-        // Still under the lock of changes: a mapping of what is granted anew is not waited
-        // for.
+        // The scan is under the lock of changes, so that it does not find mappings of grants that
+        // are added after this revoke.
         let drain = revocation.scan(self.policy, || keep);
-        // SAFETY: the nodes were taken from this view's writer, and the scan waited for
-        // every reader that was in the table.
+        // SAFETY: `free` asks that the nodes are of this view's table and that a scan waited for
+        // every reader that was in it when they were taken from its writer: `clear` took them
+        // from it, and the scan came after.
         unsafe { free(&self.view, retired) };
         Ok(drain)
     }
 
-    /// Takes everything back from a domain that is marked as removed. No device is
-    /// attached, so every mapping made through it is in the drain of an earlier revoke.
+    /// Revokes all grants of a domain that is marked as removed. No device is attached, so every
+    /// mapping made through it is in the drain of an earlier revoke or detach.
     pub(crate) fn retire(&self, memory: GuestMemory<'_>) {
-        // A grant that was being added when the domain was marked is in place after this.
+        // A grant that was being added when the domain was marked has been added after this.
         let _changes = self.changes.lock();
         if self.takes_grants() {
             let _: ControlFlow<Infallible> =
                 in_chunks(&self.view, memory, self.addresses(), |_, writer, rest| {
                     ControlFlow::Continue(self.view.table.clear(writer, rest))
                 });
-            // Whoever moved the last device away has a drain for its mappings.
+            // The call that moved the last device away returned the drain of its mappings.
             grace(&self.view);
         }
     }
 
-    /// Removes the entries of a span in chunks. The memory that they led to is added to
-    /// `kept`, nodes that are no longer needed to `retired`.
+    /// Removes the entries of a span, in chunks. Adds the memory that they led to to `kept`, and
+    /// the nodes that are no longer needed to `retired`.
     fn clear(
         &self,
         memory: GuestMemory<'_>,
@@ -85,9 +86,10 @@ impl DomainInner {
                 if let Behind::Memory { segment, .. } = leaf.behind()
                     && kept.segments.insert(segment)
                 {
-                    // SAFETY: the leaf was in the table until now, so its segment has
-                    // been added; segments are removed only under the regions' lock,
-                    // which this chunk holds.
+                    // SAFETY: `share` asks that the segment has been added, and for the lock
+                    // under which segments are removed. The leaf was in the table until now,
+                    // and names only a segment that was added and not removed; the lock is that
+                    // of the regions, which this chunk holds.
                     kept.keep.push(unsafe { memory.segments.share(segment) });
                 }
                 None
@@ -99,13 +101,13 @@ impl DomainInner {
         });
     }
 
-    /// Whether the entries at the ends of `spans` can be cut there within the limit.
+    /// Checks that the entries at the ends of `spans` can be cut there within the limit.
     fn check_cuts(
         &self,
         memory: GuestMemory<'_>,
         spans: &[Span<DeviceAddr>],
     ) -> Result<(), Reason> {
-        /// Some spans for each time the lock is taken.
+        /// How many spans are counted each time the lock is taken.
         const SOME: usize = 1024;
         let (mut cuts, mut leaves) = (Cuts::default(), 0);
         for some in spans.chunks(SOME) {
@@ -118,7 +120,7 @@ impl DomainInner {
         if new == 0 || leaves.saturating_add(new) <= limit {
             return Ok(());
         }
-        // What goes makes room for what comes.
+        // Entries that are removed make room for new ones.
         let mut gone = 0_u64;
         for &span in spans {
             let _: ControlFlow<Infallible> =
@@ -136,18 +138,18 @@ impl DomainInner {
     }
 }
 
-/// What spans, in order and apart, leave of the entries that reach past them.
+/// A count of the entries that spans, in order and apart, cut.
 #[derive(Default)]
 struct Cuts {
-    /// The entries that are cut, and those that their rests make.
+    /// The number of entries that are cut, and of those that replace them.
     cut: u64,
     made: u64,
-    /// What no span has reached yet of the entry that the last one ends in.
+    /// The part past the last span of the entry that it ends in.
     rest: Option<Span<DeviceAddr>>,
 }
 
 impl Cuts {
-    /// Counts the next span. The caller has the table's writer.
+    /// Counts the next span. The caller holds the table's writer.
     fn span(&mut self, table: &Table, span: Span<DeviceAddr>) {
         let begins_in_rest = self.rest.is_some_and(|rest| rest.contains(span.start()));
         if !begins_in_rest {
@@ -166,7 +168,8 @@ impl Cuts {
         self.rest = self.rest.and_then(|entry| after(entry, span));
     }
 
-    /// How many entries more there are at the end, but for those that go whole.
+    /// The number of entries that the cuts add in the end, not counting those that are removed
+    /// whole.
     fn new_entries(mut self) -> u64 {
         self.end_entry();
         self.made.saturating_sub(self.cut)
@@ -187,19 +190,19 @@ impl Cuts {
     }
 }
 
-/// All that the table's entry at an address stands for.
+/// The whole range of the table's entry at an address.
 fn entry_at(table: &Table, addr: DeviceAddr) -> Option<Span<DeviceAddr>> {
     let found = table.find(addr.0);
     Leaf::from_word(found.word)?;
     Span::new(DeviceAddr(addr.0 & !(found.size() - 1)), found.size()).ok()
 }
 
-/// What is left of `entry` past `span`.
+/// The part of `entry` past `span`.
 fn after(entry: Span<DeviceAddr>, span: Span<DeviceAddr>) -> Option<Span<DeviceAddr>> {
     Span::inclusive(span.last().checked_add(1)?, entry.last())
 }
 
-/// Spans in order, those that touch as one: none is counted or gone through twice.
+/// The spans in order, those that touch joined, so that no address is counted twice.
 fn joined(mut spans: SmallVec<[Span<DeviceAddr>; 1]>) -> SmallVec<[Span<DeviceAddr>; 1]> {
     spans.sort_unstable_by_key(Span::start);
     spans.dedup_by(|next, span| {
@@ -213,19 +216,19 @@ fn joined(mut spans: SmallVec<[Span<DeviceAddr>; 1]>) -> SmallVec<[Span<DeviceAd
     spans
 }
 
-/// The memory that entries led to, each segment once.
+/// The memory that removed entries led to, each segment once.
 #[derive(Default)]
 struct Kept {
     segments: SegmentSet,
     keep: Keep,
 }
 
-/// A set of segments' numbers.
+/// A set of segment numbers.
 #[derive(Default)]
 struct SegmentSet([u64; SEGMENTS / 64]);
 
 impl SegmentSet {
-    /// Whether it was not there before.
+    /// Adds a segment, and returns whether it is new.
     fn insert(&mut self, segment: usize) -> bool {
         let Some(word) = self.0.get_mut(segment / 64) else { return false };
         let bit = 1 << (segment % 64);

@@ -1,12 +1,12 @@
 //! Devices that are attached to no domain.
 
-/// What becomes of a device that is attached to no domain, in a guest that has an IOMMU
+/// The treatment of devices that are attached to no domain, in a guest that has an IOMMU
 /// (decision 14).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Unattached {
-    /// It is denied everything.
+    /// Every access is refused.
     #[default]
     Deny,
-    /// It reaches all memory, as if there were no IOMMU.
+    /// The device reaches all memory, as if there were no IOMMU.
     Bypass,
 }
