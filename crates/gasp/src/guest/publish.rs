@@ -71,11 +71,11 @@ impl Inner {
         let was = regions.set_access(span, access);
         drop(regions);
         let reduced = was.iter().any(|placed| !access.contains(placed.region.access()));
-        let mut revoked = Revoked::new(self, segments_of(&was));
+        let mut revoked = RegionRevocation::new(self, segments_of(&was));
         self.publish(self.pages(span), &mut |view, reached| match reached {
-            Reached::Led(span) if reduced => revoked.range(view, span),
-            Reached::Led(_) => {}
-            Reached::GivenUp(span) => revoked.range(view, span),
+            Reached::Updated(span) if reduced => revoked.range(view, span),
+            Reached::Updated(_) => {}
+            Reached::Revoked(span) => revoked.range(view, span),
         });
         Ok(revoked.scan())
     }
@@ -107,9 +107,9 @@ impl Inner {
         drop(regions);
         let unused: Keep =
             removed.iter().filter(|gone| !used.contains(&gone.index())).cloned().collect();
-        let mut revoked = Revoked::new(self, removed);
+        let mut revoked = RegionRevocation::new(self, removed);
         self.publish(self.pages(span), &mut |view, reached| match reached {
-            Reached::Led(span) | Reached::GivenUp(span) => revoked.range(view, span),
+            Reached::Updated(span) | Reached::Revoked(span) => revoked.range(view, span),
         });
         let drain = revoked.scan();
         // No leaf names them any more, and the scan waited for every look-up that may
@@ -135,7 +135,7 @@ impl Inner {
             in_chunks(&self.flat, self.memory(), device, |regions, writer, rest| {
                 ControlFlow::Continue(self.flatten(regions, writer, rest))
             });
-        reached(&self.flat, Reached::Led(device));
+        reached(&self.flat, Reached::Updated(device));
         for domain in self.domains_with_rules() {
             refresh(&domain, self.memory(), changed, |range| reached(&domain.view, range));
         }
@@ -179,7 +179,7 @@ impl Inner {
 }
 
 /// What a change of regions has taken away.
-struct Revoked<'a> {
+struct RegionRevocation<'a> {
     guest: &'a Inner,
     revocation: Revocation,
     /// What the next range may be a continuation of.
@@ -190,7 +190,7 @@ struct Revoked<'a> {
     drain: Option<Drain>,
 }
 
-impl<'a> Revoked<'a> {
+impl<'a> RegionRevocation<'a> {
     /// So many ranges are looked for at once; a guest can have a million.
     const RANGES: usize = 1 << 16;
 
@@ -208,23 +208,23 @@ impl<'a> Revoked<'a> {
         match joined {
             Some(joined) => self.last = Some((view.id(), joined)),
             None => {
-                self.push();
+                self.flush();
                 self.last = Some((view.id(), span));
             }
         }
     }
 
-    fn push(&mut self) {
+    fn flush(&mut self) {
         let Some((view, span)) = self.last.take() else { return };
         self.revocation.range(view, span);
         self.ranges += 1;
         if self.ranges == Self::RANGES {
-            self.look();
+            self.collect();
         }
     }
 
     /// Collects the mappings of the ranges so far.
-    fn look(&mut self) {
+    fn collect(&mut self) {
         let revocation = core::mem::take(&mut self.revocation);
         self.ranges = 0;
         let found = revocation.scan(self.guest.policy, || self.keep.clone());
@@ -236,19 +236,19 @@ impl<'a> Revoked<'a> {
 
     /// Collects the mappings, and frees what no reader is in any more.
     fn scan(mut self) -> Drain {
-        self.push();
+        self.flush();
         let domains = self.guest.domains_with_rules();
         let views =
             core::iter::once(&self.guest.flat).chain(domains.iter().map(|domain| &domain.view));
         let retired: Vec<_> =
             views.map(|view| (Arc::clone(view), view.writer().take_retired())).collect();
-        self.look();
+        self.collect();
         for (view, retired) in retired {
             // SAFETY: the nodes were taken from this view's writer before the scan, which
             // waited for every reader that was in any table.
             unsafe { free(&view, retired) };
         }
-        self.drain.unwrap_or_else(|| unreachable!("`look` makes one"))
+        self.drain.unwrap_or_else(|| unreachable!("`collect` sets it"))
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) fn in_chunks_and_between<B>(
         RwLockReadGuard::unlock_fair(regions);
         between();
         if wants_grace {
-            grace(view);
+            free_retired(view);
         }
         rest = next?.and_then(|next| Span::inclusive(next, span.last()));
     }
@@ -67,7 +67,7 @@ pub(super) fn in_chunks_and_between<B>(
 }
 
 /// Frees the retired nodes of a table, after a scan that waits for their readers.
-pub(crate) fn grace(view: &View) {
+pub(crate) fn free_retired(view: &View) {
     let retired = view.writer().take_retired();
     if !retired.is_empty() {
         drop(Revocation::default().scan(DrainPolicy::default(), Keep::new));

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::chunks::{GuestMemory, in_chunks};
 use super::domain::{DomainInner, DomainKind};
-use super::placed::{PIECE_COST, around, entries, placed};
+use super::project::{PIECE_COST, around, entries, project_device};
 use crate::access::Access;
 use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
 use crate::error::Reason;
@@ -21,17 +21,17 @@ use crate::view::table::{Table, Writer};
 
 /// A grant to be added, in whole granules.
 #[derive(Clone, Copy)]
-struct Grant {
+struct NewGrant {
     device: Span<DeviceAddr>,
     guest: GuestPhys,
     access: Access,
 }
 
-/// A part of the grant's addresses that is added in one way.
+/// A stretch of the grant's addresses that is added in one way.
 #[derive(Clone, Copy)]
-enum Part {
+enum Stretch {
     /// Addresses without a grant, and what is behind them.
-    Free(Span<DeviceAddr>, Behind),
+    Ungranted(Span<DeviceAddr>, Behind),
     /// Addresses that one table entry covers, and the whole range of that entry.
     Granted { part: Span<DeviceAddr>, whole: Span<DeviceAddr>, leaf: Leaf },
 }
@@ -57,7 +57,7 @@ impl DomainInner {
             return Err(Reason::BadFlags(0));
         }
         let (device, guest) = self.granules(device, guest)?;
-        let grant = Grant { device, guest, access };
+        let grant = NewGrant { device, guest, access };
         let _changes = self.changes.lock();
         if self.is_removed() {
             return Err(Reason::NotFound("domain of this name any more"));
@@ -66,8 +66,8 @@ impl DomainInner {
         let mut new = 0;
         let mut left = Some(device);
         let checked = in_chunks(&self.view, memory, device, |regions, writer, rest| {
-            let there = grant.parts(table, regions, writer, rest);
-            let next = grant.check(&there, memory.segments, writer, &mut new)?;
+            let stretches = grant.stretches(table, regions, writer, rest);
+            let next = grant.check(&stretches, memory.segments, writer, &mut new)?;
             if next.is_none() {
                 // Only this thread adds grants now. A change of regions meanwhile cuts entries
                 // only as far as the limit allows besides the entries promised here.
@@ -78,7 +78,7 @@ impl DomainInner {
                 // A grant that was checked in one chunk is added in the same chunk.
                 writer.promised = new;
                 if rest == device {
-                    let next = grant.put_promised(&there, table, writer);
+                    let next = grant.put_promised(&stretches, table, writer);
                     left = next.and_then(|next| Span::inclusive(next, device.last()));
                 }
                 if left.is_none() {
@@ -93,8 +93,8 @@ impl DomainInner {
         if let Some(left) = left {
             let _: ControlFlow<Infallible> =
                 in_chunks(&self.view, memory, left, |regions, writer, rest| {
-                    let there = grant.parts(table, regions, writer, rest);
-                    let next = grant.put_promised(&there, table, writer);
+                    let stretches = grant.stretches(table, regions, writer, rest);
+                    let next = grant.put_promised(&stretches, table, writer);
                     if next.is_none() {
                         writer.promised = 0;
                     }
@@ -129,20 +129,20 @@ impl DomainInner {
     }
 }
 
-impl Grant {
+impl NewGrant {
     /// The guest-physical address that the grant gives the first address of `part`.
     fn to(&self, part: Span<DeviceAddr>) -> GuestPhys {
         GuestPhys(self.guest.0 + (part.start().0 - self.device.start().0))
     }
 
-    /// The present state of the grant's addresses in `rest`, as far as a chunk comes.
-    fn parts(
+    /// The grant's addresses in `rest` as they are now, as far as a chunk comes.
+    fn stretches(
         &self,
         table: &Table,
         regions: &Regions,
         writer: &mut Writer,
         rest: Span<DeviceAddr>,
-    ) -> Parts {
+    ) -> Stretches {
         let mut granted = SmallVec::<[_; 2]>::new();
         let visited: ControlFlow<Infallible, _> =
             table.visit(&mut writer.work, rest, |whole, leaf| {
@@ -153,7 +153,7 @@ impl Grant {
         let last = next.map_or(rest.last(), |next| DeviceAddr(next.0.saturating_sub(1)));
         // Finding what is behind the gaps counts as a chunk's work of its own.
         writer.work.begin();
-        let mut parts = SmallVec::new();
+        let mut list = SmallVec::new();
         let mut free_from = Some(rest.start());
         for granted in granted.into_iter().map(Some).chain([None]) {
             let end = match granted {
@@ -162,37 +162,37 @@ impl Grant {
             };
             let gap = free_from.zip(end).and_then(|(first, end)| Span::inclusive(first, end));
             for (piece, behind) in
-                gap.into_iter().flat_map(|gap| placed(regions, gap, self.to(gap)))
+                gap.into_iter().flat_map(|gap| project_device(regions, gap, self.to(gap)))
             {
-                parts.push(Part::Free(piece, behind));
+                list.push(Stretch::Ungranted(piece, behind));
                 writer.work.spend(PIECE_COST);
                 let on = piece.last().checked_add(1).filter(|&on| on <= last);
                 if on.is_some() && writer.work.is_spent() {
-                    return Parts { parts, next: on };
+                    return Stretches { list, next: on };
                 }
             }
             if let Some((part, whole, leaf)) = granted {
-                parts.push(Part::Granted { part, whole, leaf });
+                list.push(Stretch::Granted { part, whole, leaf });
                 free_from = part.last().checked_add(1);
             }
         }
-        Parts { parts, next }
+        Stretches { list, next }
     }
 
     /// Checks the grant in one chunk, and adds to `new` the number of table entries that it
     /// takes there.
     fn check(
         &self,
-        there: &Parts,
+        stretches: &Stretches,
         segments: &Segments,
         writer: &mut Writer,
         new: &mut u64,
     ) -> ControlFlow<Reason, Option<DeviceAddr>> {
-        // Going through the parts counts as a chunk's work of its own.
+        // Going through the stretches counts as a chunk's work of its own.
         writer.work.begin();
-        for &part in &there.parts {
-            match part {
-                Part::Granted { part, whole, leaf } => {
+        for &stretch in &stretches.list {
+            match stretch {
+                Stretch::Granted { part, whole, leaf } => {
                     let first = leaf.advanced((part.start().0 - whole.start().0) / GRANULE);
                     // SAFETY: `guest_of` asks for the lock under which segments are removed:
                     // that of the regions, which each chunk holds. So the segment that the leaf
@@ -208,40 +208,40 @@ impl Grant {
                         *new = new.saturating_add(cut - 1);
                     }
                 }
-                Part::Free(piece, _) => *new = new.saturating_add(entries(piece)),
+                Stretch::Ungranted(piece, _) => *new = new.saturating_add(entries(piece)),
             }
         }
-        ControlFlow::Continue(there.next)
+        ControlFlow::Continue(stretches.next)
     }
 
     /// [`put`](Self::put), which takes the entries that it adds off the promised ones.
     fn put_promised(
         &self,
-        there: &Parts,
+        stretches: &Stretches,
         table: &Table,
         writer: &mut Writer,
     ) -> Option<DeviceAddr> {
         let before = writer.leaves();
-        let next = self.put(there, table, writer);
+        let next = self.put(stretches, table, writer);
         let added = writer.leaves().saturating_sub(before);
         writer.promised = writer.promised.saturating_sub(added);
         next
     }
 
     /// Adds the grant to the table for one chunk; returns the address to continue at.
-    fn put(&self, there: &Parts, table: &Table, writer: &mut Writer) -> Option<DeviceAddr> {
+    fn put(&self, stretches: &Stretches, table: &Table, writer: &mut Writer) -> Option<DeviceAddr> {
         let raised = |leaf: Leaf| leaf.with_allowed(leaf.allowed() | self.access);
         writer.work.begin();
-        for &part in &there.parts {
-            match part {
-                Part::Granted { leaf, .. } if leaf.allowed().contains(self.access) => {}
-                Part::Granted { part, .. } => {
+        for &stretch in &stretches.list {
+            match stretch {
+                Stretch::Granted { leaf, .. } if leaf.allowed().contains(self.access) => {}
+                Stretch::Granted { part, .. } => {
                     let paused = table.update(writer, part, |_, leaf| Some(raised(leaf)));
                     if paused.is_some() {
                         return paused;
                     }
                 }
-                Part::Free(piece, behind) => {
+                Stretch::Ungranted(piece, behind) => {
                     let paused = table.fill(writer, piece, Leaf::new(self.access, behind));
                     if paused.is_some() {
                         return paused;
@@ -249,13 +249,13 @@ impl Grant {
                 }
             }
         }
-        there.next
+        stretches.next
     }
 }
 
-/// The parts that one chunk comes to, in order.
-struct Parts {
-    parts: SmallVec<[Part; 2]>,
+/// The stretches that one chunk comes to, in order.
+struct Stretches {
+    list: SmallVec<[Stretch; 2]>,
     /// The address at which the next chunk continues.
     next: Option<DeviceAddr>,
 }

@@ -7,12 +7,12 @@
 //! * `grant`, `revoke`: adding grants, and revoking them.
 //! * `refresh`: following a change of the guest's regions.
 //! * `chunks`: the loop of all three, which holds the locks for a bounded time.
-//! * `placed`: what is behind device addresses, and how many table entries that takes.
+//! * `project`: what is behind device addresses, and how many table entries that takes.
 
 mod chunks;
 mod domain;
 mod grant;
-mod placed;
+mod project;
 mod refresh;
 mod revoke;
 mod unattached;

@@ -7,7 +7,7 @@ use core::ops::ControlFlow;
 
 use super::chunks::{GuestMemory, in_chunks_and_between};
 use super::domain::{DomainInner, DomainKind};
-use super::placed::{PIECE_COST, around, entries, placed};
+use super::project::{PIECE_COST, around, entries, project_device};
 use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
 use crate::space::Regions;
 use crate::space::segment::Segments;
@@ -20,9 +20,9 @@ use crate::view::table::Writer;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Reached {
     /// They now lead to what the changed regions have.
-    Led(Span<DeviceAddr>),
+    Updated(Span<DeviceAddr>),
     /// Their grants were revoked.
-    GivenUp(Span<DeviceAddr>),
+    Revoked(Span<DeviceAddr>),
 }
 
 /// Updates every grant that leads into `changed`, and calls `reached` with the addresses of
@@ -44,8 +44,8 @@ pub(crate) fn refresh(
         DomainKind::Identity => identity(changed),
         DomainKind::Translate => domain.addresses(),
     };
-    let mut given_up = 0_u64;
-    let found = RefCell::new(Vec::new());
+    let mut revoked = 0_u64;
+    let unreported = RefCell::new(Vec::new());
     let _: ControlFlow<Infallible> = in_chunks_and_between(
         &domain.view,
         memory,
@@ -56,17 +56,17 @@ pub(crate) fn refresh(
                 return ControlFlow::Continue(None);
             }
             let chunk = Chunk { domain, regions, segments: memory.segments, changed };
-            let (there, next) = chunk.leading_into(writer, rest);
-            for entry in there {
+            let (affected, next) = chunk.affected(writer, rest);
+            for entry in affected {
                 let paused = match chunk.fits(writer, &entry) {
                     true => {
-                        found.borrow_mut().push(Reached::Led(entry.part));
-                        chunk.lead(writer, &entry)
+                        unreported.borrow_mut().push(Reached::Updated(entry.part));
+                        chunk.update(writer, &entry)
                     }
                     false => {
-                        given_up += 1;
-                        found.borrow_mut().push(Reached::GivenUp(entry.whole));
-                        chunk.take_back(writer, &entry);
+                        revoked += 1;
+                        unreported.borrow_mut().push(Reached::Revoked(entry.whole));
+                        chunk.remove(writer, &entry);
                         None
                     }
                 };
@@ -79,12 +79,12 @@ pub(crate) fn refresh(
             }
             ControlFlow::Continue(next)
         },
-        || found.borrow_mut().drain(..).for_each(&mut reached),
+        || unreported.borrow_mut().drain(..).for_each(&mut reached),
     );
-    if given_up > 0 {
+    if revoked > 0 {
         tracing::warn!(
             domain = &*domain.name,
-            entries = given_up,
+            entries = revoked,
             limit = domain.limit,
             "memory changed under grants that cannot be cut within the domain's limit; they are taken back"
         );
@@ -117,7 +117,7 @@ struct Entry {
 impl Chunk<'_> {
     /// Removes an entry. That is one word, so it is done even if the chunk's work is spent: no
     /// later chunk comes back to the entry.
-    fn take_back(&self, writer: &mut Writer, entry: &Entry) {
+    fn remove(&self, writer: &mut Writer, entry: &Entry) {
         let table = &self.domain.view.table;
         if table.clear(writer, entry.whole).is_some() {
             writer.work.begin();
@@ -128,12 +128,12 @@ impl Chunk<'_> {
     }
 
     /// The affected entries that the chunk comes to, and the address to continue at.
-    fn leading_into(
+    fn affected(
         &self,
         writer: &mut Writer,
         rest: Span<DeviceAddr>,
     ) -> (Vec<Entry>, Option<DeviceAddr>) {
-        let mut there = Vec::new();
+        let mut affected = Vec::new();
         let visited: ControlFlow<Infallible, _> =
             self.domain.view.table.visit(&mut writer.work, rest, |whole, leaf| {
                 // SAFETY: `guest_of` asks for the lock under which segments are removed: that
@@ -141,13 +141,13 @@ impl Chunk<'_> {
                 // guard. So the segment that the leaf names is still there, and its address is
                 // only read.
                 let guest = GuestPhys(unsafe { guest_of(self.segments, leaf, 0) });
-                there.extend(self.entry(whole, guest, rest));
+                affected.extend(self.entry(whole, guest, rest));
                 ControlFlow::Continue(())
             });
         let ControlFlow::Continue(next) = visited;
         // Updating them counts as a chunk's work of its own.
         writer.work.begin();
-        (there, next)
+        (affected, next)
     }
 
     /// The entry `whole` that leads to `guest`; `None` if it is not affected.
@@ -173,7 +173,7 @@ impl Chunk<'_> {
             return true;
         }
         let mut new = around(entry.whole, entry.part).map(entries).sum::<u64>();
-        for (piece, _) in placed(self.regions, entry.part, entry.guest) {
+        for (piece, _) in project_device(self.regions, entry.part, entry.guest) {
             writer.work.spend(1);
             new = new.saturating_add(entries(piece));
             // One entry exists already.
@@ -186,8 +186,8 @@ impl Chunk<'_> {
 
     /// Updates the entry to what the regions have now, as far as the chunk's work allows. Returns
     /// the address to continue at.
-    fn lead(&self, writer: &mut Writer, entry: &Entry) -> Option<DeviceAddr> {
-        for (piece, behind) in placed(self.regions, entry.part, entry.guest) {
+    fn update(&self, writer: &mut Writer, entry: &Entry) -> Option<DeviceAddr> {
+        for (piece, behind) in project_device(self.regions, entry.part, entry.guest) {
             let start = piece.start().0;
             writer.work.spend(PIECE_COST);
             let paused = self.domain.view.table.update(writer, piece, |addr, leaf| {

@@ -6,9 +6,9 @@ use core::ops::ControlFlow;
 
 use smallvec::SmallVec;
 
-use super::chunks::{GuestMemory, free, grace, in_chunks};
+use super::chunks::{GuestMemory, free, free_retired, in_chunks};
 use super::domain::DomainInner;
-use super::placed::entries;
+use super::project::entries;
 use crate::addr::{DeviceAddr, GRANULE};
 use crate::error::Reason;
 use crate::mapping::{Drain, Keep, Revocation};
@@ -68,7 +68,7 @@ impl DomainInner {
                     ControlFlow::Continue(self.view.table.clear(writer, rest))
                 });
             // The call that moved the last device away returned the drain of its mappings.
-            grace(&self.view);
+            free_retired(&self.view);
         }
     }
 
@@ -143,50 +143,50 @@ impl DomainInner {
 struct Cuts {
     /// The number of entries that are cut, and of those that replace them.
     cut: u64,
-    made: u64,
+    created: u64,
     /// The part past the last span of the entry that it ends in.
-    rest: Option<Span<DeviceAddr>>,
+    remainder: Option<Span<DeviceAddr>>,
 }
 
 impl Cuts {
     /// Counts the next span. The caller holds the table's writer.
     fn span(&mut self, table: &Table, span: Span<DeviceAddr>) {
-        let begins_in_rest = self.rest.is_some_and(|rest| rest.contains(span.start()));
-        if !begins_in_rest {
+        let begins_in_remainder = self.remainder.is_some_and(|part| part.contains(span.start()));
+        if !begins_in_remainder {
             self.end_entry();
             self.begin_entry(entry_at(table, span.start()), span);
         }
-        if let Some(rest) = self.rest.take() {
+        if let Some(remainder) = self.remainder.take() {
             let before = span.start().0.checked_sub(1).map(DeviceAddr);
-            self.make(before.and_then(|last| Span::inclusive(rest.start(), last)));
-            self.rest = after(rest, span);
-            if rest.contains(span.last()) {
+            self.add(before.and_then(|last| Span::inclusive(remainder.start(), last)));
+            self.remainder = after(remainder, span);
+            if remainder.contains(span.last()) {
                 return;
             }
         }
         self.begin_entry(entry_at(table, span.last()), span);
-        self.rest = self.rest.and_then(|entry| after(entry, span));
+        self.remainder = self.remainder.and_then(|entry| after(entry, span));
     }
 
     /// The number of entries that the cuts add in the end, not counting those that are removed
     /// whole.
     fn new_entries(mut self) -> u64 {
         self.end_entry();
-        self.made.saturating_sub(self.cut)
+        self.created.saturating_sub(self.cut)
     }
 
     fn begin_entry(&mut self, entry: Option<Span<DeviceAddr>>, span: Span<DeviceAddr>) {
         self.cut += u64::from(entry.is_some_and(|entry| !span.covers(&entry)));
-        self.rest = entry;
+        self.remainder = entry;
     }
 
     fn end_entry(&mut self) {
-        let rest = self.rest.take();
-        self.make(rest);
+        let remainder = self.remainder.take();
+        self.add(remainder);
     }
 
-    fn make(&mut self, part: Option<Span<DeviceAddr>>) {
-        self.made = self.made.saturating_add(part.map_or(0, entries));
+    fn add(&mut self, part: Option<Span<DeviceAddr>>) {
+        self.created = self.created.saturating_add(part.map_or(0, entries));
     }
 }
 

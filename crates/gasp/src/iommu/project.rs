@@ -10,7 +10,7 @@ use crate::view::project::project;
 pub(super) const PIECE_COST: u64 = 8;
 
 /// What is behind the device addresses `device`, of which the first leads to `guest`, in pieces.
-pub(super) fn placed(
+pub(super) fn project_device(
     regions: &Regions,
     device: Span<DeviceAddr>,
     guest: GuestPhys,
@@ -65,10 +65,10 @@ mod tests {
         #[test]
         fn entries_counts_the_largest_aligned_pages(start in 0u64..1 << 20, len in 1u64..1 << 20) {
             let span = Span::new(DeviceAddr(start << 12), len << 12).unwrap();
-            let (mut at, end, mut count) = (start, start + len, 0);
-            while at < end {
-                let fits = |pages: u64| at.is_multiple_of(pages) && at + pages <= end;
-                at += [1 << 18, 1 << 9, 1].into_iter().find(|&pages| fits(pages)).unwrap();
+            let (mut page, end, mut count) = (start, start + len, 0);
+            while page < end {
+                let fits = |pages: u64| page.is_multiple_of(pages) && page + pages <= end;
+                page += [1 << 18, 1 << 9, 1].into_iter().find(|&pages| fits(pages)).unwrap();
                 count += 1;
             }
             prop_assert_eq!(entries(span), count);
