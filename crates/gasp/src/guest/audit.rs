@@ -1,15 +1,15 @@
-//! An audit of all memory of a guest.
+//! Audits of all memory of a guest.
 
 use super::Guest;
 use crate::error::Result;
 use crate::memory::{Audit, MemoryObject};
 
 impl Guest {
-    /// Reads the frame numbers of all of its memory again, and compares them with what was
-    /// said: see [`MemoryObject::audit`]. Nothing else of the guest waits for it.
+    /// Reads the frame numbers of all the guest's memory objects again, and compares them with
+    /// those reported before: see [`MemoryObject::audit`]. Other operations do not wait for it.
     ///
     /// # Errors
-    /// `EPERM` where frame numbers are told no longer (decision 19).
+    /// `EPERM` if frame numbers can no longer be read (decision 19).
     pub fn audit(&self) -> Result<Audit> {
         let mut objects: Vec<MemoryObject> = Vec::new();
         for region in self.space().regions() {

@@ -1,4 +1,4 @@
-//! Making a guest.
+//! The builder of a guest.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::space::Regions;
 use crate::space::segment::Segments;
 use crate::view::{Absent, Attachment, View};
 
-/// A guest to be made.
+/// A builder of a [`Guest`]; see [`Guest::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "call `build`"]
 pub struct GuestBuilder {
@@ -39,42 +39,44 @@ impl Default for GuestBuilder {
 }
 
 impl GuestBuilder {
-    /// The address width of a guest that is told none: 48 bits.
+    /// The default address width: 48 bits.
     pub const WIDTH: u32 = 48;
-    /// The smallest and the largest address width.
+    /// The valid address widths, in bits.
     pub const WIDTHS: core::ops::RangeInclusive<u32> = 32..=52;
 
-    /// A name for reports.
+    /// Sets the name used in reports and errors; `"guest"` by default.
     pub fn name(mut self, name: &str) -> Self {
         self.name = name.into();
         self
     }
 
-    /// How many bits its addresses have, from 32 to 52.
+    /// Sets the address width in bits, from 32 to 52; 48 by default.
     pub fn address_width(self, width: u32) -> Self {
         Self { width, ..self }
     }
 
-    /// Gives the guest an IOMMU, and says what becomes of devices that are attached to
-    /// no domain. Without this call every device reaches all of RAM (decision 13).
+    /// Adds an IOMMU, with this treatment of devices that are attached to no domain (decision
+    /// 14). A guest without an IOMMU lets every device reach all of its memory (decision 13).
     pub fn iommu(self, unattached: Unattached) -> Self {
         Self { iommu: Some(unattached), ..self }
     }
 
-    /// How drains wait where their domain says nothing else (decision 15).
+    /// Sets the drain policy of changes of regions, of devices that are attached to no domain,
+    /// and of domains without a policy of their own (decision 15).
     pub fn drain(self, policy: DrainPolicy) -> Self {
         Self { policy, ..self }
     }
 
-    /// Accepts host-physical addresses that can change (decision 20).
+    /// Whether host-contiguous maps accept memory whose host-physical address can change
+    /// (decision 20); `false` by default.
     pub fn allow_unpinned(self, allow_unpinned: bool) -> Self {
         Self { allow_unpinned, ..self }
     }
 
-    /// Makes the guest, without memory.
+    /// Creates the guest, without memory, devices or domains.
     ///
     /// # Errors
-    /// `EINVAL` for an address width out of range.
+    /// `EINVAL` if the address width is not from 32 to 52 bits.
     pub fn build(self) -> Result<Guest> {
         if !Self::WIDTHS.contains(&self.width) {
             let reason = Reason::Invalid("the address width must be from 32 to 52 bits");

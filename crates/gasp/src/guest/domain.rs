@@ -20,36 +20,37 @@ use crate::span::Span;
 use crate::view::lookup::guest_of;
 use crate::view::{Absent, View};
 
-/// The most domains a guest can have.
+/// The most domains of a guest.
 const DOMAINS_MAX: usize = 1 << 12;
 
-/// One IOMMU configuration that several devices can share.
+/// An IOMMU domain: one configuration that several devices can share.
 ///
-/// Clones are the same domain. Grants are additive: granting a range that is granted
-/// already adds to its access, and only [`revoke`](Self::revoke) takes away.
+/// A clone is the same domain. Grants are additive: granting a range that is already granted
+/// adds to its access, and only [`revoke`](Self::revoke) removes access.
 #[derive(Clone)]
 pub struct Domain {
     pub(super) inner: Arc<DomainInner>,
     pub(super) guest: Arc<Inner>,
 }
 
-/// One range of a domain's grants: see [`Domain::grants`].
+/// One range of a domain's grants; see [`Domain::grants`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Grant {
     /// The device addresses.
     pub device: Span<DeviceAddr>,
-    /// Where the first of them leads.
+    /// The guest-physical address of the first of them.
     pub guest: GuestPhys,
-    /// What is allowed.
+    /// The access that devices have.
     pub access: Access,
 }
 
 impl Guest {
-    /// A new domain. A guest that was built without an IOMMU has none.
+    /// Creates a domain, without grants.
     ///
     /// # Errors
-    /// `EINVAL` where the guest has no IOMMU; `EEXIST` where it has a domain of this
-    /// name; `ENOSPC` where it has 4,096.
+    /// `EINVAL` if the guest was built without an IOMMU; `EEXIST` if it has a domain of this
+    /// name; `ENOSPC` if it has 4,096 domains; `EDEADLK` inside a look-up of a device (decision
+    /// 22).
     pub fn domain(&self, name: &str, options: DomainOptions) -> Result<Domain> {
         let fail = |reason| Err(self.0.error(Operation::Create, name, reason));
         if let Err(reason) = check_not_looking_up() {
@@ -87,12 +88,12 @@ impl Guest {
         Ok(Domain { inner, guest: Arc::clone(&self.0) })
     }
 
-    /// The domain of this name, if the guest has one.
+    /// The domain with this name, if there is one.
     pub fn find_domain(&self, name: &str) -> Option<Domain> {
         self.domains().into_iter().find(|domain| domain.name() == name)
     }
 
-    /// All domains, in the order they were made.
+    /// All domains, in the order of their creation.
     pub fn domains(&self) -> Vec<Domain> {
         let domains = self.0.lock_domains();
         let all = domains.iter().map(Arc::clone);
@@ -101,41 +102,43 @@ impl Guest {
 }
 
 impl Domain {
-    /// The name it was given.
+    /// The domain's name.
     pub fn name(&self) -> &str {
         &self.inner.name
     }
 
-    /// What it does with device addresses.
+    /// The translation of device addresses.
     pub fn kind(&self) -> DomainKind {
         self.inner.kind
     }
 
-    /// How its revokes wait.
+    /// The policy of the domain's drains.
     pub fn drain_policy(&self) -> DrainPolicy {
         self.inner.policy
     }
 
-    /// Lets the domain's devices at `len` bytes of guest memory from `start`, at the same
-    /// device addresses, with `access` added to what they have there. The range is
-    /// rounded outward to 4 KiB (decision 11). There need not be memory yet.
+    /// Grants the domain's devices `access` to `[start, start + len)` of guest memory, at the
+    /// same device addresses, in addition to the access they have there. The range, in bytes, is
+    /// rounded outward to 4 KiB (decision 11). It may have no memory yet: the grant leads to
+    /// memory that is added later.
     ///
     /// # Errors
-    /// `EINVAL` for a length of 0, or where the domain bypasses or denies; `ENXIO` where
-    /// the range wraps or passes the guest's address width, or `access` is empty;
-    /// `EEXIST` where part of the range is mapped elsewhere (in a translating domain);
-    /// `ENOSPC` if it would exceed the domain's limit of entries; `ENOENT` if it was removed.
+    /// `EINVAL` for a length of 0, or if the domain bypasses or denies; `ENXIO` if the range
+    /// wraps or extends past the guest's address width, or `access` is empty; `EEXIST` if part
+    /// of the range has a grant that leads elsewhere (in a translating domain); `ENOSPC` if the
+    /// grant would exceed the domain's limit of entries; `ENOENT` if the domain was removed;
+    /// `EDEADLK` inside a look-up of a device (decision 22).
     pub fn grant_identity(&self, start: GuestPhys, len: u64, access: Access) -> Result<()> {
         self.grant(DeviceAddr::identity(start), start, len, access)
     }
 
-    /// Translates `len` bytes of device addresses from `device` on to guest memory from
-    /// `guest` on, with `access`. Both are rounded outward to 4 KiB, and must agree in
-    /// their last 12 bits.
+    /// Grants the domain's devices `access` to `len` bytes of guest memory from `guest`, at
+    /// device addresses from `device`. Both ranges are rounded outward to 4 KiB (decision 11), and
+    /// the addresses must agree in their last 12 bits.
     ///
     /// # Errors
-    /// As [`grant_identity`](Self::grant_identity), and `EINVAL` where the domain does not translate and
-    /// the addresses differ.
+    /// As [`grant_identity`](Self::grant_identity); also `EINVAL` if the addresses differ in
+    /// their last 12 bits, or at all in an identity domain.
     pub fn grant(
         &self,
         device: DeviceAddr,
@@ -149,34 +152,37 @@ impl Domain {
         self.inner.grant(self.guest.memory(), span, guest, access).map_err(fail)
     }
 
-    /// Takes back what the devices were let at in `[device, device + len)`, rounded
-    /// outward to 4 KiB. Parts that were not granted are passed over.
+    /// Revokes the grants of `[device, device + len)`, rounded outward to 4 KiB. Parts without a
+    /// grant are skipped.
     ///
-    /// When this returns, no new map of the range succeeds. The invalidation is complete,
-    /// and may be reported to the guest, when the [`Drain`] has been waited for
-    /// (decision 15).
+    /// After this call new maps of the range fail. The invalidation is complete, and may be
+    /// reported to the guest, after the [`Drain`] has been waited for (decision 15).
     ///
     /// # Errors
     /// `EINVAL` for a length of 0, or if the domain bypasses or denies; `ENXIO` if the
-    /// range wraps; `ENOSPC` if the range ends inside a large entry, and cutting that would
-    /// exceed the domain's limit of entries: nothing has changed, and revoking all of what
-    /// was granted there succeeds.
+    /// range wraps; `ENOSPC` if an end of the range cuts a large entry and that would exceed the
+    /// domain's limit of entries: nothing has changed, and revoking all that was granted there
+    /// succeeds; `EDEADLK` inside a look-up of a device (decision 22).
     ///
     /// # Deadlocks
-    /// Waited for by the thread that alone can unmap one of the mappings, the drain never ends:
-    /// ask [`held_by_this_thread`](Self::held_by_this_thread) first, or
-    /// [`Drain::held_by_this_thread`] of the drain.
+    /// The drain never ends if it is waited for by the only thread that can unmap one of the
+    /// mappings: call [`held_by_this_thread`](Self::held_by_this_thread) before, or
+    /// [`Drain::held_by_this_thread`] after (decision 22).
     pub fn revoke(&self, device: DeviceAddr, len: u64) -> Result<Drain> {
         let fail = |reason| self.error(Operation::Revoke, device, len, reason);
         let span = Span::new(device, len).map_err(fail)?;
         self.revoke_all(&[span])
     }
 
-    /// Takes back several ranges together, for the price of one barrier.
+    /// Revokes the grants of several ranges at the cost of one membarrier(2); otherwise as
+    /// [`revoke`](Self::revoke).
     ///
     /// # Errors
-    /// `EINVAL` if the domain bypasses or denies; `ENOSPC` and `EDEADLK`, and deadlocks, as
-    /// for [`revoke`](Self::revoke).
+    /// `EINVAL` if the domain bypasses or denies; `ENOSPC` and `EDEADLK` as for
+    /// [`revoke`](Self::revoke).
+    ///
+    /// # Deadlocks
+    /// As [`revoke`](Self::revoke).
     pub fn revoke_all(&self, spans: &[Span<DeviceAddr>]) -> Result<Drain> {
         let first = spans.first().map_or(DeviceAddr(0), Span::start);
         let len = spans.iter().fold(0_u64, |sum, span| sum.saturating_add(span.len()));
@@ -185,13 +191,13 @@ impl Domain {
         self.inner.revoke(self.guest.memory(), spans).map_err(fail)
     }
 
-    /// The grants as they are now, neighbours that go on from one another joined.
+    /// The grants in order of device address; adjacent ones that continue each other are joined.
     pub fn grants(&self) -> Vec<Grant> {
         let mut grants: Vec<Grant> = Vec::new();
         if !self.inner.takes_grants() {
             return grants;
         }
-        // No grant is added or taken back meanwhile.
+        // No grant is added or revoked meanwhile, except by a change of memory.
         let _changes = self.inner.changes.lock();
         let (view, memory) = (&self.inner.view, self.guest.memory());
         let all = self.inner.addresses();
@@ -218,21 +224,22 @@ impl Domain {
         grants
     }
 
-    /// How many table entries the grants take, of the limit it was made with.
+    /// The number of table entries that the grants take, of [`DomainOptions::limit`].
     pub fn entries(&self) -> u64 {
         if self.inner.takes_grants() { self.inner.view.writer().leaves() } else { 0 }
     }
 
-    /// How many bytes the nodes of the domain's table take. Its top level, 8 bytes for each
-    /// GiB of addresses and only where it is used, comes to that.
+    /// The size in bytes of the nodes of the domain's table. Its top level, 8 bytes for each GiB
+    /// of addresses and resident only as far as it is used, comes on top of that.
     pub fn table_bytes(&self) -> usize {
         if self.inner.takes_grants() { self.inner.view.writer().bytes() } else { 0 }
     }
 
-    /// Removes the domain from its guest.
+    /// Removes the domain from its guest, and releases its name.
     ///
     /// # Errors
-    /// `EBUSY` where a device is attached to it.
+    /// `EBUSY` if a device is attached to it; `EDEADLK` inside a look-up of a device (decision
+    /// 22).
     pub fn remove(self) -> Result<()> {
         let fail = |reason| self.guest.error(Operation::Remove, &self.inner.name, reason);
         check_not_looking_up().map_err(fail)?;
@@ -241,10 +248,10 @@ impl Domain {
         if vdevs.values().any(|vdev| vdev.domain().as_ref().is_some_and(attached)) {
             return Err(fail(Reason::InUse("devices are attached to it; move them first")));
         }
-        // From now on no device is attached, and no grant added.
+        // From now on no device can be attached, and no grant added.
         self.inner.removed.store(true, Ordering::Relaxed);
         drop(vdevs);
-        // Changes of regions no longer reach its table once it is out of the list, so it
+        // Changes of regions no longer update its table once it is off the list, so the table
         // must be empty before.
         self.inner.retire(self.guest.memory());
         self.guest.lock_domains().retain(|inner| !Arc::ptr_eq(inner, &self.inner));
@@ -259,11 +266,14 @@ impl Domain {
 /// The guest-physical address that a leaf leads to.
 #[allow(unsafe_code, reason = "reads a segment under the regions' lock")]
 pub(super) fn guest_address(guest: &Inner, leaf: crate::view::entry::Leaf) -> GuestPhys {
-    // SAFETY: the callers hold the lock under which segments are removed.
+    // SAFETY: `guest_of` asks for the lock under which segments are removed. Both callers, in
+    // `grants` and `leads_into`, call this in a chunk of `in_chunks`, which holds that lock, that
+    // of the regions, and pass a leaf that they read in the same chunk.
     GuestPhys(unsafe { guest_of(&guest.physical.segments, leaf, 0) })
 }
 
 impl Grant {
+    /// The two grants as one, if `next` continues this one with the same access.
     fn joined(&self, next: &Self) -> Option<Self> {
         let goes_on = self.device.last().checked_add(1) == Some(next.device.start())
             && self.guest.checked_add(self.device.len()) == Some(next.guest)

@@ -1,4 +1,4 @@
-//! What a guest and a device consist of, behind their handles.
+//! The state of a guest and of a device, behind their handles.
 
 use core::sync::atomic::AtomicBool;
 use std::collections::BTreeMap;
@@ -25,13 +25,13 @@ pub(crate) struct Inner {
     pub(crate) regions: RwLock<Regions>,
     pub(crate) domains: Mutex<Vec<Arc<DomainInner>>>,
     pub(crate) vdevs: Mutex<BTreeMap<Arc<str>, Arc<VdevInner>>>,
-    /// The memory as it is: for firmware, and for devices that no IOMMU stands before.
+    /// All memory, untranslated: for firmware, and for devices without an IOMMU.
     pub(crate) flat: Arc<View>,
-    /// For devices that are attached to nothing, where those are denied.
+    /// Refuses everything: for devices that are attached to no domain, if those are denied.
     pub(crate) unattached: Arc<View>,
-    /// For domains that deny.
+    /// Refuses everything: for domains that deny.
     pub(crate) denied: Arc<View>,
-    /// How firmware enters: always the flat view.
+    /// The firmware's attachment, which is always the flat view.
     pub(crate) firmware: Attachment,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct VdevInner {
     pub(super) id: u32,
     pub(super) attachment: Attachment,
     pub(super) domain: Mutex<Option<Arc<DomainInner>>>,
-    /// Whether the guest no longer has it; changed under the guest's lock of devices.
+    /// Whether the device was removed from the guest; set under the guest's lock of devices.
     pub(super) removed: AtomicBool,
 }
 
@@ -72,7 +72,7 @@ impl Inner {
         self.regions.write()
     }
 
-    /// The memory as grants of domains see it.
+    /// The memory that grants of domains lead to.
     pub(crate) fn memory(&self) -> GuestMemory<'_> {
         GuestMemory { regions: &self.regions, segments: &self.physical.segments }
     }
@@ -85,14 +85,14 @@ impl Inner {
         }
     }
 
-    /// An error about a whole guest, domain or device, without an address.
+    /// An error about a guest, domain or device as a whole, without an address.
     pub(crate) fn error(&self, op: Operation, name: &str, reason: Reason) -> Error {
         Error::whole(op, reason).of(&Arc::from(name))
     }
 }
 
 impl Regions {
-    /// All segments that regions name: the memory that any mapping may be of.
+    /// All segments that the regions name: the memory that a mapping can be of.
     pub(crate) fn all_segments(&self) -> Keep {
         let mut keep: Keep = self.iter().filter_map(|placed| placed.segment.clone()).collect();
         keep.dedup_by(|a, b| Arc::ptr_eq(a, b));
@@ -101,7 +101,8 @@ impl Regions {
 }
 
 impl Drop for Inner {
-    /// Mappings that are still held keep their memory; everything else goes.
+    /// Revokes all mappings. Those that are still held keep their memory; everything else is
+    /// freed.
     fn drop(&mut self) {
         let mut revocation = Revocation::default();
         revocation.view(self.flat.id());

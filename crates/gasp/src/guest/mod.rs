@@ -2,15 +2,15 @@
 //!
 //! | lock | guards | held while |
 //! |---|---|---|
-//! | edit lock | the right to change regions | a caller makes several changes in a row |
+//! | edit lock | the right to change regions | a caller makes one or several changes |
 //! | a domain's changes | the order of its changes | one change of its grants is made |
-//! | regions | the region map and the segments | the map changes, or one chunk of a table does |
+//! | regions | the region map and the segments | the map changes (write), or one chunk of a table is gone through or a device attached (read) |
 //! | domains | the list of domains | a domain is added or removed, or the list is copied |
-//! | vdevs | the list of devices, and each device's domain | a device is attached or moved |
-//! | a view's writer | that view's table | one chunk of it changes |
+//! | vdevs | the list of devices, and each device's domain | a device is added, attached, moved or removed |
+//! | a view's writer | that view's table | one chunk of it is gone through |
 //!
-//! They are taken in this order. None but the first two is held while a scan waits for
-//! look-ups, none but the first while a drain waits, and no map takes any.
+//! They are taken in this order. Only the first two are held while a scan waits for look-ups,
+//! only the first while a drain waits, and no map takes any.
 
 mod audit;
 mod builder;
@@ -39,20 +39,20 @@ use crate::iommu::Unattached;
 use crate::map_flags::MapFlags;
 use crate::mapping::{DrainPolicy, Mapping, Port};
 
-/// One guest: an address space, an IOMMU if it has one, and virtual devices.
+/// A guest: an address space, virtual devices, and possibly an IOMMU.
 ///
-/// Clones are the same guest. Mappings may outlive it: they keep their memory.
+/// A clone is the same guest. Mappings may outlive the guest: they keep their memory.
 ///
 /// ```
 /// use gasp::{Access, Backing, DeviceAddr, DomainKind, DomainOptions, Guest, GuestPhys};
 /// use gasp::{MapFlags, MemoryObject, Span, Unattached};
 ///
-/// // 2 MiB of RAM, and an IOMMU that stands before it.
+/// // A guest with an IOMMU and 2 MiB of RAM.
 /// let guest = Guest::builder().iommu(Unattached::Deny).build()?;
 /// let ram = MemoryObject::ram(2 << 20).prefer(&[Backing::Base]).create()?;
 /// guest.space().add_ram(None, &ram)?;
 ///
-/// // A device that the guest lets read the first page.
+/// // A device that may read the first page.
 /// let disk = guest.vdev("disk")?;
 /// let domain = guest.domain("disk", DomainOptions::new(DomainKind::Identity))?;
 /// disk.attach(&domain)?.wait();
@@ -68,39 +68,43 @@ use crate::mapping::{DrainPolicy, Mapping, Port};
 pub struct Guest(pub(crate) Arc<Inner>);
 
 impl Guest {
-    /// What a guest can be made with.
+    /// A builder with the default options.
     pub fn builder() -> GuestBuilder {
         GuestBuilder::default()
     }
 
-    /// The name it was given.
+    /// The guest's name.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// How many bits its addresses have.
+    /// The address width in bits.
     pub fn address_width(&self) -> u32 {
         self.0.physical.width
     }
 
-    /// What becomes of devices that are attached to no domain; `None` where the guest has
-    /// no IOMMU, so that every device reaches all of RAM (decision 13).
+    /// The treatment of devices that are attached to no domain (decision 14); `None` if the
+    /// guest has no IOMMU, so that every device reaches all of its memory (decision 13).
     pub fn iommu(&self) -> Option<Unattached> {
         self.0.iommu
     }
 
-    /// The regions of its physical memory.
+    /// The guest-physical address space.
     pub fn space(&self) -> AddressSpace<'_> {
         AddressSpace::new(&self.0)
     }
 
-    /// Maps guest memory as a vCPU would reach it, without the IOMMU: for virtual
-    /// firmware, and for addresses that the host side chose. For an address that the
-    /// guest supplied use [`Vdev::map`].
+    /// Maps `[addr, addr + len)` of guest memory as a vCPU reaches it, without the IOMMU: for
+    /// virtual firmware, and for addresses that the host chose. For an address that the guest
+    /// supplied use [`Vdev::map`].
     ///
     /// # Errors
-    /// `EINVAL` for a length of 0; `ENXIO` where there is no memory, or none of a kind
-    /// that the flags accept, or it is not consecutive; `EACCES` for a write to ROM.
+    /// In the order of decision 1:
+    /// * `EINVAL`: the length is 0;
+    /// * `ENXIO`: the range wraps or extends past the guest's address width; or part of it has
+    ///   no memory, or only memory of a kind that the flags do not accept;
+    /// * `EACCES`: it is ROM and write access is requested;
+    /// * `ENXIO`: the memory is not consecutive.
     pub fn map_firmware(&self, addr: GuestPhys, len: u64, flags: MapFlags) -> Result<Mapping> {
         let port = || self.0.firmware_port();
         match Port::map_page(|| Some(port()), addr.0, len, flags) {
@@ -109,40 +113,47 @@ impl Guest {
         }
     }
 
-    /// Copies out of guest memory as a vCPU would.
+    /// Copies out of guest memory as a vCPU reaches it, of whatever kind: all of `into`, or
+    /// nothing.
     ///
     /// # Errors
-    /// As [`map_firmware`](Self::map_firmware), except that the range may be scattered.
+    /// As [`map_firmware`](Self::map_firmware), except that the memory need not be consecutive;
+    /// `EIO` if memory is [guarded](crate::MemoryObject::is_guarded) and gone: part of `into` may
+    /// then be written.
     pub fn read_firmware(&self, addr: GuestPhys, into: &mut [u8]) -> Result<()> {
         self.0.firmware_port().read(addr.0, into, MapFlags::READ.any())
     }
 
-    /// Copies into guest memory as a vCPU would; ROM cannot be written this way.
+    /// Copies into guest memory as a vCPU reaches it, of whatever kind but ROM: all of `from`, or
+    /// nothing.
     ///
     /// # Errors
-    /// As [`map_firmware`](Self::map_firmware), except that the range may be scattered.
+    /// As [`map_firmware`](Self::map_firmware), except that the memory need not be consecutive;
+    /// `EIO` if memory is [guarded](crate::MemoryObject::is_guarded) and gone: part of `from` may
+    /// then be copied.
     pub fn write_firmware(&self, addr: GuestPhys, from: &[u8]) -> Result<()> {
         self.0.firmware_port().write(addr.0, from, MapFlags::WRITE.any())
     }
 
-    /// Takes the records of what the IOMMU has refused: at most 64, the oldest first, and
-    /// a count of those that came when there was no room.
+    /// Takes the fault records of what the IOMMU has refused: at most 64, the oldest first, and
+    /// the number of those that were dropped because there was no room.
     pub fn take_faults(&self) -> Faults {
         self.0.faults.take()
     }
 
-    /// Takes the oldest of those records, and how many were dropped since one was last read.
+    /// Takes the oldest of those records, and the number of records dropped since the last call.
     #[doc(hidden)]
     pub fn take_fault(&self) -> Option<(Fault, u64)> {
         self.0.faults.take_one()
     }
 
-    /// How its revokes wait, unless a domain has a policy of its own.
+    /// The drain policy of changes of regions, of devices that are attached to no domain, and of
+    /// domains without a policy of their own (decision 15).
     pub fn drain_policy(&self) -> DrainPolicy {
         self.0.policy
     }
 
-    /// Whether the guest's configuration accepts host-physical addresses that can change
+    /// Whether host-contiguous maps accept memory whose host-physical address can change
     /// (decision 20).
     pub fn allows_unpinned(&self) -> bool {
         self.0.physical.allow_unpinned

@@ -1,5 +1,4 @@
-//! What a change would wait for on the thread that makes it: that thread's own mappings
-//! (decision 22).
+//! The mappings of the calling thread that a change would wait for (decision 22).
 
 use core::ops::ControlFlow;
 
@@ -12,10 +11,10 @@ use crate::protocol::Use;
 use crate::span::Span;
 
 impl AddressSpace<'_> {
-    /// How many mappings that this thread has made, and that are still held, reach guest
-    /// memory in `span`, in any domain. A change that takes something of `span` away waits for
-    /// them: its [`Drain`](crate::Drain), waited for on this thread, ends only if another
-    /// thread unmaps them.
+    /// The number of mappings that this thread has made, that are still held, and that reach
+    /// guest memory in `span` through any domain. The [`Drain`](crate::Drain) of a change that
+    /// reduces access to `span` waits for them; waited for on this thread, it ends only if
+    /// another thread unmaps them (decision 22).
     pub fn held_by_this_thread(&self, span: Span<GuestPhys>) -> usize {
         self.inner().held_by_this_thread(span)
     }
@@ -29,8 +28,9 @@ impl SpaceLock {
 }
 
 impl Domain {
-    /// How many mappings that this thread has made through the domain, and that are still held,
-    /// overlap `span`, rounded outward to 4 KiB. A [`revoke`](Self::revoke) of it waits for them.
+    /// The number of mappings that this thread has made through the domain, that are still held,
+    /// and that overlap `span`, rounded outward to 4 KiB. The drain of a
+    /// [`revoke`](Self::revoke) of `span` waits for them (decision 22).
     pub fn held_by_this_thread(&self, span: Span<DeviceAddr>) -> usize {
         let span = span.rounded_out();
         let inside = |found: &Use| span.is_none_or(|span| found.overlaps(span));
@@ -66,7 +66,7 @@ impl Inner {
         own.iter().filter(|found| reaches(found)).count()
     }
 
-    /// Whether the domain leads part of a mapping's addresses into `span`.
+    /// Whether the domain translates part of a mapping's addresses into `span`.
     fn leads_into(&self, domain: &DomainInner, found: &Use, span: Span<GuestPhys>) -> bool {
         let (view, memory) = (&domain.view, self.memory());
         let Some(mapped) = Span::inclusive(DeviceAddr(found.first), DeviceAddr(found.last)) else {

@@ -1,10 +1,10 @@
-//! Changes of the regions, and what they do to every view.
+//! Changes of the regions, and the updates of every view that follow.
 //!
-//! A change has three steps. The region map changes, under its lock, at once: grants that
-//! are added from then on lead to what is there now. Then every table follows, chunk by
-//! chunk. Where something was taken away, one scan then collects the mappings that were
-//! made before, and after it nobody can be in what was taken out. The edit lock, which the
-//! caller has, keeps a second change of regions out of all three.
+//! A change has three steps. First the region map changes, under its lock: grants that are added
+//! from then on lead to what it has now. Then every table is updated, chunk by chunk. If the
+//! change reduced access, scans then collect the mappings that were made before, and after them
+//! no reader is in anything that was removed. The edit lock, which the caller holds, excludes a
+//! second change of regions during all three.
 #![allow(unsafe_code, reason = "frees nodes after the scan that makes it safe")]
 
 use core::convert::Infallible;
@@ -28,7 +28,7 @@ use crate::view::table::Writer;
 type Result<T> = core::result::Result<T, Reason>;
 
 impl Inner {
-    /// Adds a region. The caller has the edit lock.
+    /// Adds a region. The caller holds the edit lock.
     pub(super) fn add(&self, region: Region) -> Result<()> {
         check_not_looking_up()?;
         let span = region.span();
@@ -55,15 +55,15 @@ impl Inner {
         let has_memory = segment.is_some();
         regions.add(Placed { region, segment });
         drop(regions);
-        // Without memory a hole stays a hole. Nothing was there, so nothing can have been
-        // mapped: grants that are given up led nowhere, too.
+        // A region without memory leaves a hole a hole. If it has memory, nothing can have been
+        // mapped there before, even through grants that are revoked: they led to a hole.
         if has_memory {
             self.publish(span, &mut |_, _| ());
         }
         Ok(())
     }
 
-    /// Changes what memory offers. The caller has the edit lock.
+    /// Changes the access that memory offers. The caller holds the edit lock.
     pub(super) fn set_access(&self, span: Span<GuestPhys>, access: Access) -> Result<Drain> {
         check_not_looking_up()?;
         let mut regions = self.write_regions();
@@ -80,7 +80,7 @@ impl Inner {
         Ok(revoked.scan())
     }
 
-    /// Names what is at a range. The caller has the edit lock.
+    /// Sets the tag and the owner of the regions in a range. The caller holds the edit lock.
     pub(super) fn set_tag(
         &self,
         span: Span<GuestPhys>,
@@ -94,7 +94,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Removes what is in a range. The caller has the edit lock.
+    /// Removes the regions in a range. The caller holds the edit lock.
     pub(super) fn remove(&self, span: Span<GuestPhys>) -> Result<Drain> {
         check_not_looking_up()?;
         let mut regions = self.write_regions();
@@ -112,23 +112,24 @@ impl Inner {
             Reached::Updated(span) | Reached::Revoked(span) => revoked.range(view, span),
         });
         let drain = revoked.scan();
-        // No leaf names them any more, and the scan waited for every look-up that may
-        // have seen one that did.
+        // No leaf names the segments any more, and the scan waited for every look-up that may
+        // have read one that did.
         let regions = self.write_regions();
         unused.iter().for_each(|segment| self.physical.segments.remove(segment));
         drop(regions);
         Ok(drain)
     }
 
-    /// The whole pages around the guest's part of a range: what the views have of it.
+    /// The part of a range inside the guest's address width, rounded outward to whole pages, as
+    /// the views have it.
     fn pages(&self, span: Span<GuestPhys>) -> Span<GuestPhys> {
         let all = Span::inclusive(GuestPhys(0), GuestPhys((1 << self.physical.width) - 1))
             .unwrap_or(span);
         span.intersection(&all).and_then(|span| span.rounded_out()).unwrap_or(all)
     }
 
-    /// Makes all views show the regions in `changed`, which is whole pages, and calls
-    /// `reached` with what leads there.
+    /// Updates all views to the regions in `changed`, which is whole pages, and calls `reached`
+    /// with the device addresses that lead there.
     fn publish(&self, changed: Span<GuestPhys>, reached: &mut dyn FnMut(&View, Reached)) {
         let device = identity(changed);
         let _: ControlFlow<Infallible> =
@@ -141,14 +142,15 @@ impl Inner {
         }
     }
 
-    /// Makes the flat view show the regions in `rest`, as far as a chunk comes.
+    /// Updates the flat view to the regions in `rest`, as far as a chunk comes. Returns the
+    /// address to continue at.
     fn flatten(
         &self,
         regions: &Regions,
         writer: &mut Writer,
         rest: Span<DeviceAddr>,
     ) -> Option<DeviceAddr> {
-        /// What finding a piece counts as in words.
+        /// The cost of finding a piece, in words of the writer's work.
         const PIECE_COST: u64 = 8;
         let guest = Span::new(GuestPhys(rest.start().0), rest.len()).ok()?;
         for (piece, behind) in project(regions, guest) {
@@ -170,28 +172,28 @@ impl Inner {
         None
     }
 
-    /// The domains whose tables follow changes of the regions. One that is added after
-    /// the regions have changed needs no following.
+    /// The domains whose tables have to be updated after a change of the regions. A domain that
+    /// is added after the regions have changed needs no update.
     fn domains_with_rules(&self) -> Vec<Arc<DomainInner>> {
         let domains = self.lock_domains();
         domains.iter().filter(|domain| domain.takes_grants()).cloned().collect()
     }
 }
 
-/// What a change of regions has taken away.
+/// The ranges of device addresses to which a change of regions has reduced access.
 struct RegionRevocation<'a> {
     guest: &'a Inner,
     revocation: Revocation,
-    /// What the next range may be a continuation of.
+    /// The last range, to which the next one may be joined.
     last: Option<(u32, Span<DeviceAddr>)>,
     ranges: usize,
-    /// The memory that may be mapped.
+    /// The memory that mappings of the ranges can be of.
     keep: Keep,
     drain: Option<Drain>,
 }
 
 impl<'a> RegionRevocation<'a> {
-    /// So many ranges are looked for at once; a guest can have a million.
+    /// The most ranges of one scan; a guest can have a million.
     const RANGES: usize = 1 << 16;
 
     fn new(guest: &'a Inner, keep: Keep) -> Self {
@@ -223,7 +225,7 @@ impl<'a> RegionRevocation<'a> {
         }
     }
 
-    /// Collects the mappings of the ranges so far.
+    /// Scans for the mappings of the ranges so far.
     fn collect(&mut self) {
         let revocation = core::mem::take(&mut self.revocation);
         self.ranges = 0;
@@ -234,7 +236,7 @@ impl<'a> RegionRevocation<'a> {
         });
     }
 
-    /// Collects the mappings, and frees what no reader is in any more.
+    /// Scans for the mappings, and frees the nodes that the change removed.
     fn scan(mut self) -> Drain {
         self.flush();
         let domains = self.guest.domains_with_rules();
@@ -244,8 +246,9 @@ impl<'a> RegionRevocation<'a> {
             views.map(|view| (Arc::clone(view), view.writer().take_retired())).collect();
         self.collect();
         for (view, retired) in retired {
-            // SAFETY: the nodes were taken from this view's writer before the scan, which
-            // waited for every reader that was in any table.
+            // SAFETY: `free` asks that the nodes are of this view's table and that a scan waited
+            // for every reader that was in it when they were taken from its writer: they were
+            // taken from it above, and the scan of `collect` came after.
             unsafe { free(&view, retired) };
         }
         self.drain.unwrap_or_else(|| unreachable!("`collect` sets it"))
@@ -258,7 +261,7 @@ fn segments_of(placed: &[Placed]) -> Keep {
     keep
 }
 
-/// Whether there are regions in all of `span`, which can be split at its ends.
+/// Checks that there are regions in all of `span`, and that they can be split at its ends.
 fn check_change(regions: &Regions, span: Span<GuestPhys>) -> core::result::Result<(), Reason> {
     if let Some(hole) = regions.gap(span, |_| true) {
         return Err(Reason::NoMemory { at: hole });

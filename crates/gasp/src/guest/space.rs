@@ -1,4 +1,4 @@
-//! A guest's address space: what is asked of it, and single changes.
+//! A guest's address space: queries, and single changes.
 
 use core::fmt;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::memory::MemoryObject;
 use crate::space::{Region, Search, Walk, WalkEntry};
 use crate::span::Span;
 
-/// The regions of a guest's physical memory.
+/// A guest's physical address space: its regions.
 ///
-/// Single changes are made here; several that belong together, under one
-/// [`lock`](Self::lock).
+/// Each change takes the [`lock`](Self::lock) for itself; make several that belong together
+/// under one lock.
 #[derive(Clone, Copy)]
 pub struct AddressSpace<'a> {
     guest: &'a Arc<Inner>,
@@ -31,28 +31,29 @@ impl<'a> AddressSpace<'a> {
         self.guest
     }
 
-    /// The right to change the regions, until the result is dropped; other threads wait.
+    /// Takes the lock that allows changes of the regions, and waits while another thread holds
+    /// it.
     ///
     /// # Errors
-    /// `EBUSY` where this thread has it already: make the change through that lock.
+    /// `EBUSY` if this thread already holds it: make the change through that lock. `EDEADLK`
+    /// inside a look-up of a device (decision 22).
     pub fn lock(&self) -> Result<SpaceLock> {
         SpaceLock::new(self.guest)
     }
 
-    /// Adds a region. Grants that devices have for its addresses lead to it from now on.
+    /// Adds a region. Grants of its addresses that devices already have lead to it from now on.
     ///
     /// # Errors
     /// `EINVAL` if it is memory and does not start and end on a multiple of 4 KiB (registers
-    /// and reserved ranges can have any length); `ENXIO` where it
-    /// passes the guest's address width; `EEXIST` where it overlaps another; `ENOSPC`
-    /// where there are 65,536 regions or 1,024 memory objects; `EBUSY` where this thread
-    /// holds the [`lock`](Self::lock); `EDEADLK` as for that.
+    /// and reserved ranges can have any length); `ENXIO` if it extends past the guest's address
+    /// width; `EEXIST` if it overlaps another region; `ENOSPC` if there are 65,536 regions or
+    /// 1,024 memory objects; `EBUSY` and `EDEADLK` as for [`lock`](Self::lock).
     pub fn add(&self, region: Region) -> Result<()> {
         self.lock()?.add(region)
     }
 
-    /// Adds all of `object` as RAM at `start`, or after the highest RAM or ROM; gives
-    /// back where that is.
+    /// Adds all of `object` as RAM at `start`, or after the highest RAM or ROM, and returns its
+    /// guest-physical address.
     ///
     /// # Errors
     /// As [`add`](Self::add).
@@ -60,8 +61,8 @@ impl<'a> AddressSpace<'a> {
         self.lock()?.add_ram(start, object)
     }
 
-    /// Adds all of `object` as ROM at `start`, or after the highest RAM or ROM; gives
-    /// back where that is.
+    /// Adds all of `object` as ROM at `start`, or after the highest RAM or ROM, and returns its
+    /// guest-physical address.
     ///
     /// # Errors
     /// As [`add`](Self::add).
@@ -69,24 +70,24 @@ impl<'a> AddressSpace<'a> {
         self.lock()?.add_rom(start, object)
     }
 
-    /// Changes what the memory in `span` offers, splitting regions at its ends. A region
-    /// never offers more than its kind and its memory allow. Where something is taken
-    /// away, mappings of it are revoked as by [`remove`](Self::remove).
+    /// Changes the access that the memory in `span` offers, splitting regions at its ends. A
+    /// region never offers more than its kind and its memory allow. If access is reduced,
+    /// mappings of the range are revoked as by [`remove`](Self::remove).
     ///
     /// # Errors
-    /// `EINVAL` if the range begins or ends inside a page of memory; `ENXIO`
-    /// where part of it has no region; `ENOSPC` where a split would make too many regions;
-    /// `EBUSY` and `EDEADLK` as for [`add`](Self::add).
+    /// `EINVAL` if the range begins or ends inside a page of memory; `ENXIO` if part of it has
+    /// no region; `ENOSPC` if splitting would exceed 65,536 regions; `EBUSY` and `EDEADLK` as
+    /// for [`lock`](Self::lock).
     ///
     /// # Deadlocks
-    /// Waited for by the thread that alone can unmap one of the mappings, the drain never ends:
-    /// ask [`held_by_this_thread`](Self::held_by_this_thread) first, or
-    /// [`Drain::held_by_this_thread`] of the drain.
+    /// The drain never ends if it is waited for by the only thread that can unmap one of the
+    /// mappings: call [`held_by_this_thread`](Self::held_by_this_thread) before, or
+    /// [`Drain::held_by_this_thread`] after (decision 22).
     pub fn set_access(&self, span: Span<GuestPhys>, access: Access) -> Result<Drain> {
         self.lock()?.set_access(span, access)
     }
 
-    /// Gives the regions in `span` a [tag](Region::tagged) and an owner, splitting them at
+    /// Sets the [tag](Region::tagged) and the owner of the regions in `span`, splitting them at
     /// its ends.
     ///
     /// # Errors
@@ -96,14 +97,14 @@ impl<'a> AddressSpace<'a> {
         self.lock()?.set_tag(span, tag, owner)
     }
 
-    /// Removes everything in `span`, splitting regions at its ends. No new map of it
-    /// succeeds; the drain waits for those that are held, and the memory stays until
-    /// then (decision 16).
+    /// Removes the regions in `span`, splitting those at its ends. After this call new maps of
+    /// the range fail; the drain waits for the mappings that are held, and their memory stays
+    /// mapped as long (decision 16).
     ///
     /// # Errors
-    /// `EINVAL` if the range begins or ends inside a page of memory; `ENOENT`
-    /// where no region is in it; `ENOSPC` where a split would make too many regions;
-    /// `EBUSY` and `EDEADLK` as for [`add`](Self::add).
+    /// `EINVAL` if the range begins or ends inside a page of memory; `ENOENT` if there is no
+    /// region in it; `ENOSPC` if splitting would exceed 65,536 regions; `EBUSY` and `EDEADLK` as
+    /// for [`lock`](Self::lock).
     ///
     /// # Deadlocks
     /// As for [`set_access`](Self::set_access).
@@ -111,19 +112,19 @@ impl<'a> AddressSpace<'a> {
         self.lock()?.remove(span)
     }
 
-    /// The lowest range without any region. It is not kept: hold the
-    /// [`lock`](Self::lock) until it is used.
+    /// The lowest range without regions that satisfies `search`. It is not reserved: hold the
+    /// [`lock`](Self::lock) until a region is added there.
     ///
     /// # Errors
-    /// `EINVAL` for a size of 0 or an alignment that is no power of two; `ENOSPC` where
-    /// nothing fits.
+    /// `EINVAL` for a size of 0 or an alignment that is not a power of two; `ENOSPC` if there is
+    /// no such range.
     pub fn find_free(&self, search: Search) -> Result<Span<GuestPhys>> {
         let found = self.guest.read_regions().find_free(search, self.guest.physical.width);
         found.map_err(|reason| Error::new(Operation::FindFree, search.min, search.size, reason))
     }
 
-    /// The lowest range inside RAM or ROM that nobody has claimed; it is claimed by
-    /// this call. For loaders, before the guest runs.
+    /// Claims the lowest range inside RAM or ROM that satisfies `search` and is not yet claimed.
+    /// For loaders, before the guest runs.
     ///
     /// # Errors
     /// As [`find_free`](Self::find_free).
@@ -132,29 +133,29 @@ impl<'a> AddressSpace<'a> {
         found.map_err(|reason| Error::new(Operation::FindFree, search.min, search.size, reason))
     }
 
-    /// Claims a range inside RAM or ROM, so that [`claim_free`](Self::claim_free) leaves
-    /// it out.
+    /// Claims a range inside RAM or ROM, so that [`claim_free`](Self::claim_free) does not return
+    /// it.
     ///
     /// # Errors
-    /// `ENXIO` where part of it is no RAM or ROM; `EEXIST` where part is claimed.
+    /// `ENXIO` if part of it is not RAM or ROM; `EEXIST` if part of it is claimed.
     pub fn claim(&self, span: Span<GuestPhys>) -> Result<()> {
         let claimed = self.guest.write_regions().claim(span);
         claimed.map_err(|reason| Error::new(Operation::Reserve, span.start(), span.len(), reason))
     }
 
-    /// The region at an address, if there is one.
+    /// The region that contains an address, if there is one.
     pub fn region_at(&self, addr: GuestPhys) -> Option<Region> {
         self.guest.read_regions().at(addr).map(|placed| placed.region.clone())
     }
 
-    /// All regions, in order.
+    /// All regions, in order of address.
     pub fn regions(&self) -> Vec<Region> {
         self.guest.read_regions().iter().map(|placed| placed.region.clone()).collect()
     }
 
-    /// The entries of RAM and ROM, in order.
+    /// The entries of RAM and ROM, in order of address.
     pub fn walk(&self, walk: Walk) -> Vec<WalkEntry> {
-        // Over a copy: nobody waits for the lock while host-physical runs are looked up.
+        // Over a copy: no thread waits for the lock while host-physical runs are looked up.
         let regions = self.guest.read_regions().clone();
         regions.walk(walk).collect()
     }
@@ -166,8 +167,8 @@ impl<'a> AddressSpace<'a> {
         self.guest.read_regions().walk_from(from, walk)
     }
 
-    /// The bytes that the guest's own table takes, without those of memory objects and
-    /// domains.
+    /// The size in bytes of the nodes of the guest's own table, not counting the tables of
+    /// domains and of memory objects.
     pub fn table_bytes(&self) -> usize {
         self.guest.flat.writer().bytes()
     }

@@ -1,4 +1,4 @@
-//! The right to change the regions.
+//! The right to change a guest's regions.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -13,12 +13,13 @@ use crate::memory::MemoryObject;
 use crate::space::{Region, RegionKind};
 use crate::span::Span;
 
-/// The right to change a guest's regions; see [`AddressSpace::lock`].
+/// A lock: the right to change a guest's regions, until it is dropped; see
+/// [`AddressSpace::lock`].
 ///
 /// [`AddressSpace::lock`]: super::AddressSpace::lock
 pub struct SpaceLock {
     guest: Arc<Inner>,
-    /// The thread that took it gives it back.
+    /// The thread that took the lock has to release it.
     not_send: PhantomData<*const ()>,
 }
 
@@ -95,7 +96,7 @@ impl SpaceLock {
     }
 
     /// As [`AddressSpace::remove`](super::AddressSpace::remove). Wait for the drain after
-    /// the lock has been dropped, if whoever holds a mapping may need it to let go.
+    /// dropping the lock, if a thread that holds a mapping may need the lock before it unmaps.
     ///
     /// # Errors
     /// The same.

@@ -20,13 +20,13 @@ use crate::mapping::{
 use crate::space::Regions;
 use crate::view::{Attachment, View};
 
-/// The most devices a guest can have.
+/// The most devices of a guest.
 const VDEVS_MAX: usize = 1 << 16;
 
-/// A virtual device: what makes the DMA.
+/// A virtual device: an initiator of DMA.
 ///
-/// Clones are the same device. Every map goes through the domain that the device is
-/// attached to; see [`Guest::domain`].
+/// A clone is the same device. Every map goes through the domain that the device is attached
+/// to; see [`attach`](Self::attach).
 #[derive(Clone)]
 pub struct Vdev {
     pub(super) inner: Arc<VdevInner>,
@@ -34,10 +34,11 @@ pub struct Vdev {
 }
 
 impl Guest {
-    /// A new device of this name, attached to no domain.
+    /// Creates a device, attached to no domain.
     ///
     /// # Errors
-    /// `EEXIST` where the guest has one of this name; `ENOSPC` where it has 65,536.
+    /// `EEXIST` if the guest has a device of this name; `ENOSPC` if it has 65,536 devices;
+    /// `EDEADLK` inside a look-up of a device (decision 22).
     pub fn vdev(&self, name: &str) -> Result<Vdev> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let fail = |reason| Err(self.0.error(Operation::Create, name, reason));
@@ -63,13 +64,13 @@ impl Guest {
         Ok(Vdev { inner, guest: Arc::clone(&self.0) })
     }
 
-    /// The device of this name, if the guest has one.
+    /// The device with this name, if there is one.
     pub fn find_vdev(&self, name: &str) -> Option<Vdev> {
         let inner = Arc::clone(self.0.lock_vdevs().get(name)?);
         Some(Vdev { inner, guest: Arc::clone(&self.0) })
     }
 
-    /// All devices, by name.
+    /// All devices, in order of name.
     pub fn vdevs(&self) -> Vec<Vdev> {
         let vdevs = self.0.lock_vdevs();
         let guest = &self.0;
@@ -81,7 +82,7 @@ impl Guest {
 }
 
 impl Vdev {
-    /// The name it was given.
+    /// The device's name.
     pub fn name(&self) -> &str {
         &self.inner.name
     }
@@ -91,13 +92,13 @@ impl Vdev {
     /// # Errors
     /// In the order of decision 1:
     /// * `EINVAL`: the length is 0;
-    /// * `ENXIO`: the range wraps or passes the guest's address width;
-    /// * `EFAULT`: the guest's IOMMU does not let this device at all of the range with
-    ///   this access; a fault record is left;
-    /// * `ENXIO`: there is no memory at part of the range, or only of a kind that the
-    ///   flags do not accept; `EACCES`: it is ROM and write access was asked for;
-    /// * `ENXIO`: the memory is not consecutive ([`Reason::NotConsecutive`] says how far
-    ///   it is; [`map_scatter`](Self::map_scatter) gives all of it).
+    /// * `ENXIO`: the range wraps or extends past the guest's address width;
+    /// * `EFAULT`: the guest's IOMMU refuses this access to part of the range; a fault record is
+    ///   left;
+    /// * `ENXIO`: part of the range has no memory, or only memory of a kind that the flags do
+    ///   not accept; `EACCES`: it is ROM and write access is requested;
+    /// * `ENXIO`: the memory is not consecutive ([`Reason::NotConsecutive`] has the length of
+    ///   the consecutive beginning; [`map_scatter`](Self::map_scatter) maps all of it).
     #[inline]
     pub fn map(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
         match Self::map_page_of(|| Some(self), addr, len, flags) {
@@ -106,25 +107,26 @@ impl Vdev {
         }
     }
 
-    /// The way of [`map`](Self::map) that knows all cases, out of line.
+    /// The general path of [`map`](Self::map), out of line.
     #[cold]
     #[inline(never)]
     fn map_any(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
         self.port().map(Operation::Map, addr.0, len, flags)
     }
 
-    /// As [`map`](Self::map) of the device that `find` finds, where that takes one look at
-    /// one page of the domain's table; `None` otherwise, which says nothing about why.
+    /// [`map`](Self::map) of the device that `find` returns, if the range lies in one page of the
+    /// domain's table and is not refused; `None` otherwise, without the reason.
     ///
-    /// `find` may use what it finds in a list that others take things out of, as in a
+    /// `find` may use an object of a list from which other threads remove objects, as in a
     /// [`Section`](crate::ffi::Section), and at less cost. For front ends whose callers name
     /// devices by number.
     ///
-    /// Every revoke in the process waits for `find`, and with locks held: it must be short, wait
-    /// for nothing, and change nothing. What changes a guest, domain or device and can fail is
-    /// refused inside it with `EDEADLK`; what cannot fail ([`detach`](Self::detach),
-    /// [`remove`](Self::remove), [`grace_period`](crate::ffi::grace_period), dropping a guest) and
-    /// what takes a guest's locks to read its state can deadlock there.
+    /// Every revoke in the process waits for `find`, with locks held: it must be short, wait for
+    /// nothing, and change nothing. Inside it, calls that change a guest, domain or device and can
+    /// fail are refused with `EDEADLK` (decision 22); those that cannot fail
+    /// ([`detach`](Self::detach), [`remove`](Self::remove),
+    /// [`grace_period`](crate::ffi::grace_period), dropping a guest) and those that take a guest's
+    /// locks to read its state can deadlock.
     #[inline(always)]
     #[doc(hidden)]
     pub fn map_page_of<'list>(
@@ -147,11 +149,11 @@ impl Vdev {
         Port::map_host_contig_page(|| find().map(Self::port), addr.0, max, flags)
     }
 
-    /// Maps from `addr` on as much, up to `max` bytes, as is consecutive in
-    /// host-physical memory: [`HostMapping::run`] is where it is there, and how much, never
-    /// 0 (decision 7). Call again behind it for the rest.
+    /// Maps the beginning of `[addr, addr + max)` that is consecutive in host-physical memory.
+    /// [`HostMapping::run`] is its host-physical address and its length in bytes, at most `max`
+    /// and never 0 (decision 7). Call again at the next address for the rest.
     ///
-    /// The whole range must be allowed and be memory (decisions 8 and 9).
+    /// All of `[addr, addr + max)` must be allowed and have memory (decisions 8 and 9).
     ///
     /// # Errors
     /// As [`map`](Self::map), except that the memory need not be consecutive; `EPERM`
@@ -171,12 +173,12 @@ impl Vdev {
         }
     }
 
-    /// As [`map_host_contig`](Self::map_host_contig), but the mapping also ends where what
-    /// the guest's IOMMU allows, memory, or the guest's address width does (decision 9).
+    /// [`map_host_contig`](Self::map_host_contig) that also shortens the mapping to the part of
+    /// the range that the guest's IOMMU allows and that has memory inside the guest's address
+    /// width (decision 9).
     ///
     /// # Errors
-    /// As [`map_host_contig`](Self::map_host_contig), if not even the first byte can be
-    /// mapped.
+    /// As [`map_host_contig`](Self::map_host_contig), if the first byte cannot be mapped.
     #[inline]
     pub fn map_host_contig_truncated(
         &self,
@@ -190,7 +192,7 @@ impl Vdev {
         }
     }
 
-    /// The way of both that knows all cases, out of line.
+    /// The general path of both, out of line.
     #[cold]
     #[inline(never)]
     fn map_host_contig_any(
@@ -203,7 +205,7 @@ impl Vdev {
         self.port().map_host_contig(addr.0, max, flags, partial)
     }
 
-    /// Maps all of `[addr, addr + len)`, in as many pieces as it takes.
+    /// Maps all of `[addr, addr + len)`, in as many pieces as it takes (decision 21).
     ///
     /// # Errors
     /// As [`map`](Self::map), except that the memory need not be consecutive.
@@ -211,13 +213,13 @@ impl Vdev {
         self.port().map_scatter(Operation::MapScatter, addr.0, len, flags)
     }
 
-    /// Maps all of `[addr, addr + len)` at consecutive addresses, by mapping its pieces
-    /// side by side if need be (decision 21). This takes system calls; keep it for
-    /// mappings that are used for long.
+    /// Maps all of `[addr, addr + len)` at consecutive addresses, by mapping its pieces once more
+    /// side by side (decision 21). This takes system calls, so it is for mappings that are used
+    /// for long.
     ///
     /// # Errors
-    /// As [`map_scatter`](Self::map_scatter); `EINVAL` where the pieces are not whole
-    /// pages of their backing, or are memory without a descriptor; any mmap() error.
+    /// As [`map_scatter`](Self::map_scatter); `EINVAL` if the pieces are not whole pages of their
+    /// backing, or are memory without a descriptor; any mmap() error.
     pub fn map_stitched(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Stitched> {
         self.port().map_stitched(addr.0, len, flags)
     }
@@ -225,7 +227,8 @@ impl Vdev {
     /// Copies out of guest memory: all of `into`, or nothing.
     ///
     /// # Errors
-    /// As [`map_scatter`](Self::map_scatter) with read access.
+    /// As [`map_scatter`](Self::map_scatter) with read access; `EIO` if memory is
+    /// [guarded](crate::MemoryObject::is_guarded) and gone: part of `into` may then be written.
     pub fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<()> {
         self.port().read(addr.0, into, MapFlags::READ)
     }
@@ -233,23 +236,25 @@ impl Vdev {
     /// Copies into guest memory: all of `from`, or nothing.
     ///
     /// # Errors
-    /// As [`map_scatter`](Self::map_scatter) with write access.
+    /// As [`map_scatter`](Self::map_scatter) with write access; `EIO` if memory is
+    /// [guarded](crate::MemoryObject::is_guarded) and gone: part of `from` may then be copied.
     pub fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<()> {
         self.port().write(addr.0, from, MapFlags::WRITE)
     }
 
-    /// Attaches the device to a domain, or moves it there from another of the same owner.
-    /// Its mappings through the old one are revoked; the drain waits for them. (From one
-    /// bypass to another nothing changes, and nothing is revoked.)
+    /// Attaches the device to a domain, or moves it there from another domain of the same owner.
+    /// Its mappings through the old domain are revoked, and the drain waits for them. (A move
+    /// from one bypass to another changes nothing, and revokes nothing.)
     ///
     /// # Errors
-    /// `EBUSY` where the device belongs to a domain of another owner; `EINVAL` where the
-    /// domain belongs to another guest; `ENOENT` where domain or device has been removed.
+    /// `EINVAL` if the domain belongs to another guest; `EBUSY` if the device is attached to a
+    /// domain of another owner; `ENOENT` if the domain or the device was removed; `EDEADLK` inside
+    /// a look-up of a device (decision 22).
     ///
     /// # Deadlocks
-    /// Waited for by the thread that alone can unmap one of those mappings, the drain never
-    /// ends: ask [`held_by_this_thread`](Self::held_by_this_thread) first, or
-    /// [`Drain::held_by_this_thread`].
+    /// The drain never ends if it is waited for by the only thread that can unmap one of the
+    /// mappings: call [`held_by_this_thread`](Self::held_by_this_thread) before, or
+    /// [`Drain::held_by_this_thread`] after (decision 22).
     pub fn attach(&self, domain: &Domain) -> Result<Drain> {
         let fail = |reason| Err(self.guest.error(Operation::Attach, &self.inner.name, reason));
         if let Err(reason) = check_not_looking_up() {
@@ -276,8 +281,8 @@ impl Vdev {
         Ok(moved.scan())
     }
 
-    /// Takes the device out of its domain. Its mappings through it are revoked; the
-    /// drain waits for them. A device that is in none stays as it is.
+    /// Detaches the device from its domain. Its mappings through the domain are revoked, and the
+    /// drain waits for them. For a device that is attached to no domain nothing changes.
     ///
     /// # Deadlocks
     /// As [`attach`](Self::attach).
@@ -289,7 +294,7 @@ impl Vdev {
         moved.scan()
     }
 
-    /// The caller holds the guest's lock of devices.
+    /// Detaches the device. The caller holds the guest's lock of devices.
     fn detach_under(&self, regions: &Regions) -> Moved {
         let mut current = self.inner.domain();
         let old = current.take();
@@ -300,9 +305,10 @@ impl Vdev {
         self.switch(regions, view, old.as_deref())
     }
 
-    /// How many mappings of the device, through the domain it is in, this thread has made and
-    /// are still held: what [`attach`](Self::attach), [`detach`](Self::detach) and
-    /// [`remove`](Self::remove) wait for, and only another thread could unmap meanwhile.
+    /// The number of mappings that this thread has made for the device, attached as it is now,
+    /// and that are still held. The drains of [`attach`](Self::attach),
+    /// [`detach`](Self::detach) and [`remove`](Self::remove) wait for them; waited for on this
+    /// thread, they end only if another thread unmaps them (decision 22).
     pub fn held_by_this_thread(&self) -> usize {
         let current = self.inner.domain();
         let view =
@@ -311,28 +317,28 @@ impl Vdev {
         own().filter(|found| found.view == view && found.vdev == self.inner.id).count()
     }
 
-    /// The domain it is attached to.
+    /// The domain that the device is attached to, if any.
     pub fn domain(&self) -> Option<Domain> {
         let inner = Arc::clone(self.inner.domain().as_ref()?);
         Some(Domain { inner, guest: Arc::clone(&self.guest) })
     }
 
-    /// The guest that the device is part of.
+    /// The guest that the device belongs to.
     pub fn guest(&self) -> Guest {
         Guest(Arc::clone(&self.guest))
     }
 
-    /// Removes the device from its guest and makes its name free. It is refused everything
-    /// from now on, also where unattached devices reach all memory; the drain waits for
-    /// its mappings.
+    /// Removes the device from its guest, and releases its name. From now on every access is
+    /// refused, even if unattached devices reach all memory; the drain waits for the device's
+    /// mappings.
     ///
     /// # Deadlocks
     /// As [`detach`](Self::detach).
     pub fn remove(self) -> Drain {
         let regions = self.guest.read_regions();
         let mut vdevs = self.guest.lock_vdevs();
-        // A removed device must not be attached again: nobody would see that its domain
-        // is in use.
+        // A removed device must not be attached again: it would not be on the list in which
+        // `Domain::remove` looks for attached devices.
         if !self.inner.removed.swap(true, Ordering::Relaxed) {
             vdevs.remove(&self.inner.name);
         }
@@ -341,7 +347,7 @@ impl Vdev {
         moved.scan()
     }
 
-    /// Sends the device's addresses through another view.
+    /// Changes the view that the device's addresses go through.
     fn switch(&self, regions: &Regions, new: &Arc<View>, old: Option<&DomainInner>) -> Moved {
         let old_view = old.map_or(self.guest.view_unattached(), |old| &old.view);
         let policy = old.map_or(self.guest.policy, |old| old.policy);
@@ -366,14 +372,14 @@ impl Vdev {
     }
 }
 
-/// A device that was moved, whose mappings are still to be looked for: without a lock, so
-/// that nobody waits meanwhile.
+/// A device that was moved to another view, before the scan for its mappings, which is made
+/// without locks so that no thread waits for it.
 struct Moved {
     revocation: Revocation,
     policy: DrainPolicy,
-    /// What the mappings can be of: the domain may go before they do.
+    /// The memory that the mappings can be of: the domain may be freed before they end.
     keep: Keep,
-    /// Look-ups may be in it until the scan.
+    /// The old view: look-ups may be in it until the scan.
     _old: Arc<View>,
 }
 
