@@ -101,7 +101,7 @@ impl GuestBuilder {
             vdevs: Mutex::new(BTreeMap::new()),
             firmware: Attachment::new(&flat),
             flat,
-            unattached: Arc::new(View::refusing(Refusal::Unattached)),
+            unattached_denied: Arc::new(View::refusing(Refusal::Unattached)),
             denied: Arc::new(View::refusing(Refusal::DenyDomain)),
         })))
     }

@@ -28,7 +28,7 @@ pub(crate) struct Inner {
     /// All memory, untranslated: for firmware, and for devices without an IOMMU.
     pub(crate) flat: Arc<View>,
     /// Refuses everything: for devices that are attached to no domain, if those are denied.
-    pub(crate) unattached: Arc<View>,
+    pub(crate) unattached_denied: Arc<View>,
     /// Refuses everything: for domains that deny.
     pub(crate) denied: Arc<View>,
     /// The firmware's attachment, which is always the flat view.
@@ -78,9 +78,9 @@ impl Inner {
     }
 
     /// The view of a device that is attached to no domain (decisions 13 and 14).
-    pub(crate) fn view_unattached(&self) -> &Arc<View> {
+    pub(crate) fn unattached_view(&self) -> &Arc<View> {
         match self.iommu {
-            Some(Unattached::Deny) => &self.unattached,
+            Some(Unattached::Deny) => &self.unattached_denied,
             Some(Unattached::Bypass) | None => &self.flat,
         }
     }

@@ -45,8 +45,8 @@ impl Inner {
                     let segment = placed.segment.as_ref()?;
                     segment.places(object, offset, span.start()).then(|| Arc::clone(segment))
                 };
-                let there = regions.iter().find_map(same);
-                Some(match there {
+                let existing = regions.iter().find_map(same);
+                Some(match existing {
                     Some(segment) => segment,
                     None => self.physical.segments.add(object, offset, span.start())?,
                 })
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_change_has_reached_is_told_without_any_lock() {
+    fn what_a_change_has_reached_is_reported_without_any_lock() {
         let guest = Guest::builder().iommu(crate::Unattached::Deny).build().unwrap();
         let ram = MemoryObject::ram(1 << 20).residency(Residency::OnDemand).create().unwrap();
         guest.space().add_ram(Some(GuestPhys(0)), &ram).unwrap();
@@ -326,11 +326,11 @@ mod tests {
             domain.grant(DeviceAddr(page << 20), GuestPhys(0), 4096, Access::RW).unwrap();
         }
         let inner = Arc::clone(&guest.0.domains_with_rules()[0]);
-        let mut told = 0;
+        let mut reports = 0;
         refresh(&inner, guest.0.memory(), Span::new(GuestPhys(0), 1 << 20).unwrap(), |_| {
             assert!(guest.0.regions.try_write().is_some(), "a scan here would keep others waiting");
-            told += 1;
+            reports += 1;
         });
-        assert_eq!(told, 100);
+        assert_eq!(reports, 100);
     }
 }

@@ -68,8 +68,8 @@ impl SpaceLock {
         start: Option<GuestPhys>,
         object: &MemoryObject,
     ) -> Result<GuestPhys> {
-        let place = start.unwrap_or_default();
-        let fail = |reason| Error::new(Operation::SetRegion, place, object.len(), reason);
+        let addr = start.unwrap_or_default();
+        let fail = |reason| Error::new(Operation::SetRegion, addr, object.len(), reason);
         check_not_looking_up().map_err(fail)?;
         let start = start.or_else(|| self.guest.read_regions().end_of_memory());
         let start = start.ok_or_else(|| fail(Reason::NoRoom))?;

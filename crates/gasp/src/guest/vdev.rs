@@ -56,7 +56,7 @@ impl Guest {
         let inner = Arc::new(VdevInner {
             name: Arc::clone(&name),
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            attachment: Attachment::new(self.0.view_unattached()),
+            attachment: Attachment::new(self.0.unattached_view()),
             domain: Mutex::default(),
             removed: AtomicBool::new(false),
         });
@@ -103,14 +103,14 @@ impl Vdev {
     pub fn map(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
         match Self::map_page_of(|| Some(self), addr, len, flags) {
             Some(mapping) => Ok(mapping),
-            None => self.map_any(addr, len, flags),
+            None => self.map_general(addr, len, flags),
         }
     }
 
     /// The general path of [`map`](Self::map), out of line.
     #[cold]
     #[inline(never)]
-    fn map_any(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
+    fn map_general(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
         self.port().map(Operation::Map, addr.0, len, flags)
     }
 
@@ -169,7 +169,7 @@ impl Vdev {
     ) -> Result<HostMapping> {
         match Self::map_host_contig_page_of(|| Some(self), addr, max, flags) {
             Some(mapping) => Ok(mapping),
-            None => self.map_host_contig_any(addr, max, flags, Partial::Refuse),
+            None => self.map_host_contig_general(addr, max, flags, Partial::Refuse),
         }
     }
 
@@ -188,14 +188,14 @@ impl Vdev {
     ) -> Result<HostMapping> {
         match Self::map_host_contig_page_of(|| Some(self), addr, max, flags) {
             Some(mapping) => Ok(mapping),
-            None => self.map_host_contig_any(addr, max, flags, Partial::Truncate),
+            None => self.map_host_contig_general(addr, max, flags, Partial::Truncate),
         }
     }
 
     /// The general path of both, out of line.
     #[cold]
     #[inline(never)]
-    fn map_host_contig_any(
+    fn map_host_contig_general(
         &self,
         addr: DeviceAddr,
         max: u64,
@@ -299,8 +299,8 @@ impl Vdev {
         let mut current = self.inner.domain();
         let old = current.take();
         let view = match self.inner.removed.load(Ordering::Relaxed) {
-            true => &self.guest.unattached,
-            false => self.guest.view_unattached(),
+            true => &self.guest.unattached_denied,
+            false => self.guest.unattached_view(),
         };
         self.switch(regions, view, old.as_deref())
     }
@@ -312,7 +312,7 @@ impl Vdev {
     pub fn held_by_this_thread(&self) -> usize {
         let current = self.inner.domain();
         let view =
-            current.as_ref().map_or(self.guest.view_unattached(), |domain| &domain.view).id();
+            current.as_ref().map_or(self.guest.unattached_view(), |domain| &domain.view).id();
         drop(current);
         own().filter(|found| found.view == view && found.vdev == self.inner.id).count()
     }
@@ -349,7 +349,7 @@ impl Vdev {
 
     /// Changes the view that the device's addresses go through.
     fn switch(&self, regions: &Regions, new: &Arc<View>, old: Option<&DomainInner>) -> Moved {
-        let old_view = old.map_or(self.guest.view_unattached(), |old| &old.view);
+        let old_view = old.map_or(self.guest.unattached_view(), |old| &old.view);
         let policy = old.map_or(self.guest.policy, |old| old.policy);
         let mut revocation = Revocation::default();
         let mut keep = Keep::new();
