@@ -1,7 +1,7 @@
 //! Copies in and out of guest memory, whole or not at all.
 //!
-//! A range in one page, as nearly every one is, takes the short way of a map. Of others the
-//! whole is mapped first, in pieces if need be, so that nothing is copied if any is refused.
+//! A range in one page, as nearly every one is, takes the short path of a map. Other ranges are
+//! mapped whole first, in pieces if need be, so that nothing is copied if a part is refused.
 
 use super::handle::Mapping;
 use super::map::Port;
@@ -28,7 +28,7 @@ impl Port<'_> {
         }
     }
 
-    /// The range as one mapping if it is consecutive, and as its pieces otherwise.
+    /// Maps the range: as one mapping if it is consecutive, in pieces otherwise.
     #[inline(never)]
     fn map_parts(&self, op: Operation, addr: u64, len: u64, flags: MapFlags) -> Result<Parts> {
         match self.map(op, addr, len, flags) {
@@ -41,7 +41,7 @@ impl Port<'_> {
     }
 }
 
-/// What a copy goes to or comes from.
+/// The mapping that a copy reads or writes.
 enum Parts {
     One(Mapping),
     Many(Scatter),

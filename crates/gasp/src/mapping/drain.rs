@@ -1,11 +1,11 @@
-//! Revoke and drain: the end of mappings that a guest takes back (decisions 15 and 16).
+//! Drains: the wait for mappings of a revoked range to end (decisions 15 and 16).
 //!
-//! A revoke is three steps. The caller, who holds the locks, takes the range out of the
-//! views. [`Revocation::scan`](super::Revocation::scan) makes that visible and collects the
-//! mappings that overlap it; after it, no look-up finds the range any more. The [`Drain`] it
-//! returns waits, without any lock, until those mappings are gone, or the policy's deadline
-//! decides. The memory behind them is kept until then, and longer where a mapping
-//! [stays](super::grave).
+//! A revoke has three steps. The caller, under its locks, removes the range from the views.
+//! [`Revocation::scan`](super::Revocation::scan) makes that visible and collects the mappings
+//! that overlap the range; after it, no look-up finds the range. The [`Drain`] that it returns
+//! waits, without any lock, until those mappings have ended, or the policy's deadline decides.
+//! The memory behind them is kept until then, and longer if a mapping is
+//! [detached](super::grave).
 
 use core::time::Duration;
 use std::time::Instant;
@@ -13,38 +13,40 @@ use std::time::Instant;
 use super::grave::{self, Keep};
 use crate::protocol::{Holder, is_own};
 
-/// What to do with mappings that are still held at the deadline of a drain.
+/// The action at the deadline of a drain, if mappings are still held (decision 15).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Deadline {
-    /// Go on waiting: the guest's invalidation completes when the device lets go.
+    /// Log a warning and keep waiting: the guest's invalidation completes when the device has
+    /// unmapped.
     #[default]
     Wait,
-    /// Let the invalidation complete; the handle keeps its memory alive but says that it
-    /// is [revoked](crate::Mapping::is_revoked).
+    /// End the drain, so that the invalidation completes. The mappings keep their memory, and
+    /// report that they are [revoked](crate::Mapping::is_revoked).
     Detach,
 }
 
-/// How a domain drains (decision 15).
+/// The policy of a drain (decision 15).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DrainPolicy {
-    /// How long to wait before `at_deadline` is done.
+    /// The time from the revoke until `at_deadline` applies.
     pub deadline: Duration,
-    /// What to do then.
+    /// The action at the deadline.
     pub at_deadline: Deadline,
 }
 
 impl Default for DrainPolicy {
-    /// One second, then a warning in the log, and waiting on.
+    /// A deadline of one second, and [`Deadline::Wait`].
     fn default() -> Self {
         Self { deadline: Duration::from_secs(1), at_deadline: Deadline::Wait }
     }
 }
 
-/// A revoke that has taken effect and waits for the mappings made before it.
+/// The drain of a revoke that has taken effect: waits for the mappings made before it.
 ///
-/// New maps of the range fail from now on. [`wait`](Self::wait) for the rest before telling
-/// the guest that its invalidation is complete. Dropped instead, it marks the remaining
-/// mappings as revoked, and keeps their memory alive for them.
+/// New maps of the range already fail. Call [`wait`](Self::wait), or [`poll`](Self::poll) until
+/// it returns the result, before reporting to the guest that its invalidation is complete. A
+/// drain that is dropped instead marks the remaining mappings as revoked, and keeps their memory
+/// until they end.
 #[derive(Debug)]
 #[must_use = "an invalidation is complete only after `wait`"]
 pub struct Drain {
@@ -56,19 +58,19 @@ pub struct Drain {
     warned: bool,
 }
 
-/// How a drain ended.
+/// The result of a drain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Drained {
-    /// How many mappings were held when the revoke took effect.
+    /// The number of mappings that were held when the revoke took effect.
     pub holders: usize,
-    /// How many of them are held still, and marked as revoked.
+    /// The number of those that are still held, and marked as revoked.
     pub detached: usize,
-    /// From the revoke's effect to its end.
+    /// The time from the revoke to the end of the drain.
     pub waited: Duration,
 }
 
 impl Drained {
-    /// Whether every mapping is gone.
+    /// Whether every mapping has ended.
     pub fn completed(&self) -> bool {
         self.detached == 0
     }
@@ -80,29 +82,29 @@ impl Drain {
         Self { holders, keep, policy, started, found, warned: false }
     }
 
-    /// How many mappings are held still.
+    /// The number of mappings that are still held.
     pub fn pending(&mut self) -> usize {
         self.holders.retain(Holder::is_held);
         self.holders.len()
     }
 
-    /// How it waits.
+    /// The policy that the drain follows.
     pub fn policy(&self) -> DrainPolicy {
         self.policy
     }
 
-    /// How many of the mappings that are still held were made by this thread. Where nobody
-    /// else unmaps them, [`wait`](Self::wait) on this thread waits for ever (with
-    /// [`Deadline::Wait`]), or until the deadline.
+    /// The number of mappings that are still held and were made by this thread. If no other
+    /// thread unmaps them, [`wait`](Self::wait) on this thread waits for ever with
+    /// [`Deadline::Wait`], and until the deadline with [`Deadline::Detach`] (decision 22).
     ///
-    /// Which thread has mapped is known, and not who is going to unmap: a mapping that was
+    /// It is known which thread has mapped, but not which one will unmap: a mapping that was
     /// sent to another thread counts here, and does not deadlock.
     pub fn held_by_this_thread(&self) -> usize {
         self.holders.iter().filter(|holder| is_own(holder)).count()
     }
 
-    /// Whether any mapping is held still. Each that is gone is looked at once, and of the others
-    /// one, so that a wait for very many does not look at all of them again and again.
+    /// Whether any mapping is still held. It examines each mapping that has ended once, and one
+    /// of the others, so that a wait for very many does not examine all of them at each poll.
     fn is_held(&mut self) -> bool {
         while let Some(holder) = self.holders.last() {
             if holder.is_held() {
@@ -113,10 +115,10 @@ impl Drain {
         false
     }
 
-    /// One drain for the mappings of both, which are of one change; `self` gives the policy.
+    /// One drain for the mappings of both, which belong to one change, with the policy of `self`.
     pub(crate) fn joined(mut self, mut other: Self) -> Self {
         self.holders.append(&mut other.holders);
-        // A mapping that several ranges reach is one mapping.
+        // A mapping that overlaps ranges of both counts once.
         self.holders.sort_unstable_by_key(Holder::key);
         self.holders.dedup_by_key(|holder| holder.key());
         self.found = self.holders.len();
@@ -124,14 +126,14 @@ impl Drain {
         self
     }
 
-    /// Waits until every mapping is gone, or the policy says to go on without.
+    /// Waits until every mapping has ended, or the policy detaches those that have not.
     ///
-    /// It holds no lock while it waits, and never waits where nothing was held.
+    /// It holds no lock while it waits, and returns at once if nothing is held.
     ///
     /// # Deadlocks
-    /// With [`Deadline::Wait`] it never returns if only this thread is to unmap one of the
-    /// mappings: see [`held_by_this_thread`](Self::held_by_this_thread). Nor does it if whoever
-    /// is to unmap waits for something that this thread has, such as a
+    /// With [`Deadline::Wait`] it never returns if only this thread can unmap one of the
+    /// mappings: see [`held_by_this_thread`](Self::held_by_this_thread). Nor does it return if
+    /// the thread that is to unmap waits for something that this thread holds, such as a
     /// [`SpaceLock`](crate::SpaceLock) or a section.
     pub fn wait(mut self) -> Drained {
         let mut yields = 0;
@@ -150,19 +152,19 @@ impl Drain {
         }
     }
 
-    /// Returns how the drain ended, or `None`, without waiting, while it goes on: for an event
-    /// loop, which has other work than to [`wait`](Self::wait).
+    /// Returns the result if the drain has ended, else `None`, without waiting: for event loops,
+    /// which cannot [`wait`](Self::wait).
     ///
-    /// It has ended when every mapping is gone, or when the deadline has passed and the policy
+    /// A drain ends when every mapping has ended, or when the deadline has passed and the policy
     /// is to [detach](Deadline::Detach), which marks the others as revoked. Otherwise the first
     /// call after the deadline that finds a mapping still held logs a warning.
     pub fn poll(&mut self) -> Option<Drained> {
         self.poll_with(0)
     }
 
-    /// [`poll`](Self::poll) for a caller who drains something else together with the mappings,
-    /// such as transfers in flight on a socket: `others` of them are not finished, and count
-    /// as mappings that are held.
+    /// [`poll`](Self::poll) for a caller that drains something else together with the mappings,
+    /// such as transfers in flight on a socket: `others` is the number of those that have not
+    /// finished, which count as mappings that are held.
     pub fn poll_with(&mut self, others: usize) -> Option<Drained> {
         self.found = self.found.max(others.saturating_add(self.holders.len()));
         let is_held = self.is_held() || others > 0;
@@ -177,7 +179,7 @@ impl Drain {
     }
 
     /// Marks the mappings that are still held as revoked, keeps their memory for them, and
-    /// returns how many there are.
+    /// returns their number.
     fn detach(&mut self) -> usize {
         let held = self.pending();
         if held > 0 {
@@ -186,7 +188,7 @@ impl Drain {
         held
     }
 
-    /// Whether the deadline has passed and the policy is to go on without what is still held.
+    /// Whether the deadline has passed and the policy is to detach what is still held.
     fn gives_up(&mut self, others: usize) -> bool {
         if self.started.elapsed() < self.policy.deadline {
             return false;

@@ -1,9 +1,9 @@
-//! Memory kept for mappings that have outlived their revoke.
+//! Memory kept for detached mappings, which have outlived their drain.
 //!
-//! Each such mapping has an entry, found by its slot and stamp, with what is kept for it; the
-//! mappings of one drain share that. The end of a mapping removes one entry, whatever else is
-//! kept for others, and the last entry frees the memory, on the thread that ended the mapping
-//! and without any lock.
+//! Each such mapping has an entry with the memory kept for it, found by its slot and stamp; the
+//! mappings of one drain share the memory. The end of a mapping removes its entry only, and the
+//! end of the last one frees the memory, on the thread that ended the mapping and without any
+//! lock.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -14,22 +14,22 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::protocol::{self, Holder, Key};
 use crate::space::segment::Segment;
 
-/// Memory that must stay while mappings of it are held.
+/// Memory that has to stay mapped while mappings of it are held.
 pub(crate) type Keep = Vec<Arc<Segment>>;
 
 #[derive(Default)]
 struct Graves {
     kept: BTreeMap<Key, Vec<Arc<Keep>>>,
-    /// Where [`settle`] goes on.
+    /// The key at which [`settle`] continues.
     next: Key,
 }
 
 static GRAVES: Mutex<Graves> =
     Mutex::new(Graves { kept: BTreeMap::new(), next: (u64::MIN, u64::MIN) });
 
-/// How many entries are added before the lock is given back.
+/// The most entries that are added before the lock is released.
 const STEP: usize = 64;
-/// How many entries [`settle`] looks at.
+/// The most entries that [`settle`] examines.
 const SETTLED: usize = 4;
 
 fn graves() -> MutexGuard<'static, Graves> {
@@ -45,7 +45,7 @@ pub(super) fn bury(holders: &[Holder], keep: Keep) {
         let mut graves = graves();
         for holder in some {
             let there = graves.kept.entry(holder.key()).or_default();
-            // A guest that revokes the same mapping again and again adds nothing.
+            // Revoking the same mapping again and again adds nothing.
             let kept = |segment| {
                 there.iter().flat_map(|keep| keep.iter()).any(|at| Arc::ptr_eq(at, segment))
             };
@@ -54,22 +54,22 @@ pub(super) fn bury(holders: &[Holder], keep: Keep) {
             }
         }
     }
-    // The other half of the barrier in `hold::after_release`: whoever released a mapping
-    // without seeing its mark is seen here.
+    // The other half of the barrier in `hold::after_release`: a release by a thread that did
+    // not see the mark is seen here.
     protocol::heavy();
     holders.iter().filter(|holder| !holder.is_held()).for_each(|holder| free(holder.key()));
 }
 
-/// A mapping that was marked as revoked has ended.
+/// Drops the memory kept for a mapping that was marked as revoked and has ended.
 pub(super) fn free(key: Key) {
     let kept = graves().kept.remove(&key);
-    // Unmapping memory takes time; nobody waits for it under the lock.
+    // Unmapping memory takes time, so it is done after the lock is released.
     drop(kept);
 }
 
-/// Frees what a few mappings that are gone by now have left. Only where there is no
-/// membarrier(2) can there be any: a mapping that ends and a drain that gives it up may then
-/// not see each other. No more than a few entries, so that nobody waits for what others have left.
+/// Drops the memory kept for a few mappings that have ended. There can be such entries only
+/// without membarrier(2): a mapping that ends and a drain that detaches it may then not see each
+/// other. It examines a few entries at a time, so that no caller waits long.
 pub(crate) fn settle() {
     if protocol::is_expedited() {
         return;

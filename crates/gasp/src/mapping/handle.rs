@@ -1,4 +1,4 @@
-//! The handle of one mapping.
+//! The handle of a mapping.
 #![allow(unsafe_code, reason = "reaches guest memory through a pointer that its slot keeps valid")]
 
 use core::fmt;
@@ -14,10 +14,10 @@ use crate::view::lookup::Extent;
 
 /// A device's mapping of guest memory, until it is dropped.
 ///
-/// While it lives, the pointer is valid and leads to the memory that was looked up, even
-/// if the guest has taken its permission back meanwhile: that revoke waits, or detaches
-/// the mapping, as its domain's [`DrainPolicy`](crate::DrainPolicy) says. A mapping can
-/// be sent to and dropped on any thread.
+/// While it lives, the pointer is valid and points to the memory that was looked up, even
+/// if the guest revokes the range: the revoke's drain waits for the mapping, or detaches it, as
+/// the [`DrainPolicy`](crate::DrainPolicy) says (decisions 15 and 16). A mapping can be sent to
+/// and dropped on any thread.
 ///
 /// The guest can write the memory at any time, so there is never a Rust reference to it:
 /// copy with [`read_at`](Self::read_at) and [`write_at`](Self::write_at), use the atomic
@@ -30,27 +30,34 @@ pub struct Mapping {
     hold: Hold,
 }
 
-// SAFETY: the pointer is to memory shared with a guest, which is only accessed through
-// `memory::raw`, atomics or the user's own unsafe code; the segment is shared and immutable;
-// a slot may be released on any thread.
+// SAFETY: `Send` asks that a mapping may be used and dropped on another thread. Of its fields
+// only the two pointers are not `Send`. `pointer` is to memory shared with a guest, which is
+// accessed only through `memory::access`, atomics or the user's own unsafe code, none of which
+// depends on the thread; `extent.segment` is to an immutable segment, which is `Sync`. A slot
+// may be released on any thread.
 unsafe impl Send for Mapping {}
-// SAFETY: `&Mapping` allows accesses from several threads at once. Every safe one is atomic,
-// or a copy of `memory::access::raw`, which says why a concurrent write does it no harm; the
-// segment is immutable, and a slot may be looked at from any thread.
+// SAFETY: `Sync` asks that accesses through `&Mapping` from several threads at once are no data
+// race. Every safe access to the memory is atomic or a copy of `memory::access`, which says why
+// a concurrent write does it no harm; the segment is immutable and `Sync`; the slot's words are
+// atomics.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
+    /// A mapping of `extent` for `access`, whose first byte is at the device address `addr`.
+    ///
     /// # Safety
-    /// `extent` was found after `hold` was published, and `hold` is established for it.
+    /// `extent` was found after `hold` was published, and `hold` is established for it. Its
+    /// memory offers `access`.
     #[inline]
     pub(super) unsafe fn new(hold: Hold, extent: Extent, addr: DeviceAddr, access: Access) -> Self {
-        // SAFETY: `pointer` asks that the segment lives: `hold` is established for the
-        // extent, so whoever removes the segment keeps it while `hold` does.
+        // SAFETY: `Extent::pointer` asks for a slot that is busy or established since before the
+        // extent was found: `hold` was published before, and is established, as this function's
+        // contract asks.
         let pointer = unsafe { extent.pointer() };
         Self { extent, pointer, addr, access, hold }
     }
 
-    /// What keeps the mapping.
+    /// The slot of the mapping.
     #[inline]
     pub(super) fn into_hold(self) -> Hold {
         self.hold
@@ -61,31 +68,31 @@ impl Mapping {
         self.addr
     }
 
-    /// How many bytes; never 0.
+    /// The length in bytes; never 0.
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "a mapping is never empty")]
     pub fn len(&self) -> usize {
         self.extent.len as usize
     }
 
-    /// What the mapping was made for.
+    /// The access that the mapping was made for.
     #[inline]
     pub fn access(&self) -> Access {
         self.access
     }
 
-    /// The first byte, for reading. Valid for [`len`](Self::len) bytes while the mapping
-    /// lives; the guest may write them at any time. Where the memory is
-    /// [guarded](MemoryObject::is_guarded), an access through the pointer may end in SIGBUS.
+    /// The address of the first byte, for reading. It is valid for [`len`](Self::len) bytes while
+    /// the mapping lives; the guest may write them at any time. If the memory is
+    /// [guarded](MemoryObject::is_guarded), an access through the pointer can raise SIGBUS.
     #[inline]
     pub fn as_ptr(&self) -> *const u8 {
         self.pointer.as_ptr()
     }
 
-    /// The first byte, for writing.
+    /// The address of the first byte, for writing; otherwise as [`as_ptr`](Self::as_ptr).
     ///
     /// # Errors
-    /// `EACCES` where the mapping was not made for writing.
+    /// `EACCES` if the mapping was not made for writing.
     pub fn as_mut_ptr(&self) -> Result<*mut u8> {
         match self.access.contains(Access::WRITE) {
             true => Ok(self.pointer.as_ptr()),
@@ -95,10 +102,10 @@ impl Mapping {
 
     /// The host-physical run that begins at the first byte. It covers the whole mapping
     /// if that was made with [`map_host_contig`](crate::Vdev::map_host_contig), and may be
-    /// shorter otherwise.
+    /// shorter otherwise. It is returned even if the address can change (decision 20).
     ///
     /// # Errors
-    /// `EPERM` where host-physical addresses are not known (decision 19).
+    /// `EPERM` if host-physical addresses are not known (decision 19).
     #[inline]
     pub fn host_run(&self) -> Result<HostRun> {
         match self.object().phys_run(self.extent.offset, self.extent.len) {
@@ -107,59 +114,68 @@ impl Mapping {
         }
     }
 
-    /// The whole mapping as host-physical runs, in order. One extent without an address covers
-    /// each part whose addresses are unknown.
+    /// The host-physical runs of the whole mapping, in order. Each part whose addresses are
+    /// unknown is one extent without an address.
     pub fn host_extents(&self) -> impl Iterator<Item = HostExtent> + '_ {
         self.object().extents_of(self.extent.offset, self.extent.len)
     }
 
-    /// Whether the host-physical address can change while the mapping lives.
+    /// The class that says whether the host-physical address can change while the mapping lives
+    /// (decision 20).
     #[inline]
     pub fn stability(&self) -> Stability {
         self.object().stability()
     }
 
-    /// The memory object that the mapping is a part of.
+    /// The memory object of which the mapping is a part.
     #[inline]
     pub fn object(&self) -> &MemoryObject {
         segment_of(&self.extent, &self.hold).object()
     }
 
-    /// The offset in [`object`](Self::object) of the mapping's first byte.
+    /// The offset in bytes of the mapping's first byte in [`object`](Self::object).
     pub fn object_offset(&self) -> u64 {
         self.extent.offset
     }
 
-    /// Whether a revoke of the range has completed without waiting for this mapping any
-    /// longer. The memory is still there, but it is no longer the device's to use.
+    /// Whether a drain of the range has ended without this mapping (decision 15). The memory
+    /// stays mapped, but the device may no longer use it.
     pub fn is_revoked(&self) -> bool {
         self.hold.is_revoked()
     }
 
-    /// Copies bytes out of the mapping.
+    /// Copies bytes out of the mapping, from `offset` in bytes.
     ///
     /// # Errors
-    /// `EINVAL` where the range passes the end, `EACCES` where the mapping was not made
-    /// for reading, `EIO` where the memory is [guarded](MemoryObject::is_guarded) and gone.
+    /// `EINVAL` if the range extends past the end; `EACCES` if the mapping was not made for
+    /// reading; `EIO` if the memory is [guarded](MemoryObject::is_guarded) and gone: part of
+    /// `into` may then be written.
     pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<()> {
         let from = self.reach(offset, into.len(), Access::READ)?;
-        // SAFETY: `reach` checked that the range is inside the mapping.
+        // SAFETY: `copy_out` asks that `into.len()` bytes at `from` are inside a mapping of the
+        // object's memory for the whole call: `reach` checked that they are inside this mapping,
+        // and its slot keeps the object mapped while `self` lives.
         let copied = unsafe { self.object().copy_out(from.as_ptr(), into) };
         copied.map_err(|reason| self.error(offset, into.len(), reason))
     }
 
-    /// Copies bytes into the mapping.
+    /// Copies bytes into the mapping, to `offset` in bytes.
     ///
     /// # Errors
-    /// `EINVAL` where the range passes the end, `EACCES` where the mapping was not made
-    /// for writing, `EIO` where the memory is [guarded](MemoryObject::is_guarded) and gone.
+    /// `EINVAL` if the range extends past the end; `EACCES` if the mapping was not made for
+    /// writing; `EIO` if the memory is [guarded](MemoryObject::is_guarded) and gone: part of
+    /// `from` may then be copied.
     pub fn write_at(&self, offset: usize, from: &[u8]) -> Result<()> {
         let to = self.reach(offset, from.len(), Access::WRITE)?;
-        // SAFETY: `reach` checked that the range is inside the mapping and writable.
+        // SAFETY: `copy_in` asks that `from.len()` bytes at `to` are inside a writable mapping of
+        // the object's memory for the whole call: `reach` checked that they are inside this
+        // mapping and that it was made for writing, so its memory is writable; its slot keeps the
+        // object mapped while `self` lives.
         let copied = unsafe { self.object().copy_in(from, to.as_ptr()) };
         copied.map_err(|reason| self.error(offset, from.len(), reason))
     }
 
+    /// The address at `offset` for an access to a `T` that must be aligned to its size.
     pub(super) fn reach_aligned<T>(&self, offset: usize, access: Access) -> Result<NonNull<u8>> {
         let at = self.reach(offset, size_of::<T>(), access)?;
         let align = size_of::<T>();
@@ -170,6 +186,7 @@ impl Mapping {
         Ok(at)
     }
 
+    /// The address at `offset` of `len` bytes inside the mapping, which allows `access`.
     #[inline]
     fn reach(&self, offset: usize, len: usize, access: Access) -> Result<NonNull<u8>> {
         if offset.checked_add(len).is_none_or(|end| end > self.len()) {
@@ -178,7 +195,9 @@ impl Mapping {
         if !self.access.contains(access) {
             return Err(self.error(offset, len, Reason::NotAllowed { allowed: self.access }));
         }
-        // SAFETY: `offset` is inside the mapping, or right behind it for an empty range.
+        // SAFETY: `add` asks that the result is inside the allocation of the pointer, or at its
+        // end: `offset` is at most the mapping's length, checked above, and the mapping lies in
+        // the object's window, which its slot keeps mapped.
         Ok(unsafe { self.pointer.add(offset) })
     }
 
@@ -188,12 +207,14 @@ impl Mapping {
     }
 }
 
-/// The segment behind an extent that `hold` holds.
+/// The segment of an extent that was found under `hold`.
 #[inline]
 pub(super) fn segment_of<'hold>(extent: &Extent, _hold: &'hold Hold) -> &'hold Segment {
-    // SAFETY: an extent is only stored beside the slot under which it was found. While
-    // the slot is held, whoever removes the segment keeps it: the revoke that precedes
-    // every removal collects the slot and stores the segment with it.
+    // SAFETY: a shared reference asks that the segment lives while `_hold` is borrowed, and is
+    // not mutably borrowed. `Mapping` and `Scatter`, which alone call this, store an extent only
+    // together with the slot under which it was found. While that slot is held, the segment
+    // lives: the revoke that precedes every removal of a segment finds the slot, and its drain,
+    // or after that `grave`, keeps the segment until the slot is released. Segments are immutable.
     unsafe { &*extent.segment.as_ptr() }
 }
 

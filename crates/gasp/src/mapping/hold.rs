@@ -1,4 +1,4 @@
-//! What a look-up publishes and a mapping holds, until it is dropped.
+//! The slot that a look-up publishes in and a mapping holds, until it is dropped.
 
 use core::sync::atomic::{Ordering, compiler_fence};
 
@@ -8,7 +8,7 @@ use crate::error::Reason;
 use crate::protocol::{Lane, SLOTS_MAX, Slot};
 use crate::span::Span;
 
-/// Why nothing is published.
+/// The error if no slot is left.
 pub(super) const TOO_MANY: Reason = Reason::Limit { what: "mappings a thread", limit: SLOTS_MAX };
 
 /// A slot that is busy or held; dropping it releases the slot.
@@ -18,8 +18,8 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// Publishes that `span` is about to be looked up, in the lane of this thread; `None` if
-    /// that has no slot left: [`TOO_MANY`].
+    /// Publishes in the lane of this thread that `span` is about to be looked up; `None` if the
+    /// lane has no slot left: [`TOO_MANY`].
     #[inline(always)]
     pub(super) fn publish(span: Span<DeviceAddr>) -> Option<Self> {
         match Lane::publish_hinted(span) {
@@ -28,7 +28,7 @@ impl Hold {
         }
     }
 
-    /// The rare ways of [`publish`](Self::publish), out of line.
+    /// The rare paths of [`publish`](Self::publish), out of line.
     #[cold]
     #[inline(never)]
     fn publish_elsewhere(span: Span<DeviceAddr>) -> Option<Self> {
@@ -36,13 +36,13 @@ impl Hold {
         Some(Self { slot, stamp })
     }
 
-    /// Turns a look-up into a mapping that `vdev` has made through `view`.
+    /// Turns the look-up into a mapping of `vdev` through `view`.
     #[inline(always)]
     pub(super) fn establish(&self, view: u32, vdev: u32) {
         self.slot.establish(self.stamp, view, vdev);
     }
 
-    /// Says that the mapping ends at `last`, sooner than was published.
+    /// Moves the last address of the mapping from what was published down to `last`.
     #[inline]
     pub(super) fn shorten(&self, last: DeviceAddr) {
         self.slot.shorten(last.0);
@@ -54,7 +54,7 @@ impl Hold {
         self.slot.is_revoked(self.stamp)
     }
 
-    /// Makes the mapping at `pointer` a token; gives back its slot's id and its stamp.
+    /// Makes the mapping a token with the address `pointer`; returns the slot's id and the stamp.
     #[inline]
     pub(super) fn into_token(self, pointer: u64) -> (u64, u64) {
         let hold = core::mem::ManuallyDrop::new(self);
@@ -71,13 +71,13 @@ impl Drop for Hold {
     }
 }
 
-/// What follows a release: the end of a mapping that a drain has given up frees memory.
+/// Follows every release: drops the memory kept for the mapping if a drain has detached it.
 #[inline]
 pub(super) fn after_release(slot: &Slot, stamp: u64) {
-    // A drain that gives up marks the mapping, passes a heavy barrier, and looks whether it
-    // is still held: either it sees the release, or the mark is seen here. (Where there is
-    // no membarrier both may be missed: then the memory waits for `grave::settle`. A fence
-    // here would cost more than that is worth.)
+    // A drain that detaches marks the mapping, passes a heavy barrier, and checks whether it is
+    // still held: either it sees the release, or the mark is seen here. (Without membarrier(2)
+    // both may be missed: the memory then stays until `grave::settle` finds it. A fence here
+    // would cost more than that is worth.)
     compiler_fence(Ordering::SeqCst);
     if slot.is_revoked(stamp) {
         // Memory was kept for this mapping.

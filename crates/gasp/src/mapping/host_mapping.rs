@@ -1,4 +1,4 @@
-//! A mapping with its host-physical address.
+//! The handle of a mapping with its host-physical address.
 
 use core::fmt;
 use core::ops::Deref;
@@ -6,29 +6,30 @@ use core::ops::Deref;
 use super::handle::Mapping;
 use crate::memory::HostRun;
 
-/// A device's mapping of memory that is one host-physical run, until it is dropped: a
-/// [`Mapping`], to which it dereferences, and the run, which is all of it and, unless the guest
-/// [allows](crate::GuestBuilder::allow_unpinned) others, stays where it is (decision 20).
+/// A [`Mapping`] whose memory is one host-physical run, until it is dropped.
+///
+/// It dereferences to the [`Mapping`], of which [`run`](Self::run) covers all. The run's address
+/// does not change, unless the guest [allows](crate::GuestBuilder::allow_unpinned) addresses that
+/// can (decision 20).
 pub struct HostMapping {
     mapping: Mapping,
     run: HostRun,
 }
 
 impl HostMapping {
-    /// `run` is the memory of all of `mapping`.
+    /// A handle of `mapping`, all of whose memory is `run`.
     #[inline(always)]
     pub(super) fn new(mapping: Mapping, run: HostRun) -> Self {
         Self { mapping, run }
     }
 
-    /// Where the memory is: the host-physical address of the first byte, and the mapping's
-    /// length.
+    /// The host-physical address of the first byte, and the mapping's length in bytes.
     #[inline]
     pub fn run(&self) -> HostRun {
         self.run
     }
 
-    /// The mapping without its address.
+    /// The mapping, without its host-physical address.
     #[inline]
     pub fn into_mapping(self) -> Mapping {
         self.mapping

@@ -11,65 +11,77 @@ use crate::error::{Errno, Reason, Result};
 use crate::memory::access::reach;
 
 impl Mapping {
-    /// Reads one integer, atomically, in the host's byte order.
+    /// Reads the integer at `offset` in bytes, atomically, in the host's byte order.
     ///
     /// # Errors
-    /// `EINVAL` where it passes the end or is not aligned; `EACCES` where the mapping was
-    /// not made for reading; `EIO` as for [`read_at`](Self::read_at).
+    /// `EINVAL` if it extends past the end or its address is not aligned to its size; `EACCES` if
+    /// the mapping was not made for reading; `EIO` as for [`read_at`](Self::read_at).
     ///
     /// # Panics
-    /// Where `order` is not an order for loads, as [`AtomicU64::load`] does.
+    /// If `order` is not an order for loads, as [`AtomicU64::load`] does.
     ///
     /// [`AtomicU64::load`]: core::sync::atomic::AtomicU64::load
     pub fn load<T: Integer>(&self, offset: usize, order: Ordering) -> Result<T> {
         let at = self.reach_aligned::<T>(offset, Access::READ)?;
         if self.object().is_guarded() {
-            // Orders that are none for loads panic as they do below.
+            // An order that is not one for loads panics as it does below.
             let _ = AtomicU8::new(0).load(order);
-            // SAFETY: inside the mapping and aligned, checked by `reach_aligned`.
+            // SAFETY: `reach::load` asks that the bytes are inside a mapping of the object's memory
+            // for the whole call, and for a size of 1, 2, 4 or 8 to which the address is aligned:
+            // `reach_aligned` checked both, `T` is one of `u8` to `u64`, and the slot keeps the
+            // object mapped while `self` lives.
             let loaded = unsafe { reach::load(at, size_of::<T>()) };
             let gone = |reason| self.error(offset, size_of::<T>(), reason);
             return loaded.map(T::from_word).map_err(gone);
         }
-        // SAFETY: inside the mapping and aligned, checked by `reach_aligned`.
+        // SAFETY: `atomic` asks for an address that is valid and aligned for an atomic load while
+        // the reference lives: `reach_aligned` checked that it is inside the mapping and aligned,
+        // and the slot keeps the memory, which is not guarded, mapped while `self` lives.
         Ok(unsafe { T::atomic(at) }.load(order))
     }
 
-    /// Writes one integer, atomically, in the host's byte order.
+    /// Writes the integer at `offset` in bytes, atomically, in the host's byte order.
     ///
     /// # Errors
-    /// `EINVAL` where it passes the end or is not aligned; `EACCES` where the mapping was
-    /// not made for writing; `EIO` as for [`write_at`](Self::write_at).
+    /// `EINVAL` if it extends past the end or its address is not aligned to its size; `EACCES` if
+    /// the mapping was not made for writing; `EIO` as for [`write_at`](Self::write_at).
     ///
     /// # Panics
-    /// Where `order` is not an order for stores, as [`AtomicU64::store`] does.
+    /// If `order` is not an order for stores, as [`AtomicU64::store`] does.
     ///
     /// [`AtomicU64::store`]: core::sync::atomic::AtomicU64::store
     pub fn store<T: Integer>(&self, offset: usize, value: T, order: Ordering) -> Result<()> {
         let at = self.reach_aligned::<T>(offset, Access::WRITE)?;
         if self.object().is_guarded() {
-            // Orders that are none for stores panic as they do below.
+            // An order that is not one for stores panics as it does below.
             AtomicU8::new(0).store(0, order);
-            // SAFETY: inside the mapping, aligned and writable, checked by `reach_aligned`.
+            // SAFETY: `reach::store` asks that the bytes are inside a writable mapping of the
+            // object's memory for the whole call, and for a size of 1, 2, 4 or 8 to which the
+            // address is aligned: `reach_aligned` checked that they are inside this mapping,
+            // writable and aligned, `T` is one of `u8` to `u64`, and the slot keeps the object
+            // mapped while `self` lives.
             let stored = unsafe { reach::store(at, value.to_word(), size_of::<T>()) };
             return stored.map_err(|reason| self.error(offset, size_of::<T>(), reason));
         }
-        // SAFETY: inside the mapping, aligned and writable, checked by `reach_aligned`.
+        // SAFETY: `atomic` asks for an address that is valid and aligned for an atomic store while
+        // the reference lives: `reach_aligned` checked that it is inside the mapping, writable and
+        // aligned, and the slot keeps the memory, which is not guarded, mapped while `self` lives.
         unsafe { T::atomic(at) }.store(value, order);
         Ok(())
     }
 
-    /// Writes `new` where `current` is, atomically: `Ok` with what was there if it was that,
-    /// else `Err` with what is there, as [`AtomicU64::compare_exchange`] does.
+    /// Replaces the integer at `offset` in bytes by `new` if it equals `current`, atomically.
+    /// Returns `Ok` of the previous value if it was replaced, else `Err` of the present one, as
+    /// [`AtomicU64::compare_exchange`] does.
     ///
     /// # Errors
-    /// `EINVAL` where it passes the end or is not aligned; `EACCES` where the mapping was not
-    /// made for reading and writing; `ENOTSUP` where the memory is
-    /// [guarded](crate::MemoryObject::is_guarded): whether it is gone is only found out by an
-    /// access, and there is none of this kind that could fail.
+    /// `EINVAL` if it extends past the end or its address is not aligned to its size; `EACCES` if
+    /// the mapping was not made for reading and writing; `ENOTSUP` if the memory is
+    /// [guarded](crate::MemoryObject::is_guarded): an access to it must be able to fail, and
+    /// exchanges that can fail are not implemented.
     ///
     /// # Panics
-    /// Where `failure` is not an order for loads.
+    /// If `failure` is not an order for loads.
     ///
     /// [`AtomicU64::compare_exchange`]: core::sync::atomic::AtomicU64::compare_exchange
     pub fn compare_exchange<T: Integer>(
@@ -83,7 +95,7 @@ impl Mapping {
         Ok(self.atomic::<T>(offset)?.compare_exchange(current, new, success, failure))
     }
 
-    /// Writes one integer and returns what was there, atomically.
+    /// Replaces the integer at `offset` in bytes, and returns the previous value, atomically.
     ///
     /// # Errors
     /// As [`compare_exchange`](Self::compare_exchange).
@@ -91,7 +103,8 @@ impl Mapping {
         Ok(self.atomic::<T>(offset)?.swap(value, order))
     }
 
-    /// Adds to one integer, wrapping, and returns what was there, atomically.
+    /// Adds `value` to the integer at `offset` in bytes, wrapping, and returns the previous
+    /// value, atomically.
     ///
     /// # Errors
     /// As [`compare_exchange`](Self::compare_exchange).
@@ -99,8 +112,8 @@ impl Mapping {
         Ok(self.atomic::<T>(offset)?.fetch_add(value, order))
     }
 
-    /// Clears the bits of one integer that `value` does not have, and returns what was there,
-    /// atomically.
+    /// Clears the bits of the integer at `offset` in bytes that are 0 in `value`, and returns the
+    /// previous value, atomically.
     ///
     /// # Errors
     /// As [`compare_exchange`](Self::compare_exchange).
@@ -108,7 +121,8 @@ impl Mapping {
         Ok(self.atomic::<T>(offset)?.fetch_and(value, order))
     }
 
-    /// Sets bits of one integer, and returns what was there, atomically.
+    /// Sets the bits of the integer at `offset` in bytes that are 1 in `value`, and returns the
+    /// previous value, atomically.
     ///
     /// # Errors
     /// As [`compare_exchange`](Self::compare_exchange).
@@ -116,7 +130,7 @@ impl Mapping {
         Ok(self.atomic::<T>(offset)?.fetch_or(value, order))
     }
 
-    /// The integer, for reading and writing, of memory that stays.
+    /// The atomic integer at `offset`, for reading and writing; not in guarded memory.
     fn atomic<T: Integer>(&self, offset: usize) -> Result<&T::Atomic> {
         const WHAT: &str = "an atomic exchange in memory whose owner can take it away";
         let at = self.reach_aligned::<T>(offset, Access::RW)?;
@@ -124,9 +138,12 @@ impl Mapping {
             let reason = Reason::Os { what: WHAT, errno: Errno::OPNOTSUPP };
             return Err(self.error(offset, size_of::<T>(), reason));
         }
-        // SAFETY: inside the mapping, aligned and writable, checked by `reach_aligned`; the
-        // mapping, and so the memory, lives as long as the reference. Others change it by
-        // atomic accesses only, or outside the abstract machine.
+        // SAFETY: `atomic` asks for an address that is valid and aligned for all atomic accesses
+        // while the reference lives: `reach_aligned` checked that it is inside the mapping,
+        // readable, writable and aligned, and the slot keeps the memory, which is not guarded,
+        // mapped while `self` lives, which the reference borrows. Other code of the process
+        // accesses it only atomically or through `memory::access`, and the guest outside the
+        // abstract machine.
         Ok(unsafe { T::atomic(at) })
     }
 }
@@ -141,16 +158,18 @@ mod sealed {
     pub trait Sealed: Sized {
         type Atomic: Atomic<Self> + 'static;
 
+        /// The atomic integer at an address.
+        ///
         /// # Safety
-        /// `at` must be valid and aligned for an atomic access of this size, and for every
-        /// access that is made through the reference, while that lives.
+        /// While the reference lives, `at` must be aligned to the size of the integer, and valid
+        /// for every atomic access that is made through it.
         unsafe fn atomic<'a>(at: NonNull<u8>) -> &'a Self::Atomic;
-        /// The lower bytes of a word.
+        /// The low bytes of a word.
         fn from_word(word: u64) -> Self;
         fn to_word(self) -> u64;
     }
 
-    /// What the types `AtomicU8` to `AtomicU64` have in common.
+    /// The operations that the types `AtomicU8` to `AtomicU64` have in common.
     pub trait Atomic<T> {
         fn load(&self, order: Ordering) -> T;
         fn store(&self, value: T, order: Ordering);
@@ -174,8 +193,12 @@ mod sealed {
                 type Atomic = $atomic;
 
                 unsafe fn atomic<'a>(at: NonNull<u8>) -> &'a $atomic {
-                    // SAFETY: the caller promises what `from_ptr` asks for: the address is
-                    // valid and aligned while the reference lives.
+                    // SAFETY: `from_ptr` asks for an address that is aligned, and valid for reads
+                    // and writes while the reference lives: this function's contract has it
+                    // aligned, and valid for every access that is made; of memory that cannot be
+                    // written only loads are. It also asks for no conflicting accesses that are
+                    // not atomic: our own go through `memory::access`, which says why they are
+                    // none, and a guest's are outside the abstract machine.
                     unsafe { $atomic::from_ptr(at.as_ptr().cast()) }
                 }
                 fn from_word(word: u64) -> Self {

@@ -1,7 +1,7 @@
 //! The map operations.
 //!
-//! Each publishes a slot, looks the range up, and establishes the slot; a refusal takes
-//! the slow path, which finds out why and tells the guest's fault log.
+//! Each publishes a slot, looks the range up, and establishes the slot. A refusal takes the
+//! slow path, which finds the reason and records it in the guest's fault log.
 #![allow(unsafe_code, reason = "reads views and segments under its own busy slot")]
 
 use std::sync::Arc;
@@ -21,51 +21,52 @@ use crate::view::entry::Want;
 use crate::view::lookup::{self, Diagnosis, Extent, Progress, Walk};
 use crate::view::{Attachment, View};
 
-/// What a map has to know of the guest itself.
+/// The part of a guest's state that a map reads.
 pub(crate) struct Physical {
     pub(crate) segments: Segments,
     /// The guest's address width in bits.
     pub(crate) width: u32,
-    /// Whether host-physical addresses that can change are told, too (decision 20).
+    /// Whether host-contiguous maps accept addresses that can change (decision 20).
     pub(crate) allow_unpinned: bool,
 }
 
-/// Where a device, or the firmware, enters the guest's memory.
+/// A device's, or the firmware's, entry point to the guest's memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Port<'a> {
     pub(crate) attachment: &'a Attachment,
     pub(crate) guest: &'a Physical,
     pub(crate) vdev: u32,
-    /// The device, for errors and faults; firmware has none.
+    /// The device's name and the fault log; `None` for firmware.
     pub(crate) device: Option<(&'a Arc<str>, &'a FaultLog)>,
 }
 
-/// How often a refusal that is gone when one looks for its reason is tried again.
+/// How often a map is tried whose look-up was interrupted, or refused for a reason that is gone
+/// when it is diagnosed.
 const TRIES: u32 = 4;
 
-/// The slot under which a range was looked up.
+/// The result of a look-up, and its slot.
 struct Found<'a> {
     hold: Hold,
-    /// The number of the view that it was looked up in.
+    /// The number of the view that the range was looked up in.
     view: u32,
-    /// That view, while the slot is busy; else the slot holds all of the range.
+    /// That view, while the slot is busy; `None` if the slot holds all of the range.
     busy: Option<&'a View>,
-    /// Whether all that was asked for is allowed and memory.
+    /// Whether all that was looked up is allowed and has memory.
     whole: bool,
 }
 
-/// What to do where only the beginning of a range can be mapped.
+/// The treatment of a range of which only the beginning can be mapped.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Partial {
     /// Refuse (decisions 8 and 9).
     Refuse,
-    /// Map what is allowed.
+    /// Map the beginning (decision 9).
     Truncate,
 }
 
 impl Port<'_> {
-    /// The short way of [`map`](Self::map), for the device that `find` finds: it is for those
-    /// who call `map` if it returns `None`.
+    /// The short path of [`map`](Self::map), for the device that `find` returns. If it returns
+    /// `None`, the caller calls `map`.
     #[inline(always)]
     pub(crate) fn map_page<'found>(
         find: impl FnOnce() -> Option<Port<'found>>,
@@ -76,12 +77,14 @@ impl Port<'_> {
         let span = Span::new(DeviceAddr(addr), len).ok()?;
         let (hold, port, view, extent) = Self::look_up_page(find, span, flags)?;
         hold.establish(view.id(), port.vdev);
-        // SAFETY: found under this slot, which is established for it.
+        // SAFETY: `Mapping::new` asks that the extent was found after `hold` was published, that
+        // `hold` is established for it, and that the memory offers the access: `look_up_page`
+        // published `hold` first and found the extent with these flags; `hold` is established.
         Some(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) })
     }
 
-    /// The short way of [`map_host_contig`](Self::map_host_contig), for the device that `find`
-    /// finds.
+    /// The short path of [`map_host_contig`](Self::map_host_contig), for the device that `find`
+    /// returns.
     #[inline(always)]
     pub(crate) fn map_host_contig_page<'found>(
         find: impl FnOnce() -> Option<Port<'found>>,
@@ -91,21 +94,25 @@ impl Port<'_> {
     ) -> Option<HostMapping> {
         let span = Span::new(DeviceAddr(addr), len).ok()?;
         let (hold, port, view, mut extent) = Self::look_up_page(find, span, flags)?;
-        // SAFETY: the slot is busy.
+        // SAFETY: `run` asks for a slot under which the extent was found to be busy or
+        // established: `look_up_page` found it under `hold`, which is busy.
         let run = unsafe { port.run(&extent) }.ok()?;
         extent.len = run.len;
         hold.shorten(last_of(span.start(), run.len));
         hold.establish(view.id(), port.vdev);
-        // SAFETY: found under this slot, which is established for it.
+        // SAFETY: `Mapping::new` asks that the extent was found after `hold` was published, that
+        // `hold` is established for it, and that the memory offers the access: `look_up_page`
+        // published `hold` first and found the extent with these flags; `hold` is established for
+        // the run, to which the extent was shortened.
         let mapping = unsafe { Mapping::new(hold, extent, span.start(), flags.access()) };
         Some(HostMapping::new(mapping, run))
     }
 
-    /// The short way: the whole range lies in one page of the table and nothing speaks
-    /// against it. `None` says nothing about why it does not. The slot that comes back is
-    /// busy; the view is not used any more once it no longer is.
+    /// The look-up of the short path: succeeds if the whole range lies in one page of the table
+    /// and is not refused; `None` otherwise, without the reason. The slot that it returns is busy,
+    /// and the caller must not use the view after that has ended.
     ///
-    /// `find` finds the device under the busy slot, for which those who take devices out of a
+    /// `find` finds the device under the busy slot, for which threads that remove devices from a
     /// list wait: see [`grace_period`](crate::ffi::grace_period).
     #[inline(always)]
     fn look_up_page<'found>(
@@ -115,22 +122,26 @@ impl Port<'_> {
     ) -> Option<(Hold, Port<'found>, &'found View, Extent)> {
         let hold = Hold::publish(span)?;
         let port = find()?;
-        // SAFETY: the slot is busy.
+        // SAFETY: `Attachment::view` asks that the caller's slot is busy, and that the view is not
+        // used after that: `hold` is busy, and both callers establish it with the view's number
+        // as their last use of the view.
         let view = unsafe { port.attachment.view() };
-        // SAFETY: `page` asks for a slot that is busy since before the table was read: `hold`
-        // was published first, and is neither established nor dropped yet.
+        // SAFETY: `page` asks for a slot that is busy since before the table was read, and that
+        // the segment is used only while it is busy or established: `hold` was published first,
+        // is neither established nor dropped yet, and is returned with the extent.
         let extent = unsafe { lookup::page(view, &port.guest.segments, span, Want::new(flags)) }?;
         Some((hold, port, view, extent))
     }
 
-    /// The host-physical run that an extent begins with, if its address may be told.
+    /// The host-physical run that an extent begins with, if the guest accepts its stability.
     ///
     /// # Safety
     /// The slot under which the extent was found is busy or established.
     #[inline(always)]
     unsafe fn run(&self, extent: &Extent) -> core::result::Result<HostRun, Reason> {
-        // SAFETY: the segment lives: the caller has a slot that is busy or established for
-        // the extent, as this function's contract asks, and that keeps it.
+        // SAFETY: `as_ref` asks that the segment lives and is not mutably borrowed: the slot under
+        // which the extent was found, which this function's contract asks to be busy or
+        // established, keeps it alive, and segments are immutable.
         let object = unsafe { extent.segment.as_ref() }.object();
         let run = object.phys_run(extent.offset, extent.len)?;
         match object.stability() > Stability::Unpinned || self.guest.allow_unpinned {
@@ -157,7 +168,10 @@ impl Port<'_> {
             match first {
                 Some(extent) if extent.len == span.len() => {
                     let hold = self.establish(found);
-                    // SAFETY: found under this slot, which is established for it.
+                    // SAFETY: `Mapping::new` asks that the extent was found after `hold` was
+                    // published, that `hold` is established for it, and that the memory offers
+                    // the access: `look_up` published `hold` first and found the extent with
+                    // these flags; `hold` is established for the whole span.
                     return Ok(unsafe { Mapping::new(hold, extent, span.start(), flags.access()) });
                 }
                 extent => {
@@ -169,7 +183,7 @@ impl Port<'_> {
         Err(self.unsettled(op, span, flags))
     }
 
-    /// Maps as much of the range as is consecutive in host-physical memory.
+    /// Maps the beginning of the range that is consecutive in host-physical memory.
     #[inline(never)]
     pub(crate) fn map_host_contig(
         self,
@@ -190,7 +204,8 @@ impl Port<'_> {
                 continue;
             };
             if extent.len < span.len() && partial == Partial::Refuse {
-                // The extent stays: what is busy becomes a mapping before others have to wait.
+                // The slot keeps the extent during a long diagnosis: it is established before
+                // revoking threads have to wait for it.
                 let hold = &found.hold;
                 let pause = || hold.establish(found.view, self.vdev);
                 if let Some(reason) = self.diagnose(found.busy.take(), span, flags, pause) {
@@ -198,7 +213,8 @@ impl Port<'_> {
                     return Err(self.refused(op, span, flags, reason));
                 }
             }
-            // SAFETY: the slot is busy or established since before the extent was found.
+            // SAFETY: `run` asks for the slot under which the extent was found to be busy or
+            // established: `found.hold` is, and was published before the look-up.
             let run = match unsafe { self.run(&extent) } {
                 Ok(run) => run,
                 Err(reason) => return Err(self.error(op, span, reason)),
@@ -206,7 +222,10 @@ impl Port<'_> {
             extent.len = run.len;
             found.hold.shorten(last_of(span.start(), run.len));
             let hold = self.establish(found);
-            // SAFETY: found under this slot, which is established for it.
+            // SAFETY: `Mapping::new` asks that the extent was found after `hold` was published,
+            // that `hold` is established for it, and that the memory offers the access: `look_up`
+            // published `hold` first and found the extent with these flags; `hold` is established
+            // for the run, to which the extent was shortened.
             let mapping = unsafe { Mapping::new(hold, extent, span.start(), flags.access()) };
             return Ok(HostMapping::new(mapping, run));
         }
@@ -231,7 +250,10 @@ impl Port<'_> {
             let Some(found) = self.look_up(op, span, flags, collect)? else { continue };
             if found.whole {
                 let hold = self.establish(found);
-                // SAFETY: found under this slot, which is established for all of them.
+                // SAFETY: `Scatter::new` asks that all pieces were found after `hold` was
+                // published, that `hold` is established for them, and that their memory offers
+                // the access: `look_up` published `hold` first and found them with these flags;
+                // `hold` is established for the whole span.
                 return Ok(unsafe { Scatter::new(hold, pieces, span, flags.access()) });
             }
             self.refuse(op, found, span, flags, 0)?;
@@ -239,16 +261,17 @@ impl Port<'_> {
         Err(self.unsettled(op, span, flags))
     }
 
-    /// Looks a range up, in steps, and calls `each` with its extents until it says `false`.
-    /// `None` if device or range have changed hands meanwhile: try again.
+    /// Looks a range up, in steps, and calls `each` with its extents until it returns `false`.
+    /// `None` if the device was moved, or the look-up was detached, meanwhile: the caller tries
+    /// again.
     ///
     /// A revoking thread waits for busy slots, with locks held, so a long look-up must not be
     /// busy from its beginning to its end. After the first step its slot *holds* all of the
-    /// range, as a mapping does: whatever is revoked of it from then on finds a holder, which
-    /// its drain waits for, without locks, until the look-up or the mapping ends; and keeps
-    /// what was found. Each further step has a busy slot of its own, so that what it reads is
-    /// not freed under it. What was revoked before a step is refused by it; what is revoked
-    /// after it finds the holder; and what has been given up on meanwhile is marked.
+    /// range, as a mapping does: a revoke of any part of it from then on finds a holder. Its
+    /// drain waits for that, without locks, until the look-up or the mapping ends, and keeps the
+    /// memory that was found. Each further step has a busy slot of its own, so that what it reads
+    /// is not freed during the step. A step refuses what was revoked before it; a revoke after it
+    /// finds the holder; and if a drain has detached the holder meanwhile, the slot is marked.
     #[inline(always)]
     fn look_up<'port>(
         &'port self,
@@ -259,10 +282,13 @@ impl Port<'_> {
     ) -> Result<Option<Found<'port>>> {
         let mut walk = Walk::new(span, Want::new(flags));
         let hold = self.publish(op, span)?;
-        // SAFETY: the slot is busy until `establish` or the drop of `hold`.
+        // SAFETY: `Attachment::view` asks that the caller's slot is busy, and that the view is not
+        // used after that: `hold` is busy until it is established or dropped, and `Found` has the
+        // view only until then.
         let view = unsafe { self.attachment.view() };
-        // SAFETY: `step` asks for a busy slot since before the table is read, which `hold` is;
-        // this being the first step, nothing was found under another.
+        // SAFETY: `step` asks for a slot that is busy since before the table is read, and that the
+        // first step's slot is still busy or established for the span: `hold` is busy, and this
+        // is the first step.
         let progress = unsafe { walk.step(view, &self.guest.segments, &mut each) };
         let (id, whole) = (view.id(), progress == Progress::Whole);
         if progress != Progress::More {
@@ -285,13 +311,17 @@ impl Port<'_> {
         hold.establish(id, self.vdev);
         loop {
             let step = self.publish(op, span)?;
-            // SAFETY: the slot is busy until the drop of `step`.
+            // SAFETY: `Attachment::view` asks that the caller's slot is busy, and that the view is
+            // not used after that: the slot of `step` is busy until it is dropped, below or on
+            // return, and the view is not used after that.
             let view = unsafe { self.attachment.view() };
             if view.id() != id {
                 return Ok(None);
             }
-            // SAFETY: the slot of `step` is busy for what this step reads, and `hold`, which was
-            // busy in the first step, is established for all of the span since.
+            // SAFETY: `Walk::step` asks for a slot that is busy since before the table is read,
+            // and that the first step's slot is still busy or established for the span: the slot
+            // of `step` is busy, and `hold`, which was busy in the first step, is established for
+            // all of the span since.
             let progress = unsafe { walk.step(view, &self.guest.segments, &mut each) };
             drop(step);
             if progress != Progress::More {
@@ -302,7 +332,7 @@ impl Port<'_> {
         }
     }
 
-    /// Turns what was found into a mapping.
+    /// Establishes the slot of a look-up, for a mapping.
     fn establish(&self, found: Found<'_>) -> Hold {
         found.hold.establish(found.view, self.vdev);
         found.hold
@@ -326,7 +356,7 @@ impl Port<'_> {
         }
     }
 
-    /// A map failed; no error where the reason is gone by now.
+    /// Ends a look-up that was refused: the error, or `Ok` if there is no reason any more.
     #[cold]
     fn refuse(
         &self,
@@ -338,9 +368,10 @@ impl Port<'_> {
     ) -> Result<()> {
         let mut hold = Some(found.hold);
         let reason = self.diagnose(found.busy, span, flags, || drop(hold.take()));
-        // The fault log has a lock, and nobody who has a lock may wait for a busy slot's owner.
+        // The fault log has a lock, and the owner of a busy slot must not wait for any lock.
         drop(hold);
-        // Where the walk was refused, the first extent ends there, and memory may well go on.
+        // If the walk was refused, the first extent ends at the refusal, not where consecutive
+        // memory does.
         let scattered = found.whole && 0 < prefix && prefix < span.len();
         match reason.or(scattered.then_some(Reason::NotConsecutive { prefix })) {
             Some(reason) => Err(self.refused(op, span, flags, reason)),
@@ -348,8 +379,8 @@ impl Port<'_> {
         }
     }
 
-    /// Why a map of all of `span` fails, if it does. Begins with the view `busy`, if the
-    /// caller's slot is busy with it, and calls `pause` when that has to end.
+    /// The reason why a map of all of `span` fails; `None` if it does not. It begins with the
+    /// view `busy`, if the caller's slot is busy with it, and calls `pause` when that has to end.
     #[inline(always)]
     fn diagnose(
         &self,
@@ -363,7 +394,9 @@ impl Port<'_> {
         }
         let mut diagnosis = Diagnosis::new(span, flags);
         if let Some(view) = busy {
-            // SAFETY: the caller's slot is busy.
+            // SAFETY: `Diagnosis::step` asks for a slot that is busy since before the table is
+            // read: the slot of the caller, who passes the view only while it is busy. Nothing of
+            // the table is kept beyond this step.
             if let Some(end) = unsafe { diagnosis.step(view, &self.guest.segments) } {
                 return end;
             }
@@ -378,10 +411,12 @@ impl Port<'_> {
     fn diagnose_on(&self, mut diagnosis: Diagnosis, span: Span<DeviceAddr>) -> Option<Reason> {
         loop {
             let Some(step) = Hold::publish(span) else { return Some(TOO_MANY) };
-            // SAFETY: the slot is busy until the drop of `step`.
+            // SAFETY: `Attachment::view` asks that the caller's slot is busy, and that the view is
+            // not used after that: the slot of `step` is busy until it is dropped, after the last
+            // use of the view.
             let view = unsafe { self.attachment.view() };
-            // SAFETY: what the table names lives while the slot of `step` is busy, and nothing
-            // of it is kept beyond this step.
+            // SAFETY: `Diagnosis::step` asks for a slot that is busy since before the table is
+            // read: that of `step`. Nothing of the table is kept beyond this step.
             if let Some(end) = unsafe { diagnosis.step(view, &self.guest.segments) } {
                 return end;
             }
@@ -389,8 +424,8 @@ impl Port<'_> {
         }
     }
 
-    /// An error with its reason; the guest's fault log hears of the IOMMU's. No slot of the
-    /// caller is busy.
+    /// The error for a reason, which is recorded in the guest's fault log if the IOMMU refused.
+    /// No slot of the caller may be busy.
     fn refused(
         &self,
         op: Operation,
@@ -404,8 +439,8 @@ impl Port<'_> {
         self.error(op, span, reason)
     }
 
-    /// The range was refused each time it was looked up and allowed each time its reason
-    /// was looked for: the guest keeps changing its mind.
+    /// The error for a range that was refused at each look-up and allowed at each diagnosis,
+    /// because the guest keeps changing its grants.
     #[cold]
     fn unsettled(&self, op: Operation, span: Span<DeviceAddr>, flags: MapFlags) -> Error {
         let (at, refusal) = (span.start(), Refusal::NotGranted);
@@ -436,7 +471,7 @@ impl Port<'_> {
     }
 }
 
-/// Ends a look-up after its first extent.
+/// Stores the first extent of a look-up, and ends it.
 fn keep_first(first: &mut Option<Extent>) -> impl FnMut(Extent) -> bool {
     |extent| {
         *first = Some(extent);

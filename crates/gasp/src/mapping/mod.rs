@@ -1,7 +1,7 @@
-//! Mappings: the map operations, the handles they give, revoke and drain.
+//! Mappings: the map operations, the handles they return, revoke and drain.
 //!
-//! A [`Hold`](hold::Hold) ties each of them to the [protocol](crate::protocol), which says why
-//! a mapping that is made and a range that is revoked cannot miss each other.
+//! A [`Hold`](hold::Hold) ties each mapping to the [protocol](crate::protocol), which says why a
+//! revoke cannot miss a mapping of the range that it revokes.
 
 mod copy;
 mod drain;

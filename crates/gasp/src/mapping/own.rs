@@ -1,13 +1,14 @@
-//! What a thread would wait for itself: its own mappings, and its own look-ups.
+//! The calling thread's own mappings and look-ups, for which it must not wait (decision 22).
 //!
-//! A drain waits for mappings, and a scan for look-ups; on the thread that alone can end
-//! them, either waits for ever. The slots of a thread's lane tell, before anything is changed.
+//! A drain waits for mappings, and a scan for look-ups; on the only thread that can end them,
+//! either waits for ever. The slots of the thread's lane show them before anything is changed.
 
 use crate::error::Reason;
 use crate::protocol::{self, Use};
 
-/// Refuses what this thread may not do inside [`map_page_of`](super::Port::map_page_of): a scan
-/// waits for the look-up that it is in, and so does whoever has a lock that it would wait for.
+/// Fails if this thread is in a look-up, the `find` of
+/// [`map_page_of`](crate::Vdev::map_page_of): a scan on this thread would wait for that look-up,
+/// and so does the holder of any lock that this thread would wait for.
 pub(crate) fn check_not_looking_up() -> Result<(), Reason> {
     match protocol::is_looking_up() {
         true => Err(Reason::Deadlock("it is called inside a look-up of a device")),

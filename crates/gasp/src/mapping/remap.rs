@@ -1,4 +1,4 @@
-//! Guest memory mapped once more, at addresses of its own.
+//! Guest memory mapped once more, at other addresses.
 
 use rustix::param::page_size;
 
@@ -7,20 +7,20 @@ use crate::error::Reason;
 use crate::memory::MemoryObject;
 use crate::memory::window::Window;
 
-/// A part of an object: the object, the offset, the length.
+/// A part of a memory object: the object, the offset and the length in bytes.
 pub(super) type Part<'a> = (&'a MemoryObject, u64, usize);
 
-/// Parts of memory objects, mapped side by side between two guard pages that nobody may
-/// access. The memory is the guest's, not a copy.
+/// Parts of memory objects, mapped side by side between two inaccessible guard pages. The memory
+/// is the guest's, not a copy.
 pub(super) struct Remap {
     window: Window,
-    /// Where in the window the first byte is.
+    /// The offset of the first byte in the window.
     start: usize,
 }
 
 impl Remap {
-    /// Maps the parts, at least one, with `access` as the protection of their pages. Guard
-    /// pages are as large as the largest page of a part.
+    /// Maps the parts, at least one, with `access` as the protection of their pages. Each guard
+    /// page is as large as the largest page of a part.
     pub(super) fn new(parts: &[Part<'_>], access: Access) -> Result<Self, Reason> {
         let unit = parts.iter().map(|(object, ..)| object.page_size()).max();
         let unit = unit.unwrap_or(page_size());
@@ -39,7 +39,7 @@ impl Remap {
                 ));
             }
             let len = len.next_multiple_of(unit);
-            // The last one may end in the middle of a larger page of another.
+            // The last part may end inside a page that is larger than its object's.
             let start = offset - skip;
             let range = (start, (len as u64).min(object.len() - start));
             object.map_into(&mut window, at, range, access)?;
@@ -48,7 +48,7 @@ impl Remap {
         Ok(Self { window, start: unit + head })
     }
 
-    /// The first byte.
+    /// The address of the first byte.
     pub(super) fn as_ptr(&self) -> *mut u8 {
         self.window.base().wrapping_add(self.start)
     }

@@ -1,4 +1,4 @@
-//! Which mappings a revoke is about, and how it finds them.
+//! The mappings that a revoke has to find, and the scan for them.
 
 use super::drain::{Drain, DrainPolicy};
 use super::grave::Keep;
@@ -6,7 +6,7 @@ use crate::addr::DeviceAddr;
 use crate::protocol::{Use, scan};
 use crate::span::Span;
 
-/// Which mappings a revoke is about.
+/// A set of mappings to be revoked: those of ranges, of devices, or of whole views.
 #[derive(Default)]
 pub(crate) struct Revocation {
     views: Vec<u32>,
@@ -23,25 +23,25 @@ struct Range {
 }
 
 impl Revocation {
-    /// Mappings through `view` that overlap `span`.
+    /// Adds mappings through `view` that overlap `span`.
     pub(crate) fn range(&mut self, view: u32, span: Span<DeviceAddr>) {
         self.ranges.push(Range { view, first: span.start().0, last: span.last().0 });
     }
 
-    /// All mappings through `view`.
+    /// Adds all mappings through `view`.
     pub(crate) fn view(&mut self, view: u32) {
         self.views.push(view);
     }
 
-    /// All mappings that `vdev` has made through `view`.
+    /// Adds all mappings of `vdev` through `view`.
     pub(crate) fn vdev(&mut self, view: u32, vdev: u32) {
         self.vdevs.push((view, vdev));
     }
 
-    /// Waits for look-ups in progress and collects the mappings. Afterwards no reader is
-    /// in anything that was taken out of the views before.
+    /// Waits for look-ups in progress and collects the mappings. When it returns, no reader is in
+    /// anything that was removed from the views before the call.
     ///
-    /// `keep` gives the memory behind the mappings, where there are any.
+    /// `keep` returns the memory behind the mappings; it is called only if there are any.
     pub(crate) fn scan(self, policy: DrainPolicy, keep: impl FnOnce() -> Keep) -> Drain {
         let parts = self.sorted();
         let holders = scan(|found| parts.cover(found));
@@ -49,8 +49,8 @@ impl Revocation {
         Drain::new(holders, keep, policy)
     }
 
-    /// The same parts in order, and ranges that overlap as one: each mapping of the process is
-    /// looked for among them.
+    /// The same set in order, with overlapping ranges joined, for a binary search: the scan looks
+    /// up each mapping of the process in it.
     fn sorted(mut self) -> Parts {
         self.views.sort_unstable();
         self.vdevs.sort_unstable();
@@ -66,7 +66,7 @@ impl Revocation {
     }
 }
 
-/// A revocation whose parts are in order and apart.
+/// A revocation whose parts are in order and do not overlap.
 struct Parts(Revocation);
 
 impl Parts {
@@ -75,7 +75,7 @@ impl Parts {
         views.binary_search(&found.view).is_ok()
             || vdevs.binary_search(&(found.view, found.vdev)).is_ok()
             || {
-                // The last range that begins no later than the mapping ends.
+                // The last range that begins at or before the mapping's last address.
                 let end = (found.view, found.last);
                 let after = ranges.partition_point(|range| (range.view, range.first) <= end);
                 let range = after.checked_sub(1).and_then(|index| ranges.get(index));

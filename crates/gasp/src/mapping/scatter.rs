@@ -1,4 +1,4 @@
-//! A mapping of several pieces: all of a range that is not consecutive in host memory.
+//! Scatter maps: all of a range that is not consecutive in host memory, in pieces.
 #![allow(unsafe_code, reason = "reaches guest memory through pointers that its slot keeps valid")]
 
 use core::fmt;
@@ -15,11 +15,11 @@ use crate::memory::{HostExtent, MemoryObject, Stability};
 use crate::span::Span;
 use crate::view::lookup::Extent;
 
-/// Pieces that are kept without an allocation.
+/// The number of pieces that are kept without an allocation.
 const INLINE: usize = 8;
 pub(super) type Pieces = SmallVec<[Extent; INLINE]>;
 
-/// A device's mapping of a whole range, in pieces, until it is dropped.
+/// A device's mapping of a whole range, in pieces, until it is dropped (decision 21).
 ///
 /// Up to eight pieces take no allocation. Everything said of a
 /// [`Mapping`](crate::Mapping) holds for each of them.
@@ -30,11 +30,14 @@ pub struct Scatter {
     hold: Hold,
 }
 
-// SAFETY: as for `Mapping`: shared memory that is only accessed atomically, immutable
-// segments, and a slot that may be released on any thread.
+// SAFETY: `Send` asks that a scatter map may be used and dropped on another thread. Of its fields
+// only the pointers of `pieces` are not `Send`: they are to immutable segments, which are `Sync`.
+// The guest's memory behind them is accessed only through `memory::access` or the user's own
+// unsafe code, and a slot may be released on any thread.
 unsafe impl Send for Scatter {}
-// SAFETY: as for `Mapping`: what several threads can do at once through `&Scatter` is atomic
-// or a copy of `memory::access::raw`.
+// SAFETY: `Sync` asks that accesses through `&Scatter` from several threads at once are no data
+// race. Every safe access to the memory is a copy of `memory::access`, which says why a concurrent
+// write does it no harm; the segments are immutable and `Sync`; the slot's words are atomics.
 unsafe impl Sync for Scatter {}
 
 /// One piece of a [`Scatter`].
@@ -46,8 +49,11 @@ pub struct Piece<'a> {
 }
 
 impl Scatter {
+    /// A scatter map of `pieces`, which make up `span`, for `access`.
+    ///
     /// # Safety
-    /// All of `pieces` were found after `hold` was published, and it is established.
+    /// All of `pieces` were found after `hold` was published, and `hold` is established for them.
+    /// Their memory offers `access`.
     pub(super) unsafe fn new(
         hold: Hold,
         pieces: Pieces,
@@ -62,18 +68,19 @@ impl Scatter {
         self.span.start()
     }
 
-    /// How many bytes in all; never 0.
+    /// The length of all pieces in bytes; never 0.
     #[expect(clippy::len_without_is_empty, reason = "a mapping is never empty")]
     pub fn len(&self) -> usize {
         self.span.len() as usize
     }
 
-    /// What the mapping was made for.
+    /// The access that the mapping was made for.
     pub fn access(&self) -> Access {
         self.access
     }
 
-    /// Whether a revoke has completed without waiting for this mapping any longer.
+    /// Whether a drain of the range has ended without this mapping; see
+    /// [`Mapping::is_revoked`](crate::Mapping::is_revoked).
     pub fn is_revoked(&self) -> bool {
         self.hold.is_revoked()
     }
@@ -88,36 +95,42 @@ impl Scatter {
         })
     }
 
-    /// Copies bytes out, across pieces.
+    /// Copies bytes out of the mapping, from `offset` in bytes, across pieces.
     ///
     /// # Errors
-    /// `EINVAL` where the range passes the end, `EACCES` where the mapping was not made
-    /// for reading, `EIO` where memory is [guarded](MemoryObject::is_guarded) and gone.
+    /// `EINVAL` if the range extends past the end; `EACCES` if the mapping was not made for
+    /// reading; `EIO` if memory is [guarded](MemoryObject::is_guarded) and gone: part of `into`
+    /// may then be written.
     pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<()> {
         self.check(offset, into.len(), Access::READ)?;
         let (mut done, total) = (0, into.len());
         let copied = self.each_part(offset, total, |object, from, len| {
             let Some(part) = into.get_mut(done..done + len) else { return Ok(()) };
             done += len;
-            // SAFETY: `each_part` gives ranges inside the pieces.
+            // SAFETY: `copy_out` asks that `part.len()` bytes at `from` are inside a mapping of the
+            // object's memory for the whole call: `each_part` passes `len` bytes, as many, inside
+            // a piece of `object`, and the slot keeps the object mapped while `self` lives.
             unsafe { object.copy_out(from.as_ptr(), part) }
         });
         copied.map_err(|reason| self.error(offset, total, reason))
     }
 
-    /// Copies bytes in, across pieces.
+    /// Copies bytes into the mapping, to `offset` in bytes, across pieces.
     ///
     /// # Errors
-    /// `EINVAL` where the range passes the end, `EACCES` where the mapping was not made
-    /// for writing, `EIO` where memory is [guarded](MemoryObject::is_guarded) and gone; the
-    /// pieces before it are written.
+    /// `EINVAL` if the range extends past the end; `EACCES` if the mapping was not made for
+    /// writing; `EIO` if memory is [guarded](MemoryObject::is_guarded) and gone: the pieces
+    /// before it, and possibly a part of its own, are then written.
     pub fn write_at(&self, offset: usize, from: &[u8]) -> Result<()> {
         self.check(offset, from.len(), Access::WRITE)?;
         let mut done = 0;
         let copied = self.each_part(offset, from.len(), |object, to, len| {
             let Some(part) = from.get(done..done + len) else { return Ok(()) };
             done += len;
-            // SAFETY: `each_part` gives ranges inside the pieces; writable, checked above.
+            // SAFETY: `copy_in` asks that `part.len()` bytes at `to` are inside a writable mapping
+            // of the object's memory for the whole call: `each_part` passes `len` bytes, as many,
+            // inside a piece of `object`; `check` found that this mapping was made for writing, so
+            // the memory is writable; and the slot keeps the object mapped while `self` lives.
             unsafe { object.copy_in(part, to.as_ptr()) }
         });
         copied.map_err(|reason| self.error(offset, from.len(), reason))
@@ -139,7 +152,8 @@ impl Scatter {
         Error::new(Operation::Access, Place::Offset(offset as u64), len as u64, reason)
     }
 
-    /// Calls `each` with the parts of pieces that make up a range inside the mapping.
+    /// Calls `each` with the parts of pieces that make up a range inside the mapping: the object,
+    /// the address, and the length, which lie inside the piece.
     fn each_part(
         &self,
         offset: usize,
@@ -156,7 +170,9 @@ impl Scatter {
                 continue;
             }
             let take = rest.min(piece.len() - skip);
-            // SAFETY: `skip` is less than the piece's length.
+            // SAFETY: `add` asks that the result is inside the allocation of the pointer: `skip` is
+            // less than the piece's length, and the piece lies in the object's window, which the
+            // slot keeps mapped.
             let at = unsafe { piece.pointer().add(skip) };
             each(piece.object(), at, take)?;
             skip = 0;
@@ -172,21 +188,22 @@ impl<'a> Piece<'a> {
         self.addr
     }
 
-    /// How many bytes; never 0.
+    /// The length in bytes; never 0.
     #[expect(clippy::len_without_is_empty, reason = "a piece is never empty")]
     pub fn len(&self) -> usize {
         self.extent.len as usize
     }
 
-    /// The first byte, for reading; valid while the scatter map lives.
+    /// The address of the first byte, for reading. It is valid for [`len`](Self::len) bytes while
+    /// the scatter map lives; otherwise as [`Mapping::as_ptr`](crate::Mapping::as_ptr).
     pub fn as_ptr(&self) -> *const u8 {
         self.pointer().as_ptr()
     }
 
-    /// The first byte, for writing.
+    /// The address of the first byte, for writing; otherwise as [`as_ptr`](Self::as_ptr).
     ///
     /// # Errors
-    /// `EACCES` where the mapping was not made for writing.
+    /// `EACCES` if the mapping was not made for writing.
     pub fn as_mut_ptr(&self) -> Result<*mut u8> {
         let allowed = self.scatter.access;
         match allowed.contains(Access::WRITE) {
@@ -198,18 +215,18 @@ impl<'a> Piece<'a> {
         }
     }
 
-    /// The whole piece as host-physical runs, in order, as
+    /// The host-physical runs of the whole piece, in order, as
     /// [`Mapping::host_extents`](super::Mapping::host_extents).
     pub fn host_extents(&self) -> impl Iterator<Item = HostExtent> + '_ {
         self.object().extents_of(self.extent.offset, self.extent.len)
     }
 
-    /// Whether its host-physical addresses can change.
+    /// The class that says whether its host-physical addresses can change (decision 20).
     pub fn stability(&self) -> Stability {
         self.object().stability()
     }
 
-    /// Where the piece begins in its memory object.
+    /// The offset of the piece in its memory object, in bytes.
     pub(super) fn offset(&self) -> u64 {
         self.extent.offset
     }
@@ -219,7 +236,8 @@ impl<'a> Piece<'a> {
     }
 
     fn pointer(&self) -> NonNull<u8> {
-        // SAFETY: the scatter map's slot is established for the extent.
+        // SAFETY: `Extent::pointer` asks for a slot that is busy or established since before the
+        // extent was found: the scatter map's slot is, as `Scatter::new` asks.
         unsafe { self.extent.pointer() }
     }
 }

@@ -1,7 +1,7 @@
-//! A scattered range as one consecutive pointer: its pieces mapped side by side.
+//! Stitched maps: the pieces of a scattered range, mapped once more side by side.
 //!
-//! This is the one map that makes system calls (some microseconds a piece) and where any
-//! mmap() error can come from (decision 21).
+//! This is the only map that makes system calls (some microseconds for each piece) and that can
+//! fail with any mmap() error (decision 21).
 
 use core::fmt;
 
@@ -13,11 +13,12 @@ use crate::addr::DeviceAddr;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::map_flags::MapFlags;
 
-/// A scattered range, mapped once more such that it is consecutive.
+/// A device's mapping of a scattered range at consecutive addresses, until it is dropped
+/// (decision 21).
 ///
-/// The memory is the guest's, not a copy. It stays mapped here until dropped, whatever
-/// becomes of the guest's own mapping; a revoke waits for it like for any other. A guard page
-/// on either side makes an access before or after its pages a SIGSEGV.
+/// The memory is the guest's, not a copy. It stays mapped here until this is dropped, even if
+/// the guest's own mapping of it ends; a revoke waits for it as for any other mapping. With a
+/// guard page on either side, an access before or after its pages raises SIGSEGV.
 pub struct Stitched {
     pages: Remap,
     scatter: Scatter,
@@ -47,26 +48,27 @@ impl Stitched {
         self.scatter.device_addr()
     }
 
-    /// How many bytes; never 0.
+    /// The length in bytes; never 0.
     #[expect(clippy::len_without_is_empty, reason = "a mapping is never empty")]
     pub fn len(&self) -> usize {
         self.scatter.len()
     }
 
-    /// What the mapping was made for.
+    /// The access that the mapping was made for.
     pub fn access(&self) -> Access {
         self.scatter.access()
     }
 
-    /// The first byte, for reading; valid for [`len`](Self::len) bytes while `self` lives.
+    /// The address of the first byte, for reading. It is valid for [`len`](Self::len) bytes while
+    /// `self` lives; otherwise as [`Mapping::as_ptr`](crate::Mapping::as_ptr).
     pub fn as_ptr(&self) -> *const u8 {
         self.pages.as_ptr()
     }
 
-    /// The first byte, for writing.
+    /// The address of the first byte, for writing; otherwise as [`as_ptr`](Self::as_ptr).
     ///
     /// # Errors
-    /// `EACCES` where the mapping was not made for writing.
+    /// `EACCES` if the mapping was not made for writing.
     pub fn as_mut_ptr(&self) -> Result<*mut u8> {
         let allowed = self.access();
         match allowed.contains(Access::WRITE) {
@@ -79,7 +81,7 @@ impl Stitched {
         }
     }
 
-    /// The same range, piece by piece.
+    /// The same range in pieces, at the addresses of the memory objects.
     pub fn scatter(&self) -> &Scatter {
         &self.scatter
     }

@@ -1,31 +1,33 @@
-//! A mapping as plain data: for C, where handles are copied, kept in tables, and used when
-//! they are stale.
+//! Mappings as plain data: for C, where handles are copied, kept in tables, and used after they
+//! are stale.
 
 use super::handle::Mapping;
 use super::hold::after_release;
 use crate::protocol::{Lane, Slot, lane_of, slot_by_id};
 
-/// A mapping as three numbers, which may be copied and passed on at will; see
+/// A mapping as three numbers, which may be copied and passed on freely; see
 /// [`Mapping::into_token`].
 ///
-/// A token is good until [`unmap`](Self::unmap) is called with it or with a copy. One that
-/// was unmapped already, is zeroed or made up is harmless: it has no address, and
-/// unmapping it does nothing (decisions 17 and 18). The numbers are the slot that keeps the
-/// mapping, the mapping's stamp, which no other mapping in that slot ever has, and its
-/// address; a token is only good if all three agree.
+/// A token is valid until [`unmap`](Self::unmap) is called with it or with a copy. A token that
+/// was unmapped before, is zeroed or made up is harmless: it has no address, and
+/// unmapping it does nothing (decisions 17 and 18). The numbers are the id of the mapping's slot,
+/// the mapping's stamp, which no other mapping in that slot ever has, and its address; a token is
+/// valid only if all three agree with the slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Token([u64; 3]);
 
 impl Mapping {
-    /// Turns the mapping into plain data. It lives until [`Token::unmap`]; if that is
-    /// never called, it lives for ever, and a revoke of its range waits for ever.
+    /// Turns the mapping into plain data. It lives until [`Token::unmap`]; if that is never
+    /// called, it lives for ever, and a drain of its range with [`Deadline::Wait`] never ends.
+    ///
+    /// [`Deadline::Wait`]: crate::Deadline::Wait
     #[inline]
     pub fn into_token(self) -> Token {
         let pointer = self.as_ptr();
         self.into_token_at(pointer)
     }
 
-    /// [`into_token`](Self::into_token), with this address.
+    /// [`into_token`](Self::into_token) with another address.
     #[inline]
     pub(super) fn into_token_at(self, pointer: *const u8) -> Token {
         let pointer = pointer.expose_provenance() as u64;
@@ -35,7 +37,7 @@ impl Mapping {
 }
 
 impl Token {
-    /// A token from its numbers. Any numbers will do.
+    /// A token from its numbers; any are accepted.
     #[inline]
     pub fn from_words(words: [u64; 3]) -> Self {
         Self(words)
@@ -47,8 +49,8 @@ impl Token {
         self.0
     }
 
-    /// The mapping's first byte; `None` where the token is not good. Another thread can
-    /// unmap it at any time.
+    /// The address of the mapping's first byte; `None` if the token is not valid (decision 18).
+    /// Another thread can unmap it at any time.
     #[inline]
     pub fn pointer(self) -> Option<*mut u8> {
         let [_, stamp, pointer] = self.0;
@@ -56,8 +58,9 @@ impl Token {
         (found == pointer).then(|| core::ptr::with_exposed_provenance_mut(pointer as usize))
     }
 
-    /// Ends the mapping, on any thread; whether there was one to end. (Where the thread that
-    /// has mapped and another do so in the same moment, both may be told that there was.)
+    /// Ends the mapping, on any thread, and returns whether there was one (decision 17). (If the
+    /// thread that has mapped and another one unmap at the same moment, it may return `true` to
+    /// both.)
     #[inline]
     pub fn unmap(self) -> bool {
         let [_, stamp, pointer] = self.0;
@@ -78,8 +81,8 @@ impl Token {
         released
     }
 
-    /// Whether a revoke has completed without waiting for the mapping any longer, as
-    /// [`Mapping::is_revoked`]; `None` where the token is not good.
+    /// Whether a drain of the range has ended without the mapping, as [`Mapping::is_revoked`];
+    /// `None` if the token is not valid.
     pub fn is_revoked(self) -> Option<bool> {
         let [_, stamp, _] = self.0;
         self.pointer()?;

@@ -1,4 +1,4 @@
-//! Values of a fixed layout, read from mappings and written to them.
+//! Reads and writes of values of a fixed layout.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -9,8 +9,9 @@ use crate::error::Result;
 macro_rules! typed {
     ($($handle:ident),*) => {$(
         impl $handle {
-            /// Copies a value of a fixed layout out of the mapping. The guest may write it
-            /// meanwhile: its parts can be of different moments.
+            /// Copies a value of a fixed layout out of the mapping, from `offset` in bytes. The
+            /// guest may write the memory meanwhile, so parts of the value can be of different
+            /// moments.
             ///
             /// # Errors
             /// As [`read_at`](Self::read_at).
@@ -20,7 +21,7 @@ macro_rules! typed {
                 Ok(value)
             }
 
-            /// Copies a value of a fixed layout into the mapping.
+            /// Copies a value of a fixed layout into the mapping, to `offset` in bytes.
             ///
             /// # Errors
             /// As [`write_at`](Self::write_at).
