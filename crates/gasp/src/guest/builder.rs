@@ -83,7 +83,7 @@ impl GuestBuilder {
             return Err(Error::whole(Operation::Create, reason));
         }
         crate::protocol::prepare();
-        crate::mapping::settle();
+        crate::mapping::reclaim();
         let flat = Arc::new(View::new(self.width, Absent::NoMemory));
         Ok(Guest(Arc::new(Inner {
             name: self.name.into(),

@@ -15,7 +15,7 @@ impl Port<'_> {
         let len = into.len() as u64;
         match Self::map_page(|| Some(*self), addr, len, flags) {
             Some(mapping) => mapping.read_at(0, into),
-            None => self.map_parts(Operation::Read, addr, len, flags)?.read(into),
+            None => self.map_for_copy(Operation::Read, addr, len, flags)?.read(into),
         }
     }
 
@@ -24,17 +24,17 @@ impl Port<'_> {
         let len = from.len() as u64;
         match Self::map_page(|| Some(*self), addr, len, flags) {
             Some(mapping) => mapping.write_at(0, from),
-            None => self.map_parts(Operation::Write, addr, len, flags)?.write(from),
+            None => self.map_for_copy(Operation::Write, addr, len, flags)?.write(from),
         }
     }
 
     /// Maps the range: as one mapping if it is consecutive, in pieces otherwise.
     #[inline(never)]
-    fn map_parts(&self, op: Operation, addr: u64, len: u64, flags: MapFlags) -> Result<Parts> {
+    fn map_for_copy(&self, op: Operation, addr: u64, len: u64, flags: MapFlags) -> Result<Mapped> {
         match self.map(op, addr, len, flags) {
-            Ok(mapping) => Ok(Parts::One(mapping)),
+            Ok(mapping) => Ok(Mapped::Whole(mapping)),
             Err(error) if is_scattered(error.reason()) => {
-                self.map_scatter(op, addr, len, flags).map(Parts::Many)
+                self.map_scatter(op, addr, len, flags).map(Mapped::Scattered)
             }
             Err(error) => Err(error),
         }
@@ -42,23 +42,23 @@ impl Port<'_> {
 }
 
 /// The mapping that a copy reads or writes.
-enum Parts {
-    One(Mapping),
-    Many(Scatter),
+enum Mapped {
+    Whole(Mapping),
+    Scattered(Scatter),
 }
 
-impl Parts {
+impl Mapped {
     fn read(&self, into: &mut [u8]) -> Result<()> {
         match self {
-            Self::One(mapping) => mapping.read_at(0, into),
-            Self::Many(scatter) => scatter.read_at(0, into),
+            Self::Whole(mapping) => mapping.read_at(0, into),
+            Self::Scattered(scatter) => scatter.read_at(0, into),
         }
     }
 
     fn write(&self, from: &[u8]) -> Result<()> {
         match self {
-            Self::One(mapping) => mapping.write_at(0, from),
-            Self::Many(scatter) => scatter.write_at(0, from),
+            Self::Whole(mapping) => mapping.write_at(0, from),
+            Self::Scattered(scatter) => scatter.write_at(0, from),
         }
     }
 }

@@ -5,12 +5,12 @@
 //! that overlap the range; after it, no look-up finds the range. The [`Drain`] that it returns
 //! waits, without any lock, until those mappings have ended, or the policy's deadline decides.
 //! The memory behind them is kept until then, and longer if a mapping is
-//! [detached](super::grave).
+//! [detached](super::detached).
 
 use core::time::Duration;
 use std::time::Instant;
 
-use super::grave::{self, Keep};
+use super::detached::{self, Keep};
 use crate::protocol::{Holder, is_own};
 
 /// The action at the deadline of a drain, if mappings are still held (decision 15).
@@ -54,7 +54,7 @@ pub struct Drain {
     keep: Keep,
     policy: DrainPolicy,
     started: Instant,
-    found: usize,
+    total: usize,
     warned: bool,
 }
 
@@ -78,8 +78,8 @@ impl Drained {
 
 impl Drain {
     pub(super) fn new(holders: Vec<Holder>, keep: Keep, policy: DrainPolicy) -> Self {
-        let (found, started) = (holders.len(), Instant::now());
-        Self { holders, keep, policy, started, found, warned: false }
+        let (total, started) = (holders.len(), Instant::now());
+        Self { holders, keep, policy, started, total, warned: false }
     }
 
     /// The number of mappings that are still held.
@@ -105,7 +105,7 @@ impl Drain {
 
     /// Whether any mapping is still held. It examines each mapping that has ended once, and one
     /// of the others, so that a wait for very many does not examine all of them at each poll.
-    fn is_held(&mut self) -> bool {
+    fn any_held(&mut self) -> bool {
         while let Some(holder) = self.holders.last() {
             if holder.is_held() {
                 return true;
@@ -121,7 +121,7 @@ impl Drain {
         // A mapping that overlaps ranges of both counts once.
         self.holders.sort_unstable_by_key(Holder::key);
         self.holders.dedup_by_key(|holder| holder.key());
-        self.found = self.holders.len();
+        self.total = self.holders.len();
         self.keep.append(&mut other.keep);
         self
     }
@@ -166,16 +166,16 @@ impl Drain {
     /// such as transfers in flight on a socket: `others` is the number of those that have not
     /// finished, which count as mappings that are held.
     pub fn poll_with(&mut self, others: usize) -> Option<Drained> {
-        self.found = self.found.max(others.saturating_add(self.holders.len()));
-        let is_held = self.is_held() || others > 0;
-        if is_held && !self.gives_up(others) {
+        self.total = self.total.max(others.saturating_add(self.holders.len()));
+        let any_held = self.any_held() || others > 0;
+        if any_held && !self.is_to_detach(others) {
             return None;
         }
         let waited =
-            if self.found == 0 && !is_held { Duration::ZERO } else { self.started.elapsed() };
-        grave::settle();
+            if self.total == 0 && !any_held { Duration::ZERO } else { self.started.elapsed() };
+        detached::reclaim();
         let detached = self.detach().saturating_add(others);
-        Some(Drained { holders: self.found, detached, waited })
+        Some(Drained { holders: self.total, detached, waited })
     }
 
     /// Marks the mappings that are still held as revoked, keeps their memory for them, and
@@ -183,13 +183,13 @@ impl Drain {
     fn detach(&mut self) -> usize {
         let held = self.pending();
         if held > 0 {
-            grave::bury(&self.holders, core::mem::take(&mut self.keep));
+            detached::detach(&self.holders, core::mem::take(&mut self.keep));
         }
         held
     }
 
     /// Whether the deadline has passed and the policy is to detach what is still held.
-    fn gives_up(&mut self, others: usize) -> bool {
+    fn is_to_detach(&mut self, others: usize) -> bool {
         if self.started.elapsed() < self.policy.deadline {
             return false;
         }

@@ -32,8 +32,8 @@ impl Mapping {
     /// write access to [exclusive](crate::Ram::exclusive) RAM; any mmap() error, such as `ENOMEM`
     /// if the process has too many mappings.
     pub fn fence(&self) -> Result<Fence> {
-        let part = (self.object(), self.object_offset(), self.len());
-        match Remap::new(&[part], self.access()) {
+        let range = (self.object(), self.object_offset(), self.len());
+        match Remap::new(&[range], self.access()) {
             Ok(pages) => Ok(Fence(pages)),
             Err(reason) => Err(self.fence_error(reason)),
         }

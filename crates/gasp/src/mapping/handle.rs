@@ -177,13 +177,13 @@ impl Mapping {
 
     /// The address at `offset` for an access to a `T` that must be aligned to its size.
     pub(super) fn reach_aligned<T>(&self, offset: usize, access: Access) -> Result<NonNull<u8>> {
-        let at = self.reach(offset, size_of::<T>(), access)?;
+        let pointer = self.reach(offset, size_of::<T>(), access)?;
         let align = size_of::<T>();
-        if !at.addr().get().is_multiple_of(align) {
+        if !pointer.addr().get().is_multiple_of(align) {
             let reason = Reason::Unaligned { align: align as u64 };
             return Err(self.error(offset, align, reason));
         }
-        Ok(at)
+        Ok(pointer)
     }
 
     /// The address at `offset` of `len` bytes inside the mapping, which allows `access`.
@@ -214,7 +214,8 @@ pub(super) fn segment_of<'hold>(extent: &Extent, _hold: &'hold Hold) -> &'hold S
     // not mutably borrowed. `Mapping` and `Scatter`, which alone call this, store an extent only
     // together with the slot under which it was found. While that slot is held, the segment
     // lives: the revoke that precedes every removal of a segment finds the slot, and its drain,
-    // or after that `grave`, keeps the segment until the slot is released. Segments are immutable.
+    // or after that `detached`, keeps the segment until the slot is released. Segments are
+    // immutable.
     unsafe { &*extent.segment.as_ptr() }
 }
 

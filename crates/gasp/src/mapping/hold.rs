@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{Ordering, compiler_fence};
 
-use super::grave;
+use super::detached;
 use crate::addr::DeviceAddr;
 use crate::error::Reason;
 use crate::protocol::{Lane, SLOTS_MAX, Slot};
@@ -76,11 +76,11 @@ impl Drop for Hold {
 pub(super) fn after_release(slot: &Slot, stamp: u64) {
     // A drain that detaches marks the mapping, passes a heavy barrier, and checks whether it is
     // still held: either it sees the release, or the mark is seen here. (Without membarrier(2)
-    // both may be missed: the memory then stays until `grave::settle` finds it. A fence here
+    // both may be missed: the memory then stays until `detached::reclaim` finds it. A fence here
     // would cost more than that is worth.)
     compiler_fence(Ordering::SeqCst);
     if slot.is_revoked(stamp) {
         // Memory was kept for this mapping.
-        grave::free((slot.id(), stamp));
+        detached::release((slot.id(), stamp));
     }
 }

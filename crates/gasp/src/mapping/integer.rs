@@ -22,7 +22,7 @@ impl Mapping {
     ///
     /// [`AtomicU64::load`]: core::sync::atomic::AtomicU64::load
     pub fn load<T: Integer>(&self, offset: usize, order: Ordering) -> Result<T> {
-        let at = self.reach_aligned::<T>(offset, Access::READ)?;
+        let pointer = self.reach_aligned::<T>(offset, Access::READ)?;
         if self.object().is_guarded() {
             // An order that is not one for loads panics as it does below.
             let _ = AtomicU8::new(0).load(order);
@@ -30,14 +30,14 @@ impl Mapping {
             // for the whole call, and for a size of 1, 2, 4 or 8 to which the address is aligned:
             // `reach_aligned` checked both, `T` is one of `u8` to `u64`, and the slot keeps the
             // object mapped while `self` lives.
-            let loaded = unsafe { reach::load(at, size_of::<T>()) };
+            let loaded = unsafe { reach::load(pointer, size_of::<T>()) };
             let gone = |reason| self.error(offset, size_of::<T>(), reason);
             return loaded.map(T::from_word).map_err(gone);
         }
         // SAFETY: `atomic` asks for an address that is valid and aligned for an atomic load while
         // the reference lives: `reach_aligned` checked that it is inside the mapping and aligned,
         // and the slot keeps the memory, which is not guarded, mapped while `self` lives.
-        Ok(unsafe { T::atomic(at) }.load(order))
+        Ok(unsafe { T::atomic(pointer) }.load(order))
     }
 
     /// Writes the integer at `offset` in bytes, atomically, in the host's byte order.
@@ -51,7 +51,7 @@ impl Mapping {
     ///
     /// [`AtomicU64::store`]: core::sync::atomic::AtomicU64::store
     pub fn store<T: Integer>(&self, offset: usize, value: T, order: Ordering) -> Result<()> {
-        let at = self.reach_aligned::<T>(offset, Access::WRITE)?;
+        let pointer = self.reach_aligned::<T>(offset, Access::WRITE)?;
         if self.object().is_guarded() {
             // An order that is not one for stores panics as it does below.
             AtomicU8::new(0).store(0, order);
@@ -60,13 +60,13 @@ impl Mapping {
             // address is aligned: `reach_aligned` checked that they are inside this mapping,
             // writable and aligned, `T` is one of `u8` to `u64`, and the slot keeps the object
             // mapped while `self` lives.
-            let stored = unsafe { reach::store(at, value.to_word(), size_of::<T>()) };
+            let stored = unsafe { reach::store(pointer, value.to_word(), size_of::<T>()) };
             return stored.map_err(|reason| self.error(offset, size_of::<T>(), reason));
         }
         // SAFETY: `atomic` asks for an address that is valid and aligned for an atomic store while
         // the reference lives: `reach_aligned` checked that it is inside the mapping, writable and
         // aligned, and the slot keeps the memory, which is not guarded, mapped while `self` lives.
-        unsafe { T::atomic(at) }.store(value, order);
+        unsafe { T::atomic(pointer) }.store(value, order);
         Ok(())
     }
 
@@ -133,7 +133,7 @@ impl Mapping {
     /// The atomic integer at `offset`, for reading and writing; not in guarded memory.
     fn atomic<T: Integer>(&self, offset: usize) -> Result<&T::Atomic> {
         const WHAT: &str = "an atomic exchange in memory whose owner can take it away";
-        let at = self.reach_aligned::<T>(offset, Access::RW)?;
+        let pointer = self.reach_aligned::<T>(offset, Access::RW)?;
         if self.object().is_guarded() {
             let reason = Reason::Os { what: WHAT, errno: Errno::OPNOTSUPP };
             return Err(self.error(offset, size_of::<T>(), reason));
@@ -144,7 +144,7 @@ impl Mapping {
         // mapped while `self` lives, which the reference borrows. Other code of the process
         // accesses it only atomically or through `memory::access`, and the guest outside the
         // abstract machine.
-        Ok(unsafe { T::atomic(at) })
+        Ok(unsafe { T::atomic(pointer) })
     }
 }
 
@@ -161,9 +161,9 @@ mod sealed {
         /// The atomic integer at an address.
         ///
         /// # Safety
-        /// While the reference lives, `at` must be aligned to the size of the integer, and valid
-        /// for every atomic access that is made through it.
-        unsafe fn atomic<'a>(at: NonNull<u8>) -> &'a Self::Atomic;
+        /// While the reference lives, `pointer` must be aligned to the size of the integer, and
+        /// valid for every atomic access that is made through it.
+        unsafe fn atomic<'a>(pointer: NonNull<u8>) -> &'a Self::Atomic;
         /// The low bytes of a word.
         fn from_word(word: u64) -> Self;
         fn to_word(self) -> u64;
@@ -192,14 +192,14 @@ mod sealed {
             impl Sealed for $integer {
                 type Atomic = $atomic;
 
-                unsafe fn atomic<'a>(at: NonNull<u8>) -> &'a $atomic {
+                unsafe fn atomic<'a>(pointer: NonNull<u8>) -> &'a $atomic {
                     // SAFETY: `from_ptr` asks for an address that is aligned, and valid for reads
                     // and writes while the reference lives: this function's contract has it
                     // aligned, and valid for every access that is made; of memory that cannot be
                     // written only loads are. It also asks for no conflicting accesses that are
                     // not atomic: our own go through `memory::access`, which says why they are
                     // none, and a guest's are outside the abstract machine.
-                    unsafe { $atomic::from_ptr(at.as_ptr().cast()) }
+                    unsafe { $atomic::from_ptr(pointer.as_ptr().cast()) }
                 }
                 fn from_word(word: u64) -> Self {
                     word as $integer

@@ -45,12 +45,12 @@ pub(crate) struct Port<'a> {
 const TRIES: u32 = 4;
 
 /// The result of a look-up, and its slot.
-struct Found<'a> {
+struct LookedUp<'a> {
     hold: Hold,
     /// The number of the view that the range was looked up in.
-    view: u32,
+    view_id: u32,
     /// That view, while the slot is busy; `None` if the slot holds all of the range.
-    busy: Option<&'a View>,
+    busy_view: Option<&'a View>,
     /// Whether all that was looked up is allowed and has memory.
     whole: bool,
 }
@@ -162,12 +162,12 @@ impl Port<'_> {
         let span = self.span(op, addr, len)?;
         for _ in 0..TRIES {
             let mut first = None;
-            let Some(found) = self.look_up(op, span, flags, keep_first(&mut first))? else {
+            let Some(looked_up) = self.look_up(op, span, flags, keep_first(&mut first))? else {
                 continue;
             };
             match first {
                 Some(extent) if extent.len == span.len() => {
-                    let hold = self.establish(found);
+                    let hold = self.establish(looked_up);
                     // SAFETY: `Mapping::new` asks that the extent was found after `hold` was
                     // published, that `hold` is established for it, and that the memory offers
                     // the access: `look_up` published `hold` first and found the extent with
@@ -176,7 +176,7 @@ impl Port<'_> {
                 }
                 extent => {
                     let prefix = extent.map_or(0, |extent| extent.len);
-                    self.refuse(op, found, span, flags, prefix)?;
+                    self.refuse(op, looked_up, span, flags, prefix)?;
                 }
             }
         }
@@ -196,32 +196,33 @@ impl Port<'_> {
         let span = self.span(op, addr, len)?;
         for _ in 0..TRIES {
             let mut first = None;
-            let Some(mut found) = self.look_up(op, span, flags, keep_first(&mut first))? else {
+            let Some(mut looked_up) = self.look_up(op, span, flags, keep_first(&mut first))? else {
                 continue;
             };
             let Some(mut extent) = first else {
-                self.refuse(op, found, span, flags, 0)?;
+                self.refuse(op, looked_up, span, flags, 0)?;
                 continue;
             };
             if extent.len < span.len() && partial == Partial::Refuse {
                 // The slot keeps the extent during a long diagnosis: it is established before
                 // revoking threads have to wait for it.
-                let hold = &found.hold;
-                let pause = || hold.establish(found.view, self.vdev);
-                if let Some(reason) = self.diagnose(found.busy.take(), span, flags, pause) {
-                    drop(found);
+                let hold = &looked_up.hold;
+                let pause = || hold.establish(looked_up.view_id, self.vdev);
+                if let Some(reason) = self.diagnose(looked_up.busy_view.take(), span, flags, pause)
+                {
+                    drop(looked_up);
                     return Err(self.refused(op, span, flags, reason));
                 }
             }
             // SAFETY: `run` asks for the slot under which the extent was found to be busy or
-            // established: `found.hold` is, and was published before the look-up.
+            // established: `looked_up.hold` is, and was published before the look-up.
             let run = match unsafe { self.run(&extent) } {
                 Ok(run) => run,
                 Err(reason) => return Err(self.error(op, span, reason)),
             };
             extent.len = run.len;
-            found.hold.shorten(last_of(span.start(), run.len));
-            let hold = self.establish(found);
+            looked_up.hold.shorten(last_of(span.start(), run.len));
+            let hold = self.establish(looked_up);
             // SAFETY: `Mapping::new` asks that the extent was found after `hold` was published,
             // that `hold` is established for it, and that the memory offers the access: `look_up`
             // published `hold` first and found the extent with these flags; `hold` is established
@@ -247,16 +248,16 @@ impl Port<'_> {
                 pieces.push(extent);
                 true
             };
-            let Some(found) = self.look_up(op, span, flags, collect)? else { continue };
-            if found.whole {
-                let hold = self.establish(found);
+            let Some(looked_up) = self.look_up(op, span, flags, collect)? else { continue };
+            if looked_up.whole {
+                let hold = self.establish(looked_up);
                 // SAFETY: `Scatter::new` asks that all pieces were found after `hold` was
                 // published, that `hold` is established for them, and that their memory offers
                 // the access: `look_up` published `hold` first and found them with these flags;
                 // `hold` is established for the whole span.
                 return Ok(unsafe { Scatter::new(hold, pieces, span, flags.access()) });
             }
-            self.refuse(op, found, span, flags, 0)?;
+            self.refuse(op, looked_up, span, flags, 0)?;
         }
         Err(self.unsettled(op, span, flags))
     }
@@ -279,43 +280,43 @@ impl Port<'_> {
         span: Span<DeviceAddr>,
         flags: MapFlags,
         mut each: impl FnMut(Extent) -> bool,
-    ) -> Result<Option<Found<'port>>> {
+    ) -> Result<Option<LookedUp<'port>>> {
         let mut walk = Walk::new(span, Want::new(flags));
         let hold = self.publish(op, span)?;
         // SAFETY: `Attachment::view` asks that the caller's slot is busy, and that the view is not
-        // used after that: `hold` is busy until it is established or dropped, and `Found` has the
-        // view only until then.
+        // used after that: `hold` is busy until it is established or dropped, and `LookedUp` has
+        // the view only until then.
         let view = unsafe { self.attachment.view() };
         // SAFETY: `step` asks for a slot that is busy since before the table is read, and that the
         // first step's slot is still busy or established for the span: `hold` is busy, and this
         // is the first step.
         let progress = unsafe { walk.step(view, &self.guest.segments, &mut each) };
-        let (id, whole) = (view.id(), progress == Progress::Whole);
+        let (view_id, whole) = (view.id(), progress == Progress::Whole);
         if progress != Progress::More {
-            return Ok(Some(Found { hold, view: id, busy: Some(view), whole }));
+            return Ok(Some(LookedUp { hold, view_id, busy_view: Some(view), whole }));
         }
-        self.go_on(op, span, walk, each, (hold, id))
+        self.look_up_further(op, span, walk, each, (hold, view_id))
     }
 
     /// The steps of a look-up after the first.
     #[cold]
     #[inline(never)]
-    fn go_on<'port>(
+    fn look_up_further<'port>(
         &'port self,
         op: Operation,
         span: Span<DeviceAddr>,
         mut walk: Walk,
         mut each: impl FnMut(Extent) -> bool,
-        (hold, id): (Hold, u32),
-    ) -> Result<Option<Found<'port>>> {
-        hold.establish(id, self.vdev);
+        (hold, view_id): (Hold, u32),
+    ) -> Result<Option<LookedUp<'port>>> {
+        hold.establish(view_id, self.vdev);
         loop {
             let step = self.publish(op, span)?;
             // SAFETY: `Attachment::view` asks that the caller's slot is busy, and that the view is
             // not used after that: the slot of `step` is busy until it is dropped, below or on
             // return, and the view is not used after that.
             let view = unsafe { self.attachment.view() };
-            if view.id() != id {
+            if view.id() != view_id {
                 return Ok(None);
             }
             // SAFETY: `Walk::step` asks for a slot that is busy since before the table is read,
@@ -326,16 +327,21 @@ impl Port<'_> {
             drop(step);
             if progress != Progress::More {
                 let whole = progress == Progress::Whole;
-                let given_up = hold.is_revoked();
-                return Ok((!given_up).then_some(Found { hold, view: id, busy: None, whole }));
+                let detached = hold.is_revoked();
+                return Ok((!detached).then_some(LookedUp {
+                    hold,
+                    view_id,
+                    busy_view: None,
+                    whole,
+                }));
             }
         }
     }
 
     /// Establishes the slot of a look-up, for a mapping.
-    fn establish(&self, found: Found<'_>) -> Hold {
-        found.hold.establish(found.view, self.vdev);
-        found.hold
+    fn establish(&self, looked_up: LookedUp<'_>) -> Hold {
+        looked_up.hold.establish(looked_up.view_id, self.vdev);
+        looked_up.hold
     }
 
     #[inline]
@@ -343,7 +349,7 @@ impl Port<'_> {
         match Span::new(DeviceAddr::new(addr), len) {
             Ok(span) => Ok(span),
             Err(reason) => {
-                Err(self.name(Error::new(op, self.place(DeviceAddr(addr)), len, reason)))
+                Err(self.with_device(Error::new(op, self.place(DeviceAddr(addr)), len, reason)))
             }
         }
     }
@@ -361,30 +367,31 @@ impl Port<'_> {
     fn refuse(
         &self,
         op: Operation,
-        found: Found<'_>,
+        looked_up: LookedUp<'_>,
         span: Span<DeviceAddr>,
         flags: MapFlags,
         prefix: u64,
     ) -> Result<()> {
-        let mut hold = Some(found.hold);
-        let reason = self.diagnose(found.busy, span, flags, || drop(hold.take()));
+        let mut hold = Some(looked_up.hold);
+        let reason = self.diagnose(looked_up.busy_view, span, flags, || drop(hold.take()));
         // The fault log has a lock, and the owner of a busy slot must not wait for any lock.
         drop(hold);
         // If the walk was refused, the first extent ends at the refusal, not where consecutive
         // memory does.
-        let scattered = found.whole && 0 < prefix && prefix < span.len();
+        let scattered = looked_up.whole && 0 < prefix && prefix < span.len();
         match reason.or(scattered.then_some(Reason::NotConsecutive { prefix })) {
             Some(reason) => Err(self.refused(op, span, flags, reason)),
             None => Ok(()),
         }
     }
 
-    /// The reason why a map of all of `span` fails; `None` if it does not. It begins with the
-    /// view `busy`, if the caller's slot is busy with it, and calls `pause` when that has to end.
+    /// The reason why a map of all of `span` fails; `None` if it does not. It begins with
+    /// `busy_view`, if the caller's slot is busy with a view, and calls `pause` when that has to
+    /// end.
     #[inline(always)]
     fn diagnose(
         &self,
-        busy: Option<&View>,
+        busy_view: Option<&View>,
         span: Span<DeviceAddr>,
         flags: MapFlags,
         pause: impl FnOnce(),
@@ -393,7 +400,7 @@ impl Port<'_> {
             return Some(Reason::BeyondWidth { bits: self.guest.width });
         }
         let mut diagnosis = Diagnosis::new(span, flags);
-        if let Some(view) = busy {
+        if let Some(view) = busy_view {
             // SAFETY: `Diagnosis::step` asks for a slot that is busy since before the table is
             // read: the slot of the caller, who passes the view only while it is busy. Nothing of
             // the table is kept beyond this step.
@@ -453,7 +460,7 @@ impl Port<'_> {
 
     #[cold]
     fn error(&self, op: Operation, span: Span<DeviceAddr>, reason: Reason) -> Error {
-        self.name(Error::new(op, self.place(span.start()), span.len(), reason))
+        self.with_device(Error::new(op, self.place(span.start()), span.len(), reason))
     }
 
     fn place(&self, addr: DeviceAddr) -> Place {
@@ -463,7 +470,7 @@ impl Port<'_> {
         }
     }
 
-    fn name(&self, error: Error) -> Error {
+    fn with_device(&self, error: Error) -> Error {
         match self.device {
             Some((device, _)) => error.of(device),
             None => error,

@@ -4,9 +4,9 @@
 //! revoke cannot miss a mapping of the range that it revokes.
 
 mod copy;
+mod detached;
 mod drain;
 mod fence;
-mod grave;
 mod handle;
 mod hold;
 mod host_mapping;
@@ -20,7 +20,7 @@ mod stitch;
 mod token;
 mod typed;
 
-pub(crate) use grave::{Keep, settle};
+pub(crate) use detached::{Keep, reclaim};
 pub(crate) use map::{Partial, Physical, Port};
 pub(crate) use own::{check_not_looking_up, own};
 pub(crate) use revocation::Revocation;

@@ -1,7 +1,7 @@
 //! The mappings that a revoke has to find, and the scan for them.
 
+use super::detached::Keep;
 use super::drain::{Drain, DrainPolicy};
-use super::grave::Keep;
 use crate::addr::DeviceAddr;
 use crate::protocol::{Use, scan};
 use crate::span::Span;
@@ -11,12 +11,12 @@ use crate::span::Span;
 pub(crate) struct Revocation {
     views: Vec<u32>,
     vdevs: Vec<(u32, u32)>,
-    ranges: Vec<Range>,
+    ranges: Vec<ViewRange>,
 }
 
 /// A range of addresses of one view.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Range {
+struct ViewRange {
     view: u32,
     first: u64,
     last: u64,
@@ -25,7 +25,7 @@ struct Range {
 impl Revocation {
     /// Adds mappings through `view` that overlap `span`.
     pub(crate) fn range(&mut self, view: u32, span: Span<DeviceAddr>) {
-        self.ranges.push(Range { view, first: span.start().0, last: span.last().0 });
+        self.ranges.push(ViewRange { view, first: span.start().0, last: span.last().0 });
     }
 
     /// Adds all mappings through `view`.
@@ -43,15 +43,15 @@ impl Revocation {
     ///
     /// `keep` returns the memory behind the mappings; it is called only if there are any.
     pub(crate) fn scan(self, policy: DrainPolicy, keep: impl FnOnce() -> Keep) -> Drain {
-        let parts = self.sorted();
-        let holders = scan(|found| parts.cover(found));
+        let sorted = self.sorted();
+        let holders = scan(|found| sorted.covers(found));
         let keep = if holders.is_empty() { Keep::new() } else { keep() };
         Drain::new(holders, keep, policy)
     }
 
     /// The same set in order, with overlapping ranges joined, for a binary search: the scan looks
     /// up each mapping of the process in it.
-    fn sorted(mut self) -> Parts {
+    fn sorted(mut self) -> Sorted {
         self.views.sort_unstable();
         self.vdevs.sort_unstable();
         self.ranges.sort_unstable();
@@ -62,15 +62,15 @@ impl Revocation {
             }
             joined
         });
-        Parts(self)
+        Sorted(self)
     }
 }
 
 /// A revocation whose parts are in order and do not overlap.
-struct Parts(Revocation);
+struct Sorted(Revocation);
 
-impl Parts {
-    fn cover(&self, found: Use) -> bool {
+impl Sorted {
+    fn covers(&self, found: Use) -> bool {
         let Revocation { views, vdevs, ranges } = &self.0;
         views.binary_search(&found.view).is_ok()
             || vdevs.binary_search(&(found.view, found.vdev)).is_ok()
@@ -107,7 +107,7 @@ mod tests {
             }
             views.iter().for_each(|&view| revocation.view(view));
             vdevs.iter().for_each(|&(view, vdev)| revocation.vdev(view, vdev));
-            let parts = revocation.sorted();
+            let sorted = revocation.sorted();
             for view in 0..3 {
                 for vdev in 0..3 {
                     for (first, len) in (0..56).flat_map(|first| [1, 2, 7].map(|len| (first, len))) {
@@ -118,7 +118,7 @@ mod tests {
                         let expected = views.contains(&view)
                             || vdevs.contains(&(view, vdev))
                             || ranges.iter().any(overlaps);
-                        prop_assert_eq!(parts.cover(found(view, vdev, first, last)), expected);
+                        prop_assert_eq!(sorted.covers(found(view, vdev, first, last)), expected);
                     }
                 }
             }
@@ -131,12 +131,13 @@ mod tests {
         revocation
             .range(1, Span::inclusive(DeviceAddr(u64::MAX - 1), DeviceAddr(u64::MAX)).unwrap());
         revocation.range(1, Span::new(DeviceAddr(0), 1).unwrap());
-        let parts = revocation.sorted();
-        assert!(parts.cover(found(1, 0, 0, 0)) && parts.cover(found(1, 0, u64::MAX, u64::MAX)));
+        let sorted = revocation.sorted();
+        assert!(sorted.covers(found(1, 0, 0, 0)) && sorted.covers(found(1, 0, u64::MAX, u64::MAX)));
         assert!(
-            !parts.cover(found(1, 0, 1, u64::MAX - 2)) && !parts.cover(found(0, 0, 0, u64::MAX))
+            !sorted.covers(found(1, 0, 1, u64::MAX - 2))
+                && !sorted.covers(found(0, 0, 0, u64::MAX))
         );
-        assert!(!parts.cover(found(2, 0, 0, u64::MAX)));
+        assert!(!sorted.covers(found(2, 0, 0, u64::MAX)));
     }
 
     #[test]
@@ -147,11 +148,11 @@ mod tests {
                 let start = DeviceAddr((parts - part) * 0x2000);
                 revocation.range(7, Span::new(start, 0x1000).unwrap());
             }
-            let parts = revocation.sorted();
+            let sorted = revocation.sorted();
             let once = || {
                 let started = Instant::now();
-                let covered =
-                    (0..2000).filter(|&at| parts.cover(found(7, 1, at << 50 | 1, at << 50 | 1)));
+                let covered = (0..2000)
+                    .filter(|&page| sorted.covers(found(7, 1, page << 50 | 1, page << 50 | 1)));
                 assert_eq!(covered.count(), 0);
                 started.elapsed()
             };

@@ -173,8 +173,8 @@ impl Scatter {
             // SAFETY: `add` asks that the result is inside the allocation of the pointer: `skip` is
             // less than the piece's length, and the piece lies in the object's window, which the
             // slot keeps mapped.
-            let at = unsafe { piece.pointer().add(skip) };
-            each(piece.object(), at, take)?;
+            let pointer = unsafe { piece.pointer().add(skip) };
+            each(piece.object(), pointer, take)?;
             skip = 0;
             rest -= take;
         }

@@ -37,9 +37,9 @@ impl Port<'_> {
 
 impl Stitched {
     fn new(scatter: Scatter) -> core::result::Result<Self, Reason> {
-        let parts: Vec<_> =
+        let ranges: Vec<_> =
             scatter.pieces().map(|piece| (piece.object(), piece.offset(), piece.len())).collect();
-        let pages = Remap::new(&parts, scatter.access() | Access::READ)?;
+        let pages = Remap::new(&ranges, scatter.access() | Access::READ)?;
         Ok(Self { pages, scatter })
     }
 

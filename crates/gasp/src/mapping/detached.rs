@@ -18,51 +18,51 @@ use crate::space::segment::Segment;
 pub(crate) type Keep = Vec<Arc<Segment>>;
 
 #[derive(Default)]
-struct Graves {
+struct Detached {
     kept: BTreeMap<Key, Vec<Arc<Keep>>>,
-    /// The key at which [`settle`] continues.
+    /// The key at which [`reclaim`] continues.
     next: Key,
 }
 
-static GRAVES: Mutex<Graves> =
-    Mutex::new(Graves { kept: BTreeMap::new(), next: (u64::MIN, u64::MIN) });
+static DETACHED: Mutex<Detached> =
+    Mutex::new(Detached { kept: BTreeMap::new(), next: (u64::MIN, u64::MIN) });
 
 /// The most entries that are added before the lock is released.
 const STEP: usize = 64;
-/// The most entries that [`settle`] examines.
-const SETTLED: usize = 4;
+/// The most entries that [`reclaim`] examines.
+const RECLAIM_MAX: usize = 4;
 
-fn graves() -> MutexGuard<'static, Graves> {
-    GRAVES.lock()
+fn detached() -> MutexGuard<'static, Detached> {
+    DETACHED.lock()
 }
 
 /// Marks the mappings of `holders` as revoked, and keeps `keep` until all of them are gone.
-pub(super) fn bury(holders: &[Holder], keep: Keep) {
+pub(super) fn detach(holders: &[Holder], keep: Keep) {
     let keep = (!keep.is_empty()).then(|| Arc::new(keep));
     for some in holders.chunks(STEP) {
         some.iter().for_each(Holder::mark_revoked);
         let Some(keep) = &keep else { continue };
-        let mut graves = graves();
+        let mut detached = detached();
         for holder in some {
-            let there = graves.kept.entry(holder.key()).or_default();
+            let entry = detached.kept.entry(holder.key()).or_default();
             // Revoking the same mapping again and again adds nothing.
-            let kept = |segment| {
-                there.iter().flat_map(|keep| keep.iter()).any(|at| Arc::ptr_eq(at, segment))
+            let has = |segment| {
+                entry.iter().flat_map(|keep| keep.iter()).any(|kept| Arc::ptr_eq(kept, segment))
             };
-            if !keep.iter().all(kept) {
-                there.push(Arc::clone(keep));
+            if !keep.iter().all(has) {
+                entry.push(Arc::clone(keep));
             }
         }
     }
     // The other half of the barrier in `hold::after_release`: a release by a thread that did
     // not see the mark is seen here.
     protocol::heavy();
-    holders.iter().filter(|holder| !holder.is_held()).for_each(|holder| free(holder.key()));
+    holders.iter().filter(|holder| !holder.is_held()).for_each(|holder| release(holder.key()));
 }
 
 /// Drops the memory kept for a mapping that was marked as revoked and has ended.
-pub(super) fn free(key: Key) {
-    let kept = graves().kept.remove(&key);
+pub(super) fn release(key: Key) {
+    let kept = detached().kept.remove(&key);
     // Unmapping memory takes time, so it is done after the lock is released.
     drop(kept);
 }
@@ -70,16 +70,17 @@ pub(super) fn free(key: Key) {
 /// Drops the memory kept for a few mappings that have ended. There can be such entries only
 /// without membarrier(2): a mapping that ends and a drain that detaches it may then not see each
 /// other. It examines a few entries at a time, so that no caller waits long.
-pub(crate) fn settle() {
+pub(crate) fn reclaim() {
     if protocol::is_expedited() {
         return;
     }
-    let mut graves = graves();
-    let from = (Bound::Included(graves.next), Bound::Unbounded);
-    let some: Vec<Key> = graves.kept.range(from).take(SETTLED + 1).map(|(&key, _)| key).collect();
-    graves.next = some.get(SETTLED).copied().unwrap_or_default();
-    let over = |key: &&Key| !Holder::of(**key).is_some_and(|holder| holder.is_held());
-    let gone: Vec<_> = some.iter().filter(over).map(|key| graves.kept.remove(key)).collect();
-    drop(graves);
+    let mut detached = detached();
+    let from = (Bound::Included(detached.next), Bound::Unbounded);
+    let some: Vec<Key> =
+        detached.kept.range(from).take(RECLAIM_MAX + 1).map(|(&key, _)| key).collect();
+    detached.next = some.get(RECLAIM_MAX).copied().unwrap_or_default();
+    let ended = |key: &&Key| !Holder::of(**key).is_some_and(|holder| holder.is_held());
+    let gone: Vec<_> = some.iter().filter(ended).map(|key| detached.kept.remove(key)).collect();
+    drop(detached);
     drop(gone);
 }
