@@ -86,7 +86,7 @@ pub(crate) fn refresh(
             domain = &*domain.name,
             entries = revoked,
             limit = domain.limit,
-            "memory changed under grants that cannot be cut within the domain's limit; they are taken back"
+            "memory changed under grants that cannot be cut within the domain's limit; they are revoked"
         );
     }
 }

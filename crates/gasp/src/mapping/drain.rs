@@ -196,7 +196,7 @@ impl Drain {
         let detaches = self.policy.at_deadline == Deadline::Detach;
         if !detaches && !core::mem::replace(&mut self.warned, true) {
             let mappings = self.holders.len();
-            tracing::warn!(mappings, others, "a drain has passed its deadline and goes on waiting");
+            tracing::warn!(mappings, others, "a drain has passed its deadline and keeps waiting");
         }
         detaches
     }

@@ -9,7 +9,8 @@ use crate::protocol::{Lane, SLOTS_MAX, Slot};
 use crate::span::Span;
 
 /// The error if no slot is left.
-pub(super) const TOO_MANY: Reason = Reason::Limit { what: "mappings a thread", limit: SLOTS_MAX };
+pub(super) const TOO_MANY: Reason =
+    Reason::Limit { what: "mappings of a thread", limit: SLOTS_MAX };
 
 /// A slot that is busy or held; dropping it releases the slot.
 pub(super) struct Hold {

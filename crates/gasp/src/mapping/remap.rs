@@ -35,7 +35,7 @@ impl Remap {
             let len = len + skip as usize;
             if (index > 0 && skip != 0) || (index < last && !len.is_multiple_of(unit)) {
                 return Err(Reason::Invalid(
-                    "pieces can be put side by side only in whole pages of their backing",
+                    "pieces can be mapped side by side only in whole pages of their backing",
                 ));
             }
             let len = len.next_multiple_of(unit);

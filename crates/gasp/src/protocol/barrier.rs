@@ -71,7 +71,7 @@ fn heavy_if(expedited: bool) {
     if let Err(error) = result {
         // It cannot fail after it was registered and tried once; continuing without it could
         // leave a device with access to memory that was revoked.
-        tracing::error!(%error, "membarrier failed; stopping before a revoke becomes unsafe");
+        tracing::error!(%error, "membarrier failed; aborting, as revokes would no longer be safe");
         std::process::abort();
     }
 }
