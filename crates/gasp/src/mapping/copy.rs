@@ -4,7 +4,7 @@
 //! mapped whole first, in pieces if need be, so that nothing is copied if a part is refused.
 
 use super::handle::Mapping;
-use super::map::Port;
+use super::port::Port;
 use super::scatter::Scatter;
 use crate::error::{Operation, Reason, Result};
 use crate::map_flags::MapFlags;

@@ -4,41 +4,19 @@
 //! slow path, which finds the reason and records it in the guest's fault log.
 #![allow(unsafe_code, reason = "reads views and segments under its own busy slot")]
 
-use std::sync::Arc;
-
 use super::handle::Mapping;
 use super::hold::{Hold, TOO_MANY};
 use super::host_mapping::HostMapping;
+use super::port::Port;
 use super::scatter::{Pieces, Scatter};
-use crate::addr::{Address, DeviceAddr, GuestPhys};
-use crate::error::{Error, Operation, Place, Reason, Refusal, Result};
-use crate::fault::FaultLog;
+use crate::addr::DeviceAddr;
+use crate::error::{Operation, Reason, Result};
 use crate::map_flags::MapFlags;
 use crate::memory::{HostRun, Stability};
-use crate::space::segment::Segments;
 use crate::span::Span;
+use crate::view::View;
 use crate::view::entry::Want;
 use crate::view::lookup::{self, Diagnosis, Extent, Progress, Walk};
-use crate::view::{Attachment, View};
-
-/// The part of a guest's state that a map reads.
-pub(crate) struct Physical {
-    pub(crate) segments: Segments,
-    /// The guest's address width in bits.
-    pub(crate) width: u32,
-    /// Whether host-contiguous maps accept addresses that can change (decision 20).
-    pub(crate) allow_unpinned: bool,
-}
-
-/// A device's, or the firmware's, entry point to the guest's memory.
-#[derive(Clone, Copy)]
-pub(crate) struct Port<'a> {
-    pub(crate) attachment: &'a Attachment,
-    pub(crate) guest: &'a Physical,
-    pub(crate) vdev: u32,
-    /// The device's name and the fault log; `None` for firmware.
-    pub(crate) device: Option<(&'a Arc<str>, &'a FaultLog)>,
-}
 
 /// How often a map is tried whose look-up was interrupted, or refused for a reason that is gone
 /// when it is diagnosed.
@@ -345,16 +323,6 @@ impl Port<'_> {
     }
 
     #[inline]
-    fn span(&self, op: Operation, addr: u64, len: u64) -> Result<Span<DeviceAddr>> {
-        match Span::new(DeviceAddr::new(addr), len) {
-            Ok(span) => Ok(span),
-            Err(reason) => {
-                Err(self.with_device(Error::new(op, self.place(DeviceAddr(addr)), len, reason)))
-            }
-        }
-    }
-
-    #[inline]
     fn publish(&self, op: Operation, span: Span<DeviceAddr>) -> Result<Hold> {
         match Hold::publish(span) {
             Some(hold) => Ok(hold),
@@ -428,52 +396,6 @@ impl Port<'_> {
                 return end;
             }
             drop(step);
-        }
-    }
-
-    /// The error for a reason, which is recorded in the guest's fault log if the IOMMU refused.
-    /// No slot of the caller may be busy.
-    fn refused(
-        &self,
-        op: Operation,
-        span: Span<DeviceAddr>,
-        flags: MapFlags,
-        reason: Reason,
-    ) -> Error {
-        if let (Some((device, faults)), Reason::Refused { at, refusal }) = (self.device, reason) {
-            faults.record(device, at, flags.access(), refusal);
-        }
-        self.error(op, span, reason)
-    }
-
-    /// The error for a range that was refused at each look-up and allowed at each diagnosis,
-    /// because the guest keeps changing its grants.
-    #[cold]
-    fn unsettled(&self, op: Operation, span: Span<DeviceAddr>, flags: MapFlags) -> Error {
-        let (at, refusal) = (span.start(), Refusal::NotGranted);
-        let Some((device, faults)) = self.device else {
-            return self.error(op, span, Reason::NoMemory { at: GuestPhys(at.0) });
-        };
-        faults.record(device, at, flags.access(), refusal);
-        self.error(op, span, Reason::Refused { at, refusal })
-    }
-
-    #[cold]
-    fn error(&self, op: Operation, span: Span<DeviceAddr>, reason: Reason) -> Error {
-        self.with_device(Error::new(op, self.place(span.start()), span.len(), reason))
-    }
-
-    fn place(&self, addr: DeviceAddr) -> Place {
-        match self.device {
-            Some(_) => Place::Device(addr),
-            None => Place::Guest(crate::addr::GuestPhys(addr.0)),
-        }
-    }
-
-    fn with_device(&self, error: Error) -> Error {
-        match self.device {
-            Some((device, _)) => error.of(device),
-            None => error,
         }
     }
 }

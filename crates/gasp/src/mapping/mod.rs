@@ -13,6 +13,7 @@ mod host_mapping;
 mod integer;
 mod map;
 mod own;
+mod port;
 mod remap;
 mod revocation;
 mod scatter;
@@ -21,8 +22,9 @@ mod token;
 mod typed;
 
 pub(crate) use detached::{Keep, reclaim};
-pub(crate) use map::{Partial, Physical, Port};
+pub(crate) use map::Partial;
 pub(crate) use own::{check_not_looking_up, own};
+pub(crate) use port::{Physical, Port};
 pub(crate) use revocation::Revocation;
 
 pub use drain::{Deadline, Drain, DrainPolicy, Drained};

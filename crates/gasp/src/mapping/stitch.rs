@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use super::map::Port;
+use super::port::Port;
 use super::remap::Remap;
 use super::scatter::Scatter;
 use crate::access::Access;

@@ -1,0 +1,98 @@
+//! The entry point of a device, or of the firmware, to the guest's memory, and the errors of maps
+//! through it.
+
+use std::sync::Arc;
+
+use crate::addr::{Address, DeviceAddr, GuestPhys};
+use crate::error::{Error, Operation, Place, Reason, Refusal, Result};
+use crate::fault::FaultLog;
+use crate::map_flags::MapFlags;
+use crate::space::segment::Segments;
+use crate::span::Span;
+use crate::view::Attachment;
+
+/// The part of a guest's state that a map reads.
+pub(crate) struct Physical {
+    pub(crate) segments: Segments,
+    /// The guest's address width in bits.
+    pub(crate) width: u32,
+    /// Whether host-contiguous maps accept addresses that can change (decision 20).
+    pub(crate) allow_unpinned: bool,
+}
+
+/// A device's, or the firmware's, entry point to the guest's memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Port<'a> {
+    pub(crate) attachment: &'a Attachment,
+    pub(crate) guest: &'a Physical,
+    pub(crate) vdev: u32,
+    /// The device's name and the fault log; `None` for firmware.
+    pub(crate) device: Option<(&'a Arc<str>, &'a FaultLog)>,
+}
+
+impl Port<'_> {
+    /// The range `[addr, addr + len)`.
+    #[inline]
+    pub(super) fn span(&self, op: Operation, addr: u64, len: u64) -> Result<Span<DeviceAddr>> {
+        match Span::new(DeviceAddr::new(addr), len) {
+            Ok(span) => Ok(span),
+            Err(reason) => {
+                Err(self.with_device(Error::new(op, self.place(DeviceAddr(addr)), len, reason)))
+            }
+        }
+    }
+
+    /// The error for a reason, which is recorded in the guest's fault log if the IOMMU refused.
+    /// No slot of the caller may be busy.
+    pub(super) fn refused(
+        &self,
+        op: Operation,
+        span: Span<DeviceAddr>,
+        flags: MapFlags,
+        reason: Reason,
+    ) -> Error {
+        if let (Some((device, faults)), Reason::Refused { at, refusal }) = (self.device, reason) {
+            faults.record(device, at, flags.access(), refusal);
+        }
+        self.error(op, span, reason)
+    }
+
+    /// The error for a range that was refused at each look-up and allowed at each diagnosis,
+    /// because the guest keeps changing its grants.
+    #[cold]
+    pub(super) fn unsettled(
+        &self,
+        op: Operation,
+        span: Span<DeviceAddr>,
+        flags: MapFlags,
+    ) -> Error {
+        let (at, refusal) = (span.start(), Refusal::NotGranted);
+        let Some((device, faults)) = self.device else {
+            return self.error(op, span, Reason::NoMemory { at: GuestPhys(at.0) });
+        };
+        faults.record(device, at, flags.access(), refusal);
+        self.error(op, span, Reason::Refused { at, refusal })
+    }
+
+    /// An error about a range.
+    #[cold]
+    pub(super) fn error(&self, op: Operation, span: Span<DeviceAddr>, reason: Reason) -> Error {
+        self.with_device(Error::new(op, self.place(span.start()), span.len(), reason))
+    }
+
+    /// The place of an error at `addr`: a guest-physical address for firmware.
+    fn place(&self, addr: DeviceAddr) -> Place {
+        match self.device {
+            Some(_) => Place::Device(addr),
+            None => Place::Guest(GuestPhys(addr.0)),
+        }
+    }
+
+    /// Names the device, if there is one, in an error.
+    fn with_device(&self, error: Error) -> Error {
+        match self.device {
+            Some((device, _)) => error.of(device),
+            None => error,
+        }
+    }
+}
