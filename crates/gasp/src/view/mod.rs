@@ -6,7 +6,7 @@
 //!
 //! * [`entry`]: one 64-bit word for each page, of 4 KiB, 2 MiB or 1 GiB.
 //! * [`node`], [`arena`] and [`table`]: where the words are kept, read without locks while one
-//!   writer changes them.
+//!   [`writer`] changes them, by [`unit`]s of the table's three levels.
 //! * [`work`]: how much of a table one hold of its locks goes through.
 //! * [`project`]: what of guest memory is behind a word.
 //! * [`lookup`]: the walk over a range, and the reason where it is refused.
@@ -18,7 +18,9 @@ pub(crate) mod lookup;
 mod node;
 pub(crate) mod project;
 pub(crate) mod table;
+mod unit;
 pub(crate) mod work;
+mod writer;
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -82,7 +84,8 @@ impl Drop for View {
     #[allow(unsafe_code, reason = "frees the table's nodes with the view")]
     fn drop(&mut self) {
         let writer = self.writer.get_mut();
-        // SAFETY: `&mut self`: no reader has the view, and nobody can come to it any more.
-        unsafe { writer.free_all(&mut self.table) };
+        // SAFETY: the writer is this table's, and `&mut self` says that no reader has the view,
+        // and that none can come to it any more.
+        unsafe { self.table.free_all(writer) };
     }
 }
