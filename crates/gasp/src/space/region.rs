@@ -233,7 +233,9 @@ impl Region {
         let adjacent = self.span.last().checked_add(1) == Some(next.span.start());
         let same_memory = match (&self.memory, &next.memory) {
             (None, None) => true,
-            (Some((a, at)), Some((b, bt))) => a.same(b) && at + self.span.len() == *bt,
+            (Some((a, offset)), Some((b, next_offset))) => {
+                a.same(b) && offset + self.span.len() == *next_offset
+            }
             _ => false,
         };
         let alike = self.kind == next.kind && self.access == next.access && self.tag == next.tag;

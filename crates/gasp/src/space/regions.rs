@@ -209,8 +209,8 @@ mod tests {
     use proptest::prelude::*;
 
     /// In units of a quarter of a page: regions without memory need no whole pages.
-    fn span(at: u64, count: u64) -> Span<GuestPhys> {
-        Span::new(GuestPhys(at << 10), count << 10).unwrap()
+    fn span(start: u64, count: u64) -> Span<GuestPhys> {
+        Span::new(GuestPhys(start << 10), count << 10).unwrap()
     }
 
     fn placed(region: Region) -> Placed {
@@ -293,8 +293,8 @@ mod tests {
         let mut regions = Regions::default();
         regions.add(placed(Region::device(span(0, 1), "uart")));
         regions.add(placed(Region::reserved(span(1, 2))));
-        let gap = |at, count, is_such: &dyn Fn(RegionKind) -> bool| {
-            regions.gap(span(at, count), is_such).map(|gap| gap.0 >> 10)
+        let gap = |start, count, is_such: &dyn Fn(RegionKind) -> bool| {
+            regions.gap(span(start, count), is_such).map(|gap| gap.0 >> 10)
         };
         assert_eq!(gap(0, 3, &|_| true), None);
         assert_eq!(gap(0, 4, &|_| true), Some(3));

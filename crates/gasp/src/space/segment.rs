@@ -73,12 +73,12 @@ impl Segment {
 
 /// All segments of a guest, by number.
 pub(crate) struct Segments {
-    slots: Box<[AtomicPtr<Segment>; SEGMENTS]>,
+    by_index: Box<[AtomicPtr<Segment>; SEGMENTS]>,
 }
 
 impl Segments {
     pub(crate) fn new() -> Self {
-        Self { slots: Box::new([const { AtomicPtr::new(ptr::null_mut()) }; SEGMENTS]) }
+        Self { by_index: Box::new([const { AtomicPtr::new(ptr::null_mut()) }; SEGMENTS]) }
     }
 
     /// A new segment that places byte `offset` of `object` at `guest`. The caller is the
@@ -93,22 +93,22 @@ impl Segments {
         if object.len() > (PAGE_MAX + 1) * GRANULE {
             return Err(Reason::Invalid("a memory object of more than 16 TiB"));
         }
-        let free = self.slots.iter().position(|slot| slot.load(Ordering::Relaxed).is_null());
+        let free = self.by_index.iter().position(|entry| entry.load(Ordering::Relaxed).is_null());
         let limit = Reason::Limit { what: "placed memory objects", limit: SEGMENTS as u64 };
         let index = free.ok_or(limit)?;
         let origin = guest.0.wrapping_sub(offset);
         let base = NonNull::new(object.base()).ok_or(Reason::Invalid("memory at address 0"))?;
         let segment = Arc::new(Segment { index, origin, base, object: object.clone() });
-        if let Some(slot) = self.slots.get(index) {
-            slot.store(Arc::as_ptr(&segment).cast_mut(), Ordering::Release);
+        if let Some(entry) = self.by_index.get(index) {
+            entry.store(Arc::as_ptr(&segment).cast_mut(), Ordering::Release);
         }
         Ok(segment)
     }
 
     /// Makes the number free for another segment. No table has it any more.
     pub(crate) fn remove(&self, segment: &Segment) {
-        if let Some(slot) = self.slots.get(segment.index) {
-            slot.store(ptr::null_mut(), Ordering::Release);
+        if let Some(entry) = self.by_index.get(segment.index) {
+            entry.store(ptr::null_mut(), Ordering::Release);
         }
     }
 
@@ -120,12 +120,12 @@ impl Segments {
     /// established mapping of the leaf, or under that lock.
     #[inline]
     pub(crate) unsafe fn get(&self, index: usize) -> NonNull<Segment> {
-        let slot = &self.slots[index & (SEGMENTS - 1)];
+        let entry = &self.by_index[index & (SEGMENTS - 1)];
         // SAFETY: a leaf only names a segment that has been added: `add` stores the
         // pointer before any leaf names it, and `remove` follows the removal of the last
         // leaf and a scan that waited for every busy slot, so a reader that found the
         // leaf still finds the pointer.
-        unsafe { NonNull::new_unchecked(slot.load(Ordering::Acquire)) }
+        unsafe { NonNull::new_unchecked(entry.load(Ordering::Acquire)) }
     }
 
     /// One more owner of a segment.
@@ -147,7 +147,7 @@ impl Segments {
 
 impl core::fmt::Debug for Segments {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let used = self.slots.iter().filter(|slot| !slot.load(Ordering::Relaxed).is_null());
+        let used = self.by_index.iter().filter(|entry| !entry.load(Ordering::Relaxed).is_null());
         f.debug_struct("Segments").field("used", &used.count()).finish()
     }
 }

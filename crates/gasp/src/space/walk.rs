@@ -60,9 +60,9 @@ impl Regions {
         if walk.host
             && let Some(object) = placed.region.object()
         {
-            let at =
+            let offset =
                 placed.region.object_offset() + (span.start().0 - placed.region.span().start().0);
-            if let Ok(run) = object.phys_run(at, len) {
+            if let Ok(run) = object.phys_run(offset, len) {
                 (host, len) = (Some(run.addr), run.len);
             }
         }

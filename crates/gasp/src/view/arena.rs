@@ -3,7 +3,7 @@
 //!
 //! A random look-up in a large table misses the processor's address cache as well as its
 //! data cache; with huge pages the first miss is gone. A freed node gives its page back
-//! at once, and a chunk without nodes is unmapped, so a table that shrinks does not keep
+//! at once, and a slab without nodes is unmapped, so a table that shrinks does not keep
 //! the memory of when it was large.
 #![allow(unsafe_code, reason = "hands out parts of memory that it maps")]
 
@@ -13,23 +13,23 @@ use std::collections::BTreeMap;
 
 use crate::memory::window::Window;
 
-/// The size of a chunk and of the page that it hopes for.
-const CHUNK: usize = 2 << 20;
+/// The size of a slab and of the page that it hopes for.
+const SLAB: usize = 2 << 20;
 /// The size of a full node: 512 words.
 pub(super) const NODE: usize = 4096;
-const NODES: usize = CHUNK / NODE;
+const NODES: usize = SLAB / NODE;
 
-/// The chunks, by address.
+/// The slabs, by address.
 #[derive(Debug, Default)]
 pub(super) struct Arena {
-    chunks: BTreeMap<usize, Chunk>,
+    slabs: BTreeMap<usize, Slab>,
     /// Chunks that have a free node.
     open: Vec<usize>,
 }
 
 /// The first node's place holds the counts of the others, one word each.
 #[derive(Debug)]
-struct Chunk {
+struct Slab {
     window: Window,
     free: Vec<u16>,
     used: usize,
@@ -41,25 +41,25 @@ impl Arena {
         let base = match self.open.last() {
             Some(&base) => base,
             None => {
-                let window = Window::anonymous(CHUNK, CHUNK).ok()?;
+                let window = Window::anonymous(SLAB, SLAB).ok()?;
                 // Where there are no huge pages, ordinary ones do.
                 let _ = window.want_huge();
                 let base = window.base().expose_provenance();
                 let free = (1..NODES as u16).rev().collect();
-                self.chunks.insert(base, Chunk { window, free, used: 0 });
+                self.slabs.insert(base, Slab { window, free, used: 0 });
                 self.open.push(base);
                 base
             }
         };
-        let chunk = self.chunks.get_mut(&base)?;
-        let node = chunk.free.pop()?;
-        chunk.used += 1;
-        if chunk.free.is_empty() {
+        let slab = self.slabs.get_mut(&base)?;
+        let node = slab.free.pop()?;
+        slab.used += 1;
+        if slab.free.is_empty() {
             self.open.pop();
         }
-        // SAFETY: `node < NODES`, so the sum is inside the chunk.
-        let at = unsafe { chunk.window.base().add(usize::from(node) * NODE) };
-        NonNull::new(at.cast())
+        // SAFETY: `node < NODES`, so the sum is inside the slab.
+        let pointer = unsafe { slab.window.base().add(usize::from(node) * NODE) };
+        NonNull::new(pointer.cast())
     }
 
     /// Takes a node back, which is zero again when it is handed out next.
@@ -67,24 +67,24 @@ impl Arena {
     /// # Safety
     /// It came from [`take`](Self::take) of this arena, nobody uses it, and it is given
     /// back once.
-    pub(super) unsafe fn give_back(&mut self, node: NonNull<AtomicU64>) {
-        let base = chunk_of(node.addr().get());
-        let Some(chunk) = self.chunks.get_mut(&base) else { return };
-        let at = node.addr().get() - base;
-        if chunk.free.is_empty() {
+    pub(super) unsafe fn release(&mut self, node: NonNull<AtomicU64>) {
+        let base = slab_of(node.addr().get());
+        let Some(slab) = self.slabs.get_mut(&base) else { return };
+        let offset = node.addr().get() - base;
+        if slab.free.is_empty() {
             self.open.push(base);
         }
-        chunk.free.push((at / NODE) as u16);
-        chunk.used -= 1;
-        if chunk.used == NODES / 4 {
+        slab.free.push((offset / NODE) as u16);
+        slab.used -= 1;
+        if slab.used == NODES / 4 {
             // Mostly free: the kernel must not gather it into a huge page again.
-            let _ = chunk.window.want_small();
+            let _ = slab.window.want_small();
         }
-        if chunk.used == 0 {
-            self.chunks.remove(&base);
+        if slab.used == 0 {
+            self.slabs.remove(&base);
             self.open.retain(|&open| open != base);
-        } else if chunk.window.discard(at, NODE).is_err() {
-            // SAFETY: the node is `NODE` bytes of this arena's chunk, and the caller has given it
+        } else if slab.window.discard(offset, NODE).is_err() {
+            // SAFETY: the node is `NODE` bytes of this arena's slab, and the caller has given it
             // back: nobody reads or writes it any more.
             unsafe { node.cast::<u8>().write_bytes(0, NODE) };
         }
@@ -92,19 +92,19 @@ impl Arena {
 
     /// The bytes of all nodes that are handed out, and of the counts beside them.
     pub(super) fn bytes(&self) -> usize {
-        self.chunks.values().map(|chunk| (chunk.used + 1) * NODE).sum()
+        self.slabs.values().map(|slab| (slab.used + 1) * NODE).sum()
     }
 }
 
 /// Where the count of an arena's node is kept.
 #[inline]
 pub(super) fn count_of(node: usize) -> usize {
-    let base = chunk_of(node);
+    let base = slab_of(node);
     base + (node - base) / NODE * size_of::<u64>()
 }
 
-fn chunk_of(node: usize) -> usize {
-    node & !(CHUNK - 1)
+fn slab_of(node: usize) -> usize {
+    node & !(SLAB - 1)
 }
 
 #[cfg(test)]
@@ -120,7 +120,7 @@ mod tests {
             let mut starts: Vec<usize> = nodes.iter().map(|node| node.addr().get()).collect();
             starts.sort_unstable();
             assert!(starts.windows(2).all(|pair| pair[1] - pair[0] >= NODE));
-            assert_eq!(arena.chunks.len(), 3, "511 nodes in each");
+            assert_eq!(arena.slabs.len(), 3, "511 nodes in each");
             for node in &nodes {
                 for word in 0..NODE / 8 {
                     // SAFETY: inside the node.
@@ -132,9 +132,9 @@ mod tests {
             }
             for node in nodes {
                 // SAFETY: taken above, and given back once.
-                unsafe { arena.give_back(node) };
+                unsafe { arena.release(node) };
             }
-            assert_eq!((arena.chunks.len(), arena.open.len(), arena.bytes()), (0, 0, 0));
+            assert_eq!((arena.slabs.len(), arena.open.len(), arena.bytes()), (0, 0, 0));
         }
     }
 
@@ -145,7 +145,7 @@ mod tests {
         // SAFETY: ours.
         unsafe { node.as_ref() }.store(1, Ordering::Relaxed);
         // SAFETY: taken above, and given back once.
-        unsafe { arena.give_back(node) };
+        unsafe { arena.release(node) };
         let again = arena.take().unwrap();
         assert_eq!(again, node);
         // SAFETY: ours.

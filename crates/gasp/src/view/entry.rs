@@ -25,7 +25,7 @@ const TAG_LEAF: u64 = 1;
 /// A node of `2 << n` words has tag `TAG_NODE + n`.
 pub(crate) const TAG_NODE: u64 = 2;
 /// A word of a small node that was removed: look-ups go on behind it.
-pub(crate) const DEAD: u64 = 0xf;
+pub(crate) const TOMBSTONE: u64 = 0xf;
 
 const IOMMU_SHIFT: u32 = 4;
 const REGION_SHIFT: u32 = 7;
@@ -197,7 +197,7 @@ mod tests {
             }
             let hole = Leaf::new(allowed, Behind::Hole { guest_page: (1 << 40) - 1 });
             assert!(!Want::new(flags.any()).met_by(hole.word()));
-            for not_a_leaf in [EMPTY, DEAD, TAG_NODE, u64::MAX] {
+            for not_a_leaf in [EMPTY, TOMBSTONE, TAG_NODE, u64::MAX] {
                 assert!(!Want::new(flags.any()).met_by(not_a_leaf), "{not_a_leaf:#x}");
             }
         }

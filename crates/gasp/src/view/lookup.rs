@@ -164,13 +164,13 @@ impl Walk {
 pub(crate) struct Diagnosis {
     span: Span<DeviceAddr>,
     done: u64,
-    search: Search,
+    findings: Findings,
 }
 
 impl Diagnosis {
     pub(crate) fn new(span: Span<DeviceAddr>, flags: MapFlags) -> Self {
         let (wanted, any) = (flags.access(), flags.accepts_any());
-        Self { span, done: 0, search: Search { wanted, any, ..Search::default() } }
+        Self { span, done: 0, findings: Findings { wanted, any, ..Findings::default() } }
     }
 
     /// Goes on for a bounded number of words. The reason, once it is known; `Some(None)` if
@@ -191,7 +191,7 @@ impl Diagnosis {
         }
         for _ in 0..STEP {
             if self.done == self.span.len() {
-                let Search { no_memory, not_ram, forbidden, .. } = self.search;
+                let Findings { no_memory, not_ram, forbidden, .. } = self.findings;
                 return Some(no_memory.or(not_ram).or(forbidden));
             }
             // No overflow: the sum is an address inside the span.
@@ -201,7 +201,7 @@ impl Diagnosis {
             // SAFETY: the caller's slot is busy since before the word was read, so the segment that
             // the word names is still in the list.
             let guest = unsafe { guest_of(segments, leaf, addr.0 % GRANULE) };
-            if let Some(refused) = self.search.look_at(addr, guest, leaf) {
+            if let Some(refused) = self.findings.inspect(addr, guest, leaf) {
                 return Some(Some(refused));
             }
             self.done += found.rest(addr.0).min(self.span.len() - self.done);
@@ -212,7 +212,7 @@ impl Diagnosis {
 
 /// What memory has against the map, as far as the walk has come; the first of each kind.
 #[derive(Default)]
-struct Search {
+struct Findings {
     wanted: Access,
     any: bool,
     no_memory: Option<Reason>,
@@ -220,13 +220,13 @@ struct Search {
     forbidden: Option<Reason>,
 }
 
-impl Search {
+impl Findings {
     /// Notes what speaks against one leaf; gives back the reason if the IOMMU refuses.
-    fn look_at(&mut self, at: DeviceAddr, guest: u64, leaf: Leaf) -> Option<Reason> {
+    fn inspect(&mut self, addr: DeviceAddr, guest: u64, leaf: Leaf) -> Option<Reason> {
         let (allowed, wanted) = (leaf.allowed(), self.wanted);
         if !allowed.contains(wanted) {
             let refusal = Refusal::Access { allowed, wanted };
-            return Some(Reason::Refused { at, refusal });
+            return Some(Reason::Refused { at: addr, refusal });
         }
         match leaf.behind() {
             Behind::Hole { .. } => {
@@ -245,10 +245,10 @@ impl Search {
     }
 }
 
-fn absent(view: &View, at: DeviceAddr) -> Reason {
+fn absent(view: &View, addr: DeviceAddr) -> Reason {
     match view.absent {
-        Absent::NoMemory => Reason::NoMemory { at: GuestPhys(at.0) },
-        Absent::Refused(refusal) => Reason::Refused { at, refusal },
+        Absent::NoMemory => Reason::NoMemory { at: GuestPhys(addr.0) },
+        Absent::Refused(refusal) => Reason::Refused { at: addr, refusal },
     }
 }
 

@@ -18,7 +18,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use smallvec::SmallVec;
 
 use super::arena::{self, Arena};
-use super::entry::{self, DEAD, EMPTY, TAG_NODE};
+use super::entry::{self, EMPTY, TAG_NODE, TOMBSTONE};
 
 /// Pages that a node stands for.
 pub(crate) const FANOUT: u64 = 512;
@@ -37,9 +37,9 @@ pub(super) struct Node(u64);
 impl Node {
     /// An empty node with room for `pages`; a full one comes from `arena`, if there is
     /// one.
-    pub(super) fn with_room(pages: u64, arena: Option<&mut Arena>) -> Self {
+    pub(super) fn with_capacity(pages: u64, arena: Option<&mut Arena>) -> Self {
         let mut words = 2;
-        while words <= SMALL_MAX && pages > room(words) {
+        while words <= SMALL_MAX && pages > capacity(words) {
             words *= 2;
         }
         if words <= SMALL_MAX {
@@ -55,7 +55,7 @@ impl Node {
     #[inline]
     pub(super) fn from_word(word: u64) -> Option<Self> {
         let tag = entry::tag(word);
-        (tag >= TAG_NODE && tag != DEAD).then_some(Self(entry::content(word)))
+        (tag >= TAG_NODE && tag != TOMBSTONE).then_some(Self(entry::content(word)))
     }
 
     #[inline]
@@ -69,7 +69,7 @@ impl Node {
     pub(super) fn get_through(word: u64, index: u64) -> Option<u64> {
         const FULL: u64 = entry::TAG & !(TAG_FULL ^ TAG_ARENA);
         if word & FULL == TAG_FULL {
-            return Some(Self(word).at(index).load(Ordering::Acquire));
+            return Some(Self(word).cell(index).load(Ordering::Acquire));
         }
         Self::from_word(word).map(|node| node.get_small(index))
     }
@@ -78,7 +78,7 @@ impl Node {
     #[inline]
     pub(super) fn get(self, index: u64) -> u64 {
         match self.is_full() {
-            true => self.at(index).load(Ordering::Acquire),
+            true => self.cell(index).load(Ordering::Acquire),
             false => self.get_small(index),
         }
     }
@@ -88,9 +88,9 @@ impl Node {
     #[inline(never)]
     fn get_small(self, index: u64) -> u64 {
         let (first, mask) = self.first(index);
-        let word = self.at(first).load(Ordering::Acquire);
+        let word = self.cell(first).load(Ordering::Acquire);
         // An empty word has index 0, so it is right for page 0 and wrong for others.
-        if entry::index(word) == index && entry::tag(word) != DEAD {
+        if entry::index(word) == index && entry::tag(word) != TOMBSTONE {
             return word;
         }
         if word == EMPTY { EMPTY } else { self.find(index, first, mask) }
@@ -100,8 +100,8 @@ impl Node {
     #[inline(never)]
     fn find(self, index: u64, first: u64, mask: u64) -> u64 {
         for step in 1..=mask {
-            let word = self.at((first + step) & mask).load(Ordering::Acquire);
-            if word == EMPTY || (entry::index(word) == index && entry::tag(word) != DEAD) {
+            let word = self.cell((first + step) & mask).load(Ordering::Acquire);
+            if word == EMPTY || (entry::index(word) == index && entry::tag(word) != TOMBSTONE) {
                 return word;
             }
         }
@@ -113,24 +113,24 @@ impl Node {
     pub(super) fn put(self, index: u64, word: u64) -> bool {
         let word = if word == EMPTY { EMPTY } else { entry::with_index(word, index) };
         if self.is_full() {
-            let at = self.at(index);
-            let was = at.load(Ordering::Relaxed) != EMPTY;
-            at.store(word, Ordering::Release);
-            self.count(i64::from(word != EMPTY) - i64::from(was), 0);
+            let cell = self.cell(index);
+            let was = cell.load(Ordering::Relaxed) != EMPTY;
+            cell.store(word, Ordering::Release);
+            self.add_counts(i64::from(word != EMPTY) - i64::from(was), 0);
             return true;
         }
         let mut free = None;
-        for at in self.probe(index) {
-            let there = at.load(Ordering::Relaxed);
+        for cell in self.probe(index) {
+            let there = cell.load(Ordering::Relaxed);
             if there == EMPTY {
-                free = free.or(Some((at, true)));
+                free = free.or(Some((cell, true)));
                 break;
             }
-            if entry::tag(there) == DEAD {
-                free = free.or(Some((at, false)));
+            if entry::tag(there) == TOMBSTONE {
+                free = free.or(Some((cell, false)));
             } else if entry::index(there) == index {
-                at.store(if word == EMPTY { DEAD } else { word }, Ordering::Release);
-                self.count(if word == EMPTY { -1 } else { 0 }, 0);
+                cell.store(if word == EMPTY { TOMBSTONE } else { word }, Ordering::Release);
+                self.add_counts(if word == EMPTY { -1 } else { 0 }, 0);
                 return true;
             }
         }
@@ -138,9 +138,9 @@ impl Node {
             return true;
         }
         match free {
-            Some((at, fresh)) if !fresh || self.counts().1 < room(self.words()) => {
-                at.store(word, Ordering::Release);
-                self.count(1, i64::from(fresh));
+            Some((cell, fresh)) if !fresh || self.counts().1 < capacity(self.words()) => {
+                cell.store(word, Ordering::Release);
+                self.add_counts(1, i64::from(fresh));
                 true
             }
             _ => false,
@@ -159,13 +159,13 @@ impl Node {
     /// All words in use, in no order.
     pub(super) fn words_in_use(self) -> impl Iterator<Item = u64> {
         (0..self.words())
-            .map(move |position| self.at(position).load(Ordering::Relaxed))
-            .filter(|&word| word != EMPTY && entry::tag(word) != DEAD)
+            .map(move |position| self.cell(position).load(Ordering::Relaxed))
+            .filter(|&word| word != EMPTY && entry::tag(word) != TOMBSTONE)
     }
 
     /// The words in use of pages `first` to `last`, in the order of their pages.
     pub(super) fn in_order(self, first: u64, last: u64) -> SmallVec<[u64; 16]> {
-        let in_use = |&word: &u64| word != EMPTY && entry::tag(word) != DEAD;
+        let in_use = |&word: &u64| word != EMPTY && entry::tag(word) != TOMBSTONE;
         // Few pages are looked up sooner than they are searched for among all words.
         if self.is_full() || last - first < self.words() / 8 {
             return (first..=last).map(|index| self.get(index)).filter(in_use).collect();
@@ -204,7 +204,7 @@ impl Node {
             self.counter().store(0, Ordering::Relaxed);
             // SAFETY: the caller has the arena that this node was made with, and frees it once,
             // with no pointer to it and no reader in it.
-            return unsafe { arena.give_back(self.base()) };
+            return unsafe { arena.release(self.base()) };
         }
         // SAFETY: allocated with this layout by `allocate`, as it is not in an arena; the caller
         // frees it once, with no pointer to it and no reader in it.
@@ -259,18 +259,18 @@ impl Node {
     /// The counts of the node, behind its words or where its arena keeps them.
     fn counter(self) -> &'static AtomicU64 {
         if !self.is_in_arena() {
-            return self.at(self.words());
+            return self.cell(self.words());
         }
         let address = arena::count_of(self.base().addr().get());
         // SAFETY: an arena's chunk begins with a word for each of its nodes, and lives as
-        // long as they do; for the rest see `at`.
+        // long as they do; for the rest see `cell`.
         unsafe { &*core::ptr::with_exposed_provenance::<AtomicU64>(address) }
     }
 
     /// The word at a position, not at an index, except in a full node. Outside an arena
     /// position `words()` is the count.
     #[inline]
-    fn at(self, position: u64) -> &'static AtomicU64 {
+    fn cell(self, position: u64) -> &'static AtomicU64 {
         debug_assert!(position <= self.words());
         // SAFETY: the allocation has `words() + 1` words; zeroed memory is a valid
         // AtomicU64. A `Node` is only made from a word read from the table while the
@@ -296,7 +296,7 @@ impl Node {
     /// The positions where the word for `index` may be, in order.
     fn probe(self, index: u64) -> impl Iterator<Item = &'static AtomicU64> {
         let (first, mask) = self.first(index);
-        (0..=mask).map(move |step| self.at((first + step) & mask))
+        (0..=mask).map(move |step| self.cell((first + step) & mask))
     }
 
     /// Live words, and words used up by live or dead ones.
@@ -305,7 +305,7 @@ impl Node {
         (counts & 0xffff_ffff, counts >> 32)
     }
 
-    fn count(self, live: i64, used: i64) {
+    fn add_counts(self, live: i64, used: i64) {
         let (was_live, was_used) = self.counts();
         let live = was_live.saturating_add_signed(live);
         let used = was_used.saturating_add_signed(used);
@@ -315,7 +315,7 @@ impl Node {
 
 /// How many words of a node may be used up: the smallest ones all, larger ones three
 /// quarters, so that probing stays short.
-fn room(words: u64) -> u64 {
+fn capacity(words: u64) -> u64 {
     if words <= 4 { words } else { words * 3 / 4 }
 }
 
@@ -347,7 +347,7 @@ mod tests {
             steps in prop::collection::vec((0u64..512, prop::option::of(0u64..1000)), 1..600)
         ) {
             let mut arena = Arena::default();
-            let mut node = Node::with_room(1, Some(&mut arena));
+            let mut node = Node::with_capacity(1, Some(&mut arena));
             let mut model = BTreeMap::new();
             for (index, page) in steps {
                 let word = page.map_or(EMPTY, leaf);
@@ -357,7 +357,7 @@ mod tests {
                 }
                 let put = node.put(index, word);
                 if !put || node.is_oversized() {
-                    let other = Node::with_room(node.live() + 1, Some(&mut arena));
+                    let other = Node::with_capacity(node.live() + 1, Some(&mut arena));
                     node.copy_into(other);
                     prop_assert!(put || other.put(index, word));
                     // SAFETY: this test is the only reader, and goes on with `other`.

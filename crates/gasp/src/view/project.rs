@@ -14,10 +14,10 @@ pub(crate) fn project(
 ) -> impl Iterator<Item = (Span<GuestPhys>, Behind)> {
     let mut next = Some(span.start());
     let has_memory = |placed: &&Placed| placed.region.object().is_some();
-    let mut there = regions.overlapping(span).filter(has_memory).peekable();
+    let mut rest = regions.overlapping(span).filter(has_memory).peekable();
     core::iter::from_fn(move || {
         let start = next.filter(|&start| start <= span.last())?;
-        let (last, behind) = match there.peek() {
+        let (last, behind) = match rest.peek() {
             Some(placed) if placed.region.span().contains(start) => {
                 let region = &placed.region;
                 let last = region.span().last().min(span.last());
@@ -30,7 +30,7 @@ pub(crate) fn project(
                     },
                     _ => hole(start),
                 };
-                there.next();
+                rest.next();
                 (last, behind)
             }
             Some(placed) => {

@@ -291,8 +291,8 @@ mod tests {
     /// Ranges that like to begin and end at the sizes of pages.
     fn ranges() -> impl Strategy<Value = (u64, u64)> {
         let unit = prop_oneof![Just(1_u64), Just(512), Just(512 * 512)];
-        (unit, 0_u64..8, 0_u64..3, 1_u64..1200).prop_map(|(unit, at, off, len)| {
-            let first = (unit * at + off).min((1 << (BITS - 12)) - 1);
+        (unit, 0_u64..8, 0_u64..3, 1_u64..1200).prop_map(|(unit, count, off, len)| {
+            let first = (unit * count + off).min((1 << (BITS - 12)) - 1);
             (first, len.min((1 << (BITS - 12)) - first))
         })
     }

@@ -171,9 +171,9 @@ impl Writer {
             node.in_order(first, last)
         });
         let count = in_use.as_ref().map_or(last - first + 1, |words| words.len() as u64);
-        for place in 0..count {
-            let in_use = in_use.as_ref().and_then(|words| words.get(place as usize));
-            let index = in_use.map_or(first + place, |&word| entry::index(word));
+        for position in 0..count {
+            let in_use = in_use.as_ref().and_then(|words| words.get(position as usize));
+            let index = in_use.map_or(first + position, |&word| entry::index(word));
             let child = unit.child(index);
             if self.work.is_spent() {
                 paused = Some(child.start.max(range.0));
@@ -216,7 +216,7 @@ impl Writer {
     fn allocate(&mut self, pages: u64) -> Node {
         let arena = (self.full_nodes >= SMALL_TABLE).then_some(&mut self.arena);
         let pages = if self.full_nodes < ROOMY { FANOUT } else { pages };
-        let node = Node::with_room(pages, arena);
+        let node = Node::with_capacity(pages, arena);
         self.work.spend(node.words());
         self.bytes += node.bytes();
         self.full_nodes += usize::from(node.is_full());
