@@ -146,8 +146,8 @@ fn add_region(
 }
 
 fn add_domain(source: &Source, guest: &Guest, plan: &DomainPlan) -> Result<(), ConfigError> {
-    let made = guest.domain(&plan.name, plan.options.clone());
-    let domain = made.map_err(|error| source.refused(plan.at, error))?;
+    let created = guest.domain(&plan.name, plan.options.clone());
+    let domain = created.map_err(|error| source.refused(plan.at, error))?;
     for grant in &plan.grants {
         domain
             .grant(grant.device, grant.guest, grant.len, grant.access)
@@ -163,16 +163,16 @@ fn fill(object: &MemoryObject, path: &Path) -> io::Result<()> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no longer a regular file"));
     }
-    let mut piece = vec![0; COPY];
+    let mut buffer = vec![0; COPY];
     let mut offset = 0_u64;
     loop {
-        let read = match file.read(&mut piece) {
+        let read = match file.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        let bytes = piece.get(..read).unwrap_or_default();
+        let bytes = buffer.get(..read).unwrap_or_default();
         object.write_at(offset, bytes).map_err(|_| io::Error::other("it has grown"))?;
         offset = offset.saturating_add(read as u64);
     }

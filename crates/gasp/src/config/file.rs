@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::size::{Bytes, Number, Wanted};
+use super::size::{Bytes, Contiguous, Number};
 use super::words::{Letters, Named};
 use crate::iommu::DomainKind;
 use crate::iommu::Unattached;
@@ -67,7 +67,7 @@ pub(super) struct RamTable {
     pub(super) backing: Option<Spanned<Vec<Named<Backing>>>>,
     pub(super) residency: Option<Named<Residency>>,
     pub(super) pin: Option<Vec<Named<PinMethod>>>,
-    pub(super) host_contiguous: Option<Wanted>,
+    pub(super) host_contiguous: Option<Contiguous>,
     #[serde(default)]
     pub(super) exclusive: bool,
     pub(super) name: Option<Spanned<String>>,

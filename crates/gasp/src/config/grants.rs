@@ -6,8 +6,8 @@ use toml::Spanned;
 
 use super::ConfigError;
 use super::check::Check;
+use super::disjoint::disjoint;
 use super::file::{AllowTable, DomainTable, MapTable};
-use super::pieces::cut;
 use super::plan::{Content, DomainPlan, GrantPlan, RegionPlan};
 use super::source::Mark;
 use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
@@ -70,18 +70,18 @@ fn plan_domain(
         let takes = if kind == DomainKind::Identity { "`allow` grants" } else { "no grants" };
         return misplaced(Mark::of(map, "domain.map"), takes);
     }
-    let allow = few(check, allow, "domain.allow")?;
-    let map = few(check, map, "domain.map")?;
+    let allow = listed(check, allow, "domain.allow")?;
+    let map = listed(check, map, "domain.map")?;
     let allow = allow.iter().map(|grant| plan_allow(check, grant.get_ref(), memory));
     let map = map.iter().map(|grant| plan_map(check, grant.get_ref(), memory));
     let grants = allow.chain(map).collect::<Result<Vec<_>, _>>()?;
-    let grants = cut(check.source, &grants)?;
+    let grants = disjoint(check.source, &grants)?;
     let at = Mark::of(&table.name, "domain.name");
     Ok(DomainPlan { name: table.name.get_ref().clone(), at, options, grants })
 }
 
 /// The grants of a list that may not be there, if they are not too many.
-fn few<'a, T>(
+fn listed<'a, T>(
     check: &Check<'_>,
     list: Option<&'a Spanned<Vec<T>>>,
     key: &'static str,
@@ -160,8 +160,8 @@ impl Memory {
         span: Span<GuestPhys>,
         at: Mark,
     ) -> Result<(), ConfigError> {
-        let behind = self.0.partition_point(|memory| memory.start() <= span.start());
-        let memory = behind.checked_sub(1).and_then(|index| self.0.get(index));
+        let after = self.0.partition_point(|memory| memory.start() <= span.start());
+        let memory = after.checked_sub(1).and_then(|index| self.0.get(index));
         let end = memory.filter(|memory| memory.contains(span.start())).map(Span::last);
         let hole = match end {
             Some(end) if span.last() <= end => return Ok(()),

@@ -50,7 +50,7 @@ impl<'a> Layout<'a> {
             None => PinMethod::PREFERENCE.to_vec(),
             Some(list) => list.iter().map(|word| word.0).collect(),
         };
-        let contiguity = ram.host_contiguous.map(|wanted| wanted.0);
+        let contiguity = ram.host_contiguous.map(|contiguous| contiguous.0);
         let exclusive = ram.exclusive;
         let plan = RamPlan { name, prefer, residency, pins, contiguity, exclusive };
         let content = Content::Ram(plan);
@@ -128,7 +128,7 @@ impl<'a> Layout<'a> {
             if let Some(before) = previous
                 && before.span.overlaps(&region.span)
             {
-                let swap = before.start_at.is_behind(region.start_at);
+                let swap = before.start_at.is_after(region.start_at);
                 let (old, new) = if swap { (region, before) } else { (before, region) };
                 let source = self.check.source;
                 let message = format!(

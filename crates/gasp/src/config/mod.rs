@@ -161,12 +161,12 @@
 
 mod build;
 mod check;
+mod disjoint;
 mod error;
 mod file;
 mod grants;
 mod layout;
 pub mod near;
-mod pieces;
 mod plan;
 mod planner;
 mod size;

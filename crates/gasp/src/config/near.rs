@@ -54,7 +54,7 @@ pub fn explained(message: &str) -> String {
     }
     if let Some(wrong) = message.strip_suffix(", expected u64") {
         // Between backticks, or a text between quotation marks, or the name of a type.
-        let quoted = || wrong.find('"').and_then(|at| wrong.get(at..));
+        let quoted = || wrong.find('"').and_then(|start| wrong.get(start..));
         let named = || wrong.split_once(": ").map_or(wrong, |(_, what)| what);
         let value = wrong.split('`').nth(1).or_else(quoted).unwrap_or_else(named);
         return format!("expected a whole number from 0 on, not {value}");

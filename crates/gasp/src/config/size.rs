@@ -13,9 +13,9 @@ pub(super) struct Number(pub(super) u64);
 
 /// How host-contiguous memory is to be: `"at least 16M"` or `"if possible 16M"`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Wanted(pub(super) Contiguity);
+pub(super) struct Contiguous(pub(super) Contiguity);
 
-impl Wanted {
+impl Contiguous {
     fn parse(text: &str) -> Option<Self> {
         let form = |prefix, form: fn(u64) -> Contiguity| {
             let Bytes(bytes) = Bytes::parse(text.strip_prefix(prefix)?)?;
@@ -26,23 +26,23 @@ impl Wanted {
     }
 }
 
-impl<'de> Deserialize<'de> for Wanted {
+impl<'de> Deserialize<'de> for Contiguous {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(WantedVisitor)
+        deserializer.deserialize_str(ContiguousVisitor)
     }
 }
 
-struct WantedVisitor;
+struct ContiguousVisitor;
 
-impl Visitor<'_> for WantedVisitor {
-    type Value = Wanted;
+impl Visitor<'_> for ContiguousVisitor {
+    type Value = Contiguous;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("\"at least SIZE\" or \"if possible SIZE\", such as \"at least 16M\"")
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Wanted, E> {
-        Wanted::parse(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    fn visit_str<E: Error>(self, text: &str) -> Result<Contiguous, E> {
+        Contiguous::parse(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
     }
 }
 
@@ -109,10 +109,10 @@ mod tests {
     #[test]
     fn contiguity_is_a_demand_or_a_wish() {
         let (least, wish) = (Contiguity::AtLeast(16 << 20), Contiguity::IfPossible(1 << 30));
-        assert_eq!(Wanted::parse("at least 16M"), Some(Wanted(least)));
-        assert_eq!(Wanted::parse("if possible 1G"), Some(Wanted(wish)));
+        assert_eq!(Contiguous::parse("at least 16M"), Some(Contiguous(least)));
+        assert_eq!(Contiguous::parse("if possible 1G"), Some(Contiguous(wish)));
         for text in ["16M", "at least", "at least  16M", "at least 0", "at most 16M", ""] {
-            assert_eq!(Wanted::parse(text), None, "{text}");
+            assert_eq!(Contiguous::parse(text), None, "{text}");
         }
     }
 }

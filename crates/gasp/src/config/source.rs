@@ -33,7 +33,7 @@ pub(super) type Images = &'static [(&'static str, &'static [u8])];
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
     /// The first byte of the value, or of its table's header.
-    at: usize,
+    offset: usize,
     /// The key with those of the tables around it.
     key: &'static str,
 }
@@ -44,10 +44,10 @@ const DEVICES: &str = "unknown key `device`: a guest's register blocks are [[mmi
 
 impl Mark {
     /// The guest as a whole.
-    pub(super) const GUEST: Self = Self { at: 0, key: "guest" };
+    pub(super) const GUEST: Self = Self { offset: 0, key: "guest" };
 
     pub(super) fn of<T>(value: &Spanned<T>, key: &'static str) -> Self {
-        Self { at: value.span().start, key }
+        Self { offset: value.span().start, key }
     }
 
     /// The value's place, or that of its table where the file does not give it.
@@ -56,8 +56,8 @@ impl Mark {
     }
 
     /// Whether the file has this place behind the other.
-    pub(super) fn is_behind(self, other: Self) -> bool {
-        self.at > other.at
+    pub(super) fn is_after(self, other: Self) -> bool {
+        self.offset > other.offset
     }
 }
 
@@ -81,7 +81,7 @@ impl Source {
 
     pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
         let fail = |error: io::Error| {
-            let message = format!("cannot read the file: {}", words(&error));
+            let message = format!("cannot read the file: {}", system_message(&error));
             ConfigError::new(path, &message).with_errno(errno_of(&error))
         };
         let file = open_file(path, OFlags::RDONLY).map_err(fail)?;
@@ -100,7 +100,7 @@ impl Source {
         file.take(SIZE_MAX + 1).read_to_end(&mut bytes).map_err(fail)?;
         let text = core::str::from_utf8(&bytes).map_err(|error| {
             let (valid, _) = bytes.split_at(error.valid_up_to());
-            ConfigError::new(path, "the text is not UTF-8").at_line(line_behind(valid))
+            ConfigError::new(path, "the text is not UTF-8").at_line(line_after(valid))
         })?;
         Self::new(text, path)
     }
@@ -151,7 +151,7 @@ impl Source {
 
     /// The line of a place, from 1.
     pub(super) fn line(&self, mark: Mark) -> usize {
-        self.line_at(mark.at)
+        self.line_at(mark.offset)
     }
 
     /// Something in the file is wrong.
@@ -163,7 +163,7 @@ impl Source {
     /// The host refused something that the file asks for.
     #[cold]
     pub(super) fn failed(&self, mark: Mark, what: &str, error: &io::Error) -> ConfigError {
-        self.wrong(mark, &format!("{what}: {}", words(error))).with_errno(errno_of(error))
+        self.wrong(mark, &format!("{what}: {}", system_message(error))).with_errno(errno_of(error))
     }
 
     /// The engine refused something that the file asks for.
@@ -172,9 +172,9 @@ impl Source {
         self.wrong(mark, &error.to_string()).caused_by(error)
     }
 
-    fn line_at(&self, at: usize) -> usize {
-        let before = self.text.as_bytes().get(..at).unwrap_or(self.text.as_bytes());
-        line_behind(before)
+    fn line_at(&self, offset: usize) -> usize {
+        let before = self.text.as_bytes().get(..offset).unwrap_or(self.text.as_bytes());
+        line_after(before)
     }
 }
 
@@ -191,7 +191,7 @@ pub(super) fn open_file(path: &Path, mode: OFlags) -> io::Result<File> {
 }
 
 /// The system's words without its number.
-fn words(error: &io::Error) -> String {
+fn system_message(error: &io::Error) -> String {
     Errno::from_io_error(error).map_or_else(|| error.to_string(), system_words)
 }
 
@@ -199,7 +199,7 @@ fn errno_of(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::INVAL)
 }
 
-fn line_behind(text: &[u8]) -> usize {
+fn line_after(text: &[u8]) -> usize {
     text.iter().filter(|&&byte| byte == b'\n').count() + 1
 }
 

@@ -108,9 +108,9 @@ const OF_TEXT: [(&str, OfText); 10] = [
 /// The string literal that a source goes on with.
 fn literal(source: &str) -> Option<&str> {
     let text = source.trim_start().strip_prefix('"')?;
-    let end = text
-        .char_indices()
-        .find(|&(at, letter)| letter == '"' && !text.get(..at).unwrap_or_default().ends_with('\\'));
+    let end = text.char_indices().find(|&(offset, letter)| {
+        letter == '"' && !text.get(..offset).unwrap_or_default().ends_with('\\')
+    });
     text.get(..end?.0)
 }
 
@@ -143,8 +143,8 @@ fn texts() -> Vec<String> {
         let source = fs::read_to_string(&file).unwrap();
         let source = source.split("#[cfg(test)]").next().unwrap_or_default();
         for (call, reason) in OF_TEXT {
-            for (at, _) in source.match_indices(call) {
-                let Some(text) = literal(&source[at + call.len()..]) else { continue };
+            for (offset, _) in source.match_indices(call) {
+                let Some(text) = literal(&source[offset + call.len()..]) else { continue };
                 let reason = reason(Box::leak(unescaped(text).into_boxed_str()));
                 lines.push(format!("{} {reason}", crate::error::errno_name(reason.errno())));
             }

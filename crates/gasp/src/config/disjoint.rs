@@ -19,7 +19,10 @@ use crate::error::Errno;
 /// grants that translate an address to different places are an error.
 ///
 /// Grants lie inside an address width of at most 52 bits, so that no sum here wraps.
-pub(super) fn cut(source: &Source, grants: &[GrantPlan]) -> Result<Vec<GrantPlan>, ConfigError> {
+pub(super) fn disjoint(
+    source: &Source,
+    grants: &[GrantPlan],
+) -> Result<Vec<GrantPlan>, ConfigError> {
     let begin = |grant: &GrantPlan| grant.device.0 & !(GRANULE - 1);
     let end = |grant: &GrantPlan| (grant.device.0 + grant.len).next_multiple_of(GRANULE);
     // Where grants begin and end; at one address first those that end.
@@ -28,50 +31,52 @@ pub(super) fn cut(source: &Source, grants: &[GrantPlan]) -> Result<Vec<GrantPlan
     let mut events: Vec<_> = begins.chain(ends).collect();
     events.sort_unstable();
 
-    let mut pieces: Vec<GrantPlan> = Vec::new();
-    let mut open = Open::default();
+    let mut parts: Vec<GrantPlan> = Vec::new();
+    let mut active = Active::default();
     let mut from = 0;
     // Whether a grant goes on from the last piece to here.
     let mut goes_on = false;
-    for (at, begin, index) in events {
+    for (addr, begin, index) in events {
         let Some(grant) = grants.get(index) else { continue };
-        if let Some(first) = open.first(grants).filter(|_| from < at) {
-            let access = open.access();
-            match pieces.last_mut().filter(|last| goes_on && last.access == access) {
-                Some(last) => last.len += at - from,
-                None => pieces.push(GrantPlan {
+        if let Some(first) = active.first(grants).filter(|_| from < addr) {
+            let access = active.access();
+            match parts.last_mut().filter(|last| goes_on && last.access == access) {
+                Some(last) => last.len += addr - from,
+                None => parts.push(GrantPlan {
                     at: first.at,
                     device: DeviceAddr(from),
-                    guest: GuestPhys(from.wrapping_add(offset(first))),
-                    len: at - from,
+                    guest: GuestPhys(from.wrapping_add(displacement(first))),
+                    len: addr - from,
                     access,
                 }),
             }
             goes_on = true;
         }
-        from = at;
+        from = addr;
         if begin {
-            if let Some(other) = open.first(grants).filter(|other| offset(other) != offset(grant)) {
-                return Err(contradiction(source, other, grant, at));
+            if let Some(other) =
+                active.first(grants).filter(|other| displacement(other) != displacement(grant))
+            {
+                return Err(contradiction(source, other, grant, addr));
             }
-            open.add(index, grant);
+            active.add(index, grant);
         } else {
-            open.remove(index, grant);
-            goes_on &= !open.indices.is_empty();
+            active.remove(index, grant);
+            goes_on &= !active.indices.is_empty();
         }
     }
-    Ok(pieces)
+    Ok(parts)
 }
 
 /// The grants that hold at one address.
 #[derive(Default)]
-struct Open {
+struct Active {
     indices: BTreeSet<usize>,
     /// How many of them allow each kind of access.
     counts: [(Access, usize); 3],
 }
 
-impl Open {
+impl Active {
     fn first<'a>(&self, grants: &'a [GrantPlan]) -> Option<&'a GrantPlan> {
         grants.get(*self.indices.first()?)
     }
@@ -98,15 +103,15 @@ impl Open {
 }
 
 /// How far a grant translates.
-fn offset(grant: &GrantPlan) -> u64 {
+fn displacement(grant: &GrantPlan) -> u64 {
     grant.guest.0.wrapping_sub(grant.device.0)
 }
 
-fn contradiction(source: &Source, a: &GrantPlan, b: &GrantPlan, at: u64) -> ConfigError {
-    let (old, new) = if a.at.is_behind(b.at) { (b, a) } else { (a, b) };
+fn contradiction(source: &Source, a: &GrantPlan, b: &GrantPlan, addr: u64) -> ConfigError {
+    let (old, new) = if a.at.is_after(b.at) { (b, a) } else { (a, b) };
     let message = format!(
-        "device address {at:#x} is mapped already, to guest-physical {:#x}, on line {}",
-        at.wrapping_add(offset(old)),
+        "device address {addr:#x} is mapped already, to guest-physical {:#x}, on line {}",
+        addr.wrapping_add(displacement(old)),
         source.line(old.at)
     );
     source.wrong(new.at, &message).with_errno(Errno::EXIST)
