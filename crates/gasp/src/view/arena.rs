@@ -1,11 +1,11 @@
-//! Where the full nodes of a large table are kept: 511 of them in each 2 MiB, which the
+//! Storage of the full nodes of a large table: slabs of 2 MiB, of 511 nodes each, which the
 //! kernel can back with one huge page.
 //!
-//! A random look-up in a large table misses the processor's address cache as well as its
-//! data cache; with huge pages the first miss is gone. A freed node gives its page back
-//! at once, and a slab without nodes is unmapped, so a table that shrinks does not keep
-//! the memory of when it was large.
-#![allow(unsafe_code, reason = "hands out parts of memory that it maps")]
+//! A random look-up in a large table misses the TLB as well as the data cache; huge pages
+//! remove the TLB miss. The page of a released node returns to the kernel at once, and a
+//! slab without nodes is unmapped, so a table that shrinks does not keep the memory of its
+//! largest size.
+#![allow(unsafe_code, reason = "allocates nodes in memory that it maps")]
 
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU64;
@@ -13,21 +13,22 @@ use std::collections::BTreeMap;
 
 use crate::memory::window::Window;
 
-/// The size of a slab and of the page that it hopes for.
+/// Size of a slab, and of the huge page that can back it, in bytes.
 const SLAB: usize = 2 << 20;
-/// The size of a full node: 512 words.
+/// Size of a full node, 512 words, in bytes.
 pub(super) const NODE: usize = 4096;
 const NODES: usize = SLAB / NODE;
 
-/// The slabs, by address.
+/// An allocator of full nodes.
 #[derive(Debug, Default)]
 pub(super) struct Arena {
+    /// All slabs, by address.
     slabs: BTreeMap<usize, Slab>,
-    /// Chunks that have a free node.
+    /// Slabs with a free node.
     open: Vec<usize>,
 }
 
-/// The first node's place holds the counts of the others, one word each.
+/// Memory for 512 nodes, of which the first holds the counts of the others, one word each.
 #[derive(Debug)]
 struct Slab {
     window: Window,
@@ -36,13 +37,13 @@ struct Slab {
 }
 
 impl Arena {
-    /// A zeroed node; `None` where the kernel gives no memory for one.
+    /// Allocates a zeroed node; `None` if the kernel has no memory for a slab.
     pub(super) fn take(&mut self) -> Option<NonNull<AtomicU64>> {
         let base = match self.open.last() {
             Some(&base) => base,
             None => {
                 let window = Window::anonymous(SLAB, SLAB).ok()?;
-                // Where there are no huge pages, ordinary ones do.
+                // Without huge pages, ordinary ones will do.
                 let _ = window.want_huge();
                 let base = window.base().expose_provenance();
                 let free = (1..NODES as u16).rev().collect();
@@ -57,16 +58,17 @@ impl Arena {
         if slab.free.is_empty() {
             self.open.pop();
         }
-        // SAFETY: `node < NODES`, so the sum is inside the slab.
+        // SAFETY: `node < NODES`, so the sum is inside the slab's window, which is one mapping
+        // of `SLAB` bytes.
         let pointer = unsafe { slab.window.base().add(usize::from(node) * NODE) };
         NonNull::new(pointer.cast())
     }
 
-    /// Takes a node back, which is zero again when it is handed out next.
+    /// Releases a node. It is zero again when it is allocated next.
     ///
     /// # Safety
-    /// It came from [`take`](Self::take) of this arena, nobody uses it, and it is given
-    /// back once.
+    /// The node came from [`take`](Self::take) of this arena, nobody uses it any more, and it
+    /// is released once.
     pub(super) unsafe fn release(&mut self, node: NonNull<AtomicU64>) {
         let base = slab_of(node.addr().get());
         let Some(slab) = self.slabs.get_mut(&base) else { return };
@@ -77,26 +79,27 @@ impl Arena {
         slab.free.push((offset / NODE) as u16);
         slab.used -= 1;
         if slab.used == NODES / 4 {
-            // Mostly free: the kernel must not gather it into a huge page again.
+            // Mostly free: the kernel should not collapse it into a huge page again.
             let _ = slab.window.want_small();
         }
         if slab.used == 0 {
             self.slabs.remove(&base);
             self.open.retain(|&open| open != base);
         } else if slab.window.discard(offset, NODE).is_err() {
-            // SAFETY: the node is `NODE` bytes of this arena's slab, and the caller has given it
-            // back: nobody reads or writes it any more.
+            // SAFETY: the node is `NODE` bytes of this arena's slab, which is mapped for reading
+            // and writing as long as the slab lives, and aligned for bytes. The caller promises
+            // that nobody uses the node any more, so this writes to it alone.
             unsafe { node.cast::<u8>().write_bytes(0, NODE) };
         }
     }
 
-    /// The bytes of all nodes that are handed out, and of the counts beside them.
+    /// The memory of all allocated nodes and of their counts, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.slabs.values().map(|slab| (slab.used + 1) * NODE).sum()
     }
 }
 
-/// Where the count of an arena's node is kept.
+/// The address of the counts of an arena's node.
 #[inline]
 pub(super) fn count_of(node: usize) -> usize {
     let base = slab_of(node);
@@ -123,15 +126,16 @@ mod tests {
             assert_eq!(arena.slabs.len(), 3, "511 nodes in each");
             for node in &nodes {
                 for word in 0..NODE / 8 {
-                    // SAFETY: inside the node.
+                    // SAFETY: `word` is below the node's 512 words.
                     let word = unsafe { node.add(word) };
-                    // SAFETY: the node is ours.
+                    // SAFETY: an aligned word of a mapped node, which is only used here and is
+                    // valid with any value.
                     let word = unsafe { word.as_ref() };
                     assert_eq!(word.swap(7, Ordering::Relaxed), 0);
                 }
             }
             for node in nodes {
-                // SAFETY: taken above, and given back once.
+                // SAFETY: taken from this arena above, not used below, and released once.
                 unsafe { arena.release(node) };
             }
             assert_eq!((arena.slabs.len(), arena.open.len(), arena.bytes()), (0, 0, 0));
@@ -142,13 +146,14 @@ mod tests {
     fn a_node_that_comes_again_is_zero() {
         let mut arena = Arena::default();
         let (kept, node) = (arena.take().unwrap(), arena.take().unwrap());
-        // SAFETY: ours.
+        // SAFETY: the node is mapped, aligned and only used here; a word is valid with any value.
         unsafe { node.as_ref() }.store(1, Ordering::Relaxed);
-        // SAFETY: taken above, and given back once.
+        // SAFETY: taken from this arena above, not used until it is taken again, and released
+        // once.
         unsafe { arena.release(node) };
         let again = arena.take().unwrap();
         assert_eq!(again, node);
-        // SAFETY: ours.
+        // SAFETY: the node is mapped, aligned and only used here; a word is valid with any value.
         let word = unsafe { again.as_ref() };
         assert_eq!(word.load(Ordering::Relaxed), 0);
         assert_ne!(kept, again);

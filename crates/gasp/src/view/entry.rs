@@ -1,4 +1,4 @@
-//! One word of a view's table.
+//! The words of a view's table.
 //!
 //! ```text
 //! bit 0   4      7      10  11    13         23                 55      63
@@ -7,11 +7,11 @@
 //!     | tag |            address of the node                          | index |   node
 //! ```
 //!
-//! A *leaf* is memory: which accesses the IOMMU allows, which the region offers, whether
-//! it is system RAM, and where it is. A *hole* is an address that the IOMMU lets through
-//! to where there is no mappable memory; it remembers the guest-physical page, so that
-//! memory added there later is found. The *index* says which of a node's 512 pages the
-//! word is about, because small nodes keep their words in any order.
+//! A *leaf* is memory: the accesses that the IOMMU allows, those that the region offers,
+//! whether it is system RAM, and its segment and page. A *hole* is an address that the IOMMU
+//! allows but that leads to no mappable memory; it keeps the guest-physical page, so that
+//! memory added there later is found. The *index* is the word's page among the 512 of its
+//! node, because small nodes store their words in any order.
 
 use crate::access::Access;
 use crate::map_flags::MapFlags;
@@ -24,7 +24,7 @@ pub(super) const TAG: u64 = 0xf;
 const TAG_LEAF: u64 = 1;
 /// A node of `2 << n` words has tag `TAG_NODE + n`.
 pub(crate) const TAG_NODE: u64 = 2;
-/// A word of a small node that was removed: look-ups go on behind it.
+/// The tag of a removed word of a small node, past which probing continues.
 pub(crate) const TOMBSTONE: u64 = 0xf;
 
 const IOMMU_SHIFT: u32 = 4;
@@ -36,7 +36,7 @@ const PAGE_SHIFT: u32 = 23;
 const INDEX_SHIFT: u32 = 55;
 const CONTENT: u64 = (1 << INDEX_SHIFT) - 1;
 
-// What a segment is has room between the shifts.
+// Segment and page fit between the shifts.
 const _: () = assert!(SEGMENTS == 1 << (PAGE_SHIFT - SEGMENT_SHIFT));
 const _: () = assert!(PAGE_MAX == (1 << (INDEX_SHIFT - PAGE_SHIFT)) - 1);
 
@@ -52,13 +52,13 @@ pub(crate) fn content(word: u64) -> u64 {
     word & CONTENT
 }
 
-/// Which of a node's pages the word is about.
+/// The index of the word's page in its node.
 #[inline]
 pub(crate) fn index(word: u64) -> u64 {
     word >> INDEX_SHIFT
 }
 
-/// The word with an index.
+/// The word with another index.
 #[inline]
 pub(crate) fn with_index(word: u64, index: u64) -> u64 {
     content(word) | index << INDEX_SHIFT
@@ -68,10 +68,10 @@ pub(crate) fn with_index(word: u64, index: u64) -> u64 {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Leaf(u64);
 
-/// What is behind a leaf.
+/// The target of a leaf.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Behind {
-    /// Memory of the object of this segment, from this page of it.
+    /// Memory of a segment's object, from this page of the object, in 4 KiB, on.
     Memory { segment: usize, page: u64, offered: Access, ram: bool },
     /// No mappable memory at this guest-physical page.
     Hole { guest_page: u64 },
@@ -104,12 +104,12 @@ impl Leaf {
         self.0
     }
 
-    /// What the IOMMU allows.
+    /// The accesses that the IOMMU allows.
     pub(crate) fn allowed(self) -> Access {
         Access::from_bits_truncate((self.0 >> IOMMU_SHIFT) as u8)
     }
 
-    /// The same leaf, with this allowed instead.
+    /// The same leaf with `allowed` as the accesses that the IOMMU allows.
     pub(crate) fn with_allowed(self, allowed: Access) -> Self {
         Self::new(allowed, self.behind())
     }
@@ -126,19 +126,19 @@ impl Leaf {
         }
     }
 
-    /// The segment of a leaf that is memory.
+    /// The segment's number. The leaf must be memory.
     #[inline]
     pub(crate) fn segment(self) -> usize {
         (self.0 >> SEGMENT_SHIFT) as usize & (SEGMENTS - 1)
     }
 
-    /// The page in the object of a leaf that is memory.
+    /// The page in the segment's object, in 4 KiB. The leaf must be memory.
     #[inline]
     pub(crate) fn page(self) -> u64 {
         self.0 >> PAGE_SHIFT
     }
 
-    /// The same leaf, `pages` further on.
+    /// The leaf for the address that is `pages` pages of 4 KiB higher.
     #[inline]
     pub(crate) fn advanced(self, pages: u64) -> Self {
         let shift = if self.0 & (RAM | OTHER) == 0 { SEGMENT_SHIFT } else { PAGE_SHIFT };
@@ -152,7 +152,7 @@ impl core::fmt::Debug for Leaf {
     }
 }
 
-/// What a map asks of every leaf, as one mask and compare.
+/// The requirements of a map on every leaf, tested with one mask and compare.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Want {
     bits: u64,
@@ -169,7 +169,8 @@ impl Want {
         }
     }
 
-    /// Whether the word is a leaf with all of the access, of a kind that will do.
+    /// Whether the word is a leaf that allows and offers all of the access, of an accepted
+    /// kind of memory.
     #[inline]
     pub(crate) fn met_by(self, word: u64) -> bool {
         word & self.bits == self.bits && word & self.kinds != 0 && tag(word) == TAG_LEAF

@@ -1,9 +1,9 @@
-//! The walk over a range: one consecutive extent of memory, or the reason why not.
+//! The walk over a range: one consecutive extent of memory, or the reason why there is none.
 //!
-//! [`page`] is the data path where the range lies in one page of the table; [`Walk`]
-//! joins pages, with one look-up for each. [`Diagnosis`] is what it falls back to: it
-//! looks at the whole range in the order of decision 1 and finds the first reason. Both go in
-//! steps, as everybody who revokes waits for a busy slot.
+//! [`page`] is the data path for a range in one page of the table; [`Walk`] joins pages, with
+//! one look-up for each. If a map is refused, [`Diagnosis`] inspects the whole range in the
+//! order of decision 1 and finds the reason. Walk and diagnosis proceed in bounded steps,
+//! because every revoke waits for busy slots.
 #![allow(unsafe_code, reason = "follows segments under the caller's busy slot")]
 
 use core::ptr::NonNull;
@@ -22,30 +22,35 @@ use crate::span::Span;
 pub(crate) struct Extent {
     /// The segment; valid while the caller's slot is busy or established.
     pub(crate) segment: NonNull<Segment>,
-    /// Where the extent begins in the object.
+    /// The start of the extent, as an offset in the object, in bytes.
     pub(crate) offset: u64,
-    /// How many bytes.
+    /// Length in bytes.
     pub(crate) len: u64,
 }
 
 impl Extent {
-    /// Where the extent begins in the process.
+    /// The host-virtual address of the extent.
     ///
     /// # Safety
-    /// The caller's slot is busy or established since before the extent was found.
+    /// The caller's slot has been busy or established since before the extent was found.
     #[inline]
     pub(crate) unsafe fn pointer(&self) -> NonNull<u8> {
-        // SAFETY: the segment lives: the caller has the slot under which the extent was found.
+        // SAFETY: the pointer is that of an `Arc`, so not null, aligned and initialised; nothing
+        // changes a segment. It lives: a removed segment is kept until the slots that were
+        // busy when its leaves were removed, and the mappings established in them, are gone.
+        // The caller promises that its slot has been one of these since before the extent was
+        // found.
         let base = unsafe { self.segment.as_ref() }.base();
-        // SAFETY: a leaf's page lies inside its object, so the sum is inside the window.
+        // SAFETY: a leaf's page lies inside its object, so the sum is inside the object's
+        // window, which is one mapping and lives as long as the segment.
         unsafe { base.add(self.offset as usize) }
     }
 
-    /// Whether `next` is what lies behind this extent in the same object. Two places in
-    /// the guest's memory map can be one object in a row.
+    /// Whether `next` continues this extent in the same object. Two segments can be the same
+    /// object, at different guest-physical addresses.
     ///
     /// # Safety
-    /// As [`Segments::get`], for both.
+    /// As for [`Segments::get`], for the segments of both.
     unsafe fn goes_on(&self, next: &Self) -> bool {
         if self.offset + self.len != next.offset {
             return false;
@@ -53,18 +58,23 @@ impl Extent {
         if self.segment == next.segment {
             return true;
         }
-        // SAFETY: the segment lives: the caller has a slot that is busy since before it was found.
+        // SAFETY: the pointer is that of an `Arc`, so not null, aligned and initialised; nothing
+        // changes a segment. It lives: `Segments::get`, whose promise the caller gives for
+        // `self`, keeps it while the slot under which it was found is busy or established.
         let this = unsafe { self.segment.as_ref() };
-        // SAFETY: as `self`'s segment, `next`'s was found under the caller's slot.
+        // SAFETY: the pointer is that of an `Arc`, so not null, aligned and initialised; nothing
+        // changes a segment. It lives: the caller gives the promise of `Segments::get` for
+        // `next` as well, which keeps it while the slot under which it was found is busy or
+        // established.
         let next = unsafe { next.segment.as_ref() };
         this.object().same(next.object())
     }
 }
 
-/// All of `span`, if it lies in one page of the table and meets `want`.
+/// The extent of all of `span`, if that lies in one page of the table and meets `want`.
 ///
 /// # Safety
-/// As [`Segments::get`].
+/// As for [`Segments::get`]: the caller's slot is busy.
 #[inline(always)]
 pub(crate) unsafe fn page(
     view: &View,
@@ -78,17 +88,16 @@ pub(crate) unsafe fn page(
         return None;
     }
     let leaf = Leaf::from_word(found.word)?;
-    // SAFETY: the caller's slot is busy since before the word was read, so the segment that the
-    // word names is still in the list.
+    // SAFETY: the leaf was found in a table of this guest, while the caller's slot was busy, as
+    // it promises; it uses the segment only under that slot.
     let segment = unsafe { segments.get(leaf.segment()) };
     Some(Extent { segment, offset: found.offset_of(leaf, addr), len: span.len() })
 }
 
-/// How many words of a table are read under one busy slot, which others wait for: some ten
-/// microseconds.
+/// Number of words read in one step, that is under one busy slot: some ten microseconds.
 const STEP: usize = 2048;
 
-/// A walk over the extents of a range, in steps that each need a busy slot.
+/// A walk over the extents of a range, in steps, each of which needs a busy slot.
 pub(crate) struct Walk {
     span: Span<DeviceAddr>,
     want: Want,
@@ -96,14 +105,14 @@ pub(crate) struct Walk {
     open: Option<Extent>,
 }
 
-/// How far a walk has come.
+/// The state of a walk after a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Progress {
-    /// There is more to look up.
+    /// Not at the end yet.
     More,
-    /// All that was asked for is allowed and memory.
+    /// At the end: all of the range is memory and allowed, or the callback ended the walk.
     Whole,
-    /// The next granule is not.
+    /// The next granule is refused.
     Refused,
 }
 
@@ -112,11 +121,12 @@ impl Walk {
         Self { span, want, done: 0, open: None }
     }
 
-    /// Goes on, and calls `each` with the extents, in order, until it says `false`.
+    /// Continues the walk, and calls `each` with the extents, in order, until it returns
+    /// `false`.
     ///
     /// # Safety
-    /// As [`Segments::get`], for this step; and since the first step, the slot of that one is
-    /// busy or holds an established mapping of all of the span.
+    /// As for [`Segments::get`], in this step: the caller's slot is busy. And since the first
+    /// step, the slot of that one is busy or holds an established mapping of all of the span.
     #[inline]
     pub(crate) unsafe fn step(
         &mut self,
@@ -137,15 +147,18 @@ impl Walk {
                 self.open.take().map(each);
                 return Progress::Refused;
             };
-            // SAFETY: the caller's slot is busy since before the word was read, so the segment that
-            // the word names is still in the list.
+            // SAFETY: the leaf was found in a table of this guest, while the caller's slot was
+            // busy, as it promises. The segment is used only under that slot or, in later
+            // steps, that of the first step, which has been busy or established since.
             let segment = unsafe { segments.get(leaf.segment()) };
             let len = found.rest(addr).min(self.span.len() - self.done);
             self.done += len;
             let next = Extent { segment, offset: found.offset_of(leaf, addr), len };
             match &mut self.open {
-                // SAFETY: both extents were found under slots that the caller has: this step's,
-                // or that of the first, which holds all of the span.
+                // SAFETY: `next` was found in this step, under its busy slot; `extent` in this step
+                // or an earlier one, and since the first step, as the caller promises, the slot
+                // of that one is busy or holds an established mapping of all of the span. So for
+                // both a slot has been busy or established since before it was found.
                 Some(extent) if unsafe { extent.goes_on(&next) } => extent.len += len,
                 Some(extent) => {
                     if !each(core::mem::replace(extent, next)) {
@@ -159,8 +172,8 @@ impl Walk {
     }
 }
 
-/// The search for the reason why a map of a range fails, in the order of decision 1: the IOMMU
-/// first, over the whole range, then memory over the whole range.
+/// The search for the reason why a map of a range is refused, in the order of decision 1: the
+/// IOMMU over the whole range, then memory over the whole range.
 pub(crate) struct Diagnosis {
     span: Span<DeviceAddr>,
     done: u64,
@@ -173,11 +186,11 @@ impl Diagnosis {
         Self { span, done: 0, findings: Findings { wanted, any, ..Findings::default() } }
     }
 
-    /// Goes on for a bounded number of words. The reason, once it is known; `Some(None)` if
-    /// there is none, or none any more.
+    /// Inspects a bounded number of words. Returns the reason as soon as it is known;
+    /// `Some(None)` if there is none (any more); `None` if it takes a further step.
     ///
     /// # Safety
-    /// As [`Segments::get`].
+    /// As for [`Segments::get`], in this step: the caller's slot is busy.
     #[inline]
     pub(crate) unsafe fn step(
         &mut self,
@@ -198,8 +211,8 @@ impl Diagnosis {
             let addr = DeviceAddr(start.0 + self.done);
             let found = view.table.find(addr.0);
             let Some(leaf) = found.leaf_at(addr.0) else { return Some(Some(absent(view, addr))) };
-            // SAFETY: the caller's slot is busy since before the word was read, so the segment that
-            // the word names is still in the list.
+            // SAFETY: the leaf was found in a table of this guest, while the caller's slot was
+            // busy, as it promises, and the slot still is.
             let guest = unsafe { guest_of(segments, leaf, addr.0 % GRANULE) };
             if let Some(refused) = self.findings.inspect(addr, guest, leaf) {
                 return Some(Some(refused));
@@ -210,7 +223,8 @@ impl Diagnosis {
     }
 }
 
-/// What memory has against the map, as far as the walk has come; the first of each kind.
+/// The reasons that memory gives to refuse the map, in the words inspected so far: the first
+/// of each kind.
 #[derive(Default)]
 struct Findings {
     wanted: Access,
@@ -221,7 +235,7 @@ struct Findings {
 }
 
 impl Findings {
-    /// Notes what speaks against one leaf; gives back the reason if the IOMMU refuses.
+    /// Records the reasons that one leaf gives; returns the reason if the IOMMU refuses.
     fn inspect(&mut self, addr: DeviceAddr, guest: u64, leaf: Leaf) -> Option<Reason> {
         let (allowed, wanted) = (leaf.allowed(), self.wanted);
         if !allowed.contains(wanted) {
@@ -252,18 +266,22 @@ fn absent(view: &View, addr: DeviceAddr) -> Reason {
     }
 }
 
-/// The guest-physical address `within` bytes into a leaf's first granule.
+/// The guest-physical address of the byte at offset `within` of a leaf's first granule.
 ///
 /// # Safety
-/// As [`Segments::get`].
+/// As for [`Segments::get`]: the leaf was found in a table of this guest, and the slot under
+/// which it was found is still busy, or the caller holds the lock under which segments are
+/// removed.
 pub(crate) unsafe fn guest_of(segments: &Segments, leaf: Leaf, within: u64) -> u64 {
     match leaf.behind() {
         Behind::Hole { guest_page } => guest_page * GRANULE + within,
         Behind::Memory { segment, page, .. } => {
-            // SAFETY: the leaf names a segment that is in the list while the caller's slot is busy,
-            // or the lock is held under which segments are removed.
+            // SAFETY: the caller found the leaf in a table of this guest, under a slot that is
+            // still busy, or it holds the lock under which segments are removed. The segment is
+            // used only here.
             let segment = unsafe { segments.get(segment) };
-            // SAFETY: while it is in the list it lives.
+            // SAFETY: the pointer is that of an `Arc`, so not null, aligned and initialised;
+            // nothing changes a segment. It lives while that slot is busy or that lock is held.
             unsafe { segment.as_ref() }.guest(page * GRANULE + within).0
         }
     }
@@ -275,7 +293,7 @@ mod tests {
     use crate::addr::GuestPhys;
     use crate::memory::{Backing, MemoryObject, Residency};
 
-    /// A view of `pages` pages of memory with a word for each, of which `refused` is not there.
+    /// A view of `pages` pages of memory with one word for each, but none for page `refused`.
     fn scene(pages: u64, refused: Option<u64>) -> (View, Segments) {
         let segments = Segments::new();
         let ram = MemoryObject::ram(pages * GRANULE).prefer(&[Backing::Base]);
@@ -290,7 +308,7 @@ mod tests {
             let paused = view.table.fill(&mut view.writer(), span, Leaf::new(access, behind));
             assert_eq!(paused, None);
         }
-        // It is never removed here.
+        // The segment is never removed here.
         core::mem::forget(segment);
         (view, segments)
     }
@@ -309,13 +327,15 @@ mod tests {
                     extents.push(extent.len);
                     true
                 };
-                // SAFETY: nobody removes anything.
+                // SAFETY: stands for a busy slot: nothing removes words or segments in this
+                // test, so the segments live until it ends.
                 steps.push(unsafe { walk.step(&view, &segments, each) });
             }
             let mut diagnosis = Diagnosis::new(span, MapFlags::READ);
             let mut further = 0;
             let reason = loop {
-                // SAFETY: nobody removes anything.
+                // SAFETY: stands for a busy slot: nothing removes words or segments in this
+                // test, so the segments live until it ends.
                 match unsafe { diagnosis.step(&view, &segments) } {
                     Some(reason) => break reason,
                     None => further += 1,

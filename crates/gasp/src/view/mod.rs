@@ -1,15 +1,15 @@
-//! Views: what one domain makes of the address space, flattened for one look-up.
+//! Views: guest memory as one domain sees it, flattened into one table for each domain.
 //!
-//! A [`View`] answers "which memory is behind this device address, and what may be done
-//! to it" without a lock. The control path keeps it up to date with each change of the
-//! domain's grants or of the guest's regions; nothing is worked out at map time.
+//! A [`View`] translates a device address to memory and permissions, without a lock. The
+//! control path updates it on each change of the domain's grants or of the guest's regions;
+//! nothing is computed at map time.
 //!
-//! * [`entry`]: one 64-bit word for each page, of 4 KiB, 2 MiB or 1 GiB.
-//! * [`node`], [`arena`] and [`table`]: where the words are kept, read without locks while one
-//!   [`writer`] changes them, by [`unit`]s of the table's three levels.
-//! * [`work`]: how much of a table one hold of its locks goes through.
-//! * [`project`]: what of guest memory is behind a word.
-//! * [`lookup`]: the walk over a range, and the reason where it is refused.
+//! * [`entry`]: the 64-bit word for a page of 4 KiB, 2 MiB or 1 GiB.
+//! * [`node`], [`arena`] and [`table`]: the storage of the words, read without locks while one
+//!   [`writer`] changes it, by [`unit`]s of the table's three levels.
+//! * [`work`]: the bound on the work that is done under one hold of a table's locks.
+//! * [`project`]: the projection of guest memory onto words.
+//! * [`lookup`]: the walk over a range, and the reason if it is refused.
 
 mod arena;
 mod attachment;
@@ -30,17 +30,16 @@ use crate::error::Refusal;
 pub(crate) use attachment::Attachment;
 use table::{Table, Writer};
 
-/// What the absence of an entry means.
+/// Meaning of an absent entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Absent {
-    /// There is no memory: no IOMMU stands before it.
+    /// There is no memory; no IOMMU translates.
     NoMemory,
-    /// The IOMMU refuses, for this reason.
+    /// The IOMMU refuses the access, for this reason.
     Refused(Refusal),
 }
 
-/// A table of entries, a number that mappings made through it carry, and the writer's
-/// side of it.
+/// A table of entries, its writer, and the number that mappings through it carry.
 #[derive(Debug)]
 pub(crate) struct View {
     id: u32,
@@ -55,7 +54,7 @@ impl View {
         Self::with(Table::new(bits), absent)
     }
 
-    /// A view without entries that never gets any: everything is refused.
+    /// A view that refuses every address, and never has entries.
     pub(crate) fn refusing(refusal: Refusal) -> Self {
         Self::with(Table::empty(), Absent::Refused(refusal))
     }
@@ -66,13 +65,13 @@ impl View {
         Self { id, table, absent, writer: Mutex::default() }
     }
 
-    /// A number that no other view of the process has (until 2^32 have been made).
+    /// The view's number, unique in the process until 2^32 views have been created.
     #[inline]
     pub(crate) fn id(&self) -> u32 {
         self.id
     }
 
-    /// The right to change the table, for one chunk; one thread has it at a time.
+    /// Locks the table's writer, for one chunk of a change.
     pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
         let mut writer = self.writer.lock();
         writer.work.begin();
@@ -84,8 +83,9 @@ impl Drop for View {
     #[allow(unsafe_code, reason = "frees the table's nodes with the view")]
     fn drop(&mut self) {
         let writer = self.writer.get_mut();
-        // SAFETY: the writer is this table's, and `&mut self` says that no reader has the view,
-        // and that none can come to it any more.
+        // SAFETY: the writer is this table's: the view has had no other. Nobody reads the
+        // table: readers go through a reference to the view, and `&mut self` is the only one;
+        // nor will anybody, as the view ends here.
         unsafe { self.table.free_all(writer) };
     }
 }

@@ -1,13 +1,15 @@
-//! The projection of guest memory onto table words: what is behind a range, in pieces that
-//! are alike.
+//! The projection of guest memory onto table words: a guest-physical range, in parts of one
+//! target each.
 
 use super::entry::Behind;
 use crate::addr::{GRANULE, GuestPhys};
 use crate::space::{Placed, RegionKind, Regions};
 use crate::span::Span;
 
-/// What is behind each part of `span`, which is granular, in order and without gaps. So are
-/// the parts: regions without memory, which may begin and end anywhere, are holes as well.
+/// The parts of `span` with the target of each, in address order and without gaps.
+///
+/// `span` must be granular, and so is every part: regions without memory, which may begin
+/// and end at any byte, count as holes.
 pub(crate) fn project(
     regions: &Regions,
     span: Span<GuestPhys>,

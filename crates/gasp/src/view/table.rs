@@ -1,8 +1,9 @@
 //! A table from device addresses to leaves, in three levels: 1 GiB, 2 MiB, 4 KiB.
 //!
 //! One writer changes it, under its view's lock; readers look words up at any time. Every
-//! change of a page is one store, so a reader sees each page as it was before or after.
-#![allow(unsafe_code, reason = "makes a large array without touching it")]
+//! change of a page is one store, so a reader sees each page as it was before the change or
+//! as it is after.
+#![allow(unsafe_code, reason = "allocates a large array without touching it")]
 
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -21,45 +22,46 @@ const TOP: u64 = (1 << TOP_SHIFT) - 1;
 const MIDDLE: u64 = (1 << MIDDLE_SHIFT) - 1;
 const PAGE: u64 = (1 << PAGE_SHIFT) - 1;
 
-/// The table.
+/// The table of a view. Its nodes are freed by [`free_all`](Self::free_all), not by a drop.
 #[derive(Debug)]
 pub(crate) struct Table {
     top: Box<[AtomicU64]>,
 }
 
-/// A word that was looked up, and the page that it stands for.
+/// The result of a look-up: a word, and the size of the page that it stands for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     pub(crate) word: u64,
-    /// The bits of an address within the page: its size, less one.
+    /// The mask of the offset in the page: its size less one.
     within: u64,
 }
 
 impl Found {
-    /// The size of its page.
+    /// Size of the page in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.within + 1
     }
 
-    /// Whether two addresses, of which one was looked up, are in the page.
+    /// Whether both addresses, of which one was looked up, are in the page.
     #[inline]
     pub(crate) fn covers(&self, first: u64, last: u64) -> bool {
         first ^ last <= self.within
     }
 
-    /// Bytes from `addr` to the end of its page.
+    /// Number of bytes from `addr` to the end of the page.
     #[inline]
     pub(crate) fn rest(&self, addr: u64) -> u64 {
         self.within + 1 - (addr & self.within)
     }
 
-    /// Where in its object the byte at `addr` is, if the word is a leaf of memory.
+    /// The offset of the byte at `addr` in the memory object of `leaf`, which is the word and
+    /// must be memory.
     #[inline]
     pub(crate) fn offset_of(&self, leaf: Leaf, addr: u64) -> u64 {
         (leaf.page() << PAGE_SHIFT) + (addr & self.within)
     }
 
-    /// The leaf for the granule of `addr` itself, if the word is one.
+    /// The leaf for the granule of `addr`, if the word is a leaf.
     #[inline]
     pub(crate) fn leaf_at(&self, addr: u64) -> Option<Leaf> {
         let within = addr & self.within;
@@ -68,22 +70,24 @@ impl Found {
 }
 
 impl Table {
-    /// A table for addresses of `bits` bits. Memory is taken for what is used of it.
+    /// A table for addresses of `bits` bits. Its top level takes memory when it is touched.
     pub(crate) fn new(bits: u32) -> Self {
         let len = 1_usize << bits.saturating_sub(TOP_SHIFT);
         let zeros: Box<[u64]> = vec![0; len].into_boxed_slice();
-        // SAFETY: AtomicU64 has the size, alignment and valid values of u64, and the box
-        // is owned. (This way the kernel gives zero pages when they are touched.)
+        // SAFETY: the pointer comes from `Box::into_raw`, and is made a box once. AtomicU64
+        // has the size, alignment and valid values of u64, so the layout is that of the
+        // allocation and every element is valid. (Allocated as zeros, its pages are provided
+        // by the kernel when they are touched.)
         let top = unsafe { Box::from_raw(Box::into_raw(zeros) as *mut [AtomicU64]) };
         Self { top }
     }
 
-    /// A table that has no addresses.
+    /// A table for no addresses: every look-up finds [`EMPTY`].
     pub(crate) fn empty() -> Self {
         Self { top: Box::default() }
     }
 
-    /// The word for an address.
+    /// The word for an address; [`EMPTY`] past the end of the table.
     #[inline(always)]
     pub(crate) fn find(&self, addr: u64) -> Found {
         let Some(top) = self.top.get((addr >> TOP_SHIFT) as usize) else {
@@ -99,11 +103,11 @@ impl Table {
         }
     }
 
-    /// Calls `each` with every leaf that begins in or reaches into `span`, in order, until
-    /// the chunk is spent: then where to go on is what comes back. Each leaf comes with
-    /// the whole range that it stands for.
+    /// Calls `each` with every leaf that overlaps `span`, in order, and with the whole range
+    /// that the leaf stands for. Ends early if the chunk is spent, and returns the address
+    /// to continue at; `None` at the end.
     ///
-    /// The caller is the table's one writer, so nothing changes meanwhile.
+    /// The caller must have locked the table's writer, so that nothing changes meanwhile.
     pub(crate) fn visit<B>(
         &self,
         work: &mut Work,
@@ -112,7 +116,7 @@ impl Table {
     ) -> ControlFlow<B, Option<DeviceAddr>> {
         let range = (span.start().0, span.last().0);
         for index in range.0 >> TOP_SHIFT..=range.1 >> TOP_SHIFT {
-            // Past its last word the table has nothing, however far the span goes.
+            // The span may extend past the last word of the table.
             let Some(top) = self.top.get(index as usize) else { break };
             let unit = Unit { start: index << TOP_SHIFT, shift: TOP_SHIFT };
             if work.is_spent() {
@@ -127,9 +131,9 @@ impl Table {
         ControlFlow::Continue(None)
     }
 
-    /// Puts leaves over all of `span`, which is granular: `leaf` for its first granule,
-    /// and those that follow it. Ends early if the chunk is spent, and returns from where
-    /// on the span is as it was.
+    /// Sets all of `span`, which must be granular: `leaf` for its first granule, and the
+    /// leaves for consecutive pages after it. Ends early if the chunk is spent, and returns
+    /// the address from which on the span is unchanged; `None` at the end.
     pub(crate) fn fill(
         &self,
         writer: &mut Writer,
@@ -141,7 +145,7 @@ impl Table {
         self.edit(writer, span, Change { adds: true, to: change })
     }
 
-    /// Replaces every leaf of `span`, which is granular, by what `change` makes of it.
+    /// Replaces every leaf of `span`, which must be granular, by the result of `change`;
     /// `None` removes it. Addresses without a leaf stay without. Ends early as
     /// [`fill`](Self::fill) does.
     pub(crate) fn update(
@@ -154,7 +158,7 @@ impl Table {
         self.edit(writer, span, Change { adds: false, to: change })
     }
 
-    /// Removes every leaf of `span`, which is granular. Ends early as
+    /// Removes every leaf of `span`, which must be granular. Ends early as
     /// [`fill`](Self::fill) does.
     pub(crate) fn clear(&self, writer: &mut Writer, span: Span<DeviceAddr>) -> Option<DeviceAddr> {
         self.update(writer, span, |_, _| None)
@@ -163,10 +167,10 @@ impl Table {
     /// Frees every node, and leaves the table empty.
     ///
     /// # Safety
-    /// `writer` is the table's, and nobody reads the table, now or later.
+    /// `writer` is the table's only writer, and nobody reads the table, now or later.
     pub(super) unsafe fn free_all(&mut self, writer: &mut Writer) {
-        // SAFETY: the caller passes the table's writer, and promises that nobody reads the
-        // table, now or later.
+        // SAFETY: the caller promises both that the writer is the table's only one, and that
+        // nobody reads the table, now or later.
         unsafe { writer.free_all(&mut self.top) };
     }
 
@@ -198,7 +202,7 @@ impl Table {
     }
 }
 
-/// [`Table::visit`] for what one word stands for.
+/// [`Table::visit`] of the unit of one word.
 fn visit_word<B>(
     word: u64,
     unit: Unit,
@@ -218,7 +222,7 @@ fn visit_word<B>(
         let word = entry::content(node.get(first));
         return visit_word(word, unit.child(first), range, work, each);
     }
-    // What is gone through is that part of the node, however little of it is in use.
+    // All of that part of the node is read, however little of it is in use.
     work.spend(node.words().min(last - first + 1));
     for word in node.in_order(first, last) {
         let child = unit.child(entry::index(word));
@@ -256,7 +260,7 @@ mod tests {
         table.find(page << 12).leaf_at(page << 12).map(Leaf::page)
     }
 
-    /// Makes a change to its end, a chunk after the other.
+    /// Carries a change out to its end, chunk by chunk.
     fn whole(
         writer: &mut Writer,
         span: Span<DeviceAddr>,
@@ -266,13 +270,14 @@ mod tests {
         while let Some(span) = rest {
             writer.work.begin();
             let next = chunk(writer, span);
-            assert!(next.is_none_or(|next| next > span.start()), "every chunk comes further");
+            assert!(next.is_none_or(|next| next > span.start()), "every chunk advances");
             rest = next.and_then(|next| Span::inclusive(next, span.last()));
         }
         let mut retired = writer.take_retired();
         while !retired.is_empty() {
             writer.work.begin();
-            // SAFETY: tests have no other reader.
+            // SAFETY: the nodes come from `take_retired` of this writer, and the only reader of
+            // the table is this thread, which is in none of them.
             unsafe { writer.free(&mut retired) };
         }
     }
@@ -288,7 +293,7 @@ mod tests {
         whole(writer, span, |writer, rest| table.clear(writer, rest));
     }
 
-    /// Ranges that like to begin and end at the sizes of pages.
+    /// Ranges that often begin and end at multiples of the page sizes.
     fn ranges() -> impl Strategy<Value = (u64, u64)> {
         let unit = prop_oneof![Just(1_u64), Just(512), Just(512 * 512)];
         (unit, 0_u64..8, 0_u64..3, 1_u64..1200).prop_map(|(unit, count, off, len)| {

@@ -1,4 +1,4 @@
-//! The levels of a table, and the units of address space that their words stand for.
+//! The levels of a table, and the units of address space that one word stands for.
 
 use crate::addr::{DeviceAddr, GRANULE};
 use crate::span::Span;
@@ -9,7 +9,7 @@ pub(super) const LEVEL_BITS: u32 = 9;
 pub(super) const MIDDLE_SHIFT: u32 = TOP_SHIFT - LEVEL_BITS;
 const _: () = assert!(1 << PAGE_SHIFT == GRANULE);
 
-/// A page-sized and page-aligned part of the address space.
+/// The range of addresses of one word: aligned, of 1 GiB, 2 MiB or 4 KiB.
 #[derive(Clone, Copy)]
 pub(super) struct Unit {
     pub(super) start: u64,
@@ -34,7 +34,7 @@ impl Unit {
         Self { start: self.start + (index << shift), shift }
     }
 
-    /// The first and last child that `range` touches.
+    /// The indices of the first and last child that overlap `range`, which overlaps the unit.
     pub(super) fn children(self, (first, last): (u64, u64)) -> (u64, u64) {
         let shift = self.shift - LEVEL_BITS;
         let index = |addr: u64| (addr - self.start) >> shift;

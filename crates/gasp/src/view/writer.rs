@@ -1,4 +1,4 @@
-//! The writer of a table: changes its nodes, and retires those that it replaces.
+//! The writer of a table, which changes its nodes and retires those that it replaces.
 #![allow(unsafe_code, reason = "frees retired nodes")]
 
 use core::sync::atomic::AtomicU64;
@@ -9,48 +9,49 @@ use super::node::{FANOUT, Node};
 use super::unit::{LEVEL_BITS, PAGE_SHIFT, Unit};
 use super::work::Work;
 
-/// What freeing a node counts as in words of [`Work`]: the kernel may be told.
+/// Cost of freeing a node, in words of [`Work`]: it can take a system call.
 const FREE_COST: u64 = 64;
-/// A table with fewer full nodes than this, 1 MiB of them, is not worth a huge page.
+/// Number of full nodes, 1 MiB of them, from which on further ones come from the arena: a
+/// smaller table is not worth a huge page.
 const SMALL_TABLE: usize = 256;
-/// The first nodes of a table are full ones whatever they hold, because they are looked
-/// up sooner: 128 KiB that a table may take beside what its grants account for.
+/// Number of nodes of a table that are full ones whatever they hold, because look-ups in
+/// them are faster: 128 KiB that a table may take besides the memory for its grants.
 pub(super) const ROOMY: usize = 32;
 
-/// What the writer knows beside the table, and the nodes it has taken out of it.
+/// The writer's side of a table: counts, the arena, and the nodes removed from the table.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
-    /// What the chunk has gone through; see [`Work`].
+    /// The work done in the current chunk.
     pub(crate) work: Work,
     leaves: u64,
-    /// Leaves that a change of several chunks is yet to add, within its domain's limit.
+    /// Number of leaves, within the domain's limit, that a change in progress may still add.
     pub(crate) promised: u64,
     bytes: usize,
     retired: Vec<Node>,
-    /// The bytes of all retired nodes, those included that wait for a scan elsewhere.
+    /// Bytes of all retired nodes, including those in a [`Retired`] that waits for a scan.
     retired_bytes: usize,
-    /// Where full nodes come from once there are many.
+    /// The allocator of full nodes, from [`SMALL_TABLE`] of them on.
     arena: Arena,
     full_nodes: usize,
 }
 
-/// Nodes that were taken out of a table and can still have readers.
+/// Nodes that were removed from a table and can still have readers.
 #[derive(Debug, Default)]
-#[must_use = "its memory is freed by `Writer::free`"]
+#[must_use = "its nodes are freed by `Writer::free`"]
 pub(crate) struct Retired {
     nodes: Vec<Node>,
 }
 
-/// What to make of pages.
+/// A change of pages.
 pub(super) struct Change<'a> {
-    /// Whether it makes something of addresses without a leaf.
+    /// Whether it adds leaves where there are none.
     pub(super) adds: bool,
-    /// From a page's first address and its leaf, if any, to the new one.
+    /// Returns the new leaf, from a page's first address and its present leaf, if any.
     pub(super) to: &'a mut dyn FnMut(u64, Option<Leaf>) -> Option<Leaf>,
 }
 
-/// What became of a word: the new one, and from where on its pages are as they were, if
-/// the chunk was spent before the last.
+/// The result of editing a word: the new word, and the address from which on its pages are
+/// unchanged, if the chunk was spent before the last.
 pub(super) struct Edited {
     pub(super) word: u64,
     pub(super) paused: Option<u64>,
@@ -63,7 +64,7 @@ impl Edited {
 }
 
 impl Retired {
-    /// Takes over what another has.
+    /// Moves the nodes of another here.
     pub(crate) fn append(&mut self, mut other: Self) {
         self.nodes.append(&mut other.nodes);
     }
@@ -74,17 +75,17 @@ impl Retired {
 }
 
 impl Writer {
-    /// How many leaves the table has.
+    /// Number of leaves of the table.
     pub(crate) fn leaves(&self) -> u64 {
         self.leaves
     }
 
-    /// The bytes of all nodes, the retired ones included.
+    /// The memory of all nodes, including retired ones, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes + self.retired_bytes + self.arena.bytes()
     }
 
-    /// Whether enough nodes are retired that waiting for readers pays.
+    /// Whether enough memory is retired to be worth a grace period.
     pub(crate) fn wants_grace(&self) -> bool {
         const ENOUGH: usize = 64 << 10;
         self.retired_bytes >= ENOUGH
@@ -95,18 +96,19 @@ impl Writer {
         Retired { nodes: core::mem::take(&mut self.retired) }
     }
 
-    /// Frees nodes that were retired, as many as a chunk allows.
+    /// Frees retired nodes, as many as a chunk allows.
     ///
     /// # Safety
-    /// They came from [`take_retired`](Self::take_retired) of this writer, and every reader
-    /// that was in the table then has left it.
+    /// The nodes came from [`take_retired`](Self::take_retired) of this writer, and every
+    /// reader that was in the table at that time has left it.
     pub(crate) unsafe fn free(&mut self, retired: &mut Retired) {
         while let Some(node) = retired.nodes.pop() {
             let bytes = node.bytes();
             self.work.spend(FREE_COST);
-            // SAFETY: a retired node is out of the table, so no reader can come to it, and
-            // the caller has waited until none is left in it. `pop` frees it once. Its arena is
-            // that of the writer that retired it: this one.
+            // SAFETY: no word points to a retired node, so no reader can reach it any more; the
+            // caller promises that those that were in it have left. `pop` removes it from the
+            // list, so it is freed once and not used afterwards. It was allocated with the
+            // arena of the writer that retired it, and the caller promises that it is this one.
             unsafe { node.free(&mut self.arena) };
             self.retired_bytes = self.retired_bytes.saturating_sub(bytes);
             if self.work.is_spent() {
@@ -115,8 +117,8 @@ impl Writer {
         }
     }
 
-    /// The word that is to stand for `unit` once `change` has been applied to all of
-    /// `range` in it; changes below happen in place.
+    /// Applies `change` to all of `range` in `unit`, and returns the new word for `unit`;
+    /// words of nodes below it change in place.
     pub(super) fn edit(
         &mut self,
         word: u64,
@@ -127,7 +129,7 @@ impl Writer {
         let leaf = Leaf::from_word(word);
         let node = match Node::from_word(word) {
             Some(node) if change.adds && unit.within(range) => {
-                // All of the node's pages become one leaf, if a leaf is what comes.
+                // All of the node's pages become one leaf, if the change yields one.
                 match (change.to)(unit.start, None) {
                     Some(new) => {
                         self.retire_all(node);
@@ -165,7 +167,7 @@ impl Writer {
     ) -> Edited {
         let (first, last) = unit.children(range);
         let mut paused = None;
-        // If nothing is added, only what is in use is gone through.
+        // A change that adds nothing only visits the words in use.
         let in_use = (!change.adds && first != last).then(|| {
             self.work.spend(node.words().min(last - first + 1));
             node.in_order(first, last)
@@ -185,7 +187,7 @@ impl Writer {
             if edited.word != word && !node.put(index, edited.word) {
                 node = self.resized(node, node.live() + 1);
                 let put = node.put(index, edited.word);
-                debug_assert!(put, "it was made large enough");
+                debug_assert!(put, "the new node is large enough");
             }
             if edited.paused.is_some() {
                 paused = edited.paused;
@@ -202,7 +204,7 @@ impl Writer {
         Edited { word: node.word(), paused }
     }
 
-    /// A node whose pages are those of one larger page.
+    /// A node with the pages of one larger page.
     fn split(&mut self, leaf: Leaf, unit: Unit) -> Node {
         let node = self.allocate(FANOUT);
         let pages = 1 << (unit.shift - LEVEL_BITS - PAGE_SHIFT);
@@ -223,7 +225,7 @@ impl Writer {
         node
     }
 
-    /// A node with room for `pages` that has the words of `node`, which is retired.
+    /// Retires `node`, and returns a node with room for `pages` that has its words.
     fn resized(&mut self, node: Node, pages: u64) -> Node {
         let new = self.allocate(pages);
         node.copy_into(new);
@@ -252,19 +254,20 @@ impl Writer {
     /// Frees every node of the table whose top level is `top`, and leaves it empty.
     ///
     /// # Safety
-    /// This is the table's writer, and nobody reads the table, now or later.
+    /// This is the table's only writer, and nobody reads the table, now or later.
     pub(super) unsafe fn free_all(&mut self, top: &mut [AtomicU64]) {
         for top in top {
             if let Some(node) = Node::from_word(core::mem::replace(top.get_mut(), EMPTY)) {
                 self.retire_all(node);
-                // Nobody waits for this.
+                // No chunk ends here: nobody waits for a lock.
                 self.work.begin();
             }
         }
         for node in self.retired.drain(..) {
-            // SAFETY: the caller promises that nobody reads the table, so no reader is in a
-            // node that was retired from it; draining frees each once, and its arena is
-            // that of this writer, which made it.
+            // SAFETY: no word points to a retired node, and the caller promises that nobody
+            // reads the table, so no reader is in one. `drain` removes it from the list, so it
+            // is freed once and not used afterwards. It was allocated with this writer's arena,
+            // as the caller promises that the table has no other writer.
             unsafe { node.free(&mut self.arena) };
         }
         self.retired_bytes = 0;
