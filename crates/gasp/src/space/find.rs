@@ -1,4 +1,4 @@
-//! Free ranges: in the address space, and inside RAM.
+//! The search for free ranges, in the address space and inside RAM and ROM.
 
 use super::region::RegionKind;
 use super::regions::Regions;
@@ -6,26 +6,26 @@ use crate::addr::GuestPhys;
 use crate::error::Reason;
 use crate::span::Span;
 
-/// What kind of free range to look for.
+/// Requirements of a search for a free range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Search {
-    /// How many bytes.
+    /// Length of the range in bytes; 0 is refused (`EINVAL`).
     pub size: u64,
-    /// The start must be a multiple of this power of two; 0 and 1 allow any.
+    /// Alignment of its start in bytes: a power of two; 0 and 1 accept any address.
     pub align: u64,
-    /// The lowest address that will do.
+    /// Lowest address that the range may have.
     pub min: GuestPhys,
-    /// The highest address that may belong to the range.
+    /// Highest address that the range may have, inclusive.
     pub max: GuestPhys,
 }
 
 impl Search {
-    /// `size` bytes anywhere.
+    /// A search for `size` bytes at any address that is a multiple of `align`.
     pub fn new(size: u64, align: u64) -> Self {
         Self { size, align, min: GuestPhys(0), max: GuestPhys(u64::MAX) }
     }
 
-    /// Only from `min` to `max`, both included.
+    /// The same search, restricted to the addresses from `min` to `max`, both inclusive.
     #[must_use]
     pub fn within(self, min: GuestPhys, max: GuestPhys) -> Self {
         Self { min, max, ..self }
@@ -41,7 +41,7 @@ impl Search {
         Ok(())
     }
 
-    /// The lowest range in `[first, last]` that will do.
+    /// The lowest range in `[first, last]` that meets the requirements.
     fn fit(&self, first: GuestPhys, last: GuestPhys) -> Option<Span<GuestPhys>> {
         let start = first.max(self.min).0.checked_next_multiple_of(self.align.max(1))?;
         let span = Span::new(GuestPhys(start), self.size).ok()?;
@@ -50,7 +50,7 @@ impl Search {
 }
 
 impl Regions {
-    /// The lowest range without any region, below `width` bits.
+    /// Finds the lowest range without any region, in an address space of `width` bits.
     pub(crate) fn find_free(&self, search: Search, width: u32) -> Result<Span<GuestPhys>, Reason> {
         search.check()?;
         let end = 1_u64.checked_shl(width).map_or(u64::MAX, |end| end - 1);
@@ -69,8 +69,7 @@ impl Regions {
         search.fit(first, GuestPhys(end)).ok_or(Reason::NoRoom)
     }
 
-    /// The lowest range inside one RAM or ROM region that nobody has claimed; it is
-    /// claimed by this.
+    /// Finds the lowest range inside one RAM or ROM region that is not claimed, and claims it.
     pub(crate) fn claim_free(&mut self, search: Search) -> Result<Span<GuestPhys>, Reason> {
         search.check()?;
         let memory = |kind| matches!(kind, RegionKind::Ram | RegionKind::Rom);
@@ -91,7 +90,7 @@ impl Regions {
         Ok(found)
     }
 
-    /// Claims a range inside RAM or ROM that the caller has chosen.
+    /// Claims a given range, all of which must be RAM or ROM.
     pub(crate) fn claim(&mut self, span: Span<GuestPhys>) -> Result<(), Reason> {
         let memory = |kind| matches!(kind, RegionKind::Ram | RegionKind::Rom);
         if let Some(gap) = self.gap(span, memory) {

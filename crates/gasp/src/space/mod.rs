@@ -1,8 +1,8 @@
 //! The address space: the regions of one guest's physical memory.
 //!
-//! `Regions` is pure data, without locks: it splits, merges, finds and walks. A segment is
-//! an object as it is placed in guest memory, by a number that table words can hold. The guest
-//! module publishes changes of both to the views.
+//! `Regions` is plain data without locks: it splits, merges, finds and walks regions. A
+//! segment is a memory object at its place in guest memory, with a number that fits into
+//! table words. The guest module publishes changes of both to the views.
 
 mod find;
 mod region;

@@ -1,4 +1,4 @@
-//! A range of guest-physical addresses, and what is there.
+//! Regions: ranges of guest-physical addresses with a kind, an access and memory.
 
 use core::fmt;
 use std::sync::Arc;
@@ -9,24 +9,26 @@ use crate::error::Reason;
 use crate::memory::MemoryObject;
 use crate::span::Span;
 
-/// What a region is.
+/// Kind of a region.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RegionKind {
-    /// System RAM: what devices map without further ado.
+    /// System RAM, which every map accepts.
     Ram,
-    /// Memory that the guest and its devices may not write.
+    /// Memory that neither the guest nor its devices may write. Mapped only with
+    /// [`MapFlags::any`](crate::MapFlags::any) (decision 5).
     Rom,
     /// A window to memory that is not the guest's own: passed-through hardware, or
-    /// memory shared with others. Mapped only with [`MapFlags::any`](crate::MapFlags::any).
+    /// memory shared with others. Mapped only with [`MapFlags::any`](crate::MapFlags::any)
+    /// (decision 5).
     PassThrough,
-    /// Kept free; nothing is there.
+    /// A range that is kept free, without memory.
     Reserved,
-    /// The registers of a virtual device; nothing that could be mapped is there.
+    /// The registers of a virtual device, without memory that could be mapped.
     Device,
 }
 
 impl RegionKind {
-    /// The name in configuration files and reports.
+    /// The kind's name in reports: `"ram"`, `"pass-through"`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ram => "ram",
@@ -37,7 +39,7 @@ impl RegionKind {
         }
     }
 
-    /// Whether memory is behind such a region.
+    /// Whether a region of this kind has memory.
     pub fn is_memory(self) -> bool {
         matches!(self, Self::Ram | Self::Rom | Self::PassThrough)
     }
@@ -49,7 +51,8 @@ impl fmt::Display for RegionKind {
     }
 }
 
-/// A range of guest-physical addresses with a kind, an access, and the memory behind it.
+/// A range of guest-physical addresses with a kind, an access and, depending on the kind,
+/// memory.
 ///
 /// ```
 /// use gasp::{GuestPhys, MemoryObject, Region};
@@ -72,7 +75,7 @@ impl Region {
     /// System RAM: all of `object`, from `start` on.
     ///
     /// # Errors
-    /// [`Reason::Wraps`] where it would pass 2^64.
+    /// [`Reason::Wraps`] if it would extend past 2^64.
     pub fn ram(start: GuestPhys, object: &MemoryObject) -> Result<Self, Reason> {
         Self::memory(RegionKind::Ram, Span::new(start, object.len())?, object, 0)
     }
@@ -80,20 +83,20 @@ impl Region {
     /// Read-only memory: all of `object`, from `start` on.
     ///
     /// # Errors
-    /// [`Reason::Wraps`] where it would pass 2^64.
+    /// [`Reason::Wraps`] if it would extend past 2^64.
     pub fn rom(start: GuestPhys, object: &MemoryObject) -> Result<Self, Reason> {
         Self::memory(RegionKind::Rom, Span::new(start, object.len())?, object, 0)
     }
 
-    /// A window: all of `object`, from `start` on.
+    /// A pass-through window: all of `object`, from `start` on.
     ///
     /// # Errors
-    /// [`Reason::Wraps`] where it would pass 2^64.
+    /// [`Reason::Wraps`] if it would extend past 2^64.
     pub fn pass_through(start: GuestPhys, object: &MemoryObject) -> Result<Self, Reason> {
         Self::memory(RegionKind::PassThrough, Span::new(start, object.len())?, object, 0)
     }
 
-    /// A range that is kept free.
+    /// A range that is kept free, of any start and length.
     pub fn reserved(span: Span<GuestPhys>) -> Self {
         Self {
             span,
@@ -105,7 +108,7 @@ impl Region {
         }
     }
 
-    /// The registers of the device `owner`.
+    /// The registers of the device named `owner`, of any start and length.
     pub fn device(span: Span<GuestPhys>, owner: &str) -> Self {
         let owner = Some(Arc::from(owner));
         Self {
@@ -118,11 +121,11 @@ impl Region {
         }
     }
 
-    /// Part of an object: `span.len()` bytes of it from `offset` on.
+    /// Part of an object: `span.len()` bytes of it, from byte `offset` on.
     ///
     /// # Errors
-    /// [`Reason::Invalid`] where `kind` is not one of memory or the offset is not a whole
-    /// granule; [`Reason::OutOfBounds`] where the object ends sooner.
+    /// [`Reason::Invalid`] if `kind` has no memory or `offset` is not a multiple of 4 KiB;
+    /// [`Reason::OutOfBounds`] if the part extends past the end of the object.
     pub fn memory(
         kind: RegionKind,
         span: Span<GuestPhys>,
@@ -146,23 +149,23 @@ impl Region {
         Ok(Self { span, kind, access, memory: Some((object.clone(), offset)), owner: None, tag: 0 })
     }
 
-    /// The same region, offering only `access` of what its kind and memory allow.
+    /// The same region, with its access restricted to `access`, never widened.
     #[must_use]
     pub fn restricted(mut self, access: Access) -> Self {
         self.access &= access;
         self
     }
 
-    /// The same region with a number of the caller's, which stays with each part of it
-    /// when it is split. Neighbours with different tags are not joined. It is 0 otherwise,
-    /// and means nothing to this crate.
+    /// The same region with a number of the caller's choice, which each part keeps when the
+    /// region is split. Neighbours with different tags are not merged. The default is 0; the
+    /// number has no meaning to this crate.
     #[must_use]
     #[doc(hidden)]
     pub fn tagged(self, tag: u64) -> Self {
         Self { tag, ..self }
     }
 
-    /// The same region, belonging to this device.
+    /// The same region, with the name of the device that it belongs to, or without one.
     #[must_use]
     pub fn owned_by(self, owner: Option<&str>) -> Self {
         Self { owner: owner.map(Arc::from), ..self }
@@ -174,37 +177,37 @@ impl Region {
         self.tag
     }
 
-    /// The addresses.
+    /// The guest-physical range.
     pub fn span(&self) -> Span<GuestPhys> {
         self.span
     }
 
-    /// What it is.
+    /// The kind.
     pub fn kind(&self) -> RegionKind {
         self.kind
     }
 
-    /// What may be done to it; nothing where there is no memory.
+    /// The kinds of access that it offers; none without memory.
     pub fn access(&self) -> Access {
         self.access
     }
 
-    /// The memory that it shows the guest, if it is a region of memory.
+    /// The memory object, if the region has memory.
     pub fn object(&self) -> Option<&MemoryObject> {
         self.memory.as_ref().map(|(object, _)| object)
     }
 
-    /// The offset in [`object`](Self::object) at which the region begins; 0 if there is none.
+    /// The region's offset in [`object`](Self::object), in bytes; 0 without memory.
     pub fn object_offset(&self) -> u64 {
         self.memory.as_ref().map_or(0, |&(_, offset)| offset)
     }
 
-    /// The device that it belongs to.
+    /// The name of the device that it belongs to, if any.
     pub fn owner(&self) -> Option<&str> {
         self.owner.as_deref()
     }
 
-    /// What the region could offer at most.
+    /// The most that the region can offer: what its kind and memory allow.
     pub(super) fn limit(&self) -> Access {
         match (&self.memory, self.kind) {
             (None, _) => Access::empty(),
@@ -219,7 +222,7 @@ impl Region {
         Self { access, ..self.clone() }
     }
 
-    /// The part of the region that lies in `span`, if any.
+    /// The part of the region inside `span`; `None` if they do not overlap.
     #[must_use]
     pub fn part(&self, span: Span<GuestPhys>) -> Option<Self> {
         let span = self.span.intersection(&span)?;
@@ -228,7 +231,8 @@ impl Region {
         Some(Self { span, memory, ..self.clone() })
     }
 
-    /// One region for this one and the one behind it, where they only differ in place.
+    /// This region merged with the next, if they are adjacent, consecutive in their memory
+    /// object, and alike otherwise.
     pub(super) fn joined(&self, next: &Self) -> Option<Self> {
         let adjacent = self.span.last().checked_add(1) == Some(next.span.start());
         let same_memory = match (&self.memory, &next.memory) {
@@ -247,7 +251,7 @@ impl Region {
     }
 }
 
-/// A device that may read memory may fetch from it, as far as the memory is concerned.
+/// Adds execute access to readable memory: memory that can be read can be executed.
 fn readable_is_executable(access: Access) -> Access {
     match access.contains(Access::READ) {
         true => access | Access::EXEC,

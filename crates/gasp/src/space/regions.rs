@@ -1,4 +1,4 @@
-//! The regions of an address space, in order: add, change and remove with split and merge.
+//! The regions of an address space: added, changed and removed, with split and merge.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,26 +10,26 @@ use crate::error::Reason;
 use crate::space::segment::Segment;
 use crate::span::Span;
 
-/// The most regions a guest can have.
+/// Maximum number of regions of a guest.
 pub(crate) const REGIONS_MAX: usize = 1 << 16;
 
-/// A region, and the segment that its leaves name.
+/// A region, and the segment that its leaves name if it has memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Placed {
     pub(crate) region: Region,
     pub(crate) segment: Option<Arc<Segment>>,
 }
 
-/// All regions of a guest; no two overlap, and no two neighbours are alike.
+/// All regions of a guest, of which no two overlap, and no two neighbours could be merged.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Regions {
     by_start: BTreeMap<GuestPhys, Placed>,
-    /// Ranges inside RAM and ROM that a loader has claimed, first to last byte.
+    /// Ranges inside RAM and ROM that a loader has claimed: first byte to last.
     pub(super) claims: BTreeMap<GuestPhys, GuestPhys>,
 }
 
 impl Regions {
-    /// The regions that have an address in `span`, in order.
+    /// The regions that overlap `span`, in order.
     pub(crate) fn overlapping(
         &self,
         span: Span<GuestPhys>,
@@ -53,7 +53,8 @@ impl Regions {
         placed.region.span().contains(addr).then_some(placed)
     }
 
-    /// The first address behind the highest RAM or ROM; 0 where there is none.
+    /// The first address past the highest RAM or ROM; 0 without any, `None` if that ends at
+    /// 2^64.
     pub(crate) fn end_of_memory(&self) -> Option<GuestPhys> {
         let memory =
             |placed: &&Placed| matches!(placed.region.kind(), RegionKind::Ram | RegionKind::Rom);
@@ -63,7 +64,7 @@ impl Regions {
         }
     }
 
-    /// Whether a region could be added.
+    /// Checks whether a region can be added.
     pub(crate) fn check_add(&self, region: &Region) -> Result<(), Reason> {
         if region.kind().is_memory() && !region.span().is_granular() {
             return Err(Reason::Invalid(
@@ -85,7 +86,7 @@ impl Regions {
         Ok(())
     }
 
-    /// The first address in `span` that no region of such a kind has.
+    /// The first address in `span` that is in no region of an accepted kind.
     pub(crate) fn gap(
         &self,
         span: Span<GuestPhys>,
@@ -102,8 +103,8 @@ impl Regions {
         next.filter(|&next| next <= span.last())
     }
 
-    /// Whether the regions at the ends of `span` could be split there: memory only between
-    /// its pages.
+    /// Checks whether the regions at the ends of `span` can be split there: regions of memory
+    /// only at multiples of 4 KiB.
     pub(crate) fn check_cut(&self, span: Span<GuestPhys>) -> Result<(), Reason> {
         let cut =
             |addr: GuestPhys| self.at(addr).filter(|there| there.region.span().start() != addr);
@@ -113,8 +114,8 @@ impl Regions {
             between_bytes(addr) && cut(addr).is_some_and(|there| there.region.kind().is_memory())
         }) {
             return Err(Reason::Invalid(
-                "a range must not begin or end inside a page of memory: that is cut at \
-                 multiples of 4 KiB",
+                "a range must not begin or end inside a page of memory: regions of memory are \
+                 split only at multiples of 4 KiB",
             ));
         }
         let more = splits.filter(|&addr| cut(addr).is_some()).count();
@@ -124,27 +125,28 @@ impl Regions {
         Ok(())
     }
 
-    /// Adds a region for which [`check_add`](Self::check_add) had nothing to say.
+    /// Adds a region, which must have passed [`check_add`](Self::check_add).
     pub(crate) fn add(&mut self, placed: Placed) {
         let span = placed.region.span();
         self.by_start.insert(span.start(), placed);
         self.merge_around(span);
     }
 
-    /// Removes what lies in `span`, cutting regions at its ends; gives back what it was.
+    /// Removes what lies in `span`, splitting regions at its ends, and the claims that overlap
+    /// it. Returns the regions that were removed.
     pub(crate) fn remove(&mut self, span: Span<GuestPhys>) -> Vec<Placed> {
         let removed = self.cut(span);
         self.claims.retain(|&first, &mut last| !(first <= span.last() && span.start() <= last));
         removed
     }
 
-    /// Changes what the memory in `span` offers, as far as its kinds allow; gives back
-    /// what it was before.
+    /// Changes the access that the regions in `span` offer, within what their kind and memory
+    /// allow. Returns the regions as they were before.
     pub(crate) fn set_access(&mut self, span: Span<GuestPhys>, access: Access) -> Vec<Placed> {
         self.change(span, |region| region.with_access(access & region.limit()))
     }
 
-    /// Gives the regions in `span` a tag and an owner.
+    /// Sets the tag and the owner of the regions in `span`.
     pub(crate) fn set_tag(&mut self, span: Span<GuestPhys>, tag: u64, owner: Option<&str>) {
         self.change(span, |region| region.clone().tagged(tag).owned_by(owner));
     }
@@ -162,7 +164,7 @@ impl Regions {
         was
     }
 
-    /// Takes out everything in `span`, putting the rest of cut regions back.
+    /// Removes everything in `span`, keeping the rest of regions that extend past it.
     fn cut(&mut self, span: Span<GuestPhys>) -> Vec<Placed> {
         let touched: Vec<GuestPhys> =
             self.overlapping(span).map(|placed| placed.region.span().start()).collect();
@@ -187,7 +189,7 @@ impl Regions {
         taken
     }
 
-    /// Joins the regions at the ends of `span` with their neighbours where they are alike.
+    /// Merges the regions at the ends of `span` with their neighbours if they are alike.
     fn merge_around(&mut self, span: Span<GuestPhys>) {
         for seam in [Some(span.start()), span.last().checked_add(1)].into_iter().flatten() {
             let Some(right) = self.by_start.get(&seam) else { continue };
@@ -208,7 +210,7 @@ mod tests {
     use crate::memory::{Backing, MemoryObject};
     use proptest::prelude::*;
 
-    /// In units of a quarter of a page: regions without memory need no whole pages.
+    /// A span in units of 1 KiB: regions without memory need no whole pages.
     fn span(start: u64, count: u64) -> Span<GuestPhys> {
         Span::new(GuestPhys(start << 10), count << 10).unwrap()
     }

@@ -1,10 +1,9 @@
-//! Segments: from the number in a leaf to the memory object behind it.
+//! Segments, which translate the number in a leaf to a memory object.
 //!
 //! A segment ties an object to the guest-physical address of its first byte, so that a
-//! leaf, which holds a segment and a page of the object, tells both the host-virtual and
-//! the guest-physical address. All regions that place an object the same way share one
-//! segment; it lives until the last of them, and the last mapping made through it, is
-//! gone.
+//! leaf, which holds a segment and a page of the object, gives both the host-virtual and
+//! the guest-physical address. All regions that place an object in the same way share one
+//! segment; it lives until the last of them, and the last mapping through it, is gone.
 #![allow(unsafe_code, reason = "readers follow a pointer that the writer keeps valid")]
 
 use core::ptr::{self, NonNull};
@@ -15,27 +14,28 @@ use crate::addr::{GRANULE, GuestPhys};
 use crate::error::Reason;
 use crate::memory::MemoryObject;
 
-/// How many segments a guest can have.
+/// Maximum number of segments of a guest.
 pub(crate) const SEGMENTS: usize = 1 << 10;
-/// The number of the last page of 4 KiB of the largest object: 16 TiB.
+/// Number of the last 4 KiB page of the largest object, which has 16 TiB.
 pub(crate) const PAGE_MAX: u64 = (1 << 32) - 1;
 
-/// An object, placed in guest-physical memory.
+/// A memory object, placed in guest-physical memory.
 #[derive(Debug)]
 pub(crate) struct Segment {
     index: usize,
-    /// Where the object's first byte would be; below 0 (wrapped) where only a later part
-    /// of the object is placed.
+    /// Guest-physical address of the object's first byte. It wraps below 0 if only a later
+    /// part of the object is placed.
     origin: u64,
-    /// Where the object is mapped: a copy, for the data path.
+    /// Host-virtual address of the object's first byte: a copy, for the data path.
     base: NonNull<u8>,
     object: MemoryObject,
 }
 
-// SAFETY: `base` is an address that the segment itself never follows; the rest is Send.
+// SAFETY: the segment never dereferences `base`, so it is no more than an address; the other
+// fields are Send.
 unsafe impl Send for Segment {}
-// SAFETY: no field can be changed, and `base` is an address that the segment itself never
-// follows.
+// SAFETY: no field can be changed through a shared reference; the segment never dereferences
+// `base`, so it is no more than an address; the other fields are Sync.
 unsafe impl Sync for Segment {}
 
 impl Segment {
@@ -44,7 +44,7 @@ impl Segment {
         self.index
     }
 
-    /// Where the object's first byte is mapped.
+    /// Host-virtual address of the object's first byte.
     #[inline]
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
@@ -55,17 +55,17 @@ impl Segment {
         &self.object
     }
 
-    /// The guest-physical address of a byte of the object.
+    /// Guest-physical address of the byte at an offset in the object.
     pub(crate) fn guest(&self, offset: u64) -> GuestPhys {
         GuestPhys(self.origin.wrapping_add(offset))
     }
 
-    /// The offset in the object of the byte at a guest-physical address.
+    /// Offset in the object of the byte at a guest-physical address.
     pub(crate) fn offset(&self, guest: GuestPhys) -> u64 {
         guest.0.wrapping_sub(self.origin)
     }
 
-    /// Whether this is how `object` is placed when its byte `offset` is at `guest`.
+    /// Whether this segment places byte `offset` of `object` at `guest`.
     pub(crate) fn places(&self, object: &MemoryObject, offset: u64, guest: GuestPhys) -> bool {
         self.object.same(object) && self.offset(guest) == offset
     }
@@ -81,9 +81,10 @@ impl Segments {
         Self { by_index: Box::new([const { AtomicPtr::new(ptr::null_mut()) }; SEGMENTS]) }
     }
 
-    /// A new segment that places byte `offset` of `object` at `guest`. The caller is the
-    /// only one that adds or removes segments, and keeps it until it has been
-    /// [`remove`](Self::remove)d and every reader has left.
+    /// Adds a segment that places byte `offset` of `object` at `guest`.
+    ///
+    /// Only one thread at a time may add or remove segments. The caller must keep the segment
+    /// until it has [removed](Self::remove) it and every reader has left.
     pub(crate) fn add(
         &self,
         object: &MemoryObject,
@@ -105,7 +106,8 @@ impl Segments {
         Ok(segment)
     }
 
-    /// Makes the number free for another segment. No table has it any more.
+    /// Frees the number for another segment. No table may have leaves of it any more, and
+    /// every reader that found one must have left.
     pub(crate) fn remove(&self, segment: &Segment) {
         if let Some(entry) = self.by_index.get(segment.index) {
             entry.store(ptr::null_mut(), Ordering::Release);
@@ -115,32 +117,33 @@ impl Segments {
     /// The segment of a leaf that the caller found in a table of this guest.
     ///
     /// # Safety
-    /// The caller's slot was busy when it read the leaf, or it holds the lock under which
-    /// segments are removed. The result is only used while the slot is busy or holds an
-    /// established mapping of the leaf, or under that lock.
+    /// The caller's slot was busy when it read the leaf, and still is; or the caller holds the
+    /// lock under which segments are removed. The result is only used while the slot is busy or
+    /// holds an established mapping of the leaf, or under that lock.
     #[inline]
     pub(crate) unsafe fn get(&self, index: usize) -> NonNull<Segment> {
         let entry = &self.by_index[index & (SEGMENTS - 1)];
-        // SAFETY: a leaf only names a segment that has been added: `add` stores the
-        // pointer before any leaf names it, and `remove` follows the removal of the last
-        // leaf and a scan that waited for every busy slot, so a reader that found the
-        // leaf still finds the pointer.
+        // SAFETY: not null: a leaf only names a segment that has been added. `add` stores the
+        // pointer before any leaf names it. `remove`, which clears it, follows the removal of
+        // the last leaf and a scan that waited for every busy slot, of which the caller's is
+        // one if it found the leaf; or it needs the lock that the caller holds.
         unsafe { NonNull::new_unchecked(entry.load(Ordering::Acquire)) }
     }
 
-    /// One more owner of a segment.
+    /// Another owner of a segment.
     ///
     /// # Safety
     /// The segment has been added, and the caller holds the lock under which segments
     /// are removed.
     pub(crate) unsafe fn share(&self, index: usize) -> Arc<Segment> {
-        // SAFETY: `get` asks that the segment has been added and is not removed meanwhile: the
-        // caller holds the lock under which segments are removed.
+        // SAFETY: the caller promises that the segment has been added, and that it holds the
+        // lock under which segments are removed; the result is only used here, under that lock.
         let segment = unsafe { self.get(index) }.as_ptr();
-        // SAFETY: the pointer comes from `Arc::as_ptr`, and the regions own the segment
-        // while the caller's lock keeps them from dropping it.
+        // SAFETY: the pointer comes from `Arc::as_ptr`, and the count is at least one: the
+        // regions own the segment, and the caller's lock keeps them from dropping it.
         unsafe { Arc::increment_strong_count(segment) };
-        // SAFETY: the pointer comes from `Arc::as_ptr`, and the count just added is the result's.
+        // SAFETY: the pointer comes from `Arc::as_ptr`, of an Arc of the same type, and the count
+        // that was just added belongs to the result.
         unsafe { Arc::from_raw(segment) }
     }
 }

@@ -1,28 +1,28 @@
-//! Walking a guest's RAM and ROM, entry by entry.
+//! The walk over a guest's RAM and ROM, entry by entry.
 
 use super::region::RegionKind;
 use super::regions::Regions;
 use crate::addr::{GuestPhys, HostPhys};
 use crate::span::Span;
 
-/// How to walk.
+/// Options of a walk over RAM and ROM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Walk {
-    /// No entry is longer than this; 0 stands for no limit.
+    /// Maximum length of an entry in bytes; 0 for no limit.
     pub max_len: u64,
-    /// Whether entries tell their host-physical address, and so end where it does not go
-    /// on.
+    /// Whether entries have host-physical addresses, and so end where the host-physical run
+    /// ends.
     pub host: bool,
 }
 
 /// One entry of a walk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WalkEntry {
-    /// Where it is in the guest, and how long.
+    /// The guest-physical range.
     pub guest: Span<GuestPhys>,
-    /// Where it is in the host; `None` where that was not asked for or is not known.
+    /// Host-physical address of the range; `None` if not requested or not known.
     pub host: Option<HostPhys>,
-    /// RAM or ROM.
+    /// [`RegionKind::Ram`] or [`RegionKind::Rom`].
     pub kind: RegionKind,
 }
 
@@ -39,7 +39,7 @@ impl Regions {
 
     /// The first entry at or after `from`; it begins at `from` if that is in RAM or ROM.
     pub(crate) fn walk_from(&self, from: GuestPhys, walk: Walk) -> Option<WalkEntry> {
-        // No guest's addresses are longer than 52 bits.
+        // No guest has addresses of more than 52 bits.
         let rest = Span::inclusive(from, GuestPhys((1 << 52) - 1))?;
         let memory = |kind| matches!(kind, RegionKind::Ram | RegionKind::Rom);
         let placed = self.overlapping(rest).find(|placed| memory(placed.region.kind()))?;
