@@ -149,9 +149,9 @@ fn errors_about_maps_name_device_range_and_reason() {
     map("0", "0", "r", false, &["'--len <LEN>'", "expected at least one byte"]);
     map("-1", "4K", "r", false, &["'-1'", "'--addr <ADDR>'", "64K, 2M or 1G"]);
     map("0", "2M", "r", false, &["2 MiB at device address 0x0", "refuses 0x100000", "no grant"]);
-    map("0", "4K", "w", false, &["4 KiB", "allows only r--", "-w- was asked for", "EFAULT"]);
+    map("0", "4K", "w", false, &["4 KiB", "allows only r--", "-w- was requested", "EFAULT"]);
     map("0xfffff000", "4K", "w", true, &["0xfffff000 offers only r-x", "EACCES"]);
-    map("0xfffff000", "4K", "r", false, &["not system RAM; ask with the `any` flag", "ENXIO"]);
+    map("0xfffff000", "4K", "r", false, &["not system RAM; use the `any` flag", "ENXIO"]);
     map("1G", "8K", "r", true, &["8 KiB", "no memory at guest-physical 0x40000000", "ENXIO"]);
     map("0xffffffffffff", "4K", "r", false, &["extends past", "48 bits", "ENXIO"]);
     map("0xffffffffffffffff", "4K", "r", false, &["extend past the end of the 64-bit", "ENXIO"]);

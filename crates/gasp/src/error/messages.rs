@@ -1,8 +1,8 @@
-//! Every message of the engine, printed into a file that is read by eye: `messages.txt`.
+//! Every message of the engine, printed into a file for reviewers: `messages.txt`.
 //!
-//! The reasons are listed here, and their texts are looked for in the sources. After a change
-//! of either, `GASP_WRITE_MESSAGES=1 cargo test -p gasp messages` writes the file anew; read
-//! what has changed.
+//! The reasons are listed here; the texts of those that are a text are found in the sources.
+//! After a change of either, `GASP_WRITE_MESSAGES=1 cargo test -p gasp messages` rewrites the
+//! file; review the difference.
 
 use core::fmt::Write as _;
 use std::fs;
@@ -13,7 +13,7 @@ use super::{Errno, Error, Operation, Reason, Refusal};
 use crate::access::Access;
 use crate::addr::{DeviceAddr, GuestPhys};
 
-/// One of each reason that says more than a text.
+/// One of each reason that is more than a text.
 fn reasons() -> Vec<Reason> {
     let (at, to) = (DeviceAddr(0x4000), GuestPhys(0x8000));
     let (offered, wanted) = (Access::READ, Access::RW);
@@ -46,11 +46,11 @@ fn reasons() -> Vec<Reason> {
         Reason::NoHostMemory { available: 3 << 30 },
         Reason::PoolShort { page: 2 << 20, free: 3, needed: 512 },
     ];
-    // A new reason is added above, or has a text and is found in the sources.
+    // A new reason is added above, or is a text and is found in the sources.
     all.into_iter().filter(|reason| !is_text(*reason)).collect()
 }
 
-/// Whether a reason is a text alone.
+/// Whether a reason is only a text.
 fn is_text(reason: Reason) -> bool {
     match reason {
         Reason::HostUnknown(_)
@@ -91,7 +91,7 @@ fn is_text(reason: Reason) -> bool {
 
 type OfText = fn(&'static str) -> Reason;
 
-/// The reasons that are a text, as the sources make them.
+/// The reasons that are a text, as the sources construct them.
 const OF_TEXT: [(&str, OfText); 10] = [
     ("Reason::HostUnknown(", Reason::HostUnknown),
     ("Reason::Overlaps(", Reason::Overlaps),
@@ -105,7 +105,7 @@ const OF_TEXT: [(&str, OfText); 10] = [
     ("Reason::os(", |what| Reason::Os { what, errno: Errno::NOMEM }),
 ];
 
-/// The string literal that a source goes on with.
+/// The string literal at the start of `source`, without its quotation marks.
 fn literal(source: &str) -> Option<&str> {
     let text = source.trim_start().strip_prefix('"')?;
     let end = text.char_indices().find(|&(offset, letter)| {
@@ -114,7 +114,7 @@ fn literal(source: &str) -> Option<&str> {
     text.get(..end?.0)
 }
 
-/// What a literal stands for: a line that ends in a backslash goes on with the next word.
+/// The value of a literal: a line that ends in a backslash continues at the next word.
 fn unescaped(literal: &str) -> String {
     let mut lines = literal.split("\\\n");
     let first = lines.next().unwrap_or_default().to_owned();
@@ -132,7 +132,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The messages of texts, with the file that says them.
+/// The messages of all texts in the sources, with their errno.
 fn texts() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
@@ -157,12 +157,12 @@ fn texts() -> Vec<String> {
 
 #[test]
 fn every_message_is_in_the_file_that_is_read_by_eye() {
-    let mut all = String::from("Each reason, after a map that it refuses:\n\n");
+    let mut all = String::from("Each reason, as the reason of a map that failed:\n\n");
     for reason in reasons() {
         let error = Error::new(Operation::Map, DeviceAddr(0x4000), 4096, reason);
         writeln!(all, "{}", error.of(&Arc::from("disk"))).unwrap();
     }
-    all.push_str("\nErrors about a thing as a whole:\n\n");
+    all.push_str("\nErrors about an object as a whole:\n\n");
     for (operation, reason) in [
         (Operation::Create, Reason::NameTaken("a device")),
         (Operation::Remove, Reason::InUse("devices are attached to it; move them first")),
@@ -171,7 +171,7 @@ fn every_message_is_in_the_file_that_is_read_by_eye() {
     ] {
         writeln!(all, "{}", Error::whole(operation, reason).of(&Arc::from("disk"))).unwrap();
     }
-    all.push_str("\nTexts, as they follow such a beginning:\n\n");
+    all.push_str("\nReasons that are a text, as they follow such a beginning:\n\n");
     texts().into_iter().for_each(|line| all.push_str(&(line + "\n")));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/error/messages.txt");
     if std::env::var_os("GASP_WRITE_MESSAGES").is_some() {
@@ -179,6 +179,6 @@ fn every_message_is_in_the_file_that_is_read_by_eye() {
     }
     let kept = fs::read_to_string(&path).unwrap_or_default();
     let differs = all.lines().find(|line| !kept.lines().any(|other| other == *line));
-    assert_eq!(differs, None, "it is not in messages.txt; the module says how to write that anew");
-    assert_eq!(kept, all, "messages.txt has lines that nothing says any more");
+    assert_eq!(differs, None, "not in messages.txt; see the module for how to rewrite it");
+    assert_eq!(kept, all, "messages.txt has lines that no code prints any more");
 }

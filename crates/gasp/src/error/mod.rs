@@ -1,4 +1,4 @@
-//! One error type: what was attempted, for which device, where, how long, and why not.
+//! The error type: operation, device, address, length, and the reason of the failure.
 //!
 //! [`Error`] is the attempt, [`Reason`] the cause. Every reason has exactly one errno,
 //! so that the C interface and the Rust one never disagree.
@@ -20,39 +20,39 @@ use crate::bytes::Bytes;
 /// The result of an operation of this crate.
 pub type Result<T> = core::result::Result<T, Error>;
 
-/// What was attempted.
+/// The operation that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Mapping for a device, whole length or nothing.
+    /// Mapping all of a range for a device.
     Map,
-    /// Mapping as a vCPU would reach memory.
+    /// Mapping a range as firmware and vCPUs see it, without the IOMMU.
     MapFirmware,
-    /// Mapping with a host-physical address.
+    /// Mapping the host-contiguous beginning of a range.
     MapHostContig,
     /// Mapping all pieces of a scattered range.
     MapScatter,
-    /// Mapping scattered pieces side by side.
+    /// Mapping the pieces of a scattered range side by side.
     MapStitched,
-    /// [`Mapping::fence`](crate::Mapping::fence).
+    /// Fencing a mapping: [`Mapping::fence`](crate::Mapping::fence).
     Fence,
     /// Copying out of guest memory.
     Read,
     /// Copying into guest memory.
     Write,
-    /// Reaching into a mapping.
+    /// Accessing a mapping.
     Access,
     /// Creating a memory object.
     CreateMemory,
-    /// Adopting somebody else's memory.
+    /// Adopting memory of another owner.
     AdoptMemory,
     /// Changing the regions of an address space.
     SetRegion,
-    /// Telling what a region is.
+    /// Looking up a region.
     RegionInfo,
-    /// Looking for free space.
+    /// Searching for a free range.
     FindFree,
-    /// Keeping a range inside RAM or ROM.
+    /// Claiming a range inside RAM or ROM.
     Reserve,
     /// Adding an IOMMU grant.
     Grant,
@@ -64,9 +64,9 @@ pub enum Operation {
     Create,
     /// Removing a domain.
     Remove,
-    /// Finding out a host-physical address.
+    /// Looking up a host-physical address.
     HostPhysical,
-    /// Reading host-physical addresses again.
+    /// Comparing host-physical addresses with those read before.
     Audit,
 }
 
@@ -99,7 +99,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// The address an error speaks of, with its kind.
+/// The address that an error is about, with its kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
     /// A device address.
@@ -108,7 +108,7 @@ pub enum Place {
     Guest(GuestPhys),
     /// A host-physical address.
     Host(HostPhys),
-    /// An offset in a memory object, a file or a mapping.
+    /// An offset in a memory object, a file or a mapping, in bytes.
     Offset(u64),
 }
 
@@ -147,7 +147,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// An operation that was refused; nothing has changed by it (decision 10).
+/// A failed operation, which has changed nothing except that a refusal by the IOMMU leaves a
+/// fault record (decision 10).
 ///
 /// ```
 /// use gasp::{DeviceAddr, Guest, MapFlags, Reason};
@@ -163,25 +164,25 @@ impl fmt::Display for Place {
 pub struct Error {
     operation: Operation,
     device: Option<Arc<str>>,
-    /// Where, and how many bytes; nothing for what has no addresses.
+    /// Start, and length in bytes; `None` for an operation without addresses.
     range: Option<(Place, u64)>,
     reason: Reason,
 }
 
 impl Error {
-    /// An error about `len` bytes from `place`, without a device.
+    /// An error about `len` bytes from `place` on, without a device.
     #[cold]
     pub fn new(operation: Operation, place: impl Into<Place>, len: u64, reason: Reason) -> Self {
         Self { operation, device: None, range: Some((place.into(), len)), reason }
     }
 
-    /// An error about a thing as a whole: a guest, a device, all addresses.
+    /// An error about an object as a whole, such as a guest or a device, without addresses.
     #[cold]
     pub fn whole(operation: Operation, reason: Reason) -> Self {
         Self { operation, device: None, range: None, reason }
     }
 
-    /// The same error, naming the device or domain it concerns.
+    /// The same error, with the name of the device or domain that it is about.
     #[cold]
     #[must_use]
     pub fn of(mut self, device: &Arc<str>) -> Self {
@@ -189,28 +190,28 @@ impl Error {
         self
     }
 
-    /// What was attempted.
+    /// The operation that failed.
     pub fn operation(&self) -> Operation {
         self.operation
     }
 
-    /// The name of the device or domain, where the operation concerned one.
+    /// The name of the device or domain, if the error is about one.
     pub fn device(&self) -> Option<&str> {
         self.device.as_deref()
     }
 
-    /// Where the attempt began; `None` where it was about a thing as a whole.
+    /// The start of the range; `None` if the error is about an object as a whole.
     pub fn place(&self) -> Option<Place> {
         self.range.map(|(place, _)| place)
     }
 
-    /// How many bytes the attempt was about; 0 where it was about none.
+    /// Length of the range in bytes; 0 if the error is about an object as a whole.
     #[expect(clippy::len_without_is_empty, reason = "a length in bytes, not a collection")]
     pub fn len(&self) -> u64 {
         self.range.map_or(0, |(_, len)| len)
     }
 
-    /// Why it was refused.
+    /// The reason of the failure.
     pub fn reason(&self) -> Reason {
         self.reason
     }
@@ -220,7 +221,7 @@ impl Error {
         self.reason.errno()
     }
 
-    /// The name of the error number: `"EFAULT"`.
+    /// The name of the error number, such as `"EFAULT"`.
     pub fn errno_name(&self) -> &'static str {
         errno_name(self.errno())
     }
@@ -246,7 +247,8 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
-/// The name of an error number, for those this crate returns or passes on.
+/// The name of an error number, such as `"EFAULT"`; `"E?"` for a number that this crate
+/// neither returns nor passes on.
 pub fn errno_name(errno: Errno) -> &'static str {
     macro_rules! names {
         ($($rustix:ident $name:literal),* $(,)?) => {

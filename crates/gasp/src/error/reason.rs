@@ -1,4 +1,4 @@
-//! Why an operation was refused, and the errno of each reason.
+//! The reasons of failures, with the errno of each.
 
 use thiserror::Error;
 
@@ -7,22 +7,22 @@ use crate::access::Access;
 use crate::addr::{DeviceAddr, GuestPhys};
 use crate::bytes::Bytes;
 
-/// Why the guest's IOMMU configuration refuses an access.
+/// The reason why the guest's IOMMU refuses an access.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Error)]
 pub enum Refusal {
     /// No grant of the domain covers the address.
     #[error("no grant of its domain covers the address")]
     NotGranted,
     /// A grant covers the address but does not allow this kind of access.
-    #[error("its domain allows only {allowed} there and {wanted} was asked for")]
+    #[error("its domain allows only {allowed} there, and {wanted} was requested")]
     Access {
-        /// What the grant allows.
+        /// The access that the grant allows.
         allowed: Access,
-        /// What was asked for.
+        /// The access that was requested.
         wanted: Access,
     },
-    /// The device is attached to no domain, and the guest says `unattached = "deny"`
-    /// (decision 14).
+    /// The device is attached to no domain, and the guest is configured with
+    /// `unattached = "deny"` (decision 14).
     #[error("it is attached to no domain, and unattached devices are denied")]
     Unattached,
     /// The device's domain denies everything.
@@ -30,173 +30,175 @@ pub enum Refusal {
     DenyDomain,
 }
 
-/// Why an operation was refused. Each reason has exactly one [`errno`](Self::errno).
+/// The reason of a failure. Each has exactly one [`errno`](Self::errno).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Error)]
 #[non_exhaustive]
 pub enum Reason {
-    /// A length of 0 (decision 2).
-    #[error("the length is 0; ask for at least one byte")]
+    /// The length is 0 (decision 2).
+    #[error("the length is 0; expected at least one byte")]
     ZeroLength,
-    /// Address and length pass 2^64 (decision 3).
+    /// Address and length extend past 2^64 (decision 3).
     #[error("address and length extend past the end of the 64-bit address space")]
     Wraps,
-    /// The range passes the guest's address width (decision 3).
+    /// The range extends past the guest's address width (decision 3).
     #[error("the range extends past the guest's address width of {bits} bits")]
     BeyondWidth {
-        /// The guest's address width.
+        /// The guest's address width in bits.
         bits: u32,
     },
-    /// The flag combination is not valid (decision 4).
-    #[error("flags {0:#x} are not valid: at least one of read, write, execute and no unknown bit")]
+    /// The combination of flags is not valid (decision 4).
+    #[error(
+        "flags {0:#x} are not valid: expected at least one of read, write and execute, and no \
+         unknown bit"
+    )]
     BadFlags(u32),
-    /// The guest's IOMMU says no.
+    /// The guest's IOMMU refuses the access.
     #[error("the guest's IOMMU refuses {at}: {refusal}")]
     Refused {
         /// The first refused address.
         at: DeviceAddr,
-        /// Why.
+        /// Why it is refused.
         refusal: Refusal,
     },
-    /// No memory is behind part of the range (decision 8).
+    /// Part of the range has no memory (decision 8).
     #[error("there is no memory at guest-physical {at}")]
     NoMemory {
         /// The first guest-physical address without memory.
         at: GuestPhys,
     },
-    /// Something other than system RAM is behind part of the range (decision 5).
-    #[error(
-        "guest-physical {at} is not system RAM; ask with the `any` flag to map ROM or a window"
-    )]
+    /// Part of the range is memory other than system RAM (decision 5).
+    #[error("guest-physical {at} is not system RAM; use the `any` flag to map ROM or a window")]
     NotRam {
         /// The first such guest-physical address.
         at: GuestPhys,
     },
-    /// The memory itself does not offer the access: a write to ROM (decision 6).
-    #[error("the memory at guest-physical {at} offers only {offered} and {wanted} was asked for")]
+    /// The memory does not offer the access: a write to ROM (decision 6).
+    #[error("the memory at guest-physical {at} offers only {offered}, and {wanted} was requested")]
     Forbidden {
         /// The first such guest-physical address.
         at: GuestPhys,
-        /// What the memory offers.
+        /// The access that the memory offers.
         offered: Access,
-        /// What was asked for.
+        /// The access that was requested.
         wanted: Access,
     },
-    /// Allowed, but not consecutive in host memory (decision 21).
+    /// The range is allowed, but not consecutive in host memory (decision 21).
     #[error(
         "only the first {:#} are consecutive in memory; use a scatter or stitched map",
         Bytes(*.prefix)
     )]
     NotConsecutive {
-        /// How many bytes from the start are consecutive; never 0.
+        /// Number of bytes from the start that are consecutive; never 0.
         prefix: u64,
     },
-    /// A mapping was used in a way it does not allow.
+    /// The mapping does not allow the access.
     #[error("the mapping allows only {allowed}")]
     NotAllowed {
-        /// What the mapping allows.
+        /// The access that the mapping allows.
         allowed: Access,
     },
-    /// An access inside a mapping or object passes its end.
+    /// An access to a mapping or memory object extends past its end.
     #[error("the range extends past the end: there are {:#}", Bytes(*.size))]
     OutOfBounds {
-        /// The length of the mapping or object.
+        /// Length of the mapping or object in bytes.
         size: u64,
     },
-    /// An atomic access that is not aligned to its size.
+    /// An atomic access is not aligned to its size.
     #[error("the address is not a multiple of {align}")]
     Unaligned {
-        /// The alignment that is needed.
+        /// Required alignment in bytes.
         align: u64,
     },
-    /// Host-physical addresses are not to be had (decision 19).
+    /// Host-physical addresses are not known to this process (decision 19); the text says why.
     #[error("host-physical addresses are not known: {0}")]
     HostUnknown(&'static str),
     /// The host-physical address can still change (decision 20).
     #[error(
-        "the memory is not pinned, so its host-physical address can change; allow pinning or say \
-         allow-unpinned"
+        "the memory is not pinned, so its host-physical address can change; allow pinning, or \
+         set allow-unpinned"
     )]
     Unpinned,
-    /// Something is there already.
-    #[error("it overlaps {0}, which is there already")]
+    /// The range overlaps an existing one, which the text names.
+    #[error("the range overlaps {0}")]
     Overlaps(&'static str),
-    /// The translation is there already with another target.
-    #[error("device address {at} is mapped already, to guest-physical {to}; revoke that first")]
+    /// The device address already has a translation, to another target.
+    #[error("device address {at} is already mapped, to guest-physical {to}; revoke that first")]
     MappedElsewhere {
         /// The first such device address.
         at: DeviceAddr,
-        /// Where it goes now.
+        /// Its present target.
         to: GuestPhys,
     },
-    /// A thing of this kind has the name already.
-    #[error("there is {0} of this name already")]
+    /// The name is taken by another object of the kind, which the text names.
+    #[error("there is already {0} of this name")]
     NameTaken(&'static str),
-    /// It cannot go while something uses it.
+    /// The object cannot be removed while it is in use; the text says by what.
     #[error("{0}")]
     InUse(&'static str),
     /// The device is in a domain of another owner.
     #[error("the device is in a domain of another owner; detach it first")]
     OtherOwner,
-    /// It would wait for something that only the calling thread can end (decision 22).
-    #[error("it would wait for this thread itself: {0}")]
+    /// The operation would wait for something that only the calling thread can end
+    /// (decision 22).
+    #[error("it would wait for the calling thread itself: {0}")]
     Deadlock(&'static str),
-    /// The calling thread has the lock already.
-    #[error("this thread has the lock already; make the change through it")]
+    /// The calling thread already holds the edit lock.
+    #[error("this thread already holds the lock; make the change through it")]
     Locked,
     /// A limit was reached.
     #[error("the limit of {limit} {what} is reached")]
     Limit {
-        /// What is limited.
+        /// What is limited, in the plural.
         what: &'static str,
-        /// How many there may be.
+        /// Maximum number of them.
         limit: u64,
     },
-    /// A configuration value is not acceptable.
+    /// An argument or a configuration value is not valid; the text says why.
     #[error("{0}")]
     Invalid(&'static str),
-    /// What was named does not exist.
+    /// The named object does not exist.
     #[error("there is no {0}")]
     NotFound(&'static str),
     /// No free range is large enough.
     #[error("no free range is large enough")]
     NoRoom,
-    /// A file or descriptor is shorter than what is asked of it.
+    /// A file is shorter than the range of it that was requested.
     #[error("the file holds only {:#}", Bytes(*.size))]
     FileTooSmall {
-        /// The size of the file.
+        /// Size of the file in bytes.
         size: u64,
     },
-    /// A descriptor is sealed or opened such that it cannot be written.
+    /// Write access was requested to a file that is sealed or was opened read-only.
     #[error("the file cannot be written ({0}); adopt it read-only")]
     FileReadOnly(&'static str),
-    /// A descriptor of something that cannot be mapped as memory.
+    /// The descriptor is of a kind that cannot be mapped as memory.
     #[error("it is {0}, not memory or a file")]
     NotAFile(&'static str),
-    /// The owner of adopted memory has taken it away while it was in use. (`EFAULT` is kept
+    /// The owner of adopted memory has removed it while it was in use. (`EFAULT` is reserved
     /// for the guest's IOMMU.)
     #[error("the memory is gone: its owner has truncated the file or punched a hole into it")]
     MemoryGone,
-    /// RAM cannot be had in pieces that are long enough.
+    /// The host-contiguous runs of RAM would be shorter than required.
     #[error(
-        "the shortest host-contiguous piece would be {}, and at least {} is asked for; ask for \
+        "the shortest host-contiguous run would be {}, and at least {} is required; ask for \
          less, or for larger pages",
         Bytes(*.had),
         Bytes(*.wanted)
     )]
     Fragmented {
-        /// How long each piece was to be, in bytes.
+        /// Required length of each run in bytes.
         wanted: u64,
-        /// How long the shortest was, in bytes.
+        /// Length of the shortest run in bytes.
         had: u64,
     },
-    /// The host has less memory available than is asked for.
+    /// The host has less memory available than was requested.
     #[error(
-        "the host has {} available; ask for less, end something that uses memory, or take it on \
-         demand (`residency`)",
+        "the host has {} available; ask for less, stop something that uses memory, or allocate \
+         it on demand (`residency`)",
         Bytes(*.available)
     )]
     NoHostMemory {
-        /// What the kernel says is available, in bytes (`MemAvailable`).
+        /// Available memory in bytes (`MemAvailable` of /proc/meminfo).
         available: u64,
     },
     /// The kernel's pool has fewer free huge pages than are needed.
@@ -206,25 +208,25 @@ pub enum Reason {
         page = Bytes(*.page), kib = .page >> 10
     )]
     PoolShort {
-        /// The size of a page, in bytes.
+        /// Size of a page in bytes.
         page: u64,
-        /// How many are free.
+        /// Number of free pages.
         free: u64,
-        /// How many it takes.
+        /// Number of pages needed.
         needed: u64,
     },
-    /// The host system refused; any mmap() error comes this way.
+    /// A system call failed, such as mmap().
     #[error("{what} failed: {}", system_words(*.errno))]
     Os {
-        /// What was attempted.
+        /// The system call, or its purpose.
         what: &'static str,
-        /// What the system said.
+        /// Its error number.
         errno: Errno,
     },
 }
 
 impl Reason {
-    /// The error number, one for each reason.
+    /// The error number, as `<qvm/gasp.h>` returns it.
     pub fn errno(self) -> Errno {
         match self {
             Self::ZeroLength
@@ -258,13 +260,13 @@ impl Reason {
         }
     }
 
-    /// A system call that failed, by name.
+    /// The reason of a failed system call, by its name or purpose.
     pub(crate) fn os(what: &'static str) -> impl FnOnce(Errno) -> Self {
         move |errno| Self::Os { what, errno }
     }
 }
 
-/// The system's words for an error number, and which limit to raise if it is one of a limit.
+/// The system's message for an error number and, if that is about a limit, which one to raise.
 ///
 /// ```
 /// use gasp::{Errno, system_words};
