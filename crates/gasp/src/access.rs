@@ -1,9 +1,10 @@
-//! What a device may do to memory.
+//! The kinds of access to memory.
 
 use core::fmt;
 
 bitflags::bitflags! {
-    /// Kinds of access: what a mapping allows, an IOMMU grant permits, a region offers.
+    /// A set of kinds of access: those that a mapping or an IOMMU grant allows, that a region
+    /// offers, or that a map requests.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct Access: u8 {
         /// The device reads memory.
@@ -20,8 +21,8 @@ bitflags::bitflags! {
 }
 
 impl Access {
-    /// The access named by a text of `r`, `w`, `x` and `-` (which means nothing):
-    /// `"rw"`, `"r-x"`, `""`; `None` where it has any other letter.
+    /// Parses a text of the letters `r`, `w`, `x` and `-`, which is ignored: `"rw"`, `"r-x"`,
+    /// `""`. Returns `None` if it has any other letter.
     ///
     /// ```
     /// use gasp::Access;

@@ -1,18 +1,18 @@
 //! Addresses: one type for each kind, never a bare `u64` in an interface.
 //!
-//! Three address spaces meet in this crate, and mixing them up is the classic fault of
-//! device code. Each has its own type, and there is no conversion between them but the
-//! ones that really exist (the identity of a device address and a guest-physical one
-//! where there is no IOMMU, which [`DeviceAddr::identity`] spells out).
+//! Three address spaces meet in this crate, and confusing them is the classic fault of
+//! device code. Each has its own type, and the only conversions are those that really exist:
+//! without an IOMMU that translates, a device address is the same number as the
+//! guest-physical one ([`DeviceAddr::identity`]).
 
 use core::fmt;
 
-/// The IOMMU granule and the unit of every table in this crate: 4 KiB.
+/// Size of the IOMMU granule, the unit of every table in this crate: 4 KiB (decision 11).
 ///
-/// It is independent of the host's page size, which may be larger.
+/// It does not depend on the host's page size, which can be larger.
 pub const GRANULE: u64 = 4096;
 
-/// What the three address types have in common.
+/// The operations that all address types have.
 pub trait Address: Copy + Ord + fmt::Display + fmt::Debug + sealed::Sealed {
     /// The address from its number.
     fn new(raw: u64) -> Self;
@@ -44,13 +44,13 @@ macro_rules! address {
         }
 
         impl $name {
-            /// The address `len` bytes further on, or `None` if that is past 2^64 - 1.
+            /// The address that is `len` bytes higher; `None` if that is past 2^64 - 1.
             #[inline]
             pub fn checked_add(self, len: u64) -> Option<Self> {
                 self.0.checked_add(len).map(Self)
             }
 
-            /// Whether the address is a multiple of `align`; every address is one of 0.
+            /// Whether the address is a multiple of `align`; always true for an `align` of 0.
             #[inline]
             pub fn is_aligned(self, align: u64) -> bool {
                 self.0.checked_rem(align).is_none_or(|rest| rest == 0)
@@ -72,22 +72,22 @@ macro_rules! address {
 }
 
 address! {
-    /// What a device puts on its bus: the address before the guest's IOMMU.
+    /// An address that a device uses for DMA: the input of the guest's IOMMU (IOVA).
     DeviceAddr
 }
 address! {
-    /// An address in the guest's own memory map: the address behind the guest's IOMMU.
+    /// An address in the guest's memory map: the output of the guest's IOMMU.
     GuestPhys
 }
 address! {
-    /// An address of the host's memory bus: what real hardware is programmed with.
+    /// An address of the host's physical memory, with which real hardware is programmed.
     ///
-    /// Inside a virtual machine this is that machine's idea of physical memory.
+    /// If the host is a virtual machine, it is a guest-physical address of that machine.
     HostPhys
 }
 
 impl DeviceAddr {
-    /// The device address of a guest-physical one where no IOMMU translates.
+    /// The device address of a guest-physical address if no IOMMU translates.
     #[inline]
     pub fn identity(guest: GuestPhys) -> Self {
         Self(guest.0)

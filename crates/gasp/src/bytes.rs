@@ -1,13 +1,13 @@
-//! Sizes as people read and write them.
+//! Sizes in the notation of people.
 
 use core::fmt;
 
-/// A number of bytes, a length or an address, as configuration files, arguments and
-/// messages have it.
+/// A number of bytes, or an address, in the notation of configuration files, arguments and
+/// messages.
 ///
-/// Prints in the largest unit that fits: exactly where one decimal or a smaller unit can
-/// say it (`1.5 GiB`, `2052 KiB`, `5000 bytes`), else rounded (`about 2.3 GiB`), with the
-/// exact number before it in the alternate form (`{:#}`).
+/// Prints in the largest unit that fits: exactly if one decimal or a smaller unit is enough
+/// (`1.5 GiB`, `2052 KiB`, `5000 bytes`), else rounded (`about 2.3 GiB`), with the exact
+/// number before it in the alternate form (`{:#}`).
 ///
 /// ```
 /// use gasp::Bytes;
@@ -22,28 +22,28 @@ pub struct Bytes(pub u64);
 const UNITS: [(char, &str, u32); 4] =
     [('K', "KiB", 10), ('M', "MiB", 20), ('G', "GiB", 30), ('T', "TiB", 40)];
 
-/// Up to here, what is no round number of units is printed in bytes.
+/// Below this, a number that is not round in any unit is printed in bytes.
 const FEW: u64 = 64 << 10;
-/// A number of a smaller unit with more digits than this is not easily read.
+/// The largest number of a smaller unit that is easily read.
 const READABLE: u64 = 99_999;
 
 impl Bytes {
-    /// Reads `4096`, `0x1000`, `16M`, `0x10k`, `1GiB`, `1_000`: decimal or hexadecimal, with
-    /// one of the units K, M, G, T, which are powers of 1024. `None` if it is none, or more
-    /// than 64 bits hold.
+    /// Parses `4096`, `0x1000`, `16M`, `0x10k`, `1GiB`, `1_000`: decimal or hexadecimal, with
+    /// or without one of the units K, M, G, T, which are powers of 1024. Returns `None` if the
+    /// text is no such number, or the number is 2^64 or more.
     pub fn parse(text: &str) -> Option<Self> {
         let short = text.strip_suffix("iB").unwrap_or(text);
         let unit = |&(letter, _, shift): &(char, &str, u32)| {
             let number = short.strip_suffix([letter, letter.to_ascii_lowercase()])?;
             Some((number, shift))
         };
-        // Without a unit, "iB" is no ending.
+        // "iB" is a suffix only after a unit.
         let (number, shift) = UNITS.iter().find_map(unit).unwrap_or((text, 0));
         let (digits, radix) = match number.strip_prefix("0x") {
             Some(digits) => (digits, 16),
             None => (number, 10),
         };
-        // The standard library would take a sign, too.
+        // The standard library would also accept a sign.
         if !digits.starts_with(|first: char| first.is_digit(radix)) {
             return None;
         }
@@ -51,13 +51,13 @@ impl Bytes {
         u64::from_str_radix(&digits, radix).ok()?.checked_mul(1 << shift).map(Self)
     }
 
-    /// The number of tenths of a unit, if it is whole.
+    /// The number in tenths of a unit, if that is whole.
     fn tenths(self, shift: u32) -> Option<u128> {
         let tenths = u128::from(self.0) * 10;
         (tenths.trailing_zeros() >= shift).then_some(tenths >> shift)
     }
 
-    /// The exact text, if there is one that is easily read.
+    /// The exact text, if one is easily read.
     fn exact(self) -> Option<String> {
         let fits = UNITS.iter().rev().find(|(.., shift)| self.0 >> shift != 0);
         let Some(&(_, name, shift)) = fits else {
@@ -77,11 +77,11 @@ impl Bytes {
         }
     }
 
-    /// Rounded to a tenth of the largest unit that fits.
+    /// The text rounded to a tenth of the largest unit that fits.
     fn rounded(self) -> String {
         let tenths = |shift: u32| (u128::from(self.0) * 10 + (1 << (shift - 1))) >> shift;
         let [(_, name, smallest), ..] = UNITS;
-        // What rounds to 1024 of a unit is one of the next.
+        // A number that rounds to 1024 of a unit is 1 of the next.
         let fits = UNITS.iter().rev().find(|(.., shift)| tenths(*shift) >= 10);
         fits.map_or_else(
             || in_tenths(tenths(smallest), name),

@@ -1,4 +1,4 @@
-//! One trait for whoever gives a device its memory.
+//! The trait of everything that gives a device access to guest memory.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -10,10 +10,10 @@ use crate::mapping::Mapping;
 
 /// Access to guest memory by the addresses that a device uses.
 ///
-/// A device model that is written against this trait runs behind any front end: a [`Vdev`]
-/// checks each access against the guest's IOMMU; a [`Guest`] is what firmware and vCPUs see,
-/// with guest-physical addresses and without an IOMMU; `gasp_vdev::DeviceContext` is a `Vdev`
-/// that may be reached by messages, too.
+/// A device model that is written against this trait works with any front end. A [`Vdev`]
+/// checks each access against the guest's IOMMU. A [`Guest`] is memory as firmware and vCPUs
+/// see it, with guest-physical addresses and without an IOMMU. `gasp_vdev::DeviceContext` is a
+/// `Vdev` some of whose memory can be reached only by messages.
 ///
 /// ```
 /// use gasp::{DeviceAddr, Dma};
@@ -34,10 +34,10 @@ use crate::mapping::Mapping;
 /// }
 /// ```
 pub trait Dma {
-    /// Why an access fails.
+    /// The error of a failed access.
     type Error;
 
-    /// Maps all of `[addr, addr + len)`, or nothing: [`Vdev::map`].
+    /// Maps all of `[addr, addr + len)`, or nothing; see [`Vdev::map`].
     ///
     /// # Errors
     /// Those of the implementation.
@@ -48,23 +48,23 @@ pub trait Dma {
         flags: MapFlags,
     ) -> core::result::Result<Mapping, Self::Error>;
 
-    /// Copies out of guest memory: [`Vdev::read`].
+    /// Copies out of guest memory; see [`Vdev::read`].
     ///
     /// # Errors
     /// Those of the implementation.
     fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> core::result::Result<(), Self::Error>;
 
-    /// Copies into guest memory: [`Vdev::write`].
+    /// Copies into guest memory; see [`Vdev::write`].
     ///
     /// # Errors
     /// Those of the implementation.
     fn write(&self, addr: DeviceAddr, from: &[u8]) -> core::result::Result<(), Self::Error>;
 
-    /// Copies a value of a fixed layout out of guest memory. The guest may write it meanwhile:
-    /// its parts can be of different moments.
+    /// Copies a value of a fixed layout out of guest memory. The copy is not atomic: if the
+    /// guest writes the value meanwhile, its parts can be of different times.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// As for [`read`](Self::read).
     fn read_obj<T: FromBytes + IntoBytes>(
         &self,
         addr: DeviceAddr,
@@ -77,7 +77,7 @@ pub trait Dma {
     /// Copies a value of a fixed layout into guest memory.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// As for [`write`](Self::write).
     fn write_obj<T: IntoBytes + Immutable + ?Sized>(
         &self,
         addr: DeviceAddr,

@@ -1,4 +1,4 @@
-//! Fault records: what the guest's IOMMU refused, kept for the guest to read.
+//! Fault records: the accesses that the guest's IOMMU refused, kept for the guest to read.
 
 use core::fmt;
 use std::collections::VecDeque;
@@ -10,19 +10,19 @@ use crate::access::Access;
 use crate::addr::DeviceAddr;
 use crate::error::Refusal;
 
-/// How many records are kept; further ones are counted and dropped.
+/// Maximum number of records that are kept; further ones are dropped and counted.
 pub const FAULTS_KEPT: usize = 64;
 
 /// One access that the guest's IOMMU refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fault {
-    /// The device.
+    /// The name of the device.
     pub device: Arc<str>,
     /// The first refused address.
     pub addr: DeviceAddr,
-    /// What the device asked for.
+    /// The access that the device requested.
     pub access: Access,
-    /// Why it was refused.
+    /// The reason of the refusal.
     pub refusal: Refusal,
 }
 
@@ -33,15 +33,16 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The records, and how many were dropped since they were last read.
+/// Fault records, and the number of those dropped since records were last read.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Faults {
-    /// The oldest first, at most [`FAULTS_KEPT`].
+    /// The records, oldest first; at most [`FAULTS_KEPT`].
     pub records: Vec<Fault>,
-    /// How many came when there was no room.
+    /// Number of records that were dropped for lack of room.
     pub dropped: u64,
 }
 
+/// The fault log of a guest: records, and the number of those dropped.
 #[derive(Debug, Default)]
 pub(crate) struct FaultLog(Mutex<(VecDeque<Fault>, u64)>);
 
@@ -62,14 +63,15 @@ impl FaultLog {
         }
     }
 
-    /// Takes the oldest record, and how many were dropped since one was last read.
+    /// Removes and returns the oldest record, with the number of those dropped since records
+    /// were last read.
     pub(crate) fn take_one(&self) -> Option<(Fault, u64)> {
         let mut log = self.0.lock();
         let fault = log.0.pop_front()?;
         Some((fault, core::mem::take(&mut log.1)))
     }
 
-    /// Takes the records; reading one frees its place.
+    /// Removes and returns all records, which makes room for new ones.
     pub(crate) fn take(&self) -> Faults {
         let mut log = self.0.lock();
         Faults { records: log.0.drain(..).collect(), dropped: core::mem::take(&mut log.1) }

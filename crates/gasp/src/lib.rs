@@ -1,9 +1,10 @@
 //! Guest memory for virtual devices.
 //!
-//! A virtual device does DMA into a guest's memory. It needs an address that it may use,
-//! checked against what the guest's IOMMU allows *this* device, safe against the guest
-//! changing its mind, without a copy, and sometimes the contiguous host-physical address,
-//! to program real hardware with it. This crate gives it a [`Mapping`].
+//! A virtual device does DMA to a guest's memory. It needs a pointer to that memory, without
+//! a copy: checked against what the guest's IOMMU allows *this* device, and valid while it
+//! is used, whatever the guest changes meanwhile. Sometimes it needs the contiguous
+//! host-physical address as well, to program real hardware with it. This crate provides both
+//! as a [`Mapping`].
 //!
 //! ```
 //! use gasp::{Backing, DeviceAddr, Guest, MapFlags, MemoryObject};
@@ -26,17 +27,17 @@
 //!
 //! | | |
 //! |---|---|
-//! | addresses, [`Bytes`], access, [`Error`] | newtypes for every address; sizes as people write them; one error with one errno |
-//! | memory | objects: created, adopted or declared; pinned; their frame numbers |
+//! | addresses, [`Bytes`], access, [`Error`] | a type for each kind of address; sizes as people write them; one error with one errno |
+//! | memory | memory objects: created, adopted or declared; pinned; their frame numbers |
 //! | space | guest memory: regions (split, merge, find, walk) and the objects placed in them |
-//! | view | what a device sees of it: one word for each page of a domain, looked up without locks |
-//! | protocol | how look-ups and revokes agree; knows no memory |
+//! | view | a domain's view of guest memory: one word for each page, looked up without locks |
+//! | protocol | the protocol between look-ups and revokes; knows no memory |
 //! | mapping | [`Mapping`], [`Scatter`], [`Stitched`], [`Fence`]; revoke and [`Drain`] |
 //! | iommu | domains and their grants |
-//! | guest | [`Guest`], [`Domain`], [`Vdev`]: what a program uses |
+//! | guest | [`Guest`], [`Domain`], [`Vdev`]: the API of programs |
 //! | [`config`] | a guest from a TOML file |
 //! | [`broker`] | frame numbers for processes without the privilege to read them |
-//! | [`signal`] | system calls that must not end the process; knows nothing of the others |
+//! | [`signal`] | system calls without their signals; knows none of the others |
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
@@ -94,7 +95,7 @@ compile_error!("gasp is for hosts with 64-bit pointers");
 #[cfg(not(target_os = "linux"))]
 compile_error!("gasp is for Linux");
 
-/// The example of `docs/using.md` is true.
+/// Compiles and runs the examples of `docs/using.md`.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/using.md")]
 struct Using;

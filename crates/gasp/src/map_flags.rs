@@ -1,13 +1,12 @@
-//! What a map may ask for.
+//! The flags of a map.
 
 use crate::access::Access;
 use crate::error::Reason;
 
-/// What a map asks for: the kinds of access, and whether memory other than system RAM
-/// will do.
+/// The access that a map requests, and whether it accepts memory other than system RAM.
 ///
-/// A value of this type is always a valid combination (decision 4): at least one access,
-/// no unknown bit. The numbers are those of the `GMF_*` constants of `<qvm/gasp.h>`.
+/// A value of this type is always a valid combination (decision 4): at least one kind of
+/// access, no unknown bit. The numbers are those of the `GMF_*` constants of `<qvm/gasp.h>`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct MapFlags {
     access: Access,
@@ -17,17 +16,17 @@ pub struct MapFlags {
 impl MapFlags {
     /// Read access to system RAM.
     pub const READ: Self = Self { access: Access::READ, any: false };
-    /// Write access to system RAM; such a mapping need not be readable (decision 4).
+    /// Write access to system RAM; the memory need not be readable (decision 4).
     pub const WRITE: Self = Self { access: Access::WRITE, any: false };
     /// Read and write access to system RAM.
     pub const RW: Self = Self { access: Access::RW, any: false };
     /// The bit that stands for [`any`](Self::any) in [`bits`](Self::bits).
     pub const ANY_BIT: u32 = 0x100;
 
-    /// Flags that ask for `access` to system RAM.
+    /// Flags for `access` to system RAM.
     ///
     /// # Errors
-    /// [`Reason::BadFlags`] where `access` is empty.
+    /// [`Reason::BadFlags`] if `access` is empty (decision 4).
     pub fn new(access: Access) -> Result<Self, Reason> {
         if access.is_empty() {
             return Err(Reason::BadFlags(0));
@@ -35,18 +34,18 @@ impl MapFlags {
         Ok(Self { access, any: false })
     }
 
-    /// The same access, and ROM, pass-through windows and shared windows will do as
-    /// well as system RAM (decision 5). It never widens what the guest's IOMMU allows.
+    /// The same access, to ROM, pass-through windows and shared windows as well as to system
+    /// RAM (decision 5). It never widens what the guest's IOMMU allows.
     #[inline]
     #[must_use]
     pub const fn any(self) -> Self {
         Self { any: true, ..self }
     }
 
-    /// The flags from their number, as a C caller gives them.
+    /// The flags from their number, as passed by a caller in C.
     ///
     /// # Errors
-    /// [`Reason::BadFlags`] where no access bit, or an unknown bit, is set (decision 4).
+    /// [`Reason::BadFlags`] if no access bit is set, or an unknown bit is (decision 4).
     pub fn from_bits(bits: u32) -> Result<Self, Reason> {
         let bad = Reason::BadFlags(bits);
         let access = u8::try_from(bits & !Self::ANY_BIT).map_err(|_| bad)?;
@@ -59,13 +58,13 @@ impl MapFlags {
         u32::from(self.access.bits()) | if self.any { Self::ANY_BIT } else { 0 }
     }
 
-    /// The kinds of access asked for.
+    /// The kinds of access requested.
     #[inline]
     pub fn access(self) -> Access {
         self.access
     }
 
-    /// Whether memory other than system RAM will do.
+    /// Whether memory other than system RAM is accepted.
     #[inline]
     pub fn accepts_any(self) -> bool {
         self.any

@@ -1,32 +1,37 @@
-//! Who is at the other end of a socket.
-#![allow(unsafe_code, reason = "asks the kernel for what rustix cannot hold")]
+//! The identity of the process at the other end of a socket.
+#![allow(unsafe_code, reason = "calls getsockopt, whose result rustix cannot represent")]
 
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::Errno;
 
-/// The process at the other end of a Unix socket, when it connected.
+/// The process at the other end of a Unix socket, as of when it connected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Peer {
-    /// Its number; `None` where it is in another PID namespace.
+    /// Process ID; `None` if this process's PID namespace does not have the peer.
     pub pid: Option<i32>,
-    /// Its effective user.
+    /// Effective user ID.
     pub user: u32,
 }
 
-/// Who has connected (`SO_PEERCRED`). For servers beside guest memory: the broker, and those
-/// that VMMs connect to.
+/// The peer of a Unix socket (`SO_PEERCRED`). For the servers of the project: the broker, and
+/// those that VMMs connect to.
 ///
-/// rustix has a type for the number of a process that cannot be 0, which is what the kernel
-/// says of one in another PID namespace; so it is not asked.
+/// It does not use rustix, whose type for a process ID cannot be 0, which is the kernel's
+/// answer for a process that is not in this PID namespace.
 ///
 /// # Errors
-/// `ENOTSOCK` and others of getsockopt(2).
+/// `ENOTSOCK`, and other errors of getsockopt(2).
+///
+/// # References
+/// [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)
 pub fn peer_of(socket: impl AsFd) -> Result<Peer, Errno> {
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes to `peer`, which has as many, of numbers
-    // that may have any value; both live until it returns.
+    // SAFETY: the descriptor is open, as `socket` is borrowed. `len` is initialised and writable.
+    // The kernel writes at most `len` bytes to `peer`, which has as many, and whose fields are
+    // integers, valid with any value. Both live until the call returns, and the kernel keeps no
+    // pointer to them.
     let done = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),

@@ -1,4 +1,4 @@
-//! A range of addresses that is never empty and never wraps.
+//! Ranges of addresses that are never empty and never wrap.
 
 use core::fmt;
 use core::num::NonZeroU64;
@@ -8,8 +8,8 @@ use crate::error::Reason;
 
 /// A range `[start, start + len)` of addresses of one kind.
 ///
-/// It holds at least one byte, and its last byte has an address: both are checked once,
-/// when it is made, so that no code behind it has to. The range may end exactly at 2^64.
+/// It has at least one byte, and its last byte has an address: both are checked once, when
+/// it is created, so that no later code has to. The range can end exactly at 2^64.
 ///
 /// ```
 /// use gasp::{GuestPhys, Span};
@@ -26,10 +26,11 @@ pub struct Span<A> {
 }
 
 impl<A: Address> Span<A> {
-    /// The range of `len` bytes from `start`.
+    /// The range of `len` bytes from `start` on.
     ///
     /// # Errors
-    /// [`Reason::ZeroLength`] (decision 2) or [`Reason::Wraps`] (decision 3).
+    /// [`Reason::ZeroLength`] if `len` is 0 (decision 2), [`Reason::Wraps`] if the range would
+    /// extend past 2^64 (decision 3).
     #[inline]
     pub fn new(start: A, len: u64) -> Result<Self, Reason> {
         let len = NonZeroU64::new(len).ok_or(Reason::ZeroLength)?;
@@ -39,8 +40,8 @@ impl<A: Address> Span<A> {
         Ok(Self { start, len })
     }
 
-    /// The range from `start` to `last`, both included; `None` if `last` is before
-    /// `start` or the range is all of the 2^64 addresses.
+    /// The range from `start` to `last`, both inclusive; `None` if `last` is below `start`, or
+    /// if the range is all of the 2^64 addresses.
     #[inline]
     pub fn inclusive(start: A, last: A) -> Option<Self> {
         let len = last.raw().checked_sub(start.raw())?.checked_add(1)?;
@@ -53,32 +54,32 @@ impl<A: Address> Span<A> {
         self.start
     }
 
-    /// The last address, which belongs to the range.
+    /// The last address, which is in the range.
     #[inline]
     pub fn last(&self) -> A {
         A::new(self.start.raw() + (self.len.get() - 1))
     }
 
-    /// How many bytes; never 0.
+    /// Length in bytes; never 0.
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "a span is never empty")]
     pub fn len(&self) -> u64 {
         self.len.get()
     }
 
-    /// Whether `addr` is one of the addresses.
+    /// Whether `addr` is in the range.
     #[inline]
     pub fn contains(&self, addr: A) -> bool {
         self.start <= addr && addr <= self.last()
     }
 
-    /// Whether all of `other` lies inside.
+    /// Whether all of `other` is in the range.
     #[inline]
     pub fn covers(&self, other: &Self) -> bool {
         self.start <= other.start && other.last() <= self.last()
     }
 
-    /// The part that both have, if any.
+    /// The intersection of the two ranges; `None` if they do not overlap.
     #[inline]
     pub fn intersection(&self, other: &Self) -> Option<Self> {
         Self::inclusive(self.start.max(other.start), self.last().min(other.last()))
@@ -90,8 +91,8 @@ impl<A: Address> Span<A> {
         self.start <= other.last() && other.start <= self.last()
     }
 
-    /// The smallest range of whole 4 KiB granules around this one (decision 11); `None`
-    /// where that is all of the 2^64 addresses.
+    /// The smallest range of whole 4 KiB granules that covers this one (decision 11); `None`
+    /// if that is all of the 2^64 addresses.
     #[inline]
     pub fn rounded_out(&self) -> Option<Self> {
         let start = self.start.raw() & !(GRANULE - 1);
@@ -99,7 +100,7 @@ impl<A: Address> Span<A> {
         Self::inclusive(A::new(start), A::new(last))
     }
 
-    /// Whether start and length are whole 4 KiB granules.
+    /// Whether start and length are multiples of 4 KiB.
     #[inline]
     pub fn is_granular(&self) -> bool {
         (self.start.raw() | self.len.get()) & (GRANULE - 1) == 0

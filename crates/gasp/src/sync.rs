@@ -1,5 +1,5 @@
 //! The atomics of the revoke protocol: the machine's, or loom's, so that the very same
-//! code runs under its model checker.
+//! code runs under loom's model checker.
 
 #[cfg(not(loom))]
 mod machine {
@@ -7,7 +7,7 @@ mod machine {
     pub(crate) use core::sync::atomic::{AtomicU64, Ordering, fence};
     pub(crate) use std::thread::yield_now;
 
-    /// Lets any other thread run, of whatever priority.
+    /// Lets any other thread run, whatever its priority.
     pub(super) fn pause() {
         std::thread::sleep(core::time::Duration::from_micros(50));
     }
@@ -23,18 +23,19 @@ mod machine {
 pub(crate) use machine::{AtomicU64, Ordering, fence};
 use machine::{pause, spin, yield_now};
 
-/// The waits of a loop that reads a word until another thread, which is about to, writes it.
+/// The backoff of a loop that waits for another thread to write a word, which it soon will.
 #[derive(Default)]
 pub(crate) struct Backoff(u32);
 
 impl Backoff {
-    /// Waits a little: longer, the more often it has been called.
+    /// Waits a little, the longer the more often it has been called: spins, then yields, then
+    /// sleeps.
     pub(crate) fn wait(&mut self) {
         self.0 = self.0.saturating_add(1);
         match self.0 {
             0..100 => spin(),
             100..200 => yield_now(),
-            // A thread of real-time priority has to let a lesser one finish.
+            // A thread of real-time priority must let one of lower priority finish.
             _ => pause(),
         }
     }

@@ -1,12 +1,12 @@
-//! A lock that belongs to a thread, from one call of its until another.
+//! A lock that a thread holds from one call to another, without a guard.
 
 use parking_lot::{Condvar, Mutex};
 use rustix::thread::{Pid, gettid};
 
-/// A lock without a guard: a thread takes it, and gives it back later.
+/// A lock without a guard: a thread takes it, and releases it later.
 ///
-/// It knows the thread that has it by the kernel's number, which the thread has until its
-/// very end: also a destructor of its thread-local values can give the lock back.
+/// It identifies the thread that holds it by the kernel's thread ID, which the thread has
+/// until its very end: even a destructor of a thread-local value can release the lock.
 #[derive(Default)]
 pub struct ThreadLock {
     holder: Mutex<Option<Pid>>,
@@ -14,8 +14,8 @@ pub struct ThreadLock {
 }
 
 impl ThreadLock {
-    /// Takes the lock, after waiting for the thread that has it. `false`, at once, where that
-    /// is this thread.
+    /// Takes the lock, after waiting for the thread that holds it. Returns `false`, at once, if
+    /// that is the calling thread.
     #[must_use]
     pub fn take(&self) -> bool {
         let me = gettid();
@@ -28,7 +28,7 @@ impl ThreadLock {
         true
     }
 
-    /// Gives the lock back. Call it once for each [`take`](Self::take) that was `true`.
+    /// Releases the lock. To be called once for each [`take`](Self::take) that returned `true`.
     pub fn release(&self) {
         *self.holder.lock() = None;
         self.released.notify_one();
@@ -61,7 +61,7 @@ mod tests {
                 });
             }
             thread::sleep(Duration::from_millis(10));
-            assert_eq!(inside.load(Ordering::Relaxed), 0, "it is this thread's");
+            assert_eq!(inside.load(Ordering::Relaxed), 0, "this thread holds it");
             lock.release();
         });
         assert!(lock.take());
