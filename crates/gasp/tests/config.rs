@@ -144,7 +144,7 @@ fn a_file_that_is_wrong_in_itself_names_line_key_and_what_was_expected() {
             "[[pass]]\nstart = 0\nsize = '4K'\nhost = 0\npath = 'x'\naccess = 'rq'",
             6,
             "pass.access",
-            "letters of r, w, x",
+            "letters r, w, x",
             E::INVAL,
         ),
         // Two regions at one address, or two things of one name.
@@ -303,7 +303,7 @@ fn a_wrong_domain_names_line_key_and_what_was_expected() {
                  { device = 0, guest = 4096, size = 1, access = 'r' }]",
                 7,
                 "domain.map.device",
-                "mapped already",
+                "already mapped",
                 E::EXIST,
             ),
         ),
@@ -343,7 +343,7 @@ fn wrong_files_that_a_configuration_refers_to_are_named() {
             "[[rom]]\nsize = '4K'\nfile = 'image'",
             3,
             "rom.file",
-            "holds 4097 bytes, and its region only 4 KiB",
+            "has 4097 bytes, but its region only 4 KiB",
             E::INVAL,
         ),
         (

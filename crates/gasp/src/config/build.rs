@@ -1,4 +1,4 @@
-//! Making the guest that a configuration file describes.
+//! Creates the guest that a configuration file describes.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -19,7 +19,7 @@ use crate::memory::{
 };
 use crate::space::Region;
 
-/// A ROM image is copied in pieces of this size.
+/// Size of the buffer with which a ROM image is copied, in bytes.
 const COPY: usize = 1 << 20;
 
 pub(super) fn build(
@@ -35,8 +35,8 @@ pub(super) fn build(
             Errno::NOENT | Errno::CONNREFUSED => {
                 let path = path.display();
                 let message = format!(
-                    "nobody listens at {path}, and this process is not shown frame numbers: start \
-                     gasp broker --socket {path}"
+                    "nobody listens at {path}, and this process cannot read frame numbers: start \
+                     `gasp broker --socket {path}`"
                 );
                 source.wrong(*at, &message).caused_by(error)
             }
@@ -51,7 +51,7 @@ pub(super) fn build(
     if let Some(unattached) = plan.iommu {
         builder = builder.iommu(unattached);
     }
-    // The plan has only values that the builder takes, so this is about no line.
+    // The plan has only values that the builder accepts, so the error is about no line.
     let refused = |error| source.refused(Mark::GUEST, error);
     let guest = builder.build().map_err(refused)?;
     let space = guest.space();
@@ -68,7 +68,7 @@ pub(super) fn build(
         let device = guest.vdev(&vdev.name).map_err(refused)?;
         let domain = vdev.domain.as_deref().and_then(|name| guest.find_domain(name));
         if let Some(domain) = domain {
-            // It has no mappings yet that this could wait for.
+            // It has no mappings yet for which this could wait.
             let _ = device.attach(&domain).map_err(refused)?.wait();
         }
     }
@@ -134,7 +134,7 @@ fn add_region(
             };
             let window = MemoryObject::pass_through(file.into(), *host, how)
                 .map_err(|error| source.refused(*path_at, error))?;
-            // Readable memory could be executed, too; the file says exactly what is offered.
+            // Readable memory would be executable as well; the file says exactly what is offered.
             Region::pass_through(start, &window).map(|region| region.restricted(*access))
         }
         Content::Reserve => Ok(Region::reserved(plan.span)),
@@ -156,8 +156,8 @@ fn add_domain(source: &Source, guest: &Guest, plan: &DomainPlan) -> Result<(), C
     Ok(())
 }
 
-/// Copies a file to the start of an object. The file was seen to fit, but that was when
-/// the configuration was read.
+/// Copies a file to the start of an object. That it fits was checked when the configuration
+/// was read, and can have changed.
 fn fill(object: &MemoryObject, path: &Path) -> io::Result<()> {
     let mut file: File = open_file(path, OFlags::RDONLY)?;
     if !file.metadata()?.is_file() {
@@ -178,14 +178,14 @@ fn fill(object: &MemoryObject, path: &Path) -> io::Result<()> {
     }
 }
 
-/// Refuses more memory than the host has at all, before the host runs out of it and ends
-/// some process. Less than that may still be too much, which the engine says.
+/// Refuses more memory than the host has in total, before the kernel runs out of memory and
+/// kills a process. Less can still be too much, which the engine reports.
 fn fits_host(source: &Source, plan: &Plan) -> Result<(), ConfigError> {
     let Some(total) = host_memory() else { return Ok(()) };
     let mut sum = 0_u64;
     for region in &plan.regions {
         match region.content {
-            // Takes what the guest touches, which may be far less.
+            // Takes only the memory that the guest touches, which can be far less.
             Content::Ram(RamPlan { residency: Residency::OnDemand, .. }) => continue,
             Content::Ram(_) | Content::Rom { .. } => {}
             Content::Reserve | Content::Pass { .. } | Content::Device { .. } => continue,
@@ -193,8 +193,8 @@ fn fits_host(source: &Source, plan: &Plan) -> Result<(), ConfigError> {
         sum = sum.saturating_add(region.span.len());
         if sum > total {
             let message = format!(
-                "this makes {} of RAM and ROM, and the host has {} of memory; ask for less, or \
-                 in a configuration file for `residency = \"on-demand\"`",
+                "RAM and ROM take {} together, and the host has {} of memory; ask for less, or \
+                 set `residency = \"on-demand\"` in a configuration file",
                 Bytes(sum),
                 Bytes(total)
             );
@@ -204,7 +204,7 @@ fn fits_host(source: &Source, plan: &Plan) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// All memory of the host, in bytes, that of its huge page pools included.
+/// Total memory of the host in bytes, including its pools of huge pages.
 fn host_memory() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;

@@ -1,4 +1,6 @@
 //! Checks of single values that several tables have in common.
+//!
+//! A check returns the value, or an error at its [`Mark`].
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -17,19 +19,19 @@ use crate::guest::GuestBuilder;
 use crate::mapping::DrainPolicy;
 use crate::span::Span;
 
-/// The longest deadline of a drain, in milliseconds: an hour.
+/// Maximum deadline of a drain in milliseconds: one hour.
 const DEADLINE_MAX: u64 = 3_600_000;
-/// The longest name, in bytes.
+/// Maximum length of a name in bytes.
 const NAME_MAX: usize = 128;
 
-/// What a check needs to know.
+/// The context of the checks.
 pub(super) struct Check<'a> {
     pub(super) source: &'a Source,
     /// The guest's address width in bits.
     pub(super) width: u32,
 }
 
-/// Names and where the file gives them.
+/// Names, with the mark of their definition.
 pub(super) type Names = HashMap<String, Mark>;
 
 impl<'a> Check<'a> {
@@ -47,7 +49,7 @@ impl<'a> Check<'a> {
         Ok(Self { source, width: bits.ok_or_else(wrong)? })
     }
 
-    /// A range inside the guest's addresses, not empty.
+    /// Checks that a range is not empty, and inside the guest's address width.
     pub(super) fn span<A: Address>(
         &self,
         (start, start_at): (u64, Mark),
@@ -74,7 +76,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// A number of whole granules.
+    /// Checks that a number is a multiple of 4 KiB.
     pub(super) fn granular(&self, value: u64, at: Mark) -> Result<u64, ConfigError> {
         match value.is_multiple_of(GRANULE) {
             true => Ok(value),
@@ -85,7 +87,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// The length of a region.
+    /// Checks that the length of a region of memory is a multiple of 4 KiB.
     pub(super) fn region_size(
         &self,
         size: &Spanned<Bytes>,
@@ -101,7 +103,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// A name that messages can show.
+    /// Checks the length of a name, and that it has no control characters.
     pub(super) fn name(
         &self,
         name: &Spanned<String>,
@@ -118,7 +120,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// A name that nothing of its kind has yet.
+    /// Checks a name, and adds it to `names`, in which it must not be yet.
     pub(super) fn unique(
         &self,
         names: &mut Names,
@@ -140,7 +142,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// A name that something has.
+    /// Checks that a name is in `names`, which are those of the tables `table`.
     pub(super) fn known(
         &self,
         names: &Names,
@@ -161,7 +163,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// A policy; what the table does not say is as in `default`.
+    /// The policy of a table; keys that it does not have are as in `default`.
     pub(super) fn drain(
         &self,
         table: &DrainTable,

@@ -1,10 +1,10 @@
-//! Grants that overlap, as pieces that do not.
+//! Cuts grants that overlap into grants that do not.
 //!
-//! The engine compares a new grant with all that is there in its range, which for a guest
-//! that adds grant after grant is little. A file can hold tens of thousands that all
-//! overlap, and the time would grow with their square. Cut into pieces, each range is
-//! given to the engine once, with the sum of the accesses, and the time grows with the
-//! number of grants.
+//! The engine compares a new grant with all existing ones in its range, which are few for a
+//! guest that adds one grant after another. A file can have tens of thousands that all
+//! overlap, and the time would grow with the square of their number. If they are cut first,
+//! the engine gets each range once, with the union of the accesses, and the time grows in
+//! proportion to their number.
 
 use std::collections::BTreeSet;
 
@@ -15,17 +15,19 @@ use crate::access::Access;
 use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
 use crate::error::Errno;
 
-/// Cuts grants into pieces of whole granules, in the order of their device addresses. Two
-/// grants that translate an address to different places are an error.
+/// Cuts grants into disjoint ones of whole granules, in the order of their device addresses.
 ///
-/// Grants lie inside an address width of at most 52 bits, so that no sum here wraps.
+/// The grants must be inside an address width of at most 52 bits, so that no sum here wraps.
+///
+/// # Errors
+/// `EEXIST` if two grants translate an address to different ones.
 pub(super) fn disjoint(
     source: &Source,
     grants: &[GrantPlan],
 ) -> Result<Vec<GrantPlan>, ConfigError> {
     let begin = |grant: &GrantPlan| grant.device.0 & !(GRANULE - 1);
     let end = |grant: &GrantPlan| (grant.device.0 + grant.len).next_multiple_of(GRANULE);
-    // Where grants begin and end; at one address first those that end.
+    // The begins and ends of grants; at one address the ends come first.
     let begins = grants.iter().enumerate().map(|(index, grant)| (begin(grant), true, index));
     let ends = grants.iter().enumerate().map(|(index, grant)| (end(grant), false, index));
     let mut events: Vec<_> = begins.chain(ends).collect();
@@ -34,7 +36,7 @@ pub(super) fn disjoint(
     let mut parts: Vec<GrantPlan> = Vec::new();
     let mut active = Active::default();
     let mut from = 0;
-    // Whether a grant goes on from the last piece to here.
+    // Whether a grant extends from the last part to here.
     let mut goes_on = false;
     for (addr, begin, index) in events {
         let Some(grant) = grants.get(index) else { continue };
@@ -68,11 +70,11 @@ pub(super) fn disjoint(
     Ok(parts)
 }
 
-/// The grants that hold at one address.
+/// The grants that cover one address: the active set of the sweep.
 #[derive(Default)]
 struct Active {
     indices: BTreeSet<usize>,
-    /// How many of them allow each kind of access.
+    /// Number of them that allow each kind of access.
     counts: [(Access, usize); 3],
 }
 
@@ -102,7 +104,7 @@ impl Active {
     }
 }
 
-/// How far a grant translates.
+/// Difference between the guest-physical and the device addresses of a grant; it wraps.
 fn displacement(grant: &GrantPlan) -> u64 {
     grant.guest.0.wrapping_sub(grant.device.0)
 }
@@ -110,7 +112,7 @@ fn displacement(grant: &GrantPlan) -> u64 {
 fn contradiction(source: &Source, a: &GrantPlan, b: &GrantPlan, addr: u64) -> ConfigError {
     let (old, new) = if a.at.is_after(b.at) { (b, a) } else { (a, b) };
     let message = format!(
-        "device address {addr:#x} is mapped already, to guest-physical {:#x}, on line {}",
+        "device address {addr:#x} is already mapped, to guest-physical {:#x}, on line {}",
         addr.wrapping_add(displacement(old)),
         source.line(old.at)
     );

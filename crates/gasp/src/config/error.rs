@@ -1,15 +1,15 @@
-//! What is wrong with a configuration file, and where.
+//! Errors of configuration files.
 
 use core::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Errno, Error};
 
-/// A configuration file that cannot be used: where it is wrong, and what was expected.
+/// An error in a configuration file: line, key, and what was expected.
 ///
-/// It prints as `file:line: key: message`, without the line and the key where there is
-/// none. Control characters from the file are printed escaped, so that a file cannot
-/// play tricks on a terminal.
+/// It prints as `file:line: key: message`, without the line or the key if it has none.
+/// Control characters from the file are printed escaped, so that a file cannot send control
+/// sequences to a terminal.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfigError(Box<Inner>);
 
@@ -23,11 +23,12 @@ struct Inner {
     source: Option<Error>,
 }
 
-/// A file can be 4 MiB long and one word; a message should not. In letters.
+/// Maximum length of a message or a key in bytes; a longer one is shortened to as many
+/// characters, because a file can be one word of 4 MiB.
 const TEXT_MAX: usize = 400;
 
 impl ConfigError {
-    /// An error about the file as a whole, `EINVAL` unless told otherwise.
+    /// An error about the file as a whole: `EINVAL`, unless another errno is set.
     #[cold]
     pub(super) fn new(path: &Path, message: &str) -> Self {
         Self(Box::new(Inner {
@@ -61,31 +62,33 @@ impl ConfigError {
         self
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// The line in it, from 1; `None` where the file as a whole is meant.
+    /// The line number, from 1; `None` if the error is about the file as a whole.
     pub fn line(&self) -> Option<usize> {
         self.0.line
     }
 
-    /// The key that is wrong, with those of the tables around it: `ram.size`,
-    /// `domain.drain.deadline-ms`. `None` where the file is not TOML at that place.
+    /// The key of the wrong value, after those of its tables: `ram.size`,
+    /// `domain.drain.deadline-ms`. `None` if the error is about the file as a whole, or if it
+    /// is not TOML at that line.
     pub fn key(&self) -> Option<&str> {
         self.0.key.as_deref()
     }
 
-    /// What was expected, without the place.
+    /// The message, without path, line and key.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// An error number of the same meaning: that of the system call or of the engine
-    /// where one refused; `EEXIST` for two things in one place or of one name; `ENXIO`
-    /// where a range passes the guest's address width or has no memory; `EFBIG` for a
-    /// file that is too large; `EINVAL` for everything else.
+    /// The error number: that of the system call or of the engine, if one failed; `EEXIST` for
+    /// two objects in one range or of one name; `ENXIO` if a range extends past the guest's
+    /// address width or has no memory; `EFBIG` if the file is too large; `ENOENT` for a name
+    /// that is not defined; `ENOSPC` for too many grants; `ENOMEM` for more memory than the host
+    /// has; `EISDIR` or `ENODEV` for a file of the wrong kind; `EINVAL` for everything else.
     pub fn errno(&self) -> Errno {
         self.0.errno
     }
@@ -110,8 +113,8 @@ impl core::error::Error for ConfigError {
     }
 }
 
-/// Escapes control characters, and takes the middle out of what is too long: what was
-/// expected is at the end.
+/// Escapes control characters, and removes the middle of a text that is too long: its end says
+/// what was expected.
 fn printable(text: &str) -> String {
     let shown: String = match text.len() <= TEXT_MAX {
         true => text.into(),

@@ -1,6 +1,6 @@
-//! The file as it is written: keys and types, nothing checked beyond that.
+//! The tables of the file: keys and types, without further checks.
 //!
-//! A value whose line an error may have to name is [`Spanned`].
+//! A value whose line an error can name is [`Spanned`].
 
 use serde::Deserialize;
 use toml::Spanned;

@@ -1,4 +1,4 @@
-//! The domains of a configuration file, and that their grants lead to memory.
+//! Checks the domains of a configuration file, and that their grants lead to memory.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use crate::iommu::{DomainKind, DomainOptions};
 use crate::mapping::DrainPolicy;
 use crate::span::Span;
 
-/// The largest limit of a domain: as many entries as 1 TiB has 4 KiB pages. Its table
-/// would take about 2 GiB.
+/// Maximum limit of a domain: as many entries as 1 TiB has 4 KiB pages. Its table would take
+/// about 2 GiB.
 const LIMIT_MAX: u64 = 1 << 28;
-/// The most grants in one list of a file.
+/// Maximum number of grants in one list.
 const GRANTS_MAX: usize = 1 << 16;
 
 pub(super) fn plan_domains(
@@ -80,7 +80,7 @@ fn plan_domain(
     Ok(DomainPlan { name: table.name.get_ref().clone(), at, options, grants })
 }
 
-/// The grants of a list that may not be there, if they are not too many.
+/// The grants of a list, if they are not too many; none without a list.
 fn listed<'a, T>(
     check: &Check<'_>,
     list: Option<&'a Spanned<Vec<T>>>,
@@ -130,7 +130,7 @@ fn plan_map(
     Ok(GrantPlan { at, device, guest, len, access: grant.access.0 })
 }
 
-/// Where there is memory: ranges in order that do not touch.
+/// The ranges with memory, in order and merged.
 struct Memory(Vec<Span<GuestPhys>>);
 
 impl Memory {
@@ -152,8 +152,8 @@ impl Memory {
         Self(joined)
     }
 
-    /// Refuses a grant that leads where there is no memory: in a file, where no memory
-    /// comes later, it is most likely a slip.
+    /// Refuses a grant part of which has no memory: in a file, which adds no memory later, it is
+    /// most likely a mistake.
     fn expect(
         &self,
         check: &Check<'_>,

@@ -1,4 +1,4 @@
-//! Where the regions of a configuration file lie, and that no two lie in one place.
+//! Places the regions of a configuration file, and checks that no two overlap.
 
 use std::path::Path;
 
@@ -15,12 +15,12 @@ use crate::addr::{GRANULE, GuestPhys, HostPhys};
 use crate::error::Errno;
 use crate::memory::{Backing, PinMethod};
 
-/// The regions so far.
+/// The regions placed so far.
 pub(super) struct Layout<'a> {
     check: &'a Check<'a>,
     regions: Vec<RegionPlan>,
     ram_names: Names,
-    /// Behind the highest RAM or ROM.
+    /// The first address past the highest RAM or ROM.
     next: u64,
 }
 
@@ -68,7 +68,7 @@ impl<'a> Layout<'a> {
         };
         if len > size.0 {
             let message =
-                format!("the file holds {:#}, and its region only {:#}", Bytes(len), Bytes(size.0));
+                format!("the file has {:#}, but its region only {:#}", Bytes(len), Bytes(size.0));
             return Err(self.check.source.wrong(file_at, &message));
         }
         self.memory(rom.start.as_ref(), start_at, size, Content::Rom { image, file_at })
@@ -101,7 +101,7 @@ impl<'a> Layout<'a> {
             Some(offset) => {
                 self.check.granular(offset.get_ref().0, Mark::of(offset, "pass.offset"))?
             }
-            // The offsets of this file are host-physical addresses.
+            // The offsets of this device are host-physical addresses.
             None if pass.path.get_ref() == "/dev/mem" => host,
             None => 0,
         };
@@ -119,7 +119,7 @@ impl<'a> Layout<'a> {
         self.place(pass.start.get_ref().0, Mark::of(&pass.start, "pass.start"), size, content)
     }
 
-    /// All regions, if no two of them overlap.
+    /// Returns all regions, if no two of them overlap.
     pub(super) fn finish(self) -> Result<Vec<RegionPlan>, ConfigError> {
         let mut sorted: Vec<&RegionPlan> = self.regions.iter().collect();
         sorted.sort_by_key(|region| region.span.start());
@@ -144,7 +144,7 @@ impl<'a> Layout<'a> {
         Ok(self.regions)
     }
 
-    /// Places RAM or ROM: where the file says, or behind what there is.
+    /// Places RAM or ROM: at the address in the file, or past the highest RAM or ROM.
     fn memory(
         &mut self,
         start: Option<&Spanned<Bytes>>,
@@ -166,7 +166,7 @@ impl<'a> Layout<'a> {
         size: (u64, Mark),
         content: Content,
     ) -> Result<(), ConfigError> {
-        // Without memory a region has any start and length.
+        // A region without memory can have any start and length.
         let start = match content {
             Content::Reserve | Content::Device { .. } => start,
             _ => self.check.granular(start, start_at)?,
@@ -176,7 +176,7 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
-    /// A ROM image that was handed in, or a file; and its length.
+    /// A ROM image, either of the program's or a file, and its length in bytes.
     fn image(&self, name: &str, at: Mark) -> Result<(Image, u64), ConfigError> {
         let source = self.check.source;
         if let Some(bytes) = source.image(name) {
@@ -187,14 +187,14 @@ impl<'a> Layout<'a> {
         Ok((Image::File(file), len))
     }
 
-    /// The length of a ROM image, which is never 0.
+    /// Length of a ROM image in bytes; never 0.
     fn file_len(&self, path: &Path, at: Mark) -> Result<u64, ConfigError> {
         let source = self.check.source;
         let metadata = std::fs::metadata(path).map_err(|error| {
             source.failed(at, &format!("cannot find the ROM image {}", path.display()), &error)
         })?;
         let fail = |what: &str, errno| {
-            let message = format!("expected a ROM image, and {} {what}", path.display());
+            let message = format!("expected a ROM image, but {} {what}", path.display());
             Err(source.wrong(at, &message).with_errno(errno))
         };
         match metadata.len() {

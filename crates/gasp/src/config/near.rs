@@ -1,11 +1,11 @@
-//! Near words, for messages about unknown ones.
+//! Suggestions of known words, for messages about unknown ones.
 
-/// How many known words a message lists.
+/// Maximum number of known words in a message.
 const LISTED: usize = 16;
 
-/// The known word that an unknown one is most likely meant to be, if one is near: at most a
-/// third of its letters differ, or it is the beginning of one. Upper and lower case are the
-/// same.
+/// The known word that is nearest to an unknown one, if one is near: at most a third of the
+/// letters differ, or the unknown word has at least three letters and begins the known one.
+/// Case is ignored.
 ///
 /// ```
 /// use gasp::config::near::nearest;
@@ -24,7 +24,8 @@ pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> O
     near.min_by_key(|&(distance, _)| distance).map(|(_, word)| word)
 }
 
-/// What to add to a message about an unknown word: the near one, or else all that are known.
+/// The end of a message about an unknown word: the nearest known word, or else all of them, up
+/// to 16.
 ///
 /// ```
 /// use gasp::config::near::hint;
@@ -45,15 +46,15 @@ pub fn hint(unknown: &str, known: &[&str]) -> String {
     }
 }
 
-/// The message of the TOML parser about an unknown key, with the near one or all that are
-/// known, about a missing one, or about a value that is no whole number; any other message as
-/// it is.
+/// Rewrites a message of the TOML parser, if it is about an unknown key (which gets a
+/// [`hint`]), a missing key, or a value that is not a whole number; returns any other message
+/// unchanged.
 pub fn explained(message: &str) -> String {
     if let Some(key) = message.strip_prefix("missing field ") {
         return format!("the key {key} is missing");
     }
     if let Some(wrong) = message.strip_suffix(", expected u64") {
-        // Between backticks, or a text between quotation marks, or the name of a type.
+        // In backticks, or a string in quotation marks, or the name of a type.
         let quoted = || wrong.find('"').and_then(|start| wrong.get(start..));
         let named = || wrong.split_once(": ").map_or(wrong, |(_, what)| what);
         let value = wrong.split('`').nth(1).or_else(quoted).unwrap_or_else(named);

@@ -1,4 +1,4 @@
-//! What a configuration file says, checked: everything that [`build`](super::build) needs.
+//! The checked contents of a configuration file: everything that [`build`](super::build) needs.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::mapping::DrainPolicy;
 use crate::memory::{Backing, Contiguity, PinMethod, Residency};
 use crate::span::Span;
 
-/// A guest to be made.
+/// A guest to create.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) name: String,
@@ -26,7 +26,7 @@ pub(super) struct Plan {
     pub(super) vdevs: Vec<VdevPlan>,
 }
 
-/// A region, placed.
+/// A region with its place.
 #[derive(Clone, Debug)]
 pub(super) struct RegionPlan {
     pub(super) span: Span<GuestPhys>,
@@ -35,7 +35,7 @@ pub(super) struct RegionPlan {
     pub(super) content: Content,
 }
 
-/// What is in a region.
+/// Contents of a region.
 #[derive(Clone, Debug)]
 pub(super) enum Content {
     Ram(RamPlan),
@@ -45,18 +45,18 @@ pub(super) enum Content {
     Device { vdev: String },
 }
 
-/// Where a ROM's bytes come from.
+/// Source of a ROM's bytes.
 #[derive(Clone, Debug)]
 pub(super) enum Image {
     File(PathBuf),
-    /// Handed in with the text of the file.
+    /// Passed by the program, with the text of the file.
     Bytes {
         name: String,
         bytes: &'static [u8],
     },
 }
 
-/// How RAM is to be made.
+/// Options of RAM.
 #[derive(Clone, Debug)]
 pub(super) struct RamPlan {
     pub(super) name: String,
@@ -77,7 +77,7 @@ pub(super) struct DomainPlan {
     pub(super) grants: Vec<GrantPlan>,
 }
 
-/// A grant, or a piece of several; in an identity domain both addresses are the same.
+/// A grant, or a part of several; in an identity domain both addresses are the same.
 #[derive(Clone, Debug)]
 pub(super) struct GrantPlan {
     pub(super) at: Mark,

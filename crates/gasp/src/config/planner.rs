@@ -1,4 +1,4 @@
-//! From a document to a plan: each table checked, and all of them together.
+//! Turns a document into a plan: checks each table, and all of them together.
 
 use super::ConfigError;
 use super::check::{Check, Names};

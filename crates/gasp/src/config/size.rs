@@ -7,11 +7,11 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 pub(super) use crate::bytes::Bytes;
 use crate::memory::Contiguity;
 
-/// A number of anything else.
+/// A number of something other than bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Number(pub(super) u64);
 
-/// How host-contiguous memory is to be: `"at least 16M"` or `"if possible 16M"`.
+/// The required contiguity of RAM: `"at least 16M"` or `"if possible 16M"`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Contiguous(pub(super) Contiguity);
 
@@ -59,7 +59,7 @@ impl Visitor<'_> for BytesVisitor {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "bytes below 2^64: a number, or a text such as \"16M\" or \"0x1000\" (K, M, G, T)",
+            "bytes below 2^64: a number, or a string such as \"16M\" or \"0x1000\" (K, M, G, T)",
         )
     }
 

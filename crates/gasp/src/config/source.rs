@@ -1,4 +1,4 @@
-//! The text of a configuration file, and places in it.
+//! The text of a configuration file, and marks of values in it.
 
 use core::fmt;
 use std::fs::File;
@@ -14,11 +14,11 @@ use super::file::Document;
 use super::near;
 use crate::error::{Errno, Error, system_words};
 
-/// Longer files are refused before they are read, in bytes.
+/// Maximum size of a file in bytes; a larger one is refused before it is read.
 const SIZE_MAX: u64 = 4 << 20;
 
-/// A configuration file's text and name. The text is kept so that what is refused only
-/// when the guest is built can name its line, too.
+/// Text and path of a configuration file. The text is kept so that an error while the guest
+/// is built can name its line as well.
 #[derive(Clone)]
 pub(super) struct Source {
     path: PathBuf,
@@ -26,21 +26,21 @@ pub(super) struct Source {
     images: Images,
 }
 
-/// ROM images that were handed in, by the name that the text gives them.
+/// ROM images that the program passes, by their name in the text.
 pub(super) type Images = &'static [(&'static str, &'static [u8])];
 
-/// A place in the file: what an error is about.
+/// The value that an error is about: its place in the file, and its key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
-    /// The first byte of the value, or of its table's header.
+    /// Offset of the value in the text, or of the header of its table, in bytes.
     offset: usize,
-    /// The key with those of the tables around it.
+    /// The key, after those of its tables.
     key: &'static str,
 }
 
-/// What a file is told that describes devices and no guest.
-const DEVICES: &str = "unknown key `device`: a guest's register blocks are [[mmio]]; devices to \
-                       serve to a VMM are no part of a guest, and in a file for `gasp serve`";
+/// The message about a file that describes devices and not a guest.
+const DEVICES: &str = "unknown key `device`: the register blocks of a guest are [[mmio]]; devices \
+                       that are served to a VMM are not part of a guest: see `gasp serve`";
 
 impl Mark {
     /// The guest as a whole.
@@ -50,12 +50,12 @@ impl Mark {
         Self { offset: value.span().start, key }
     }
 
-    /// The value's place, or that of its table where the file does not give it.
+    /// The mark of the value or, if the file does not have it, of its table.
     pub(super) fn or<T, U>(value: Option<&Spanned<T>>, key: &'static str, of: &Spanned<U>) -> Self {
         value.map_or_else(|| Self::of(of, key), |value| Self::of(value, key))
     }
 
-    /// Whether the file has this place behind the other.
+    /// Whether this place in the file is after the other.
     pub(super) fn is_after(self, other: Self) -> bool {
         self.offset > other.offset
     }
@@ -73,7 +73,7 @@ impl Source {
         Self { images, ..self }
     }
 
-    /// An image that was handed in, and is not empty.
+    /// An image that the program has passed, unless it is empty.
     pub(super) fn image(&self, name: &str) -> Option<&'static [u8]> {
         let found = self.images.iter().find(|(known, _)| *known == name);
         found.map(|(_, bytes)| *bytes).filter(|bytes| !bytes.is_empty())
@@ -96,7 +96,7 @@ impl Source {
             return Err(too_large(path));
         }
         let mut bytes = Vec::new();
-        // The file may grow while it is read.
+        // The file can grow while it is read.
         file.take(SIZE_MAX + 1).read_to_end(&mut bytes).map_err(fail)?;
         let text = core::str::from_utf8(&bytes).map_err(|error| {
             let (valid, _) = bytes.split_at(error.valid_up_to());
@@ -108,14 +108,14 @@ impl Source {
     pub(super) fn parse(&self) -> Result<Document, ConfigError> {
         toml::from_str(&self.text).map_err(|mut error| {
             let span = error.span().unwrap_or_default();
-            // Without its copy of the text the error prints the keys that lead to it,
-            // which it tells in no other way.
+            // Without its copy of the text the error prints the keys that lead to it; it
+            // has no other way to return them.
             error.set_input(None);
             let printed = error.to_string();
             let path = printed.trim_end().rsplit_once("\nin `");
             let path = path.and_then(|(_, keys)| keys.strip_suffix('`')).unwrap_or_default();
             let message = error.message();
-            // A table that lacks a key, or has a wrong one, is not itself what is wrong.
+            // If a table lacks a key, or has a wrong one, the error is about that key.
             let inner = match message.strip_prefix("missing field `") {
                 Some(rest) => rest.split('`').next(),
                 None if message.starts_with("unknown field") || message == "duplicate key" => {
@@ -149,24 +149,24 @@ impl Source {
         self.path.parent().unwrap_or(Path::new("")).join(path)
     }
 
-    /// The line of a place, from 1.
+    /// The line number of a mark, from 1.
     pub(super) fn line(&self, mark: Mark) -> usize {
         self.line_at(mark.offset)
     }
 
-    /// Something in the file is wrong.
+    /// An error about a value in the file.
     #[cold]
     pub(super) fn wrong(&self, mark: Mark, message: &str) -> ConfigError {
         ConfigError::new(&self.path, message).at_line(self.line(mark)).at_key(mark.key)
     }
 
-    /// The host refused something that the file asks for.
+    /// An error of a system call for a value in the file.
     #[cold]
     pub(super) fn failed(&self, mark: Mark, what: &str, error: &io::Error) -> ConfigError {
         self.wrong(mark, &format!("{what}: {}", system_message(error))).with_errno(errno_of(error))
     }
 
-    /// The engine refused something that the file asks for.
+    /// An error of the engine for a value in the file.
     #[cold]
     pub(super) fn refused(&self, mark: Mark, error: Error) -> ConfigError {
         self.wrong(mark, &error.to_string()).caused_by(error)
@@ -184,13 +184,13 @@ impl fmt::Debug for Source {
     }
 }
 
-/// Opens a file without waiting for anybody, as opening a pipe would.
+/// Opens a file without blocking, as opening a pipe otherwise can.
 pub(super) fn open_file(path: &Path, mode: OFlags) -> io::Result<File> {
     let flags = mode | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
-/// The system's words without its number.
+/// The system's message for an error, without its number.
 fn system_message(error: &io::Error) -> String {
     Errno::from_io_error(error).map_or_else(|| error.to_string(), system_words)
 }

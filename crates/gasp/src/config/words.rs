@@ -1,4 +1,4 @@
-//! Values in a configuration file that are one of a few words, or letters.
+//! Values in a configuration file that are one of several words, or letters.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -12,9 +12,9 @@ use crate::iommu::Unattached;
 use crate::mapping::Deadline;
 use crate::memory::{Backing, PinMethod, Residency};
 
-/// Something that the file says with one of a few words.
+/// A type whose values are words in the file.
 pub(super) trait Word: Copy + 'static {
-    /// All of them.
+    /// All words, with their values.
     const WORDS: &'static [(&'static str, Self)];
 }
 
@@ -52,7 +52,7 @@ impl Word for DomainKind {
     ];
 }
 
-/// A [`Word`] as it is read.
+/// The value of a [`Word`] in the file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Named<W>(pub(super) W);
 
@@ -87,7 +87,7 @@ impl<W: Word> Visitor<'_> for WordVisitor<W> {
     }
 }
 
-/// An access, written in letters; never empty.
+/// An access in letters; never empty.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Letters(pub(super) Access);
 
@@ -103,7 +103,7 @@ impl Visitor<'_> for LettersVisitor {
     type Value = Letters;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("letters of r, w, x, at least one")
+        f.write_str("at least one of the letters r, w, x")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Letters, E> {
