@@ -102,7 +102,7 @@ pub(crate) struct Walk {
     span: Span<DeviceAddr>,
     want: Want,
     done: u64,
-    open: Option<Extent>,
+    pending: Option<Extent>,
 }
 
 /// The state of a walk after a step.
@@ -118,7 +118,7 @@ pub(crate) enum Progress {
 
 impl Walk {
     pub(crate) fn new(span: Span<DeviceAddr>, want: Want) -> Self {
-        Self { span, want, done: 0, open: None }
+        Self { span, want, done: 0, pending: None }
     }
 
     /// Continues the walk, and calls `each` with the extents, in order, until it returns
@@ -136,7 +136,7 @@ impl Walk {
     ) -> Progress {
         for _ in 0..STEP {
             if self.done == self.span.len() {
-                self.open.take().map(each);
+                self.pending.take().map(each);
                 return Progress::Whole;
             }
             // No overflow: the sum is an address inside the span.
@@ -144,7 +144,7 @@ impl Walk {
             let found = view.table.find(addr);
             let leaf = Leaf::from_word(found.word).filter(|_| self.want.met_by(found.word));
             let Some(leaf) = leaf else {
-                self.open.take().map(each);
+                self.pending.take().map(each);
                 return Progress::Refused;
             };
             // SAFETY: the leaf was found in a table of this guest, while the caller's slot was
@@ -154,7 +154,7 @@ impl Walk {
             let len = found.rest(addr).min(self.span.len() - self.done);
             self.done += len;
             let next = Extent { segment, offset: found.offset_of(leaf, addr), len };
-            match &mut self.open {
+            match &mut self.pending {
                 // SAFETY: `next` was found in this step, under its busy slot; `extent` in this step
                 // or an earlier one, and since the first step, as the caller promises, the slot
                 // of that one is busy or holds an established mapping of all of the span. So for
@@ -165,7 +165,7 @@ impl Walk {
                         return Progress::Whole;
                     }
                 }
-                None => self.open = Some(next),
+                None => self.pending = Some(next),
             }
         }
         Progress::More
