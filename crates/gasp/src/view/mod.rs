@@ -83,9 +83,10 @@ impl Drop for View {
     #[allow(unsafe_code, reason = "frees the table's nodes with the view")]
     fn drop(&mut self) {
         let writer = self.writer.get_mut();
-        // SAFETY: the writer is this table's: the view has had no other. Nobody reads the
-        // table: readers go through a reference to the view, and `&mut self` is the only one;
-        // nor will anybody, as the view ends here.
+        // SAFETY: the writer is this table's: the view has had no other. Nobody reads the table,
+        // now or later: readers reach it through the view, whose last owner is gone, and an
+        // `Attachment`, which follows a pointer without owning it, no longer has this one:
+        // whoever changed it kept the view until a scan had waited for the look-ups before.
         unsafe { self.table.free_all(writer) };
     }
 }
