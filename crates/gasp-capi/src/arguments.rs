@@ -5,7 +5,7 @@ use core::ffi::{CStr, c_char};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-use gasp::{Access, Errno, Error, MapFlags, Operation, Place, Reason};
+use gasp::{Access, Errno, Error, Location, MapFlags, Operation, Reason};
 
 use crate::boundary::{Failure, Outcome};
 
@@ -110,7 +110,7 @@ pub(crate) unsafe fn name<'call>(name: *const c_char) -> Outcome<&'call str> {
 #[inline]
 pub(crate) fn map_flags(
     op: Operation,
-    place: impl FnOnce() -> Place,
+    place: impl FnOnce() -> Location,
     len: usize,
     bits: u32,
 ) -> Outcome<MapFlags> {

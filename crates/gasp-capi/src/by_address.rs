@@ -6,7 +6,7 @@ use core::ptr;
 use std::collections::BTreeMap;
 
 use gasp::ffi::{Section, Token};
-use gasp::{DeviceAddr, Operation, Place};
+use gasp::{DeviceAddr, Location, Operation};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::arguments::map_flags;
@@ -57,7 +57,7 @@ pub(crate) fn vdma(
     length: usize,
     prot: u32,
 ) -> Outcome<*mut c_void> {
-    let place = || Place::Device(DeviceAddr(guest_paddr));
+    let place = || Location::Device(DeviceAddr(guest_paddr));
     let flags = map_flags(Operation::Map, place, length, prot)?;
     let section = Section::enter();
     let found = VDEVS.find(&section, vdev.addr()).ok_or_else(no_vdev)?;

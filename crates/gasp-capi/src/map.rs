@@ -5,7 +5,7 @@ use core::ffi::{c_int, c_void};
 use core::ptr;
 
 use gasp::ffi::{Section, Token};
-use gasp::{DeviceAddr, GuestPhys, MapFlags, Operation, Place};
+use gasp::{DeviceAddr, GuestPhys, Location, MapFlags, Operation};
 
 use crate::arguments::{Out, map_flags};
 use crate::boundary::{self, Failure, Outcome};
@@ -102,7 +102,7 @@ pub(crate) unsafe fn host_contig<T>(
     let length = unsafe { Out::new(plength, "plength is NULL") };
     // Flags come first, and their error names what was asked for, if it can be read.
     let asked = (addr.as_ref().map_or(0, Out::read), length.as_ref().map_or(0, Out::read));
-    let flags = map_flags(op, || Place::Device(DeviceAddr(asked.0)), asked.1, prot)?;
+    let flags = map_flags(op, || Location::Device(DeviceAddr(asked.0)), asked.1, prot)?;
     let (addr, length) = (addr?, length?);
     let more = more()?;
     let section = Section::enter();
@@ -155,7 +155,7 @@ fn map_slowly(
 ) -> c_int {
     boundary::call(|| {
         let op = Operation::Map;
-        let flags = map_flags(op, || Place::Device(DeviceAddr(guest_paddr)), length, prot)?;
+        let flags = map_flags(op, || Location::Device(DeviceAddr(guest_paddr)), length, prot)?;
         // SAFETY: NULL or good during the call, as the header demands.
         let handle = unsafe { Out::new(h, NO_HANDLE) }?;
         let section = Section::enter();
@@ -193,7 +193,7 @@ pub(crate) fn firmware<T>(
     more: impl FnOnce() -> Outcome<T>,
 ) -> Outcome<(T, Made)> {
     let op = Operation::MapFirmware;
-    let flags = map_flags(op, || Place::Guest(GuestPhys(guest_paddr)), length, prot)?;
+    let flags = map_flags(op, || Location::Guest(GuestPhys(guest_paddr)), length, prot)?;
     let more = more()?;
     // Before the section: what is logged in it could not destroy a guest.
     let (number, none): (_, fn() -> Failure) = match guest {

@@ -52,7 +52,7 @@ fn check_spare(block: &StateBlock) -> Outcome {
 }
 
 fn nothing_at(start: GuestPhys, length: u64) -> Failure {
-    Error::new(Operation::RegionInfo, start, length, Reason::NoMemory { at: start }).into()
+    Error::new(Operation::RegionInfo, start, length, Reason::NoMemory { addr: start }).into()
 }
 
 fn memory_info(guest: &Guest, span: Span<GuestPhys>, block: StateBlock) -> Outcome<Region> {

@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use gasp::{Access, DeviceAddr, GRANULE, MapFlags, Mapping, Operation, Place, Reason, Scatter};
+use gasp::{Access, DeviceAddr, GRANULE, Location, MapFlags, Mapping, Operation, Reason, Scatter};
 
 use crate::context::DeviceContext;
 use crate::error::DmaError;
@@ -175,7 +175,8 @@ impl Transfer<'_> {
         access: Access,
     ) -> Result<(usize, DeviceAddr), DmaError> {
         let len = len as u64;
-        let fail = |reason| gasp::Error::new(Operation::Access, Place::Offset(offset), len, reason);
+        let fail =
+            |reason| gasp::Error::new(Operation::Access, Location::Offset(offset), len, reason);
         if offset.checked_add(len).is_none_or(|end| end > self.len) {
             return Err(fail(Reason::OutOfBounds { size: self.len }).into());
         }

@@ -72,7 +72,7 @@ pub use addr::{Address, DeviceAddr, GRANULE, GuestPhys, HostPhys};
 pub use bytes::Bytes;
 pub use dma::Dma;
 pub use error::{
-    Errno, Error, Operation, Place, Reason, Refusal, Result, errno_name, system_words,
+    Errno, Error, Location, Operation, Reason, Refusal, Result, errno_name, system_words,
 };
 pub use fault::{FAULTS_KEPT, Fault, Faults};
 pub use guest::{AddressSpace, Domain, Grant, Guest, GuestBuilder, SpaceLock, Vdev};

@@ -42,7 +42,7 @@ fn decision_01_the_iommu_is_asked_before_memory() {
     domain.grant_identity(GuestPhys(0), 2 * PAGE, Access::RW).unwrap();
     let error = error(disk.map(DeviceAddr(PAGE), 2 * PAGE, RW));
     let refusal = Refusal::NotGranted;
-    assert_eq!(error.reason(), Reason::Refused { at: DeviceAddr(2 * PAGE), refusal });
+    assert_eq!(error.reason(), Reason::Refused { addr: DeviceAddr(2 * PAGE), refusal });
     assert_eq!(errno(disk.map(DeviceAddr(PAGE), PAGE, RW)), "ENXIO", "only a hole");
 }
 
@@ -124,7 +124,7 @@ fn decision_05_rom_and_windows_are_mapped_only_with_map_any() {
         let refused = error(disk.map(DeviceAddr(addr), 8, MapFlags::READ));
         assert_eq!(
             (refused.reason(), refused.errno()),
-            (Reason::NotRam { at: GuestPhys(addr) }, Errno::NXIO)
+            (Reason::NotRam { addr: GuestPhys(addr) }, Errno::NXIO)
         );
         assert!(disk.map(DeviceAddr(addr), 8, MapFlags::READ.any()).is_ok());
         assert_eq!(errno(guest.map_firmware(GuestPhys(addr), 8, MapFlags::READ)), "ENXIO");
@@ -151,7 +151,7 @@ fn decision_06_writing_to_rom_is_eacces() {
     for flags in [MapFlags::WRITE.any(), RW.any()] {
         let refused = error(disk.map(DeviceAddr(rom.0), 8, flags));
         assert_eq!(refused.errno_name(), "EACCES");
-        assert!(matches!(refused.reason(), Reason::Forbidden { at, .. } if at == rom));
+        assert!(matches!(refused.reason(), Reason::Forbidden { addr, .. } if addr == rom));
         assert_eq!(errno(disk.map_host_contig(DeviceAddr(rom.0), 8, flags)), "EACCES");
         assert_eq!(errno(guest.map_firmware(rom, 8, flags)), "EACCES");
     }
@@ -202,7 +202,7 @@ fn decision_08_a_hole_inside_the_request_is_enxio_for_all_of_it() {
     let (guest, _ram) = plain_guest(2 * PAGE);
     guest.space().add_ram(Some(GuestPhys(3 * PAGE)), &ram(PAGE)).unwrap();
     let disk = guest.vdev("disk").unwrap();
-    let hole = Reason::NoMemory { at: GuestPhys(2 * PAGE) };
+    let hole = Reason::NoMemory { addr: GuestPhys(2 * PAGE) };
     assert_eq!(error(disk.map(DeviceAddr(0), 4 * PAGE, RW)).reason(), hole);
     assert_eq!(error(disk.map_host_contig(DeviceAddr(0), 4 * PAGE, RW)).reason(), hole);
     assert_eq!(error(disk.map_scatter(DeviceAddr(0), 4 * PAGE, RW)).reason(), hole);
@@ -224,7 +224,7 @@ fn decision_09_a_prefix_is_efault_unless_truncation_is_requested() {
     let any = MapFlags::READ.any();
     let refused = error(disk.map_host_contig(DeviceAddr(8), 3 * PAGE, any));
     let refusal = Refusal::NotGranted;
-    assert_eq!(refused.reason(), Reason::Refused { at: DeviceAddr(2 * PAGE), refusal });
+    assert_eq!(refused.reason(), Reason::Refused { addr: DeviceAddr(2 * PAGE), refusal });
     let part = disk.map_host_contig_truncated(DeviceAddr(8), 3 * PAGE, any).unwrap();
     assert_eq!(part.len() as u64, 2 * PAGE - 8);
     assert_eq!(part.host_run().unwrap().addr.0, 0xf000_0008);

@@ -82,14 +82,14 @@ fn success_returns_address_length_and_pointer() {
 #[test]
 fn a_range_that_the_iommu_does_not_make_available_is_efault_and_firmware_does_not_ask() {
     let matrix = Matrix::new();
-    let refused = Err(Reason::Refused { at: DeviceAddr(0), refusal: Refusal::NotGranted });
+    let refused = Err(Reason::Refused { addr: DeviceAddr(0), refusal: Refusal::NotGranted });
     assert_eq!(matrix.ask(0, PAGE, any()), [refused, refused, Ok(PAGE)]);
     assert_eq!(refused.unwrap_err().errno(), Errno::FAULT);
     assert_eq!(matrix.guest.take_faults().records.len(), 2);
     // Only the first part of it is available.
     let matrix = matrix.allow(0, 2, Access::READ);
     let at = DeviceAddr(2 * PAGE);
-    let refused = Err(Reason::Refused { at, refusal: Refusal::NotGranted });
+    let refused = Err(Reason::Refused { addr: at, refusal: Refusal::NotGranted });
     assert_eq!(matrix.ask(0, 3 * PAGE, any()), [refused, refused, Ok(3 * PAGE)]);
 }
 
@@ -98,7 +98,7 @@ fn an_access_type_that_the_iommu_does_not_permit_is_efault_and_firmware_does_not
     let matrix = Matrix::new().allow(0, 8, Access::READ);
     let (allowed, wanted) = (Access::READ, Access::RW);
     let refusal = Refusal::Access { allowed, wanted };
-    let refused = Err(Reason::Refused { at: DeviceAddr(0), refusal });
+    let refused = Err(Reason::Refused { addr: DeviceAddr(0), refusal });
     let rw = MapFlags::RW.any();
     assert_eq!(matrix.ask(0, PAGE, rw), [refused, refused, Ok(PAGE)]);
     assert_eq!(matrix.ask(0, PAGE, any()), [Ok(PAGE); 3], "a permitted type on the same range");
@@ -118,7 +118,7 @@ fn each_device_has_a_result_of_its_own() {
 #[test]
 fn an_address_without_memory_is_enxio() {
     let matrix = Matrix::new().allow(0, 64, Access::RWX);
-    let nothing = Err(Reason::NoMemory { at: GuestPhys(20 * PAGE) });
+    let nothing = Err(Reason::NoMemory { addr: GuestPhys(20 * PAGE) });
     assert_eq!(matrix.ask(20 * PAGE, 8, any()), [nothing; 3]);
     assert_eq!(nothing.unwrap_err().errno(), Errno::NXIO);
     // So is one past the guest's address width, whatever was granted.
@@ -151,8 +151,8 @@ fn an_invalid_flag_combination_is_enxio_before_any_call_is_made() {
 #[test]
 fn memory_of_a_kind_that_the_flags_do_not_accept_is_enxio() {
     let matrix = Matrix::new().allow(0, 64, Access::RWX);
-    assert_eq!(matrix.ask(0, 8, MapFlags::READ), [Err(Reason::NotRam { at: GuestPhys(0) }); 3]);
-    let rom = Err(Reason::NotRam { at: GuestPhys(16 * PAGE) });
+    assert_eq!(matrix.ask(0, 8, MapFlags::READ), [Err(Reason::NotRam { addr: GuestPhys(0) }); 3]);
+    let rom = Err(Reason::NotRam { addr: GuestPhys(16 * PAGE) });
     assert_eq!(matrix.ask(16 * PAGE, 8, MapFlags::READ), [rom; 3]);
 }
 
@@ -175,7 +175,7 @@ fn a_range_that_is_not_consecutive_is_enxio_and_shortens_a_host_contiguous_map()
 #[test]
 fn a_hole_inside_the_range_is_enxio_and_shortens_nothing() {
     let matrix = Matrix::new().allow(0, 64, Access::RWX);
-    let hole = Err(Reason::NoMemory { at: GuestPhys(20 * PAGE) });
+    let hole = Err(Reason::NoMemory { addr: GuestPhys(20 * PAGE) });
     assert_eq!(matrix.ask(15 * PAGE, 6 * PAGE, any()), [hole; 3]);
 }
 
@@ -183,7 +183,7 @@ fn a_hole_inside_the_range_is_enxio_and_shortens_nothing() {
 fn writing_to_memory_that_is_read_only_is_eacces() {
     let matrix = Matrix::new().allow(0, 64, Access::RWX);
     let (offered, wanted) = (Access::READ | Access::EXEC, Access::WRITE);
-    let forbidden = Err(Reason::Forbidden { at: GuestPhys(16 * PAGE), offered, wanted });
+    let forbidden = Err(Reason::Forbidden { addr: GuestPhys(16 * PAGE), offered, wanted });
     assert_eq!(matrix.ask(16 * PAGE, 8, MapFlags::WRITE.any()), [forbidden; 3]);
     assert_eq!(forbidden.unwrap_err().errno(), Errno::ACCESS);
 }

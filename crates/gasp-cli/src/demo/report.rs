@@ -1,6 +1,6 @@
 //! The results of the demo: the fields of `gasp demo --json`.
 
-use gasp::{Access, Error, Fault, Mapping, Place, Stability};
+use gasp::{Access, Error, Fault, Location, Mapping, Stability};
 use serde::Serialize;
 
 use super::scene::Scene;
@@ -174,7 +174,7 @@ impl Refused {
     pub(super) fn of(device: &'static str, access: Access, error: &Error) -> Self {
         Self {
             device,
-            addr: error.place().map_or(0, Place::raw),
+            addr: error.location().map_or(0, Location::raw),
             len: error.len(),
             access: access.to_string(),
             errno: error.errno_name(),

@@ -23,7 +23,7 @@ use crate::access::Access;
 use crate::broker::wire;
 use crate::broker::wire::HostToken;
 use crate::broker::wire::Request;
-use crate::error::{Errno, Error, Operation, Place, Reason, Result};
+use crate::error::{Errno, Error, Location, Operation, Reason, Result};
 use crate::memory::HostRun;
 use crate::memory::MemoryObject;
 
@@ -131,7 +131,8 @@ impl MemoryObject {
     /// by a fork; `EAGAIN` where pages do not stay in memory; `ENOSPC` where there would be
     /// too many; `EPERM` where the broker refuses; `EPIPE` and others where it is gone.
     pub fn host_tokens(&self, offset: u64, len: u64) -> Result<Vec<HostToken>> {
-        let fail = |reason| Error::new(Operation::HostPhysical, Place::Offset(offset), len, reason);
+        let fail =
+            |reason| Error::new(Operation::HostPhysical, Location::Offset(offset), len, reason);
         self.check(offset, len).map_err(fail)?;
         let base = self.window().base().addr() as u64;
         let mut tokens = Vec::new();
@@ -252,8 +253,9 @@ pub fn redeem_token(socket: &Path, token: HostToken) -> Result<HostRun> {
             Err(Reason::Invalid("the token is of another length"))
         }
     };
-    redeem()
-        .map_err(|reason| Error::new(Operation::HostPhysical, Place::Offset(0), token.len, reason))
+    redeem().map_err(|reason| {
+        Error::new(Operation::HostPhysical, Location::Offset(0), token.len, reason)
+    })
 }
 
 const NO_SENSE: Reason =

@@ -17,7 +17,7 @@ use crate::addr::{DeviceAddr, GuestPhys};
 fn reasons() -> Vec<Reason> {
     let (at, to) = (DeviceAddr(0x4000), GuestPhys(0x8000));
     let (offered, wanted) = (Access::READ, Access::RW);
-    let refused = |refusal| Reason::Refused { at, refusal };
+    let refused = |refusal| Reason::Refused { addr: at, refusal };
     let all = vec![
         Reason::ZeroLength,
         Reason::Wraps,
@@ -27,15 +27,15 @@ fn reasons() -> Vec<Reason> {
         refused(Refusal::Access { allowed: offered, wanted }),
         refused(Refusal::Unattached),
         refused(Refusal::DenyDomain),
-        Reason::NoMemory { at: to },
-        Reason::NotRam { at: to },
-        Reason::Forbidden { at: to, offered, wanted },
+        Reason::NoMemory { addr: to },
+        Reason::NotRam { addr: to },
+        Reason::Forbidden { addr: to, offered, wanted },
         Reason::NotConsecutive { prefix: 4096 },
         Reason::NotAllowed { allowed: offered },
         Reason::OutOfBounds { size: 512 },
         Reason::Unaligned { align: 8 },
         Reason::Unpinned,
-        Reason::MappedElsewhere { at, to },
+        Reason::MappedElsewhere { addr: at, to },
         Reason::OtherOwner,
         Reason::Locked,
         Reason::Limit { what: "devices", limit: 65_536 },

@@ -101,7 +101,7 @@ impl fmt::Display for Operation {
 
 /// The address that an error is about, with its kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum Location {
     /// A device address.
     Device(DeviceAddr),
     /// A guest-physical address.
@@ -112,7 +112,7 @@ pub enum Place {
     Offset(u64),
 }
 
-impl Place {
+impl Location {
     /// The address as a number.
     pub fn raw(self) -> u64 {
         match self {
@@ -124,19 +124,19 @@ impl Place {
     }
 }
 
-impl From<DeviceAddr> for Place {
+impl From<DeviceAddr> for Location {
     fn from(addr: DeviceAddr) -> Self {
         Self::Device(addr)
     }
 }
 
-impl From<GuestPhys> for Place {
+impl From<GuestPhys> for Location {
     fn from(addr: GuestPhys) -> Self {
         Self::Guest(addr)
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Device(addr) => write!(f, "device address {addr}"),
@@ -165,15 +165,20 @@ pub struct Error {
     operation: Operation,
     device: Option<Arc<str>>,
     /// Start, and length in bytes; `None` for an operation without addresses.
-    range: Option<(Place, u64)>,
+    range: Option<(Location, u64)>,
     reason: Reason,
 }
 
 impl Error {
-    /// An error about `len` bytes from `place` on, without a device.
+    /// An error about `len` bytes from `location` on, without a device.
     #[cold]
-    pub fn new(operation: Operation, place: impl Into<Place>, len: u64, reason: Reason) -> Self {
-        Self { operation, device: None, range: Some((place.into(), len)), reason }
+    pub fn new(
+        operation: Operation,
+        location: impl Into<Location>,
+        len: u64,
+        reason: Reason,
+    ) -> Self {
+        Self { operation, device: None, range: Some((location.into(), len)), reason }
     }
 
     /// An error about an object as a whole, such as a guest or a device, without addresses.
@@ -201,8 +206,8 @@ impl Error {
     }
 
     /// The start of the range; `None` if the error is about an object as a whole.
-    pub fn place(&self) -> Option<Place> {
-        self.range.map(|(place, _)| place)
+    pub fn location(&self) -> Option<Location> {
+        self.range.map(|(location, _)| location)
     }
 
     /// Length of the range in bytes; 0 if the error is about an object as a whole.
@@ -285,7 +290,8 @@ mod tests {
 
     #[test]
     fn an_error_says_sizes_as_people_do_and_nothing_of_addresses_where_there_are_none() {
-        let error = |operation, len, reason| Error::new(operation, Place::Offset(0), len, reason);
+        let error =
+            |operation, len, reason| Error::new(operation, Location::Offset(0), len, reason);
         let memory = Reason::NoHostMemory { available: 7 << 30 };
         let text = error(Operation::CreateMemory, 500 << 30, memory).to_string();
         assert!(text.starts_with("creation of 500 GiB of memory: "), "{text}");

@@ -53,30 +53,32 @@ pub enum Reason {
     )]
     BadFlags(u32),
     /// The guest's IOMMU refuses the access.
-    #[error("the guest's IOMMU refuses {at}: {refusal}")]
+    #[error("the guest's IOMMU refuses {addr}: {refusal}")]
     Refused {
         /// The first refused address.
-        at: DeviceAddr,
+        addr: DeviceAddr,
         /// Why it is refused.
         refusal: Refusal,
     },
     /// Part of the range has no memory (decision 8).
-    #[error("there is no memory at guest-physical {at}")]
+    #[error("there is no memory at guest-physical {addr}")]
     NoMemory {
         /// The first guest-physical address without memory.
-        at: GuestPhys,
+        addr: GuestPhys,
     },
     /// Part of the range is memory other than system RAM (decision 5).
-    #[error("guest-physical {at} is not system RAM; use the `any` flag to map ROM or a window")]
+    #[error("guest-physical {addr} is not system RAM; use the `any` flag to map ROM or a window")]
     NotRam {
         /// The first such guest-physical address.
-        at: GuestPhys,
+        addr: GuestPhys,
     },
     /// The memory does not offer the access: a write to ROM (decision 6).
-    #[error("the memory at guest-physical {at} offers only {offered}, and {wanted} was requested")]
+    #[error(
+        "the memory at guest-physical {addr} offers only {offered}, and {wanted} was requested"
+    )]
     Forbidden {
         /// The first such guest-physical address.
-        at: GuestPhys,
+        addr: GuestPhys,
         /// The access that the memory offers.
         offered: Access,
         /// The access that was requested.
@@ -122,10 +124,10 @@ pub enum Reason {
     #[error("the range overlaps {0}")]
     Overlaps(&'static str),
     /// The device address already has a translation, to another target.
-    #[error("device address {at} is already mapped, to guest-physical {to}; revoke that first")]
+    #[error("device address {addr} is already mapped, to guest-physical {to}; revoke that first")]
     MappedElsewhere {
         /// The first such device address.
-        at: DeviceAddr,
+        addr: DeviceAddr,
         /// Its present target.
         to: GuestPhys,
     },
@@ -304,13 +306,13 @@ mod tests {
 
     #[test]
     fn policy_is_efault_and_structure_is_enxio() {
-        let refused = Reason::Refused { at: DeviceAddr(0), refusal: Refusal::NotGranted };
+        let refused = Reason::Refused { addr: DeviceAddr(0), refusal: Refusal::NotGranted };
         assert_eq!(refused.errno(), Errno::FAULT);
         for reason in [
             Reason::Wraps,
             Reason::BadFlags(0),
-            Reason::NoMemory { at: GuestPhys(0) },
-            Reason::NotRam { at: GuestPhys(0) },
+            Reason::NoMemory { addr: GuestPhys(0) },
+            Reason::NotRam { addr: GuestPhys(0) },
             Reason::NotConsecutive { prefix: 1 },
             Reason::BeyondWidth { bits: 40 },
         ] {

@@ -264,7 +264,7 @@ fn segments_of(placed: &[Placed]) -> Keep {
 /// Checks that there are regions in all of `span`, and that they can be split at its ends.
 fn check_change(regions: &Regions, span: Span<GuestPhys>) -> core::result::Result<(), Reason> {
     if let Some(hole) = regions.gap(span, |_| true) {
-        return Err(Reason::NoMemory { at: hole });
+        return Err(Reason::NoMemory { addr: hole });
     }
     regions.check_cut(span)
 }

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use super::hold::Hold;
 use crate::access::Access;
 use crate::addr::DeviceAddr;
-use crate::error::{Error, Operation, Place, Reason, Result};
+use crate::error::{Error, Location, Operation, Reason, Result};
 use crate::memory::{HostExtent, HostRun, MemoryObject, Stability};
 use crate::space::segment::Segment;
 use crate::view::lookup::Extent;
@@ -203,7 +203,7 @@ impl Mapping {
 
     #[cold]
     pub(super) fn error(&self, offset: usize, len: usize, reason: Reason) -> Error {
-        Error::new(Operation::Access, Place::Offset(offset as u64), len as u64, reason)
+        Error::new(Operation::Access, Location::Offset(offset as u64), len as u64, reason)
     }
 }
 

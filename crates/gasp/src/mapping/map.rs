@@ -16,7 +16,7 @@ use crate::memory::{HostRun, Stability};
 use crate::span::Span;
 use crate::view::View;
 use crate::view::entry::Want;
-use crate::view::lookup::{self, Diagnosis, Extent, Progress, Walk};
+use crate::view::lookup::{self, Diagnosis, Extent, ExtentWalk, Progress};
 
 /// How often a map is tried whose look-up was interrupted, or refused for a reason that is gone
 /// when it is diagnosed.
@@ -259,7 +259,7 @@ impl Port<'_> {
         flags: MapFlags,
         mut each: impl FnMut(Extent) -> bool,
     ) -> Result<Option<LookedUp<'port>>> {
-        let mut walk = Walk::new(span, Want::new(flags));
+        let mut walk = ExtentWalk::new(span, Want::new(flags));
         let hold = self.publish(op, span)?;
         // SAFETY: `Attachment::view` asks that the caller's slot is busy, and that the view is not
         // used after that: `hold` is busy until it is established or dropped, and `LookedUp` has
@@ -283,7 +283,7 @@ impl Port<'_> {
         &'port self,
         op: Operation,
         span: Span<DeviceAddr>,
-        mut walk: Walk,
+        mut walk: ExtentWalk,
         mut each: impl FnMut(Extent) -> bool,
         (hold, view_id): (Hold, u32),
     ) -> Result<Option<LookedUp<'port>>> {
@@ -297,7 +297,7 @@ impl Port<'_> {
             if view.id() != view_id {
                 return Ok(None);
             }
-            // SAFETY: `Walk::step` asks for a slot that is busy since before the table is read,
+            // SAFETY: `ExtentWalk::step` asks for a slot that is busy since before the table is read,
             // and that the first step's slot is still busy or established for the span: the slot
             // of `step` is busy, and `hold`, which was busy in the first step, is established for
             // all of the span since.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::addr::{Address, DeviceAddr, GuestPhys};
-use crate::error::{Error, Operation, Place, Reason, Refusal, Result};
+use crate::error::{Error, Location, Operation, Reason, Refusal, Result};
 use crate::fault::FaultLog;
 use crate::map_flags::MapFlags;
 use crate::space::segment::Segments;
@@ -37,7 +37,7 @@ impl Port<'_> {
         match Span::new(DeviceAddr::new(addr), len) {
             Ok(span) => Ok(span),
             Err(reason) => {
-                Err(self.with_device(Error::new(op, self.place(DeviceAddr(addr)), len, reason)))
+                Err(self.with_device(Error::new(op, self.location(DeviceAddr(addr)), len, reason)))
             }
         }
     }
@@ -51,8 +51,8 @@ impl Port<'_> {
         flags: MapFlags,
         reason: Reason,
     ) -> Error {
-        if let (Some((device, faults)), Reason::Refused { at, refusal }) = (self.device, reason) {
-            faults.record(device, at, flags.access(), refusal);
+        if let (Some((device, faults)), Reason::Refused { addr, refusal }) = (self.device, reason) {
+            faults.record(device, addr, flags.access(), refusal);
         }
         self.error(op, span, reason)
     }
@@ -66,25 +66,25 @@ impl Port<'_> {
         span: Span<DeviceAddr>,
         flags: MapFlags,
     ) -> Error {
-        let (at, refusal) = (span.start(), Refusal::NotGranted);
+        let (addr, refusal) = (span.start(), Refusal::NotGranted);
         let Some((device, faults)) = self.device else {
-            return self.error(op, span, Reason::NoMemory { at: GuestPhys(at.0) });
+            return self.error(op, span, Reason::NoMemory { addr: GuestPhys(addr.0) });
         };
-        faults.record(device, at, flags.access(), refusal);
-        self.error(op, span, Reason::Refused { at, refusal })
+        faults.record(device, addr, flags.access(), refusal);
+        self.error(op, span, Reason::Refused { addr, refusal })
     }
 
     /// An error about a range.
     #[cold]
     pub(super) fn error(&self, op: Operation, span: Span<DeviceAddr>, reason: Reason) -> Error {
-        self.with_device(Error::new(op, self.place(span.start()), span.len(), reason))
+        self.with_device(Error::new(op, self.location(span.start()), span.len(), reason))
     }
 
-    /// The place of an error at `addr`: a guest-physical address for firmware.
-    fn place(&self, addr: DeviceAddr) -> Place {
+    /// The location of an error at `addr`: a guest-physical address for firmware.
+    fn location(&self, addr: DeviceAddr) -> Location {
         match self.device {
-            Some(_) => Place::Device(addr),
-            None => Place::Guest(GuestPhys(addr.0)),
+            Some(_) => Location::Device(addr),
+            None => Location::Guest(GuestPhys(addr.0)),
         }
     }
 

@@ -10,7 +10,7 @@ use super::handle::segment_of;
 use super::hold::Hold;
 use crate::access::Access;
 use crate::addr::DeviceAddr;
-use crate::error::{Error, Operation, Place, Reason, Result};
+use crate::error::{Error, Location, Operation, Reason, Result};
 use crate::memory::{HostExtent, MemoryObject, Stability};
 use crate::span::Span;
 use crate::view::lookup::Extent;
@@ -149,7 +149,7 @@ impl Scatter {
 
     #[cold]
     fn error(&self, offset: usize, len: usize, reason: Reason) -> Error {
-        Error::new(Operation::Access, Place::Offset(offset as u64), len as u64, reason)
+        Error::new(Operation::Access, Location::Offset(offset as u64), len as u64, reason)
     }
 
     /// Calls `each` with the parts of pieces that make up a range inside the mapping: the object,

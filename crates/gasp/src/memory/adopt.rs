@@ -14,10 +14,10 @@ use super::report::{Backing, BackingReport};
 use super::window::Window;
 use crate::access::Access;
 use crate::addr::{GRANULE, HostPhys};
-use crate::error::{Error, Operation, Place, Reason, Result};
+use crate::error::{Error, Location, Operation, Reason, Result};
 use crate::memory::access::guard;
 
-pub(super) const AT_START: Place = Place::Offset(0);
+pub(super) const AT_START: Location = Location::Offset(0);
 
 /// Which part of a descriptor to adopt, and how.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +108,7 @@ impl MemoryObject {
 }
 
 fn failed(how: &Adopt<'_>, reason: Reason) -> Error {
-    Error::new(Operation::AdoptMemory, Place::Offset(how.offset), how.len, reason)
+    Error::new(Operation::AdoptMemory, Location::Offset(how.offset), how.len, reason)
 }
 
 fn open_window(

@@ -4,7 +4,7 @@
 use super::object::MemoryObject;
 use super::window::Window;
 use crate::access::Access;
-use crate::error::{Error, Operation, Place, Reason, Result};
+use crate::error::{Error, Location, Operation, Reason, Result};
 
 /// An object's file, mapped once more at another address, in the object's order.
 ///
@@ -24,7 +24,7 @@ impl MemoryObject {
     /// mmap() error.
     pub fn alias(&self) -> Result<Alias> {
         let fail =
-            |reason| Error::new(Operation::CreateMemory, Place::Offset(0), self.len(), reason);
+            |reason| Error::new(Operation::CreateMemory, Location::Offset(0), self.len(), reason);
         let len = usize::try_from(self.len()).map_err(|_| fail(Reason::Wraps))?;
         let align = self.page_size().max(2 << 20);
         let mut window = Window::reserve(len, align).map_err(fail)?;
@@ -42,7 +42,7 @@ impl Alias {
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         let size = self.window.len();
         let len = into.len() as u64;
-        let fail = |reason| Error::new(Operation::Read, Place::Offset(offset), len, reason);
+        let fail = |reason| Error::new(Operation::Read, Location::Offset(offset), len, reason);
         let at = usize::try_from(offset)
             .ok()
             .filter(|at| at.checked_add(into.len()).is_some_and(|end| end <= size))

@@ -5,7 +5,7 @@ use core::fmt;
 use super::object::MemoryObject;
 use super::report::Stability;
 use crate::addr::HostPhys;
-use crate::error::{Error, Operation, Place, Reason, Result};
+use crate::error::{Error, Location, Operation, Reason, Result};
 use crate::memory::host::frames;
 use crate::memory::host::frames::Piece;
 use crate::memory::host::runs::PhysMap;
@@ -122,7 +122,7 @@ impl MemoryObject {
         });
         told.map_err(|why| {
             let reason = Reason::HostUnknown(why);
-            Error::new(Operation::Audit, Place::Offset(0), self.len(), reason)
+            Error::new(Operation::Audit, Location::Offset(0), self.len(), reason)
         })?;
         Ok(audit)
     }

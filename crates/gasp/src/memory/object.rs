@@ -16,7 +16,7 @@ use super::report::{Residency, Stability};
 use super::window::Window;
 use crate::access::Access;
 use crate::addr::{GRANULE, HostPhys};
-use crate::error::{Error, Operation, Place, Reason, Result};
+use crate::error::{Error, Location, Operation, Reason, Result};
 use crate::memory::access::guard;
 use crate::memory::host::frames;
 use crate::memory::host::runs::PhysMap;
@@ -266,7 +266,7 @@ impl MemoryObject {
     /// `EPERM` where host-physical addresses are not known (decision 19).
     pub fn host_run(&self, offset: u64, max: u64) -> Result<HostRun> {
         self.check(offset, max).and_then(|()| self.phys_run(offset, max)).map_err(|reason| {
-            Error::new(Operation::HostPhysical, Place::Offset(offset), max, reason)
+            Error::new(Operation::HostPhysical, Location::Offset(offset), max, reason)
         })
     }
 
@@ -301,7 +301,7 @@ impl MemoryObject {
     /// `EINVAL` as for [`host_run`](Self::host_run).
     pub fn contiguous_at(&self, offset: u64, max: u64) -> Result<u64> {
         self.check(offset, max).map_err(|reason| {
-            Error::new(Operation::HostPhysical, Place::Offset(offset), max, reason)
+            Error::new(Operation::HostPhysical, Location::Offset(offset), max, reason)
         })?;
         if let Ok(run) = self.phys_run(offset, max) {
             return Ok(run.len);

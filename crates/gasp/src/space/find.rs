@@ -94,7 +94,7 @@ impl Regions {
     pub(crate) fn claim(&mut self, span: Span<GuestPhys>) -> Result<(), Reason> {
         let memory = |kind| matches!(kind, RegionKind::Ram | RegionKind::Rom);
         if let Some(gap) = self.gap(span, memory) {
-            return Err(Reason::NoMemory { at: gap });
+            return Err(Reason::NoMemory { addr: gap });
         }
         if self.claims.iter().any(|(&first, &last)| first <= span.last() && span.start() <= last) {
             return Err(Reason::Overlaps("a claimed range"));
@@ -155,6 +155,9 @@ mod tests {
         }
         assert_eq!(starts, [0, 0x1000, 0x2000, 0x3000]);
         assert!(matches!(regions.claim(span(0x1800, 8)), Err(Reason::Overlaps(_))));
-        assert_eq!(regions.claim(span(0x4000, 8)), Err(Reason::NoMemory { at: GuestPhys(0x4000) }));
+        assert_eq!(
+            regions.claim(span(0x4000, 8)),
+            Err(Reason::NoMemory { addr: GuestPhys(0x4000) })
+        );
     }
 }

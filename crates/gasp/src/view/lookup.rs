@@ -1,6 +1,6 @@
 //! The walk over a range: one consecutive extent of memory, or the reason why there is none.
 //!
-//! [`page`] is the data path for a range in one page of the table; [`Walk`] joins pages, with
+//! [`page`] is the data path for a range in one page of the table; [`ExtentWalk`] joins pages, with
 //! one look-up for each. If a map is refused, [`Diagnosis`] inspects the whole range in the
 //! order of decision 1 and finds the reason. Walk and diagnosis proceed in bounded steps,
 //! because every revoke waits for busy slots.
@@ -98,7 +98,7 @@ pub(crate) unsafe fn page(
 const STEP: usize = 2048;
 
 /// A walk over the extents of a range, in steps, each of which needs a busy slot.
-pub(crate) struct Walk {
+pub(crate) struct ExtentWalk {
     span: Span<DeviceAddr>,
     want: Want,
     done: u64,
@@ -116,7 +116,7 @@ pub(crate) enum Progress {
     Refused,
 }
 
-impl Walk {
+impl ExtentWalk {
     pub(crate) fn new(span: Span<DeviceAddr>, want: Want) -> Self {
         Self { span, want, done: 0, pending: None }
     }
@@ -200,7 +200,7 @@ impl Diagnosis {
         let start = self.span.start();
         if let Absent::Refused(refusal @ (Refusal::Unattached | Refusal::DenyDomain)) = view.absent
         {
-            return Some(Some(Reason::Refused { at: start, refusal }));
+            return Some(Some(Reason::Refused { addr: start, refusal }));
         }
         for _ in 0..STEP {
             if self.done == self.span.len() {
@@ -240,17 +240,17 @@ impl Findings {
         let (allowed, wanted) = (leaf.allowed(), self.wanted);
         if !allowed.contains(wanted) {
             let refusal = Refusal::Access { allowed, wanted };
-            return Some(Reason::Refused { at: addr, refusal });
+            return Some(Reason::Refused { addr, refusal });
         }
         match leaf.behind() {
             Behind::Hole { .. } => {
-                self.no_memory.get_or_insert(Reason::NoMemory { at: GuestPhys(guest) });
+                self.no_memory.get_or_insert(Reason::NoMemory { addr: GuestPhys(guest) });
             }
             Behind::Memory { ram: false, .. } if !self.any => {
-                self.not_ram.get_or_insert(Reason::NotRam { at: GuestPhys(guest) });
+                self.not_ram.get_or_insert(Reason::NotRam { addr: GuestPhys(guest) });
             }
             Behind::Memory { offered, .. } if !offered.contains(wanted) => {
-                let reason = Reason::Forbidden { at: GuestPhys(guest), offered, wanted };
+                let reason = Reason::Forbidden { addr: GuestPhys(guest), offered, wanted };
                 self.forbidden.get_or_insert(reason);
             }
             Behind::Memory { .. } => {}
@@ -261,8 +261,8 @@ impl Findings {
 
 fn absent(view: &View, addr: DeviceAddr) -> Reason {
     match view.absent {
-        Absent::NoMemory => Reason::NoMemory { at: GuestPhys(addr.0) },
-        Absent::Refused(refusal) => Reason::Refused { at: addr, refusal },
+        Absent::NoMemory => Reason::NoMemory { addr: GuestPhys(addr.0) },
+        Absent::Refused(refusal) => Reason::Refused { addr, refusal },
     }
 }
 
@@ -319,7 +319,7 @@ mod tests {
         let span = Span::new(DeviceAddr(0), PAGES * GRANULE).unwrap();
         let steps = |refused| {
             let (view, segments) = scene(PAGES, refused);
-            let mut walk = Walk::new(span, Want::new(MapFlags::READ));
+            let mut walk = ExtentWalk::new(span, Want::new(MapFlags::READ));
             let mut extents = Vec::new();
             let mut steps = Vec::new();
             while steps.last().is_none_or(|&step| step == Progress::More) {
@@ -347,7 +347,7 @@ mod tests {
         let all = PAGES * GRANULE;
         assert_eq!(steps(None), (vec![More, More, More, Whole], vec![all], 3, None));
         let hole = STEP as u64 + 1;
-        let reason = Reason::NoMemory { at: GuestPhys(hole * GRANULE) };
+        let reason = Reason::NoMemory { addr: GuestPhys(hole * GRANULE) };
         let found = (vec![More, Refused], vec![hole * GRANULE], 1, Some(reason));
         assert_eq!(steps(Some(hole)), found);
     }

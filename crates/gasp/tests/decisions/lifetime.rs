@@ -27,7 +27,7 @@ fn decision_14_unattached_devices_are_denied_or_bypass_as_configured() {
     let disk = guest.vdev("disk").unwrap();
     let refused = error(disk.map(DeviceAddr(0), 8, RW));
     let refusal = Refusal::Unattached;
-    assert_eq!(refused.reason(), Reason::Refused { at: DeviceAddr(0), refusal });
+    assert_eq!(refused.reason(), Reason::Refused { addr: DeviceAddr(0), refusal });
     let guest = Guest::builder().iommu(Unattached::Bypass).build().unwrap();
     guest.space().add_ram(None, &ram(PAGE)).unwrap();
     let disk = guest.vdev("disk").unwrap();

@@ -308,7 +308,7 @@ impl<'a> Pair<'a> {
         let Some(reason) = reason else { return Ok(()) };
         self.seen.refused(reason);
         match reason {
-            Reason::Refused { at, refusal } if how != How::Firmware => {
+            Reason::Refused { addr: at, refusal } if how != How::Firmware => {
                 prop_assert_eq!(faults.len(), 1);
                 prop_assert_eq!(&*faults[0].device, format!("v{vdev}"));
                 let fault = (faults[0].addr, faults[0].access, faults[0].refusal);

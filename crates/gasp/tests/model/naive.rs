@@ -112,7 +112,7 @@ impl Model {
         for &(addr, len) in &bytes {
             let page = (addr / PAGE) as usize;
             let to = self.through(view, page, wanted);
-            let to = to.map_err(|refusal| Reason::Refused { at: DeviceAddr(addr), refusal })?;
+            let to = to.map_err(|refusal| Reason::Refused { addr: DeviceAddr(addr), refusal })?;
             guest.push((to as u64 * PAGE + addr % PAGE, len));
         }
         let page_at = |addr: u64| self.pages.get((addr / PAGE) as usize).copied().flatten();
@@ -121,14 +121,14 @@ impl Model {
             guest.iter().map(|piece| piece.0).find(|&addr| memory_at(addr).is_some_and(bad))
         };
         if let Some(&(addr, _)) = guest.iter().find(|piece| memory_at(piece.0).is_none()) {
-            return Err(Reason::NoMemory { at: GuestPhys(addr) });
+            return Err(Reason::NoMemory { addr: GuestPhys(addr) });
         }
         if let Some(addr) = find(&|page| !flags.accepts_any() && page.kind != RegionKind::Ram) {
-            return Err(Reason::NotRam { at: GuestPhys(addr) });
+            return Err(Reason::NotRam { addr: GuestPhys(addr) });
         }
         if let Some(addr) = find(&|page| !page.access.contains(wanted)) {
             let offered = memory_at(addr).unwrap().access;
-            return Err(Reason::Forbidden { at: GuestPhys(addr), offered, wanted });
+            return Err(Reason::Forbidden { addr: GuestPhys(addr), offered, wanted });
         }
         let mut extents: Vec<Extent> = Vec::new();
         for (addr, len) in guest {

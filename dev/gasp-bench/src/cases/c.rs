@@ -6,7 +6,7 @@ use core::ptr::null_mut;
 use std::hint::black_box;
 use std::io;
 
-use gasp::{DeviceAddr, Errno, Error, GRANULE, MapFlags, Operation, Place, Reason};
+use gasp::{DeviceAddr, Errno, Error, GRANULE, Location, MapFlags, Operation, Reason};
 use gasp_capi::host::{domain, guest, memory, vdev};
 use gasp_capi::map::{gasp_map, gasp_map_host_contig, gasp_unmap_handle};
 use gasp_capi::types::*;
@@ -146,5 +146,5 @@ fn check(errno: c_int) -> gasp::Result<()> {
     }
     let errno = Errno::from_io_error(&io::Error::from_raw_os_error(errno)).unwrap_or(Errno::IO);
     let reason = Reason::Os { what: "making the guest of the C benchmark", errno };
-    Err(Error::new(Operation::Create, Place::Offset(0), 0, reason))
+    Err(Error::new(Operation::Create, Location::Offset(0), 0, reason))
 }

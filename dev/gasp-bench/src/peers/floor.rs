@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::os::fd::OwnedFd;
 use std::ptr;
 
-use gasp::{GRANULE, Place, Reason};
+use gasp::{GRANULE, Location, Reason};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::setup::{Setup, target};
@@ -38,7 +38,7 @@ impl PerRequest {
     pub(crate) fn new() -> gasp::Result<Self> {
         let fail = |errno| {
             let reason = Reason::Os { what: "memfd", errno };
-            gasp::Error::new(gasp::Operation::CreateMemory, Place::Offset(0), GRANULE, reason)
+            gasp::Error::new(gasp::Operation::CreateMemory, Location::Offset(0), GRANULE, reason)
         };
         let fd =
             rustix::fs::memfd_create("bench", rustix::fs::MemfdFlags::CLOEXEC).map_err(fail)?;

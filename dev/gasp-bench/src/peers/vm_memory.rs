@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use gasp::{GRANULE, Operation, Place, Reason};
+use gasp::{GRANULE, Location, Operation, Reason};
 use vm_memory::iommu::{Error, IotlbIterator};
 use vm_memory::{
     Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryMmap, Iommu, IommuMemory,
@@ -52,7 +52,12 @@ impl VmMemory {
     pub(crate) fn with_grants(setup: &Setup, grants: u64) -> gasp::Result<Self> {
         let len = setup.memory.len();
         let fail = |what| {
-            gasp::Error::new(Operation::CreateMemory, Place::Offset(0), len, Reason::Invalid(what))
+            gasp::Error::new(
+                Operation::CreateMemory,
+                Location::Offset(0),
+                len,
+                Reason::Invalid(what),
+            )
         };
         let ranges = [(GuestAddress(0), len as usize)];
         let plain = GuestMemoryMmap::<()>::from_ranges(&ranges)

@@ -7,7 +7,7 @@
 use core::ptr::NonNull;
 
 use crate::access::Access;
-use crate::error::{Error, Operation, Place, Reason, Result};
+use crate::error::{Error, Location, Operation, Reason, Result};
 use crate::memory::access::guard;
 use crate::memory::access::raw;
 use crate::memory::object::MemoryObject;
@@ -126,5 +126,5 @@ pub(crate) unsafe fn store(
 
 #[cold]
 fn fail(offset: u64, len: usize, reason: Reason) -> Error {
-    Error::new(Operation::Access, Place::Offset(offset), len as u64, reason)
+    Error::new(Operation::Access, Location::Offset(offset), len as u64, reason)
 }
