@@ -1,4 +1,4 @@
-//! Memory that somebody else made: a descriptor, or a pass-through window.
+//! Memory that somebody else created: a file that was handed over, or a pass-through window.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -19,33 +19,32 @@ use crate::memory::access::guard;
 
 pub(super) const AT_START: Location = Location::Offset(0);
 
-/// Which part of a descriptor to adopt, and how.
+/// The part of a file to adopt, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Adopt<'a> {
-    /// A name for reports.
+    /// The name for reports.
     pub name: &'a str,
-    /// Where the memory begins in the file; a multiple of its page size.
+    /// Bytes from the start of the file; a multiple of its page size and of 4 KiB.
     pub offset: u64,
-    /// How many bytes; a multiple of its page size.
+    /// Bytes; a multiple of the file's page size and of 4 KiB, not 0.
     pub len: u64,
-    /// What is to be done to it: [`Access::RW`], or [`Access::READ`] for a file that
-    /// cannot be written.
+    /// The access to map it with: [`Access::RW`], or [`Access::READ`] for a file that cannot be
+    /// written.
     pub access: Access,
     /// How firmly to hold its pages.
     pub residency: Residency,
-    /// How to pin them, best first.
+    /// The pin methods to try, in order.
     pub pins: &'a [PinMethod],
-    /// Whether whoever has the file is trusted not to truncate it or punch holes into it
-    /// while it is mapped, and to answer if the pages of a file come from elsewhere (FUSE, a
-    /// network). Where not, it is [sealed](MemoryObject::adopt) or
-    /// [guarded](MemoryObject::is_guarded), and unless nobody can punch holes it is of no
-    /// better class than [`Unpinned`](super::Stability::Unpinned).
+    /// Whether whoever has the file is trusted not to truncate it or punch holes into it while it
+    /// is mapped, and to answer if a server keeps the pages of the file (FUSE, a network). If not,
+    /// it is [sealed](MemoryObject::adopt) or [guarded](MemoryObject::is_guarded), and its class is
+    /// no better than [`Unpinned`](super::Stability::Unpinned) unless nobody can punch holes.
     pub trusted: bool,
 }
 
 impl<'a> Adopt<'a> {
-    /// All of the first `len` bytes of a file, for reading and writing, pinned, of an owner
-    /// that is not trusted.
+    /// The first `len` bytes of a file, for reading and writing, to be pinned, of an owner who is
+    /// not trusted.
     pub fn new(name: &'a str, len: u64) -> Self {
         Self {
             name,
@@ -60,20 +59,20 @@ impl<'a> Adopt<'a> {
 }
 
 impl MemoryObject {
-    /// Adopts a part of a file that was handed over: memfd, hugetlbfs, tmpfs or any other
-    /// that can be mapped. It is not zeroed.
+    /// Adopts a part of a file that was handed over: a memfd, or a file on hugetlbfs, tmpfs or any
+    /// other file system whose files can be mapped. It is not zeroed.
     ///
-    /// Unless its owner is [trusted](Adopt::trusted), the file is sealed against shrinking
-    /// if it can be. The seals are read and then the size, so that a file sealed against
-    /// shrinking is as long as it was seen to be. Where its memory can still be taken away,
-    /// every access is [guarded](Self::is_guarded).
+    /// Unless its owner is [trusted](Adopt::trusted), the file is sealed against shrinking if
+    /// possible. The seals are read before the size, so that a file sealed against shrinking cannot
+    /// be shorter than the size that was read. If its memory can still be taken away, every access
+    /// is [guarded](Self::is_guarded).
     ///
     /// # Errors
-    /// `EINVAL` where the range is empty, unaligned or passes the end of the file;
-    /// `EACCES` where write access is asked for and the file cannot be written; `ENODEV`
-    /// for a directory, pipe or socket, and unless the owner is trusted for a file whose
-    /// pages this host does not keep itself (FUSE, network and stacked file systems):
-    /// every access could wait for others; any mmap() error.
+    /// `EINVAL` if the range is empty, unaligned or extends past the end of the file, or the file
+    /// was opened write-only; `EACCES` if write access is requested and the file cannot be written;
+    /// `ENODEV` for a directory, pipe or socket and, unless the owner is trusted, for a file whose
+    /// pages this host does not keep itself (FUSE, network and stacked file systems), because every
+    /// access could wait for a server; any mmap() error.
     pub fn adopt(fd: OwnedFd, how: Adopt<'_>) -> Result<Self> {
         if !how.trusted
             && let Err(reason) = file_system::check(&fd)
@@ -86,20 +85,21 @@ impl MemoryObject {
         Ok(Self::resident(parts, how.residency, how.pins))
     }
 
-    /// A window to memory or registers with a known host-physical address: `fd` is what
-    /// gives access to it (`/dev/mem`, a UIO or VFIO resource, …), `host` where its byte
-    /// at `how.offset` lies. A host-contiguous map returns exactly `host` + offset, over
-    /// the whole window. The address is believed, not checked, and the window is trusted to
-    /// stay: whoever configures the guest is responsible for it.
+    /// Maps a pass-through window: memory or registers with a known host-physical address. `fd` is
+    /// the file to map (`/dev/mem`, a UIO or VFIO resource, …), `host` the host-physical address of
+    /// its byte at `how.offset`. A host-contiguous map returns exactly `host` + offset, over the
+    /// whole window. The address is believed, not checked, and the window is trusted to stay:
+    /// whoever configures the guest is responsible for both.
     ///
     /// # Errors
-    /// As [`adopt`](Self::adopt); `EINVAL` too where `host` is not a multiple of the
-    /// host's page size, or the window would pass the end of the address space.
+    /// As [`adopt`](Self::adopt) of a trusted owner's file; also `EINVAL` if `host` is not a
+    /// multiple of the host's page size, or the window would extend past the end of the address
+    /// space.
     pub fn pass_through(fd: OwnedFd, host: HostPhys, how: Adopt<'_>) -> Result<Self> {
         let fail = |reason| failed(&how, reason);
         if !host.is_aligned(page_size() as u64) || host.checked_add(how.len).is_none() {
             return Err(fail(Reason::Invalid(
-                "the host-physical base must be page aligned and the window end inside 64 bits",
+                "the host-physical base must be page-aligned, and the window end inside 64 bits",
             )));
         }
         let parts = open_window(fd, &how, Backing::PassThrough).map_err(fail)?;
@@ -121,7 +121,7 @@ fn open_window(
     }
     let trusted = how.trusted || backing == Backing::PassThrough;
     if !trusted {
-        // Not every file can be sealed, and not everybody may seal it.
+        // Not every file can be sealed, nor by everyone who has it.
         let _ = rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK);
     }
     let seals = rustix::fs::fcntl_get_seals(&fd).map_or(Seals::empty(), seals_from);
@@ -168,11 +168,11 @@ fn open_window(
     })
 }
 
-/// What an owner that is not trusted can do to memory whose file has these seals.
+/// What an owner who is not trusted can do to memory whose file has these seals and this page size.
 fn power_of_owner(seals: Seals, page: usize) -> Owner {
     let punches = !seals.intersects(Seals::NO_NEW_WRITER);
-    // A hole in ordinary memory is filled by the next access. One in a huge page pool's
-    // file is only if the pool has another page.
+    // The next access fills a hole in memory of base pages. A hole in the file of a huge page pool
+    // is filled only if the pool has another page.
     let holes_fault = page > page_size();
     match (seals.contains(Seals::SHRINK), punches) {
         (true, false) => Owner::Trusted,
@@ -184,12 +184,12 @@ fn power_of_owner(seals: Seals, page: usize) -> Owner {
 const HUGETLBFS: u32 = 0x958458f6;
 const TMPFS: u32 = 0x01021994;
 
-/// The kind of file system that a file is on; a memfd is on tmpfs or hugetlbfs.
+/// The magic number of the file system that a file is on; a memfd is on tmpfs or hugetlbfs.
 fn file_system(fd: &OwnedFd) -> Option<u32> {
     u32::try_from(rustix::fs::fstatfs(fd).ok()?.f_type).ok()
 }
 
-/// The page size of a file on hugetlbfs, or of a hugetlb memfd; `None` elsewhere.
+/// The page size of a file on hugetlbfs, or of a hugetlb memfd; `None` for other files.
 fn huge_page_size(fd: &OwnedFd) -> Option<usize> {
     let stat = rustix::fs::fstatfs(fd).ok()?;
     let is_huge = u32::try_from(stat.f_type).ok()? == HUGETLBFS;

@@ -1,4 +1,4 @@
-//! A second, independent mapping of an object's memory, to check the first one with.
+//! A second, independent mapping of an object's memory, to check the first one against.
 #![allow(unsafe_code, reason = "copies through a mapping that it owns")]
 
 use super::object::MemoryObject;
@@ -6,10 +6,10 @@ use super::window::Window;
 use crate::access::Access;
 use crate::error::{Error, Location, Operation, Reason, Result};
 
-/// An object's file, mapped once more at another address, in the object's order.
+/// A second mapping of an object's file, at another address and in the order of the object.
 ///
-/// The engine never uses one: it exists so that a program can show that what it wrote
-/// through a mapping is in the guest's memory, and not only where it wrote it.
+/// The engine never uses one: with it a program can show that what it wrote through a mapping is in
+/// the guest's memory, and not only where it wrote it.
 #[derive(Debug)]
 pub struct Alias {
     window: Window,
@@ -34,11 +34,10 @@ impl MemoryObject {
 }
 
 impl Alias {
-    /// Copies out of the memory.
+    /// Copies `into.len()` bytes from `offset` out of the memory.
     ///
     /// # Errors
-    /// `EINVAL` where the range passes the end; `EIO` where its owner has taken the memory
-    /// away.
+    /// `EINVAL` if the range extends past the end; `EIO` if its owner has taken the memory away.
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         let size = self.window.len();
         let len = into.len() as u64;

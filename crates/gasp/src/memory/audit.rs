@@ -1,4 +1,4 @@
-//! Reading frame numbers once more, to see that the promises about them are kept.
+//! Audits: frame numbers read once more, to check the promises about them.
 
 use core::fmt;
 
@@ -10,42 +10,42 @@ use crate::memory::host::frames;
 use crate::memory::host::frames::Piece;
 use crate::memory::host::runs::PhysMap;
 
-/// What an audit has found.
+/// The result of an audit.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Audit {
     /// Bytes whose addresses were read again and compared.
     pub checked: u64,
-    /// Bytes about whose addresses nothing was said, or somebody else's word was taken:
-    /// memory on demand, pass-through windows, all memory without the privilege.
+    /// Bytes whose addresses are not known, or were declared: memory on demand, pass-through
+    /// windows, all memory without the privilege.
     pub unchecked: u64,
-    /// What lies elsewhere now, in order; neighbours that moved together are one change.
+    /// The memory that has moved, in order; neighbours that moved together are one change.
     pub changes: Vec<Change>,
 }
 
-/// Memory that does not lie where it was said to lie.
+/// Memory that is not at the host-physical address that was reported.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Change {
     /// The object's name.
     pub object: Box<str>,
-    /// Where in the object.
+    /// Bytes from the start of the object.
     pub offset: u64,
-    /// How many bytes.
+    /// Bytes; never 0.
     pub len: u64,
-    /// What was promised.
+    /// The class that was promised.
     pub class: Stability,
-    /// Where it was said to be.
+    /// The host-physical address that was reported.
     pub was: HostPhys,
-    /// Where it is; `None` where it is in memory no longer.
+    /// The host-physical address now; `None` if it is no longer in memory.
     pub is: Option<HostPhys>,
 }
 
 impl Change {
-    /// Whether a promise is broken. Memory of the class `Unpinned` may move at any time.
+    /// Whether it breaks a promise: memory of the class `Unpinned` may move at any time.
     pub fn is_broken_promise(&self) -> bool {
         self.class > Stability::Unpinned
     }
 
-    /// Adds a change that goes on where this one ends.
+    /// Extends this change by `next`, if that continues it. Returns whether it did.
     fn join(&mut self, next: &Self) -> bool {
         let behind = |addr: HostPhys| HostPhys(addr.0 + self.len);
         let joined = self.offset + self.len == next.offset
@@ -73,7 +73,7 @@ impl Audit {
         self.changes.iter().filter(|change| change.is_broken_promise())
     }
 
-    /// Adds what another audit has found.
+    /// Adds the result of another audit.
     pub fn add(&mut self, other: Self) {
         self.checked += other.checked;
         self.unchecked += other.unchecked;
@@ -82,14 +82,14 @@ impl Audit {
 }
 
 impl MemoryObject {
-    /// Reads all frame numbers again, and compares them with what was said.
+    /// Reads all frame numbers again, and compares them with those that were reported.
     ///
-    /// It takes about half a millisecond for each GiB of huge pages, and ten for ordinary
-    /// ones, and slows `mmap` and `munmap` of the process down meanwhile. A page that is not
-    /// in memory, as may be after swapping, is brought back first.
+    /// It takes about half a millisecond for each GiB of huge pages and ten for base pages, and
+    /// slows down `mmap` and `munmap` of the process meanwhile. A page that is not in memory, for
+    /// example because it was swapped out, is brought back first.
     ///
     /// # Errors
-    /// `EPERM` where frame numbers are told no longer (decision 19).
+    /// `EPERM` if frame numbers can no longer be read (decision 19).
     pub fn audit(&self) -> Result<Audit> {
         let PhysMap::Table(table) = self.phys() else {
             return Ok(Audit { unchecked: self.len(), ..Audit::default() });

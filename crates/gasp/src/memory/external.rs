@@ -16,20 +16,20 @@ use super::window::Window;
 use crate::access::Access;
 use crate::error::{Error, Operation, Reason, Result};
 
-/// What an embedding program says about memory that it has mapped itself.
+/// Memory that the embedding program has mapped itself, and how to use it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct External {
-    /// Where it is mapped; a multiple of the host's page size.
+    /// The address of its first byte; a multiple of the host's page size.
     pub base: NonNull<u8>,
-    /// How many bytes; a multiple of the host's page size.
+    /// The length in bytes; a multiple of the host's page size, not 0.
     pub len: usize,
-    /// How it is mapped.
+    /// The access with which it is mapped.
     pub access: Access,
     /// How firmly to hold its pages.
     pub residency: Residency,
-    /// What keeps it mapped: the embedding program's own mapping, a region of its VMM, or
-    /// `()` for memory that stays for ever.
+    /// A value that keeps it mapped: the embedding program's own mapping, a region of its VMM, or
+    /// `()` for memory that stays mapped for ever.
     pub owner: Arc<dyn Any + Send + Sync>,
 }
 
@@ -41,17 +41,17 @@ impl External {
 }
 
 impl MemoryObject {
-    /// Memory that the embedding program has mapped already.
+    /// Uses memory that the embedding program has mapped.
     ///
-    /// This is how the engine is put into a VMM that owns its guest memory. The memory is
-    /// not zeroed, not unmapped, and has no descriptor, so it cannot be part of a
-    /// stitched map. Its pages are pinned by [`PinMethod::IoUring`] or not at all.
+    /// This embeds the engine into a VMM that owns its guest memory. The memory is not zeroed, not
+    /// unmapped, and has no descriptor, so it cannot be part of a stitched map. Its pages are
+    /// pinned by [`PinMethod::IoUring`] or not at all.
     ///
-    /// The object keeps its [owner](External::owner) until the last clone of the object, the
-    /// last guest that uses it and the last mapping of it are gone, and the pages are no
-    /// longer pinned. The owner is dropped by the thread that ends the last of them, which can
-    /// be that of a device, or inside an operation of another guest: its drop must neither
-    /// call this crate nor wait for a thread that does.
+    /// The object keeps its [owner](External::owner) until the last clone of the object, the last
+    /// guest that uses it and the last mapping of it are gone, and the pages are no longer pinned.
+    /// The thread that ends the last of them drops the owner; that can be a device's thread, or
+    /// happen inside an operation of another guest. So the drop must neither call this crate nor
+    /// wait for a thread that does.
     ///
     /// # Errors
     /// `EINVAL` if base or length is not a multiple of the host's page size, or the
@@ -60,8 +60,8 @@ impl MemoryObject {
     /// # Safety
     /// For as long as `owner` is not dropped:
     /// * `[base, base + len)` stays mapped, with at least `access`, to the same memory;
-    /// * nobody makes a Rust reference to it; every access by anyone in the process is
-    ///   volatile, atomic or made by code outside Rust's memory model;
+    /// * nobody creates a Rust reference to it; every access by anyone in the process is volatile,
+    ///   atomic or made by code outside Rust's memory model;
     /// * if `residency` is [`Pinned`](Residency::Pinned), nobody punches holes into
     ///   it, discards it (`MADV_DONTNEED` on private memory) or truncates its file.
     ///
@@ -100,7 +100,7 @@ impl MemoryObject {
         let window = Window::borrowed(base, len);
         let parts =
             Parts { keeper: Some(owner), ..Parts::new(name, window, access, report, page_size()) };
-        // Whether it is shared, which is what a pipe can hold, is not known.
+        // No pipe: it holds only shared memory, and whether this is shared is not known.
         Ok(Self::resident(parts, residency, &[PinMethod::IoUring]))
     }
 }

@@ -1,25 +1,24 @@
-//! The file behind an object, and which part of it is where.
+//! The file of an object, and which part of it is where in the object.
 //!
-//! Most objects are one piece of their file, in its order. RAM that was placed in the order
-//! of its [frames](super::place) is not: what is at an offset of the object is at another
-//! offset of the file. Whoever maps the file by itself has to know that, so such an object
-//! does not pretend to be one piece, but tells its pieces.
+//! Most objects are one piece of their file, in its order. RAM that is mapped in the order of its
+//! [frames](super::place) is not: what is at an offset of the object is at another offset of the
+//! file. Whoever maps the file has to know that, so such an object reports its pieces.
 
 use std::os::fd::OwnedFd;
 
 use rustix::fs::SealFlags;
 
 bitflags::bitflags! {
-    /// What the owner of a memory file can no longer do to it.
+    /// The seals of a memory file (`F_ADD_SEALS` of fcntl(2)): what nobody can do to it any more.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
     pub struct Seals: u8 {
-        /// Make it shorter: memory that is mapped cannot vanish.
+        /// Shorten it, so that memory that is mapped would vanish.
         const SHRINK = 1;
-        /// Make it longer.
+        /// Lengthen it.
         const GROW = 2;
-        /// Write to it at all.
+        /// Write to it.
         const WRITE = 4;
-        /// Make new writable maps, or punch holes.
+        /// Write to it except through writable mappings that exist already, or punch holes.
         const FUTURE_WRITE = 8;
         /// Add seals.
         const SEAL = 16;
@@ -27,27 +26,27 @@ bitflags::bitflags! {
 }
 
 impl Seals {
-    /// Those that nobody maps the file past for writing.
+    /// Those of which each prevents new writable mappings.
     pub(super) const NO_NEW_WRITER: Self = Self::WRITE.union(Self::FUTURE_WRITE);
 }
 
-/// The file behind a window.
+/// The file of an object.
 #[derive(Debug)]
 pub(super) struct MemoryFile {
     pub(super) fd: OwnedFd,
     pub(super) seals: Seals,
-    /// Where the pieces are, in order of their offset in the object; at least one.
+    /// The pieces, in order of their offset in the object and without gaps; at least one.
     pub(super) pieces: Vec<FilePiece>,
 }
 
-/// A part of an object that is one part of its file.
+/// A part of an object that is one consecutive part of its file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FilePiece {
-    /// Where in the object.
+    /// Bytes from the start of the object.
     pub offset: u64,
-    /// How many bytes.
+    /// Bytes; never 0.
     pub len: u64,
-    /// Where in the file.
+    /// Bytes from the start of the file.
     pub file_offset: u64,
 }
 

@@ -1,8 +1,8 @@
-//! Whether a file's pages are kept by this host, or come from somebody who need not answer.
+//! Whether this host keeps the pages of a file, or a server that need not answer.
 //!
-//! An access to a page of a file on FUSE, or on a network, waits for whoever serves it, in a
-//! way that nothing but a kill ends. So does almost every question about such a file:
-//! fstat(2), fstatfs(2), closing it. What is asked here is answered by the kernel alone.
+//! An access to a page of a file on FUSE or on a network waits for its server, and only a kill ends
+//! that wait. So does almost every system call about such a file: fstat(2), fstatfs(2), close(2).
+//! Those here are answered by the kernel alone.
 
 use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -14,19 +14,19 @@ use crate::error::{Errno, Reason};
 
 /// Refuses a file whose server might not answer.
 ///
-/// A file on tmpfs or hugetlbfs, as each memfd is, and one on a block device of this host are
-/// served by the kernel. A file system without a device is on FUSE, on a network, or stacked
-/// on another (overlayfs) of which nothing is known; or it is one of the few that have no
-/// single device (btrfs, ZFS), which cannot be told from these without asking.
+/// The kernel serves files on tmpfs or hugetlbfs, which includes every memfd, and files on a block
+/// device of this host. A file system without a device is FUSE, on a network, or stacked on another
+/// (overlayfs) of which nothing is known; or it is one of the few that have no single device
+/// (btrfs, ZFS), which cannot be distinguished from these without asking the server.
 ///
 /// # Errors
-/// `ENODEV`, as mmap(2) has it for file systems that cannot be mapped; also for what is no
+/// `ENODEV`, which mmap(2) returns for file systems that cannot be mapped; also if it is not a
 /// regular file.
 ///
 /// # References
 /// [statx(2)](https://man7.org/linux/man-pages/man2/statx.2.html), `AT_STATX_DONT_SYNC`
 pub(super) fn check(fd: &OwnedFd) -> Result<(), Reason> {
-    // Only these have seals.
+    // Only files on tmpfs and hugetlbfs have seals.
     if rustix::fs::fcntl_get_seals(fd).is_ok() {
         return Ok(());
     }
@@ -43,33 +43,34 @@ pub(super) fn check(fd: &OwnedFd) -> Result<(), Reason> {
     }
 }
 
-/// The most descriptors that are being closed aside at a time; further ones stay open.
+/// The maximum number of descriptors that threads of their own close at a time; further ones stay
+/// open.
 const ASIDE_MAX: usize = 64;
 
-/// Closes a descriptor that somebody handed over, without waiting for the server of its file:
-/// a thread of its own does if the file is not [this host's](super::MemoryObject::adopt). If 64 of
-/// them are waiting for their servers, further descriptors are left open for good.
+/// Closes a descriptor that somebody handed over, without waiting for the server of its file: if
+/// this host does not keep the pages of [the file](super::MemoryObject::adopt), a thread of its own
+/// closes it. While 64 such threads wait for servers, further descriptors are left open for good.
 ///
-/// close(2) asks the server of a FUSE or network file to take what was written, each time that
-/// a descriptor of it is closed. A socket does not linger (`SO_LINGER` is set to that).
+/// close(2) asks the server of a FUSE or network file to accept what was written, each time that a
+/// descriptor of it is closed. A socket does not linger: `SO_LINGER` is switched off first.
 pub fn close(fd: OwnedFd) {
     static ASIDE: AtomicUsize = AtomicUsize::new(0);
     match check(&fd) {
         Ok(()) => return drop(fd),
         Err(Reason::Os { .. }) => {}
         Err(_) => {
-            // A socket waits until its peer has taken everything, if it is told to linger.
+            // If a socket is set to linger, its close waits until the peer has received everything.
             let _ = rustix::net::sockopt::set_socket_linger(&fd, None);
             return drop(fd);
         }
     }
     if ASIDE.fetch_add(1, Ordering::Relaxed) >= ASIDE_MAX {
         ASIDE.fetch_sub(1, Ordering::Relaxed);
-        tracing::warn!("a descriptor is left open: too many are being closed by slow servers");
+        tracing::warn!("a descriptor is left open: too many others wait for slow servers");
         return core::mem::forget(fd);
     }
-    // If there is no thread to be had, the closure that was to run is dropped here, and the
-    // descriptor must not be dropped with it.
+    // If no thread can be started, `spawn` drops the closure in this thread, which must not close
+    // the descriptor.
     let fd = ManuallyDrop::new(fd);
     let close = move || {
         drop(ManuallyDrop::into_inner(fd));
@@ -81,7 +82,7 @@ pub fn close(fd: OwnedFd) {
     }
 }
 
-/// What a descriptor is that is no memory.
+/// The kind of a descriptor that is not memory, for messages.
 pub(super) fn name(kind: FileType) -> &'static str {
     match kind {
         FileType::CharacterDevice => "a device",

@@ -1,16 +1,19 @@
-//! Memory objects: the pieces of backing memory behind a guest's regions.
+//! Memory objects: the backing memory of a guest's regions.
 //!
-//! An object is mapped into the process **once**, when it is made, and stays at that
-//! address until the last mapping of it is gone. Where the kernel allows it, its pages
-//! are pinned and their frame numbers are read then, in bulk, so that finding a
-//! host-physical address later is an array lookup.
+//! An object is mapped into the process **once**, when it is created, and stays at that address
+//! until its last clone and its last mapping are gone. If the kernel allows it, its pages are then
+//! pinned and their frame numbers read, in bulk, so that a host-physical address is an array
+//! look-up later.
 //!
-//! | made by | zeroed | host-physical |
+//! | created by | zeroed | host-physical addresses |
 //! |---|---|---|
 //! | [`MemoryObject::ram`] | by the kernel, before use | frame numbers, read after the pin |
-//! | [`MemoryObject::adopt`] | no: it is somebody's memory | the same, where asked for |
+//! | [`MemoryObject::adopt`] | no: it is somebody else's memory | the same |
 //! | [`MemoryObject::pass_through`] | no: it may be a device | the declared base + offset |
-//! | [`MemoryObject::external`] | no: the embedder mapped it | as the embedder says |
+//! | [`MemoryObject::external`] | no: the embedder mapped it | as for `ram` |
+//!
+//! Memory that is populated on demand ([`Residency::OnDemand`]) is not pinned, and its frame
+//! numbers are not read.
 
 pub(crate) mod access;
 mod adopt;

@@ -1,4 +1,4 @@
-//! One piece of backing memory, mapped into the process once.
+//! A memory object: backing memory, mapped into the process once.
 
 use core::any::Any;
 use core::fmt;
@@ -24,22 +24,22 @@ use crate::memory::host::runs::PhysTable;
 use crate::memory::host::runs::{HostExtent, HostRun};
 use crate::memory::host::scan;
 
-/// What a huge page is where no more is known.
+/// The unit of [`scan::huge_chunks`], in bytes.
 const HUGE: u64 = 2 << 20;
 
-/// One piece of backing memory.
+/// A memory object: backing memory of a guest's regions, mapped into the process once.
 ///
-/// Make one with [`ram`](Self::ram), [`adopt`](Self::adopt),
-/// [`pass_through`](Self::pass_through) or [`external`](Self::external), and put it behind
-/// a guest's regions with [`Region`](crate::Region). Clones are the same memory; it is
-/// unmapped when the last clone and the last mapping of it are gone.
+/// Created by [`ram`](Self::ram), [`adopt`](Self::adopt), [`pass_through`](Self::pass_through) or
+/// [`external`](Self::external), and assigned to a guest's address space with a
+/// [`Region`](crate::Region). Clones share the memory, which is unmapped when the last clone and
+/// the last mapping of it are gone.
 #[derive(Clone)]
 pub struct MemoryObject(Arc<Object>);
 
-// Fields are dropped in order: what is attached goes before the pin, which goes before the window that
-// it holds, and the window before what keeps it mapped.
+// Fields are dropped in order: `attached` before the pin, the pin before the window whose pages it
+// holds, and the window before the keeper of its memory.
 struct Object {
-    /// What goes with the object, and before it.
+    /// A value that is dropped with the object, before everything else of it.
     #[cfg_attr(
         not(feature = "broker"),
         expect(dead_code, reason = "only a broker's client attaches")
@@ -55,46 +55,46 @@ struct Object {
     report: BackingReport,
     page: usize,
     name: Box<str>,
-    /// Whether accesses may find the memory gone. Never false again.
+    /// Whether an access may find the memory gone. Once true, it stays true.
     guarded: AtomicBool,
-    /// What keeps memory mapped that this crate has not mapped; the last to go.
+    /// Keeps memory mapped that this crate has not mapped; dropped last.
     #[expect(dead_code, reason = "kept until the object is dropped")]
     keeper: Option<Keeper>,
 }
 
-/// What an embedding program's memory lives as long as.
+/// A value that is kept only to be dropped with an object.
 pub(crate) type Keeper = Arc<dyn Any + Send + Sync>;
 
-/// Who can do what to the memory behind our back.
+/// What the owner of a file can do to memory that is mapped from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owner {
-    /// Nobody, or somebody who is trusted not to.
+    /// Nothing, or it is trusted to do nothing.
     Trusted,
-    /// Somebody can take pages away, and others come in their place.
+    /// It can take pages away, and new ones replace them.
     Punches,
-    /// Somebody can take pages away, and none come: an access may fault.
+    /// It can take pages away, and nothing need replace them: an access may fault.
     Takes,
 }
 
-/// What a constructor knows about the object it makes.
+/// The properties of a new object that its constructor knows.
 pub(super) struct Parts {
     pub(super) name: Box<str>,
     pub(super) window: Window,
     pub(super) file: Option<MemoryFile>,
     pub(super) access: Access,
     pub(super) report: BackingReport,
-    /// The size of its pages, which are certain to be contiguous.
+    /// The page size, in bytes: each page is certain to be host-contiguous.
     pub(super) page: usize,
-    /// Whether its pages are in memory already.
+    /// Whether it is populated already.
     pub(super) populated: bool,
-    /// Whether it is memory that can be held by a pipe.
+    /// Whether it is shared memory, whose pages a pipe can hold.
     pub(super) shared: bool,
     pub(super) owner: Owner,
     pub(super) keeper: Option<Keeper>,
 }
 
 impl Parts {
-    /// Memory without a file, which nobody else takes away.
+    /// Memory without a file, which nobody can take away, and not yet populated.
     pub(super) fn new(
         name: &str,
         window: Window,
@@ -118,25 +118,25 @@ impl Parts {
 }
 
 impl MemoryObject {
-    /// Finishes an object: pages in place, pinned, frame numbers read, in this order,
-    /// because a pin may itself move a page.
+    /// Completes an object: populates it, pins its pages and reads their frame numbers, in this
+    /// order, because a pin can itself move a page.
     pub(super) fn resident(parts: Parts, residency: Residency, pins: &[PinMethod]) -> Self {
         let Parts { window, access, page, shared, .. } = &parts;
         if residency == Residency::OnDemand {
-            const WHY: &str = "its pages come on demand; create it pinned or resident";
+            const WHY: &str = "it is populated on demand; create it pinned or resident";
             return Self::assemble(parts, None, Some(WHY), PhysMap::Unknown(WHY));
         }
         if !parts.populated
             && let Err(errno) = window.populate(0, window.len(), *access)
         {
-            tracing::debug!(%errno, object = %parts.name, "pages cannot be put in place");
+            tracing::debug!(%errno, object = %parts.name, "cannot populate memory");
         }
         let pin = match residency {
             Residency::Pinned => Pin::new(window, pins, *page, *shared),
-            _ => Err("it was not asked for"),
+            _ => Err("pinning was not requested"),
         };
-        const PUNCHES: &str = "its owner can punch holes, so that other pages come in place of \
-                               those held; adopt it as trusted, or sealed against writing";
+        const PUNCHES: &str = "its owner can punch holes, so that other pages replace those that \
+                               are pinned; adopt it as trusted, or sealed against writing";
         let (pin, not_pinned_because) = match pin {
             Ok(pin) if parts.owner != Owner::Trusted => (Some(pin), Some(PUNCHES)),
             Ok(pin) => (Some(pin), None),
@@ -146,7 +146,7 @@ impl MemoryObject {
         Self::assemble(parts, pin, not_pinned_because, phys)
     }
 
-    /// An object whose host-physical address is what somebody says it is.
+    /// Completes an object whose host-physical address is declared, and not read.
     pub(super) fn declared(parts: Parts, host: HostPhys) -> Self {
         Self::assemble(parts, None, None, PhysMap::Linear(host))
     }
@@ -159,7 +159,7 @@ impl MemoryObject {
     ) -> Self {
         let Parts { name, window, file, access, mut report, page, owner, keeper, .. } = parts;
         if let (Some(placement), PhysMap::Table(table)) = (&mut report.placement, &phys) {
-            // A pin may have moved pages once more.
+            // The pin may have moved pages once more.
             placement.after = Runs::of(table.run_lens(window.len() as u64));
         }
         let pool = page > page_size() && report.obtained != Backing::PassThrough;
@@ -187,96 +187,100 @@ impl MemoryObject {
         }))
     }
 
-    /// The name it was given, for reports.
+    /// The name, for reports.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// How many bytes; a multiple of 4 KiB, never 0.
+    /// The length in bytes: a multiple of 4 KiB, never 0.
     #[expect(clippy::len_without_is_empty, reason = "an object is never empty")]
     pub fn len(&self) -> u64 {
         self.0.window.len() as u64
     }
 
-    /// The size of its pages in bytes: what its file can be mapped in.
+    /// The page size in bytes: the granularity in which its file can be mapped.
     pub fn page_size(&self) -> usize {
         self.0.page
     }
 
-    /// What can be done to it at all.
+    /// The access that the object allows.
     pub fn access(&self) -> Access {
         self.0.access
     }
 
-    /// What its pages are, and why not better ones.
+    /// The backing that was obtained, and why preferred ones were passed over.
     pub fn backing(&self) -> &BackingReport {
         &self.0.report
     }
 
-    /// Whether its host-physical addresses can change.
+    /// Whether its host-physical addresses can change (decision 20).
     ///
-    /// Where somebody who is not trusted can take pages out of the file, and others come in
-    /// their place, it is `Unpinned`, even if the pages that were there are held.
+    /// If an owner who is not trusted can take pages out of the file, the class is `Unpinned`, even
+    /// if the pages that were there are pinned.
     #[inline]
     pub fn stability(&self) -> Stability {
         self.0.stability
     }
 
-    /// What holds the pages that it had when it was made; `None` where nothing does. Only
-    /// [`stability`](Self::stability) says whether they are still its pages.
+    /// The pin method of the pages that it had when it was created; `None` if they are not pinned.
+    /// Only [`stability`](Self::stability) says whether they are still its pages.
     pub fn pinned_by(&self) -> Option<PinMethod> {
         self.0.pin.as_ref().map(Pin::method)
     }
 
-    /// Why it is not of the class `Pinned`, and what would help; `None` where it is.
+    /// Why the class is not `Pinned`, and what would help; `None` if it is.
     pub fn not_pinned_because(&self) -> Option<&'static str> {
         self.0.not_pinned_because
     }
 
-    /// Whether somebody can take the memory away while it is mapped: it was adopted from a
-    /// file that cannot be sealed and not said to be [trusted](super::Adopt::trusted), or it
-    /// is RAM of a huge page pool whose [file](Self::file) was given out and that is not
-    /// [exclusive](super::Ram::exclusive). A hole that is punched into such a file is filled
-    /// only if the pool has another page.
+    /// Whether the memory can be taken away while it is mapped. It can if
     ///
-    /// Every access of the safe interface then goes by a way that costs a little more, and
-    /// gives `EIO` if the memory is gone. An access through a raw pointer gets a SIGBUS.
+    /// * it was adopted, not as [trusted](super::Adopt::trusted), from a file that cannot be sealed
+    ///   against shrinking; or
+    /// * it is memory of a huge page pool into whose file somebody can punch holes, which are
+    ///   filled only if the pool has another page: adopted, not as trusted, from a file that is not
+    ///   sealed against writing, or RAM whose [file](Self::file) was handed out and that is not
+    ///   [exclusive](super::Ram::exclusive).
+    ///
+    /// Every access of the safe interface is then guarded: it costs a little more, and returns
+    /// `EIO` if the memory is gone. An access through a raw pointer raises SIGBUS.
     #[inline]
     pub fn is_guarded(&self) -> bool {
         self.0.guarded.load(Ordering::Relaxed)
     }
 
-    /// The file is given out: from now on its pages may be taken away.
+    /// Guards RAM of a huge page pool whose file is handed out, so that its pages can be taken away
+    /// from now on.
     pub(super) fn guard_what_is_shared(&self) {
         let pool = matches!(self.0.report.obtained, Backing::Huge1G | Backing::Huge2M);
         if !pool || self.seals().contains(Seals::FUTURE_WRITE) || self.is_guarded() {
             return;
         }
         match guard::install() {
-            // Whoever gets the file after this has what was stored before it.
+            // Whoever receives the file after this sees what was stored before it.
             Ok(()) => self.0.guarded.store(true, Ordering::Relaxed),
             Err(reason) => tracing::warn!(%reason, object = self.name(), "RAM is not guarded"),
         }
     }
 
-    /// The host-physical run that begins at `offset`, at most `max` bytes of it.
+    /// The host-physical run that begins at `offset`, cut to `max` bytes.
     ///
     /// # Errors
-    /// `EINVAL` where the offset or the length passes the end or the length is 0;
-    /// `EPERM` where host-physical addresses are not known (decision 19).
+    /// `EINVAL` if `max` is 0, or if the `max` bytes from `offset` extend past the end; `EPERM` if
+    /// host-physical addresses are not known (decision 19).
     pub fn host_run(&self, offset: u64, max: u64) -> Result<HostRun> {
         self.check(offset, max).and_then(|()| self.phys_run(offset, max)).map_err(|reason| {
             Error::new(Operation::HostPhysical, Location::Offset(offset), max, reason)
         })
     }
 
-    /// The whole object as host-physical runs, in order. One extent without an address covers
-    /// each part whose addresses are unknown.
+    /// The whole object as host-physical runs, in order; one extent without an address if its
+    /// addresses are not known (decision 19).
     pub fn host_extents(&self) -> impl Iterator<Item = HostExtent> + '_ {
         self.extents_of(0, self.len())
     }
 
-    /// The host-physical runs of the `len` bytes at `start`, which lie in the object.
+    /// The host-physical runs of the `len` bytes from `start`, which must be inside the object.
     pub(crate) fn extents_of(&self, start: u64, len: u64) -> impl Iterator<Item = HostExtent> + '_ {
         let mut offset = 0;
         core::iter::from_fn(move || {
@@ -292,10 +296,10 @@ impl MemoryObject {
         })
     }
 
-    /// How many bytes from `offset` on, at most `max`, certainly lie in one host-physical run,
-    /// whether or not this process is told where: up to the end of the page, where its
-    /// addresses are not known. A huge page is one where its file is made of such, or where
-    /// the kernel says that it is one now. This asks the kernel: it is not for the data path.
+    /// The number of bytes from `offset`, at most `max`, that are certain to lie in one
+    /// host-physical run. If addresses are not known, that is up to the end of the page. The page
+    /// is a huge one if the file consists of such, or if the kernel reports one now (Linux 6.7 or
+    /// newer); asking the kernel is not for the data path.
     ///
     /// # Errors
     /// `EINVAL` as for [`host_run`](Self::host_run).
@@ -315,7 +319,7 @@ impl MemoryObject {
         Ok((page - offset % page).min(max))
     }
 
-    /// How many bytes the object's own tables take, beside the memory itself.
+    /// The size of the object's frame table in bytes, in addition to the memory itself.
     pub fn table_bytes(&self) -> usize {
         match &self.0.phys {
             PhysMap::Table(table) => PhysTable::table_bytes(table),
@@ -323,7 +327,7 @@ impl MemoryObject {
         }
     }
 
-    /// Whether the two are the same memory.
+    /// Whether both are clones of one object.
     #[inline]
     pub fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -335,7 +339,7 @@ impl MemoryObject {
         self.0.window.base()
     }
 
-    /// As [`host_run`](Self::host_run), for a range that is inside.
+    /// [`host_run`](Self::host_run) of a range that is known to be inside.
     #[inline]
     pub(crate) fn phys_run(&self, offset: u64, max: u64) -> core::result::Result<HostRun, Reason> {
         self.0.phys.run_at(offset, max).map_err(Reason::HostUnknown)
@@ -345,7 +349,7 @@ impl MemoryObject {
         &self.0.phys
     }
 
-    /// Has something dropped together with the object: the first that is given.
+    /// Attaches a value that is dropped together with the object; only the first one is kept.
     #[cfg(feature = "broker")]
     pub(crate) fn attach(&self, make: impl FnOnce() -> Keeper) {
         self.0.attached.get_or_init(make);

@@ -1,4 +1,4 @@
-//! Whether this process can pin pages: found out by doing so.
+//! Whether this process can pin pages, determined by pinning some.
 
 use super::object::MemoryObject;
 use super::pin::PinMethod;
@@ -9,12 +9,12 @@ use super::report::Backing;
 pub enum PinAccess {
     /// It can.
     Allowed,
-    /// It cannot, and what would change that.
+    /// It cannot: why, and what would help.
     Denied(&'static str),
 }
 
-/// Finds out whether this process can pin pages in any way, by pinning `len` bytes of
-/// ordinary pages.
+/// Tries whether this process can pin pages by any [method](PinMethod): creates RAM of `len` bytes
+/// of base pages, pins it and releases it.
 pub fn pin_access(len: usize) -> PinAccess {
     try_pin(len, &PinMethod::PREFERENCE)
 }
@@ -24,14 +24,14 @@ fn try_pin(len: usize, methods: &[PinMethod]) -> PinAccess {
     match ram.create().map(|object| object.not_pinned_because()) {
         Ok(None) => PinAccess::Allowed,
         Ok(Some(why)) => PinAccess::Denied(why),
-        Err(_) => PinAccess::Denied("memory cannot be had"),
+        Err(_) => PinAccess::Denied("memory cannot be allocated"),
     }
 }
 
 impl PinMethod {
-    /// Finds out whether this process can pin pages in this way, by pinning `len` bytes of
-    /// ordinary pages. The limits count bytes or pages, so the answer depends on how many
-    /// are asked for.
+    /// Tries whether this process can pin pages by this method: creates RAM of `len` bytes of base
+    /// pages, pins it and releases it. The limits count bytes or pages, so the answer depends on
+    /// `len`.
     pub fn access(self, len: usize) -> PinAccess {
         try_pin(len, &[self])
     }

@@ -1,15 +1,15 @@
-//! RAM in the order of its frames, so that it is host-contiguous for as long as possible.
+//! RAM mapped in the order of its frames, so that its host-physical runs are as long as possible.
 //!
-//! Huge pages come out of their pool in whatever order they went in, and neighbours in the
-//! file are rarely neighbours in memory. But the frames of many of them are consecutive, in
-//! some order. So their frame numbers are read, and the chunks of 2 MiB (or a larger page)
-//! are mapped in that order over the window that was mapped in the file's order.
+//! Huge pages leave their pool in no particular order, and neighbours in the file are rarely
+//! neighbours in host memory. But the frames of many of them are consecutive, in some order. So
+//! their frame numbers are read, and the chunks of 2 MiB (or of a larger page) are mapped in that
+//! order over the window, which was mapped in the order of the file.
 //!
-//! Where that is not enough and the pool has more pages, some of those are taken as well,
-//! the longest runs are picked from all of them, and the rest is given back.
+//! If that is not enough and the pool has more pages, some of those are taken as well, the longest
+//! runs of all are chosen, and the rest is released.
 //!
-//! What the guest sees at an offset is then elsewhere in the file: the object remembers the
-//! [pieces](super::FilePiece), and whoever maps the file by itself has to ask for them.
+//! What the guest sees at an offset is then elsewhere in the file: the object keeps the
+//! [pieces](super::FilePiece), and whoever maps the file has to ask for them.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -26,20 +26,19 @@ use crate::memory::host::frames;
 use crate::signal::without_signals;
 
 const HUGE: usize = 2 << 20;
-/// The most pieces that a window is mapped in: a process can have 65,530 mappings.
+/// The maximum number of pieces in which a window is mapped: a process can have 65,530 mappings.
 const PIECES_MAX: usize = 1 << 14;
 
-/// How host-contiguous RAM is to be.
+/// The requested length of host-physical runs of RAM, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Contiguity {
-    /// Every host-physical run of it must be at least so many bytes (or all of it, where
-    /// that is less): a demand.
+    /// Every run must have at least this length, or all of the RAM if that is less.
     AtLeast(u64),
-    /// The same as a wish: the memory is placed as well as it can be.
+    /// Every run should have this length; the memory is used if they are shorter, too.
     IfPossible(u64),
 }
 
-/// Memory that was placed, and which part of its file is where.
+/// Which part of a file is where in its window, and what the order of frames has achieved.
 pub(super) struct Placed {
     pub(super) pieces: Vec<FilePiece>,
     pub(super) placement: Option<Placement>,
@@ -52,14 +51,14 @@ impl Placed {
 }
 
 impl Contiguity {
-    /// How long every run should be, in bytes.
+    /// The requested length, in bytes.
     pub fn bytes(self) -> u64 {
         match self {
             Self::AtLeast(len) | Self::IfPossible(len) => len,
         }
     }
 
-    /// Whether finished memory meets the demand: all of it, `len` bytes of pages of `page`.
+    /// Checks the demand against completed memory of `len` bytes, of pages of `page` bytes.
     pub(super) fn check(
         self,
         placement: Option<Placement>,
@@ -75,8 +74,8 @@ impl Contiguity {
     }
 }
 
-/// Maps `window`, which is all of `fd` with its pages in place, in the order of its frames.
-/// The file may be longer afterwards, with holes in it.
+/// Maps `window`, which is all of `fd` and populated, in the order of its frames. The file may be
+/// longer afterwards, with holes in it.
 pub(super) fn in_frame_order(
     fd: &OwnedFd,
     window: &mut Window,
@@ -87,7 +86,7 @@ pub(super) fn in_frame_order(
     let least = wanted.bytes().min(len as u64);
     let before = match frames::runs(window, page) {
         Ok(runs) => runs,
-        // A page is contiguous even if nobody says where it is.
+        // A page is contiguous even if its address is not known.
         Err(_) if least <= page as u64 => return Ok(Placed::as_it_is(len as u64)),
         Err(why) => match wanted {
             Contiguity::AtLeast(_) => return Err(Reason::HostUnknown(why).into()),
@@ -107,7 +106,7 @@ pub(super) fn in_frame_order(
     let mut chunks = chunks(&before, chunk, 0);
     let need = len / chunk;
     if chunks.len() < need {
-        // Some 2 MiB are small pages: an order of chunks would not mend that.
+        // Some chunks are not contiguous themselves, and no order of chunks changes that.
         return as_it_is(placement);
     }
     let least = least.div_ceil(chunk as u64) as usize;
@@ -127,12 +126,12 @@ pub(super) fn in_frame_order(
         let (at, len) = (piece.offset as usize, piece.len as usize);
         window.map_piece(at, fd.as_fd(), piece.file_offset, len, Access::RW)?;
     }
-    // The pages are there; this only enters them into the page table.
+    // The pages are in memory; this only enters them into the page table.
     window.populate(0, len, Access::RW).map_err(Reason::os("populating memory"))?;
     Ok(Placed { pieces, placement: Some(placement) })
 }
 
-/// Takes further pages of the pool, as many again at most, behind the end of the file.
+/// Takes spare pages of the pool, at most as many as the RAM has, past the end of the file.
 fn spares(fd: &OwnedFd, len: usize, page: usize) -> Result<Vec<Chunk>, Attempt> {
     let count = supply::pool_spare(page).min((len / page) as u64) as usize;
     let more = count * page;
@@ -142,7 +141,7 @@ fn spares(fd: &OwnedFd, len: usize, page: usize) -> Result<Vec<Chunk>, Attempt> 
     let start = len as u64;
     match supply::set_len(fd, start + more as u64) {
         Ok(()) => {}
-        // There is room for what was asked for, and not for spares.
+        // The file-size limit has room for the RAM, but not for spare pages.
         Err(Reason::Os { errno: Errno::FBIG, .. }) => return Ok(Vec::new()),
         Err(reason) => return Err(reason.into()),
     }
@@ -152,7 +151,7 @@ fn spares(fd: &OwnedFd, len: usize, page: usize) -> Result<Vec<Chunk>, Attempt> 
     });
     match taken {
         Ok(runs) => Ok(chunks(&runs, page, start)),
-        // Somebody was faster, and the pool has not so many: then there are none.
+        // Others have taken pages of the pool meanwhile: do without spare ones.
         Err(_) => {
             punch(fd, start, more as u64)?;
             Ok(Vec::new())
@@ -162,11 +161,11 @@ fn spares(fd: &OwnedFd, len: usize, page: usize) -> Result<Vec<Chunk>, Attempt> 
 
 fn punch(fd: &OwnedFd, at: u64, len: u64) -> Result<(), Reason> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    let what = "giving huge pages back";
+    let what = "releasing huge pages";
     without_signals(|| rustix::fs::fallocate(fd, flags, at, len)).map_err(Reason::os(what))
 }
 
-/// Punches out of the file what was not chosen.
+/// Punches the chunks that were not chosen out of the file.
 fn give_back(fd: &OwnedFd, all: &[Chunk], chosen: &[Chunk], chunk: usize) -> Result<(), Reason> {
     let mut spare = all.iter().filter(|spare| chosen.binary_search(spare).is_err());
     spare.try_for_each(|spare| punch(fd, spare.1, chunk as u64))

@@ -1,4 +1,4 @@
-//! Making RAM: the best pages that the machine gives, and a report of what that was.
+//! RAM: created of the best pages that the host can provide, with a report of which those are.
 
 use core::fmt;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,18 +20,18 @@ use crate::addr::GRANULE;
 use crate::bytes::Bytes;
 use crate::error::{Error, Operation, Reason, Result};
 
-/// Told how far the creation of RAM has come.
+/// Progress of the creation of RAM.
 #[derive(Clone, Copy, Debug)]
 pub struct RamProgress {
     /// The backing that is being tried.
     pub backing: Backing,
-    /// Bytes in place.
+    /// Bytes populated.
     pub done: u64,
-    /// Bytes in all.
+    /// The length of the RAM in bytes.
     pub total: u64,
 }
 
-/// How RAM is to be made; see [`MemoryObject::ram`].
+/// A builder of RAM; see [`MemoryObject::ram`].
 #[must_use = "call `create`"]
 pub struct Ram<'a> {
     len: u64,
@@ -50,15 +50,16 @@ impl fmt::Debug for Ram<'_> {
     }
 }
 
-/// Pages are put in place in pieces of this size, with a report after each.
+/// The number of bytes populated from one progress report to the next.
 const STEP: usize = 64 << 20;
+/// The size of a transparent huge page, in bytes.
 const HUGE: usize = 2 << 20;
 
 impl MemoryObject {
     /// Zeroed RAM of `len` bytes, a multiple of 4 KiB and of the host's page size.
     ///
-    /// It is a sealed memfd, shared, so that it can be given to another process and that
-    /// nobody can shrink it.
+    /// It is a memfd, mapped shared, so that it can be passed to another process, and sealed, so
+    /// that nobody can resize it.
     ///
     /// ```
     /// use gasp::{Backing, MemoryObject};
@@ -82,56 +83,57 @@ impl MemoryObject {
 }
 
 impl<'a> Ram<'a> {
-    /// A name for reports.
+    /// The name for reports; `ram` by default.
     pub fn name(self, name: &'a str) -> Self {
         Self { name, ..self }
     }
 
-    /// The backings to try, in order; [`Backing::PREFERENCE`] unless told otherwise.
+    /// The backings to try, in order; [`Backing::PREFERENCE`] by default.
     pub fn prefer(self, prefer: &'a [Backing]) -> Self {
         Self { prefer, ..self }
     }
 
-    /// How firmly to hold the pages; pinned unless told otherwise.
+    /// How firmly to hold the pages; [`Residency::Pinned`] by default.
     pub fn residency(self, residency: Residency) -> Self {
         Self { residency, ..self }
     }
 
-    /// How to pin the pages, best first; [`PinMethod::PREFERENCE`] unless told otherwise.
+    /// The pin methods to try, in order; [`PinMethod::PREFERENCE`] by default.
     pub fn pin(self, pins: &'a [PinMethod]) -> Self {
         Self { pins, ..self }
     }
 
-    /// Places the memory in the order of its frames, so that it is one host-physical run for
-    /// as long as possible; [`BackingReport::placement`] tells what came of it. Where this
-    /// is a demand that a backing cannot meet, the next one is tried.
+    /// Maps the memory in the order of its frames, so that its host-physical runs are as long as
+    /// possible; [`BackingReport::placement`] reports the result. If this is a
+    /// [demand](Contiguity::AtLeast) that a backing does not meet, the next one is tried.
     ///
-    /// Memory that was placed is not one piece of its file: see
+    /// Memory in the order of its frames is in general not one piece of its file: see
     /// [`MemoryObject::file_pieces`].
     pub fn host_contiguous(self, contiguity: Contiguity) -> Self {
         Self { contiguity: Some(contiguity), ..self }
     }
 
-    /// Seals the file so that nobody can map it for writing any more, or punch holes into
-    /// it: whoever is given it can only read. A [stitched](crate::Vdev::map_stitched) map
-    /// for writing is then `EPERM`.
+    /// Seals the file against new writable mappings and against punching holes: whoever receives it
+    /// can only read. A [stitched](crate::Vdev::map_stitched) map for writing then fails with
+    /// `EPERM`.
     pub fn exclusive(self, exclusive: bool) -> Self {
         Self { exclusive, ..self }
     }
 
-    /// Calls `progress` now and then while pages are put in place.
+    /// Calls `progress` now and then while the memory is populated.
     pub fn progress(self, progress: &'a mut dyn FnMut(RamProgress)) -> Self {
         Self { progress: Some(progress), ..self }
     }
 
-    /// Makes the memory.
+    /// Creates the memory.
     ///
     /// # Errors
-    /// `EINVAL` for a length of 0 or one that is not whole pages, an empty preference, or
-    /// memory on demand that is to be host-contiguous; `ENOMEM` where the last backing tried
-    /// is not host-contiguous enough, `EPERM` where that cannot be known, `EFBIG` if the
-    /// process may not make files so long (`RLIMIT_FSIZE`; no SIGXFSZ is raised), or any
-    /// mmap() error of it.
+    /// `EINVAL` if the length is 0 or not whole pages, or memory on demand is to be
+    /// host-contiguous. If no backing can be used, the error of the last one tried: `EINVAL` if
+    /// there is none, if RAM cannot have it, or if the length is not whole pages of it;
+    /// `ENOMEM` if the host or the pool has too little memory, or it is not host-contiguous enough;
+    /// `EPERM` if that cannot be known; `EFBIG` if the length is past the process's file-size limit
+    /// (`RLIMIT_FSIZE`; no SIGXFSZ is raised); any mmap() error.
     pub fn create(mut self) -> Result<MemoryObject> {
         let fail = |reason| Error::new(Operation::CreateMemory, AT_START, self.len, reason);
         if self.len == 0 {
@@ -142,11 +144,11 @@ impl<'a> Ram<'a> {
         let len = len.ok_or_else(|| fail(Reason::Invalid("RAM must be whole pages long")))?;
         if self.contiguity.is_some() && self.residency == Residency::OnDemand {
             const WHY: &str =
-                "memory that comes on demand cannot be host-contiguous; make it resident or pinned";
+                "memory on demand cannot be host-contiguous; create it resident or pinned";
             return Err(fail(Reason::Invalid(WHY)));
         }
         let mut passed_over = Vec::new();
-        let mut last = Reason::Invalid("no backing was named that RAM can be made of");
+        let mut last = Reason::Invalid("no backing for RAM was given");
         for &backing in self.prefer {
             let made = self.attempt(backing, len).and_then(|made| self.finish(backing, made));
             match made {
@@ -178,7 +180,7 @@ impl<'a> Ram<'a> {
         Err(Error::new(Operation::CreateMemory, AT_START, self.len, last))
     }
 
-    /// Places and seals memory that is there.
+    /// Maps populated memory in frame order, if requested, and seals its file.
     fn finish(&self, backing: Backing, made: Made) -> core::result::Result<Finished<'a>, Attempt> {
         let Made { fd, mut window, note } = made;
         let page = backing.page_size();
@@ -210,7 +212,7 @@ type Finished<'a> = (Parts, &'a [PinMethod]);
 
 type Progress<'a> = Option<&'a mut dyn FnMut(RamProgress)>;
 
-/// Memory with its pages in place.
+/// A mapped file, populated unless its memory is to come on demand.
 struct Made {
     fd: OwnedFd,
     window: Window,
@@ -228,7 +230,7 @@ fn attempt(
         Backing::Huge2M => MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
         Backing::Thp | Backing::Base => MemfdFlags::empty(),
         Backing::Adopted | Backing::PassThrough | Backing::External => {
-            return Err(Reason::Invalid("RAM cannot be made of this backing").into());
+            return Err(Reason::Invalid("RAM cannot have this backing").into());
         }
     };
     let page = backing.page_size();
@@ -237,7 +239,7 @@ fn attempt(
         let reason =
             Reason::Invalid("the length is not a multiple of the page size; allow smaller pages");
         return Err(Attempt {
-            why: format!("{} are not whole {backing} pages", Bytes(len as u64)),
+            why: format!("{} is not a multiple of a {backing} page", Bytes(len as u64)),
             reason,
         });
     }
@@ -287,10 +289,11 @@ fn populate(
     Ok(())
 }
 
-/// Puts huge pages in place where the kernel finds them; says how many it found.
+/// Populates the window with as many transparent huge pages as the kernel can provide; returns how
+/// many as a note for the report.
 ///
-/// A memfd gets them at once only where `shmem_enabled` says so; otherwise each 2 MiB is
-/// gathered by request, which needs one page to start from.
+/// A memfd gets huge pages at once only if `shmem_enabled` says so; otherwise each 2 MiB is
+/// collapsed on request, which needs one page to start from.
 fn gather_huge(
     window: &Window,
     progress: &mut Progress<'_>,
@@ -309,8 +312,8 @@ fn gather_huge(
             Ok(()) => gathered += 1,
             Err(errno) if index == 0 => {
                 let why = format!(
-                    "the kernel does not gather huge pages ({}); it needs MADV_COLLAPSE (6.1) and \
-                     free 2 MiB blocks",
+                    "the kernel does not collapse memory into huge pages ({}); that needs \
+                     MADV_COLLAPSE (Linux 6.1) and free 2 MiB blocks",
                     crate::error::errno_name(errno)
                 );
                 return Err(Attempt { why, reason: Reason::Os { what: "MADV_COLLAPSE", errno } });

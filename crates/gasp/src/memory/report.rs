@@ -1,35 +1,35 @@
-//! What memory is made of, how firmly it is held, and how it lies in the host: what is asked
-//! for, and what is reported.
+//! Kinds of backing, residency and host-physical layout of memory: as requested, and as reported.
 
 use core::fmt;
 
 use rustix::param::page_size;
 
-/// The kind of pages behind a memory object.
+/// The kind of pages of a memory object.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Backing {
     /// 1 GiB pages from the kernel's pool (hugetlb).
     Huge1G,
     /// 2 MiB pages from the kernel's pool (hugetlb).
     Huge2M,
-    /// Ordinary memory gathered into 2 MiB pages where the kernel finds them (THP).
+    /// Base pages that the kernel collapses into 2 MiB pages as far as it can (transparent huge
+    /// pages).
     Thp,
-    /// Ordinary pages of the host's page size.
+    /// Base pages, of the host's page size.
     Base,
-    /// A file that somebody else made.
+    /// A file that somebody else created.
     Adopted,
     /// A pass-through window.
     PassThrough,
-    /// Memory that the embedding program had mapped already.
+    /// Memory that the embedding program has mapped.
     External,
 }
 
 impl Backing {
-    /// Best first: what [`ram`](crate::MemoryObject::ram) tries when told nothing else.
+    /// The backings that [`ram`](crate::MemoryObject::ram) tries by default, best first.
     pub const PREFERENCE: [Self; 4] = [Self::Huge1G, Self::Huge2M, Self::Thp, Self::Base];
 
-    /// The backing by its name in a configuration file, for those one can ask for:
-    /// `1G`, `2M`, `thp`, `4K`.
+    /// Parses the name of a backing that RAM can have, as in a configuration file, in upper or
+    /// lower case: `1G`, `2M`, `thp`, `4K`. `None` if it is none of these.
     pub fn parse(name: &str) -> Option<Self> {
         Self::PREFERENCE.into_iter().find(|backing| backing.name().eq_ignore_ascii_case(name))
     }
@@ -47,7 +47,7 @@ impl Backing {
         }
     }
 
-    /// The size of the pages that are certain to be physically contiguous, in bytes.
+    /// The size of the pages that are certain to be host-contiguous, in bytes.
     pub(crate) fn page_size(self) -> usize {
         match self {
             Self::Huge1G => 1 << 30,
@@ -63,26 +63,26 @@ impl fmt::Display for Backing {
     }
 }
 
-/// A backing that was asked for and not had.
+/// A backing that was requested and could not be used.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PassedOver {
     /// The backing.
     pub backing: Backing,
-    /// Why it was not had, and what would help.
+    /// Why it could not be used, and what would help.
     pub why: String,
 }
 
-/// What an object's memory turned out to be.
+/// A report of an object's backing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BackingReport {
-    /// What was obtained.
+    /// The backing that was obtained.
     pub obtained: Backing,
-    /// The better ones that were tried first.
+    /// The preferred ones that were tried before it, in order.
     pub passed_over: Vec<PassedOver>,
-    /// A remark about what was obtained, such as how many huge pages it holds.
+    /// A remark about the backing that was obtained, such as its number of huge pages.
     pub note: Option<String>,
-    /// How it lies in host memory, where it was to be
-    /// [host-contiguous](super::Ram::host_contiguous) and addresses are known.
+    /// Its host-physical runs, if it was to be [host-contiguous](super::Ram::host_contiguous) and
+    /// addresses are known.
     pub placement: Option<Placement>,
 }
 
@@ -92,10 +92,10 @@ impl BackingReport {
     }
 }
 
-/// The host-physical runs that memory consists of.
+/// Statistics of the host-physical runs of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Runs {
-    /// How many.
+    /// The number of runs.
     pub count: u64,
     /// The length of the shortest, in bytes.
     pub shortest: u64,
@@ -115,31 +115,30 @@ impl Runs {
     }
 }
 
-/// How memory lay as it came, and how it lies.
+/// The host-physical runs of memory before and after it was mapped in the order of its frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Placement {
-    /// As the kernel gave it, in the order of the file.
+    /// The runs as the kernel allocated them, in the order of the file.
     pub before: Runs,
-    /// As it is mapped.
+    /// The runs as the memory is mapped.
     pub after: Runs,
-    /// How many further pages of the pool were looked at, and given back.
+    /// The number of further pages of the pool that were candidates; as many were released.
     pub spare_pages: u64,
 }
 
 /// Whether a host-physical address can change while a mapping lives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Stability {
-    /// It can: the kernel moves such pages when it compacts, swaps or merges memory, or an
-    /// owner who is not trusted can put others in their place.
+    /// It can: the kernel moves such pages when it compacts, swaps or merges memory, or an owner
+    /// who is not trusted can replace them.
     Unpinned,
-    /// The pages come from a pool that the kernel does not move in practice (hugetlb);
-    /// newer kernels make no promise.
+    /// It can, but does not in practice: hugetlb pages, which compaction does not move as measured;
+    /// newer kernels do not promise it.
     Reserved,
     /// It cannot: every page is held by a [`PinMethod`](super::PinMethod), or the address is
-    /// a device's own. Nobody who is not trusted can put other pages in their place: but
-    /// for whoever was given the file of our own RAM that is not
-    /// [exclusive](super::Ram::exclusive). A page that is taken out of its file stays where
-    /// it is, and nobody else's.
+    /// declared, of a pass-through window. Nobody who is not trusted can replace the pages, except
+    /// whoever received the file of RAM that is not [exclusive](super::Ram::exclusive). A page that
+    /// is taken out of its file stays where it is, and belongs to nobody else.
     Pinned,
 }
 
@@ -160,15 +159,15 @@ impl fmt::Display for Stability {
     }
 }
 
-/// How firmly an object's pages are to be held in memory.
+/// How firmly an object's pages are held in memory, as requested.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Residency {
-    /// All pages in memory and pinned where the kernel allows it; frame numbers read.
+    /// Populated, and pinned if the kernel allows it; frame numbers are read.
     #[default]
     Pinned,
-    /// All pages in memory but free to move; frame numbers read. They may go stale.
+    /// Populated, but free to move; frame numbers are read, and may go stale.
     Resident,
-    /// Pages come when they are touched; host-physical addresses are not known.
+    /// Populated when it is accessed; host-physical addresses are not known.
     OnDemand,
 }
 
@@ -181,7 +180,7 @@ mod tests {
         for backing in Backing::PREFERENCE {
             assert_eq!(Backing::parse(backing.name()), Some(backing));
         }
-        assert_eq!(Backing::parse("adopted"), None, "one cannot ask for adopted memory");
+        assert_eq!(Backing::parse("adopted"), None, "RAM cannot be adopted");
         assert_eq!(Backing::parse("THP"), Some(Backing::Thp));
     }
 }

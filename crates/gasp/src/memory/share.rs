@@ -1,4 +1,4 @@
-//! An object's file: given out, and mapped again.
+//! An object's file: handed out, and mapped again.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -9,9 +9,9 @@ use crate::access::Access;
 use crate::error::{Errno, Reason};
 
 impl MemoryObject {
-    /// The file behind it and the offset where it begins, to share the memory with another
-    /// process. `None` for [`external`](Self::external) memory, and for memory that is not
-    /// one piece of its file: see [`file_pieces`](Self::file_pieces).
+    /// The object's file and its offset there, to share the memory with another process. `None` for
+    /// [`external`](Self::external) memory, and for memory that is not one piece of its file: see
+    /// [`file_pieces`](Self::file_pieces).
     pub fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
         match self.file_pieces()? {
             (fd, [whole]) => Some((fd, whole.file_offset)),
@@ -19,30 +19,30 @@ impl MemoryObject {
         }
     }
 
-    /// The file behind it and which parts of it are where, in order, without gaps: to share
-    /// RAM that was made [host-contiguous](super::Ram::host_contiguous). `None` for
+    /// The object's file and its pieces, in order and without gaps, to share
+    /// [host-contiguous](super::Ram::host_contiguous) RAM with another process. `None` for
     /// [`external`](Self::external) memory.
     ///
-    /// RAM of a huge page pool is [guarded](Self::is_guarded) from the first call of this or
-    /// of [`file`](Self::file) on, unless it is [exclusive](super::Ram::exclusive). An access
-    /// that another thread has begun before is not.
+    /// RAM of a huge page pool is [guarded](Self::is_guarded) from the first call of this or of
+    /// [`file`](Self::file) on, unless it is [exclusive](super::Ram::exclusive). An access that
+    /// another thread has begun before is not.
     pub fn file_pieces(&self) -> Option<(BorrowedFd<'_>, &[FilePiece])> {
         self.guard_what_is_shared();
         self.pieces()
     }
 
-    /// The file and its pieces, for maps of our own.
+    /// The file and its pieces, for the engine's own mappings: the file is not handed out.
     fn pieces(&self) -> Option<(BorrowedFd<'_>, &[FilePiece])> {
         let file = self.memory_file()?;
         Some((file.fd.as_fd(), &file.pieces))
     }
 
-    /// The seals on its file; none where it has no file.
+    /// The seals of its file as they were when the object was created; none if it has no file.
     pub fn seals(&self) -> Seals {
         self.memory_file().map_or(Seals::empty(), |file| file.seals)
     }
 
-    /// Maps a part of the object into `window` at `at`: whole pages of it, that lie in it.
+    /// Maps a part of the object, in whole pages of its file, into `window` at `at`.
     pub(crate) fn map_into(
         &self,
         window: &mut Window,
@@ -55,7 +55,7 @@ impl MemoryObject {
         let end = offset.checked_add(len).filter(|&end| end <= self.len());
         let end = end.ok_or(Reason::OutOfBounds { size: self.len() })?;
         if access.contains(Access::WRITE) && self.seals().intersects(Seals::NO_NEW_WRITER) {
-            // As mmap() would say; but after that the window would be good for nothing.
+            // mmap() would return the same; but after that the window could only be dropped.
             return Err(Reason::Os { what: "mmap", errno: Errno::PERM });
         }
         let behind = pieces.partition_point(|piece| piece.offset + piece.len <= offset);

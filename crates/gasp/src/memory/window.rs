@@ -1,4 +1,4 @@
-//! One mapping of a file or of anonymous memory into the process.
+//! A range of the process's address space: memory that is mapped, or room reserved for it.
 #![allow(unsafe_code, reason = "maps and unmaps memory")]
 
 use core::ffi::c_void;
@@ -10,16 +10,17 @@ use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 use crate::access::Access;
 use crate::error::{Errno, Reason};
 
-/// A range of the process's addresses that belongs to one memory object.
+/// A range of the process's address space: the memory of an object, a further mapping of objects,
+/// or the engine's own tables.
 ///
-/// Made by this crate, it is unmapped when dropped; handed in by an embedder, it is not.
+/// Unmapped when dropped, unless an embedder mapped it.
 #[derive(Debug)]
 pub(crate) struct Window {
     base: NonNull<u8>,
     len: usize,
     owned: bool,
-    /// A part, as offset and length, that may be somebody else's by now: it is neither
-    /// touched nor unmapped, and nothing else of the window is used any more.
+    /// A part, as offset and length, that another mapping may have taken by now: it is neither
+    /// touched nor unmapped, and the rest of the window is no longer used.
     lost: Option<(usize, usize)>,
 }
 
@@ -40,8 +41,8 @@ impl Window {
         access: Access,
         align: usize,
     ) -> Result<Self, Reason> {
-        // At an address of the kernel's choice it fails without having done anything. The
-        // kernel aligns pages of a pool by itself, and others often.
+        // At an address of the kernel's choice, a mmap that fails has changed nothing. The kernel
+        // aligns pages of a pool by itself, and often others.
         // SAFETY: a new mapping, in place of nothing.
         let start = unsafe {
             mm::mmap(ptr::null_mut(), len, protection(access), MapFlags::SHARED, file, offset)
@@ -58,12 +59,13 @@ impl Window {
         }
     }
 
-    /// What this crate has mapped, and unmaps.
+    /// A range that this crate has mapped, and unmaps.
     fn owned(base: NonNull<u8>, len: usize) -> Self {
         Self { base, len, owned: true, lost: None }
     }
 
-    /// Reserves address space without memory: nothing in it may be touched.
+    /// Reserves `len` bytes of address space at a multiple of `align` (a power of two), without
+    /// memory: nothing in it may be touched.
     pub(crate) fn reserve(len: usize, align: usize) -> Result<Self, Reason> {
         let too_large = Reason::Os { what: "mmap", errno: Errno::NOMEM };
         let padded = len.checked_add(align).ok_or(too_large)?;
@@ -89,10 +91,10 @@ impl Window {
         Ok(Self::owned(base, len))
     }
 
-    /// Zeroed private memory that is no guest's: for tables.
+    /// Zeroed private memory for the engine's tables, not for a guest's memory.
     pub(crate) fn anonymous(len: usize, align: usize) -> Result<Self, Reason> {
         let reserved = Self::reserve(len, align)?;
-        // Where this fails the reservation is still there, unlike after a mmap over it.
+        // If this fails, the reservation is still there, unlike after a mmap over it.
         // SAFETY: the range was reserved above and nothing else knows of it.
         unsafe {
             mm::mprotect(
@@ -105,13 +107,13 @@ impl Window {
         Ok(reserved)
     }
 
-    /// Gives the pages of a part of anonymous memory back; it reads as zeros again.
+    /// Releases the pages of a part of anonymous memory, which reads as zeros again.
     pub(crate) fn discard(&mut self, at: usize, len: usize) -> Result<(), Errno> {
         self.advise(at, len, Advice::LinuxDontNeed)
     }
 
-    /// Maps a piece of `file` over part of this reservation. After an error the window is
-    /// good for nothing but to be dropped.
+    /// Maps a part of `file`, shared, over a part of this reservation. After an error the window
+    /// may only be dropped.
     pub(crate) fn map_piece(
         &mut self,
         at: usize,
@@ -146,7 +148,7 @@ impl Window {
             Ok(_) => Ok(()),
             Err(errno) => {
                 if !reserve_again(target.cast(), len) {
-                    tracing::warn!(?target, len, %errno, "addresses are left alone for good");
+                    tracing::warn!(?target, len, %errno, "abandoned addresses after a failed map");
                     self.lost = Some((at, len));
                 }
                 Err(Reason::os("mmap")(errno))
@@ -154,7 +156,7 @@ impl Window {
         }
     }
 
-    /// Memory that somebody else mapped and keeps mapped.
+    /// A range that somebody else mapped and keeps mapped.
     pub(crate) fn borrowed(base: NonNull<u8>, len: usize) -> Self {
         Self { base, len, owned: false, lost: None }
     }
@@ -171,24 +173,24 @@ impl Window {
         self.len
     }
 
-    /// Puts pages behind a part of the window, for writing or only for reading.
+    /// Populates a part of the window, for writing if `access` has that, else for reading.
     pub(crate) fn populate(&self, at: usize, len: usize, access: Access) -> Result<(), Errno> {
         let writable = access.contains(Access::WRITE);
         let advice = if writable { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
         self.advise(at, len, advice)
     }
 
-    /// Asks for transparent huge pages when pages are put in place.
+    /// Enables transparent huge pages (`MADV_HUGEPAGE`).
     pub(crate) fn want_huge(&self) -> Result<(), Errno> {
         self.advise(0, self.len, Advice::LinuxHugepage)
     }
 
-    /// Asks for no transparent huge pages any more.
+    /// Disables transparent huge pages (`MADV_NOHUGEPAGE`).
     pub(crate) fn want_small(&self) -> Result<(), Errno> {
         self.advise(0, self.len, Advice::LinuxNoHugepage)
     }
 
-    /// Gathers one range into a huge page now.
+    /// Collapses a part of the window into huge pages now (`MADV_COLLAPSE`).
     pub(crate) fn collapse(&self, at: usize, len: usize) -> Result<(), Errno> {
         let start = self.part(at, len)?;
         // SAFETY: the range is inside the window, and gathering its pages never changes
@@ -207,7 +209,10 @@ impl Window {
         unsafe { mm::madvise(start.cast(), len, advice) }
     }
 
-    /// Where the part of `len` bytes from `at` begins.
+    /// The address of the part of `len` bytes from `at`.
+    ///
+    /// # Errors
+    /// `EINVAL` if it is not inside the window, or a part of the window is lost.
     fn part(&self, at: usize, len: usize) -> Result<*mut u8, Errno> {
         if self.lost.is_some() || at.checked_add(len).is_none_or(|end| end > self.len) {
             return Err(Errno::INVAL);
@@ -231,19 +236,19 @@ impl Drop for Window {
     }
 }
 
-/// After a mmap over a part of a reservation that has failed: reserves the part again.
+/// Reserves a part of a reservation again, after a mmap over it has failed.
 ///
-/// The kernel may have taken the reservation away before it saw that it cannot map (so it
-/// does where a pool has too few huge pages), and then another thread may have been given
-/// the addresses meanwhile. So nothing that is mapped there is replaced. `false` where
-/// something is: that is another's, or the reservation as it was, which nobody can tell.
+/// The kernel may have removed the reservation before it found that it cannot map (it does so if a
+/// pool has too few huge pages), and another thread may have mapped memory there since. So this
+/// replaces nothing that is mapped. It returns `false` if something is: another thread's mapping,
+/// or the reservation as it was; nobody can tell which.
 fn reserve_again(target: *mut c_void, len: usize) -> bool {
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
     // SAFETY: a new mapping that is refused where there is one already.
     match unsafe { mm::mmap_anonymous(target, len, ProtFlags::empty(), flags) } {
         Ok(start) if start == target => true,
         Ok(elsewhere) => {
-            // A kernel that does not know the flag takes the address as a wish.
+            // A kernel that does not know the flag takes the address as a hint.
             unmap(elsewhere, len);
             false
         }
@@ -265,7 +270,7 @@ fn unmap(start: *mut c_void, len: usize) {
     // SAFETY: only called with ranges of mappings made in this module, once each, and never
     // with what may be another's since a mmap over it has failed.
     if let Err(error) = unsafe { mm::munmap(start, len) } {
-        tracing::error!(?start, len, %error, "cannot unmap guest memory; it stays mapped");
+        tracing::error!(?start, len, %error, "cannot unmap memory; it stays mapped");
     }
 }
 
@@ -286,7 +291,7 @@ mod tests {
         let page = rustix::param::page_size();
         let mut window = Window::reserve(3 * page, page).unwrap();
         let base = window.base();
-        // Nothing can be mapped of a directory.
+        // A directory cannot be mapped.
         let nothing = std::fs::File::open("/").unwrap();
         window.map_piece(page, nothing.as_fd(), 0, page, Access::RW).unwrap_err();
         assert!(is_mapped(base, 3 * page));
@@ -298,7 +303,7 @@ mod tests {
         }
         drop(window);
         let middle = base.wrapping_add(page);
-        assert_eq!(is_mapped(middle, page), is_lost, "what may be another's stays");
+        assert_eq!(is_mapped(middle, page), is_lost, "what another may have mapped stays");
         if is_lost {
             unmap(middle.cast(), page);
         }
@@ -309,10 +314,10 @@ mod tests {
         let page = rustix::param::page_size();
         let window = Window::anonymous(2 * page, page).unwrap();
         let base = window.base();
-        assert!(!reserve_again(base.cast(), 2 * page), "there is something");
+        assert!(!reserve_again(base.cast(), 2 * page), "something is mapped there");
         window.populate(0, 2 * page, Access::RW).unwrap();
         drop(window);
-        // Others may be given the addresses between the two, and then it is refused.
+        // Another thread may map memory there in between, and then this is refused.
         if reserve_again(base.cast(), 2 * page) {
             assert!(is_mapped(base, 2 * page));
             unmap(base.cast(), 2 * page);

@@ -1,9 +1,9 @@
-//! Reading and writing memory that others write, and that may be gone.
+//! Accesses to memory that others write meanwhile, and that may be gone.
 //!
 //! | | |
 //! |---|---|
 //! | `raw` | copies of memory that changes meanwhile |
-//! | `guard` | the same where the memory may be taken away: an error, and no SIGBUS |
+//! | `guard` | accesses to memory that can be taken away: an error instead of SIGBUS |
 //! | `reach` | the one or the other, as the object needs it |
 
 pub(crate) mod guard;

@@ -1,10 +1,10 @@
-//! Copies between our memory and a guest's.
+//! Copies between this process's memory and a guest's.
 //!
-//! The guest may write its memory while we copy, so no reference to it may ever exist,
-//! and the compiler must not assume that two reads agree. Each function here moves bytes
-//! with relaxed atomic accesses or, many at once, with the C library's `memcpy`, called
-//! such that the compiler cannot see what it is. Bytes that change during the copy come
-//! out old or new; nothing else can happen.
+//! The guest may write its memory during the copy, so no reference to it may ever exist, and the
+//! compiler must not assume that two reads agree. Each function here moves bytes with relaxed
+//! atomic accesses or, many at once, with the C library's `memcpy`, called such that the compiler
+//! cannot see what it is. Bytes that change during the copy come out old or new; nothing else can
+//! happen.
 #![allow(unsafe_code, reason = "guest memory is only reachable through raw pointers")]
 #![allow(clippy::multiple_unsafe_ops_per_block, reason = "a load and a store make one move")]
 
@@ -13,7 +13,8 @@ use core::hint::black_box;
 use core::ptr;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// From this length on the C library's copy beats a loop of 8-byte accesses (measured).
+/// The length in bytes from which the C library's copy is faster than a loop of 8-byte accesses
+/// (measured).
 const MANY: usize = 128;
 
 /// Copies guest memory at `src` into `dst`.
@@ -38,7 +39,7 @@ pub(crate) unsafe fn copy_in(src: &[u8], dst: *mut u8) {
     unsafe { copy(src.as_ptr(), dst, src.len(), Guest::Destination) }
 }
 
-/// Which side of a copy is the guest's memory.
+/// The side of a copy that is the guest's memory.
 #[derive(Clone, Copy)]
 enum Guest {
     Source,

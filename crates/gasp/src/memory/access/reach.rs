@@ -1,7 +1,7 @@
-//! Reading and writing an object's memory, from inside the crate and from outside.
+//! Accesses to an object's memory, from inside the crate and from outside.
 //!
-//! Memory whose owner can take it away under us is *guarded*: every access goes through
-//! [`guard`](super::guard), which turns what would be a SIGBUS into an error.
+//! Memory whose owner can take it away is *guarded*: every access goes through
+//! [`guard`](super::guard), which returns an error instead of raising SIGBUS.
 #![allow(unsafe_code, reason = "reaches memory that it owns, through checked raw copies")]
 
 use core::ptr::NonNull;
@@ -13,22 +13,24 @@ use crate::memory::access::raw;
 use crate::memory::object::MemoryObject;
 
 impl MemoryObject {
-    /// Copies out of the memory, whatever regions say about it: for loaders and checks.
+    /// Copies `into.len()` bytes from `offset` out of the memory, whatever access its regions
+    /// offer: for loaders and checks.
     ///
     /// # Errors
-    /// `EINVAL` where the range passes the end, `EACCES` where it cannot be read; `EIO`
-    /// where its owner has taken the memory away, see [`is_guarded`](Self::is_guarded).
+    /// `EINVAL` if the range extends past the end; `EACCES` if the memory cannot be read; `EIO` if
+    /// its owner has taken the memory away, see [`is_guarded`](Self::is_guarded).
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         let from = self.reach(offset, into.len(), Access::READ)?;
         // SAFETY: `reach` checked the range; the window stays mapped while `self` lives.
         unsafe { self.copy_out(from, into) }.map_err(|reason| fail(offset, into.len(), reason))
     }
 
-    /// Copies into the memory, whatever regions say about it: for loaders and checks.
+    /// Copies `from` to `offset` of the memory, whatever access its regions offer: for loaders and
+    /// checks.
     ///
     /// # Errors
-    /// `EINVAL` where the range passes the end, `EACCES` where it cannot be written; `EIO`
-    /// where its owner has taken the memory away, see [`is_guarded`](Self::is_guarded).
+    /// `EINVAL` if the range extends past the end; `EACCES` if the memory cannot be written; `EIO`
+    /// if its owner has taken the memory away, see [`is_guarded`](Self::is_guarded).
     pub fn write_at(&self, offset: u64, from: &[u8]) -> Result<()> {
         let to = self.reach(offset, from.len(), Access::WRITE)?;
         // SAFETY: as in `read_at`, and `reach` checked that the window is writable.
@@ -38,7 +40,7 @@ impl MemoryObject {
     /// Copies the object's memory at `src` into `dst`.
     ///
     /// # Errors
-    /// [`Reason::MemoryGone`], of guarded memory; `dst` is then undefined in part.
+    /// [`Reason::MemoryGone`], of guarded memory; a part of `dst` may then have been written.
     ///
     /// # Safety
     /// `[src, src + dst.len())` must be inside the object's window, or another mapping of
@@ -63,7 +65,7 @@ impl MemoryObject {
     /// Copies `src` into the object's memory at `dst`.
     ///
     /// # Errors
-    /// [`Reason::MemoryGone`], of guarded memory; a part may have been written.
+    /// [`Reason::MemoryGone`], of guarded memory; a part may then have been written.
     ///
     /// # Safety
     /// As [`copy_out`](Self::copy_out), for a writable mapping.
@@ -100,7 +102,7 @@ impl MemoryObject {
     }
 }
 
-/// Reads an integer of guarded memory, and all that was written before it.
+/// Reads an integer of guarded memory, ordered as strongly as `SeqCst`.
 ///
 /// # Safety
 /// As [`MemoryObject::copy_out`], and aligned for `size`: 1, 2, 4 or 8 bytes.
@@ -110,7 +112,7 @@ pub(crate) unsafe fn load(at: NonNull<u8>, size: usize) -> core::result::Result<
     unsafe { guard::load(at.as_ptr(), size) }
 }
 
-/// Writes an integer of guarded memory, after all that was written before.
+/// Writes an integer of guarded memory, ordered as strongly as `SeqCst`.
 ///
 /// # Safety
 /// As [`load`], for a writable mapping.

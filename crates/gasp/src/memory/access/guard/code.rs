@@ -1,8 +1,8 @@
-//! The accesses themselves, in machine code, so that an instruction that faults can be told
-//! from all others by its address.
+//! The guarded accesses in machine code, so that an instruction that faults is known by its
+//! address.
 //!
-//! None of the functions uses the stack, so wherever one is interrupted it can be ended by
-//! going on at [`fault`], which returns 1 in its place. All return 0 when they are done.
+//! None of the functions uses the stack, so wherever one is interrupted, it can be ended by a jump
+//! to `gasp_guarded_fault`, which returns 1 in its place. All return 0 when they are done.
 #![allow(unsafe_code, reason = "functions in machine code")]
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -195,8 +195,8 @@ mod machine {
         static gasp_guarded_fault: u8;
     }
 
-    /// Where to go on instead, if an instruction at `at` cannot reach its memory; `None`
-    /// where that instruction is none of ours.
+    /// The address to continue at if the instruction at `at` cannot access its memory; `None` if
+    /// that instruction is not one of the functions above.
     pub(in crate::memory::access::guard) fn instead_of(at: usize) -> Option<usize> {
         let begin = (&raw const gasp_guarded_begin).addr();
         let end = (&raw const gasp_guarded_end).addr();
@@ -204,7 +204,7 @@ mod machine {
     }
 }
 
-/// Machines that we have no code for: nothing is ever guarded there.
+/// Machines without such code, on which nothing is ever guarded.
 #[cfg(any(not(any(target_arch = "x86_64", target_arch = "aarch64")), miri))]
 mod machine {
     pub(in crate::memory::access::guard) unsafe fn copy(

@@ -1,28 +1,28 @@
-//! Accesses to memory that its owner may take away while they happen.
+//! Accesses to memory that its owner can take away meanwhile.
 //!
-//! A file that cannot be sealed can be truncated, and an access to what is mapped behind
-//! its new end raises SIGBUS, which ends the process. So every access to such memory is
-//! one of the few functions below, in [machine code](code) whose addresses are known. The
-//! first time that they are needed a handler for SIGBUS is installed: where the signal
-//! comes from inside of them, the function returns an error instead of going on.
+//! A file that cannot be sealed can be truncated, and an access to a mapping past its new end
+//! raises SIGBUS, which ends the process. So every access to such memory is one of the few
+//! functions below, in [machine code](code) whose addresses are known. When they are first needed,
+//! a handler for SIGBUS is installed: if the signal is raised inside of them, the function returns
+//! an error.
 //!
-//! * Signals from anywhere else are passed to the handler that was there before, as if it
-//!   had been called by the kernel, or end the process as they would have. So are those
-//!   that were sent, by a process or about a broken page that nobody has reached, even if
-//!   they come while one of the functions runs. What the handler before ours sets while it
-//!   handles such a one is undone: that of Rust's standard library takes itself out. Until
-//!   then, some instructions long, a fault in another thread ends the process.
-//! * Of that handler's flags its mask of signals and `SA_RESTART` are honoured, which ours
-//!   takes over; `SA_RESETHAND` (it is called every time) and `SA_NODEFER` (SIGBUS is
-//!   blocked meanwhile) are not, and it runs on the alternative stack where there is one.
-//! * The handler looks at one address and changes one: it calls nothing that a signal
-//!   handler may not call, and needs no state of any thread.
-//! * A thread must not block SIGBUS while it reaches guarded memory: the kernel ends the
-//!   process then. A handler that is installed later has to call ours for what it does not
-//!   know.
+//! * Signals from anywhere else are passed to the previous handler, as if the kernel had called it,
+//!   or end the process as they would have. So are signals that were sent, by a process or about a
+//!   broken page that nobody has accessed, even if they arrive while one of the functions runs. If
+//!   the previous handler changes the action while it handles a signal that was sent, that is
+//!   undone: the handler of Rust's standard library removes itself. Until then, for some
+//!   instructions, a fault in another thread ends the process.
+//! * Of the previous action, the signal mask and `SA_RESTART` are honoured: ours takes them over.
+//!   `SA_RESETHAND` (the handler is called every time) and `SA_NODEFER` (SIGBUS is blocked
+//!   meanwhile) are not, and the handler runs on the alternative stack if there is one.
+//! * The handler reads one address and changes one: it calls nothing that a signal handler may not
+//!   call, and needs no state of any thread.
+//! * A thread must not block SIGBUS while it accesses guarded memory: the kernel then ends the
+//!   process. A handler that is installed later has to call ours for every signal that it does not
+//!   handle.
 //!
-//! System calls such as `process_vm_readv` would give an error, too, and need no handler,
-//! but cost a system call for each access and are not atomic.
+//! System calls such as `process_vm_readv` would return an error, too, and need no handler, but
+//! cost a system call for each access and are not atomic.
 #![allow(unsafe_code, reason = "reaches memory that may be gone, and catches the signal")]
 
 mod code;
@@ -32,10 +32,10 @@ use core::sync::atomic::{Ordering, fence};
 
 use crate::error::Reason;
 
-/// Makes sure that the functions below return.
+/// Installs the handler that the functions below need, once.
 ///
 /// # Errors
-/// Where that is not possible on this machine.
+/// [`Reason::Invalid`] if that is impossible, or there are no such functions for this machine.
 pub(crate) fn install() -> Result<(), Reason> {
     const WHY: &str = "memory that its owner can take away is not supported on this machine; \
                        seal it against shrinking, or adopt it as trusted";
@@ -63,7 +63,7 @@ pub(super) unsafe fn copy_in(src: &[u8], dst: *mut u8) -> Result<(), Reason> {
     done(unsafe { code::copy(dst, src.as_ptr(), src.len()) })
 }
 
-/// Reads an integer of `size` bytes: 1, 2, 4 or 8. It is ordered as strongly as any order.
+/// Reads an integer of `size` bytes: 1, 2, 4 or 8. It is ordered as strongly as `SeqCst`.
 ///
 /// # Safety
 /// As [`copy_out`], for `size` bytes at `src`, which is a multiple of `size`.
@@ -72,12 +72,12 @@ pub(super) unsafe fn load(src: *const u8, size: usize) -> Result<u64, Reason> {
     // SAFETY: the caller has `src` mapped and aligned for `size`, one of those that
     // `code::load` knows; `value` is a local of 8 bytes.
     done(unsafe { code::load(src, &raw mut value, size) })?;
-    // What is read afterwards must not be read before, by the compiler either.
+    // Later reads must not be moved before it, by the compiler either.
     fence(Ordering::Acquire);
     Ok(value)
 }
 
-/// Writes an integer of `size` bytes: 1, 2, 4 or 8. It is ordered as strongly as any order.
+/// Writes an integer of `size` bytes: 1, 2, 4 or 8. It is ordered as strongly as `SeqCst`.
 ///
 /// # Safety
 /// As [`load`], for writing.

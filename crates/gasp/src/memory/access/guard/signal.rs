@@ -1,4 +1,4 @@
-//! The handler for SIGBUS: it ends a guarded access with an error, and passes on the rest.
+//! The handler for SIGBUS: it ends a guarded access with an error, and passes on all other signals.
 #![allow(unsafe_code, reason = "a signal handler")]
 
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
@@ -18,13 +18,13 @@ mod handler {
 
     use crate::memory::access::guard::code;
 
-    /// What was done about SIGBUS before; set before our handler is.
+    /// The previous action of SIGBUS; set before our handler is installed.
     static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
-    /// What we do about it; set before it is done, too.
+    /// Our action; also set before our handler is installed.
     static OURS: OnceLock<libc::sigaction> = OnceLock::new();
     static INSTALLED: OnceLock<bool> = OnceLock::new();
 
-    /// Installs the handler, once; `false` where the system refuses.
+    /// Installs the handler, once; `false` if the system refuses.
     pub(in crate::memory::access::guard) fn install() -> bool {
         *INSTALLED.get_or_init(|| {
             // SAFETY: all zeros is a valid `sigaction`: the default action.
@@ -37,11 +37,11 @@ mod handler {
             // SAFETY: all zeros is a valid `sigaction`; its fields are set below.
             let mut ours: libc::sigaction = unsafe { mem::zeroed() };
             ours.sa_sigaction = on_sigbus as *const () as usize;
-            // On the alternative stack, so that the handler before ours still sees an
-            // overflow of the stack.
+            // On the alternative stack, so that the previous handler still sees an overflow of the
+            // stack.
             ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-            // What the handler before ours relies on. A signal that is ignored interrupts no
-            // system call.
+            // The previous handler relies on its mask and `SA_RESTART`. A signal that is ignored
+            // interrupts no system call.
             ours.sa_mask = before.sa_mask;
             let ignored = before.sa_sigaction == libc::SIG_IGN;
             ours.sa_flags |= if ignored { libc::SA_RESTART } else { 0 };
@@ -60,11 +60,12 @@ mod handler {
         // SAFETY: with SA_SIGINFO the kernel passes what the signal is about, valid until we
         // return.
         let code = unsafe { (*info).si_code };
-        // By a process, or by the kernel about a page that is broken and that nobody has
-        // reached: the interrupted instruction has not raised it.
+        // By a process, or by the kernel about a broken page that nobody has accessed: the
+        // interrupted instruction has not raised it.
         let sent = code <= 0 || code == libc::BUS_MCEERR_AO;
         if let Some(instead) = code::instead_of(*at as usize).filter(|_| !sent) {
-            // It is in a function that keeps nothing on the stack and returns 1 from there.
+            // The instruction is in a function that keeps nothing on the stack, and returns 1 from
+            // there.
             *at = instead as _;
             return;
         }
@@ -87,19 +88,19 @@ mod handler {
         unsafe { &raw mut (*context).uc_mcontext.pc }
     }
 
-    /// Does what would have been done without us. `sent` by somebody, it is not about an
-    /// instruction, and if the process survives it our handler stays.
+    /// Takes the action that would have been taken without our handler. A signal that was `sent` is
+    /// not about an instruction; if the process survives it, our handler stays.
     fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, sent: bool) {
         let Some(before) = BEFORE.get() else { return };
         let kept = if sent { current() } else { None };
         match before.sa_sigaction {
             libc::SIG_IGN if sent => {}
             libc::SIG_DFL | libc::SIG_IGN => {
-                // The instruction is tried again when we return, and ends the process then.
+                // The instruction is retried when we return, and then ends the process.
                 // SAFETY: sets an action; safe in a handler.
                 unsafe { libc::signal(signal, libc::SIG_DFL) };
                 if sent {
-                    // It is blocked until we return, and ends the process then.
+                    // The signal is blocked until we return, and then ends the process.
                     // SAFETY: safe in a handler.
                     unsafe { libc::raise(signal) };
                 }
@@ -120,22 +121,22 @@ mod handler {
         }
     }
 
-    /// What is done about SIGBUS now: ours, or of a handler that calls ours.
+    /// The present action of SIGBUS: ours, or that of a handler that calls ours.
     fn current() -> Option<libc::sigaction> {
         // SAFETY: all zeros is a valid `sigaction`.
         let mut now: libc::sigaction = unsafe { mem::zeroed() };
         // SAFETY: asks for the action, into a place of ours; safe in a handler.
         let told = unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &raw mut now) } == 0;
         match now.sa_sigaction {
-            // Another thread is in the handler before ours, which has set that.
+            // Another thread is in the previous handler, which has set that.
             libc::SIG_DFL => OURS.get().copied(),
             _ => Some(now).filter(|_| told),
         }
     }
 
-    /// Undoes what the handler before ours may have set: that of Rust's standard library
-    /// takes itself out when the signal is not about a stack, so that the instruction is
-    /// tried again without it. After a signal that was sent there is none to try again.
+    /// Undoes what the previous handler may have set: the handler of Rust's standard library
+    /// removes itself if the signal is not about a stack, so that the instruction is retried
+    /// without it. After a signal that was sent there is no instruction to retry.
     fn put_back(kept: Option<libc::sigaction>) {
         if let Some(kept) = kept {
             // SAFETY: sets an action that was in place before; safe in a handler.
