@@ -1,4 +1,4 @@
-//! Asking a broker, from now on, for what this process is not told itself.
+//! The choice of a broker, for a process that cannot read frame numbers itself.
 
 use std::path::Path;
 
@@ -7,18 +7,19 @@ use super::tokens;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::memory::host::pagemap;
 
-/// Has the broker that listens at `socket` open this process's frame numbers, and reads them
-/// from there until the process ends: memory objects that are made from now on know their
+/// Receives this process's page map from the broker that listens at `socket`, and reads frame
+/// numbers from it until the process ends: memory objects that are created from now on know their
 /// host-physical addresses. (A forked child has to ask again.)
 ///
-/// A broker that gives tokens only tells no addresses; from now on it is asked by
-/// [`host_tokens`](crate::MemoryObject::host_tokens).
+/// A broker of tokens reports no addresses; from now on
+/// [`host_tokens`](crate::MemoryObject::host_tokens) asks it.
 ///
-/// Ask a broker that you trust: addresses are believed as it tells them.
+/// The broker has to be trusted: the addresses that it reports are believed.
 ///
 /// # Errors
-/// `EPERM` where it refuses, or hands over what tells nothing of this process; `ENOENT`,
-/// `ECONNREFUSED` and others where nobody listens.
+/// `EPERM` if it refuses, or sends a descriptor that reports no frame numbers of this process
+/// (decision 19); `ENOENT`, `ECONNREFUSED` and others if nobody listens; `ETIMEDOUT` if it does not
+/// answer for 5 s; `EINVAL` if the answer is none of a broker's.
 pub fn use_broker(socket: &Path) -> Result<()> {
     let fail = |reason| Error::whole(Operation::HostPhysical, reason);
     let greeting = greet(socket).map_err(failed("asking the broker of frame numbers"));

@@ -1,4 +1,4 @@
-//! The first thing that a broker says.
+//! Connecting to a broker, which begins with a greeting.
 
 use std::fs::File;
 use std::io::IoSliceMut;
@@ -11,7 +11,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use super::wire;
 use crate::error::{Errno, Reason};
 
-/// Why something went wrong with a connection.
+/// Converts an error of a connection.
 pub(super) fn failed(what: &'static str) -> impl FnOnce(std::io::Error) -> Reason {
     use std::io::ErrorKind;
     move |error| {
@@ -25,14 +25,14 @@ pub(super) fn failed(what: &'static str) -> impl FnOnce(std::io::Error) -> Reaso
     }
 }
 
-/// What a broker begins with.
+/// The first message of a broker.
 pub(super) enum Greeting {
     Descriptor(File),
     Tokens(UnixStream),
     Refused,
 }
 
-/// Connects to a broker.
+/// Connects to a broker and reads its greeting.
 pub(super) fn greet(socket: &Path) -> std::io::Result<Greeting> {
     let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(wire::PATIENCE))?;

@@ -1,13 +1,13 @@
-//! Frame numbers, or tokens of them, for processes without the privilege to read them.
+//! Frame numbers, or tokens of them, for processes without the privilege to read frame numbers.
 //!
-//! A broker is a privileged process, such as `gasp broker`. What it hands out tells of the
-//! memory of the process that asks and of no other:
+//! A broker is a privileged process, such as `gasp broker`. It hands out, about the memory of the
+//! process that asks and of no other,
 //!
 //! * the *page map* of that process, from which its memory objects read their frame numbers
 //!   ([`use_broker`]); or
-//! * *tokens* of host-physical runs, for a process that is to know no addresses
+//! * *tokens* of host-physical runs, if the process is to know no addresses
 //!   ([`MemoryObject::host_tokens`](crate::MemoryObject::host_tokens)). Whoever programs the
-//!   hardware, and is trusted to, redeems them ([`redeem_token`]).
+//!   hardware, and is trusted, redeems them ([`redeem_token`]).
 //!
 //! [`Server`] is the broker's side.
 //!
@@ -15,7 +15,7 @@
 //! |---|---|
 //! | `client`, `greet` | connecting to a broker |
 //! | `tokens` | asking for tokens, and redeeming them |
-//! | `wire` | what both sides say to each other, in bytes |
+//! | `wire` | the messages of both sides, as bytes |
 //! | `server` | who may ask, and what is handed out |
 
 mod client;

@@ -1,12 +1,12 @@
-//! Tokens: host-physical runs for those who may not know addresses.
+//! Tokens: host-physical runs for processes that may not know addresses.
 //!
-//! A process that may not learn the addresses of its memory asks a broker for a token of each
-//! run, and passes these on to a trusted process that programs the hardware. That one redeems
-//! them at the broker, which reads the frame numbers once more before it tells.
+//! A process that may not know the addresses of its memory asks a broker for a token of each run,
+//! and passes the tokens on to a trusted process that programs the hardware. That process redeems
+//! them at the broker, which reads the frame numbers once more before it answers.
 //!
-//! The broker does not hold the pages: an address is true when it is told, and stays true
-//! while the owner of the memory holds it. So whoever redeems a token has to trust its sender
-//! to keep the memory [pinned](crate::Stability::Pinned), or has to hold the pages itself.
+//! The broker does not pin the pages: an address is true when it is reported, and stays true while
+//! the owner of the memory keeps it pinned. So whoever redeems a token has to trust its sender to
+//! keep the memory [pinned](crate::Stability::Pinned), or has to pin the pages itself.
 
 use std::io::ErrorKind;
 use std::net::Shutdown;
@@ -27,51 +27,53 @@ use crate::error::{Errno, Error, Location, Operation, Reason, Result};
 use crate::memory::HostRun;
 use crate::memory::MemoryObject;
 
-/// How often a page is brought back that the kernel takes out at the same time.
+/// The maximum number of requests for one range: before each, pages are brought back into memory,
+/// from which the kernel may remove them meanwhile.
 const ATTEMPTS: usize = 10;
 
-/// How many releases one drop sends at most: its own, and some that were left over.
+/// The maximum number of releases that one drop sends: its own, and some that were left over.
 const BURST: usize = 16;
 
-/// The broker whose tokens this process uses; they are worth nothing without the connection.
+/// The broker whose tokens this process uses; they are void without the connection.
 struct Connection {
     socket: PathBuf,
-    /// `None` after a failure, until it is tried again.
+    /// `None` after a failure, until the next request connects again.
     stream: Option<Arc<UnixStream>>,
-    /// Ranges that were released while the broker did not read. The next request begins
-    /// with them.
+    /// Ranges that were released while the broker did not read. They are sent before the next
+    /// request.
     unsent: Vec<(u64, u64)>,
-    /// A forked child is another process, whose memory is not what the broker looks at.
+    /// The process that connected. A forked child is another one, whose memory the broker does not
+    /// look at.
     pid: u32,
 }
 
 /// Never held across a call that waits: objects are dropped under the engine's locks.
 static CONNECTION: Mutex<Option<Connection>> = Mutex::new(None);
-/// Held by the one request that is being answered.
+/// Held by the one request that waits for its answer.
 static REQUEST: Mutex<()> = Mutex::new(());
 
 fn connection() -> MutexGuard<'static, Option<Connection>> {
     CONNECTION.lock()
 }
 
-/// This process's connection.
+/// The connection, if this process opened it.
 fn own(connection: &mut Option<Connection>) -> Option<&mut Connection> {
     let pid = std::process::id();
     connection.as_mut().filter(|kept| kept.pid == pid)
 }
 
-/// Asks this broker for tokens from now on.
+/// Keeps the connection to this broker, for requests of tokens from now on.
 pub(super) fn keep(socket: &Path, stream: UnixStream) {
     let (socket, stream) = (socket.into(), Some(Arc::new(stream)));
     let pid = std::process::id();
     *connection() = Some(Connection { socket, stream, unsent: Vec::new(), pid });
 }
 
-/// What an object has asked for; released when it is dropped.
+/// The range of an object that has tokens; they are released when it is dropped.
 ///
-/// The drop does not wait for the broker. What cannot be sent now is sent before the next
-/// request, so no range that is used again is released late; or it is gone with the
-/// connection, whose end the broker sees.
+/// The drop does not wait for the broker. A release that cannot be sent now is sent before the next
+/// request, so it never reaches tokens of a later object in the same range; or it is obsolete, as
+/// the connection has ended, and the tokens with it.
 struct Held((u64, u64));
 
 impl Drop for Held {
@@ -83,12 +85,12 @@ impl Drop for Held {
 }
 
 impl Connection {
-    /// Tells the broker that the tokens of a range are worth nothing, now or later.
+    /// Releases the tokens of a range, at once or before the next request.
     ///
-    /// A release is sent at once or not at all: the kernel takes or refuses the few bytes of
-    /// a message as one, so it does not mix with a request that another thread sends.
+    /// A release is sent whole or not at all: the kernel accepts or refuses the few bytes of a
+    /// message as one, so it does not mix with a request that another thread sends.
     fn release(&mut self, range: (u64, u64)) {
-        // Without a connection there is no token.
+        // Without a connection there are no tokens.
         let Some(stream) = &self.stream else { return };
         self.unsent.push(range);
         for _ in 0..BURST {
@@ -101,8 +103,8 @@ impl Connection {
         }
     }
 
-    /// After an error it is not known what will be answered. The tokens are gone with the
-    /// connection.
+    /// Ends the connection after an error, when the next answer might be to another request. The
+    /// tokens end with it.
     fn lose(&mut self) {
         if let Some(stream) = self.stream.take() {
             // A request may be waiting for its answer.
@@ -113,23 +115,24 @@ impl Connection {
 }
 
 impl MemoryObject {
-    /// Has the broker that [`use_broker`](super::use_broker) was given make a token for each
-    /// host-physical run of `len` bytes from `offset` on, in order. The pages are brought into
-    /// memory first. Runs are cut at multiples of 16 GiB from `offset`.
+    /// Requests tokens of the broker that [`use_broker`](super::use_broker) connected to: one for
+    /// each host-physical run of the `len` bytes from `offset`, in order. The memory is populated
+    /// first. Runs are cut at multiples of 16 GiB from `offset`.
     ///
-    /// The tokens are good until the object or the process ends, or the broker does. (The end
-    /// of the object does not wait for a broker that does not read: that one learns of it
-    /// before the next tokens are made, or sees the end of the connection.) The same run has
-    /// the same token. A process can have 65,536 of them.
+    /// The tokens are valid until the object, the process or the broker ends. (The end of the
+    /// object does not wait for a broker that does not read: that learns of it before it creates
+    /// the next tokens, or sees the end of the connection.) The same run has the same token. A
+    /// process can have 65,536 of them.
     ///
-    /// This call waits for the broker, 5 s at most for each message. Objects may be dropped,
-    /// and mappings made and dropped, meanwhile.
+    /// This call waits for the broker, at most 5 s for each message. Objects may be dropped, and
+    /// mappings created and dropped, meanwhile.
     ///
     /// # Errors
-    /// `EINVAL` as for [`host_run`](Self::host_run); `ENOENT` where no broker that gives
-    /// tokens is used; `EACCES` for memory that this process cannot write, or that it shares
-    /// by a fork; `EAGAIN` where pages do not stay in memory; `ENOSPC` where there would be
-    /// too many; `EPERM` where the broker refuses; `EPIPE` and others where it is gone.
+    /// `EINVAL` as for [`host_run`](Self::host_run); `ENOENT` if no broker of tokens is in use;
+    /// `EACCES` for memory that this process cannot write, or shares since a fork; `EAGAIN` if
+    /// pages do not stay in memory; `ENOSPC` if the process, or its user, would have too many;
+    /// `EPERM` if the broker refuses; `ETIMEDOUT` if it does not answer; `EPIPE` and others if it
+    /// is gone.
     pub fn host_tokens(&self, offset: u64, len: u64) -> Result<Vec<HostToken>> {
         let fail =
             |reason| Error::new(Operation::HostPhysical, Location::Offset(offset), len, reason);
@@ -161,7 +164,7 @@ impl MemoryObject {
         self.attach(|| Arc::new(Held((self.window().base().addr() as u64, self.len()))));
         for _ in 0..ATTEMPTS {
             if let Err(errno) = self.window().populate(first, count, touch) {
-                tracing::debug!(%errno, object = self.name(), "pages cannot be put in place");
+                tracing::debug!(%errno, object = self.name(), "cannot populate memory");
             }
             match grant(addr, len) {
                 Err(Reason::Os { errno: Errno::AGAIN, .. }) => {}
@@ -172,7 +175,7 @@ impl MemoryObject {
     }
 }
 
-/// Has the kept broker make tokens. Waits for it, with no lock that a drop takes.
+/// Requests tokens of the broker in use. Waits for it, without any lock that a drop takes.
 fn grant(addr: u64, len: u64) -> core::result::Result<Vec<HostToken>, Reason> {
     const WHAT: &str = "asking the broker for tokens";
     let _request = REQUEST.lock();
@@ -186,7 +189,7 @@ fn grant(addr: u64, len: u64) -> core::result::Result<Vec<HostToken>, Reason> {
     if tokens.is_err() {
         let mut connection = connection();
         let kept = own(&mut connection);
-        // Another may have been made meanwhile: that one is not to blame.
+        // There may be another connection by now, which has not failed.
         let is_kept = |kept: &&mut Connection| {
             kept.stream.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, &stream))
         };
@@ -197,7 +200,7 @@ fn grant(addr: u64, len: u64) -> core::result::Result<Vec<HostToken>, Reason> {
     tokens
 }
 
-/// The connection, made anew after a failure. Called by the request that is being answered.
+/// The connection, opened again after a failure. Called only with [`REQUEST`] held.
 fn current() -> core::result::Result<Arc<UnixStream>, Reason> {
     const NONE: Reason = Reason::NotFound("broker of tokens in use; see `use_broker`");
     let socket = {
@@ -214,7 +217,7 @@ fn current() -> core::result::Result<Arc<UnixStream>, Reason> {
     Ok(Arc::clone(kept.stream.get_or_insert(stream)))
 }
 
-/// Sends what is left to release, and the request; returns the answer.
+/// Sends the releases that are left and the request; returns the answer.
 fn ask(
     stream: &UnixStream,
     request: &Request,
@@ -226,18 +229,18 @@ fn ask(
     exchange(stream, request)
 }
 
-/// Has the broker that listens at `socket` tell where the run of a token is *now*.
+/// Redeems a token at the broker that listens at `socket`: returns the *present* host-physical run.
 ///
-/// Nobody holds the pages by that: the address stays true while the owner of the memory keeps
-/// it [pinned](crate::Stability::Pinned). Whoever programs hardware with it has to trust the
-/// sender of the token to do so, or has to hold the pages itself.
+/// This pins no pages: the address stays true while the owner of the memory keeps it
+/// [pinned](crate::Stability::Pinned). Whoever programs hardware with it has to trust the sender of
+/// the token to do so, or has to pin the pages itself.
 ///
 /// # Errors
-/// `ESTALE` where the memory has moved, or other memory has taken its place; `EAGAIN` where it
-/// is not in memory at the moment; `ETIMEDOUT` where its process does not let it be looked at,
-/// or nobody answers; `ESRCH` where its process is gone; `ENOENT` where there is
-/// no such token (any more); `EPERM` where this user may not redeem; `EINVAL` where the broker
-/// gives no tokens; `ECONNREFUSED` and others where nobody listens.
+/// `ESTALE` if the memory has moved or was replaced; `EAGAIN` if it is not in memory now;
+/// `ETIMEDOUT` if its process keeps the broker from looking at it, or nobody answers; `ESRCH` if
+/// its process is gone; `ENOENT` if there is no such token, or no longer, or no such socket;
+/// `EPERM` if this user may not redeem; `EINVAL` if the broker issues no tokens, or the token is of
+/// another length; `ECONNREFUSED` and others if nobody listens.
 pub fn redeem_token(socket: &Path, token: HostToken) -> Result<HostRun> {
     const WHAT: &str = "redeeming a token";
     let redeem = || {
@@ -246,11 +249,11 @@ pub fn redeem_token(socket: &Path, token: HostToken) -> Result<HostRun> {
         let body =
             answer.map_err(failed(WHAT))?.map_err(|errno| Reason::Os { what: WHAT, errno })?;
         let run = wire::decode_run(&body).ok_or(NO_SENSE)?;
-        // It was passed on by somebody who may have changed the length.
+        // Whoever passed it on may have changed the length.
         if run.len == token.len {
             Ok(run)
         } else {
-            Err(Reason::Invalid("the token is of another length"))
+            Err(Reason::Invalid("the token has another length"))
         }
     };
     redeem().map_err(|reason| {
@@ -258,14 +261,13 @@ pub fn redeem_token(socket: &Path, token: HostToken) -> Result<HostRun> {
     })
 }
 
-const NO_SENSE: Reason =
-    Reason::Os { what: "making sense of what the broker says", errno: Errno::PROTO };
+const NO_SENSE: Reason = Reason::Os { what: "decoding the broker's answer", errno: Errno::PROTO };
 
 fn connect(socket: &Path) -> core::result::Result<UnixStream, Reason> {
     match greet(socket).map_err(failed("asking the broker for tokens"))? {
         Greeting::Tokens(stream) => Ok(stream),
         Greeting::Refused => Err(Reason::HostUnknown("the broker refuses")),
-        Greeting::Descriptor(_) => Err(Reason::Invalid("the broker gives no tokens")),
+        Greeting::Descriptor(_) => Err(Reason::Invalid("the broker issues no tokens")),
     }
 }
 
@@ -291,7 +293,7 @@ mod tests {
     use super::*;
     use crate::addr::HostPhys;
 
-    /// What becomes of a token of 8 bytes if the broker says this.
+    /// The result of redeeming a token of 8 bytes if the broker sends this.
     fn redeemed(
         greeting: &'static [u8],
         answer: Vec<u8>,
@@ -302,7 +304,7 @@ mod tests {
         let broker = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             stream.write_all(greeting).unwrap();
-            // A client that is refused says nothing.
+            // A client that is refused sends nothing.
             if stream.read_exact(&mut [0; Request::LEN]).is_ok() {
                 stream.write_all(&answer).unwrap();
             }

@@ -1,10 +1,10 @@
-//! What a broker and its clients say to each other, in bytes.
+//! The messages of a broker and its clients, as bytes.
 //!
-//! The broker begins, with one message of at most [`GREETING_MAX`] bytes: [`DESCRIPTOR`]
-//! with a descriptor, [`REFUSED`] and why, or [`TOKENS`]. After the last one the client sends
-//! [`Request`]s, one after the other, as often as it likes. Each but a release is answered by
-//! a status (0, or an errno), the length of what follows, and what follows. All numbers are
-//! little-endian. What does not decode ends the connection.
+//! The broker begins with one message of at most [`GREETING_MAX`] bytes: [`DESCRIPTOR`] with a
+//! descriptor, [`REFUSED`] and the reason, or [`TOKENS`]. After the last one the client sends any
+//! number of [`Request`]s, one after the other. Each but a release is answered by a status (0 or an
+//! errno), the length of the body, and the body. All numbers are little-endian. A message that does
+//! not decode ends the connection.
 
 use core::time::Duration;
 use std::io::{self, Read};
@@ -13,61 +13,61 @@ use crate::addr::HostPhys;
 use crate::error::Errno;
 use crate::memory::HostRun;
 
-/// Whoever takes longer for what it has to say is not there.
+/// The timeout for a message: a peer that takes longer is regarded as gone.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// A descriptor of the client's page map comes with this byte.
+/// First byte of a greeting that comes with a descriptor of the client's page map.
 pub const DESCRIPTOR: u8 = b'+';
-/// The reason of a refusal follows this byte.
+/// First byte of a refusal; the reason follows, as text.
 pub const REFUSED: u8 = b'-';
-/// The broker waits for requests.
+/// The greeting of a broker of tokens, which waits for requests.
 pub const TOKENS: u8 = b't';
-/// How long a greeting can be, in bytes.
+/// The maximum length of a greeting, in bytes.
 pub const GREETING_MAX: usize = 256;
-/// How many tokens one connection can have at a time.
+/// The maximum number of tokens of one connection at a time.
 pub const TOKENS_MAX: usize = 1 << 16;
-/// How many bytes of memory one request can be about.
+/// The maximum length of the memory that one request is about, in bytes.
 pub const RANGE_MAX: u64 = 16 << 30;
 
-/// A token, its length, and what is said of it.
+/// The length of a token in an answer, with the length of its run, in bytes.
 const GRANTED: usize = 16 + 8;
 const HEADER: usize = 4 + 4;
 
-/// Stands for one host-physical run of a process's memory, and says nothing about where it
-/// lies: 16 random bytes.
+/// A token of one host-physical run of a process's memory: 16 random bytes, which reveal nothing
+/// about its address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct HostToken {
-    /// What is passed on.
+    /// The random bytes, for whoever redeems them.
     pub token: [u8; 16],
-    /// How many bytes the run has; never 0.
+    /// The length of the run in bytes; never 0.
     pub len: u64,
 }
 
-/// What a client asks for.
+/// A request of a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Request {
-    /// Tokens of the client's own memory; answered by them, in order.
+    /// Requests tokens of the client's own memory; answered by the tokens, in order.
     Grant {
         /// The first host-virtual address, in the client.
         addr: u64,
-        /// How many bytes, at most [`RANGE_MAX`].
+        /// Bytes; from 1 to [`RANGE_MAX`].
         len: u64,
     },
-    /// Where the run of a token is; answered by it.
+    /// Requests the run of a token; answered by the run.
     Redeem([u8; 16]),
-    /// The client's tokens that lie in this range are worth nothing any more; not answered.
+    /// Releases the client's tokens of runs that are inside this range; not answered.
     Release {
         /// The first host-virtual address, in the client.
         addr: u64,
-        /// How many bytes.
+        /// Bytes.
         len: u64,
     },
 }
 
 impl Request {
-    /// How many bytes a request has.
+    /// The length of a request, in bytes.
     pub const LEN: usize = 17;
 
-    /// As bytes.
+    /// Encodes the request.
     pub fn encode(&self) -> [u8; Self::LEN] {
         let (kind, body) = match *self {
             Self::Grant { addr, len } => (1, pair(addr, len)),
@@ -81,7 +81,7 @@ impl Request {
         bytes
     }
 
-    /// From bytes; `None` where they are no request.
+    /// Decodes a request; `None` if it is not one.
     pub fn decode(bytes: &[u8; Self::LEN]) -> Option<Self> {
         let (kind, body) = bytes.split_first()?;
         let (addr, len) = numbers(body)?;
@@ -94,7 +94,7 @@ impl Request {
     }
 }
 
-/// An answer, as bytes.
+/// Encodes an answer: a body, or an errno.
 pub fn encode_answer(answer: Result<&[u8], Errno>) -> Vec<u8> {
     let (status, body) = match answer {
         Ok(body) => (0, body),
@@ -108,10 +108,10 @@ pub fn encode_answer(answer: Result<&[u8], Errno>) -> Vec<u8> {
     bytes
 }
 
-/// Reads an answer.
+/// Reads an answer: a body, or an errno.
 ///
 /// # Errors
-/// The outer error where none comes, or what comes is none.
+/// The outer error is that of the connection: `InvalidData` if it sends something else.
 pub fn read_answer(from: &mut impl Read) -> io::Result<Result<Vec<u8>, Errno>> {
     let (mut status, mut len) = ([0; 4], [0; 4]);
     from.read_exact(&mut status)?;
@@ -128,7 +128,7 @@ pub fn read_answer(from: &mut impl Read) -> io::Result<Result<Vec<u8>, Errno>> {
     }
 }
 
-/// Tokens, as the body of an answer.
+/// Encodes tokens as the body of an answer.
 pub fn encode_tokens(tokens: &[HostToken]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(tokens.len() * GRANTED);
     for HostToken { token, len } in tokens {
@@ -138,7 +138,7 @@ pub fn encode_tokens(tokens: &[HostToken]) -> Vec<u8> {
     bytes
 }
 
-/// Tokens of `total` bytes, from the body of an answer; `None` where it has none such.
+/// Decodes the body of an answer into tokens of `total` bytes together; `None` if it is not that.
 pub fn decode_tokens(body: &[u8], total: u64) -> Option<Vec<HostToken>> {
     let pieces = body.chunks_exact(GRANTED);
     let mut rest = total;
@@ -154,12 +154,12 @@ pub fn decode_tokens(body: &[u8], total: u64) -> Option<Vec<HostToken>> {
     tokens.collect::<Option<_>>().filter(|_| rest == 0)
 }
 
-/// A run, as the body of an answer.
+/// Encodes a run as the body of an answer.
 pub fn encode_run(run: HostRun) -> [u8; 16] {
     pair(run.addr.0, run.len)
 }
 
-/// A run, from the body of an answer; `None` where it has none.
+/// Decodes the body of an answer into a run; `None` if it is not one.
 pub fn decode_run(body: &[u8]) -> Option<HostRun> {
     let (addr, len) = numbers(body)?;
     let valid = addr != 0 && len != 0 && addr.checked_add(len).is_some();
@@ -207,7 +207,7 @@ mod tests {
         }
         let token = HostToken { token: [0; 16], len: u64::MAX };
         let two = encode_tokens(&[token, HostToken { len: 2, ..token }]);
-        assert_eq!(decode_tokens(&two, 1), None, "the lengths pass 2^64");
+        assert_eq!(decode_tokens(&two, 1), None, "the lengths add up past 2^64");
         assert_eq!(decode_tokens(&encode_tokens(&[HostToken { len: 0, ..token }]), 0), None);
         assert_eq!(decode_tokens(&[0; 23], 0), None);
         assert_eq!(decode_run(&[0; 16]), None);

@@ -1,7 +1,8 @@
-//! Another process's page map, and where the frames of its memory are.
+//! Another process's page map, and the host-physical runs of its memory.
 //!
-//! An open page map belongs to the address space that was there when it was opened: when its
-//! process ends or runs another program, it tells nothing more, whoever has the number then.
+//! An open page map belongs to the address space that the process had when it was opened: after the
+//! process has ended or run another program, it reports nothing more, whichever process has the
+//! number then.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -21,7 +22,7 @@ const OF_FILE: u64 = 1 << 61;
 /// Nobody else has it in its page table.
 const EXCLUSIVE: u64 = 1 << 56;
 const FRAME: u64 = (1 << 55) - 1;
-/// Entries read with one system call: 512 KiB.
+/// The number of entries read with one system call: 512 KiB.
 const BATCH: u64 = 1 << 16;
 
 const FLAGS: OFlags = OFlags::CLOEXEC.union(OFlags::NOCTTY);
@@ -33,7 +34,7 @@ pub(super) struct Memory {
     page_map: File,
 }
 
-/// Host-contiguous memory of a process.
+/// A host-physical run of a process's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Run {
     /// The first host-virtual address, in the process.
@@ -43,7 +44,7 @@ pub(super) struct Run {
     pub(super) host: u64,
 }
 
-/// Part of an address space.
+/// A mapping of a process, as in its `maps`.
 #[derive(PartialEq, Eq)]
 struct Area {
     start: u64,
@@ -53,7 +54,10 @@ struct Area {
 }
 
 impl Memory {
-    /// The memory of a process of this user.
+    /// Opens the memory of a process, which must belong to `user`.
+    ///
+    /// # Errors
+    /// Why it is refused, for the client.
     pub(super) fn open(pid: Option<i32>, user: u32) -> Result<Self, String> {
         let pid = pid.ok_or("the process is in another PID namespace, where it cannot be found")?;
         let fail = |error: Errno| format!("process {pid}: {error}");
@@ -61,17 +65,18 @@ impl Memory {
         let kind = FLAGS | OFlags::PATH | OFlags::DIRECTORY;
         let process = open(folder, kind, Mode::empty()).map_err(fail)?;
         let page_map = read(&process, "pagemap").map_err(fail)?;
-        // Looked at after the page map was opened: a program with other privileges that the
-        // process runs meanwhile has either both or none.
+        // Read after the page map was opened, so that it is about the same program or a later one:
+        // a program with other privileges is then refused, or the page map is not of it.
         let mut status = String::new();
         let mut file = read(&process, "status").map_err(fail)?;
         file.read_to_string(&mut status).map_err(|error| error.to_string())?;
         let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
-        // Its real, effective, saved and file system user: all, or it is somebody else's too.
+        // The real, effective, saved and file-system user: unless all are this user, the process is
+        // somebody else's, too.
         let mut ids = field("Uid:").unwrap_or_default().split_whitespace();
         let all = ids.clone().next().is_some() && ids.all(|id| id.parse() == Ok(user));
-        // What has privileges of its own is not the user's to look into; /proc gives the
-        // folder of such a process, and of one that is not dumpable, to root.
+        // A process with privileges of its own is not the user's to look into. The folder of such a
+        // process, and of one that is not dumpable, belongs to root.
         let privileges = field("CapPrm:").unwrap_or_default().trim();
         let plain = !privileges.is_empty() && privileges.bytes().all(|digit| digit == b'0');
         let owner = rustix::fs::fstat(&process).map_err(fail)?.st_uid;
@@ -81,22 +86,23 @@ impl Memory {
         Ok(Self { process, page_map })
     }
 
-    /// Its page map alone.
+    /// Keeps only the page map.
     pub(super) fn into_page_map(self) -> OwnedFd {
         self.page_map.into()
     }
 
-    /// Where the `len` bytes from `addr` on are now, as at most `most` runs.
+    /// The present host-physical runs of the `len` bytes from `addr`, at most `most`.
     ///
-    /// Only what the process could have written itself is told, so that nobody is led to write
-    /// to a program or a library that others run: all of a shared mapping that is writable,
-    /// and pages of a private one that are this process's alone. (That a mapping is not
-    /// replaced for a moment while this looks, nobody can know.)
+    /// Only memory that the process could have written itself is reported, so that nobody is led to
+    /// write to a program or a library that others run: all of a shared mapping that is writable,
+    /// and pages of a private one that are this process's alone. (A mapping that is replaced for a
+    /// moment meanwhile goes unnoticed.)
     ///
     /// # Errors
-    /// `EINVAL` for a range that cannot be; `ESRCH` where the process is gone; `ENXIO` where
-    /// nothing is mapped, `EACCES` where what is mapped is not the process's to write; `EAGAIN`
-    /// where a page is not in memory; `ENOSPC` where there are more runs.
+    /// `EINVAL` if the length is 0 or more than [`RANGE_MAX`], or the range extends past 2^63;
+    /// `ESRCH` if the process is gone; `ENXIO` if a part is not mapped; `EACCES` if a part is not
+    /// the process's to write; `EAGAIN` if a page is not in memory, or the mappings have changed
+    /// meanwhile; `ENOSPC` if there are more runs.
     pub(super) fn runs(&self, addr: u64, len: u64, most: usize) -> Result<Vec<Run>, Errno> {
         let end = addr.checked_add(len).filter(|_| (1..=RANGE_MAX).contains(&len));
         let end = end.filter(|end| i64::try_from(*end).is_ok()).ok_or(Errno::INVAL)?;
@@ -138,13 +144,13 @@ impl Memory {
         if same { Ok(runs) } else { Err(Errno::AGAIN) }
     }
 
-    /// The entries of the pages from number `page` on.
+    /// Reads the entries of the pages from number `page` on.
     fn entries(&self, page: u64, bytes: &mut [u8]) -> Result<(), Errno> {
         let gone = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::SRCH);
         self.page_map.read_exact_at(bytes, page * ENTRY as u64).map_err(gone)
     }
 
-    /// What is mapped in a range, without holes.
+    /// The mappings of a range, which must have no holes and be writable.
     fn areas(&self, addr: u64, end: u64) -> Result<Vec<Area>, Errno> {
         let maps = BufReader::new(read(&self.process, "maps")?);
         let mut areas = Vec::new();
@@ -169,7 +175,7 @@ impl Memory {
 }
 
 impl Area {
-    /// From a line of `maps`: `7f00-7f01 rw-s 0000 …`.
+    /// Parses a line of `maps`: `7f00-7f01 rw-s 0000 …`.
     fn parse(line: &[u8]) -> Option<Self> {
         let mut words = line.split(|&byte| byte == b' ');
         let (range, mode) = (words.next()?, words.next()?);

@@ -1,4 +1,4 @@
-//! The first thing that is said to a client.
+//! The greeting of a client.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-/// Says the first thing that is said to a client.
+/// Sends the greeting of a client: its kind, the reason of a refusal, and a descriptor.
 pub(super) fn greet(
     client: &UnixStream,
     kind: u8,

@@ -1,8 +1,8 @@
-//! Looks at a user's processes, in a thread of that user's own.
+//! Look-ups in the memory of a user's processes, in a thread of that user's own.
 //!
-//! The kernel gives no page map while its process changes its mappings, and how long such a
-//! change takes is up to the process: it may wait for a file system that the same user
-//! serves. Whoever redeems a token is not to wait for that.
+//! A read of a page map waits while its process changes its mappings, and how long such a change
+//! takes is up to the process: it may wait for a file system that the same user serves. Whoever
+//! redeems a token must not wait for that.
 
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -12,15 +12,16 @@ use std::time::Duration;
 use crate::broker::wire;
 use crate::error::Errno;
 
-/// How long one look is waited for: less than the one who redeems waits for the broker.
+/// The timeout of a look-up: shorter than the time that its client waits for the broker.
 const PATIENCE: Duration = Duration::from_secs(1);
 const _: () = assert!(PATIENCE.as_secs() < wire::PATIENCE.as_secs());
-/// How many may wait.
+/// The maximum number of look-ups that wait.
 const QUEUE: usize = 64;
 
 type Look = Box<dyn FnOnce() + Send>;
 
-/// Ends when it is dropped and the last look has ended.
+/// A thread that executes look-ups. It ends after all clones are dropped and the last look-up has
+/// ended.
 #[derive(Clone)]
 pub(super) struct Looker(SyncSender<Look>);
 
@@ -32,16 +33,16 @@ impl Looker {
         Ok(Self(looks))
     }
 
-    /// What a look finds.
+    /// Executes a look-up and returns its result.
     ///
     /// # Errors
-    /// `ETIMEDOUT` where it, or those before it, take too long; and what it finds itself.
+    /// `ETIMEDOUT` if it, or those before it, take too long; and its own errors.
     pub(super) fn look<T: Send + 'static>(
         &self,
         look: impl FnOnce() -> Result<T, Errno> + Send + 'static,
     ) -> Result<T, Errno> {
         let (found, answer) = sync_channel(1);
-        // Nobody may be waiting for it any more.
+        // The client may have stopped waiting.
         let look = Box::new(move || found.send(look()).unwrap_or(()));
         self.0.try_send(look).map_err(|_| Errno::TIMEDOUT)?;
         answer.recv_timeout(PATIENCE).map_err(|_| Errno::TIMEDOUT)?
@@ -66,14 +67,14 @@ mod tests {
             Ok(1)
         });
         assert_eq!(late, Err(Errno::TIMEDOUT));
-        assert_eq!(slow.look(|| Ok(2)), Err(Errno::TIMEDOUT), "behind it");
+        assert_eq!(slow.look(|| Ok(2)), Err(Errno::TIMEDOUT), "after it");
         assert!((2 * PATIENCE..4 * PATIENCE).contains(&begun.elapsed()));
         let begun = Instant::now();
         assert_eq!(
             (fast.look(|| Ok(3)), fast.look(|| Err::<(), _>(Errno::STALE))),
             (Ok(3), Err(Errno::STALE))
         );
-        // Nor do more wait than there is room for.
+        // No more wait than the queue has room for.
         thread::scope(|scope| {
             for _ in 0..QUEUE - 1 {
                 scope.spawn(|| slow.look(|| Ok(())));
@@ -84,7 +85,7 @@ mod tests {
         assert_eq!(slow.look(|| Ok(4)), Err(Errno::TIMEDOUT));
         assert!(begun.elapsed() < PATIENCE / 2, "at once");
         hangs.wait();
-        // It goes on as soon as the look that hung is over.
+        // It continues as soon as the look-up that hung has ended.
         let again = (0..100).any(|_| {
             thread::sleep(Duration::from_millis(10));
             slow.look(|| Ok(5)) == Ok(5)

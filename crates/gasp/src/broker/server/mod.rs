@@ -1,11 +1,10 @@
 //! The broker's side.
 //!
-//! The kernel tells frame numbers to whoever *opened* a page map with `CAP_SYS_ADMIN`. This
-//! process has it, and opens the page map of each process that connects. The socket says who
-//! connects (`SO_PEERCRED`); the descriptor of the process's folder under `/proc` makes sure
-//! that what is opened is of the process that was looked at, and that has to belong to the
-//! user who connected, so that a number that was used again meanwhile leads to no other
-//! user's process.
+//! The kernel reports frame numbers through a page map whose *opener* had `CAP_SYS_ADMIN`. This
+//! process has it, and opens the page map of each process that connects. The socket says which
+//! process and user connect (`SO_PEERCRED`). All that is opened is below one descriptor of the
+//! process's folder under `/proc`, so it is of one process, and that has to belong to the user who
+//! connected: a process number that was reused meanwhile never leads to another user's process.
 
 mod frames;
 mod greet;
@@ -22,7 +21,7 @@ use frames::Memory;
 use greet::greet;
 use office::Office;
 
-/// What a broker gives to the clients that connect to it. The socket is the caller's.
+/// A broker: answers the clients that connect to a socket, which is the caller's.
 ///
 /// ```no_run
 /// use std::os::unix::net::UnixListener;
@@ -42,23 +41,23 @@ enum Gives {
 }
 
 impl Server {
-    /// A broker that opens page maps for root and these users.
+    /// A broker that opens page maps for processes of root and of `users` (user IDs).
     pub fn page_maps(users: Vec<u32>) -> Self {
         Self(Gives::PageMaps { users })
     }
 
-    /// A broker that gives tokens to root and `users`, and redeems them for root, for this
-    /// process's user, and for `redeemers`. It raises this process's limit of descriptors to
-    /// its maximum.
+    /// A broker that issues tokens to processes of root and of `users` (user IDs), and redeems them
+    /// for root, for this process's user, and for `redeemers`. It raises this process's limit of
+    /// open descriptors to its maximum.
     pub fn tokens(users: Vec<u32>, redeemers: Vec<u32>) -> Self {
         Self(Gives::Tokens(Office::new(users, redeemers)))
     }
 
-    /// Gives one client what it may have, or says why not, without waiting for it. A client
-    /// of tokens is served by a thread of its own from then on.
+    /// Answers one client, with what it may have or with the reason why not, without waiting for
+    /// it. A client of tokens is then served by a thread of its own.
     ///
     /// # Errors
-    /// Those of the socket: a client that is gone, for example. Others can still be served.
+    /// Errors of the socket, for example if the client is gone. Others can still be served.
     pub fn answer(&self, client: UnixStream) -> io::Result<()> {
         match &self.0 {
             Gives::PageMaps { users } => answer(&client, users),
@@ -67,7 +66,7 @@ impl Server {
     }
 }
 
-/// Gives one client what it may have, or says why not. It is not waited for.
+/// Sends a client its page map, or the reason why not, without waiting for it.
 fn answer(client: &UnixStream, users: &[u32]) -> io::Result<()> {
     client.set_nonblocking(true)?;
     let Peer { pid, user } = peer_of(client)?;

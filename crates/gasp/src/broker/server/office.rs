@@ -1,8 +1,8 @@
-//! Tokens instead of addresses: who has which, and who may redeem them.
+//! Tokens: who has which, and who may redeem them.
 //!
-//! Every client has a thread of its own, which ends with its connection, and its tokens with
-//! it. There are bounds on the connections and tokens of a user and of all, so that no user
-//! keeps another from being served; whoever may redeem is trusted, and counted apart.
+//! Every client has a thread of its own, which ends with its connection, as its tokens do. The
+//! connections and tokens of a user, and the connections of all users, are limited, so that no user
+//! keeps another from being served; users who may redeem are trusted, and counted apart.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read, Write};
@@ -25,29 +25,29 @@ use crate::error::Errno;
 use crate::memory::HostRun;
 use crate::peer::{Peer, peer_of};
 
-/// Connections of one user at a time.
+/// The maximum number of connections of one user who may not redeem.
 const USER_CONNECTIONS: usize = 64;
-/// Connections at a time, of those who may not redeem, and of those who may.
+/// The maximum number of connections of all users who may not redeem, and of all who may.
 const CONNECTIONS: usize = 256;
-/// Tokens of one user at a time.
+/// The maximum number of tokens of one user.
 const USER_TOKENS: usize = 4 * wire::TOKENS_MAX;
 
-/// How often a page is looked for that is not in memory.
+/// The number of further look-ups of a page that is not in memory, a millisecond apart.
 const ATTEMPTS: usize = 20;
 
 type Token = [u8; 16];
 
-/// Where tokens are given and redeemed.
+/// The issuer of tokens, which also redeems them.
 pub(super) struct Office {
     users: Vec<u32>,
     redeemers: Vec<u32>,
-    /// All tokens. Nothing is done to more than one of them at a time, so that a user who
-    /// has many keeps nobody waiting.
+    /// All tokens. No operation is on more than one of them at a time, so that a user who has many
+    /// keeps nobody waiting.
     tokens: DashMap<Token, Entry>,
     books: Mutex<Books>,
 }
 
-/// What each user has.
+/// The connections, tokens and look-up threads of each user.
 #[derive(Default)]
 struct Books {
     connections: HashMap<u32, usize>,
@@ -55,7 +55,7 @@ struct Books {
     lookers: HashMap<u32, Looker>,
 }
 
-/// What a token stands for.
+/// The memory that a token stands for.
 #[derive(Clone)]
 struct Entry {
     asker: Arc<Asker>,
@@ -68,7 +68,7 @@ struct Asker {
     looker: Looker,
 }
 
-/// A token of one's own.
+/// A token of a connection.
 #[derive(Clone, Copy)]
 struct Own {
     token: Token,
@@ -77,11 +77,11 @@ struct Own {
 
 impl Office {
     pub(super) fn new(users: Vec<u32>, mut redeemers: Vec<u32>) -> Arc<Self> {
-        // Three descriptors for each connection can be more than are usual.
+        // Three descriptors for each connection can exceed the usual limit.
         let limit = getrlimit(Resource::Nofile);
         if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
         {
-            tracing::debug!(%error, "no more descriptors are to be had");
+            tracing::debug!(%error, "cannot raise the limit of open descriptors");
         }
         redeemers.extend([0, geteuid().as_raw()]);
         Arc::new(Self { users, redeemers, tokens: DashMap::new(), books: Mutex::default() })
@@ -114,16 +114,16 @@ impl Office {
         self.redeemers.contains(&user)
     }
 
-    /// Where the memory of a token is, if it is where it was.
+    /// The run of a token, if it is where it was.
     fn redeem(&self, token: Token) -> Result<HostRun, Errno> {
         let entry = self.tokens.get(&token).map(|entry| entry.clone());
         let Entry { asker, run } = entry.ok_or(Errno::NOENT)?;
         let of = Arc::clone(&asker);
         let now = asker.looker.look(move || {
-            // More than one run is another run.
+            // If there is more than one run now, it is not the same run.
             let look = || of.memory.runs(run.addr, run.len, 1);
             let mut now = look();
-            // The kernel takes out even pages that are held, for a moment.
+            // The kernel removes even pinned pages from the page table for a moment.
             for _ in 0..ATTEMPTS {
                 if now != Err(Errno::AGAIN) {
                     break;
@@ -141,11 +141,11 @@ impl Office {
     }
 }
 
-/// One connection, and its place among all.
+/// One connection. Counted among those of its user until it is dropped.
 struct Session {
     office: Arc<Office>,
     user: u32,
-    /// `None` where this user may only redeem.
+    /// `None` if this user may only redeem.
     asker: Option<Arc<Asker>>,
     /// Its tokens, by address and length.
     tokens: BTreeMap<(u64, u64), Own>,
@@ -179,7 +179,7 @@ impl Session {
         Ok(Self { office: Arc::clone(office), user, asker, tokens: BTreeMap::new() })
     }
 
-    /// Answers until the client goes, or says what makes no sense.
+    /// Answers requests until the client disconnects, or sends something else.
     fn serve(mut self, mut client: UnixStream) -> io::Result<()> {
         loop {
             let mut bytes = [0; Request::LEN];
@@ -210,16 +210,16 @@ impl Session {
         self.office.redeem(token).map(|run| wire::encode_run(run).to_vec())
     }
 
-    /// Tokens of a range: those that are there already, and new ones. None is made if not all
+    /// The tokens of a range: those that exist already, and new ones. None is created unless all
     /// can be.
     fn grant(&mut self, addr: u64, len: u64) -> Result<Vec<u8>, Errno> {
         let asker = self.asker.as_ref().ok_or(Errno::PERM)?;
         let runs = asker.memory.runs(addr, len, wire::TOKENS_MAX)?;
         let own = |run: &Run| self.tokens.get(&(run.addr, run.len));
         let kept = |run: &Run| own(run).filter(|own| own.run == *run).map(|own| own.token);
-        // All random numbers first: this can fail.
+        // All random numbers first, as this can fail.
         let mut fresh = random(runs.iter().filter(|run| kept(run).is_none()).count())?.into_iter();
-        // One that stands for what was there before gives its place to the new one.
+        // A token of a run that has moved is replaced, and not added.
         let added = runs.iter().filter(|run| own(run).is_none()).count();
         self.office.books().take(self.user, added, self.tokens.len())?;
         let mut tokens = Vec::with_capacity(runs.len());
@@ -241,7 +241,7 @@ impl Session {
         Ok(wire::encode_tokens(&tokens))
     }
 
-    /// Forgets the tokens inside a range.
+    /// Releases the tokens of runs inside a range.
     fn release(&mut self, addr: u64, len: u64) {
         let end = addr.saturating_add(len);
         let inside = self.tokens.range((addr, 0)..(end, 0)).map(|(&key, own)| (key, own.token));
@@ -255,7 +255,10 @@ impl Session {
 }
 
 impl Books {
-    /// Counts tokens that are added to the `own` of a connection.
+    /// Counts `added` tokens of a connection that has `own`.
+    ///
+    /// # Errors
+    /// `ENOSPC` if the connection or the user would have too many.
     fn take(&mut self, user: u32, added: usize, own: usize) -> Result<(), Errno> {
         let held = self.held.entry(user).or_default();
         if own + added > wire::TOKENS_MAX || *held + added > USER_TOKENS {
@@ -271,7 +274,7 @@ impl Books {
         }
     }
 
-    /// The one who looks at a user's processes.
+    /// The thread that looks at a user's processes; started if there is none.
     fn looker(&mut self, user: u32) -> Result<Looker, String> {
         if let Some(looker) = self.lookers.get(&user) {
             return Ok(looker.clone());
@@ -295,12 +298,12 @@ impl Drop for Session {
     }
 }
 
-/// As many tokens as are asked for.
+/// `count` tokens of random bytes.
 fn random(count: usize) -> Result<Vec<Token>, Errno> {
     let mut tokens = vec![Token::default(); count];
     let mut rest = tokens.as_flattened_mut();
     while !rest.is_empty() {
-        // A long request may be answered in part.
+        // A long request can return fewer bytes.
         let done = match retry_on_intr(|| getrandom(&mut *rest, GetRandomFlags::empty()))? {
             0 => return Err(Errno::IO),
             done => done,

@@ -1,9 +1,8 @@
-//! Reading frame numbers: in bulk, when an object is made and when it is audited; never
-//! on the data path.
+//! Frame numbers of a window's pages, read in bulk when an object is created and when it is
+//! audited; never on the data path.
 //!
-//! Where pages are certain to be huge, because of what the file is made of or because the
-//! kernel [says so](super::scan), one entry is read for each of them, and none of those in
-//! between: that takes half the time.
+//! Of a page that is certain to be huge, because the file consists of such or because the kernel
+//! [says so](super::scan), only the first entry is read: that takes half the time.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -28,18 +27,19 @@ const HUGE: usize = 2 << 20;
 
 pub(crate) const NOT_PRESENT: &str = "a page is not in memory, so it has no frame number";
 
-/// A part of a window that is one page, or part of one, and where it lies.
+/// A page of a window, or a part of a page, and its host-physical address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Piece {
-    /// Where in the window.
+    /// Bytes from the start of the window.
     pub(crate) offset: usize,
+    /// Bytes; never 0.
     pub(crate) len: usize,
-    /// Its host-physical address; `None` where it is not in memory.
+    /// The host-physical address; `None` if it is not in memory.
     pub(crate) addr: Option<u64>,
 }
 
-/// Reads where the pages of `window` are. All of them must be in memory. `page` is the
-/// size of those that are certain to be whole.
+/// Reads the addresses of the pages of `window`, all of which must be in memory. `page` is the page
+/// size in bytes that is certain.
 pub(crate) fn read_frames(window: &Window, page: usize) -> PhysMap {
     match runs(window, page) {
         Ok(runs) => PhysMap::Table(table(&runs, window.len(), page)),
@@ -47,10 +47,13 @@ pub(crate) fn read_frames(window: &Window, page: usize) -> PhysMap {
     }
 }
 
-/// Consecutive memory that is in memory, as offset, length and address.
+/// A host-physical run of a window: offset, length and host-physical address.
 pub(crate) type Run = (usize, usize, u64);
 
 /// The runs of a window, in order.
+///
+/// # Errors
+/// Why they are not known: frame numbers cannot be read, or a page is not in memory.
 pub(crate) fn runs(window: &Window, page: usize) -> Result<Vec<Run>, &'static str> {
     let mut runs: Vec<Run> = Vec::new();
     let mut absent = false;
@@ -67,7 +70,8 @@ pub(crate) fn runs(window: &Window, page: usize) -> Result<Vec<Run>, &'static st
     if absent { Err(NOT_PRESENT) } else { Ok(runs) }
 }
 
-/// The table of a whole window, of entries for 2 MiB where all runs begin on such.
+/// The frame table of a whole window of `len` bytes: of entries for 2 MiB or a larger page if all
+/// runs begin on multiples of 2 MiB, else of `page` bytes.
 fn table(runs: &[Run], len: usize, page: usize) -> PhysTable {
     let coarse = runs.iter().all(|(offset, ..)| offset.is_multiple_of(HUGE));
     let size = if coarse { page.max(HUGE) } else { page };
@@ -78,12 +82,12 @@ fn table(runs: &[Run], len: usize, page: usize) -> PhysTable {
     PhysTable::new(size.trailing_zeros(), &pages)
 }
 
-/// Tells `each` where the pages of `window` are now, in order. A page that is not in the page
-/// table is brought back first: the kernel takes out even those that are held for a moment,
+/// Calls `each` for the pages of `window` in order, with their present addresses. A page that is
+/// not in the page table is brought back first: the kernel removes even pinned pages for a moment,
 /// before it finds that it cannot move them.
 ///
 /// # Errors
-/// Why they are not told.
+/// Why frame numbers cannot be read.
 pub(crate) fn pieces(
     window: &Window,
     page: usize,
@@ -134,7 +138,7 @@ pub(crate) fn pieces(
     Ok(())
 }
 
-/// Entries of the kernel's table.
+/// Entries of the page map for a window.
 struct Entries<'a> {
     file: &'a File,
     window: &'a Window,
@@ -142,18 +146,18 @@ struct Entries<'a> {
 }
 
 impl Entries<'_> {
-    /// The address of the page at `at`.
+    /// The address of the page at `at`; `None` if it is not in memory.
     fn one(&mut self, at: usize) -> Result<Option<u64>, &'static str> {
         Ok(self.read(at, 1)?.first().copied().flatten())
     }
 
-    /// The same, of a page of `len` bytes that was not there; it may really not be.
+    /// The same after populating the page of `len` bytes there, which may fail.
     fn bring_back(&mut self, at: usize, len: usize) -> Result<Option<u64>, &'static str> {
         let _ = self.window.populate(at, len, Access::READ);
         self.one(at)
     }
 
-    /// The addresses of `count` host pages from `at` on.
+    /// The addresses of `count` base pages from `at` on.
     fn read(&mut self, at: usize, count: usize) -> Result<&[Option<u64>], &'static str> {
         let host_page = page_size();
         let first = (self.window.base().addr() + at) / host_page;

@@ -1,12 +1,12 @@
-//! Chunks of memory in the order of their frames, so that its runs are few and long.
+//! Chunks of a file in the order of their frames, so that their runs are few and long.
 
 use super::frames::Run;
 use crate::memory::file::FilePiece;
 
-/// A chunk: its address, and where it is in the file.
+/// A host-contiguous chunk: its host-physical address, and its offset in the file.
 pub(crate) type Chunk = (u64, u64);
 
-/// The chunks of a part of the file from `start` on that lie in one run each.
+/// The chunks of `chunk` bytes that lie in one run each, of a window of the file from `start` on.
 pub(crate) fn chunks(runs: &[Run], chunk: usize, start: u64) -> Vec<Chunk> {
     let mut chunks = Vec::new();
     for &(offset, len, addr) in runs {
@@ -18,8 +18,8 @@ pub(crate) fn chunks(runs: &[Run], chunk: usize, start: u64) -> Vec<Chunk> {
     chunks
 }
 
-/// Picks `need` of the chunks, in the order of their addresses: those of the longest runs,
-/// and so that no run has fewer than `least`, if that can be.
+/// Chooses `need` of the chunks, in the order of their addresses: those of the longest runs, such
+/// that no run has fewer than `least` if possible.
 pub(crate) fn choose(
     mut chunks: Vec<Chunk>,
     chunk: usize,
@@ -36,7 +36,7 @@ pub(crate) fn choose(
         let next = runs.get(index + 1).map_or(0, |run| run.len());
         let mut take = run.len().min(left);
         let rest = left - take;
-        // What is left over for the next run would be too short: leave it some of this one.
+        // The next run would be too short: take fewer chunks of this one.
         if (1..least).contains(&rest) && next >= least && take >= 2 * least - rest {
             take -= least - rest;
         }
@@ -47,13 +47,14 @@ pub(crate) fn choose(
     chosen
 }
 
-/// The length of the shortest run, in chunks.
+/// The length of the shortest run, in chunks of `chunk` bytes; 0 if there is none.
 pub(crate) fn shortest(chosen: &[Chunk], chunk: usize) -> usize {
     let follows = |a: &Chunk, b: &Chunk| a.0 + chunk as u64 == b.0;
     chosen.chunk_by(follows).map(<[Chunk]>::len).min().unwrap_or(0)
 }
 
-/// Chunks that follow each other in the file as well, joined.
+/// The pieces of the file that the chunks are, in their order: chunks that are neighbours in the
+/// file as well are one piece.
 pub(crate) fn pieces(chosen: &[Chunk], chunk: usize) -> Vec<FilePiece> {
     let len = chunk as u64;
     let mut pieces: Vec<FilePiece> = Vec::new();
@@ -73,7 +74,7 @@ mod tests {
     const HUGE: usize = 2 << 20;
     const LEN: u64 = HUGE as u64;
 
-    /// Chunks at these addresses, in units of a chunk, in the file in this order.
+    /// Chunks at these addresses, in units of a chunk, and in this order in the file.
     fn chunks_at(addrs: &[u64]) -> Vec<Chunk> {
         addrs.iter().zip(0..).map(|(addr, at)| (addr * LEN, at * LEN)).collect()
     }
@@ -89,7 +90,7 @@ mod tests {
         let pieces = pieces(&chosen, HUGE);
         let told: Vec<_> =
             pieces.iter().map(|it| (it.offset / LEN, it.file_offset / LEN)).collect();
-        assert_eq!(told, [(0, 3), (1, 1), (3, 0)], "two follow each other in the file, too");
+        assert_eq!(told, [(0, 3), (1, 1), (3, 0)], "two are neighbours in the file, too");
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! Where frame numbers come from: `/proc/self/pagemap`, opened once and kept.
+//! The source of frame numbers: `/proc/self/pagemap`, opened once and kept.
 //!
-//! The kernel tells frame numbers to whoever reads a descriptor whose *opener* had
-//! `CAP_SYS_ADMIN`. So a descriptor that was opened before privileges were dropped, or
-//! that a [broker](super::broker) has opened for us, keeps telling them; and one that
-//! does not tell them is not kept, in case the next one does.
+//! The kernel reports frame numbers through a descriptor whose *opener* had `CAP_SYS_ADMIN`,
+//! whoever reads it. So a descriptor that was opened before privileges were dropped, or that a
+//! [broker](crate::broker) has opened for this process, continues to report them. One that reports
+//! none is not kept, in case the next one does.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -22,7 +22,7 @@ pub(crate) const NO_PAGEMAP: &str = "/proc/self/pagemap cannot be read; mount /p
 
 const PAGEMAP: &str = "/proc/self/pagemap";
 
-/// A descriptor that tells frame numbers, and the process whose memory it is about.
+/// A descriptor that reports frame numbers, and the process whose memory it is about.
 struct Kept {
     file: Arc<File>,
     pid: u32,
@@ -30,20 +30,20 @@ struct Kept {
 
 static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
 
-/// Whether this process is told frame numbers.
+/// Whether this process can read frame numbers (decision 19).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FrameAccess {
-    /// It is.
+    /// It can.
     Allowed,
-    /// It is not, and what would change that.
+    /// It cannot: why, and what would help.
     Denied(&'static str),
 }
 
-/// Finds out whether this process is told frame numbers, by reading one of its own.
+/// Tries whether this process can read frame numbers, by reading one of its own.
 ///
-/// Where it is, the descriptor that they are read from is kept until the process ends: a
-/// program that drops its privileges calls this first, and is told them ever after. (A
-/// forked child is another process: it has to be privileged itself.)
+/// If it can, the descriptor that they are read from is kept until the process ends: a program that
+/// drops its privileges calls this first, and can read them afterwards. (A forked child is another
+/// process: it needs the privilege itself.)
 pub fn frame_access() -> FrameAccess {
     match open() {
         Err(why) => FrameAccess::Denied(why),
@@ -52,11 +52,11 @@ pub fn frame_access() -> FrameAccess {
     }
 }
 
-/// The descriptor that is kept; or a new one, which may tell no frame numbers.
+/// The descriptor that is kept, or else a new one, which may report no frame numbers.
 pub(crate) fn open() -> Result<Arc<File>, &'static str> {
     let pid = std::process::id();
     let mut kept = KEPT.lock();
-    // A child that was forked has its parent's descriptor, which tells of its parent.
+    // A forked child inherits its parent's descriptor, which is about the parent's memory.
     if let Some(kept) = kept.as_ref().filter(|kept| kept.pid == pid) {
         return Ok(Arc::clone(&kept.file));
     }
@@ -67,19 +67,19 @@ pub(crate) fn open() -> Result<Arc<File>, &'static str> {
     Ok(file)
 }
 
-/// Reads frame numbers from `file` from now on, if it tells them.
+/// Reads frame numbers from `file` from now on, if it reports them.
 #[cfg(feature = "broker")]
 pub(crate) fn keep(file: File) -> Result<(), &'static str> {
     if !tells_frames(&file) {
-        return Err("the descriptor that was handed over tells no frame numbers of this process");
+        return Err("the descriptor that was received reports no frame numbers of this process");
     }
     let mut kept = KEPT.lock();
     *kept = Some(Kept { file: Arc::new(file), pid: std::process::id() });
     Ok(())
 }
 
-/// Whether `file` tells frame numbers, of this process: a page that is there has one, and
-/// one that is not has none.
+/// Whether `file` reports frame numbers of this process: a page that is in memory has one, and one
+/// that is not has none.
 fn tells_frames(file: &File) -> bool {
     let there = Box::new(1_u8);
     let entry = |addr: usize| {

@@ -1,13 +1,13 @@
-//! Where an object's bytes lie in host-physical memory: an array lookup.
+//! The frame table of an object: a host-physical address is an array look-up.
 
 use crate::addr::HostPhys;
 
-/// One physically contiguous piece of memory.
+/// A range of host-physical addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HostRun {
-    /// Where it begins.
+    /// The first address.
     pub addr: HostPhys,
-    /// How many bytes; never 0.
+    /// Bytes; never 0.
     pub len: u64,
 }
 
@@ -15,7 +15,7 @@ pub struct HostRun {
 /// are unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HostExtent {
-    /// Bytes from the start of what was asked about to the first byte of the part.
+    /// Bytes from the start of the memory that was asked about to the first byte of the part.
     pub offset: u64,
     /// Bytes; never 0.
     pub len: u64,
@@ -23,22 +23,21 @@ pub struct HostExtent {
     pub addr: Option<HostPhys>,
 }
 
-/// What is known about an object's host-physical addresses.
+/// The host-physical addresses of an object, as far as they are known.
 #[derive(Debug)]
 pub(crate) enum PhysMap {
-    /// Nothing, and why; no address is ever handed out (decision 19).
+    /// None, and why; no address is ever returned (decision 19).
     Unknown(&'static str),
-    /// The whole object is one run from here.
+    /// The whole object is one run from this address.
     Linear(HostPhys),
-    /// Frame by frame.
+    /// An entry for each page.
     Table(PhysTable),
 }
 
 impl PhysMap {
-    /// The run that begins at `offset`, at most `max` bytes of it.
+    /// The run that begins at `offset`, cut to `max` bytes.
     ///
-    /// The caller has checked that `offset` lies in the object and that `max` bytes from
-    /// there do, too.
+    /// The caller has checked that the `max` bytes from `offset` are inside the object.
     #[inline]
     pub(crate) fn run_at(&self, offset: u64, max: u64) -> Result<HostRun, &'static str> {
         match self {
@@ -52,11 +51,12 @@ impl PhysMap {
     }
 }
 
-/// Frame number and length of the run from there, for every page of an object.
+/// The frame table of an object: for every page, its frame number and the length of the run from
+/// there.
 ///
-/// A page is the host's page or, where the backing guarantees it, a huge page. Each entry
-/// packs the frame in 4 KiB units (40 bits: 52-bit addresses) with the number of pages in
-/// the run (24 bits); a longer run is found by looking on, so nothing is lost.
+/// A page is a base page or, if all runs allow it, a huge page. Each entry packs the frame number
+/// in units of 4 KiB (40 bits: 52-bit addresses) with the number of pages in the run (24 bits); a
+/// longer run continues in the entry past its end, so nothing is lost.
 #[derive(Debug)]
 pub(crate) struct PhysTable {
     shift: u32,
@@ -78,8 +78,8 @@ impl PhysTable {
         })
     }
 
-    /// A table of pages of `1 << shift` bytes at the given addresses, in order. 0 stands
-    /// for a page whose address is not known.
+    /// A table of pages of `1 << shift` bytes at the given addresses, in order. An address of 0
+    /// stands for a page whose address is not known.
     pub(crate) fn new(shift: u32, pages: &[u64]) -> Self {
         let mut entries = vec![0; pages.len()].into_boxed_slice();
         let mut run = 0;
@@ -93,12 +93,12 @@ impl PhysTable {
         Self { shift, entries }
     }
 
-    /// The bytes the table itself takes.
+    /// The size of the table, in bytes.
     pub(crate) fn table_bytes(&self) -> usize {
         size_of_val(&*self.entries)
     }
 
-    /// As [`PhysMap::run_at`]; `None` where the address is not known.
+    /// [`PhysMap::run_at`] of a table; `None` if the address is not known.
     #[inline]
     pub(crate) fn run_at(&self, offset: u64, max: u64) -> Option<HostRun> {
         let within = offset & ((1 << self.shift) - 1);
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(run(0x123, 0x5000), Ok((0x5123, 0x1edd)));
         assert_eq!(run(0x123, 0x10), Ok((0x5123, 0x10)));
         assert_eq!(run(0x2000, 0x1000), Ok((0x9000, 0x1000)));
-        assert!(run(0x3000, 1).is_err(), "address 0 is never handed out");
+        assert!(run(0x3000, 1).is_err(), "address 0 is never returned");
         assert_eq!(run(0x4fff, 1), Ok((0x1fff, 1)));
         assert!(run(0x5000, 1).is_err());
     }

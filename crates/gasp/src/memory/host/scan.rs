@@ -1,8 +1,8 @@
-//! Which parts of a mapping are huge pages, as anybody may ask: `PAGEMAP_SCAN` (Linux 6.7).
+//! Which parts of a window are huge pages, by `PAGEMAP_SCAN` (Linux 6.7).
 //!
-//! It tells no frame numbers and needs no privilege, but a range that is mapped by one
-//! huge entry is one folio, which is contiguous in host-physical memory.
-#![allow(unsafe_code, reason = "an ioctl that the kernel fills a list with")]
+//! It reports no frame numbers and needs no privilege, but a range that is mapped by one huge entry
+//! is one folio, which is contiguous in host-physical memory.
+#![allow(unsafe_code, reason = "an ioctl with which the kernel fills a list")]
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -41,11 +41,11 @@ struct Region {
 const PAGEMAP_SCAN: u32 = 3 << 30 | (size_of::<Scan>() as u32) << 16 | 0x6610;
 const PAGE_IS_HUGE: u64 = 1 << 6;
 const HUGE: usize = 2 << 20;
-/// Regions told with one call.
+/// The maximum number of regions that one call reports.
 const BATCH: usize = 256;
 
-/// Of each whole 2 MiB of the window, whether it is one huge page now; `None` where the
-/// kernel cannot say, or the window does not begin on a multiple of 2 MiB.
+/// For each whole 2 MiB of the window, whether it is one huge page now; `None` if the kernel cannot
+/// say, or the window does not begin on a multiple of 2 MiB.
 pub(crate) fn huge_chunks(window: &Window) -> Option<Vec<bool>> {
     if !window.base().addr().is_multiple_of(HUGE) {
         return None;
@@ -63,13 +63,13 @@ pub(crate) fn huge_chunks(window: &Window) -> Option<Vec<bool>> {
             let range = usize::try_from(first).ok()?..usize::try_from(last).ok()?;
             chunks.get_mut(range).unwrap_or_default().fill(true);
         }
-        // A kernel that does not get on would keep us here for ever.
+        // A kernel that makes no progress would make this loop endless.
         start = Some(walked).filter(|&walked| walked > start)?;
     }
     Some(chunks)
 }
 
-/// The ranges of huge pages from `start` on, and how far it looked.
+/// The ranges of huge pages from `start` on, and the address up to which the kernel has looked.
 fn scan(file: &File, start: u64, end: u64) -> Option<(Vec<Region>, u64)> {
     let mut regions = vec![Region::default(); BATCH];
     let mut scan = Scan {

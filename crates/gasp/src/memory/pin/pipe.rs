@@ -1,20 +1,18 @@
 //! A reference to each page, held by a pipe: the pin that needs no privilege.
 //!
-//! `vmsplice` puts a page into a pipe without copying it: the pipe holds a reference until
-//! the byte is read, and nobody ever reads ours. A reference to one byte of a folio keeps
-//! the whole folio, so one slot of a pipe is enough for a huge page. A page with a
-//! reference that nobody can account for is neither moved, nor merged into a larger one,
-//! nor split.
+//! vmsplice(2) puts a page into a pipe without copying it: the pipe holds a reference until the
+//! byte is read, and ours are never read. A reference to one byte of a folio holds the whole folio,
+//! so one slot of a pipe is enough for a huge page. The kernel neither moves a page with a
+//! reference that it cannot account for, nor collapses it into a larger one, nor splits it.
 //!
-//! Which pages are huge is seen before and after: what was huge behind the reference is
-//! still, and is the folio that is held, because a held folio is not split and held small
-//! pages are not gathered. So every byte of the window is in a folio that is held, or the
-//! pin fails.
+//! Which pages are huge is read before and after. A page that is huge both times is the folio that
+//! is held, because a held folio is not split and held small pages are not collapsed. So every byte
+//! of the window is in a folio that is held, or the pin fails.
 //!
-//! A pipe has as many slots as `fs.pipe-max-size` allows (256 by default), and those of a
-//! user without `CAP_SYS_RESOURCE` have together as many as `fs.pipe-user-pages-soft` says
-//! (16,384 by default: 32 GiB of 2 MiB pages).
-#![allow(unsafe_code, reason = "gives raw memory to a pipe")]
+//! A pipe has as many slots as `fs.pipe-max-size` allows (256 by default), and all pipes of a user
+//! without `CAP_SYS_RESOURCE` together as many as `fs.pipe-user-pages-soft` says (16,384 by
+//! default: 32 GiB of 2 MiB pages).
+#![allow(unsafe_code, reason = "splices raw memory into a pipe")]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
@@ -27,39 +25,41 @@ use crate::memory::host::scan;
 use crate::memory::window::Window;
 use crate::signal::without_signals;
 
-/// The slots to ask for: what anybody may have, by default.
+/// The maximum number of slots requested for a pipe: the default limit of `fs.pipe-max-size`.
 const SLOTS: usize = 256;
-/// The most pages that are held, of whatever size.
+/// The maximum number of pages held for one window, of whatever size.
 const PAGES_MAX: usize = 1 << 16;
-/// The most small ones, 16 MiB: what is taken here, other pipes of the user cannot have.
+/// The maximum number of small ones, 16 MiB: slots used here are not available to other pipes of
+/// the user.
 const SMALL_MAX: usize = 1 << 12;
-/// The most pipes, each of which takes a descriptor.
+/// The maximum number of pipes for one window; each takes a descriptor.
 const PIPES_MAX: usize = 512;
+/// The size of a transparent huge page, in bytes.
 const HUGE: usize = 2 << 20;
 
 const TOO_MANY: &str =
-    "there are too many pages to hold each by a pipe: 4,096 small ones at most, 65,536 huge ones";
-const NO_SLOTS: &str = "pipes with enough slots cannot be had; raise fs.pipe-user-pages-soft, \
+    "too many pages to hold each in a pipe: at most 4,096 small ones, and 65,536 with huge ones";
+const NO_SLOTS: &str = "pipes with enough slots are not available; raise fs.pipe-user-pages-soft, \
                         fs.pipe-max-size or the limit of open files (ulimit -n)";
-const NOT_TAKEN: &str = "the kernel does not give pages of this memory to a pipe";
-const CHANGED: &str = "huge pages were split while they were being held";
+const NOT_TAKEN: &str = "the kernel cannot splice pages of this memory into a pipe";
+const CHANGED: &str = "pages became huge, or were split, while they were being pinned";
 
 /// References to all pages of one window, until dropped.
 #[derive(Debug)]
 pub(crate) struct PipePin {
-    /// Only the ends to read from: a pipe lives, with what is in it, while one end does.
+    /// Only the read ends: a pipe keeps its contents while one of its ends is open.
     _pipes: Vec<OwnedFd>,
 }
 
 impl PipePin {
-    /// Holds all pages of `window`, which is of shared memory and in memory. `page` is the
-    /// size of its pages that are certain to be whole.
+    /// Pins all pages of `window`, which is shared memory and populated. `page` is the page size in
+    /// bytes that is certain.
     ///
     /// # Errors
     /// Why the kernel refuses, and what would help.
     pub(super) fn new(window: &Window, page: usize) -> Result<Self, &'static str> {
         if !pipes_hold_pages() {
-            return Err("this kernel copies what is spliced into a pipe");
+            return Err("this kernel copies pages that are spliced into a pipe");
         }
         let huge = match page > page_size() {
             true => None,
@@ -74,7 +74,7 @@ impl PipePin {
     }
 }
 
-/// Where the pages begin. `huge` says of each 2 MiB whether they are one page.
+/// The offsets at which pages begin. `huge` says of each 2 MiB whether it is one page.
 fn starts(len: usize, page: usize, huge: Option<&[bool]>) -> Result<Vec<usize>, &'static str> {
     let mut starts = Vec::new();
     let (mut at, mut small) = (0, 0);
@@ -93,7 +93,7 @@ fn starts(len: usize, page: usize, huge: Option<&[bool]>) -> Result<Vec<usize>, 
     Ok(starts)
 }
 
-/// Puts the byte at each of `starts` into a pipe, as many pipes as it takes.
+/// Splices the byte at each of `starts` into pipes, as many as that takes.
 fn fill(window: &Window, starts: &[usize]) -> Result<Vec<OwnedFd>, &'static str> {
     let mut pipes = Vec::new();
     let mut rest = starts;
@@ -109,7 +109,7 @@ fn fill(window: &Window, starts: &[usize]) -> Result<Vec<OwnedFd>, &'static str>
         match splice(write.as_fd(), &bytes) {
             Ok(done) if done == now.len() => rest = later,
             Ok(0) | Err(Errno::AGAIN) => return Err(NO_SLOTS),
-            // Fewer slots than were said: the rest goes into the next pipe.
+            // Fewer slots than reported: the rest goes into the next pipe.
             Ok(done) => rest = rest.get(done..).unwrap_or_default(),
             Err(_) => return Err(NOT_TAKEN),
         }
@@ -118,9 +118,10 @@ fn fill(window: &Window, starts: &[usize]) -> Result<Vec<OwnedFd>, &'static str>
     Ok(pipes)
 }
 
-/// How many slots the pipe has, after asking for `wanted`. A slot is a page of its size.
+/// Resizes a pipe to `wanted` slots, if allowed; returns how many it has, at most [`SLOTS`]. A slot
+/// is a page of the pipe's size.
 fn slots(pipe: BorrowedFd<'_>, wanted: usize) -> Result<usize, &'static str> {
-    // Where more than there is cannot be had, what there is will do.
+    // If it cannot grow, the slots that it has will do.
     let _ = fcntl_setpipe_size(pipe, wanted * page_size());
     let size = fcntl_getpipe_size(pipe).map_err(|_| NO_SLOTS)?;
     Ok((size / page_size()).clamp(1, SLOTS))
@@ -132,7 +133,7 @@ fn byte(window: &Window, at: usize) -> libc::iovec {
     libc::iovec { iov_base: base.cast(), iov_len: 1 }
 }
 
-/// Gives one byte each to the pipe; says how many it took.
+/// Splices bytes into the pipe, of one page each; returns how many.
 fn splice(pipe: BorrowedFd<'_>, bytes: &[libc::iovec]) -> Result<usize, Errno> {
     let flags = libc::SPLICE_F_NONBLOCK;
     // SAFETY: the list is valid for the call and names mapped memory, which the kernel
@@ -142,8 +143,8 @@ fn splice(pipe: BorrowedFd<'_>, bytes: &[libc::iovec]) -> Result<usize, Errno> {
         .map_err(|_| Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL))
 }
 
-/// Whether the kernel refers to pages instead of copying them: a byte that is changed
-/// after it was spliced comes out changed. Found out once.
+/// Whether the kernel refers to pages that are spliced, and does not copy them: a byte that is
+/// changed after it was spliced is read changed. Tried once.
 fn pipes_hold_pages() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| without_signals(try_one_page).unwrap_or(false))

@@ -1,17 +1,17 @@
 //! A long-term pin through io_uring's registered buffers.
 //!
-//! The kernel takes at most 1 GiB a buffer, so an object is registered in pieces, in a
-//! sparse table. Closing a ring lets pages go some time later, and a forked child that
-//! inherited it would keep them, so the buffers are unregistered explicitly.
+//! The kernel accepts buffers of at most 1 GiB, so an object is registered as several, in a sparse
+//! table. Closing a ring releases pages only some time later, and a forked child that inherited it
+//! would keep them, so the buffers are unregistered explicitly.
 #![allow(unsafe_code, reason = "registers raw memory with the kernel")]
 
 use io_uring::IoUring;
 
 use crate::memory::window::Window;
 
-/// The most bytes that the kernel takes as one registered buffer.
+/// The maximum length of a registered buffer, in bytes.
 const PIECE: usize = 1 << 30;
-/// The most buffers that the kernel takes.
+/// The maximum number of registered buffers.
 const PIECES_MAX: usize = 1 << 14;
 
 /// A pin on all pages of one window, until dropped.
@@ -51,9 +51,9 @@ impl RingPin {
 
 impl Drop for RingPin {
     fn drop(&mut self) {
-        // Closing the ring would release the pages too, but only some time later.
+        // Closing the ring would release the pages, too, but only some time later.
         if let Err(error) = self.ring.submitter().unregister_buffers() {
-            tracing::warn!(%error, "cannot release pinned pages at once");
+            tracing::warn!(%error, "cannot unregister buffers: their pages are released later");
         }
     }
 }
