@@ -46,10 +46,11 @@ impl Alias {
             .ok()
             .filter(|at| at.checked_add(into.len()).is_some_and(|end| end <= size))
             .ok_or_else(|| fail(Reason::OutOfBounds { size: size as u64 }))?;
-        // SAFETY: `at + into.len()` was just checked to be inside the window.
+        // SAFETY: `at + into.len()` was just checked to be at most the window's length, so the sum
+        // is inside the window or just past its end; a window is no longer than `isize::MAX`.
         let from = unsafe { self.window.base().add(at) };
-        // SAFETY: `from` and `into.len()` bytes behind it are inside the window, as was checked,
-        // which maps the object's memory for reading while `self` lives.
+        // SAFETY: the `into.len()` bytes from `from` are inside the window, as was just checked; it
+        // maps all of the object's memory for reading while `self` lives, so for the whole call.
         unsafe { self.object.copy_out(from, into) }.map_err(fail)
     }
 }

@@ -83,7 +83,8 @@ impl MemoryObject {
     /// let mine = Arc::new(Mine::map(2 << 20));
     /// let mut memory = External::new(mine.0, mine.1, mine);
     /// memory.residency = Residency::Resident;
-    /// // SAFETY: `Mine` keeps it mapped, and nobody else uses it.
+    /// // SAFETY: `Mine` keeps it mapped for reading and writing until it is dropped; nobody else
+    /// // uses it, and so nobody creates a reference to it; it is not to be pinned.
     /// let ram = unsafe { MemoryObject::external("ram", memory) }?;
     /// # Ok::<(), gasp::Error>(())
     /// ```

@@ -24,11 +24,12 @@ pub(crate) struct Window {
     lost: Option<(usize, usize)>,
 }
 
-// SAFETY: a window is an address range; every access through it goes through
-// `memory::raw` or atomics, which are sound from any thread.
+// SAFETY: a window is a range of addresses, which are the same in every thread of the process; any
+// thread may advise or unmap them. Accesses through its pointers are unsafe, and argued for where
+// they are made.
 unsafe impl Send for Window {}
-// SAFETY: `&Window` offers nothing but numbers and pointers, and the system calls on its
-// addresses that the kernel orders itself.
+// SAFETY: `&Window` only offers numbers and pointers, and makes system calls on its addresses,
+// which the kernel orders itself; whatever changes its fields takes `&mut`.
 unsafe impl Sync for Window {}
 
 impl Window {
@@ -43,7 +44,7 @@ impl Window {
     ) -> Result<Self, Reason> {
         // At an address of the kernel's choice, a mmap that fails has changed nothing. The kernel
         // aligns pages of a pool by itself, and often others.
-        // SAFETY: a new mapping, in place of nothing.
+        // SAFETY: a new mapping at an address of the kernel's choice, so that it replaces none.
         let start = unsafe {
             mm::mmap(ptr::null_mut(), len, protection(access), MapFlags::SHARED, file, offset)
         }
@@ -69,7 +70,7 @@ impl Window {
     pub(crate) fn reserve(len: usize, align: usize) -> Result<Self, Reason> {
         let too_large = Reason::Os { what: "mmap", errno: Errno::NOMEM };
         let padded = len.checked_add(align).ok_or(too_large)?;
-        // SAFETY: a new mapping at an address of the kernel's choice.
+        // SAFETY: a new mapping at an address of the kernel's choice, so that it replaces none.
         let start = unsafe {
             mm::mmap_anonymous(
                 ptr::null_mut(),
@@ -80,10 +81,11 @@ impl Window {
         }
         .map_err(Reason::os("mmap"))?;
         let head = start.cast::<u8>().align_offset(align);
-        // SAFETY: `head < align`, so `head + len` is inside the mapping just made.
+        // SAFETY: `head < align`, so `head + len` is less than `padded`, and the sum is inside the
+        // mapping just created, which like every mapping is no longer than `isize::MAX`.
         let base = unsafe { start.cast::<u8>().add(head) };
-        // SAFETY: `head + len <= padded`, so the tail begins inside the mapping just made or right
-        // behind it.
+        // SAFETY: `head + len <= padded`, so the tail begins inside the mapping just created or
+        // just past its end.
         let tail = unsafe { base.add(len) };
         unmap(start, head);
         unmap(tail.cast(), padded - head - len);
@@ -95,7 +97,8 @@ impl Window {
     pub(crate) fn anonymous(len: usize, align: usize) -> Result<Self, Reason> {
         let reserved = Self::reserve(len, align)?;
         // If this fails, the reservation is still there, unlike after a mmap over it.
-        // SAFETY: the range was reserved above and nothing else knows of it.
+        // SAFETY: the range is all of `reserved`, which was created above and which nothing else
+        // uses yet, so that no access depends on its protection.
         unsafe {
             mm::mprotect(
                 reserved.base.as_ptr().cast(),
@@ -128,12 +131,12 @@ impl Window {
         if self.lost.is_some() {
             return Err(Reason::Os { what: "mmap", errno: Errno::NOMEM });
         }
-        // SAFETY: `[at, at + len)` was just checked to be inside this window, which is
-        // ours alone (`&mut`).
+        // SAFETY: `at + len <= self.len` was just checked, so the sum is inside this window or just
+        // past its end; a window is one range of addresses, no longer than `isize::MAX`.
         let target = unsafe { self.base.as_ptr().add(at) };
-        // SAFETY: what is replaced is `[at, at + len)` of this window, checked above to be inside;
-        // no part of the window is lost, so these addresses are still ours, and `&mut` says that
-        // nobody uses them meanwhile.
+        // SAFETY: this replaces `[at, at + len)` of this window, which was checked above to be
+        // inside it; no part of the window is lost, so these addresses are still its own, and
+        // nobody uses them meanwhile, because `&mut` is exclusive.
         let mapped = unsafe {
             mm::mmap(
                 target.cast(),
@@ -193,8 +196,9 @@ impl Window {
     /// Collapses a part of the window into huge pages now (`MADV_COLLAPSE`).
     pub(crate) fn collapse(&self, at: usize, len: usize) -> Result<(), Errno> {
         let start = self.part(at, len)?;
-        // SAFETY: the range is inside the window, and gathering its pages never changes
-        // what they hold. (rustix has no name for this advice yet.)
+        // SAFETY: `part` has checked that the range is inside the window and not lost. Collapsing
+        // its pages moves their contents and never changes them. (rustix has no name for this
+        // advice yet.)
         match unsafe { libc::madvise(start.cast(), len, libc::MADV_COLLAPSE) } {
             0 => Ok(()),
             _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
@@ -203,9 +207,10 @@ impl Window {
 
     fn advise(&self, at: usize, len: usize, advice: Advice) -> Result<(), Errno> {
         let start = self.part(at, len)?;
-        // SAFETY: the range is inside the window. Populating and asking for huge pages
-        // never change what the memory holds; discarding does, and is only done by the
-        // owner of a window of its own (`&mut`).
+        // SAFETY: `part` has checked that the range is inside the window and not lost. Populating,
+        // and enabling or disabling huge pages, never change the contents of memory. Discarding
+        // does: only `discard` asks for it, with `&mut`, so that only the exclusive user of a
+        // window can.
         unsafe { mm::madvise(start.cast(), len, advice) }
     }
 
@@ -217,7 +222,8 @@ impl Window {
         if self.lost.is_some() || at.checked_add(len).is_none_or(|end| end > self.len) {
             return Err(Errno::INVAL);
         }
-        // SAFETY: `at <= self.len`, so the pointer stays inside the window.
+        // SAFETY: `at + len <= self.len` was checked above, so the sum is inside the window or just
+        // past its end; a window is one range of addresses, no longer than `isize::MAX`.
         Ok(unsafe { self.base.as_ptr().add(at) })
     }
 }
@@ -229,7 +235,8 @@ impl Drop for Window {
         }
         let (at, len) = self.lost.unwrap_or((self.len, 0));
         let start = self.base.as_ptr();
-        // SAFETY: a lost part is inside the window, so its end is at most the window's.
+        // SAFETY: a lost part is inside the window (`map_piece` has checked it), so its end is at
+        // most the window's end, and so is that of the empty part at the window's end.
         let behind = unsafe { start.add(at + len) };
         unmap(start.cast(), at);
         unmap(behind.cast(), self.len - at - len);
@@ -244,7 +251,8 @@ impl Drop for Window {
 /// or the reservation as it was; nobody can tell which.
 fn reserve_again(target: *mut c_void, len: usize) -> bool {
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
-    // SAFETY: a new mapping that is refused where there is one already.
+    // SAFETY: a new mapping that replaces none: it is refused if the range is not free, or made
+    // elsewhere by a kernel that does not know the flag.
     match unsafe { mm::mmap_anonymous(target, len, ProtFlags::empty(), flags) } {
         Ok(start) if start == target => true,
         Ok(elsewhere) => {
@@ -267,8 +275,11 @@ fn unmap(start: *mut c_void, len: usize) {
     if len == 0 {
         return;
     }
-    // SAFETY: only called with ranges of mappings made in this module, once each, and never
-    // with what may be another's since a mmap over it has failed.
+    // SAFETY: nobody may use the range any more, and it must be this module's to unmap. All callers
+    // are in this module: each passes a range of a mapping that it created, once, and never one
+    // that another mapping may have taken since a mmap over it has failed. Either nobody has seen
+    // the range yet, or the window that it belongs to is dropped, and with it the right to use its
+    // pointers.
     if let Err(error) = unsafe { mm::munmap(start, len) } {
         tracing::error!(?start, len, %error, "cannot unmap memory; it stays mapped");
     }
@@ -282,7 +293,8 @@ mod tests {
 
     fn is_mapped(at: *mut u8, len: usize) -> bool {
         let mut seen = vec![0_u8; len / rustix::param::page_size()];
-        // SAFETY: asks about addresses, and writes one byte for each page into `seen`.
+        // SAFETY: mincore(2) only asks about the addresses, whatever they are, and writes a byte
+        // for each of the `len / page_size` pages: `seen` has as many.
         unsafe { libc::mincore(at.cast(), len, seen.as_mut_ptr()) == 0 }
     }
 

@@ -20,22 +20,26 @@ const MANY: usize = 128;
 /// Copies guest memory at `src` into `dst`.
 ///
 /// # Safety
-/// `src` must be valid for reads of `dst.len()` bytes for the whole call, through a
-/// mapping of shared memory. It may be written concurrently by anyone outside the Rust
-/// abstract machine, and inside it only through this module.
+/// `src` must be valid for reads of `dst.len()` bytes for the whole call. It may be written
+/// concurrently by anyone outside the Rust abstract machine, and inside it only through this module
+/// or atomically.
 pub(crate) unsafe fn copy_out(src: *const u8, dst: &mut [u8]) {
-    // SAFETY: the caller has `src` valid for `dst.len()` reads, and `dst` is a slice: valid for
-    // as many writes, and no part of a guest's memory.
+    // SAFETY: `src` is valid for reads of `dst.len()` bytes, as this function's caller promises.
+    // `dst` is valid for writes of as many, and overlaps no guest memory, because it is a slice and
+    // there are no slices of guest memory.
     unsafe { copy(src, dst.as_mut_ptr(), dst.len(), Guest::Source) }
 }
 
 /// Copies `src` into guest memory at `dst`.
 ///
 /// # Safety
-/// As [`copy_out`], for writes of `src.len()` bytes at `dst`.
+/// `dst` must be valid for writes of `src.len()` bytes for the whole call. It may be accessed
+/// concurrently by anyone outside the Rust abstract machine, and inside it only through this module
+/// or atomically.
 pub(crate) unsafe fn copy_in(src: &[u8], dst: *mut u8) {
-    // SAFETY: the caller has `dst` valid for `src.len()` writes, and `src` is a slice: valid for
-    // as many reads, and no part of a guest's memory.
+    // SAFETY: `dst` is valid for writes of `src.len()` bytes, as this function's caller promises.
+    // `src` is valid for reads of as many, and overlaps no guest memory, because it is a slice and
+    // there are no slices of guest memory.
     unsafe { copy(src.as_ptr(), dst, src.len(), Guest::Destination) }
 }
 
@@ -46,16 +50,18 @@ enum Guest {
     Destination,
 }
 
+/// Copies `len` bytes between a guest's memory and other memory.
+///
 /// # Safety
-/// `src` must be valid for reads and `dst` for writes of `len` bytes; they must not
-/// overlap.
+/// `src` must be valid for reads and `dst` for writes of `len` bytes; they must not overlap. The
+/// side that is not the guest's must not be accessed by anyone else during the call.
 unsafe fn copy(src: *const u8, dst: *mut u8, len: usize, guest: Guest) {
     if len >= MANY && !cfg!(miri) {
         type Copy = unsafe extern "C" fn(*mut c_void, *const c_void, usize) -> *mut c_void;
         let copy: Copy = black_box(libc::memcpy);
-        // SAFETY: `memcpy` asks that both are valid for `len` bytes and do not overlap, as this
-        // function asks of its caller. The compiler cannot know
-        // that it is `memcpy`, so it is code outside the abstract machine, in which a
+        // SAFETY: `memcpy` requires that `src` is valid for reads and `dst` for writes of `len`
+        // bytes, and that they do not overlap; this function's caller promises both. The compiler
+        // cannot know that it is `memcpy`, so it is code outside the abstract machine, in which a
         // concurrent write by the guest is no race.
         unsafe { copy(dst.cast(), src.cast(), len) };
         return;
@@ -68,28 +74,42 @@ unsafe fn copy(src: *const u8, dst: *mut u8, len: usize, guest: Guest) {
     let head = misaligned.min(len);
     let body = (len - head) / WORD * WORD;
     let byte = |at: usize| {
-        // SAFETY: `at < len`, and the caller has both ranges valid for `len` bytes.
+        // SAFETY: `at < len`: it is in `0..head` or `head + body..len`. Both ranges are valid for
+        // `len` bytes, as this function's caller promises, so both sums stay inside them.
         let (from, to) = unsafe { (src.add(at), dst.add(at)) };
         match guest {
-            // SAFETY: both are valid for one byte; the guest's side is read atomically.
+            // SAFETY: `from` is valid for the read of a byte, which is atomic because the guest may
+            // write it meanwhile; a relaxed load is allowed of memory that is mapped only for
+            // reading. `to` is valid for the write of a byte, and nobody else accesses it during
+            // this call. A byte is always aligned.
             Guest::Source => unsafe { *to = atomic_u8(from.cast_mut()).load(Ordering::Relaxed) },
-            // SAFETY: both are valid for one byte; the guest's side is written atomically.
+            // SAFETY: `to` is valid for the write of a byte, which is atomic because the guest may
+            // access it meanwhile. `from` is valid for the read of a byte, and nobody writes it
+            // during this call. A byte is always aligned.
             Guest::Destination => unsafe { atomic_u8(to).store(*from, Ordering::Relaxed) },
         }
     };
     (0..head).for_each(byte);
     for at in (head..head + body).step_by(WORD) {
-        // SAFETY: `at + WORD <= head + body <= len`, inside both ranges.
+        // SAFETY: `at + WORD <= head + body <= len`, and both ranges are valid for `len` bytes, as
+        // this function's caller promises, so both sums stay inside them, with a word to go.
         let (from, to) = unsafe { (src.add(at).cast::<u64>(), dst.add(at).cast::<u64>()) };
         match guest {
-            // SAFETY: the guest's side is aligned from `head` on, and accessed atomically;
-            // ours is written with the unaligned form.
+            // SAFETY: `from` is valid for the read of a word, and aligned: `head` is where
+            // alignment begins and `at` is whole words past it (with `body` 0 there is no such
+            // `at`). The load is atomic because the guest may write meanwhile; a relaxed load is
+            // allowed of memory that is mapped only for reading. `to` is valid for the write of a
+            // word, which `write_unaligned` may make at any alignment, and nobody else accesses it
+            // during this call.
             Guest::Source => unsafe {
                 let word = AtomicU64::from_ptr(from.cast_mut()).load(Ordering::Relaxed);
                 ptr::write_unaligned(to, word);
             },
-            // SAFETY: the guest's side is aligned from `head` on, and accessed atomically;
-            // ours is read with the unaligned form.
+            // SAFETY: `to` is valid for the write of a word, and aligned: `head` is where alignment
+            // begins and `at` is whole words past it (with `body` 0 there is no such `at`). The
+            // store is atomic because the guest may access it meanwhile. `from` is valid for the
+            // read of a word, which `read_unaligned` may make at any alignment, and nobody writes
+            // it during this call.
             Guest::Destination => unsafe {
                 AtomicU64::from_ptr(to).store(ptr::read_unaligned(from), Ordering::Relaxed);
             },
@@ -98,11 +118,15 @@ unsafe fn copy(src: *const u8, dst: *mut u8, len: usize, guest: Guest) {
     (head + body..len).for_each(byte);
 }
 
+/// A byte of a guest's memory, for one access.
+///
 /// # Safety
-/// `at` must be valid for an atomic access of one byte while the result is used.
+/// `at` must be valid for an atomic access of one byte, of the kind that is made, while the result
+/// is used.
 unsafe fn atomic_u8<'a>(at: *mut u8) -> &'a AtomicU8 {
-    // SAFETY: the caller has `at` valid for atomic accesses while the reference lives; a byte
-    // is always aligned.
+    // SAFETY: a byte is always aligned. `at` is valid for the access that is made through the
+    // reference while that is used, as this function's caller promises; accesses meanwhile are
+    // outside the abstract machine or atomic.
     unsafe { AtomicU8::from_ptr(at) }
 }
 
@@ -116,12 +140,14 @@ mod tests {
         for start in 0..9 {
             for len in (0..40).chain(250..270).chain([511, 512, 513]) {
                 let mut out = vec![0xee; len + 2];
-                // SAFETY: `start + len` is inside `source`.
+                // SAFETY: `start + len` is at most 8 + 513, so inside `source`, which is valid for
+                // reads and which nobody writes.
                 unsafe { copy_out(source.as_ptr().add(start), &mut out[1..=len]) };
                 assert_eq!(&out[1..=len], &source[start..start + len]);
                 assert_eq!((out[0], out[len + 1]), (0xee, 0xee));
                 let mut into = vec![0xee; start + len + 1];
-                // SAFETY: `start + len` is inside `into`.
+                // SAFETY: `into` has `start + len + 1` bytes, is valid for writes, and nobody else
+                // accesses it.
                 unsafe { copy_in(&source[..len], into.as_mut_ptr().add(start)) };
                 assert_eq!(&into[start..start + len], &source[..len]);
                 assert_eq!(into[start + len], 0xee);

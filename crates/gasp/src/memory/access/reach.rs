@@ -21,7 +21,8 @@ impl MemoryObject {
     /// its owner has taken the memory away, see [`is_guarded`](Self::is_guarded).
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         let from = self.reach(offset, into.len(), Access::READ)?;
-        // SAFETY: `reach` checked the range; the window stays mapped while `self` lives.
+        // SAFETY: `reach` has checked that the `into.len()` bytes from `from` are inside the window
+        // and may be read; the window stays mapped while `self` lives, so for the whole call.
         unsafe { self.copy_out(from, into) }.map_err(|reason| fail(offset, into.len(), reason))
     }
 
@@ -33,7 +34,9 @@ impl MemoryObject {
     /// if its owner has taken the memory away, see [`is_guarded`](Self::is_guarded).
     pub fn write_at(&self, offset: u64, from: &[u8]) -> Result<()> {
         let to = self.reach(offset, from.len(), Access::WRITE)?;
-        // SAFETY: as in `read_at`, and `reach` checked that the window is writable.
+        // SAFETY: `reach` has checked that the `from.len()` bytes from `to` are inside the window
+        // and that it is writable; the window stays mapped while `self` lives, so for the whole
+        // call.
         unsafe { self.copy_in(from, to) }.map_err(|reason| fail(offset, from.len(), reason))
     }
 
@@ -43,8 +46,8 @@ impl MemoryObject {
     /// [`Reason::MemoryGone`], of guarded memory; a part of `dst` may then have been written.
     ///
     /// # Safety
-    /// `[src, src + dst.len())` must be inside the object's window, or another mapping of
-    /// its memory, for the whole call.
+    /// `[src, src + dst.len())` must be inside the object's window, or another mapping of its
+    /// memory, and mapped for reading, for the whole call.
     #[inline]
     pub(crate) unsafe fn copy_out(
         &self,
@@ -52,12 +55,16 @@ impl MemoryObject {
         dst: &mut [u8],
     ) -> core::result::Result<(), Reason> {
         if self.is_guarded() {
-            // SAFETY: the caller has `[src, src + dst.len())` in a mapping of this object's memory
-            // for the whole call; that the memory behind may be gone is the guard's business.
+            // SAFETY: `[src, src + dst.len())` is mapped for reading for the whole call, as this
+            // function's caller promises; its memory may be gone, as `guard::copy_out` allows. It
+            // is guest memory: there are no Rust references to it other than to atomics.
+            // `guard::install` has succeeded: no object is guarded before.
             return unsafe { guard::copy_out(src, dst) };
         }
-        // SAFETY: the caller has `[src, src + dst.len())` in a mapping of this object's memory for
-        // the whole call, and memory that is not guarded stays.
+        // SAFETY: `[src, src + dst.len())` is in a mapping of this object's memory, and mapped for
+        // reading, for the whole call, as this function's caller promises; memory that is not
+        // guarded stays, so it is valid for reads. It is guest memory, which this process writes
+        // only through `raw` or atomically.
         unsafe { raw::copy_out(src, dst) };
         Ok(())
     }
@@ -68,7 +75,8 @@ impl MemoryObject {
     /// [`Reason::MemoryGone`], of guarded memory; a part may then have been written.
     ///
     /// # Safety
-    /// As [`copy_out`](Self::copy_out), for a writable mapping.
+    /// `[dst, dst + src.len())` must be inside the object's window, or another mapping of its
+    /// memory, and mapped for writing, for the whole call.
     #[inline]
     pub(crate) unsafe fn copy_in(
         &self,
@@ -76,12 +84,16 @@ impl MemoryObject {
         dst: *mut u8,
     ) -> core::result::Result<(), Reason> {
         if self.is_guarded() {
-            // SAFETY: the caller has `[dst, dst + src.len())` in a writable mapping of this
-            // object's memory; that the memory behind may be gone is the guard's business.
+            // SAFETY: `[dst, dst + src.len())` is mapped for writing for the whole call, as this
+            // function's caller promises; its memory may be gone, as `guard::copy_in` allows. It is
+            // guest memory: there are no Rust references to it other than to atomics.
+            // `guard::install` has succeeded: no object is guarded before.
             return unsafe { guard::copy_in(src, dst) };
         }
-        // SAFETY: the caller has `[dst, dst + src.len())` in a writable mapping of this object's
-        // memory for the whole call, and memory that is not guarded stays.
+        // SAFETY: `[dst, dst + src.len())` is in a mapping of this object's memory, and mapped for
+        // writing, for the whole call, as this function's caller promises; memory that is not
+        // guarded stays, so it is valid for writes. It is guest memory, which this process accesses
+        // only through `raw` or atomically.
         unsafe { raw::copy_in(src, dst) };
         Ok(())
     }
@@ -97,7 +109,9 @@ impl MemoryObject {
             return Err(fail(Reason::NotAllowed { allowed: self.access() }));
         }
         let at = usize::try_from(offset).map_err(|_| fail(Reason::Wraps))?;
-        // SAFETY: `offset` is at most the window's length, checked above.
+        // SAFETY: `at` is at most the window's length, as was checked above, so the sum is inside
+        // the window or just past its end; a window is one range of addresses, no longer than
+        // `isize::MAX`.
         Ok(unsafe { self.base().add(at) })
     }
 }
@@ -105,24 +119,30 @@ impl MemoryObject {
 /// Reads an integer of guarded memory, ordered as strongly as `SeqCst`.
 ///
 /// # Safety
-/// As [`MemoryObject::copy_out`], and aligned for `size`: 1, 2, 4 or 8 bytes.
+/// `at` must be in a mapping of a [guarded](MemoryObject::is_guarded) object's memory, for reading,
+/// with `size` bytes to go: 1, 2, 4 or 8, of which it is a multiple.
 pub(crate) unsafe fn load(at: NonNull<u8>, size: usize) -> core::result::Result<u64, Reason> {
-    // SAFETY: `guard::load` asks for what this function asks: `at` in a mapping, aligned for
-    // `size`, which is 1, 2, 4 or 8.
+    // SAFETY: this function's caller promises that `at` is mapped for reading with `size` bytes to
+    // go, is a multiple of `size`, and that `size` is 1, 2, 4 or 8. It is guest memory: there are
+    // no Rust references to it other than to atomics. `guard::install` has succeeded: no object is
+    // guarded before.
     unsafe { guard::load(at.as_ptr(), size) }
 }
 
 /// Writes an integer of guarded memory, ordered as strongly as `SeqCst`.
 ///
 /// # Safety
-/// As [`load`], for a writable mapping.
+/// `at` must be in a mapping of a [guarded](MemoryObject::is_guarded) object's memory, for writing,
+/// with `size` bytes to go: 1, 2, 4 or 8, of which it is a multiple.
 pub(crate) unsafe fn store(
     at: NonNull<u8>,
     value: u64,
     size: usize,
 ) -> core::result::Result<(), Reason> {
-    // SAFETY: `guard::store` asks for what this function asks: `at` in a writable mapping,
-    // aligned for `size`, which is 1, 2, 4 or 8.
+    // SAFETY: this function's caller promises that `at` is mapped for writing with `size` bytes to
+    // go, is a multiple of `size`, and that `size` is 1, 2, 4 or 8. It is guest memory: there are
+    // no Rust references to it other than to atomics. `guard::install` has succeeded: no object is
+    // guarded before.
     unsafe { guard::store(at.as_ptr(), value, size) }
 }
 

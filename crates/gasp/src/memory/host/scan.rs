@@ -82,8 +82,10 @@ fn scan(file: &File, start: u64, end: u64) -> Option<(Vec<Region>, u64)> {
         return_mask: PAGE_IS_HUGE,
         ..Scan::default()
     };
-    // SAFETY: the kernel writes at most `vec_len` regions to `vec`, which are there, and
-    // `walk_end` to the argument. It was given the addresses of both for this call.
+    // SAFETY: PAGEMAP_SCAN reads and writes a `pm_scan_arg`: `scan` has its layout, is valid for
+    // both, and nobody else uses it. It writes at most `vec_len` regions to `vec`: `regions` has as
+    // many elements, of the layout of `page_region`, lives past the call, and nobody else uses it
+    // meanwhile.
     let told = unsafe { libc::ioctl(file.as_raw_fd(), PAGEMAP_SCAN.into(), &raw mut scan) };
     regions.truncate(usize::try_from(told).ok()?);
     Some((regions, scan.walk_end))

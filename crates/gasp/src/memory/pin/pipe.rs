@@ -128,7 +128,8 @@ fn slots(pipe: BorrowedFd<'_>, wanted: usize) -> Result<usize, &'static str> {
 }
 
 fn byte(window: &Window, at: usize) -> libc::iovec {
-    // SAFETY: `starts` gives places inside the window only.
+    // SAFETY: `at < window.len()`: `starts` returns only such offsets, and `try_one_page` passes 0.
+    // So the sum is inside the window, which is no longer than `isize::MAX`.
     let base = unsafe { window.base().add(at) };
     libc::iovec { iov_base: base.cast(), iov_len: 1 }
 }
@@ -136,8 +137,10 @@ fn byte(window: &Window, at: usize) -> libc::iovec {
 /// Splices bytes into the pipe, of one page each; returns how many.
 fn splice(pipe: BorrowedFd<'_>, bytes: &[libc::iovec]) -> Result<usize, Errno> {
     let flags = libc::SPLICE_F_NONBLOCK;
-    // SAFETY: the list is valid for the call and names mapped memory, which the kernel
-    // only refers to: it never writes to what is spliced into a pipe.
+    // SAFETY: vmsplice(2) reads `bytes.len()` entries from the list, a slice that is valid for the
+    // call. Each entry is a byte of a window, which is mapped. The kernel only refers to its page,
+    // and never writes to what is spliced into a pipe; nobody reads the bytes later, except
+    // `try_one_page`, which expects them to change.
     let done = unsafe { libc::vmsplice(pipe.as_raw_fd(), bytes.as_ptr(), bytes.len(), flags) };
     usize::try_from(done)
         .map_err(|_| Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL))

@@ -39,9 +39,11 @@ impl RingPin {
         submitter.register_buffers_sparse(count).map_err(|error| refusal(&error))?;
         for (index, start) in (0..count).zip((0..window.len()).step_by(PIECE)) {
             let iovec = iovec(window, start, PIECE.min(window.len() - start));
-            // SAFETY: the range is inside the window. The object that owns both drops
-            // this pin before it unmaps the window, and the kernel never writes to the
-            // buffers because no request is ever submitted on this ring.
+            // SAFETY: `register_buffers_update` requires that the buffer is valid until it is
+            // unregistered or the ring is destroyed. It is inside the window, and the object that
+            // owns both drops this pin, which unregisters it and closes the ring, before it unmaps
+            // the window. The kernel never writes to the buffers, because no request is ever
+            // submitted on this ring.
             unsafe { submitter.register_buffers_update(index, &[iovec], None) }
                 .map_err(|error| refusal(&error))?;
         }
@@ -59,7 +61,8 @@ impl Drop for RingPin {
 }
 
 fn iovec(window: &Window, start: usize, len: usize) -> libc::iovec {
-    // SAFETY: `start <= window.len()` by the caller's loop.
+    // SAFETY: `start < window.len()`, by the loop of `RingPin::new`, the only caller, so the sum is
+    // inside the window, which is no longer than `isize::MAX`.
     let base = unsafe { window.base().add(start) };
     libc::iovec { iov_base: base.cast(), iov_len: len }
 }

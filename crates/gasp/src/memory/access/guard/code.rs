@@ -171,19 +171,37 @@ core::arch::global_asm!(
 
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 mod machine {
+    // Each function returns 1, and has done its work in part or not at all, if it accesses memory
+    // that is gone; else 0. That it returns at all then needs the handler: `install` must have
+    // succeeded.
     unsafe extern "C" {
+        /// Copies `len` bytes.
+        ///
+        /// # Safety
+        /// `from` must be mapped for reading and `to` for writing, `len` bytes each, without
+        /// overlap.
         #[link_name = "gasp_guarded_copy"]
         pub(in crate::memory::access::guard) fn copy(
             to: *mut u8,
             from: *const u8,
             len: usize,
         ) -> usize;
+        /// Reads `size` bytes into `to`, extended with zeros to 8.
+        ///
+        /// # Safety
+        /// `size` must be 1, 2, 4 or 8, `from` a multiple of it and mapped for reading for as many
+        /// bytes, and `to` valid for the write of 8.
         #[link_name = "gasp_guarded_load"]
         pub(in crate::memory::access::guard) fn load(
             from: *const u8,
             to: *mut u64,
             size: usize,
         ) -> usize;
+        /// Writes the low `size` bytes of `value`.
+        ///
+        /// # Safety
+        /// `size` must be 1, 2, 4 or 8, and `to` a multiple of it and mapped for writing for as
+        /// many bytes.
         #[link_name = "gasp_guarded_store"]
         pub(in crate::memory::access::guard) fn store(
             to: *mut u8,

@@ -45,32 +45,40 @@ pub(crate) fn install() -> Result<(), Reason> {
 /// Copies guarded memory at `src` into `dst`.
 ///
 /// # Safety
-/// `src` must be mapped for reading, for `dst.len()` bytes, though the memory behind it may
-/// be gone; nobody in the process has a Rust reference to it. [`install`] has succeeded.
+/// `src` must be mapped for reading, for `dst.len()` bytes and the whole call, though its memory
+/// may be gone; nobody in the process has a Rust reference to it other than to an atomic.
+/// [`install`] has succeeded.
 pub(super) unsafe fn copy_out(src: *const u8, dst: &mut [u8]) -> Result<(), Reason> {
-    // SAFETY: the caller has `src` mapped for `dst.len()` bytes, though its memory may be
-    // gone, which `code::copy` survives; `dst` is a slice of ours, so writable.
+    // SAFETY: `code::copy` requires that `src` is mapped for reading for `dst.len()` bytes, and
+    // that `install` has succeeded: this function's caller promises both. `dst` is a slice, so
+    // valid for writes of its length, and does not overlap `src`, which is in no slice.
     done(unsafe { code::copy(dst.as_mut_ptr(), src, dst.len()) })
 }
 
 /// Copies `src` into guarded memory at `dst`.
 ///
 /// # Safety
-/// As [`copy_out`], for writing.
+/// `dst` must be mapped for writing, for `src.len()` bytes and the whole call, though its memory
+/// may be gone; nobody in the process has a Rust reference to it other than to an atomic.
+/// [`install`] has succeeded.
 pub(super) unsafe fn copy_in(src: &[u8], dst: *mut u8) -> Result<(), Reason> {
-    // SAFETY: the caller has `dst` mapped writable for `src.len()` bytes, though its memory may
-    // be gone, which `code::copy` survives; `src` is a slice of ours, so readable.
+    // SAFETY: `code::copy` requires that `dst` is mapped for writing for `src.len()` bytes, and
+    // that `install` has succeeded: this function's caller promises both. `src` is a slice, so
+    // valid for reads of its length, and does not overlap `dst`, which is in no slice.
     done(unsafe { code::copy(dst, src.as_ptr(), src.len()) })
 }
 
 /// Reads an integer of `size` bytes: 1, 2, 4 or 8. It is ordered as strongly as `SeqCst`.
 ///
 /// # Safety
-/// As [`copy_out`], for `size` bytes at `src`, which is a multiple of `size`.
+/// `src` must be a multiple of `size` and mapped for reading, for `size` bytes and the whole call,
+/// though its memory may be gone; nobody in the process has a Rust reference to it other than to an
+/// atomic. [`install`] has succeeded.
 pub(super) unsafe fn load(src: *const u8, size: usize) -> Result<u64, Reason> {
     let mut value = 0;
-    // SAFETY: the caller has `src` mapped and aligned for `size`, one of those that
-    // `code::load` knows; `value` is a local of 8 bytes.
+    // SAFETY: `code::load` requires that `size` is 1, 2, 4 or 8, that `src` is a multiple of it and
+    // mapped for reading for as many bytes, and that `install` has succeeded: this function's
+    // caller promises all. `value` is a local, valid for the write of 8 bytes.
     done(unsafe { code::load(src, &raw mut value, size) })?;
     // Later reads must not be moved before it, by the compiler either.
     fence(Ordering::Acquire);
@@ -80,11 +88,14 @@ pub(super) unsafe fn load(src: *const u8, size: usize) -> Result<u64, Reason> {
 /// Writes an integer of `size` bytes: 1, 2, 4 or 8. It is ordered as strongly as `SeqCst`.
 ///
 /// # Safety
-/// As [`load`], for writing.
+/// `dst` must be a multiple of `size` and mapped for writing, for `size` bytes and the whole call,
+/// though its memory may be gone; nobody in the process has a Rust reference to it other than to an
+/// atomic. [`install`] has succeeded.
 pub(super) unsafe fn store(dst: *mut u8, value: u64, size: usize) -> Result<(), Reason> {
     fence(Ordering::Release);
-    // SAFETY: the caller has `dst` mapped writable and aligned for `size`, one of those that
-    // `code::store` knows.
+    // SAFETY: `code::store` requires that `size` is 1, 2, 4 or 8, that `dst` is a multiple of it
+    // and mapped for writing for as many bytes, and that `install` has succeeded: this function's
+    // caller promises all.
     done(unsafe { code::store(dst, value, size) })
 }
 

@@ -27,14 +27,17 @@ mod handler {
     /// Installs the handler, once; `false` if the system refuses.
     pub(in crate::memory::access::guard) fn install() -> bool {
         *INSTALLED.get_or_init(|| {
-            // SAFETY: all zeros is a valid `sigaction`: the default action.
+            // SAFETY: a `sigaction` consists of integers and of an optional function pointer, for
+            // which all zeros is valid: the default action.
             let mut before: libc::sigaction = unsafe { mem::zeroed() };
-            // SAFETY: asks for the action, into a place of ours.
+            // SAFETY: without a new action (null), this only writes the present one to `before`, a
+            // local that is valid for that.
             if unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &raw mut before) } != 0 {
                 return false;
             }
             BEFORE.get_or_init(|| before);
-            // SAFETY: all zeros is a valid `sigaction`; its fields are set below.
+            // SAFETY: a `sigaction` consists of integers and of an optional function pointer, for
+            // which all zeros is valid; the fields that count are set below.
             let mut ours: libc::sigaction = unsafe { mem::zeroed() };
             ours.sa_sigaction = on_sigbus as *const () as usize;
             // On the alternative stack, so that the previous handler still sees an overflow of the
@@ -47,18 +50,20 @@ mod handler {
             ours.sa_flags |= if ignored { libc::SA_RESTART } else { 0 };
             ours.sa_flags |= before.sa_flags & libc::SA_RESTART;
             OURS.get_or_init(|| ours);
-            // SAFETY: the handler has the signature that SA_SIGINFO asks for, does nothing
-            // that a signal handler may not, and what it looks at is set.
+            // SAFETY: `ours` is a valid action: its handler has the signature that SA_SIGINFO
+            // requires, and calls only async-signal-safe functions and the previous handler;
+            // `BEFORE` and `OURS`, which it reads, are set. The old action is not asked for (null).
             unsafe { libc::sigaction(libc::SIGBUS, &raw const ours, ptr::null_mut()) == 0 }
         })
     }
 
     extern "C" fn on_sigbus(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-        // SAFETY: with SA_SIGINFO the kernel passes the interrupted thread's registers, which
-        // are ours to change until we return.
+        // SAFETY: `context` comes from the kernel, or from a handler that passes it on. With
+        // SA_SIGINFO it has the interrupted thread's registers: valid, aligned, and for this
+        // handler alone to read and change until it returns.
         let at = unsafe { &mut *counter(context) };
-        // SAFETY: with SA_SIGINFO the kernel passes what the signal is about, valid until we
-        // return.
+        // SAFETY: `info` comes from the kernel, or from a handler that passes it on. With
+        // SA_SIGINFO it is a valid description of the signal until this handler returns.
         let code = unsafe { (*info).si_code };
         // By a process, or by the kernel about a broken page that nobody has accessed: the
         // interrupted instruction has not raised it.
@@ -76,7 +81,8 @@ mod handler {
     #[cfg(target_arch = "x86_64")]
     fn counter(context: *mut c_void) -> *mut i64 {
         let context = context.cast::<libc::ucontext_t>();
-        // SAFETY: the kernel's context, as the caller says; the index is one of its array.
+        // SAFETY: `on_sigbus`, the only caller, passes the kernel's context, so the fields are
+        // inside it; this only takes an address. REG_RIP is an index of `gregs`.
         unsafe { &raw mut (*context).uc_mcontext.gregs[libc::REG_RIP as usize] }
     }
 
@@ -84,7 +90,8 @@ mod handler {
     #[cfg(target_arch = "aarch64")]
     fn counter(context: *mut c_void) -> *mut u64 {
         let context = context.cast::<libc::ucontext_t>();
-        // SAFETY: the kernel's context, as the caller says.
+        // SAFETY: `on_sigbus`, the only caller, passes the kernel's context, so the field is inside
+        // it; this only takes an address.
         unsafe { &raw mut (*context).uc_mcontext.pc }
     }
 
@@ -97,23 +104,26 @@ mod handler {
             libc::SIG_IGN if sent => {}
             libc::SIG_DFL | libc::SIG_IGN => {
                 // The instruction is retried when we return, and then ends the process.
-                // SAFETY: sets an action; safe in a handler.
+                // SAFETY: SIG_DFL is a valid action of any signal, and signal(2) is
+                // async-signal-safe.
                 unsafe { libc::signal(signal, libc::SIG_DFL) };
                 if sent {
                     // The signal is blocked until we return, and then ends the process.
-                    // SAFETY: safe in a handler.
+                    // SAFETY: raise(3) requires nothing of its argument, and is async-signal-safe.
                     unsafe { libc::raise(signal) };
                 }
             }
             handler if before.sa_flags & libc::SA_SIGINFO != 0 => {
                 type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
-                // SAFETY: whoever installed it with SA_SIGINFO promised this signature.
+                // SAFETY: it is neither SIG_DFL nor SIG_IGN, so it is the address of a function;
+                // whoever installed it with SA_SIGINFO promised the kernel this signature.
                 let handler = unsafe { mem::transmute::<usize, Handler>(handler) };
                 handler(signal, info, context);
                 put_back(kept);
             }
             handler => {
-                // SAFETY: whoever installed it without SA_SIGINFO promised this signature.
+                // SAFETY: it is neither SIG_DFL nor SIG_IGN, so it is the address of a function;
+                // whoever installed it without SA_SIGINFO promised the kernel this signature.
                 let handler = unsafe { mem::transmute::<usize, extern "C" fn(c_int)>(handler) };
                 handler(signal);
                 put_back(kept);
@@ -123,9 +133,11 @@ mod handler {
 
     /// The present action of SIGBUS: ours, or that of a handler that calls ours.
     fn current() -> Option<libc::sigaction> {
-        // SAFETY: all zeros is a valid `sigaction`.
+        // SAFETY: a `sigaction` consists of integers and of an optional function pointer, for which
+        // all zeros is valid.
         let mut now: libc::sigaction = unsafe { mem::zeroed() };
-        // SAFETY: asks for the action, into a place of ours; safe in a handler.
+        // SAFETY: without a new action (null), this only writes the present one to `now`, a local
+        // that is valid for that; sigaction(2) is async-signal-safe.
         let told = unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &raw mut now) } == 0;
         match now.sa_sigaction {
             // Another thread is in the previous handler, which has set that.
@@ -139,7 +151,8 @@ mod handler {
     /// without it. After a signal that was sent there is no instruction to retry.
     fn put_back(kept: Option<libc::sigaction>) {
         if let Some(kept) = kept {
-            // SAFETY: sets an action that was in place before; safe in a handler.
+            // SAFETY: `kept` is a valid action: it was in place before, or is ours. The old action
+            // is not asked for (null). sigaction(2) is async-signal-safe.
             unsafe { libc::sigaction(libc::SIGBUS, &raw const kept, ptr::null_mut()) };
         }
     }
