@@ -141,9 +141,9 @@ impl MemoryObject {
         let mut tokens = Vec::new();
         let mut at = offset;
         while at < offset + len {
-            let piece = (offset + len - at).min(wire::RANGE_MAX);
-            tokens.extend(self.tokens_of(base + at, at, piece).map_err(fail)?);
-            at += piece;
+            let part = (offset + len - at).min(wire::RANGE_MAX);
+            tokens.extend(self.tokens_of(base + at, at, part).map_err(fail)?);
+            at += part;
         }
         Ok(tokens)
     }

@@ -140,13 +140,13 @@ pub fn encode_tokens(tokens: &[HostToken]) -> Vec<u8> {
 
 /// Decodes the body of an answer into tokens of `total` bytes together; `None` if it is not that.
 pub fn decode_tokens(body: &[u8], total: u64) -> Option<Vec<HostToken>> {
-    let pieces = body.chunks_exact(GRANTED);
+    let records = body.chunks_exact(GRANTED);
     let mut rest = total;
-    if !pieces.remainder().is_empty() {
+    if !records.remainder().is_empty() {
         return None;
     }
-    let tokens = pieces.map(|piece| {
-        let (token, len) = piece.split_first_chunk()?;
+    let tokens = records.map(|record| {
+        let (token, len) = record.split_first_chunk()?;
         let len = u64::from_le_bytes(len.try_into().ok()?);
         rest = rest.checked_sub(len).filter(|_| len > 0)?;
         Some(HostToken { token: *token, len })

@@ -7,7 +7,7 @@ use super::report::Stability;
 use crate::addr::HostPhys;
 use crate::error::{Error, Location, Operation, Reason, Result};
 use crate::memory::host::frames;
-use crate::memory::host::frames::Piece;
+use crate::memory::host::frames::PageLocation;
 use crate::memory::host::runs::PhysMap;
 
 /// The result of an audit.
@@ -47,10 +47,10 @@ impl Change {
 
     /// Extends this change by `next`, if that continues it. Returns whether it did.
     fn join(&mut self, next: &Self) -> bool {
-        let behind = |addr: HostPhys| HostPhys(addr.0 + self.len);
+        let past = |addr: HostPhys| HostPhys(addr.0 + self.len);
         let joined = self.offset + self.len == next.offset
-            && behind(self.was) == next.was
-            && self.is.map(behind) == next.is;
+            && past(self.was) == next.was
+            && self.is.map(past) == next.is;
         self.len += if joined { next.len } else { 0 };
         joined
     }
@@ -96,31 +96,31 @@ impl MemoryObject {
         };
         let mut audit = Audit { checked: self.len(), ..Audit::default() };
         let class = self.stability();
-        let differs = |piece: Piece| {
-            let (offset, len) = (piece.offset as u64, piece.len as u64);
+        let differs = |found: PageLocation| {
+            let (offset, len) = (found.offset as u64, found.len as u64);
             let was = table.run_at(offset, len)?;
-            let same = was.len == len && piece.addr == Some(was.addr.0);
+            let same = was.len == len && found.addr == Some(was.addr.0);
             (!same).then_some(was.addr)
         };
-        let mut note = |piece: Piece, was| {
+        let mut note = |found: PageLocation, was| {
             let change = Change {
                 object: self.name().into(),
-                offset: piece.offset as u64,
-                len: piece.len as u64,
+                offset: found.offset as u64,
+                len: found.len as u64,
                 class,
                 was,
-                is: piece.addr.map(HostPhys),
+                is: found.addr.map(HostPhys),
             };
             if !audit.changes.last_mut().is_some_and(|last| last.join(&change)) {
                 audit.changes.push(change);
             }
         };
-        let told = frames::pieces(self.window(), self.page_size(), |piece| {
-            if let Some(was) = differs(piece) {
-                note(piece, was);
+        let read = frames::locate_pages(self.window(), self.page_size(), |found| {
+            if let Some(was) = differs(found) {
+                note(found, was);
             }
         });
-        told.map_err(|why| {
+        read.map_err(|why| {
             let reason = Reason::HostUnknown(why);
             Error::new(Operation::Audit, Location::Offset(0), self.len(), reason)
         })?;

@@ -124,7 +124,7 @@ pub(super) fn in_frame_order(
     }
     for piece in &pieces {
         let (at, len) = (piece.offset as usize, piece.len as usize);
-        window.map_piece(at, fd.as_fd(), piece.file_offset, len, Access::RW)?;
+        window.map_part(at, fd.as_fd(), piece.file_offset, len, Access::RW)?;
     }
     // The pages are in memory; this only enters them into the page table.
     window.populate(0, len, Access::RW).map_err(Reason::os("populating memory"))?;

@@ -68,7 +68,7 @@ impl MemoryObject {
             let file_offset = piece.file_offset + (from - piece.offset);
             // Both are at most the object's length, which is a `usize`.
             let (at, len) = (at + (from - offset) as usize, (to - from) as usize);
-            window.map_piece(at, fd, file_offset, len, access)?;
+            window.map_part(at, fd, file_offset, len, access)?;
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ impl Window {
             _ => {
                 unmap(start, len);
                 let mut reserved = Self::reserve(len, align)?;
-                reserved.map_piece(0, file, offset, len, access)?;
+                reserved.map_part(0, file, offset, len, access)?;
                 Ok(reserved)
             }
         }
@@ -117,7 +117,7 @@ impl Window {
 
     /// Maps a part of `file`, shared, over a part of this reservation. After an error the window
     /// may only be dropped.
-    pub(crate) fn map_piece(
+    pub(crate) fn map_part(
         &mut self,
         at: usize,
         file: BorrowedFd<'_>,
@@ -235,7 +235,7 @@ impl Drop for Window {
         }
         let (at, len) = self.lost.unwrap_or((self.len, 0));
         let start = self.base.as_ptr();
-        // SAFETY: a lost part is inside the window (`map_piece` has checked it), so its end is at
+        // SAFETY: a lost part is inside the window (`map_part` has checked it), so its end is at
         // most the window's end, and so is that of the empty part at the window's end.
         let behind = unsafe { start.add(at + len) };
         unmap(start.cast(), at);
@@ -299,17 +299,17 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_that_cannot_be_mapped_leaves_no_hole_and_is_not_touched_again() {
+    fn a_part_that_cannot_be_mapped_leaves_no_hole_and_is_not_touched_again() {
         let page = rustix::param::page_size();
         let mut window = Window::reserve(3 * page, page).unwrap();
         let base = window.base();
         // A directory cannot be mapped.
         let nothing = std::fs::File::open("/").unwrap();
-        window.map_piece(page, nothing.as_fd(), 0, page, Access::RW).unwrap_err();
+        window.map_part(page, nothing.as_fd(), 0, page, Access::RW).unwrap_err();
         assert!(is_mapped(base, 3 * page));
         let is_lost = window.lost.is_some();
         if is_lost {
-            let more = window.map_piece(0, nothing.as_fd(), 0, page, Access::RW);
+            let more = window.map_part(0, nothing.as_fd(), 0, page, Access::RW);
             more.unwrap_err();
             assert_eq!(window.populate(0, page, Access::RW), Err(Errno::INVAL));
         }

@@ -29,7 +29,7 @@ pub(crate) const NOT_PRESENT: &str = "a page is not in memory, so it has no fram
 
 /// A page of a window, or a part of a page, and its host-physical address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Piece {
+pub(crate) struct PageLocation {
     /// Bytes from the start of the window.
     pub(crate) offset: usize,
     /// Bytes; never 0.
@@ -57,14 +57,14 @@ pub(crate) type Run = (usize, usize, u64);
 pub(crate) fn runs(window: &Window, page: usize) -> Result<Vec<Run>, &'static str> {
     let mut runs: Vec<Run> = Vec::new();
     let mut absent = false;
-    pieces(window, page, |piece| {
-        let Some(addr) = piece.addr else {
+    locate_pages(window, page, |found| {
+        let Some(addr) = found.addr else {
             absent = true;
             return;
         };
         match runs.last_mut() {
-            Some((_, len, start)) if *start + *len as u64 == addr => *len += piece.len,
-            _ => runs.push((piece.offset, piece.len, addr)),
+            Some((_, len, start)) if *start + *len as u64 == addr => *len += found.len,
+            _ => runs.push((found.offset, found.len, addr)),
         }
     })?;
     if absent { Err(NOT_PRESENT) } else { Ok(runs) }
@@ -88,10 +88,10 @@ fn table(runs: &[Run], len: usize, page: usize) -> PhysTable {
 ///
 /// # Errors
 /// Why frame numbers cannot be read.
-pub(crate) fn pieces(
+pub(crate) fn locate_pages(
     window: &Window,
     page: usize,
-    mut each: impl FnMut(Piece),
+    mut each: impl FnMut(PageLocation),
 ) -> Result<(), &'static str> {
     let file = pagemap::open()?;
     let host_page = page_size();
@@ -107,7 +107,7 @@ pub(crate) fn pieces(
                 None => entries.bring_back(at, len)?,
                 there => there,
             };
-            each(Piece { offset: at, len, addr });
+            each(PageLocation { offset: at, len, addr });
             at += len;
             continue;
         }
@@ -120,7 +120,7 @@ pub(crate) fn pieces(
             match addr {
                 None => absent.push(at),
                 there if absent.is_empty() => {
-                    each(Piece { offset: at, len: host_page, addr: there })
+                    each(PageLocation { offset: at, len: host_page, addr: there })
                 }
                 _ => {}
             }
@@ -131,7 +131,7 @@ pub(crate) fn pieces(
                 entries.bring_back(at, host_page)?;
             }
             for (&addr, index) in entries.read(first, (at - first) / host_page)?.iter().zip(0..) {
-                each(Piece { offset: first + index * host_page, len: host_page, addr });
+                each(PageLocation { offset: first + index * host_page, len: host_page, addr });
             }
         }
     }

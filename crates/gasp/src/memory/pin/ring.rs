@@ -10,9 +10,9 @@ use io_uring::IoUring;
 use crate::memory::window::Window;
 
 /// The maximum length of a registered buffer, in bytes.
-const PIECE: usize = 1 << 30;
+const BUFFER_LEN: usize = 1 << 30;
 /// The maximum number of registered buffers.
-const PIECES_MAX: usize = 1 << 14;
+const BUFFERS_MAX: usize = 1 << 14;
 
 /// A pin on all pages of one window, until dropped.
 pub(crate) struct RingPin {
@@ -31,14 +31,14 @@ impl RingPin {
     /// # Errors
     /// Why the kernel refuses, and what would help.
     pub(super) fn new(window: &Window) -> Result<Self, &'static str> {
-        let pieces = window.len().div_ceil(PIECE);
-        let count = u32::try_from(pieces).ok().filter(|_| pieces <= PIECES_MAX);
+        let buffers = window.len().div_ceil(BUFFER_LEN);
+        let count = u32::try_from(buffers).ok().filter(|_| buffers <= BUFFERS_MAX);
         let count = count.ok_or("the object is larger than 16 TiB")?;
         let ring = IoUring::new(1).map_err(|error| refusal(&error))?;
         let submitter = ring.submitter();
         submitter.register_buffers_sparse(count).map_err(|error| refusal(&error))?;
-        for (index, start) in (0..count).zip((0..window.len()).step_by(PIECE)) {
-            let iovec = iovec(window, start, PIECE.min(window.len() - start));
+        for (index, start) in (0..count).zip((0..window.len()).step_by(BUFFER_LEN)) {
+            let iovec = iovec(window, start, BUFFER_LEN.min(window.len() - start));
             // SAFETY: `register_buffers_update` requires that the buffer is valid until it is
             // unregistered or the ring is destroyed. It is inside the window, and the object that
             // owns both drops this pin, which unregisters it and closes the ring, before it unmaps
