@@ -1,8 +1,8 @@
 //! The file of an object, and which part of it is where in the object.
 //!
 //! Most objects are one piece of their file, in its order. RAM that is mapped in the order of its
-//! [frames](super::place) is not: what is at an offset of the object is at another offset of the
-//! file. Whoever maps the file has to know that, so such an object reports its pieces.
+//! [frames](super::contiguity) is not: what is at an offset of the object is at another offset of
+//! the file. Whoever maps the file has to know that, so such an object reports its pieces.
 
 use std::os::fd::OwnedFd;
 

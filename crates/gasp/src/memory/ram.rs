@@ -7,10 +7,10 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::param::page_size;
 
 use super::adopt::AT_START;
+use super::contiguity::{Contiguity, FileLayout, map_in_frame_order};
 use super::file::{MemoryFile, seals_from};
 use super::object::{MemoryObject, Parts};
 use super::pin::PinMethod;
-use super::place::{self, Contiguity, Placed};
 use super::report::Residency;
 use super::report::{Backing, BackingReport, PassedOver};
 use super::supply::{Attempt, check_available, pool_shortage, set_len};
@@ -184,18 +184,18 @@ impl<'a> Ram<'a> {
     fn finish(&self, backing: Backing, made: Made) -> core::result::Result<Finished<'a>, Attempt> {
         let Made { fd, mut window, note } = made;
         let page = backing.page_size();
-        let placed = match self.contiguity {
-            Some(wanted) => place::in_frame_order(&fd, &mut window, page, wanted)?,
-            None => Placed::as_it_is(window.len() as u64),
+        let layout = match self.contiguity {
+            Some(wanted) => map_in_frame_order(&fd, &mut window, page, wanted)?,
+            None => FileLayout::in_file_order(window.len() as u64),
         };
         let mut seals = SealFlags::SHRINK | SealFlags::GROW;
         seals.set(SealFlags::FUTURE_WRITE, self.exclusive);
         rustix::fs::fcntl_add_seals(&fd, seals).map_err(Reason::os("sealing the memory"))?;
         let mut report = BackingReport::of(backing);
         report.note = note;
-        report.placement = placed.placement;
+        report.placement = layout.placement;
         let parts = Parts {
-            file: Some(MemoryFile { fd, seals: seals_from(seals), pieces: placed.pieces }),
+            file: Some(MemoryFile { fd, seals: seals_from(seals), pieces: layout.pieces }),
             populated: true,
             shared: true,
             ..Parts::new(self.name, window, Access::RWX, report, page)

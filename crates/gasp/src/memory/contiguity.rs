@@ -39,13 +39,13 @@ pub enum Contiguity {
 }
 
 /// Which part of a file is where in its window, and what the order of frames has achieved.
-pub(super) struct Placed {
+pub(super) struct FileLayout {
     pub(super) pieces: Vec<FilePiece>,
     pub(super) placement: Option<Placement>,
 }
 
-impl Placed {
-    pub(super) fn as_it_is(len: u64) -> Self {
+impl FileLayout {
+    pub(super) fn in_file_order(len: u64) -> Self {
         Self { pieces: vec![FilePiece { offset: 0, len, file_offset: 0 }], placement: None }
     }
 }
@@ -76,38 +76,38 @@ impl Contiguity {
 
 /// Maps `window`, which is all of `fd` and populated, in the order of its frames. The file may be
 /// longer afterwards, with holes in it.
-pub(super) fn in_frame_order(
+pub(super) fn map_in_frame_order(
     fd: &OwnedFd,
     window: &mut Window,
     page: usize,
     wanted: Contiguity,
-) -> Result<Placed, Attempt> {
+) -> Result<FileLayout, Attempt> {
     let len = window.len();
     let least = wanted.bytes().min(len as u64);
     let before = match frames::runs(window, page) {
         Ok(runs) => runs,
         // A page is contiguous even if its address is not known.
-        Err(_) if least <= page as u64 => return Ok(Placed::as_it_is(len as u64)),
+        Err(_) if least <= page as u64 => return Ok(FileLayout::in_file_order(len as u64)),
         Err(why) => match wanted {
             Contiguity::AtLeast(_) => return Err(Reason::HostUnknown(why).into()),
-            Contiguity::IfPossible(_) => return Ok(Placed::as_it_is(len as u64)),
+            Contiguity::IfPossible(_) => return Ok(FileLayout::in_file_order(len as u64)),
         },
     };
     let lens = Runs::of(before.iter().map(|run| run.1 as u64));
     let mut placement = Placement { before: lens, after: lens, spare_pages: 0 };
-    let as_it_is = |placement| {
+    let unchanged = |placement| {
         let placement = Some(placement);
-        Ok(Placed { placement, ..Placed::as_it_is(len as u64) })
+        Ok(FileLayout { placement, ..FileLayout::in_file_order(len as u64) })
     };
     let chunk = page.max(HUGE);
     if lens.shortest >= least || !len.is_multiple_of(chunk) {
-        return as_it_is(placement);
+        return unchanged(placement);
     }
     let mut chunks = chunks(&before, chunk, 0);
     let need = len / chunk;
     if chunks.len() < need {
         // Some chunks are not contiguous themselves, and no order of chunks changes that.
-        return as_it_is(placement);
+        return unchanged(placement);
     }
     let least = least.div_ceil(chunk as u64) as usize;
     let mut chosen = choose(chunks.clone(), chunk, need, least);
@@ -116,11 +116,11 @@ pub(super) fn in_frame_order(
         placement.spare_pages = more.len() as u64;
         chunks.extend(&more);
         chosen = choose(chunks.clone(), chunk, need, least);
-        give_back(fd, &chunks, &chosen, chunk)?;
+        release_spares(fd, &chunks, &chosen, chunk)?;
     }
     let pieces = pieces(&chosen, chunk);
     if pieces.len() > PIECES_MAX && placement.spare_pages == 0 {
-        return as_it_is(placement);
+        return unchanged(placement);
     }
     for piece in &pieces {
         let (at, len) = (piece.offset as usize, piece.len as usize);
@@ -128,7 +128,7 @@ pub(super) fn in_frame_order(
     }
     // The pages are in memory; this only enters them into the page table.
     window.populate(0, len, Access::RW).map_err(Reason::os("populating memory"))?;
-    Ok(Placed { pieces, placement: Some(placement) })
+    Ok(FileLayout { pieces, placement: Some(placement) })
 }
 
 /// Takes spare pages of the pool, at most as many as the RAM has, past the end of the file.
@@ -166,7 +166,12 @@ fn punch(fd: &OwnedFd, at: u64, len: u64) -> Result<(), Reason> {
 }
 
 /// Punches the chunks that were not chosen out of the file.
-fn give_back(fd: &OwnedFd, all: &[Chunk], chosen: &[Chunk], chunk: usize) -> Result<(), Reason> {
+fn release_spares(
+    fd: &OwnedFd,
+    all: &[Chunk],
+    chosen: &[Chunk],
+    chunk: usize,
+) -> Result<(), Reason> {
     let mut spare = all.iter().filter(|spare| chosen.binary_search(spare).is_err());
     spare.try_for_each(|spare| punch(fd, spare.1, chunk as u64))
 }
