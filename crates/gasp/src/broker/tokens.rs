@@ -139,11 +139,11 @@ impl MemoryObject {
         self.check(offset, len).map_err(fail)?;
         let base = self.window().base().addr() as u64;
         let mut tokens = Vec::new();
-        let mut at = offset;
-        while at < offset + len {
-            let part = (offset + len - at).min(wire::RANGE_MAX);
-            tokens.extend(self.tokens_of(base + at, at, part).map_err(fail)?);
-            at += part;
+        let mut next = offset;
+        while next < offset + len {
+            let part = (offset + len - next).min(wire::RANGE_MAX);
+            tokens.extend(self.tokens_of(base + next, next, part).map_err(fail)?);
+            next += part;
         }
         Ok(tokens)
     }

@@ -42,13 +42,13 @@ impl Alias {
         let size = self.window.len();
         let len = into.len() as u64;
         let fail = |reason| Error::new(Operation::Read, Location::Offset(offset), len, reason);
-        let at = usize::try_from(offset)
+        let start = usize::try_from(offset)
             .ok()
-            .filter(|at| at.checked_add(into.len()).is_some_and(|end| end <= size))
+            .filter(|start| start.checked_add(into.len()).is_some_and(|end| end <= size))
             .ok_or_else(|| fail(Reason::OutOfBounds { size: size as u64 }))?;
-        // SAFETY: `at + into.len()` was just checked to be at most the window's length, so the sum
-        // is inside the window or just past its end; a window is no longer than `isize::MAX`.
-        let from = unsafe { self.window.base().add(at) };
+        // SAFETY: `start + into.len()` was just checked to be at most the window's length, so the
+        // sum is inside the window or just past its end; a window is no longer than `isize::MAX`.
+        let from = unsafe { self.window.base().add(start) };
         // SAFETY: the `into.len()` bytes from `from` are inside the window, as was just checked; it
         // maps all of the object's memory for reading while `self` lives, so for the whole call.
         unsafe { self.object.copy_out(from, into) }.map_err(fail)

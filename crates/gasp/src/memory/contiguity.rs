@@ -123,8 +123,8 @@ pub(super) fn map_in_frame_order(
         return unchanged(placement);
     }
     for piece in &pieces {
-        let (at, len) = (piece.offset as usize, piece.len as usize);
-        window.map_part(at, fd.as_fd(), piece.file_offset, len, Access::RW)?;
+        let (offset, len) = (piece.offset as usize, piece.len as usize);
+        window.map_part(offset, fd.as_fd(), piece.file_offset, len, Access::RW)?;
     }
     // The pages are in memory; this only enters them into the page table.
     window.populate(0, len, Access::RW).map_err(Reason::os("populating memory"))?;
@@ -159,10 +159,10 @@ fn spares(fd: &OwnedFd, len: usize, page: usize) -> Result<Vec<Chunk>, Attempt> 
     }
 }
 
-fn punch(fd: &OwnedFd, at: u64, len: u64) -> Result<(), Reason> {
+fn punch(fd: &OwnedFd, file_offset: u64, len: u64) -> Result<(), Reason> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     let what = "releasing huge pages";
-    without_signals(|| rustix::fs::fallocate(fd, flags, at, len)).map_err(Reason::os(what))
+    without_signals(|| rustix::fs::fallocate(fd, flags, file_offset, len)).map_err(Reason::os(what))
 }
 
 /// Punches the chunks that were not chosen out of the file.

@@ -281,10 +281,10 @@ fn populate(
     backing: Backing,
     progress: &mut Progress<'_>,
 ) -> core::result::Result<(), Reason> {
-    for at in (0..window.len()).step_by(STEP) {
-        let step = STEP.min(window.len() - at);
-        window.populate(at, step, Access::RW).map_err(Reason::os("populating memory"))?;
-        report(progress, backing, at + step, window.len());
+    for offset in (0..window.len()).step_by(STEP) {
+        let step = STEP.min(window.len() - offset);
+        window.populate(offset, step, Access::RW).map_err(Reason::os("populating memory"))?;
+        report(progress, backing, offset + step, window.len());
     }
     Ok(())
 }
@@ -306,9 +306,11 @@ fn gather_huge(
     let _ = window.want_huge();
     let mut gathered = 0;
     for index in 0..whole {
-        let at = index * HUGE;
-        window.populate(at, page_size(), Access::RW).map_err(Reason::os("populating memory"))?;
-        match window.collapse(at, HUGE) {
+        let offset = index * HUGE;
+        window
+            .populate(offset, page_size(), Access::RW)
+            .map_err(Reason::os("populating memory"))?;
+        match window.collapse(offset, HUGE) {
             Ok(()) => gathered += 1,
             Err(errno) if index == 0 => {
                 let why = format!(
@@ -321,7 +323,7 @@ fn gather_huge(
             Err(_) => {}
         }
         if index % (STEP / HUGE) == 0 {
-            report(progress, Backing::Thp, at, window.len());
+            report(progress, Backing::Thp, offset, window.len());
         }
     }
     window.populate(0, window.len(), Access::RW).map_err(Reason::os("populating memory"))?;

@@ -42,11 +42,11 @@ impl MemoryObject {
         self.memory_file().map_or(Seals::empty(), |file| file.seals)
     }
 
-    /// Maps a part of the object, in whole pages of its file, into `window` at `at`.
+    /// Maps a part of the object, in whole pages of its file, into `window` at `window_offset`.
     pub(crate) fn map_into(
         &self,
         window: &mut Window,
-        at: usize,
+        window_offset: usize,
         (offset, len): (u64, u64),
         access: Access,
     ) -> Result<(), Reason> {
@@ -58,8 +58,8 @@ impl MemoryObject {
             // mmap() would return the same; but after that the window could only be dropped.
             return Err(Reason::Os { what: "mmap", errno: Errno::PERM });
         }
-        let behind = pieces.partition_point(|piece| piece.offset + piece.len <= offset);
-        for piece in pieces.get(behind..).unwrap_or_default() {
+        let first = pieces.partition_point(|piece| piece.offset + piece.len <= offset);
+        for piece in pieces.get(first..).unwrap_or_default() {
             let from = offset.max(piece.offset);
             let to = end.min(piece.offset + piece.len);
             if from >= to {
@@ -67,8 +67,8 @@ impl MemoryObject {
             }
             let file_offset = piece.file_offset + (from - piece.offset);
             // Both are at most the object's length, which is a `usize`.
-            let (at, len) = (at + (from - offset) as usize, (to - from) as usize);
-            window.map_part(at, fd, file_offset, len, access)?;
+            let (start, len) = (window_offset + (from - offset) as usize, (to - from) as usize);
+            window.map_part(start, fd, file_offset, len, access)?;
         }
         Ok(())
     }

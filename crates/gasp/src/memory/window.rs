@@ -33,11 +33,11 @@ unsafe impl Send for Window {}
 unsafe impl Sync for Window {}
 
 impl Window {
-    /// Maps `len` bytes of `file` from `offset`, shared, at an address that is a
+    /// Maps `len` bytes of `file` from `file_offset`, shared, at an address that is a
     /// multiple of `align` (a power of two, at least the host's page size).
     pub(crate) fn map(
         file: BorrowedFd<'_>,
-        offset: u64,
+        file_offset: u64,
         len: usize,
         access: Access,
         align: usize,
@@ -46,7 +46,7 @@ impl Window {
         // aligns pages of a pool by itself, and often others.
         // SAFETY: a new mapping at an address of the kernel's choice, so that it replaces none.
         let start = unsafe {
-            mm::mmap(ptr::null_mut(), len, protection(access), MapFlags::SHARED, file, offset)
+            mm::mmap(ptr::null_mut(), len, protection(access), MapFlags::SHARED, file, file_offset)
         }
         .map_err(Reason::os("mmap"))?;
         match NonNull::new(start.cast::<u8>()) {
@@ -54,7 +54,7 @@ impl Window {
             _ => {
                 unmap(start, len);
                 let mut reserved = Self::reserve(len, align)?;
-                reserved.map_part(0, file, offset, len, access)?;
+                reserved.map_part(0, file, file_offset, len, access)?;
                 Ok(reserved)
             }
         }
@@ -111,31 +111,31 @@ impl Window {
     }
 
     /// Releases the pages of a part of anonymous memory, which reads as zeros again.
-    pub(crate) fn discard(&mut self, at: usize, len: usize) -> Result<(), Errno> {
-        self.advise(at, len, Advice::LinuxDontNeed)
+    pub(crate) fn discard(&mut self, offset: usize, len: usize) -> Result<(), Errno> {
+        self.advise(offset, len, Advice::LinuxDontNeed)
     }
 
     /// Maps a part of `file`, shared, over a part of this reservation. After an error the window
     /// may only be dropped.
     pub(crate) fn map_part(
         &mut self,
-        at: usize,
+        offset: usize,
         file: BorrowedFd<'_>,
-        offset: u64,
+        file_offset: u64,
         len: usize,
         access: Access,
     ) -> Result<(), Reason> {
-        if at.checked_add(len).is_none_or(|end| end > self.len) {
+        if offset.checked_add(len).is_none_or(|end| end > self.len) {
             return Err(Reason::OutOfBounds { size: self.len as u64 });
         }
         if self.lost.is_some() {
             return Err(Reason::Os { what: "mmap", errno: Errno::NOMEM });
         }
-        // SAFETY: `at + len <= self.len` was just checked, so the sum is inside this window or just
-        // past its end; a window is one range of addresses, no longer than `isize::MAX`.
-        let target = unsafe { self.base.as_ptr().add(at) };
-        // SAFETY: this replaces `[at, at + len)` of this window, which was checked above to be
-        // inside it; no part of the window is lost, so these addresses are still its own, and
+        // SAFETY: `offset + len <= self.len` was just checked, so the sum is inside this window or
+        // just past its end; a window is one range of addresses, no longer than `isize::MAX`.
+        let target = unsafe { self.base.as_ptr().add(offset) };
+        // SAFETY: this replaces `[offset, offset + len)` of this window, which was checked above to
+        // be inside it; no part of the window is lost, so these addresses are still its own, and
         // nobody uses them meanwhile, because `&mut` is exclusive.
         let mapped = unsafe {
             mm::mmap(
@@ -144,7 +144,7 @@ impl Window {
                 protection(access),
                 MapFlags::SHARED | MapFlags::FIXED,
                 file,
-                offset,
+                file_offset,
             )
         };
         match mapped {
@@ -152,7 +152,7 @@ impl Window {
             Err(errno) => {
                 if !reserve_again(target.cast(), len) {
                     tracing::warn!(?target, len, %errno, "abandoned addresses after a failed map");
-                    self.lost = Some((at, len));
+                    self.lost = Some((offset, len));
                 }
                 Err(Reason::os("mmap")(errno))
             }
@@ -177,10 +177,10 @@ impl Window {
     }
 
     /// Populates a part of the window, for writing if `access` has that, else for reading.
-    pub(crate) fn populate(&self, at: usize, len: usize, access: Access) -> Result<(), Errno> {
+    pub(crate) fn populate(&self, offset: usize, len: usize, access: Access) -> Result<(), Errno> {
         let writable = access.contains(Access::WRITE);
         let advice = if writable { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
-        self.advise(at, len, advice)
+        self.advise(offset, len, advice)
     }
 
     /// Enables transparent huge pages (`MADV_HUGEPAGE`).
@@ -194,8 +194,8 @@ impl Window {
     }
 
     /// Collapses a part of the window into huge pages now (`MADV_COLLAPSE`).
-    pub(crate) fn collapse(&self, at: usize, len: usize) -> Result<(), Errno> {
-        let start = self.part(at, len)?;
+    pub(crate) fn collapse(&self, offset: usize, len: usize) -> Result<(), Errno> {
+        let start = self.part(offset, len)?;
         // SAFETY: `part` has checked that the range is inside the window and not lost. Collapsing
         // its pages moves their contents and never changes them. (rustix has no name for this
         // advice yet.)
@@ -205,8 +205,8 @@ impl Window {
         }
     }
 
-    fn advise(&self, at: usize, len: usize, advice: Advice) -> Result<(), Errno> {
-        let start = self.part(at, len)?;
+    fn advise(&self, offset: usize, len: usize, advice: Advice) -> Result<(), Errno> {
+        let start = self.part(offset, len)?;
         // SAFETY: `part` has checked that the range is inside the window and not lost. Populating,
         // and enabling or disabling huge pages, never change the contents of memory. Discarding
         // does: only `discard` asks for it, with `&mut`, so that only the exclusive user of a
@@ -214,17 +214,17 @@ impl Window {
         unsafe { mm::madvise(start.cast(), len, advice) }
     }
 
-    /// The address of the part of `len` bytes from `at`.
+    /// The address of the part of `len` bytes from `offset`.
     ///
     /// # Errors
     /// `EINVAL` if it is not inside the window, or a part of the window is lost.
-    fn part(&self, at: usize, len: usize) -> Result<*mut u8, Errno> {
-        if self.lost.is_some() || at.checked_add(len).is_none_or(|end| end > self.len) {
+    fn part(&self, offset: usize, len: usize) -> Result<*mut u8, Errno> {
+        if self.lost.is_some() || offset.checked_add(len).is_none_or(|end| end > self.len) {
             return Err(Errno::INVAL);
         }
-        // SAFETY: `at + len <= self.len` was checked above, so the sum is inside the window or just
-        // past its end; a window is one range of addresses, no longer than `isize::MAX`.
-        Ok(unsafe { self.base.as_ptr().add(at) })
+        // SAFETY: `offset + len <= self.len` was checked above, so the sum is inside the window or
+        // just past its end; a window is one range of addresses, no longer than `isize::MAX`.
+        Ok(unsafe { self.base.as_ptr().add(offset) })
     }
 }
 
@@ -233,13 +233,13 @@ impl Drop for Window {
         if !self.owned {
             return;
         }
-        let (at, len) = self.lost.unwrap_or((self.len, 0));
+        let (offset, len) = self.lost.unwrap_or((self.len, 0));
         let start = self.base.as_ptr();
         // SAFETY: a lost part is inside the window (`map_part` has checked it), so its end is at
         // most the window's end, and so is that of the empty part at the window's end.
-        let behind = unsafe { start.add(at + len) };
-        unmap(start.cast(), at);
-        unmap(behind.cast(), self.len - at - len);
+        let tail = unsafe { start.add(offset + len) };
+        unmap(start.cast(), offset);
+        unmap(tail.cast(), self.len - offset - len);
     }
 }
 
@@ -291,11 +291,11 @@ mod tests {
 
     use super::*;
 
-    fn is_mapped(at: *mut u8, len: usize) -> bool {
+    fn is_mapped(addr: *mut u8, len: usize) -> bool {
         let mut seen = vec![0_u8; len / rustix::param::page_size()];
         // SAFETY: mincore(2) only asks about the addresses, whatever they are, and writes a byte
         // for each of the `len / page_size` pages: `seen` has as many.
-        unsafe { libc::mincore(at.cast(), len, seen.as_mut_ptr()) == 0 }
+        unsafe { libc::mincore(addr.cast(), len, seen.as_mut_ptr()) == 0 }
     }
 
     #[test]

@@ -109,15 +109,15 @@ impl Memory {
         self.entries(0, &mut [0; ENTRY])?;
         let areas = self.areas(addr, end)?;
         let page = page_size() as u64;
-        let (mut at, last) = (addr / page, end.div_ceil(page));
+        let (mut next, last) = (addr / page, end.div_ceil(page));
         let mut runs: Vec<Run> = Vec::new();
         let mut rest = areas.iter().peekable();
         let mut bytes = Vec::new();
-        while at < last {
-            let count = BATCH.min(last - at);
+        while next < last {
+            let count = BATCH.min(last - next);
             bytes.resize(count as usize * ENTRY, 0);
-            self.entries(at, &mut bytes)?;
-            for (entry, number) in bytes.chunks_exact(ENTRY).zip(at..) {
+            self.entries(next, &mut bytes)?;
+            for (entry, number) in bytes.chunks_exact(ENTRY).zip(next..) {
                 let start = (number * page).max(addr);
                 while rest.next_if(|area| area.end <= start).is_some() {}
                 let entry = u64::from_ne_bytes(entry.try_into().map_err(|_| Errno::IO)?);
@@ -138,7 +138,7 @@ impl Memory {
                     _ => runs.push(Run { addr: start, len, host }),
                 }
             }
-            at += count;
+            next += count;
         }
         let same = self.areas(addr, end)? == areas;
         if same { Ok(runs) } else { Err(Errno::AGAIN) }
@@ -154,23 +154,23 @@ impl Memory {
     fn areas(&self, addr: u64, end: u64) -> Result<Vec<Area>, Errno> {
         let maps = BufReader::new(read(&self.process, "maps")?);
         let mut areas = Vec::new();
-        let mut behind = addr;
+        let mut mapped = addr;
         for line in maps.split(b'\n') {
             let line = line.map_err(|_| Errno::SRCH)?;
             let area = Area::parse(&line).ok_or(Errno::IO)?;
             if area.end <= addr {
                 continue;
             }
-            if area.start > behind || behind >= end {
+            if area.start > mapped || mapped >= end {
                 break;
             }
             if !area.writable {
                 return Err(Errno::ACCESS);
             }
-            behind = area.end;
+            mapped = area.end;
             areas.push(area);
         }
-        if behind < end { Err(Errno::NXIO) } else { Ok(areas) }
+        if mapped < end { Err(Errno::NXIO) } else { Ok(areas) }
     }
 }
 

@@ -245,7 +245,7 @@ impl Session {
     fn release(&mut self, addr: u64, len: u64) {
         let end = addr.saturating_add(len);
         let inside = self.tokens.range((addr, 0)..(end, 0)).map(|(&key, own)| (key, own.token));
-        let gone: Vec<_> = inside.filter(|((at, len), _)| at + len <= end).collect();
+        let gone: Vec<_> = inside.filter(|((start, len), _)| start + len <= end).collect();
         for (key, token) in &gone {
             self.tokens.remove(key);
             self.office.tokens.remove(token);

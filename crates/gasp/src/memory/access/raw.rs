@@ -73,10 +73,10 @@ unsafe fn copy(src: *const u8, dst: *mut u8, len: usize, guest: Guest) {
     };
     let head = misaligned.min(len);
     let body = (len - head) / WORD * WORD;
-    let byte = |at: usize| {
-        // SAFETY: `at < len`: it is in `0..head` or `head + body..len`. Both ranges are valid for
-        // `len` bytes, as this function's caller promises, so both sums stay inside them.
-        let (from, to) = unsafe { (src.add(at), dst.add(at)) };
+    let byte = |index: usize| {
+        // SAFETY: `index < len`: it is in `0..head` or `head + body..len`. Both ranges are valid
+        // for `len` bytes, as this function's caller promises, so both sums stay inside them.
+        let (from, to) = unsafe { (src.add(index), dst.add(index)) };
         match guest {
             // SAFETY: `from` is valid for the read of a byte, which is atomic because the guest may
             // write it meanwhile; a relaxed load is allowed of memory that is mapped only for
@@ -90,14 +90,14 @@ unsafe fn copy(src: *const u8, dst: *mut u8, len: usize, guest: Guest) {
         }
     };
     (0..head).for_each(byte);
-    for at in (head..head + body).step_by(WORD) {
-        // SAFETY: `at + WORD <= head + body <= len`, and both ranges are valid for `len` bytes, as
-        // this function's caller promises, so both sums stay inside them, with a word to go.
-        let (from, to) = unsafe { (src.add(at).cast::<u64>(), dst.add(at).cast::<u64>()) };
+    for index in (head..head + body).step_by(WORD) {
+        // SAFETY: `index + WORD <= head + body <= len`, and both ranges are valid for `len` bytes,
+        // as this function's caller promises, so both sums stay inside them, with a word to go.
+        let (from, to) = unsafe { (src.add(index).cast::<u64>(), dst.add(index).cast::<u64>()) };
         match guest {
             // SAFETY: `from` is valid for the read of a word, and aligned: `head` is where
-            // alignment begins and `at` is whole words past it (with `body` 0 there is no such
-            // `at`). The load is atomic because the guest may write meanwhile; a relaxed load is
+            // alignment begins and `index` is whole words past it (with `body` 0 there is no such
+            // `index`). The load is atomic because the guest may write meanwhile; a relaxed load is
             // allowed of memory that is mapped only for reading. `to` is valid for the write of a
             // word, which `write_unaligned` may make at any alignment, and nobody else accesses it
             // during this call.
@@ -106,10 +106,10 @@ unsafe fn copy(src: *const u8, dst: *mut u8, len: usize, guest: Guest) {
                 ptr::write_unaligned(to, word);
             },
             // SAFETY: `to` is valid for the write of a word, and aligned: `head` is where alignment
-            // begins and `at` is whole words past it (with `body` 0 there is no such `at`). The
-            // store is atomic because the guest may access it meanwhile. `from` is valid for the
-            // read of a word, which `read_unaligned` may make at any alignment, and nobody writes
-            // it during this call.
+            // begins and `index` is whole words past it (with `body` 0 there is no such `index`).
+            // The store is atomic because the guest may access it meanwhile. `from` is valid for
+            // the read of a word, which `read_unaligned` may make at any alignment, and nobody
+            // writes it during this call.
             Guest::Destination => unsafe {
                 AtomicU64::from_ptr(to).store(ptr::read_unaligned(from), Ordering::Relaxed);
             },
@@ -121,13 +121,13 @@ unsafe fn copy(src: *const u8, dst: *mut u8, len: usize, guest: Guest) {
 /// A byte of a guest's memory, for one access.
 ///
 /// # Safety
-/// `at` must be valid for an atomic access of one byte, of the kind that is made, while the result
-/// is used.
-unsafe fn atomic_u8<'a>(at: *mut u8) -> &'a AtomicU8 {
-    // SAFETY: a byte is always aligned. `at` is valid for the access that is made through the
+/// `target` must be valid for an atomic access of one byte, of the kind that is made, while the
+/// result is used.
+unsafe fn atomic_u8<'a>(target: *mut u8) -> &'a AtomicU8 {
+    // SAFETY: a byte is always aligned. `target` is valid for the access that is made through the
     // reference while that is used, as this function's caller promises; accesses meanwhile are
     // outside the abstract machine or atomic.
-    unsafe { AtomicU8::from_ptr(at) }
+    unsafe { AtomicU8::from_ptr(target) }
 }
 
 #[cfg(test)]

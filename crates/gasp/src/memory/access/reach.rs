@@ -108,42 +108,42 @@ impl MemoryObject {
         if !self.access().contains(access) {
             return Err(fail(Reason::NotAllowed { allowed: self.access() }));
         }
-        let at = usize::try_from(offset).map_err(|_| fail(Reason::Wraps))?;
-        // SAFETY: `at` is at most the window's length, as was checked above, so the sum is inside
-        // the window or just past its end; a window is one range of addresses, no longer than
-        // `isize::MAX`.
-        Ok(unsafe { self.base().add(at) })
+        let start = usize::try_from(offset).map_err(|_| fail(Reason::Wraps))?;
+        // SAFETY: `start` is at most the window's length, as was checked above, so the sum is
+        // inside the window or just past its end; a window is one range of addresses, no longer
+        // than `isize::MAX`.
+        Ok(unsafe { self.base().add(start) })
     }
 }
 
 /// Reads an integer of guarded memory, ordered as strongly as `SeqCst`.
 ///
 /// # Safety
-/// `at` must be in a mapping of a [guarded](MemoryObject::is_guarded) object's memory, for reading,
-/// with `size` bytes to go: 1, 2, 4 or 8, of which it is a multiple.
-pub(crate) unsafe fn load(at: NonNull<u8>, size: usize) -> core::result::Result<u64, Reason> {
-    // SAFETY: this function's caller promises that `at` is mapped for reading with `size` bytes to
+/// `src` must be in a mapping of a [guarded](MemoryObject::is_guarded) object's memory, for
+/// reading, with `size` bytes to go: 1, 2, 4 or 8, of which it is a multiple.
+pub(crate) unsafe fn load(src: NonNull<u8>, size: usize) -> core::result::Result<u64, Reason> {
+    // SAFETY: this function's caller promises that `src` is mapped for reading with `size` bytes to
     // go, is a multiple of `size`, and that `size` is 1, 2, 4 or 8. It is guest memory: there are
     // no Rust references to it other than to atomics. `guard::install` has succeeded: no object is
     // guarded before.
-    unsafe { guard::load(at.as_ptr(), size) }
+    unsafe { guard::load(src.as_ptr(), size) }
 }
 
 /// Writes an integer of guarded memory, ordered as strongly as `SeqCst`.
 ///
 /// # Safety
-/// `at` must be in a mapping of a [guarded](MemoryObject::is_guarded) object's memory, for writing,
-/// with `size` bytes to go: 1, 2, 4 or 8, of which it is a multiple.
+/// `dst` must be in a mapping of a [guarded](MemoryObject::is_guarded) object's memory, for
+/// writing, with `size` bytes to go: 1, 2, 4 or 8, of which it is a multiple.
 pub(crate) unsafe fn store(
-    at: NonNull<u8>,
+    dst: NonNull<u8>,
     value: u64,
     size: usize,
 ) -> core::result::Result<(), Reason> {
-    // SAFETY: this function's caller promises that `at` is mapped for writing with `size` bytes to
+    // SAFETY: this function's caller promises that `dst` is mapped for writing with `size` bytes to
     // go, is a multiple of `size`, and that `size` is 1, 2, 4 or 8. It is guest memory: there are
     // no Rust references to it other than to atomics. `guard::install` has succeeded: no object is
     // guarded before.
-    unsafe { guard::store(at.as_ptr(), value, size) }
+    unsafe { guard::store(dst.as_ptr(), value, size) }
 }
 
 #[cold]

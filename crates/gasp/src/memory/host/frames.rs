@@ -42,7 +42,7 @@ pub(crate) struct PageLocation {
 /// size in bytes that is certain.
 pub(crate) fn read_frames(window: &Window, page: usize) -> PhysMap {
     match runs(window, page) {
-        Ok(runs) => PhysMap::Table(table(&runs, window.len(), page)),
+        Ok(runs) => PhysMap::Table(frame_table(&runs, window.len(), page)),
         Err(why) => PhysMap::Unknown(why),
     }
 }
@@ -72,12 +72,12 @@ pub(crate) fn runs(window: &Window, page: usize) -> Result<Vec<Run>, &'static st
 
 /// The frame table of a whole window of `len` bytes: of entries for 2 MiB or a larger page if all
 /// runs begin on multiples of 2 MiB, else of `page` bytes.
-fn table(runs: &[Run], len: usize, page: usize) -> PhysTable {
+fn frame_table(runs: &[Run], len: usize, page: usize) -> PhysTable {
     let coarse = runs.iter().all(|(offset, ..)| offset.is_multiple_of(HUGE));
     let size = if coarse { page.max(HUGE) } else { page };
     let mut pages = Vec::with_capacity(len.div_ceil(size));
     for &(_, len, addr) in runs {
-        pages.extend((0..len).step_by(size).map(|at| addr + at as u64));
+        pages.extend((0..len).step_by(size).map(|within| addr + within as u64));
     }
     PhysTable::new(size.trailing_zeros(), &pages)
 }
@@ -96,41 +96,44 @@ pub(crate) fn locate_pages(
     let file = pagemap::open()?;
     let host_page = page_size();
     let huge = if page > host_page { None } else { scan::huge_chunks(window) };
-    let is_huge = |at: usize| huge.as_ref().and_then(|huge| huge.get(at / HUGE)) == Some(&true);
+    let is_huge =
+        |offset: usize| huge.as_ref().and_then(|huge| huge.get(offset / HUGE)) == Some(&true);
     let mut entries = Entries { file: &file, window, buffer: Vec::new() };
-    let mut at = 0;
-    while at < window.len() {
+    let mut offset = 0;
+    while offset < window.len() {
         let whole = if page > host_page { page } else { HUGE };
-        if page > host_page || is_huge(at) {
-            let len = whole.min(window.len() - at);
-            let addr = match entries.one(at)? {
-                None => entries.bring_back(at, len)?,
+        if page > host_page || is_huge(offset) {
+            let len = whole.min(window.len() - offset);
+            let addr = match entries.one(offset)? {
+                None => entries.bring_back(offset, len)?,
                 there => there,
             };
-            each(PageLocation { offset: at, len, addr });
-            at += len;
+            each(PageLocation { offset, len, addr });
+            offset += len;
             continue;
         }
-        let end = window.len().min(at + BATCH * host_page);
-        let next_huge =
-            (at / HUGE + 1..end / HUGE).map(|chunk| chunk * HUGE).find(|&at| is_huge(at));
+        let end = window.len().min(offset + BATCH * host_page);
+        let next_huge = (offset / HUGE + 1..end / HUGE)
+            .map(|chunk| chunk * HUGE)
+            .find(|&offset| is_huge(offset));
         let end = next_huge.unwrap_or(end);
         let mut absent = Vec::new();
-        for &addr in entries.read(at, (end - at) / host_page)? {
+        for &addr in entries.read(offset, (end - offset) / host_page)? {
             match addr {
-                None => absent.push(at),
+                None => absent.push(offset),
                 there if absent.is_empty() => {
-                    each(PageLocation { offset: at, len: host_page, addr: there })
+                    each(PageLocation { offset, len: host_page, addr: there })
                 }
                 _ => {}
             }
-            at += host_page;
+            offset += host_page;
         }
         if let Some(&first) = absent.first() {
-            for &at in &absent {
-                entries.bring_back(at, host_page)?;
+            for &offset in &absent {
+                entries.bring_back(offset, host_page)?;
             }
-            for (&addr, index) in entries.read(first, (at - first) / host_page)?.iter().zip(0..) {
+            for (&addr, index) in entries.read(first, (offset - first) / host_page)?.iter().zip(0..)
+            {
                 each(PageLocation { offset: first + index * host_page, len: host_page, addr });
             }
         }
@@ -146,21 +149,21 @@ struct Entries<'a> {
 }
 
 impl Entries<'_> {
-    /// The address of the page at `at`; `None` if it is not in memory.
-    fn one(&mut self, at: usize) -> Result<Option<u64>, &'static str> {
-        Ok(self.read(at, 1)?.first().copied().flatten())
+    /// The address of the page at `offset`; `None` if it is not in memory.
+    fn one(&mut self, offset: usize) -> Result<Option<u64>, &'static str> {
+        Ok(self.read(offset, 1)?.first().copied().flatten())
     }
 
     /// The same after populating the page of `len` bytes there, which may fail.
-    fn bring_back(&mut self, at: usize, len: usize) -> Result<Option<u64>, &'static str> {
-        let _ = self.window.populate(at, len, Access::READ);
-        self.one(at)
+    fn bring_back(&mut self, offset: usize, len: usize) -> Result<Option<u64>, &'static str> {
+        let _ = self.window.populate(offset, len, Access::READ);
+        self.one(offset)
     }
 
-    /// The addresses of `count` base pages from `at` on.
-    fn read(&mut self, at: usize, count: usize) -> Result<&[Option<u64>], &'static str> {
+    /// The addresses of `count` base pages from `offset` on.
+    fn read(&mut self, offset: usize, count: usize) -> Result<&[Option<u64>], &'static str> {
         let host_page = page_size();
-        let first = (self.window.base().addr() + at) / host_page;
+        let first = (self.window.base().addr() + offset) / host_page;
         let mut one = [0; ENTRY];
         let mut many = Vec::new();
         let bytes = if count == 1 {
@@ -197,7 +200,7 @@ mod tests {
     #[test]
     fn a_table_is_of_2_mib_where_every_run_begins_on_such() {
         let coarse = [(0, 2 * HUGE, 1 << 30), (2 * HUGE, HUGE / 2, 4 << 30)];
-        let table_of = |runs: &[Run], len| table(runs, len, 4096).table_bytes() / 8;
+        let table_of = |runs: &[Run], len| frame_table(runs, len, 4096).table_bytes() / 8;
         assert_eq!(table_of(&coarse, 2 * HUGE + HUGE / 2), 3);
         let fine = [(0, 4096, 1 << 30), (4096, HUGE - 4096, 4 << 30)];
         assert_eq!(table_of(&fine, HUGE), 512);

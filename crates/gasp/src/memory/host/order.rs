@@ -6,13 +6,15 @@ use crate::memory::file::FilePiece;
 /// A host-contiguous chunk: its host-physical address, and its offset in the file.
 pub(crate) type Chunk = (u64, u64);
 
-/// The chunks of `chunk` bytes that lie in one run each, of a window of the file from `start` on.
-pub(crate) fn chunks(runs: &[Run], chunk: usize, start: u64) -> Vec<Chunk> {
+/// The chunks of `chunk` bytes that lie in one run each, of a window of the file from `file_offset`
+/// on.
+pub(crate) fn chunks(runs: &[Run], chunk: usize, file_offset: u64) -> Vec<Chunk> {
     let mut chunks = Vec::new();
     for &(offset, len, addr) in runs {
         let first = offset.next_multiple_of(chunk);
-        for at in (first..offset + len).step_by(chunk).filter(|at| at + chunk <= offset + len) {
-            chunks.push((addr + (at - offset) as u64, start + at as u64));
+        let end = offset + len;
+        for start in (first..end).step_by(chunk).filter(|start| start + chunk <= end) {
+            chunks.push((addr + (start - offset) as u64, file_offset + start as u64));
         }
     }
     chunks
@@ -76,7 +78,7 @@ mod tests {
 
     /// Chunks at these addresses, in units of a chunk, and in this order in the file.
     fn chunks_at(addrs: &[u64]) -> Vec<Chunk> {
-        addrs.iter().zip(0..).map(|(addr, at)| (addr * LEN, at * LEN)).collect()
+        addrs.iter().zip(0..).map(|(addr, index)| (addr * LEN, index * LEN)).collect()
     }
 
     fn addrs(chosen: &[Chunk]) -> Vec<u64> {
@@ -88,9 +90,9 @@ mod tests {
         let chosen = choose(chunks_at(&[9, 3, 8, 2]), HUGE, 4, 1);
         assert_eq!(addrs(&chosen), [2, 3, 8, 9]);
         let pieces = pieces(&chosen, HUGE);
-        let told: Vec<_> =
+        let starts: Vec<_> =
             pieces.iter().map(|it| (it.offset / LEN, it.file_offset / LEN)).collect();
-        assert_eq!(told, [(0, 3), (1, 1), (3, 0)], "two are neighbours in the file, too");
+        assert_eq!(starts, [(0, 3), (1, 1), (3, 0)], "two are neighbours in the file, too");
     }
 
     #[test]

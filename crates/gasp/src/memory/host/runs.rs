@@ -70,10 +70,10 @@ const FRAME_SHIFT: u32 = 12;
 impl PhysTable {
     /// The lengths of the runs of an object of `len` bytes, in order.
     pub(crate) fn run_lens(&self, len: u64) -> impl Iterator<Item = u64> {
-        let mut at = 0;
+        let mut offset = 0;
         core::iter::from_fn(move || {
-            let run = self.run_at(at, len - at).filter(|_| at < len)?;
-            at += run.len;
+            let run = self.run_at(offset, len - offset).filter(|_| offset < len)?;
+            offset += run.len;
             Some(run.len)
         })
     }

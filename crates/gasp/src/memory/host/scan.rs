@@ -13,7 +13,7 @@ use crate::memory::window::Window;
 /// `struct pm_scan_arg` of `<linux/fs.h>`.
 #[repr(C)]
 #[derive(Default)]
-struct Scan {
+struct PmScanArg {
     size: u64,
     flags: u64,
     start: u64,
@@ -31,14 +31,14 @@ struct Scan {
 /// `struct page_region` of `<linux/fs.h>`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct Region {
+struct PageRegion {
     start: u64,
     end: u64,
     categories: u64,
 }
 
 /// `_IOWR('f', 16, struct pm_scan_arg)`.
-const PAGEMAP_SCAN: u32 = 3 << 30 | (size_of::<Scan>() as u32) << 16 | 0x6610;
+const PAGEMAP_SCAN: u32 = 3 << 30 | (size_of::<PmScanArg>() as u32) << 16 | 0x6610;
 const PAGE_IS_HUGE: u64 = 1 << 6;
 const HUGE: usize = 2 << 20;
 /// The maximum number of regions that one call reports.
@@ -70,25 +70,25 @@ pub(crate) fn huge_chunks(window: &Window) -> Option<Vec<bool>> {
 }
 
 /// The ranges of huge pages from `start` on, and the address up to which the kernel has looked.
-fn scan(file: &File, start: u64, end: u64) -> Option<(Vec<Region>, u64)> {
-    let mut regions = vec![Region::default(); BATCH];
-    let mut scan = Scan {
-        size: size_of::<Scan>() as u64,
+fn scan(file: &File, start: u64, end: u64) -> Option<(Vec<PageRegion>, u64)> {
+    let mut regions = vec![PageRegion::default(); BATCH];
+    let mut argument = PmScanArg {
+        size: size_of::<PmScanArg>() as u64,
         start,
         end,
         vec: regions.as_mut_ptr().addr() as u64,
         vec_len: BATCH as u64,
         category_mask: PAGE_IS_HUGE,
         return_mask: PAGE_IS_HUGE,
-        ..Scan::default()
+        ..PmScanArg::default()
     };
-    // SAFETY: PAGEMAP_SCAN reads and writes a `pm_scan_arg`: `scan` has its layout, is valid for
-    // both, and nobody else uses it. It writes at most `vec_len` regions to `vec`: `regions` has as
-    // many elements, of the layout of `page_region`, lives past the call, and nobody else uses it
-    // meanwhile.
-    let told = unsafe { libc::ioctl(file.as_raw_fd(), PAGEMAP_SCAN.into(), &raw mut scan) };
-    regions.truncate(usize::try_from(told).ok()?);
-    Some((regions, scan.walk_end))
+    // SAFETY: PAGEMAP_SCAN reads and writes a `pm_scan_arg`: `argument` has its layout, is valid
+    // for both, and nobody else uses it. It writes at most `vec_len` regions to `vec`: `regions`
+    // has as many elements, of the layout of `page_region`, lives past the call, and nobody else
+    // uses it meanwhile.
+    let found = unsafe { libc::ioctl(file.as_raw_fd(), PAGEMAP_SCAN.into(), &raw mut argument) };
+    regions.truncate(usize::try_from(found).ok()?);
+    Some((regions, argument.walk_end))
 }
 
 #[cfg(test)]

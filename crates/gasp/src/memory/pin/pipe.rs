@@ -77,14 +77,14 @@ impl PipePin {
 /// The offsets at which pages begin. `huge` says of each 2 MiB whether it is one page.
 fn starts(len: usize, page: usize, huge: Option<&[bool]>) -> Result<Vec<usize>, &'static str> {
     let mut starts = Vec::new();
-    let (mut at, mut small) = (0, 0);
-    while at < len {
+    let (mut offset, mut small) = (0, 0);
+    while offset < len {
         if starts.len() == PAGES_MAX || small == SMALL_MAX + 1 {
             return Err(TOO_MANY);
         }
-        starts.push(at);
-        let is_huge = huge.and_then(|huge| huge.get(at / HUGE)).is_some_and(|&huge| huge);
-        at += if is_huge { HUGE } else { page };
+        starts.push(offset);
+        let is_huge = huge.and_then(|huge| huge.get(offset / HUGE)).is_some_and(|&huge| huge);
+        offset += if is_huge { HUGE } else { page };
         small += usize::from(!is_huge && page < HUGE);
     }
     if small > SMALL_MAX {
@@ -105,7 +105,7 @@ fn fill(window: &Window, starts: &[usize]) -> Result<Vec<OwnedFd>, &'static str>
             pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(|_| NO_SLOTS)?;
         let slots = slots(write.as_fd(), rest.len().min(SLOTS))?;
         let (now, later) = rest.split_at(slots.min(rest.len()));
-        let bytes: Vec<libc::iovec> = now.iter().map(|&at| byte(window, at)).collect();
+        let bytes: Vec<libc::iovec> = now.iter().map(|&offset| byte(window, offset)).collect();
         match splice(write.as_fd(), &bytes) {
             Ok(done) if done == now.len() => rest = later,
             Ok(0) | Err(Errno::AGAIN) => return Err(NO_SLOTS),
@@ -118,19 +118,19 @@ fn fill(window: &Window, starts: &[usize]) -> Result<Vec<OwnedFd>, &'static str>
     Ok(pipes)
 }
 
-/// Resizes a pipe to `wanted` slots, if allowed; returns how many it has, at most [`SLOTS`]. A slot
+/// Resizes a pipe to `count` slots, if allowed; returns how many it has, at most [`SLOTS`]. A slot
 /// is a page of the pipe's size.
-fn slots(pipe: BorrowedFd<'_>, wanted: usize) -> Result<usize, &'static str> {
+fn slots(pipe: BorrowedFd<'_>, count: usize) -> Result<usize, &'static str> {
     // If it cannot grow, the slots that it has will do.
-    let _ = fcntl_setpipe_size(pipe, wanted * page_size());
+    let _ = fcntl_setpipe_size(pipe, count * page_size());
     let size = fcntl_getpipe_size(pipe).map_err(|_| NO_SLOTS)?;
     Ok((size / page_size()).clamp(1, SLOTS))
 }
 
-fn byte(window: &Window, at: usize) -> libc::iovec {
-    // SAFETY: `at < window.len()`: `starts` returns only such offsets, and `try_one_page` passes 0.
-    // So the sum is inside the window, which is no longer than `isize::MAX`.
-    let base = unsafe { window.base().add(at) };
+fn byte(window: &Window, offset: usize) -> libc::iovec {
+    // SAFETY: `offset < window.len()`: `starts` returns only such offsets, and `try_one_page`
+    // passes 0. So the sum is inside the window, which is no longer than `isize::MAX`.
+    let base = unsafe { window.base().add(offset) };
     libc::iovec { iov_base: base.cast(), iov_len: 1 }
 }
 

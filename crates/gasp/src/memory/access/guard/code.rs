@@ -213,12 +213,12 @@ mod machine {
         static gasp_guarded_fault: u8;
     }
 
-    /// The address to continue at if the instruction at `at` cannot access its memory; `None` if
-    /// that instruction is not one of the functions above.
-    pub(in crate::memory::access::guard) fn instead_of(at: usize) -> Option<usize> {
+    /// The address to continue at if the instruction at the address `instruction` cannot access its
+    /// memory; `None` if that instruction is not one of the functions above.
+    pub(in crate::memory::access::guard) fn instead_of(instruction: usize) -> Option<usize> {
         let begin = (&raw const gasp_guarded_begin).addr();
         let end = (&raw const gasp_guarded_end).addr();
-        (begin..end).contains(&at).then(|| (&raw const gasp_guarded_fault).addr())
+        (begin..end).contains(&instruction).then(|| (&raw const gasp_guarded_fault).addr())
     }
 }
 

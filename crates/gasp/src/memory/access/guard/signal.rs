@@ -61,17 +61,17 @@ mod handler {
         // SAFETY: `context` comes from the kernel, or from a handler that passes it on. With
         // SA_SIGINFO it has the interrupted thread's registers: valid, aligned, and for this
         // handler alone to read and change until it returns.
-        let at = unsafe { &mut *counter(context) };
+        let instruction = unsafe { &mut *program_counter(context) };
         // SAFETY: `info` comes from the kernel, or from a handler that passes it on. With
         // SA_SIGINFO it is a valid description of the signal until this handler returns.
         let code = unsafe { (*info).si_code };
         // By a process, or by the kernel about a broken page that nobody has accessed: the
         // interrupted instruction has not raised it.
         let sent = code <= 0 || code == libc::BUS_MCEERR_AO;
-        if let Some(instead) = code::instead_of(*at as usize).filter(|_| !sent) {
+        if let Some(instead) = code::instead_of(*instruction as usize).filter(|_| !sent) {
             // The instruction is in a function that keeps nothing on the stack, and returns 1 from
             // there.
-            *at = instead as _;
+            *instruction = instead as _;
             return;
         }
         pass_on(signal, info, context, sent);
@@ -79,7 +79,7 @@ mod handler {
 
     /// The address of the interrupted instruction, in the context of a signal.
     #[cfg(target_arch = "x86_64")]
-    fn counter(context: *mut c_void) -> *mut i64 {
+    fn program_counter(context: *mut c_void) -> *mut i64 {
         let context = context.cast::<libc::ucontext_t>();
         // SAFETY: `on_sigbus`, the only caller, passes the kernel's context, so the fields are
         // inside it; this only takes an address. REG_RIP is an index of `gregs`.
@@ -88,7 +88,7 @@ mod handler {
 
     /// The address of the interrupted instruction, in the context of a signal.
     #[cfg(target_arch = "aarch64")]
-    fn counter(context: *mut c_void) -> *mut u64 {
+    fn program_counter(context: *mut c_void) -> *mut u64 {
         let context = context.cast::<libc::ucontext_t>();
         // SAFETY: `on_sigbus`, the only caller, passes the kernel's context, so the field is inside
         // it; this only takes an address.
@@ -138,11 +138,11 @@ mod handler {
         let mut now: libc::sigaction = unsafe { mem::zeroed() };
         // SAFETY: without a new action (null), this only writes the present one to `now`, a local
         // that is valid for that; sigaction(2) is async-signal-safe.
-        let told = unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &raw mut now) } == 0;
+        let known = unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &raw mut now) } == 0;
         match now.sa_sigaction {
             // Another thread is in the previous handler, which has set that.
             libc::SIG_DFL => OURS.get().copied(),
-            _ => Some(now).filter(|_| told),
+            _ => Some(now).filter(|_| known),
         }
     }
 
