@@ -74,9 +74,9 @@ pub(super) fn keep(socket: &Path, stream: UnixStream) {
 /// The drop does not wait for the broker. A release that cannot be sent now is sent before the next
 /// request, so it never reaches tokens of a later object in the same range; or it is obsolete, as
 /// the connection has ended, and the tokens with it.
-struct Held((u64, u64));
+struct TokenRange((u64, u64));
 
-impl Drop for Held {
+impl Drop for TokenRange {
     fn drop(&mut self) {
         if let Some(kept) = own(&mut connection()) {
             kept.release(self.0);
@@ -161,7 +161,7 @@ impl MemoryObject {
         let (first, count) = (inside(first)?, inside(end - first)?);
         let writable = self.access().contains(Access::WRITE);
         let touch = if writable { Access::RW } else { Access::READ };
-        self.attach(|| Arc::new(Held((self.window().base().addr() as u64, self.len()))));
+        self.attach(|| Arc::new(TokenRange((self.window().base().addr() as u64, self.len()))));
         for _ in 0..ATTEMPTS {
             if let Err(errno) = self.window().populate(first, count, touch) {
                 tracing::debug!(%errno, object = self.name(), "cannot populate memory");

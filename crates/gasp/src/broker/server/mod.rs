@@ -8,8 +8,8 @@
 
 mod frames;
 mod greet;
-mod looker;
-mod office;
+mod inspector;
+mod issuer;
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -19,7 +19,7 @@ use super::wire;
 use crate::peer::{Peer, peer_of};
 use frames::Memory;
 use greet::greet;
-use office::Office;
+use issuer::Issuer;
 
 /// A broker: answers the clients that connect to a socket, which is the caller's.
 ///
@@ -33,24 +33,24 @@ use office::Office;
 /// }
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub struct Server(Gives);
+pub struct Server(Service);
 
-enum Gives {
+enum Service {
     PageMaps { users: Vec<u32> },
-    Tokens(Arc<Office>),
+    Tokens(Arc<Issuer>),
 }
 
 impl Server {
     /// A broker that opens page maps for processes of root and of `users` (user IDs).
     pub fn page_maps(users: Vec<u32>) -> Self {
-        Self(Gives::PageMaps { users })
+        Self(Service::PageMaps { users })
     }
 
     /// A broker that issues tokens to processes of root and of `users` (user IDs), and redeems them
     /// for root, for this process's user, and for `redeemers`. It raises this process's limit of
     /// open descriptors to its maximum.
     pub fn tokens(users: Vec<u32>, redeemers: Vec<u32>) -> Self {
-        Self(Gives::Tokens(Office::new(users, redeemers)))
+        Self(Service::Tokens(Issuer::new(users, redeemers)))
     }
 
     /// Answers one client, with what it may have or with the reason why not, without waiting for
@@ -60,8 +60,8 @@ impl Server {
     /// Errors of the socket, for example if the client is gone. Others can still be served.
     pub fn answer(&self, client: UnixStream) -> io::Result<()> {
         match &self.0 {
-            Gives::PageMaps { users } => answer(&client, users),
-            Gives::Tokens(office) => Office::receive(office, client),
+            Service::PageMaps { users } => answer(&client, users),
+            Service::Tokens(issuer) => Issuer::receive(issuer, client),
         }
     }
 }

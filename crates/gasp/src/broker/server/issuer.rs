@@ -18,7 +18,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::frames::{Memory, Run};
 use super::greet::greet;
-use super::looker::Looker;
+use super::inspector::Inspector;
 use crate::addr::HostPhys;
 use crate::broker::wire::{self, HostToken, Request};
 use crate::error::Errno;
@@ -32,50 +32,50 @@ const CONNECTIONS: usize = 256;
 /// The maximum number of tokens of one user.
 const USER_TOKENS: usize = 4 * wire::TOKENS_MAX;
 
-/// The number of further look-ups of a page that is not in memory, a millisecond apart.
+/// The number of further inspections of a page that is not in memory, a millisecond apart.
 const ATTEMPTS: usize = 20;
 
 type Token = [u8; 16];
 
 /// The issuer of tokens, which also redeems them.
-pub(super) struct Office {
+pub(super) struct Issuer {
     users: Vec<u32>,
     redeemers: Vec<u32>,
     /// All tokens. No operation is on more than one of them at a time, so that a user who has many
     /// keeps nobody waiting.
-    tokens: DashMap<Token, Entry>,
-    books: Mutex<Books>,
+    tokens: DashMap<Token, Target>,
+    accounts: Mutex<Accounts>,
 }
 
-/// The connections, tokens and look-up threads of each user.
+/// The connections, tokens and inspectors of each user.
 #[derive(Default)]
-struct Books {
+struct Accounts {
     connections: HashMap<u32, usize>,
-    held: HashMap<u32, usize>,
-    lookers: HashMap<u32, Looker>,
+    tokens: HashMap<u32, usize>,
+    inspectors: HashMap<u32, Inspector>,
 }
 
 /// The memory that a token stands for.
 #[derive(Clone)]
-struct Entry {
-    asker: Arc<Asker>,
+struct Target {
+    requester: Arc<Requester>,
     run: Run,
 }
 
 /// A process that asks for tokens.
-struct Asker {
+struct Requester {
     memory: Memory,
-    looker: Looker,
+    inspector: Inspector,
 }
 
 /// A token of a connection.
 #[derive(Clone, Copy)]
-struct Own {
+struct OwnToken {
     token: Token,
     run: Run,
 }
 
-impl Office {
+impl Issuer {
     pub(super) fn new(users: Vec<u32>, mut redeemers: Vec<u32>) -> Arc<Self> {
         // Three descriptors for each connection can exceed the usual limit.
         let limit = getrlimit(Resource::Nofile);
@@ -84,14 +84,14 @@ impl Office {
             tracing::debug!(%error, "cannot raise the limit of open descriptors");
         }
         redeemers.extend([0, geteuid().as_raw()]);
-        Arc::new(Self { users, redeemers, tokens: DashMap::new(), books: Mutex::default() })
+        Arc::new(Self { users, redeemers, tokens: DashMap::new(), accounts: Mutex::default() })
     }
 
     /// Serves one client, in a thread of its own.
-    pub(super) fn receive(office: &Arc<Self>, client: UnixStream) -> io::Result<()> {
+    pub(super) fn receive(issuer: &Arc<Self>, client: UnixStream) -> io::Result<()> {
         client.set_write_timeout(Some(wire::PATIENCE))?;
         let Peer { pid, user } = peer_of(&client)?;
-        let opened = Session::open(office, pid, user);
+        let opened = Session::open(issuer, pid, user);
         tracing::info!(pid, user, refused = opened.as_ref().err(), "connected for tokens");
         let session = match opened {
             Ok(session) => session,
@@ -106,8 +106,8 @@ impl Office {
         std::thread::Builder::new().name("client".into()).spawn(serve).map(drop)
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock()
+    fn accounts(&self) -> MutexGuard<'_, Accounts> {
+        self.accounts.lock()
     }
 
     fn may_redeem(&self, user: u32) -> bool {
@@ -116,20 +116,20 @@ impl Office {
 
     /// The run of a token, if it is where it was.
     fn redeem(&self, token: Token) -> Result<HostRun, Errno> {
-        let entry = self.tokens.get(&token).map(|entry| entry.clone());
-        let Entry { asker, run } = entry.ok_or(Errno::NOENT)?;
-        let of = Arc::clone(&asker);
-        let now = asker.looker.look(move || {
+        let target = self.tokens.get(&token).map(|target| target.clone());
+        let Target { requester, run } = target.ok_or(Errno::NOENT)?;
+        let of = Arc::clone(&requester);
+        let now = requester.inspector.inspect(move || {
             // If there is more than one run now, it is not the same run.
-            let look = || of.memory.runs(run.addr, run.len, 1);
-            let mut now = look();
+            let inspect = || of.memory.runs(run.addr, run.len, 1);
+            let mut now = inspect();
             // The kernel removes even pinned pages from the page table for a moment.
             for _ in 0..ATTEMPTS {
                 if now != Err(Errno::AGAIN) {
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(1));
-                now = look();
+                now = inspect();
             }
             now
         });
@@ -143,18 +143,18 @@ impl Office {
 
 /// One connection. Counted among those of its user until it is dropped.
 struct Session {
-    office: Arc<Office>,
+    issuer: Arc<Issuer>,
     user: u32,
     /// `None` if this user may only redeem.
-    asker: Option<Arc<Asker>>,
+    requester: Option<Arc<Requester>>,
     /// Its tokens, by address and length.
-    tokens: BTreeMap<(u64, u64), Own>,
+    tokens: BTreeMap<(u64, u64), OwnToken>,
 }
 
 impl Session {
-    fn open(office: &Arc<Office>, pid: Option<i32>, user: u32) -> Result<Self, String> {
-        let trusted = office.may_redeem(user);
-        let asks = user == 0 || office.users.contains(&user);
+    fn open(issuer: &Arc<Issuer>, pid: Option<i32>, user: u32) -> Result<Self, String> {
+        let trusted = issuer.may_redeem(user);
+        let asks = user == 0 || issuer.users.contains(&user);
         if !trusted && !asks {
             return Err(format!("user {user} is not one of those that may ask (--user)"));
         }
@@ -162,21 +162,23 @@ impl Session {
             true => Some(Memory::open(pid, user)?),
             false => None,
         };
-        let mut books = office.books();
+        let mut accounts = issuer.accounts();
         let alike =
-            books.connections.iter().filter(|(user, _)| office.may_redeem(**user) == trusted);
+            accounts.connections.iter().filter(|(user, _)| issuer.may_redeem(**user) == trusted);
         let all: usize = alike.map(|(_, count)| count).sum();
-        let own = books.connections.get(&user).copied().unwrap_or(0);
+        let own = accounts.connections.get(&user).copied().unwrap_or(0);
         if all >= CONNECTIONS || (!trusted && own >= USER_CONNECTIONS) {
             return Err("there are too many connections".into());
         }
-        let asker = match memory {
-            Some(memory) => Some(Arc::new(Asker { memory, looker: books.looker(user)? })),
+        let requester = match memory {
+            Some(memory) => {
+                Some(Arc::new(Requester { memory, inspector: accounts.inspector(user)? }))
+            }
             None => None,
         };
-        books.connections.insert(user, own + 1);
-        drop(books);
-        Ok(Self { office: Arc::clone(office), user, asker, tokens: BTreeMap::new() })
+        accounts.connections.insert(user, own + 1);
+        drop(accounts);
+        Ok(Self { issuer: Arc::clone(issuer), user, requester, tokens: BTreeMap::new() })
     }
 
     /// Answers requests until the client disconnects, or sends something else.
@@ -204,24 +206,24 @@ impl Session {
     }
 
     fn redeem(&self, token: Token) -> Result<Vec<u8>, Errno> {
-        if !self.office.may_redeem(self.user) {
+        if !self.issuer.may_redeem(self.user) {
             return Err(Errno::PERM);
         }
-        self.office.redeem(token).map(|run| wire::encode_run(run).to_vec())
+        self.issuer.redeem(token).map(|run| wire::encode_run(run).to_vec())
     }
 
     /// The tokens of a range: those that exist already, and new ones. None is created unless all
     /// can be.
     fn grant(&mut self, addr: u64, len: u64) -> Result<Vec<u8>, Errno> {
-        let asker = self.asker.as_ref().ok_or(Errno::PERM)?;
-        let runs = asker.memory.runs(addr, len, wire::TOKENS_MAX)?;
+        let requester = self.requester.as_ref().ok_or(Errno::PERM)?;
+        let runs = requester.memory.runs(addr, len, wire::TOKENS_MAX)?;
         let own = |run: &Run| self.tokens.get(&(run.addr, run.len));
         let kept = |run: &Run| own(run).filter(|own| own.run == *run).map(|own| own.token);
         // All random numbers first, as this can fail.
         let mut fresh = random(runs.iter().filter(|run| kept(run).is_none()).count())?.into_iter();
         // A token of a run that has moved is replaced, and not added.
         let added = runs.iter().filter(|run| own(run).is_none()).count();
-        self.office.books().take(self.user, added, self.tokens.len())?;
+        self.issuer.accounts().add_tokens(self.user, added, self.tokens.len())?;
         let mut tokens = Vec::with_capacity(runs.len());
         for run in runs {
             let kept = self.tokens.get(&(run.addr, run.len)).filter(|own| own.run == run);
@@ -229,9 +231,13 @@ impl Session {
                 Some(own) => own.token,
                 None => {
                     let token = fresh.next().ok_or(Errno::IO)?;
-                    self.office.tokens.insert(token, Entry { asker: Arc::clone(asker), run });
-                    if let Some(old) = self.tokens.insert((run.addr, run.len), Own { token, run }) {
-                        self.office.tokens.remove(&old.token);
+                    self.issuer
+                        .tokens
+                        .insert(token, Target { requester: Arc::clone(requester), run });
+                    if let Some(old) =
+                        self.tokens.insert((run.addr, run.len), OwnToken { token, run })
+                    {
+                        self.issuer.tokens.remove(&old.token);
                     }
                     token
                 }
@@ -248,51 +254,51 @@ impl Session {
         let gone: Vec<_> = inside.filter(|((start, len), _)| start + len <= end).collect();
         for (key, token) in &gone {
             self.tokens.remove(key);
-            self.office.tokens.remove(token);
+            self.issuer.tokens.remove(token);
         }
-        self.office.books().give_back(self.user, gone.len());
+        self.issuer.accounts().remove_tokens(self.user, gone.len());
     }
 }
 
-impl Books {
+impl Accounts {
     /// Counts `added` tokens of a connection that has `own`.
     ///
     /// # Errors
     /// `ENOSPC` if the connection or the user would have too many.
-    fn take(&mut self, user: u32, added: usize, own: usize) -> Result<(), Errno> {
-        let held = self.held.entry(user).or_default();
-        if own + added > wire::TOKENS_MAX || *held + added > USER_TOKENS {
+    fn add_tokens(&mut self, user: u32, added: usize, own: usize) -> Result<(), Errno> {
+        let tokens = self.tokens.entry(user).or_default();
+        if own + added > wire::TOKENS_MAX || *tokens + added > USER_TOKENS {
             return Err(Errno::NOSPC);
         }
-        *held += added;
+        *tokens += added;
         Ok(())
     }
 
-    fn give_back(&mut self, user: u32, tokens: usize) {
-        if let Some(held) = self.held.get_mut(&user) {
-            *held = held.saturating_sub(tokens);
+    fn remove_tokens(&mut self, user: u32, removed: usize) {
+        if let Some(tokens) = self.tokens.get_mut(&user) {
+            *tokens = tokens.saturating_sub(removed);
         }
     }
 
-    /// The thread that looks at a user's processes; started if there is none.
-    fn looker(&mut self, user: u32) -> Result<Looker, String> {
-        if let Some(looker) = self.lookers.get(&user) {
-            return Ok(looker.clone());
+    /// The inspector of a user's processes; started if there is none.
+    fn inspector(&mut self, user: u32) -> Result<Inspector, String> {
+        if let Some(inspector) = self.inspectors.get(&user) {
+            return Ok(inspector.clone());
         }
-        let looker = Looker::start().map_err(|error| format!("no thread: {error}"))?;
-        self.lookers.insert(user, looker.clone());
-        Ok(looker)
+        let inspector = Inspector::start().map_err(|error| format!("no thread: {error}"))?;
+        self.inspectors.insert(user, inspector.clone());
+        Ok(inspector)
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         for own in self.tokens.values() {
-            self.office.tokens.remove(&own.token);
+            self.issuer.tokens.remove(&own.token);
         }
-        let mut books = self.office.books();
-        books.give_back(self.user, self.tokens.len());
-        if let Some(count) = books.connections.get_mut(&self.user) {
+        let mut accounts = self.issuer.accounts();
+        accounts.remove_tokens(self.user, self.tokens.len());
+        if let Some(count) = accounts.connections.get_mut(&self.user) {
             *count = count.saturating_sub(1);
         }
     }
