@@ -7,7 +7,7 @@ use rustix::param::page_size;
 
 use super::file::{MemoryFile, Seals, seals_from};
 use super::file_system;
-use super::object::{MemoryObject, Owner, Parts};
+use super::object::{MemoryObject, OwnerPower, Properties};
 use super::pin::PinMethod;
 use super::report::Residency;
 use super::report::{Backing, BackingReport};
@@ -80,9 +80,9 @@ impl MemoryObject {
             file_system::close(fd);
             return Err(failed(&how, reason));
         }
-        let parts =
+        let properties =
             open_window(fd, &how, Backing::Adopted).map_err(|reason| failed(&how, reason))?;
-        Ok(Self::resident(parts, how.residency, how.pins))
+        Ok(Self::resident(properties, how.residency, how.pins))
     }
 
     /// Maps a pass-through window: memory or registers with a known host-physical address. `fd` is
@@ -102,8 +102,8 @@ impl MemoryObject {
                 "the host-physical base must be page-aligned, and the window end inside 64 bits",
             )));
         }
-        let parts = open_window(fd, &how, Backing::PassThrough).map_err(fail)?;
-        Ok(Self::declared(parts, host))
+        let properties = open_window(fd, &how, Backing::PassThrough).map_err(fail)?;
+        Ok(Self::declared(properties, host))
     }
 }
 
@@ -115,7 +115,7 @@ fn open_window(
     fd: OwnedFd,
     how: &Adopt<'_>,
     backing: Backing,
-) -> core::result::Result<Parts, Reason> {
+) -> core::result::Result<Properties, Reason> {
     if how.len == 0 {
         return Err(Reason::ZeroLength);
     }
@@ -154,30 +154,30 @@ fn open_window(
             return Err(Reason::FileReadOnly("it was opened read-only"));
         }
     }
-    let owner = if trusted { Owner::Trusted } else { power_of_owner(seals, page) };
-    if owner == Owner::Takes {
+    let owner = if trusted { OwnerPower::Trusted } else { power_of_owner(seals, page) };
+    if owner == OwnerPower::Takes {
         guard::install()?;
     }
     let window = Window::map(fd.as_fd(), how.offset, len, how.access, page)?;
     let shared = matches!(file_system(&fd), Some(HUGETLBFS | TMPFS));
-    Ok(Parts {
+    Ok(Properties {
         file: Some(MemoryFile::whole(fd, how.offset, how.len, seals)),
         owner,
         shared,
-        ..Parts::new(how.name, window, how.access, BackingReport::of(backing), page)
+        ..Properties::new(how.name, window, how.access, BackingReport::of(backing), page)
     })
 }
 
 /// What an owner who is not trusted can do to memory whose file has these seals and this page size.
-fn power_of_owner(seals: Seals, page: usize) -> Owner {
+fn power_of_owner(seals: Seals, page: usize) -> OwnerPower {
     let punches = !seals.intersects(Seals::NO_NEW_WRITER);
     // The next access fills a hole in memory of base pages. A hole in the file of a huge page pool
     // is filled only if the pool has another page.
     let holes_fault = page > page_size();
     match (seals.contains(Seals::SHRINK), punches) {
-        (true, false) => Owner::Trusted,
-        (true, true) if !holes_fault => Owner::Punches,
-        _ => Owner::Takes,
+        (true, false) => OwnerPower::Trusted,
+        (true, true) if !holes_fault => OwnerPower::Punches,
+        _ => OwnerPower::Takes,
     }
 }
 

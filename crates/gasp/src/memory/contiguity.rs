@@ -18,7 +18,7 @@ use rustix::fs::FallocateFlags;
 use super::file::FilePiece;
 use super::host::order::{Chunk, choose, chunks, pieces, shortest};
 use super::report::{Placement, Runs};
-use super::supply::{self, Attempt};
+use super::supply::{self, Unavailable};
 use super::window::Window;
 use crate::access::Access;
 use crate::error::{Errno, Reason};
@@ -65,10 +65,12 @@ impl Contiguity {
         len: u64,
         page: usize,
     ) -> Result<(), Reason> {
-        let wanted = self.bytes().min(len);
-        let had = placement.map_or(page as u64, |placement| placement.after.shortest);
+        let least = self.bytes().min(len);
+        let shortest = placement.map_or(page as u64, |placement| placement.after.shortest);
         match self {
-            Self::AtLeast(_) if had < wanted => Err(Reason::Fragmented { wanted, had }),
+            Self::AtLeast(_) if shortest < least => {
+                Err(Reason::Fragmented { wanted: least, had: shortest })
+            }
             _ => Ok(()),
         }
     }
@@ -80,15 +82,15 @@ pub(super) fn map_in_frame_order(
     fd: &OwnedFd,
     window: &mut Window,
     page: usize,
-    wanted: Contiguity,
-) -> Result<FileLayout, Attempt> {
+    requested: Contiguity,
+) -> Result<FileLayout, Unavailable> {
     let len = window.len();
-    let least = wanted.bytes().min(len as u64);
+    let least = requested.bytes().min(len as u64);
     let before = match frames::runs(window, page) {
         Ok(runs) => runs,
         // A page is contiguous even if its address is not known.
         Err(_) if least <= page as u64 => return Ok(FileLayout::in_file_order(len as u64)),
-        Err(why) => match wanted {
+        Err(why) => match requested {
             Contiguity::AtLeast(_) => return Err(Reason::HostUnknown(why).into()),
             Contiguity::IfPossible(_) => return Ok(FileLayout::in_file_order(len as u64)),
         },
@@ -132,7 +134,7 @@ pub(super) fn map_in_frame_order(
 }
 
 /// Takes spare pages of the pool, at most as many as the RAM has, past the end of the file.
-fn spares(fd: &OwnedFd, len: usize, page: usize) -> Result<Vec<Chunk>, Attempt> {
+fn spares(fd: &OwnedFd, len: usize, page: usize) -> Result<Vec<Chunk>, Unavailable> {
     let count = supply::pool_spare(page).min((len / page) as u64) as usize;
     let more = count * page;
     if more == 0 {

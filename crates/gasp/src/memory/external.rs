@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::param::page_size;
 
 use super::adopt::AT_START;
-use super::object::{MemoryObject, Parts};
+use super::object::{MemoryObject, Properties};
 use super::pin::PinMethod;
 use super::report::Residency;
 use super::report::{Backing, BackingReport};
@@ -99,9 +99,11 @@ impl MemoryObject {
         }
         let report = BackingReport::of(Backing::External);
         let window = Window::borrowed(base, len);
-        let parts =
-            Parts { keeper: Some(owner), ..Parts::new(name, window, access, report, page_size()) };
+        let properties = Properties {
+            keeper: Some(owner),
+            ..Properties::new(name, window, access, report, page_size())
+        };
         // No pipe: it holds only shared memory, and whether this is shared is not known.
-        Ok(Self::resident(parts, residency, &[PinMethod::IoUring]))
+        Ok(Self::resident(properties, residency, &[PinMethod::IoUring]))
     }
 }

@@ -67,7 +67,7 @@ pub(crate) type Keeper = Arc<dyn Any + Send + Sync>;
 
 /// What the owner of a file can do to memory that is mapped from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Owner {
+pub(super) enum OwnerPower {
     /// Nothing, or it is trusted to do nothing.
     Trusted,
     /// It can take pages away, and new ones replace them.
@@ -77,7 +77,7 @@ pub(super) enum Owner {
 }
 
 /// The properties of a new object that its constructor knows.
-pub(super) struct Parts {
+pub(super) struct Properties {
     pub(super) name: Box<str>,
     pub(super) window: Window,
     pub(super) file: Option<MemoryFile>,
@@ -89,11 +89,11 @@ pub(super) struct Parts {
     pub(super) populated: bool,
     /// Whether it is shared memory, whose pages a pipe can hold.
     pub(super) shared: bool,
-    pub(super) owner: Owner,
+    pub(super) owner: OwnerPower,
     pub(super) keeper: Option<Keeper>,
 }
 
-impl Parts {
+impl Properties {
     /// Memory without a file, which nobody can take away, and not yet populated.
     pub(super) fn new(
         name: &str,
@@ -111,7 +111,7 @@ impl Parts {
             page,
             populated: false,
             shared: false,
-            owner: Owner::Trusted,
+            owner: OwnerPower::Trusted,
             keeper: None,
         }
     }
@@ -120,16 +120,20 @@ impl Parts {
 impl MemoryObject {
     /// Completes an object: populates it, pins its pages and reads their frame numbers, in this
     /// order, because a pin can itself move a page.
-    pub(super) fn resident(parts: Parts, residency: Residency, pins: &[PinMethod]) -> Self {
-        let Parts { window, access, page, shared, .. } = &parts;
+    pub(super) fn resident(
+        properties: Properties,
+        residency: Residency,
+        pins: &[PinMethod],
+    ) -> Self {
+        let Properties { window, access, page, shared, .. } = &properties;
         if residency == Residency::OnDemand {
             const WHY: &str = "it is populated on demand; create it pinned or resident";
-            return Self::assemble(parts, None, Some(WHY), PhysMap::Unknown(WHY));
+            return Self::assemble(properties, None, Some(WHY), PhysMap::Unknown(WHY));
         }
-        if !parts.populated
+        if !properties.populated
             && let Err(errno) = window.populate(0, window.len(), *access)
         {
-            tracing::debug!(%errno, object = %parts.name, "cannot populate memory");
+            tracing::debug!(%errno, object = %properties.name, "cannot populate memory");
         }
         let pin = match residency {
             Residency::Pinned => Pin::new(window, pins, *page, *shared),
@@ -138,26 +142,27 @@ impl MemoryObject {
         const PUNCHES: &str = "its owner can punch holes, so that other pages replace those that \
                                are pinned; adopt it as trusted, or sealed against writing";
         let (pin, not_pinned_because) = match pin {
-            Ok(pin) if parts.owner != Owner::Trusted => (Some(pin), Some(PUNCHES)),
+            Ok(pin) if properties.owner != OwnerPower::Trusted => (Some(pin), Some(PUNCHES)),
             Ok(pin) => (Some(pin), None),
             Err(why) => (None, Some(why)),
         };
         let phys = frames::read_frames(window, *page);
-        Self::assemble(parts, pin, not_pinned_because, phys)
+        Self::assemble(properties, pin, not_pinned_because, phys)
     }
 
     /// Completes an object whose host-physical address is declared, and not read.
-    pub(super) fn declared(parts: Parts, host: HostPhys) -> Self {
-        Self::assemble(parts, None, None, PhysMap::Linear(host))
+    pub(super) fn declared(properties: Properties, host: HostPhys) -> Self {
+        Self::assemble(properties, None, None, PhysMap::Linear(host))
     }
 
     fn assemble(
-        parts: Parts,
+        properties: Properties,
         pin: Option<Pin>,
         not_pinned_because: Option<&'static str>,
         phys: PhysMap,
     ) -> Self {
-        let Parts { name, window, file, access, mut report, page, owner, keeper, .. } = parts;
+        let Properties { name, window, file, access, mut report, page, owner, keeper, .. } =
+            properties;
         if let (Some(placement), PhysMap::Table(table)) = (&mut report.placement, &phys) {
             // The pin may have moved pages once more.
             placement.after = Runs::of(table.run_lens(window.len() as u64));
@@ -165,7 +170,7 @@ impl MemoryObject {
         let pool = page > page_size() && report.obtained != Backing::PassThrough;
         let stability = match (&phys, &pin) {
             (PhysMap::Linear(_), _) => Stability::Pinned,
-            _ if owner != Owner::Trusted => Stability::Unpinned,
+            _ if owner != OwnerPower::Trusted => Stability::Unpinned,
             (_, Some(_)) => Stability::Pinned,
             _ if pool => Stability::Reserved,
             _ => Stability::Unpinned,
@@ -182,7 +187,7 @@ impl MemoryObject {
             report,
             page,
             name,
-            guarded: AtomicBool::new(owner == Owner::Takes),
+            guarded: AtomicBool::new(owner == OwnerPower::Takes),
             keeper,
         }))
     }

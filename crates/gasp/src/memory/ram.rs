@@ -9,11 +9,11 @@ use rustix::param::page_size;
 use super::adopt::AT_START;
 use super::contiguity::{Contiguity, FileLayout, map_in_frame_order};
 use super::file::{MemoryFile, seals_from};
-use super::object::{MemoryObject, Parts};
+use super::object::{MemoryObject, Properties};
 use super::pin::PinMethod;
 use super::report::Residency;
 use super::report::{Backing, BackingReport, PassedOver};
-use super::supply::{Attempt, check_available, pool_shortage, set_len};
+use super::supply::{Unavailable, check_available, pool_shortage, set_len};
 use super::window::Window;
 use crate::access::Access;
 use crate::addr::GRANULE;
@@ -150,15 +150,15 @@ impl<'a> Ram<'a> {
         let mut passed_over = Vec::new();
         let mut last = Reason::Invalid("no backing for RAM was given");
         for &backing in self.prefer {
-            let made = self.attempt(backing, len).and_then(|made| self.finish(backing, made));
-            match made {
-                Ok((parts, pins)) => {
-                    let mut parts = parts;
-                    parts.report.passed_over = core::mem::take(&mut passed_over);
-                    let object = MemoryObject::resident(parts, self.residency, pins);
-                    let met = |wanted: Contiguity| {
+            let result = self.attempt(backing, len).and_then(|file| self.finish(backing, file));
+            match result {
+                Ok((properties, pins)) => {
+                    let mut properties = properties;
+                    properties.report.passed_over = core::mem::take(&mut passed_over);
+                    let object = MemoryObject::resident(properties, self.residency, pins);
+                    let met = |requested: Contiguity| {
                         let placement = object.backing().placement;
-                        wanted.check(placement, object.len(), object.page_size())
+                        requested.check(placement, object.len(), object.page_size())
                     };
                     match self.contiguity.map_or(Ok(()), met) {
                         Ok(()) => return Ok(object),
@@ -170,7 +170,7 @@ impl<'a> Ram<'a> {
                         }
                     }
                 }
-                Err(Attempt { why, reason }) => {
+                Err(Unavailable { why, reason }) => {
                     tracing::debug!(%backing, why, "backing passed over");
                     passed_over.push(PassedOver { backing, why });
                     last = reason;
@@ -181,11 +181,15 @@ impl<'a> Ram<'a> {
     }
 
     /// Maps populated memory in frame order, if requested, and seals its file.
-    fn finish(&self, backing: Backing, made: Made) -> core::result::Result<Finished<'a>, Attempt> {
-        let Made { fd, mut window, note } = made;
+    fn finish(
+        &self,
+        backing: Backing,
+        file: MappedFile,
+    ) -> core::result::Result<Finished<'a>, Unavailable> {
+        let MappedFile { fd, mut window, note } = file;
         let page = backing.page_size();
         let layout = match self.contiguity {
-            Some(wanted) => map_in_frame_order(&fd, &mut window, page, wanted)?,
+            Some(requested) => map_in_frame_order(&fd, &mut window, page, requested)?,
             None => FileLayout::in_file_order(window.len() as u64),
         };
         let mut seals = SealFlags::SHRINK | SealFlags::GROW;
@@ -194,26 +198,30 @@ impl<'a> Ram<'a> {
         let mut report = BackingReport::of(backing);
         report.note = note;
         report.placement = layout.placement;
-        let parts = Parts {
+        let properties = Properties {
             file: Some(MemoryFile { fd, seals: seals_from(seals), pieces: layout.pieces }),
             populated: true,
             shared: true,
-            ..Parts::new(self.name, window, Access::RWX, report, page)
+            ..Properties::new(self.name, window, Access::RWX, report, page)
         };
-        Ok((parts, self.pins))
+        Ok((properties, self.pins))
     }
 
-    fn attempt(&mut self, backing: Backing, len: usize) -> core::result::Result<Made, Attempt> {
+    fn attempt(
+        &mut self,
+        backing: Backing,
+        len: usize,
+    ) -> core::result::Result<MappedFile, Unavailable> {
         attempt(backing, len, self.residency, &mut self.progress)
     }
 }
 
-type Finished<'a> = (Parts, &'a [PinMethod]);
+type Finished<'a> = (Properties, &'a [PinMethod]);
 
 type Progress<'a> = Option<&'a mut dyn FnMut(RamProgress)>;
 
 /// A mapped file, populated unless its memory is to come on demand.
-struct Made {
+struct MappedFile {
     fd: OwnedFd,
     window: Window,
     note: Option<String>,
@@ -224,7 +232,7 @@ fn attempt(
     len: usize,
     residency: Residency,
     progress: &mut Progress<'_>,
-) -> core::result::Result<Made, Attempt> {
+) -> core::result::Result<MappedFile, Unavailable> {
     let flags = match backing {
         Backing::Huge1G => MemfdFlags::HUGETLB | MemfdFlags::HUGE_1GB,
         Backing::Huge2M => MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
@@ -238,7 +246,7 @@ fn attempt(
     if !len.is_multiple_of(page) {
         let reason =
             Reason::Invalid("the length is not a multiple of the page size; allow smaller pages");
-        return Err(Attempt {
+        return Err(Unavailable {
             why: format!("{} is not a multiple of a {backing} page", Bytes(len as u64)),
             reason,
         });
@@ -251,11 +259,11 @@ fn attempt(
     set_len(&fd, len as u64)?;
     let align = if backing == Backing::Thp { HUGE } else { page };
     let pool_is_short = |reason| match reason {
-        Reason::Os { errno, .. } if huge => Attempt::from(
+        Reason::Os { errno, .. } if huge => Unavailable::from(
             pool_shortage(page, len)
                 .unwrap_or(Reason::Os { what: "taking pages from the kernel's pool", errno }),
         ),
-        other => Attempt::from(other),
+        other => Unavailable::from(other),
     };
     if !huge && residency != Residency::OnDemand {
         check_available(len as u64)?;
@@ -273,7 +281,7 @@ fn attempt(
             None
         }
     };
-    Ok(Made { fd, window, note })
+    Ok(MappedFile { fd, window, note })
 }
 
 fn populate(
@@ -297,11 +305,11 @@ fn populate(
 fn gather_huge(
     window: &Window,
     progress: &mut Progress<'_>,
-) -> core::result::Result<String, Attempt> {
+) -> core::result::Result<String, Unavailable> {
     let whole = window.len() / HUGE;
     if whole == 0 {
         let reason = Reason::Invalid("the length is less than a huge page; allow ordinary ones");
-        return Err(Attempt { why: "it is shorter than 2 MiB".into(), reason });
+        return Err(Unavailable { why: "it is shorter than 2 MiB".into(), reason });
     }
     let _ = window.want_huge();
     let mut gathered = 0;
@@ -318,7 +326,10 @@ fn gather_huge(
                      MADV_COLLAPSE (Linux 6.1) and free 2 MiB blocks",
                     crate::error::errno_name(errno)
                 );
-                return Err(Attempt { why, reason: Reason::Os { what: "MADV_COLLAPSE", errno } });
+                return Err(Unavailable {
+                    why,
+                    reason: Reason::Os { what: "MADV_COLLAPSE", errno },
+                });
             }
             Err(_) => {}
         }

@@ -8,12 +8,12 @@ use crate::error::Reason;
 use crate::signal::without_signals;
 
 /// Why a backing was passed over: as text, and as the reason of the error if it was the last one.
-pub(super) struct Attempt {
+pub(super) struct Unavailable {
     pub(super) why: String,
     pub(super) reason: Reason,
 }
 
-impl From<Reason> for Attempt {
+impl From<Reason> for Unavailable {
     fn from(reason: Reason) -> Self {
         Self { why: reason.to_string(), reason }
     }
@@ -28,12 +28,12 @@ pub(super) fn set_len(fd: &OwnedFd, len: u64) -> Result<(), Reason> {
 
 /// Refuses more than the host has available: to populate it would make the kernel kill processes,
 /// this one first.
-pub(super) fn check_available(len: u64) -> Result<(), Attempt> {
+pub(super) fn check_available(len: u64) -> Result<(), Unavailable> {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
     match kilobytes.map(|kilobytes: u64| kilobytes.saturating_mul(1024)) {
-        Some(available) if available < len => Err(Attempt {
+        Some(available) if available < len => Err(Unavailable {
             why: format!("{} needed, {} available", Bytes(len), Bytes(available)),
             reason: Reason::NoHostMemory { available },
         }),

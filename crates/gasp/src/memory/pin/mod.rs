@@ -71,14 +71,14 @@ impl Pin {
     ) -> Result<Self, &'static str> {
         let mut first = None;
         for &method in methods {
-            let held = match method {
+            let result = match method {
                 PinMethod::IoUring => {
                     ring::RingPin::new(window).map(|pin| Self::Ring(Box::new(pin)))
                 }
                 PinMethod::Pipe if !shared => Err("a pipe can hold only shared memory"),
                 PinMethod::Pipe => pipe::PipePin::new(window, page).map(Self::Pipe),
             };
-            match held {
+            match result {
                 Ok(pin) => return Ok(pin),
                 Err(why) => {
                     tracing::debug!(%method, why, "cannot pin pages");
