@@ -83,7 +83,7 @@ pub use mapping::{
     Stitched,
 };
 pub use memory::{
-    Adopt, Alias, Audit, Backing, BackingReport, Change, Contiguity, External, FilePiece,
+    Adopt, Alias, Audit, Backing, BackingReport, Change, Contiguity, External, FileExtent,
     FrameAccess, HostExtent, HostRun, MemoryObject, PassedOver, PinAccess, PinMethod, Placement,
     Ram, RamProgress, Residency, Runs, Seals, Stability, frame_access, pin_access,
 };

@@ -66,7 +66,7 @@ fn fewer_runs(kind: Backing) {
     assert_eq!(after.count, runs.len() as u64, "the report describes the memory");
     assert_eq!(Some(after.shortest), runs.iter().copied().min());
     assert_eq!(Some(after.longest), runs.iter().copied().max());
-    let pieces = ram.file_pieces().unwrap().1;
+    let pieces = ram.file_extents().unwrap().1;
     if ram.file().is_none() {
         let addrs: Vec<_> = ram.host_extents().map(|extent| extent.addr.unwrap()).collect();
         assert!(addrs.is_sorted(), "in the order of frames");
@@ -83,7 +83,7 @@ fn same_bytes(kind: Backing) {
     // Through a second mapping, in the object's order.
     let alias = ram.alias().unwrap();
     // And through the file, as another process that was sent the pieces would.
-    let (fd, pieces) = ram.file_pieces().unwrap();
+    let (fd, pieces) = ram.file_extents().unwrap();
     assert_eq!(pieces.iter().map(|piece| piece.len).sum::<u64>(), LEN);
     let mut end = 0;
     for piece in pieces {

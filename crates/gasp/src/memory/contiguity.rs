@@ -9,13 +9,13 @@
 //! runs of all are chosen, and the rest is released.
 //!
 //! What the guest sees at an offset is then elsewhere in the file: the object keeps the
-//! [pieces](super::FilePiece), and whoever maps the file has to ask for them.
+//! [pieces](super::FileExtent), and whoever maps the file has to ask for them.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::FallocateFlags;
 
-use super::file::FilePiece;
+use super::file::FileExtent;
 use super::host::order::{Chunk, choose, chunks, pieces, shortest};
 use super::report::{Placement, Runs};
 use super::supply::{self, Unavailable};
@@ -40,13 +40,13 @@ pub enum Contiguity {
 
 /// Which part of a file is where in its window, and what the order of frames has achieved.
 pub(super) struct FileLayout {
-    pub(super) pieces: Vec<FilePiece>,
+    pub(super) pieces: Vec<FileExtent>,
     pub(super) placement: Option<Placement>,
 }
 
 impl FileLayout {
     pub(super) fn in_file_order(len: u64) -> Self {
-        Self { pieces: vec![FilePiece { offset: 0, len, file_offset: 0 }], placement: None }
+        Self { pieces: vec![FileExtent { offset: 0, len, file_offset: 0 }], placement: None }
     }
 }
 

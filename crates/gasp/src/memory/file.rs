@@ -36,12 +36,12 @@ pub(super) struct MemoryFile {
     pub(super) fd: OwnedFd,
     pub(super) seals: Seals,
     /// The pieces, in order of their offset in the object and without gaps; at least one.
-    pub(super) pieces: Vec<FilePiece>,
+    pub(super) pieces: Vec<FileExtent>,
 }
 
 /// A part of an object that is one consecutive part of its file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FilePiece {
+pub struct FileExtent {
     /// Bytes from the start of the object.
     pub offset: u64,
     /// Bytes; never 0.
@@ -52,7 +52,7 @@ pub struct FilePiece {
 
 impl MemoryFile {
     pub(super) fn whole(fd: OwnedFd, offset: u64, len: u64, seals: Seals) -> Self {
-        Self { fd, seals, pieces: vec![FilePiece { offset: 0, len, file_offset: offset }] }
+        Self { fd, seals, pieces: vec![FileExtent { offset: 0, len, file_offset: offset }] }
     }
 }
 

@@ -38,7 +38,7 @@ pub use alias::Alias;
 pub use audit::{Audit, Change};
 pub use contiguity::Contiguity;
 pub use external::External;
-pub use file::{FilePiece, Seals};
+pub use file::{FileExtent, Seals};
 pub use file_system::close;
 pub use host::pagemap::{FrameAccess, frame_access};
 pub use host::runs::{HostExtent, HostRun};

@@ -108,7 +108,7 @@ impl<'a> Ram<'a> {
     /// [demand](Contiguity::AtLeast) that a backing does not meet, the next one is tried.
     ///
     /// Memory in the order of its frames is in general not one piece of its file: see
-    /// [`MemoryObject::file_pieces`].
+    /// [`MemoryObject::file_extents`].
     pub fn host_contiguous(self, contiguity: Contiguity) -> Self {
         Self { contiguity: Some(contiguity), ..self }
     }

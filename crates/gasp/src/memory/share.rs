@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::file::{FilePiece, Seals};
+use super::file::{FileExtent, Seals};
 use super::object::MemoryObject;
 use super::window::Window;
 use crate::access::Access;
@@ -11,9 +11,9 @@ use crate::error::{Errno, Reason};
 impl MemoryObject {
     /// The object's file and its offset there, to share the memory with another process. `None` for
     /// [`external`](Self::external) memory, and for memory that is not one piece of its file: see
-    /// [`file_pieces`](Self::file_pieces).
+    /// [`file_extents`](Self::file_extents).
     pub fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
-        match self.file_pieces()? {
+        match self.file_extents()? {
             (fd, [whole]) => Some((fd, whole.file_offset)),
             _ => None,
         }
@@ -26,13 +26,13 @@ impl MemoryObject {
     /// RAM of a huge page pool is [guarded](Self::is_guarded) from the first call of this or of
     /// [`file`](Self::file) on, unless it is [exclusive](super::Ram::exclusive). An access that
     /// another thread has begun before is not.
-    pub fn file_pieces(&self) -> Option<(BorrowedFd<'_>, &[FilePiece])> {
+    pub fn file_extents(&self) -> Option<(BorrowedFd<'_>, &[FileExtent])> {
         self.guard_what_is_shared();
         self.pieces()
     }
 
     /// The file and its pieces, for the engine's own mappings: the file is not handed out.
-    fn pieces(&self) -> Option<(BorrowedFd<'_>, &[FilePiece])> {
+    fn pieces(&self) -> Option<(BorrowedFd<'_>, &[FileExtent])> {
         let file = self.memory_file()?;
         Some((file.fd.as_fd(), &file.pieces))
     }

@@ -168,7 +168,7 @@ pub(crate) fn eventually(mut done: impl FnMut() -> bool) -> bool {
 
 /// The inode number of an object's file. Unlike an address, it is not used again.
 pub(crate) fn inode(object: &MemoryObject) -> u64 {
-    rustix::fs::fstat(object.file_pieces().unwrap().0).unwrap().st_ino
+    rustix::fs::fstat(object.file_extents().unwrap().0).unwrap().st_ino
 }
 
 /// Number of this process's mappings of the file.

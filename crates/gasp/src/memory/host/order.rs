@@ -1,7 +1,7 @@
 //! Chunks of a file in the order of their frames, so that their runs are few and long.
 
 use super::frames::Run;
-use crate::memory::file::FilePiece;
+use crate::memory::file::FileExtent;
 
 /// A host-contiguous chunk: its host-physical address, and its offset in the file.
 pub(crate) type Chunk = (u64, u64);
@@ -57,13 +57,13 @@ pub(crate) fn shortest(chosen: &[Chunk], chunk: usize) -> usize {
 
 /// The pieces of the file that the chunks are, in their order: chunks that are neighbours in the
 /// file as well are one piece.
-pub(crate) fn pieces(chosen: &[Chunk], chunk: usize) -> Vec<FilePiece> {
+pub(crate) fn pieces(chosen: &[Chunk], chunk: usize) -> Vec<FileExtent> {
     let len = chunk as u64;
-    let mut pieces: Vec<FilePiece> = Vec::new();
+    let mut pieces: Vec<FileExtent> = Vec::new();
     for (offset, &(_, file_offset)) in (0..).step_by(chunk).zip(chosen) {
         match pieces.last_mut() {
             Some(last) if last.file_offset + last.len == file_offset => last.len += len,
-            _ => pieces.push(FilePiece { offset, len, file_offset }),
+            _ => pieces.push(FileExtent { offset, len, file_offset }),
         }
     }
     pieces
