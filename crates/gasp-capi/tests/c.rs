@@ -21,7 +21,7 @@ mod source;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
-use build::{Built, Link, Toolchain, output_of, tool_lack};
+use build::{Built, Language, Link, Toolchain, output_of, tool_lack};
 use libtest_mimic::{Arguments, Failed, Trial};
 use source::{Source, headers, sources};
 
@@ -150,11 +150,12 @@ fn header_trials(tools: &Arc<Toolchain>) -> Vec<Trial> {
     let mut trials = Vec::new();
     for header in headers() {
         for edition in ["800", "710"] {
-            for (language, cxx) in [("C11", false), ("C++17", true)] {
-                let lack = tools.cxx_lack.as_ref().filter(|_| cxx);
-                let name = format!("header alone: {header} as {language}, edition {edition}");
+            for language in [Language::C99, Language::C11, Language::Cxx17] {
+                let lack = tools.cxx_lack.as_ref().filter(|_| language == Language::Cxx17);
+                let name = format!("header alone: {header} as {language:?}, edition {edition}");
                 let (tools, header) = (Arc::clone(tools), header.clone());
-                trials.push(trial(name, lack, move || Ok(tools.check(&header, edition, cxx)?)));
+                let run = move || Ok(tools.check(&header, edition, language)?);
+                trials.push(trial(name, lack, run));
             }
         }
     }

@@ -30,6 +30,28 @@ pub(crate) enum Link {
     Sanitized,
 }
 
+/// A language, and its standard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Language {
+    C99,
+    C11,
+    Cxx17,
+}
+
+impl Language {
+    fn of(file: &Path) -> Self {
+        if is_cxx(file) { Self::Cxx17 } else { Self::C11 }
+    }
+
+    fn standard(self) -> &'static str {
+        match self {
+            Self::C99 => "-std=c99",
+            Self::C11 => "-std=c11",
+            Self::Cxx17 => "-std=c++17",
+        }
+    }
+}
+
 /// A program that can be run.
 pub(crate) struct Built {
     pub(crate) program: PathBuf,
@@ -135,9 +157,11 @@ impl Toolchain {
         done.into_iter().map(|(_, source, built)| (source, built)).collect()
     }
 
-    fn compiler(&self, cxx: bool, edition: &str) -> Command {
+    fn compiler(&self, language: Language, edition: &str) -> Command {
+        let cxx = language == Language::Cxx17;
         let mut compile = Command::new(if cxx { &self.cxx } else { &self.cc });
-        compile.arg(if cxx { "-std=c++17" } else { "-std=c11" }).args(STRICT);
+        compile.arg(language.standard()).args(STRICT);
+        compile.args(["-x", if cxx { "c++" } else { "c" }]);
         compile.arg("-I").arg(include()).arg(format!("-DQVM_EDITION={edition}"));
         compile
     }
@@ -177,7 +201,7 @@ impl Toolchain {
 
     fn compile(&self, file: &Path, object: &Path, link: Link) -> Result<(), String> {
         let edition = if stem(file).ends_with("_710") { "710" } else { "800" };
-        let mut compile = self.compiler(is_cxx(file), edition);
+        let mut compile = self.compiler(Language::of(file), edition);
         if link == Link::Sanitized {
             compile.args(SANITIZE).arg("-fno-omit-frame-pointer");
         }
@@ -185,13 +209,18 @@ impl Toolchain {
     }
 
     /// Compiles a program that is one header, twice.
-    pub(crate) fn check(&self, header: &str, edition: &str, cxx: bool) -> Result<(), String> {
+    pub(crate) fn check(
+        &self,
+        header: &str,
+        edition: &str,
+        language: Language,
+    ) -> Result<(), String> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let file = self.folder.path().join(format!("header-{number}"));
         let text = format!("#include <{header}>\n#include <{header}>\nint nothing;\n");
         std::fs::write(&file, text).map_err(|why| why.to_string())?;
-        let mut compile = self.compiler(cxx, edition);
-        compile.args(["-fsyntax-only", "-x", if cxx { "c++" } else { "c" }]).arg(file);
+        let mut compile = self.compiler(language, edition);
+        compile.arg("-fsyntax-only").arg(file);
         output_of(&mut compile).map(drop)
     }
 }
