@@ -1,4 +1,4 @@
-//! Pointers and texts that come from C.
+//! Pointers and texts that come from C: the pointer rule of [the crate](crate#safety).
 #![allow(unsafe_code, reason = "reads and writes where C says")]
 
 use core::ffi::{CStr, c_char};
@@ -20,14 +20,17 @@ pub(crate) struct Out<'call, T> {
 
 impl<T> Out<'_, T> {
     /// # Safety
-    /// `place` is NULL, or valid for reads and writes of a `T` during the call.
+    /// `place` is NULL; or it is aligned and valid for writes of a `T` during `'call`, and nobody
+    /// else accesses it meanwhile. If [`read`](Self::read) is used, it is also valid for reads of
+    /// a `T` that has been initialized.
     pub(crate) unsafe fn new(place: *mut T, null: &'static str) -> Outcome<Self> {
         let place = NonNull::new(place).ok_or_else(|| Failure::invalid(null))?;
         Ok(Self { place, call: PhantomData })
     }
 
     pub(crate) fn write(self, value: T) {
-        // SAFETY: valid for writes, by the promise of `new`.
+        // SAFETY: `new` asks that `place` is aligned and valid for writes of a `T` during `'call`,
+        // which has not ended: `self` has it.
         unsafe { self.place.write(value) };
     }
 
@@ -36,7 +39,8 @@ impl<T> Out<'_, T> {
     where
         T: Copy,
     {
-        // SAFETY: valid for reads, by the promise of `new`; C has put a value there.
+        // SAFETY: `new` asks that `place` is aligned, and, as `read` is used, valid for reads of an
+        // initialized `T` during `'call`, which has not ended: `self` has it.
         unsafe { self.place.read() }
     }
 }
@@ -44,11 +48,13 @@ impl<T> Out<'_, T> {
 /// What C has at `place`.
 ///
 /// # Safety
-/// `place` is NULL, or valid for reads of a `T` during the call.
+/// `place` is NULL, or aligned and valid for reads of an initialized `T`, which nobody changes
+/// meanwhile.
 pub(crate) unsafe fn read<T: Copy>(place: *const T, null: &'static str) -> Outcome<T> {
     match place.is_null() {
         true => Err(Failure::invalid(null)),
-        // SAFETY: not NULL, as was just looked at; and what is not, the caller has valid to read.
+        // SAFETY: `place` is not NULL, so it is aligned and valid for reads of an initialized `T`,
+        // as this function asks.
         false => Ok(unsafe { place.read() }),
     }
 }
@@ -56,7 +62,8 @@ pub(crate) unsafe fn read<T: Copy>(place: *const T, null: &'static str) -> Outco
 /// `count` values from `first` on, copied: C could change them meanwhile.
 ///
 /// # Safety
-/// `first` is NULL, or valid for reads of that many during the call.
+/// `first` is NULL, or aligned and valid for reads of `count` initialized values, which nobody
+/// changes meanwhile.
 pub(crate) unsafe fn array<T: Copy>(
     first: *const T,
     count: usize,
@@ -72,10 +79,12 @@ pub(crate) unsafe fn array<T: Copy>(
     if values.try_reserve_exact(count).is_err() {
         return Err(Failure::Call(Errno::NOMEM, "there is no memory for so many entries"));
     }
-    // SAFETY: not NULL, so the caller has it valid for `count` values; there is room for as many
-    // in `values`, which is our own and so overlaps nothing.
+    // SAFETY: `first` is not NULL, so it is aligned and valid for reads of `count` values, as this
+    // function asks; `values` is aligned, has room for as many, as was reserved above, and is a
+    // new allocation, so the two do not overlap.
     unsafe { first.copy_to_nonoverlapping(values.as_mut_ptr(), count) };
-    // SAFETY: they were just written.
+    // SAFETY: `count` is within the capacity, which was reserved above, and the line above has
+    // initialized as many values.
     unsafe { values.set_len(count) };
     Ok(values)
 }
@@ -83,12 +92,14 @@ pub(crate) unsafe fn array<T: Copy>(
 /// A text.
 ///
 /// # Safety
-/// `text` is NULL, or a C string that does not change during the call.
+/// `text` is NULL, or points to a string that ends in a NUL, is valid for reads up to it, and
+/// is changed by nobody during `'call`.
 pub(crate) unsafe fn text<'call>(text: *const c_char, null: &'static str) -> Outcome<&'call str> {
     if text.is_null() {
         return Err(Failure::invalid(null));
     }
-    // SAFETY: not NULL, so the caller has it point to a C string that stays for `'call`.
+    // SAFETY: `text` is not NULL, so it points to a string with a NUL at its end, valid for reads
+    // and unchanged during `'call`, as this function asks.
     let text = unsafe { CStr::from_ptr(text) };
     text.to_str().map_err(|_| Failure::invalid("the text is not UTF-8"))
 }
@@ -96,9 +107,10 @@ pub(crate) unsafe fn text<'call>(text: *const c_char, null: &'static str) -> Out
 /// A name: 1 to 128 bytes, without control characters.
 ///
 /// # Safety
-/// As [`text`].
+/// `name` is as [`text`] asks of its argument.
 pub(crate) unsafe fn name<'call>(name: *const c_char) -> Outcome<&'call str> {
-    // SAFETY: `text` asks that `name` is NULL or a C string for `'call`, as this function asks.
+    // SAFETY: `text` asks that `name` is NULL or a C string that does not change during `'call`, as
+    // this function does.
     let name = unsafe { text(name, "the name is NULL") }?;
     match (1..=NAME_MAX).contains(&name.len()) && !name.contains(char::is_control) {
         true => Ok(name),

@@ -119,9 +119,10 @@ fn caught(panic: Box<dyn Any + Send>) -> Failure {
 /// Sets the C library's errno of this thread.
 pub(crate) fn set_errno(errno: c_int) {
     #![allow(unsafe_code, reason = "errno is a variable of the C library")]
-    // SAFETY: it asks for nothing.
+    // SAFETY: the function has no requirements.
     let place = unsafe { libc::__errno_location() };
-    // SAFETY: it is this thread's errno, which is valid while the thread is.
+    // SAFETY: `place` is this thread's errno, which is aligned, valid for writes as long as the
+    // thread runs, and accessed by no other thread.
     unsafe { place.write(errno) };
 }
 

@@ -35,7 +35,7 @@ pub unsafe extern "C" fn gasp_map_contig(
     prot: u32,
 ) -> *mut c_void {
     boundary::value(ptr::null_mut(), || {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `ppaddr` and `plength` are NULL or valid during the call, by the pointer rule.
         let ((), made) = unsafe { map::host_contig(vdev, ppaddr, plength, prot, || Ok(())) }?;
         Ok(keep(made.guest, made.length, made.token))
     })

@@ -39,7 +39,7 @@ pub unsafe extern "C" fn gasp_map_contig_710(
     plength: *mut usize,
 ) -> *mut c_void {
     boundary::value(ptr::null_mut(), || {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `ppaddr` and `plength` are NULL or valid during the call, by the pointer rule.
         let made = unsafe { map::host_contig(vdev, ppaddr, plength, flags(prot), || Ok(())) };
         let ((), made) = made?;
         Ok(by_address::keep(made.guest, made.length, made.token))
@@ -108,9 +108,9 @@ pub unsafe extern "C" fn gasp_region_info_710(
     rgn: *mut Region710,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `blk` is NULL or valid for reads during the call, by the pointer rule.
         let block = unsafe { read(blk, "blk is NULL") }?;
-        // SAFETY: `rgn` is NULL or good to write during the call, as the header demands.
+        // SAFETY: `rgn` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(rgn, "rgn is NULL") }?;
         let Region { flags, cookie, vdev, host_location, guest } =
             regions::info(Some(gsp), block.into())?;
@@ -122,11 +122,13 @@ pub unsafe extern "C" fn gasp_region_info_710(
     })
 }
 
+/// The entries of `gasp_region_set` and `gasp_region_set_soft`.
+///
 /// # Safety
-/// As [`array`].
+/// `rgn` is as [`array()`] asks of its argument, for `count` entries.
 unsafe fn entries(rgn: *const Region710, count: u32) -> Outcome<Vec<Region>> {
-    // SAFETY: `array` asks that `rgn` is NULL or valid for `count` entries, as this function asks
-    // of its caller.
+    // SAFETY: `array` asks that `rgn` is NULL or valid for reads of `count` entries, as this
+    // function does.
     let entries = unsafe { array(rgn, count as usize, "rgn is NULL") }?;
     Ok(entries.into_iter().map(Region::from).collect())
 }
@@ -138,7 +140,8 @@ pub unsafe extern "C" fn gasp_region_set_710(
     num_regions: c_uint,
     rgn: *const Region710,
 ) {
-    // SAFETY: NULL or good for so many during the call, as the header demands.
+    // SAFETY: `rgn` is NULL or valid for reads of `num_regions` entries during the call, by the
+    // pointer rule.
     regions::set_hard(Some(gsp), || unsafe { entries(rgn, num_regions) });
 }
 
@@ -149,7 +152,8 @@ pub unsafe extern "C" fn gasp_region_set_soft_710(
     num_regions: c_uint,
     rgn: *const Region710,
 ) -> c_uint {
-    // SAFETY: NULL or good for so many during the call, as the header demands.
+    // SAFETY: `rgn` is NULL or valid for reads of `num_regions` entries during the call, by the
+    // pointer rule.
     regions::set_soft(Some(gsp), || unsafe { entries(rgn, num_regions) })
 }
 
@@ -259,7 +263,7 @@ pub unsafe extern "C" fn gasp_walk_init_710(
     flags: c_uint,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `ws` is NULL or valid during the call, by the pointer rule.
         let state = unsafe { Out::new(ws, NO_STATE) }?;
         state.write(WalkState710::begin(gsp, max_length, flags)?);
         Ok(())
@@ -270,7 +274,7 @@ pub unsafe extern "C" fn gasp_walk_init_710(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_walk_next_710(ws: *mut WalkState710) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `ws` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(ws, NO_STATE) }?;
         let state = place.read();
         let guest = guest_of(Some(state.gsp))?;
@@ -289,7 +293,7 @@ pub extern "C" fn gasp_walk_count_710(
 ) -> c_uint {
     boundary::value(0, || {
         let guest = guest_of(Some(gsp))?;
-        // SAFETY: there is no filter.
+        // SAFETY: what `count` asks is of the filter, and there is none.
         unsafe { walk::count(&guest, How { max_length, flags }, None) }
     })
 }
@@ -304,7 +308,7 @@ pub unsafe extern "C" fn gasp_walk_init_filtered_710(
     filter: WalkFilter,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `ws` is NULL or valid during the call, by the pointer rule.
         let state = unsafe { Out::new(ws, NO_STATE) }?;
         walk::check_filter(filter)?;
         let ws = WalkState710::begin(gsp, max_length, flags)?;
@@ -318,13 +322,13 @@ pub unsafe extern "C" fn gasp_walk_init_filtered_710(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_walk_next_filtered_710(ws: *mut WalkStateFiltered710) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `ws` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(ws, NO_STATE) }?;
         let state = place.read();
         let rest = (state.remaining_guest_loc, state.remaining_length);
         let now = Filtered { entry: state.ws.entry(), rest };
         let guest = guest_of(Some(state.ws.gsp))?;
-        // SAFETY: the filter is the program's, as the header describes it.
+        // SAFETY: the filter is C's, which `<qvm/gasp.h>` asks to neither throw nor jump out.
         let next = unsafe { walk::next_filtered(&guest, state.ws.how(), state.filter, now) }?;
         let (remaining_guest_loc, remaining_length) = next.rest;
         let ws = state.ws.at(next.entry);
@@ -344,7 +348,7 @@ pub unsafe extern "C" fn gasp_walk_count_filtered_710(
     boundary::value(0, || {
         walk::check_filter(filter)?;
         let guest = guest_of(Some(gsp))?;
-        // SAFETY: the filter is the program's, as the header describes it.
+        // SAFETY: the filter is C's, which `<qvm/gasp.h>` asks to neither throw nor jump out.
         unsafe { walk::count(&guest, How { max_length, flags }, Some(filter)) }
     })
 }

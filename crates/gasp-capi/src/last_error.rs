@@ -19,7 +19,7 @@ thread_local! {
     static TEXT: [Cell<u8>; TEXT_MAX] = const { [const { Cell::new(0) }; TEXT_MAX] };
 }
 
-/// Keeps a text for [`pointer`].
+/// Keeps a text for [`pointer()`].
 pub(crate) fn set(text: &dyn fmt::Display) {
     TEXT.with(|bytes| {
         let mut writer = Writer { bytes, len: 0, cut: false };

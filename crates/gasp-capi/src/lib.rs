@@ -16,9 +16,17 @@
 //! | [`lock`], [`regions`], [`find`], [`walk`] | the rest of `<qvm/gasp.h>` |
 //! | [`edition_710`] | its 7.x forms |
 //! | [`host`] | `<gasp/guest.h>` |
+//!
+//! # Safety
+//!
+//! The exported functions require what the headers require of C: `<qvm/gasp.h>` of pointers to
+//! data, the comments of `gasp_walk_filter_t` and `gasp_log_t` of callbacks. SAFETY comments call
+//! the former *the pointer rule*: during the call, such an argument is NULL; or it is aligned,
+//! valid for the reads and writes that the function's comment implies, initialized if it is read,
+//! and not accessed by another thread in a way that would be a data race.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
-#![allow(clippy::missing_safety_doc, reason = "the headers say what C must pass")]
+#![allow(clippy::missing_safety_doc, reason = "the headers say what C must pass: see Safety")]
 
 mod arguments;
 mod boundary;

@@ -41,7 +41,11 @@ pub(crate) fn prepare() {
 }
 
 /// Says how much is logged, and where to.
-pub(crate) fn set(level: u32, log: Log, context: *mut c_void) {
+///
+/// # Safety
+/// `log` can be called from any thread, by several at a time and from now on, with this context
+/// and a line that is valid during the call; and it returns: it neither throws nor jumps out.
+pub(crate) unsafe fn set(level: u32, log: Log, context: *mut c_void) {
     prepare();
     let target = Target { log, context: context.expose_provenance() };
     *TARGET.lock() = target;
@@ -121,8 +125,9 @@ fn tell(level: u32, line: String) {
     if TELLING.replace(true) {
         return;
     }
-    // SAFETY: the program has promised a function that can be called from any thread,
-    // with the context that it gave; the line is a C string for as long as the call.
+    // SAFETY: `set`, which alone writes a function to `TARGET`, asks that it can be called from any
+    // thread with the context of the same call, which the lock has kept with it, and returns.
+    // `line` is a C string that outlives the call.
     unsafe { log(context, level, line.as_ptr()) };
     TELLING.set(false);
 }
@@ -152,7 +157,7 @@ mod tests {
     fn logs_to_a_pipe_without_a_reader() {
         if std::env::var_os("GASP_TEST_CHILD").is_some() {
             // A program in C has not been told to ignore it, as one in Rust has.
-            // SAFETY: sets the default action.
+            // SAFETY: the default action has no handler that could be wrong.
             unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
             tell(GASP_LOG_WARN, "nobody reads this".into());
         }

@@ -28,34 +28,40 @@ pub unsafe extern "C" fn gasp_map_host_contig(
     if let Ok(flags) = MapFlags::from_bits(prot)
         && !(ppaddr.is_null() || plength.is_null() || h.is_null() || guard::is_on())
     {
-        // SAFETY: not NULL, and good during the call, as the header demands.
+        // SAFETY: `ppaddr` is not NULL, so it is aligned, and valid for reads of an initialized
+        // `u64`, by the pointer rule.
         let at = unsafe { ppaddr.read() };
-        // SAFETY: `plength` is not NULL, and good during the call, as the header demands.
+        // SAFETY: `plength` is not NULL, so it is aligned, and valid for reads of an initialized
+        // `usize`, by the pointer rule.
         let max = unsafe { plength.read() };
-        // SAFETY: used in the look-up alone.
+        // SAFETY: the device is used in the look-up alone: `map_host_contig_page_of` calls `find`
+        // inside it, and what it returns borrows nothing from the device.
         let find = || unsafe { VDEVS.find_unguarded(vdev.addr()) }.map(|found| &found.vdev);
         let mapped = gasp::Vdev::map_host_contig_page_of(find, DeviceAddr(at), max as u64, flags);
         if let Some(mapping) = mapped {
             let (run, length) = (mapping.run(), mapping.len());
             let token = mapping.into_mapping().into_token();
             let handle = MapHandle { reserved: token.words() };
-            // SAFETY: `ppaddr` is not NULL, and good to write during the call, as the header demands.
+            // SAFETY: `ppaddr` is not NULL, so it is aligned, and valid for writes of a `u64`, by
+            // the pointer rule.
             unsafe { ppaddr.write(run.addr.0) };
-            // SAFETY: so is `plength`.
+            // SAFETY: `plength` is not NULL, so it is aligned, and valid for writes of a `usize`,
+            // by the pointer rule.
             unsafe { plength.write(length) };
-            // SAFETY: so is `h`.
+            // SAFETY: `h` is not NULL, so it is aligned, and valid for writes of a `MapHandle`, by
+            // the pointer rule.
             unsafe { h.write(handle) };
             return EOK;
         }
     }
-    // SAFETY: good during the call, as the header demands.
+    // SAFETY: `ppaddr`, `plength` and `h` are NULL or valid during the call, by the pointer rule.
     unsafe { map_host_contig_slowly(vdev, ppaddr, plength, prot, h) }
 }
 
 /// All of `gasp_map_host_contig`, with the reason where it fails.
 ///
 /// # Safety
-/// As the header demands of `gasp_map_host_contig`.
+/// `ppaddr`, `plength` and `h` are as the pointer rule asks: NULL or valid during the call.
 #[cold]
 #[inline(never)]
 unsafe fn map_host_contig_slowly(
@@ -66,9 +72,9 @@ unsafe fn map_host_contig_slowly(
     h: *mut MapHandle,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: `h` is NULL or good during the call, as the header demands.
+        // SAFETY: `h` is NULL or valid during the call, as this function asks.
         let handle = || unsafe { Out::new(h, NO_HANDLE) };
-        // SAFETY: so are `ppaddr` and `plength`.
+        // SAFETY: `ppaddr` and `plength` are NULL or valid during the call, as this function asks.
         let (handle, made) = unsafe { host_contig(vdev, ppaddr, plength, prot, handle) }?;
         handle.write(MapHandle { reserved: made.token.words() });
         Ok(())
@@ -86,7 +92,7 @@ pub(crate) struct Made {
 /// where they belong in the order, and writes address and length.
 ///
 /// # Safety
-/// `ppaddr` and `plength` are NULL, or good for reading and writing during the call.
+/// `ppaddr` and `plength` are as the pointer rule asks: NULL or valid during the call.
 #[inline]
 pub(crate) unsafe fn host_contig<T>(
     vdev: *const Vdev,
@@ -96,9 +102,9 @@ pub(crate) unsafe fn host_contig<T>(
     more: impl FnOnce() -> Outcome<T>,
 ) -> Outcome<(T, Made)> {
     let op = Operation::MapHostContig;
-    // SAFETY: the caller has `ppaddr` NULL or good during the call.
+    // SAFETY: `ppaddr` is NULL or valid during the call, as this function asks.
     let addr = unsafe { Out::new(ppaddr, "ppaddr is NULL") };
-    // SAFETY: the caller has `plength` NULL or good during the call.
+    // SAFETY: `plength` is NULL or valid during the call, as this function asks.
     let length = unsafe { Out::new(plength, "plength is NULL") };
     // Flags come first, and their error names what was asked for, if it can be read.
     let asked = (addr.as_ref().map_or(0, Out::read), length.as_ref().map_or(0, Out::read));
@@ -131,22 +137,28 @@ pub unsafe extern "C" fn gasp_map(
         && !(h.is_null() || guard::is_on())
     {
         let at = DeviceAddr(guest_paddr);
-        // SAFETY: used in the look-up alone.
+        // SAFETY: the device is used in the look-up alone: `map_page_of` calls `find` inside it,
+        // and what it returns borrows nothing from the device.
         let find = || unsafe { VDEVS.find_unguarded(vdev.addr()) }.map(|found| &found.vdev);
         if let Some(mapping) = gasp::Vdev::map_page_of(find, at, length as u64, flags) {
             let handle = MapHandle { reserved: mapping.into_token().words() };
-            // SAFETY: not NULL, and good during the call, as the header demands.
+            // SAFETY: `h` is not NULL, so it is aligned, and valid for writes of a `MapHandle`, by
+            // the pointer rule.
             unsafe { h.write(handle) };
             return EOK;
         }
     }
-    map_slowly(vdev, guest_paddr, length, prot, h)
+    // SAFETY: `h` is NULL or valid during the call, by the pointer rule.
+    unsafe { map_slowly(vdev, guest_paddr, length, prot, h) }
 }
 
 /// All of `gasp_map`, with the reason where it fails.
+///
+/// # Safety
+/// `h` is as the pointer rule asks: NULL or valid during the call.
 #[cold]
 #[inline(never)]
-fn map_slowly(
+unsafe fn map_slowly(
     vdev: *const Vdev,
     guest_paddr: u64,
     length: usize,
@@ -156,7 +168,7 @@ fn map_slowly(
     boundary::call(|| {
         let op = Operation::Map;
         let flags = map_flags(op, || Location::Device(DeviceAddr(guest_paddr)), length, prot)?;
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `h` is NULL or valid during the call, as this function asks.
         let handle = unsafe { Out::new(h, NO_HANDLE) }?;
         let section = Section::enter();
         let found = VDEVS.find(&section, vdev.addr()).ok_or_else(no_vdev)?;
@@ -176,7 +188,7 @@ pub unsafe extern "C" fn gasp_map_firmware(
     h: *mut MapHandle,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `h` is NULL or valid during the call, by the pointer rule.
         let handle = || unsafe { Out::new(h, NO_HANDLE) };
         let (handle, made) = firmware(None, guest_paddr, length, prot, handle)?;
         handle.write(MapHandle { reserved: made.token.words() });
@@ -211,7 +223,8 @@ pub(crate) fn firmware<T>(
 /// See `<qvm/gasp.h>`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_get_vaddr(h: *const MapHandle) -> *mut c_void {
-    // SAFETY: NULL or good during the call, as the header demands.
+    // SAFETY: `h` is NULL, or aligned, valid for reads, initialized and changed by nobody during
+    // the call, by the pointer rule.
     let Some(handle) = (unsafe { h.as_ref() }) else { return ptr::null_mut() };
     let token = Token::from_words(handle.reserved);
     token.pointer().map_or(ptr::null_mut(), <*mut u8>::cast)
@@ -220,7 +233,8 @@ pub unsafe extern "C" fn gasp_get_vaddr(h: *const MapHandle) -> *mut c_void {
 /// See `<qvm/gasp.h>`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_unmap_handle(h: *mut MapHandle) {
-    // SAFETY: NULL or good during the call, as the header demands.
+    // SAFETY: `h` is NULL, or aligned, valid for reads, initialized and changed by nobody during
+    // the call, by the pointer rule.
     let Some(handle) = (unsafe { h.as_ref() }) else { return };
     // Unmapping may free memory, and with it run code that could fail.
     boundary::value((), || {

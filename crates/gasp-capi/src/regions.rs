@@ -384,9 +384,9 @@ pub(crate) fn set_hard(guest: Named, entries: impl FnOnce() -> Outcome<Vec<Regio
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_region_info(blk: *const StateBlock, rgn: *mut Region) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `blk` is NULL or valid for reads during the call, by the pointer rule.
         let block = unsafe { read(blk, "blk is NULL") }?;
-        // SAFETY: `rgn` is NULL or good to write during the call, as the header demands.
+        // SAFETY: `rgn` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(rgn, "rgn is NULL") }?;
         place.write(info(None, block)?);
         Ok(())
@@ -396,13 +396,15 @@ pub unsafe extern "C" fn gasp_region_info(blk: *const StateBlock, rgn: *mut Regi
 /// See `<qvm/gasp.h>`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_region_set(num_regions: u32, rgn: *const Region) {
-    // SAFETY: NULL or good for so many during the call, as the header demands.
+    // SAFETY: `rgn` is NULL or valid for reads of `num_regions` entries during the call, by the
+    // pointer rule.
     set_hard(None, || unsafe { array(rgn, num_regions as usize, "rgn is NULL") });
 }
 
 /// See `<qvm/gasp.h>`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_region_set_soft(num_regions: u32, rgn: *const Region) -> u32 {
-    // SAFETY: NULL or good for so many during the call, as the header demands.
+    // SAFETY: `rgn` is NULL or valid for reads of `num_regions` entries during the call, by the
+    // pointer rule.
     set_soft(None, || unsafe { array(rgn, num_regions as usize, "rgn is NULL") })
 }

@@ -103,24 +103,28 @@ impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
         _section: &'section Section,
         number: usize,
     ) -> Option<&'section T> {
-        // SAFETY: the section lasts as long as the reference.
+        // SAFETY: the section is borrowed for `'section`, so it does not end while the reference is
+        // used.
         unsafe { self.find_unguarded(number) }
     }
 
     /// The object of this number, if there is one.
     ///
     /// # Safety
-    /// The reference is not used when the section, or the look-up of
-    /// [`gasp::Vdev::map_page_of`], that this is called in has ended.
+    /// This is called in a section, or in a look-up of [`gasp::Vdev::map_page_of`], and the
+    /// reference is not used after that has ended.
     #[inline(always)]
     pub(crate) unsafe fn find_unguarded<'section>(&self, number: usize) -> Option<&'section T> {
         if number >> KIND_SHIFT != usize::from(KIND) {
             return None;
         }
         let entry = self.places.get(number & (OBJECTS_MAX - 1))?.load(Ordering::Acquire);
-        // SAFETY: the pointer is null or to an entry that was listed when the section or
-        // look-up had begun. `remove` frees it after it has taken it out of the list and
-        // then waited for all that began before: that is at the end of this one or later.
+        // SAFETY: the pointer is null, or one of `Box::into_raw` that `fill` has stored with
+        // release, which the acquiring load has seen: aligned and initialized. `remove` frees an
+        // entry only after it has taken it out of the list and a grace period has passed. The
+        // section or look-up that this is called in began before that, as it found the entry, so
+        // the grace period ends after it; and the reference is not used after it, as this function
+        // asks. Until then nobody writes to the entry.
         let entry = unsafe { entry.as_ref() }?;
         (entry.number == number).then_some(&entry.object)
     }
@@ -141,7 +145,10 @@ impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
         let place = number & (OBJECTS_MAX - 1);
         let listed = self.places.get(place)?;
         let entry = listed.load(Ordering::Acquire);
-        // SAFETY: as in `find`.
+        // SAFETY: the pointer is null, or one of `Box::into_raw` that `fill` has stored with
+        // release, which the acquiring load has seen. It was loaded inside `section`, which is
+        // dropped below, after the last use of the reference; another thread's `remove` frees the
+        // entry only after a grace period that ends after `section`.
         let is_it = unsafe { entry.as_ref() }.is_some_and(|entry| entry.number == number);
         // An entry that is listed is not freed and its address not given to another while
         // this section lasts, so the exchange takes out what was looked at.
@@ -153,9 +160,11 @@ impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
             return None;
         }
         grace_period();
-        // SAFETY: made by `Box::into_raw` in `insert`; the exchange took it out of the list,
-        // which only one thread can do; and nobody has a reference to it any more, as every
-        // section that could have found it is over.
+        // SAFETY: `entry` is not null, as `is_it` says, and so comes from `Box::into_raw` in
+        // `fill`. It is turned back once: the exchange took it out of the list, in which one of
+        // several threads succeeds. And nobody has a reference to it: sections and look-ups that
+        // could have found it ended in the grace period, and this thread is in none, as this
+        // function asks.
         let entry = unsafe { Box::from_raw(entry) };
         let generation = (number >> PLACE_BITS) as u32 & ((1 << GENERATION_BITS) - 1);
         // A place whose generations are used up is not used again.

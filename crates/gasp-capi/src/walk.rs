@@ -76,7 +76,8 @@ pub(crate) struct Filtered {
 /// The next part that `filter` lets through.
 ///
 /// # Safety
-/// The filter keeps to what the header says of it.
+/// The filter can be called with two places that are valid for reads and writes, and returns
+/// from there: it neither throws nor jumps out.
 pub(crate) unsafe fn next_filtered(
     guest: &Guest,
     how: How,
@@ -94,7 +95,8 @@ pub(crate) unsafe fn next_filtered(
             continue;
         }
         let (mut part, mut size) = (start, length as usize);
-        // SAFETY: two valid places; the function is the caller's.
+        // SAFETY: `part` and `size` are valid for reads and writes during the call, and the filter
+        // can be called with such places and returns, as this function asks.
         unsafe { filter(&mut part, &mut size) };
         let end = start.saturating_add(length);
         let part_end = part.saturating_add(size as u64).min(end);
@@ -119,7 +121,7 @@ pub(crate) unsafe fn next_filtered(
 /// Counts the entries of a walk, or of a filtered one.
 ///
 /// # Safety
-/// As [`next_filtered`].
+/// The filter, if there is one, is as [`next_filtered`] asks.
 pub(crate) unsafe fn count(guest: &Guest, how: How, filter: Option<WalkFilter>) -> Outcome<u32> {
     how.check()?;
     let none = Entry { guest: 0, host: QSL_NO_LOCATION, length: 0 };
@@ -127,8 +129,8 @@ pub(crate) unsafe fn count(guest: &Guest, how: How, filter: Option<WalkFilter>) 
     let mut count = 0_u32;
     loop {
         let step = match filter {
-            // SAFETY: `next_filtered` asks that the filter can be called with two places of ours, as
-            // this function asks of its caller.
+            // SAFETY: `next_filtered` asks that the filter can be called with two valid places and
+            // returns, as this function does.
             Some(filter) => unsafe { next_filtered(guest, how, filter, state) },
             None => next(guest, how, state.entry.guest, state.entry.length)
                 .map(|entry| Filtered { entry, rest: (0, 0) }),
@@ -146,7 +148,7 @@ pub(crate) unsafe fn count(guest: &Guest, how: How, filter: Option<WalkFilter>) 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_walk_init(ws: *mut WalkState, max_length: u64, flags: u32) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `ws` is NULL or valid during the call, by the pointer rule.
         let state = unsafe { Out::new(ws, NO_STATE) }?;
         state.write(begin(max_length, flags)?);
         Ok(())
@@ -188,7 +190,7 @@ impl WalkState {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_walk_next(ws: *mut WalkState) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `ws` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(ws, NO_STATE) }?;
         let state = place.read();
         let guest = guest_of(state.named())?;
@@ -202,7 +204,7 @@ pub unsafe extern "C" fn gasp_walk_next(ws: *mut WalkState) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn gasp_walk_count(max_length: u64, flags: u32) -> u32 {
     boundary::value(0, || {
-        // SAFETY: there is no filter.
+        // SAFETY: what `count` asks is of the filter, and there is none.
         unsafe { count(&*guest_of(None)?, How { max_length, flags }, None) }
     })
 }
@@ -216,7 +218,7 @@ pub unsafe extern "C" fn gasp_walk_init_filtered(
     filter: WalkFilter,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `ws` is NULL or valid during the call, by the pointer rule.
         let state = unsafe { Out::new(ws, NO_STATE) }?;
         check_filter(filter)?;
         let ws = begin(max_length, flags)?;
@@ -229,13 +231,13 @@ pub unsafe extern "C" fn gasp_walk_init_filtered(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_walk_next_filtered(ws: *mut WalkStateFiltered) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `ws` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(ws, NO_STATE) }?;
         let state = place.read();
         let rest = (state.remaining_guest_loc, state.remaining_length);
         let guest = guest_of(state.ws.named())?;
         let now = Filtered { entry: state.ws.entry(), rest };
-        // SAFETY: the filter is the program's, as the header describes it.
+        // SAFETY: the filter is C's, which `<qvm/gasp.h>` asks to neither throw nor jump out.
         let next = unsafe { next_filtered(&guest, state.ws.how(), state.filter, now) }?;
         let (remaining_guest_loc, remaining_length) = next.rest;
         let ws = state.ws.at(next.entry);
@@ -253,7 +255,7 @@ pub unsafe extern "C" fn gasp_walk_count_filtered(
 ) -> u32 {
     boundary::value(0, || {
         check_filter(filter)?;
-        // SAFETY: the filter is the program's, as the header describes it.
+        // SAFETY: the filter is C's, which `<qvm/gasp.h>` asks to neither throw nor jump out.
         unsafe { count(&*guest_of(None)?, How { max_length, flags }, Some(filter)) }
     })
 }

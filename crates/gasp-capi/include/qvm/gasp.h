@@ -38,6 +38,12 @@
  * Addresses and lengths are in bytes, for I/O ports in ports (0 to 0xffff). Pages and granules
  * are 4 KiB unless noted.
  *
+ * Pointers: an argument that points to data is NULL, or points to an object of its type, or to
+ * an array of the given length, that is valid during the call. What the call reads has been
+ * initialized, and no other thread changes it meanwhile; what the call writes, no other thread
+ * accesses. A text ends in a NUL. vdev_t * and the other opaque types are exempt: any value will
+ * do.
+ *
  * After a fork in a process with several threads, the child may only exec. A thread inside a
  * call must not be cancelled.
  */

@@ -24,13 +24,15 @@ pub unsafe extern "C" fn gasp_domain_create(
     domain: *mut *mut Domain,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `label` is NULL or a C string that stays as it is during the call, by the pointer
+        // rule.
         let label = unsafe { name(label) }?;
-        // SAFETY: `domain` is NULL or good to write during the call, as the header demands.
+        // SAFETY: `domain` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(domain, NO_PLACE) }?;
         let mut options = DomainOptions::new(kind_of(kind)?);
         if !owner.is_null() {
-            // SAFETY: `owner` is not NULL, and a C string during the call, as the header demands.
+            // SAFETY: `owner` is NULL or a C string that stays as it is during the call, by the
+            // pointer rule.
             options.owner = Arc::from(unsafe { name(owner) }?);
         }
         let guest = guest_of(Some(guest))?;
@@ -59,9 +61,10 @@ pub unsafe extern "C" fn gasp_domain_find(
     domain: *mut *mut Domain,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `label` is NULL or a C string that stays as it is during the call, by the pointer
+        // rule.
         let label = unsafe { name(label) }?;
-        // SAFETY: `domain` is NULL or good to write during the call, as the header demands.
+        // SAFETY: `domain` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(domain, NO_PLACE) }?;
         let guest = guest_of(Some(guest))?;
         let found = guest.names().domains.get(label).copied();
@@ -101,7 +104,7 @@ pub unsafe extern "C" fn gasp_domain_revoke(
         let device = DeviceAddr(device_addr);
         // A range that is none holds nothing, and is refused by the revoke.
         let held = || Span::new(device, length).map_or(0, |span| domain.held_by_this_thread(span));
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `drain` is NULL or valid for writes during the call, by the pointer rule.
         let then = unsafe { drain::then(drain, domain.drain_policy(), held) }?;
         then.with(domain.revoke(device, length)?);
         Ok(())

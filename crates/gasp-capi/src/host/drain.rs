@@ -24,13 +24,15 @@ pub(crate) enum Then<'call> {
 /// is refused if this thread itself holds what would be waited for.
 ///
 /// # Safety
-/// `place` is NULL, or good for writing during the call.
+/// `place` is NULL, or aligned and valid for writes during `'call`, and accessed by nobody else
+/// meanwhile.
 pub(crate) unsafe fn then<'call>(
     place: *mut *mut Drain,
     policy: DrainPolicy,
     held: impl FnOnce() -> usize,
 ) -> Outcome<Then<'call>> {
-    // SAFETY: NULL or good for writing during the call, by the promise to this function.
+    // SAFETY: `Out::new` asks that `place` is NULL or valid for writes during `'call`, as this
+    // function does.
     let Ok(place) = (unsafe { Out::new(place, "") }) else {
         let why = "it would wait for a mapping that this thread itself has made and not \
                    unmapped: unmap it first, or give the call a place for the drain";
@@ -83,7 +85,7 @@ fn take(drain: *mut Drain) -> Outcome<Option<gasp::Drain>> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_drain_pending(drain: *mut Drain, holders: *mut u64) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `holders` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(holders, "holders is NULL") }?;
         if drain.is_null() {
             place.write(0);
@@ -118,7 +120,7 @@ pub unsafe extern "C" fn gasp_drain_wait(drain: *mut Drain, drained: *mut Draine
                 }
             }
         };
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `drained` is NULL or valid during the call, by the pointer rule.
         if let Ok(place) = unsafe { Out::new(drained, "") } {
             place.write(result);
         }

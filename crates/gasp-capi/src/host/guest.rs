@@ -22,9 +22,10 @@ pub unsafe extern "C" fn gasp_guest_load(
     guest: *mut *mut GuestSystem,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `path` is NULL or a C string that stays as it is during the call, by the pointer
+        // rule.
         let path = unsafe { text(path, "the path is NULL") }?;
-        // SAFETY: `guest` is NULL or good to write during the call, as the header demands.
+        // SAFETY: `guest` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(guest, NO_PLACE) }?;
         place.write(enlist(|| Ok(Config::load(Path::new(path))?.build(None)?))?);
         Ok(())
@@ -38,9 +39,10 @@ pub unsafe extern "C" fn gasp_guest_parse(
     guest: *mut *mut GuestSystem,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `toml` is NULL or a C string that stays as it is during the call, by the pointer
+        // rule.
         let text = unsafe { text(toml, "the text is NULL") }?;
-        // SAFETY: `guest` is NULL or good to write during the call, as the header demands.
+        // SAFETY: `guest` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(guest, NO_PLACE) }?;
         let origin = Path::new("configuration");
         place.write(enlist(|| Ok(Config::parse(text, origin)?.build(None)?))?);
@@ -55,18 +57,18 @@ pub unsafe extern "C" fn gasp_guest_create(
     guest: *mut *mut GuestSystem,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `guest` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(guest, NO_PLACE) }?;
         if options.is_null() {
             place.write(enlist(|| Ok(Engine::builder().build()?))?);
             return Ok(());
         }
-        // SAFETY: `options` is not NULL, and good to read during the call, as the header demands.
+        // SAFETY: `options` is NULL or valid for reads during the call, by the pointer rule.
         let options = unsafe { read(options, "") }?;
         let label = match options.name.is_null() {
             true => "guest",
-            // SAFETY: the options' name is not NULL, and a C string during the call, as the header
-            // demands.
+            // SAFETY: `options.name` is not NULL, so it is a C string that stays as it is during
+            // the call, by the pointer rule.
             false => unsafe { name(options.name) }?,
         };
         place.write(enlist(|| build(label, &options))?);

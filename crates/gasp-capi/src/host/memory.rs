@@ -33,7 +33,7 @@ pub unsafe extern "C" fn gasp_guest_add_ram(
     residency: u32,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `start` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(start, NO_START) }?;
         let guest = guest_of(Some(guest))?;
         let (prefer, residency) = (preference(pages)?, residency_of(residency)?);
@@ -80,10 +80,10 @@ pub unsafe extern "C" fn gasp_guest_add_rom(
     length: usize,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `start` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(start, NO_START) }?;
-        // SAFETY: `image` is NULL or good to read for `length` bytes during the call, as the header
-        // demands.
+        // SAFETY: `image` is NULL or valid for reads of `length` bytes during the call, by the
+        // pointer rule.
         let image: Vec<u8> = unsafe { array(image.cast(), length, "image is NULL") }?;
         let guest = guest_of(Some(guest))?;
         let size = (length as u64).checked_next_multiple_of(4096);
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn gasp_guest_add_shared(
     owner: u32,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `start` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(start, NO_START) }?;
         let guest = guest_of(Some(guest))?;
         let trusted = match owner {
@@ -174,7 +174,8 @@ fn duplicate(fd: c_int) -> Outcome<OwnedFd> {
     if fd < 0 {
         return Err(bad);
     }
-    // SAFETY: not -1; used for one system call, which says whether it is open.
+    // SAFETY: `fd` is not -1, as it is not negative. It is borrowed for one system call, which has
+    // no effect but EBADF if it is not open, so nothing relies on that.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     rustix::io::fcntl_dupfd_cloexec(fd, 0).map_err(|errno| match errno {
         Errno::BADF => bad,
@@ -199,7 +200,7 @@ pub unsafe extern "C" fn gasp_guest_remove(
             return Err(Failure::misuse(Errno::BUSY, why));
         }
         let (space, policy) = (guest.guest.space(), guest.guest.drain_policy());
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `drain` is NULL or valid for writes during the call, by the pointer rule.
         let then = unsafe { drain::then(drain, policy, || space.held_by_this_thread(span)) }?;
         then.with(space.remove(span)?);
         Ok(())

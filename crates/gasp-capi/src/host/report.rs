@@ -20,7 +20,7 @@ pub unsafe extern "C" fn gasp_guest_next_fault(
     fault: *mut Fault,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `fault` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(fault, "the place for the fault is NULL") }?;
         let guest = guest_of(Some(guest))?;
         let none = Failure::Call(Errno::NOENT, "there is no fault record");
@@ -51,7 +51,7 @@ pub unsafe extern "C" fn gasp_guest_next_fault(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_map_check(h: *const MapHandle) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `h` is NULL or valid for reads during the call, by the pointer rule.
         let handle = unsafe { read(h, "the handle is NULL") }?;
         match Token::from_words(handle.reserved).is_revoked() {
             Some(false) => Ok(()),
@@ -69,12 +69,14 @@ pub extern "C" fn gasp_last_error() -> *const c_char {
 
 /// See `<gasp/guest.h>`.
 #[unsafe(no_mangle)]
-pub extern "C" fn gasp_set_log(level: u32, function: Log, context: *mut c_void) -> c_int {
+pub unsafe extern "C" fn gasp_set_log(level: u32, function: Log, context: *mut c_void) -> c_int {
     boundary::call(|| {
         if level > GASP_LOG_DEBUG {
             return Err(Failure::invalid("the level is not one of GASP_LOG_*"));
         }
-        log::set(level, function, context);
+        // SAFETY: `<gasp/guest.h>` asks that the function can be called from any thread, by several
+        // at a time, with this context, and returns.
+        unsafe { log::set(level, function, context) };
         Ok(())
     })
 }

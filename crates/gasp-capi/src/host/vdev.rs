@@ -21,9 +21,10 @@ pub unsafe extern "C" fn gasp_vdev_create(
     vdev: *mut *mut Vdev,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `label` is NULL or a C string that stays as it is during the call, by the pointer
+        // rule.
         let name = unsafe { name(label) }?;
-        // SAFETY: `vdev` is NULL or good to write during the call, as the header demands.
+        // SAFETY: `vdev` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(vdev, NO_PLACE) }?;
         let guest = guest_of(Some(guest))?;
         let made = guest.guest.vdev(name)?;
@@ -41,9 +42,10 @@ pub unsafe extern "C" fn gasp_vdev_find(
     vdev: *mut *mut Vdev,
 ) -> c_int {
     boundary::call(|| {
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `label` is NULL or a C string that stays as it is during the call, by the pointer
+        // rule.
         let name = unsafe { name(label) }?;
-        // SAFETY: `vdev` is NULL or good to write during the call, as the header demands.
+        // SAFETY: `vdev` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(vdev, NO_PLACE) }?;
         let guest = guest_of(Some(guest))?;
         let found = guest.names().vdevs.get(name).copied();
@@ -87,7 +89,7 @@ pub unsafe extern "C" fn gasp_vdev_attach(
             true => 0,
             false => vdev.held_by_this_thread(),
         };
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `drain` is NULL or valid for writes during the call, by the pointer rule.
         let then = unsafe { drain::then(drain, policy_of(&vdev), held) }?;
         then.with(vdev.attach(&domain)?);
         Ok(())
@@ -104,7 +106,7 @@ pub unsafe extern "C" fn gasp_vdev_detach(vdev: *mut Vdev, drain: *mut *mut Drai
             true => 0,
             false => vdev.held_by_this_thread(),
         };
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `drain` is NULL or valid for writes during the call, by the pointer rule.
         let then = unsafe { drain::then(drain, policy_of(&vdev), held) }?;
         then.with(vdev.detach());
         Ok(())
@@ -117,7 +119,7 @@ pub unsafe extern "C" fn gasp_vdev_destroy(vdev: *mut Vdev, drain: *mut *mut Dra
     boundary::call(|| {
         let found = vdev_of(vdev)?.vdev;
         let held = || found.held_by_this_thread();
-        // SAFETY: NULL or good during the call, as the header demands.
+        // SAFETY: `drain` is NULL or valid for writes during the call, by the pointer rule.
         let then = unsafe { drain::then(drain, policy_of(&found), held) }?;
         let removed = VDEVS.remove(vdev.addr()).ok_or_else(no_vdev)?;
         // The name is free only when the device is gone from the guest, too.
