@@ -353,7 +353,7 @@ fn the_headers_have_the_version_of_the_library() {
     );
     let text = std::fs::read_to_string(include().join("gasp/guest.h")).unwrap();
     assert!(text.contains(&format!("#define GASP_VERSION_STRING \"{version}\"")));
-    // SAFETY: the text is static.
+    // SAFETY: `gasp_version` returns a static string that ends in a NUL.
     let library = unsafe { std::ffi::CStr::from_ptr(gasp_version()) };
     assert_eq!(library.to_str(), Ok(version));
 }

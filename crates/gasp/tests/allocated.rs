@@ -13,7 +13,7 @@ use support::PAGE;
 
 /// Allocated bytes, with what the allocator keeps for each block.
 fn allocated() -> usize {
-    // SAFETY: the function has no requirements.
+    // SAFETY: mallinfo2(3) has no requirements: it takes no argument, and its result is a copy.
     let info = unsafe { libc::mallinfo2() };
     info.uordblks + info.hblkhd
 }

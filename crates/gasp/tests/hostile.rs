@@ -217,7 +217,8 @@ fn reach_what_is_gone() -> u8 {
     let mapping = disk.map(DeviceAddr(0), LEN, MapFlags::RW).unwrap();
     ftruncate(&fd, 0).unwrap();
     assert_eq!(errno(object.read_at(0, &mut [0])), "EIO");
-    // SAFETY: none: this is what nobody should do.
+    // SAFETY: none: the memory is gone, so the pointer is not valid for reads. The SIGBUS that ends
+    // the process is what the test is about.
     unsafe { mapping.as_ptr().read_volatile() }
 }
 
@@ -233,12 +234,13 @@ fn dies_of_a_raw_pointer() {
 #[ignore = "exits; run by `a_fault_that_is_not_ours_reaches_the_handler_before_ours`"]
 fn exits_in_a_handler_before_ours() {
     extern "C" fn handler(_: libc::c_int) {
-        // SAFETY: may be called in a handler.
+        // SAFETY: _exit(2) is async-signal-safe, and takes no pointer.
         unsafe { libc::_exit(42) };
     }
     if std::env::var_os("GASP_TEST_CHILD").is_some() {
         let handler = handler as extern "C" fn(libc::c_int);
-        // SAFETY: the handler calls only what it may.
+        // SAFETY: the handler has the type of one, and calls _exit(2) alone, which is
+        // async-signal-safe.
         unsafe { libc::signal(libc::SIGBUS, handler as usize) };
         reach_what_is_gone();
     }
@@ -249,20 +251,23 @@ fn exits_in_a_handler_before_ours() {
 fn reach_after_signals() {
     let fd = unsealable(LEN);
     let (object, ..) = adopted(&fd, false);
-    // SAFETY: asks for a number.
+    // SAFETY: getpid(2) has no requirements.
     let process = unsafe { libc::getpid() };
-    // SAFETY: as above.
+    // SAFETY: gettid(2) has no requirements.
     let thread = unsafe { libc::gettid() };
-    // SAFETY: all zeros is a valid siginfo.
+    // SAFETY: a `siginfo_t` consists of integers and padding, so all zeros are a valid one.
     let mut broken: libc::siginfo_t = unsafe { std::mem::zeroed() };
     (broken.si_signo, broken.si_code) = (libc::SIGBUS, libc::BUS_MCEERR_AO);
     let number = libc::SYS_rt_tgsigqueueinfo;
     let ways: [&dyn Fn() -> bool; 3] = [
-        // SAFETY: sends a signal whose action does not end the process.
+        // SAFETY: kill(2) takes no pointer. A SIGBUS may come at any time here: every caller runs
+        // in a child process of its own, with a handler that is async-signal-safe, or to be ended.
         &|| unsafe { libc::kill(process, libc::SIGBUS) == 0 },
-        // SAFETY: as above.
+        // SAFETY: raise(3) takes no pointer, and a SIGBUS may come at any time, as for kill(2).
         &|| unsafe { libc::raise(libc::SIGBUS) == 0 },
-        // SAFETY: as above; what the signal is about outlives the call.
+        // SAFETY: rt_tgsigqueueinfo(2) takes a process, a thread, a signal, and a pointer to a
+        // `siginfo_t` that it copies: `broken` is one, and outlives the call. A SIGBUS may come at
+        // any time, as for kill(2).
         &|| unsafe { libc::syscall(number, process, thread, libc::SIGBUS, &raw const broken) == 0 },
     ];
     for _ in 0..3 {
@@ -292,12 +297,13 @@ fn gets_signals_with_a_handler_that_goes_after_one() {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     extern "C" fn handler(signal: libc::c_int) {
         CALLS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: may be called in a handler.
+        // SAFETY: signal(2) is async-signal-safe, and the default action has no handler.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
     if std::env::var_os("GASP_TEST_CHILD").is_some() {
         let handler = handler as extern "C" fn(libc::c_int);
-        // SAFETY: the handler calls only what it may.
+        // SAFETY: the handler has the type of one, and does what is async-signal-safe: it counts in
+        // an atomic and calls signal(2).
         unsafe { libc::signal(libc::SIGBUS, handler as usize) };
         reach_after_signals();
         assert_eq!(CALLS.load(Ordering::Relaxed), 9, "it was called for each of them");
@@ -308,7 +314,7 @@ fn gets_signals_with_a_handler_that_goes_after_one() {
 #[ignore = "dies; run by `a_signal_that_was_sent_leaves_the_guard_in_place`"]
 fn gets_signals_that_nobody_handled() {
     if std::env::var_os("GASP_TEST_CHILD").is_some() {
-        // SAFETY: sets the default action.
+        // SAFETY: the default action has no handler that could be wrong.
         unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
         reach_after_signals();
     }

@@ -73,17 +73,21 @@ fn memory_that_is_not_available_takes_no_addresses_of_other_threads() {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 let prot = libc::PROT_READ | libc::PROT_WRITE;
                 let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-                // SAFETY: a new mapping at an address of the kernel's choice.
+                // SAFETY: without an address and MAP_FIXED, mmap(2) replaces no mapping.
                 let at = unsafe { libc::mmap(std::ptr::null_mut(), LEN, prot, flags, -1, 0) };
                 assert_ne!(at, libc::MAP_FAILED);
                 for offset in (0..LEN).step_by(STEP) {
                     let byte = at.cast::<u8>().wrapping_add(offset);
-                    // SAFETY: it is in the mapping just made, unless somebody unmaps that.
+                    // SAFETY: `offset` is less than `LEN`, so `byte` is in the mapping above, which
+                    // is writable, is this thread's alone, and is unmapped below. (That nobody else
+                    // unmaps it is what the test is about.)
                     unsafe { byte.write_volatile(1) };
-                    // SAFETY: as above.
+                    // SAFETY: `byte` is in the same mapping, which is readable; it was written
+                    // above.
                     assert_eq!(unsafe { byte.read_volatile() }, 1);
                 }
-                // SAFETY: the mapping made above, once.
+                // SAFETY: `at` and `LEN` are the mapping above, which no pointer is used to after
+                // this.
                 assert_eq!(unsafe { libc::munmap(at, LEN) }, 0);
             }
         });
@@ -213,7 +217,7 @@ fn a_window_with_an_impossible_base_is_refused() {
 fn mapped(len: usize) -> NonNull<u8> {
     use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
     let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
-    // SAFETY: a new mapping at an address of the kernel's choice.
+    // SAFETY: without an address and MAP_FIXED, mmap(2) replaces no mapping.
     let base = unsafe { mmap_anonymous(std::ptr::null_mut(), len, prot, flags) };
     NonNull::new(base.unwrap().cast()).unwrap()
 }
@@ -224,8 +228,9 @@ fn memory_that_the_embedder_has_mapped_is_used_in_place_and_left_mapped() {
     let base = mapped(len);
     let mut external = External::new(base, len, Arc::new(()));
     external.residency = Residency::Resident;
-    // SAFETY: the memory stays mapped for as long as the process lives, is shared, and
-    // only accessed through the engine and volatile pointers.
+    // SAFETY: the memory stays mapped for as long as the process lives, readable and writable; it
+    // is accessed through the engine and one volatile read alone; and the residency is not
+    // `Pinned`.
     let object = unsafe { MemoryObject::external("vmm", external.clone()) }.unwrap();
     assert_eq!((object.backing().obtained, object.len()), (Backing::External, len as u64));
     let guest = Guest::builder().build().unwrap();
@@ -243,16 +248,20 @@ fn memory_that_the_embedder_has_mapped_is_used_in_place_and_left_mapped() {
     assert_eq!(errno(disk.map_stitched(DeviceAddr(0), 8, MapFlags::RW)), "EINVAL");
     assert_eq!(errno(mapping.fence()), "EINVAL");
     drop((mapping, disk, guest, object));
-    // SAFETY: the engine does not unmap it; the address is inside.
+    // SAFETY: the second of four pages is inside the mapping, which the engine has not unmapped:
+    // that is what the test is about.
     let at = unsafe { base.add(PAGE as usize) };
-    // SAFETY: as above; a page boundary is aligned for any integer.
+    // SAFETY: `at` begins a page of that mapping, so it is aligned and valid for reads of a `u64`;
+    // the mapping's last writer, the engine, is gone.
     let word = unsafe { at.cast::<u64>().read_volatile() };
     assert_eq!(&word.to_ne_bytes(), b"in place");
     for (skip, len) in [(1, PAGE as usize), (0, 100), (0, 0)] {
-        // SAFETY: `skip` is inside the mapping.
+        // SAFETY: `skip` is at most 1, and the mapping is four pages long.
         let base = unsafe { base.add(skip) };
         let external = External::new(base, len, Arc::new(()));
-        // SAFETY: as for the first one; it is refused, besides.
+        // SAFETY: `len` bytes from `base` on are inside that mapping, which stays mapped for as
+        // long as the process lives, and nobody else accesses it. Of `Pinned`, which the residency
+        // is here: nobody discards or truncates it. It is refused, besides.
         assert_eq!(errno(unsafe { MemoryObject::external("vmm", external) }), "EINVAL");
     }
 }
@@ -264,15 +273,16 @@ struct Counted {
     dropped: Arc<AtomicU32>,
 }
 
-// SAFETY: it owns its memory, and never reaches it but to unmap it.
+// SAFETY: nothing of it belongs to a thread: `base` is an address, which is used to unmap its
+// memory, and that may be done by any thread.
 unsafe impl Send for Counted {}
-// SAFETY: as above.
+// SAFETY: a shared reference to it gives no access to `base`: only `drop` uses that.
 unsafe impl Sync for Counted {}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        // SAFETY: it is this value's own mapping; that nobody reaches it any more is what
-        // the test is about.
+        // SAFETY: `base` and `len` are a mapping of this value's own, and it is unmapped once. That
+        // no pointer into it is used any more is what the test is about.
         unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) }.unwrap();
         self.dropped.fetch_add(1, Ordering::SeqCst);
     }
@@ -287,7 +297,8 @@ fn the_owner_of_external_memory_is_dropped_after_its_last_user_and_only_then() {
         let counted = Counted { base: mapped(len), len, dropped: Arc::clone(&dropped) };
         let mut external = External::new(counted.base, len, Arc::new(counted));
         external.residency = residency;
-        // SAFETY: the owner keeps it mapped; only the engine reaches it.
+        // SAFETY: `counted` keeps the range mapped, readable and writable, until it is dropped;
+        // only the engine accesses it; and nobody punches holes into it or discards it.
         let object = unsafe { MemoryObject::external("vmm", external) }.unwrap();
         let guest = Guest::builder().iommu(Unattached::Bypass).drain(detach_after(Duration::ZERO));
         let guest = guest.build().unwrap();
@@ -312,7 +323,7 @@ fn the_owner_of_external_memory_is_dropped_after_its_last_user_and_only_then() {
     // A refused owner is dropped.
     let owner = Arc::new(());
     let external = External::new(NonNull::dangling(), 0, owner.clone());
-    // SAFETY: none of its memory is reached: the length is 0.
+    // SAFETY: what `external` asks is of `[base, base + 0)`, in which there is nothing.
     assert_eq!(errno(unsafe { MemoryObject::external("vmm", external) }), "EINVAL");
     assert_eq!(Arc::strong_count(&owner), 1);
 }
@@ -324,7 +335,9 @@ fn memory_of_two_objects_is_never_one_piece_however_it_lies() {
     let object = |len| {
         let mut external = External::new(base, len, Arc::new(()));
         external.residency = Residency::Resident;
-        // SAFETY: it stays mapped for ever, and only the engine reaches it.
+        // SAFETY: `len` is one page or both of the mapping, which stays mapped for as long as the
+        // process lives, readable and writable; only the engine accesses it; and the residency is
+        // not `Pinned`.
         unsafe { MemoryObject::external("vmm", external) }.unwrap()
     };
     // What follows the only page of `one`, by its address and by its offset, is the second

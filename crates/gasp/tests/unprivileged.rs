@@ -51,7 +51,7 @@ fn main() {
 }
 
 fn drop_privileges() {
-    // SAFETY: no memory is involved.
+    // SAFETY: setresuid(2) takes no pointer.
     let done = unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) };
     assert_eq!(done, 0);
 }
@@ -60,7 +60,7 @@ fn drop_privileges() {
 /// `/proc`, which a process that has just dropped its privileges cannot.
 fn start_without_privileges() {
     drop_privileges();
-    // SAFETY: no memory is involved.
+    // SAFETY: PR_SET_DUMPABLE takes a number and no pointer.
     let done = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) };
     assert_eq!(done, 0);
 }
@@ -112,16 +112,18 @@ fn contiguous() {
 
 fn forked() {
     assert_eq!(frame_access(), FrameAccess::Allowed);
-    // SAFETY: the process has one thread; the child calls what is safe for one.
+    // SAFETY: the process has one thread, so no lock is held by another, and the child may call
+    // what it likes.
     let child = unsafe { libc::fork() };
     if child == 0 {
         drop_privileges();
         let told = matches!(frame_access(), FrameAccess::Allowed);
-        // SAFETY: ends the child at once.
+        // SAFETY: _exit(2) takes no pointer, and ends the child without running what the parent has
+        // registered.
         unsafe { libc::_exit(i32::from(told)) };
     }
     let mut status = -1;
-    // SAFETY: waits for the child just made.
+    // SAFETY: `status` is a `c_int` that is valid for writes during the call.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
     assert_eq!(status, 0, "the child may read its parent's frame numbers, or failed");
 }

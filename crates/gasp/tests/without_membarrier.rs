@@ -106,8 +106,8 @@ mod filter {
 
     fn install(program: &mut [sock_filter]) -> Result<(), Errno> {
         let program = sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-        // SAFETY: prctl(2) reads a `sock_fprog` behind the third argument, and as many
-        // steps as it says; both outlive the call, which copies them. The filter changes
+        // SAFETY: PR_SET_SECCOMP reads a `sock_fprog` at its third argument, and as many steps as
+        // `len` says at its `filter`; both outlive the call, which copies them. The filter changes
         // nothing but what one system call returns.
         let result = unsafe {
             libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
@@ -118,7 +118,7 @@ mod filter {
     /// The kernel's own answer to `MEMBARRIER_CMD_QUERY`.
     pub(super) fn query() -> Result<i64, Errno> {
         const QUERY: libc::c_int = 0;
-        // SAFETY: the query has no effect and takes no pointer.
+        // SAFETY: MEMBARRIER_CMD_QUERY has no effect, and takes no pointer.
         let result = unsafe { libc::syscall(libc::SYS_membarrier, QUERY, 0, 0) };
         if result >= 0 { Ok(result) } else { Err(last_errno()) }
     }

@@ -61,13 +61,13 @@ impl Mapped {
     fn place(len: usize, what: &What<'_>) -> io::Result<Self> {
         let reserved = len.checked_add(HUGE).ok_or(io::ErrorKind::InvalidInput)?;
         let none = (core::ptr::null_mut(), ProtFlags::empty(), MapFlags::PRIVATE);
-        // SAFETY: a new mapping at an address of the kernel's choice touches no other.
+        // SAFETY: without an address and MAP_FIXED, mmap(2) replaces no mapping.
         let start =
             unsafe { mm::mmap_anonymous(none.0, reserved, none.1, none.2 | MapFlags::NORESERVE) }?;
         let start = NonNull::new(start.cast::<u8>()).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let head = start.addr().get().next_multiple_of(HUGE) - start.addr().get();
-        // SAFETY: `head` is less than `HUGE`, so this and `len` bytes behind it are inside
-        // what was reserved.
+        // SAFETY: `head` is less than `HUGE`, so it is inside the `len + HUGE` bytes that were
+        // reserved, whose length fits `isize`, as the kernel has mapped them.
         let base = unsafe { start.add(head) };
         // From here on, dropping it unmaps the reservation, whatever happens below.
         let mapped = Self { base, len, whole: (start, reserved) };
@@ -76,12 +76,14 @@ impl Mapped {
         match what {
             What::Anonymous => {
                 let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
-                // SAFETY: it replaces a part of the reservation, which nobody has used.
+                // SAFETY: `[at, at + len)` is inside the reservation, as `head + len` is less than
+                // `reserved`: it replaces pages that nobody has used.
                 unsafe { mm::mmap_anonymous(at, len, rw, flags) }?;
             }
             What::File(fd) => {
                 let flags = MapFlags::SHARED | MapFlags::FIXED;
-                // SAFETY: as above.
+                // SAFETY: `[at, at + len)` is inside the reservation, as `head + len` is less than
+                // `reserved`: it replaces pages that nobody has used.
                 unsafe { mm::mmap(at, len, rw, flags, fd, 0) }?;
             }
         }
@@ -105,7 +107,8 @@ impl Mapped {
     /// It is not inside, or not aligned.
     pub fn load(&self, at: usize) -> io::Result<u32> {
         let at = self.word::<u32>(at)?;
-        // SAFETY: `word` checked that it is mapped and aligned; any bits are a `u32`.
+        // SAFETY: `word` has checked that `at` is inside the mapping and aligned; that is readable
+        // while `self` lives, and any bits are a `u32`.
         Ok(unsafe { at.read_volatile() })
     }
 
@@ -115,8 +118,8 @@ impl Mapped {
     /// It is not inside, or not aligned.
     pub fn store(&self, at: usize, value: u32) -> io::Result<()> {
         let at = self.word::<u32>(at)?;
-        // SAFETY: as in `load`, and everything here is mapped for writing. No Rust
-        // reference to any of it exists.
+        // SAFETY: `word` has checked that `at` is inside the mapping and aligned; that is writable
+        // while `self` lives. No Rust reference to it exists.
         unsafe { at.write_volatile(value) };
         Ok(())
     }
@@ -127,7 +130,8 @@ impl Mapped {
     /// They are not inside, or not aligned.
     pub fn store_wide(&self, at: usize, value: u64) -> io::Result<()> {
         let at = self.word::<u64>(at)?;
-        // SAFETY: as in `store`.
+        // SAFETY: `word` has checked that `at` is inside the mapping and aligned for a `u64`; that
+        // is writable while `self` lives. No Rust reference to it exists.
         unsafe { at.write_volatile(value) };
         Ok(())
     }
@@ -152,8 +156,8 @@ impl Mapped {
         let inside = at.checked_add(len).is_some_and(|end| end <= self.len);
         let start = inside.then(|| self.base.as_ptr().wrapping_add(at));
         let start = start.ok_or(io::ErrorKind::InvalidInput)?;
-        // SAFETY: the range is inside this mapping, to which no Rust reference exists; that
-        // its bytes may be zeroed is what the caller asks for.
+        // SAFETY: `[start, start + len)` was checked to be inside this mapping. No Rust reference
+        // to it exists, so its bytes may change: `LinuxDontNeed` zeroes private ones.
         unsafe { mm::madvise(start.cast(), len, advice) }?;
         Ok(())
     }
@@ -170,7 +174,8 @@ impl Mapped {
 impl Drop for Mapped {
     fn drop(&mut self) {
         let (start, len) = self.whole;
-        // SAFETY: it is this value's own, and no pointer into it is used after it.
+        // SAFETY: `whole` is the reservation, which is this value's own. Pointers into it are used
+        // inside methods alone; `base` hands out one to be compared and passed to the kernel.
         let _ = unsafe { mm::munmap(start.as_ptr().cast(), len) };
     }
 }
@@ -184,8 +189,9 @@ pub fn disturb(base: *const u8, len: usize, how: Disturbance) -> io::Result<()> 
         Disturbance::Collapse => libc::MADV_COLLAPSE,
         Disturbance::PageOut => libc::MADV_PAGEOUT,
     };
-    // SAFETY: neither advice unmaps memory, changes what it holds or how it can be reached,
-    // so it is sound for any address; one that is not mapped is an error.
+    // SAFETY: madvise(2) does not access the memory, and neither of the two advices unmaps it,
+    // changes what it holds or how it can be accessed: they are sound for any range. One that is
+    // not mapped is an error.
     match unsafe { libc::madvise(base.cast_mut().cast(), len, advice) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

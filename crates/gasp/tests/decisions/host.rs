@@ -126,9 +126,11 @@ fn decision_21_a_scattered_map_is_accessible_within_its_length_and_access() {
 #[allow(unsafe_code, reason = "the pointer is what is tested")]
 fn bytes_at(stitched: &gasp::Stitched) -> Vec<u8> {
     let byte = |at| {
-        // SAFETY: `at` is below the length, for which the pointer is valid.
+        // SAFETY: `at` is less than `stitched.len()`, and the bytes from `as_ptr` on are one
+        // mapping of that length while `stitched` is borrowed; an offset in it fits `isize`.
         let pointer = unsafe { stitched.as_ptr().add(at) };
-        // SAFETY: as above; nobody writes meanwhile.
+        // SAFETY: `pointer` is inside that mapping, so it is valid for reads; any bits are a `u8`;
+        // and no thread writes to the memory meanwhile.
         unsafe { pointer.read_volatile() }
     };
     (0..stitched.len()).map(byte).collect()

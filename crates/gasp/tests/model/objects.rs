@@ -44,9 +44,12 @@ pub(crate) fn check_bytes(pointer: *const u8, extents: &[Extent]) -> Checked {
     let mut done = 0;
     for &(object, offset, len) in extents {
         for at in (0..len).step_by(PAGE as usize).chain([1.min(len - 1), len - 1]) {
-            // SAFETY: the caller holds a mapping of as many bytes as the extents have.
+            // SAFETY: `done + at` is less than the length of the extents together, and each caller
+            // holds a mapping that is as long, from `pointer` on: it has compared the lengths, or
+            // the map was stitched, which maps all that was asked for or nothing.
             let byte_at = unsafe { pointer.add((done + at) as usize) };
-            // SAFETY: as above; nobody writes to the objects.
+            // SAFETY: `byte_at` is inside that mapping, so it is valid for reads; nobody writes to
+            // an object after it was created.
             let got = unsafe { byte_at.read_volatile() };
             prop_assert_eq!(got, byte(object, offset + at));
         }

@@ -42,7 +42,7 @@ impl Fuse {
         let data = format!("fd={},rootmode=100000,user_id=0,group_id=0", device.as_raw_fd());
         let (data, target) = (CString::new(data)?, c_path(&path)?);
         let kind = c"fuse".as_ptr();
-        // SAFETY: four strings that end with NUL and live for the call.
+        // SAFETY: source, target, type and data are strings that end in a NUL and outlive the call.
         let done = unsafe { libc::mount(kind, target.as_ptr(), kind, 0, data.as_ptr().cast()) };
         if done != 0 {
             let error = io::Error::last_os_error();
@@ -76,7 +76,7 @@ impl Drop for Fuse {
         // a reply receives an error.
         if let Ok(target) = c_path(&self.path) {
             let flags = libc::MNT_FORCE | libc::MNT_DETACH;
-            // SAFETY: a string that ends with NUL and lives for the call.
+            // SAFETY: `target` is a string that ends in a NUL and outlives the call.
             unsafe { libc::umount2(target.as_ptr(), flags) };
         }
         let _ = std::fs::remove_file(&self.path);

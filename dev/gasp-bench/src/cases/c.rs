@@ -38,9 +38,9 @@ fn plain(grants: u64, order: Order) -> gasp::Result<Vec<Contestant>> {
         contestant("gasp_map", move |i| {
             let mut handle = MapHandle::default();
             let (vdev, flags) = (c.vdev(), GMF_READ | GMF_WRITE);
-            // SAFETY: the handle is ours.
+            // SAFETY: `handle` is a local that is valid for writes during the call.
             assert_eq!(unsafe { map(vdev, a.at(i), LEN, flags, &mut handle) }, EOK);
-            // SAFETY: as above.
+            // SAFETY: `handle` is a local that is initialized and valid for reads during the call.
             unsafe { unmap(black_box(&mut handle)) };
         }),
         contestant("in Rust", move |i| {
@@ -62,10 +62,12 @@ fn contiguous() -> gasp::Result<Vec<Contestant>> {
         contestant("gasp_map_host_contig", move |i| {
             let (mut handle, mut addr, mut len) = (MapHandle::default(), a.at(i), LEN);
             let (vdev, flags) = (c.vdev(), GMF_READ | GMF_WRITE);
-            // SAFETY: address, length and handle are ours. (It fails where host-physical
-            // addresses are not shown.)
+            // SAFETY: `addr`, `len` and `handle` are locals that are initialized, and valid for
+            // reads and writes during the call. (It fails if host-physical addresses are not
+            // known.)
             if unsafe { map(vdev, &mut addr, &mut len, flags, &mut handle) } == EOK {
-                // SAFETY: as above.
+                // SAFETY: `handle` is a local that is initialized and valid for reads during the
+                // call.
                 unsafe { unmap(black_box(&mut handle)) };
             }
         }),
@@ -103,21 +105,23 @@ impl CGuest {
         let mut made = Self { guest: null_mut(), vdev: null_mut() };
         let (mut at, mut of) = (0_u64, null_mut());
         let name = c"device".as_ptr();
-        // SAFETY: the places are ours, the texts constants, and what is given back is passed
-        // on as it is.
+        // SAFETY: `options` is initialized, and its name a constant that ends in a NUL;
+        // `made.guest` is valid for writes during the call.
         check(unsafe { guest::gasp_guest_create(&options, &mut made.guest) })?;
-        // SAFETY: as above.
+        // SAFETY: `at` is initialized, and valid for reads and writes during the call.
         check(unsafe {
             memory::gasp_guest_add_ram(made.guest, &mut at, Setup::RAM, GASP_PAGES_ANY, GASP_PINNED)
         })?;
-        // SAFETY: as above.
+        // SAFETY: `name` is a constant that ends in a NUL, and `made.vdev` is valid for writes
+        // during the call.
         check(unsafe { vdev::gasp_vdev_create(made.guest, name, &mut made.vdev) })?;
         let kind = GASP_DOMAIN_TRANSLATE;
-        // SAFETY: as above.
+        // SAFETY: `name` is a constant that ends in a NUL, the owner is NULL, and `of` is valid for
+        // writes during the call.
         check(unsafe {
             domain::gasp_domain_create(made.guest, name, kind, core::ptr::null(), &mut of)
         })?;
-        // SAFETY: as above.
+        // SAFETY: the place for the drain is NULL.
         check(unsafe { vdev::gasp_vdev_attach(made.vdev, of, null_mut()) })?;
         for page in 0..grants {
             let (from, access) = (page * GRANULE, GMF_READ | GMF_WRITE);

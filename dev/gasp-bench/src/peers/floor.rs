@@ -49,14 +49,15 @@ impl PerRequest {
     pub(crate) fn map(&mut self) {
         const LEN: usize = 4096;
         let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping, at an address of the kernel's choice.
+        // SAFETY: without an address and MAP_FIXED, mmap(2) replaces no mapping.
         let mapped = unsafe {
             rustix::mm::mmap(ptr::null_mut(), LEN, protection, MapFlags::SHARED, &self.fd, 0)
         };
         let Ok(at) = mapped else { return };
-        // SAFETY: mapped just now for writing, and nobody else knows of it.
+        // SAFETY: `at` begins a mapping of 4,096 writable bytes, of which nobody else knows; the
+        // file has as many.
         unsafe { ptr::write_volatile(at.cast::<u8>(), 1) };
-        // SAFETY: as above; nothing refers to it any more.
+        // SAFETY: `at` and `LEN` are that mapping, and no pointer into it is used after this.
         let _ = unsafe { rustix::mm::munmap(at, LEN) };
     }
 }
