@@ -79,8 +79,8 @@ impl fmt::Display for Failure {
 pub(crate) fn call(body: impl FnOnce() -> Outcome) -> c_int {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => EOK,
-        Ok(Err(failure)) => keep(failure),
-        Err(panic) => keep(caught(panic)),
+        Ok(Err(failure)) => record(failure),
+        Err(panic) => record(caught(panic)),
     }
 }
 
@@ -89,15 +89,15 @@ pub(crate) fn call(body: impl FnOnce() -> Outcome) -> c_int {
 pub(crate) fn value<T>(failed: T, body: impl FnOnce() -> Outcome<T>) -> T {
     let errno = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => return value,
-        Ok(Err(failure)) => keep(failure),
-        Err(panic) => keep(caught(panic)),
+        Ok(Err(failure)) => record(failure),
+        Err(panic) => record(caught(panic)),
     };
     set_errno(errno);
     failed
 }
 
 #[cold]
-fn keep(failure: Failure) -> c_int {
+fn record(failure: Failure) -> c_int {
     let errno = failure.errno();
     match &failure {
         Failure::Internal(_) => tracing::error!("{failure}"),

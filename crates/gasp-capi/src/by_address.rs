@@ -36,8 +36,8 @@ pub unsafe extern "C" fn gasp_map_contig(
 ) -> *mut c_void {
     boundary::value(ptr::null_mut(), || {
         // SAFETY: `ppaddr` and `plength` are NULL or valid during the call, by the pointer rule.
-        let ((), made) = unsafe { map::host_contig(vdev, ppaddr, plength, prot, || Ok(())) }?;
-        Ok(keep(made.guest, made.length, made.token))
+        let ((), mapping) = unsafe { map::host_contig(vdev, ppaddr, plength, prot, || Ok(())) }?;
+        Ok(keep(mapping.guest, mapping.length, mapping.token))
     })
 }
 
@@ -45,8 +45,8 @@ pub unsafe extern "C" fn gasp_map_contig(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_map_sys(guest_paddr: u64, length: usize, prot: u32) -> *mut c_void {
     boundary::value(ptr::null_mut(), || {
-        let ((), made) = map::firmware(None, guest_paddr, length, prot, || Ok(()))?;
-        Ok(keep(made.guest, made.length, made.token))
+        let ((), mapping) = map::firmware(None, guest_paddr, length, prot, || Ok(()))?;
+        Ok(keep(mapping.guest, mapping.length, mapping.token))
     })
 }
 

@@ -16,7 +16,7 @@ use crate::map;
 use crate::objects::guest_of;
 use crate::regions;
 use crate::types::*;
-use crate::walk::{self, Entry, Filtered, How};
+use crate::walk::{self, Entry, Filtered, Options};
 
 /// `PROT_READ`, `PROT_WRITE` and `PROT_EXEC` are `GMF_READ`, `GMF_WRITE` and `GMF_EXEC`; a
 /// negative number has bits that are neither.
@@ -40,9 +40,9 @@ pub unsafe extern "C" fn gasp_map_contig_710(
 ) -> *mut c_void {
     boundary::value(ptr::null_mut(), || {
         // SAFETY: `ppaddr` and `plength` are NULL or valid during the call, by the pointer rule.
-        let made = unsafe { map::host_contig(vdev, ppaddr, plength, flags(prot), || Ok(())) };
-        let ((), made) = made?;
-        Ok(by_address::keep(made.guest, made.length, made.token))
+        let mapping = unsafe { map::host_contig(vdev, ppaddr, plength, flags(prot), || Ok(())) };
+        let ((), mapping) = mapping?;
+        Ok(by_address::keep(mapping.guest, mapping.length, mapping.token))
     })
 }
 
@@ -67,8 +67,9 @@ pub unsafe extern "C" fn gasp_map_sys_710(
 ) -> *mut c_void {
     boundary::value(ptr::null_mut(), || {
         let guest = gsp.addr();
-        let ((), made) = map::firmware(Some(guest), guest_paddr, length, flags(prot), || Ok(()))?;
-        Ok(by_address::keep(made.guest, made.length, made.token))
+        let ((), mapping) =
+            map::firmware(Some(guest), guest_paddr, length, flags(prot), || Ok(()))?;
+        Ok(by_address::keep(mapping.guest, mapping.length, mapping.token))
     })
 }
 
@@ -159,14 +160,14 @@ pub unsafe extern "C" fn gasp_region_set_soft_710(
 
 /// See `<qvm/gasp.h>`.
 #[unsafe(no_mangle)]
-pub extern "C" fn gasp_lock_710(gsp: *mut GuestSystem, kind: u16) -> c_int {
-    lock::lock_call(Some(gsp), kind)
+pub extern "C" fn gasp_lock_710(gsp: *mut GuestSystem, qst: u16) -> c_int {
+    lock::lock_call(Some(gsp), qst)
 }
 
 /// See `<qvm/gasp.h>`.
 #[unsafe(no_mangle)]
-pub extern "C" fn gasp_unlock_710(gsp: *mut GuestSystem, kind: u16) -> c_int {
-    boundary::call(|| lock::give_back(Some(gsp.addr()), Space::of(kind.into())?))
+pub extern "C" fn gasp_unlock_710(gsp: *mut GuestSystem, qst: u16) -> c_int {
+    boundary::call(|| lock::release(Some(gsp.addr()), Space::of(qst.into())?))
 }
 
 /// See `<qvm/gasp.h>`.
@@ -227,8 +228,8 @@ pub extern "C" fn gram_reserve_710(gsp: *mut GuestSystem, start: u64, size: u64)
 const NO_STATE: &str = "the walk's state is NULL";
 
 impl WalkState710 {
-    fn how(&self) -> How {
-        How { max_length: self.max_length, flags: self.flags }
+    fn options(&self) -> Options {
+        Options { max_length: self.max_length, flags: self.flags }
     }
 
     fn entry(&self) -> Entry {
@@ -240,7 +241,7 @@ impl WalkState710 {
     }
 
     fn begin(gsp: *mut GuestSystem, max_length: u64, flags: c_uint) -> Outcome<Self> {
-        How { max_length, flags }.check()?;
+        Options { max_length, flags }.check()?;
         guest_of(Some(gsp))?;
         Ok(Self {
             span: ptr::null_mut(),
@@ -278,7 +279,7 @@ pub unsafe extern "C" fn gasp_walk_next_710(ws: *mut WalkState710) -> c_int {
         let place = unsafe { Out::new(ws, NO_STATE) }?;
         let state = place.read();
         let guest = guest_of(Some(state.gsp))?;
-        let entry = walk::next(&guest, state.how(), state.guest_loc, state.length)?;
+        let entry = walk::next(&guest, state.options(), state.guest_loc, state.length)?;
         place.write(state.at(entry));
         Ok(())
     })
@@ -294,7 +295,7 @@ pub extern "C" fn gasp_walk_count_710(
     boundary::value(0, || {
         let guest = guest_of(Some(gsp))?;
         // SAFETY: what `count` asks is of the filter, and there is none.
-        unsafe { walk::count(&guest, How { max_length, flags }, None) }
+        unsafe { walk::count(&guest, Options { max_length, flags }, None) }
     })
 }
 
@@ -329,7 +330,7 @@ pub unsafe extern "C" fn gasp_walk_next_filtered_710(ws: *mut WalkStateFiltered7
         let now = Filtered { entry: state.ws.entry(), rest };
         let guest = guest_of(Some(state.ws.gsp))?;
         // SAFETY: the filter is C's, which `<qvm/gasp.h>` asks to neither throw nor jump out.
-        let next = unsafe { walk::next_filtered(&guest, state.ws.how(), state.filter, now) }?;
+        let next = unsafe { walk::next_filtered(&guest, state.ws.options(), state.filter, now) }?;
         let (remaining_guest_loc, remaining_length) = next.rest;
         let ws = state.ws.at(next.entry);
         place.write(WalkStateFiltered710 { ws, remaining_guest_loc, remaining_length, ..state });
@@ -349,6 +350,6 @@ pub unsafe extern "C" fn gasp_walk_count_filtered_710(
         walk::check_filter(filter)?;
         let guest = guest_of(Some(gsp))?;
         // SAFETY: the filter is C's, which `<qvm/gasp.h>` asks to neither throw nor jump out.
-        unsafe { walk::count(&guest, How { max_length, flags }, Some(filter)) }
+        unsafe { walk::count(&guest, Options { max_length, flags }, Some(filter)) }
     })
 }

@@ -7,8 +7,8 @@ use gasp::{Errno, Error, GuestPhys, Operation, Search, Span};
 
 use crate::boundary::{self, Failure, Outcome};
 use crate::lock::{self, Space};
-use crate::objects::guest_of;
-use crate::types::{GRAM_HINT_NONE, GuestSystem, QSL_NO_LOCATION};
+use crate::objects::{NamedGuest, guest_of};
+use crate::types::{GRAM_HINT_NONE, QSL_NO_LOCATION};
 
 /// What is looked for.
 pub(crate) struct Wanted {
@@ -30,10 +30,8 @@ impl Wanted {
     }
 }
 
-pub(crate) type Named = Option<*const GuestSystem>;
-
 /// An unused range of addresses or ports.
-pub(crate) fn free(guest: Named, qst: u32, wanted: &Wanted) -> u64 {
+pub(crate) fn free(guest: NamedGuest, qst: u32, wanted: &Wanted) -> u64 {
     boundary::value(QSL_NO_LOCATION, || {
         let space = Space::of(qst)?;
         let guest = guest_of(guest)?;
@@ -42,7 +40,7 @@ pub(crate) fn free(guest: Named, qst: u32, wanted: &Wanted) -> u64 {
             return Err(Failure::misuse(Errno::PERM, why));
         }
         match space {
-            Space::Memory => Ok(guest.guest.space().find_free(wanted.search())?.start().0),
+            Space::Memory => Ok(guest.engine.space().find_free(wanted.search())?.start().0),
             Space::Ports => {
                 let Wanted { size, align, first, last } = *wanted;
                 guest.ports.find_free(size, align, first, last)
@@ -52,25 +50,25 @@ pub(crate) fn free(guest: Named, qst: u32, wanted: &Wanted) -> u64 {
 }
 
 /// A range inside RAM or ROM, reserved.
-pub(crate) fn inside_ram(guest: Named, flags: u32, wanted: &Wanted) -> u64 {
+pub(crate) fn inside_ram(guest: NamedGuest, flags: u32, wanted: &Wanted) -> u64 {
     boundary::value(QSL_NO_LOCATION, || {
         if flags != GRAM_HINT_NONE {
             return Err(Failure::invalid("no GRAM_HINT_* but GRAM_HINT_NONE is known"));
         }
         let guest = guest_of(guest)?;
         startup_only(guest.is_running())?;
-        Ok(guest.guest.space().claim_free(wanted.search())?.start().0)
+        Ok(guest.engine.space().claim_free(wanted.search())?.start().0)
     })
 }
 
 /// Reserves a range inside RAM or ROM.
-pub(crate) fn reserve(guest: Named, start: u64, size: u64) -> Outcome {
+pub(crate) fn reserve(guest: NamedGuest, start: u64, size: u64) -> Outcome {
     let guest = guest_of(guest)?;
     startup_only(guest.is_running())?;
     let start = GuestPhys(start);
     let span = Span::new(start, size)
         .map_err(|reason| Error::new(Operation::Reserve, start, size, reason))?;
-    Ok(guest.guest.space().claim(span)?)
+    Ok(guest.engine.space().claim(span)?)
 }
 
 fn startup_only(running: bool) -> Outcome {

@@ -9,7 +9,7 @@
 //! | [`types`] | structures and constants |
 //! | `boundary`, `last_error`, `log` | errors and panics become error numbers, texts and log lines |
 //! | `registry`, `objects` | what C calls a `vdev_t *`: a number, checked |
-//! | `own` | waits for oneself, refused |
+//! | `deadlock` | waits of a thread for itself, refused |
 //! | `arguments` | pointers and texts that come from C |
 //! | [`map`], [`by_address`] | the mapping family; its functions without handles |
 //! | `guard` | `GASP_DEBUG=guard`: mappings that are checked by the processor |
@@ -31,6 +31,7 @@
 mod arguments;
 mod boundary;
 pub mod by_address;
+mod deadlock;
 pub mod edition_710;
 pub mod find;
 mod guard;
@@ -40,7 +41,6 @@ pub mod lock;
 mod log;
 pub mod map;
 mod objects;
-mod own;
 mod ports;
 pub mod regions;
 mod registry;

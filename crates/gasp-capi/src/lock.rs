@@ -9,9 +9,9 @@ use std::sync::Arc;
 use gasp::{Drain, Errno, Region, SpaceLock};
 
 use crate::boundary::{self, Failure, Outcome};
-use crate::objects::{Guest, guest_of};
-use crate::own;
-use crate::types::{GuestSystem, QST_MEMORY, QST_PCI_IO, QST_X86_IO};
+use crate::deadlock;
+use crate::objects::{Guest, NamedGuest, guest_of};
+use crate::types::{QST_MEMORY, QST_PCI_IO, QST_X86_IO};
 
 /// What a lock is of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,7 +62,7 @@ impl Revoked {
 fn is_there(guest: &Guest, was: &Region) -> bool {
     let mut next = Some(was.span().start());
     while let Some(at) = next.filter(|&at| at <= was.span().last()) {
-        let there = guest.guest.space().region_at(at);
+        let there = guest.engine.space().region_at(at);
         let Some(there) = there.filter(|there| there.access().contains(was.access())) else {
             return false;
         };
@@ -92,7 +92,7 @@ impl PortLock {
     fn take(guest: &Arc<Guest>) -> Outcome<Self> {
         match guest.ports.lock.take() {
             true => Ok(Self(Arc::clone(guest))),
-            false => Err(taken()),
+            false => Err(already_held()),
         }
     }
 }
@@ -131,7 +131,7 @@ pub(crate) fn is_ending() -> bool {
 }
 
 #[cold]
-fn taken() -> Failure {
+fn already_held() -> Failure {
     Failure::misuse(Errno::BUSY, "gasp_lock: this thread has the lock already")
 }
 
@@ -141,10 +141,10 @@ pub(crate) fn take(guest: &Arc<Guest>, space: Space) -> Outcome {
         return Err(Failure::misuse(Errno::PERM, "gasp_lock: this thread is ending"));
     }
     if has(guest, space) {
-        return Err(taken());
+        return Err(already_held());
     }
     let right = match space {
-        Space::Memory => Right::Memory(guest.guest.space().lock()?),
+        Space::Memory => Right::Memory(guest.engine.space().lock()?),
         Space::Ports => Right::Ports(PortLock::take(guest)?),
     };
     let held = Held { guest: Arc::clone(guest), right, revoked: Vec::new() };
@@ -154,7 +154,7 @@ pub(crate) fn take(guest: &Arc<Guest>, space: Space) -> Outcome {
 
 /// Gives the lock back, and waits for what was revoked under it. If that would be a wait for
 /// this thread itself, the lock stays.
-pub(crate) fn give_back(guest: Option<usize>, space: Space) -> Outcome {
+pub(crate) fn release(guest: Option<usize>, space: Space) -> Outcome {
     let is_it = |held: &Held| {
         guest.is_none_or(|guest| held.guest.number == guest) && held.right.space() == space
     };
@@ -163,8 +163,9 @@ pub(crate) fn give_back(guest: Option<usize>, space: Space) -> Outcome {
         return Err(Failure::misuse(Errno::PERM, why));
     };
     let guest = Arc::clone(&held.guest);
-    let is_own =
-        |one: &Revoked| own::is_endless(one.drain.policy(), || one.drain.held_by_this_thread());
+    let is_own = |one: &Revoked| {
+        deadlock::is_endless(one.drain.policy(), || one.drain.held_by_this_thread())
+    };
     // Nobody waits for what has been undone: those mappings say that they were revoked.
     held.revoked.retain(|one| !(is_own(one) && one.is_undone(&guest)));
     if held.revoked.iter().any(is_own) {
@@ -219,20 +220,20 @@ fn put_back(index: usize, held: Held) {
 
 /// See `<qvm/gasp.h>`.
 #[unsafe(no_mangle)]
-pub extern "C" fn gasp_lock(kind: u16) -> c_int {
-    lock_call(None, kind)
+pub extern "C" fn gasp_lock(qst: u16) -> c_int {
+    lock_call(None, qst)
 }
 
 /// See `<qvm/gasp.h>`.
 #[unsafe(no_mangle)]
-pub extern "C" fn gasp_unlock(kind: u16) -> c_int {
+pub extern "C" fn gasp_unlock(qst: u16) -> c_int {
     // The lock that this thread has, also if the guest of its calls has become another.
-    boundary::call(|| give_back(None, Space::of(kind.into())?))
+    boundary::call(|| release(None, Space::of(qst.into())?))
 }
 
-pub(crate) fn lock_call(guest: Option<*const GuestSystem>, kind: u16) -> c_int {
+pub(crate) fn lock_call(guest: NamedGuest, qst: u16) -> c_int {
     boundary::call(|| {
-        let space = Space::of(kind.into())?;
+        let space = Space::of(qst.into())?;
         take(&guest_of(guest)?, space)
     })
 }

@@ -21,7 +21,7 @@ static TARGET: Mutex<Target> = Mutex::new(Target { log: None, context: 0 });
 
 thread_local! {
     /// Whether this thread is inside the program's function.
-    static TELLING: Cell<bool> = const { Cell::new(false) };
+    static EMITTING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Where lines go: the program's function with its context, or stderr.
@@ -77,7 +77,7 @@ impl Subscriber for Lines {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line(String::new());
         event.record(&mut line);
-        tell(level(*event.metadata().level()), line.0);
+        emit(level(*event.metadata().level()), line.0);
     }
 
     // There are no spans.
@@ -107,7 +107,7 @@ impl Visit for Line {
 }
 
 /// Gives a line to the program's function, or to stderr.
-fn tell(level: u32, line: String) {
+fn emit(level: u32, line: String) {
     let mut bytes = line.into_bytes();
     bytes.retain(|&byte| byte != 0 && byte != b'\n');
     let target = *TARGET.lock();
@@ -122,14 +122,14 @@ fn tell(level: u32, line: String) {
     let Ok(line) = CString::new(bytes) else { return };
     let context = core::ptr::with_exposed_provenance_mut(target.context);
     // What the function itself makes the library say is not told: it would go on for ever.
-    if TELLING.replace(true) {
+    if EMITTING.replace(true) {
         return;
     }
     // SAFETY: `set`, which alone writes a function to `TARGET`, asks that it can be called from any
     // thread with the context of the same call, which the lock has kept with it, and returns.
     // `line` is a C string that outlives the call.
     unsafe { log(context, level, line.as_ptr()) };
-    TELLING.set(false);
+    EMITTING.set(false);
 }
 
 #[cfg(test)]
@@ -159,7 +159,7 @@ mod tests {
             // A program in C has not been told to ignore it, as one in Rust has.
             // SAFETY: the default action has no handler that could be wrong.
             unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-            tell(GASP_LOG_WARN, "nobody reads this".into());
+            emit(GASP_LOG_WARN, "nobody reads this".into());
         }
     }
 }

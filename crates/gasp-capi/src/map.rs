@@ -36,7 +36,7 @@ pub unsafe extern "C" fn gasp_map_host_contig(
         let max = unsafe { plength.read() };
         // SAFETY: the device is used in the look-up alone: `map_host_contig_page_of` calls `find`
         // inside it, and what it returns borrows nothing from the device.
-        let find = || unsafe { VDEVS.find_unguarded(vdev.addr()) }.map(|found| &found.vdev);
+        let find = || unsafe { VDEVS.find_unprotected(vdev.addr()) }.map(|found| &found.vdev);
         let mapped = gasp::Vdev::map_host_contig_page_of(find, DeviceAddr(at), max as u64, flags);
         if let Some(mapping) = mapped {
             let (run, length) = (mapping.run(), mapping.len());
@@ -75,14 +75,14 @@ unsafe fn map_host_contig_slowly(
         // SAFETY: `h` is NULL or valid during the call, as this function asks.
         let handle = || unsafe { Out::new(h, NO_HANDLE) };
         // SAFETY: `ppaddr` and `plength` are NULL or valid during the call, as this function asks.
-        let (handle, made) = unsafe { host_contig(vdev, ppaddr, plength, prot, handle) }?;
-        handle.write(MapHandle { reserved: made.token.words() });
+        let (handle, mapping) = unsafe { host_contig(vdev, ppaddr, plength, prot, handle) }?;
+        handle.write(MapHandle { reserved: mapping.token.words() });
         Ok(())
     })
 }
 
 /// A mapping of [`host_contig`] or [`firmware`].
-pub(crate) struct Made {
+pub(crate) struct NewMapping {
     pub(crate) token: Token,
     pub(crate) guest: usize,
     pub(crate) length: u64,
@@ -100,7 +100,7 @@ pub(crate) unsafe fn host_contig<T>(
     plength: *mut usize,
     prot: u32,
     more: impl FnOnce() -> Outcome<T>,
-) -> Outcome<(T, Made)> {
+) -> Outcome<(T, NewMapping)> {
     let op = Operation::MapHostContig;
     // SAFETY: `ppaddr` is NULL or valid during the call, as this function asks.
     let addr = unsafe { Out::new(ppaddr, "ppaddr is NULL") };
@@ -120,7 +120,7 @@ pub(crate) unsafe fn host_contig<T>(
     let token = guard::token(mapping.into_mapping())?;
     addr.write(run.addr.0);
     length.write(mapped);
-    Ok((more, Made { token, guest, length: mapped as u64 }))
+    Ok((more, NewMapping { token, guest, length: mapped as u64 }))
 }
 
 /// See `<qvm/gasp.h>`.
@@ -139,7 +139,7 @@ pub unsafe extern "C" fn gasp_map(
         let at = DeviceAddr(guest_paddr);
         // SAFETY: the device is used in the look-up alone: `map_page_of` calls `find` inside it,
         // and what it returns borrows nothing from the device.
-        let find = || unsafe { VDEVS.find_unguarded(vdev.addr()) }.map(|found| &found.vdev);
+        let find = || unsafe { VDEVS.find_unprotected(vdev.addr()) }.map(|found| &found.vdev);
         if let Some(mapping) = gasp::Vdev::map_page_of(find, at, length as u64, flags) {
             let handle = MapHandle { reserved: mapping.into_token().words() };
             // SAFETY: `h` is not NULL, so it is aligned, and valid for writes of a `MapHandle`, by
@@ -190,8 +190,8 @@ pub unsafe extern "C" fn gasp_map_firmware(
     boundary::call(|| {
         // SAFETY: `h` is NULL or valid during the call, by the pointer rule.
         let handle = || unsafe { Out::new(h, NO_HANDLE) };
-        let (handle, made) = firmware(None, guest_paddr, length, prot, handle)?;
-        handle.write(MapHandle { reserved: made.token.words() });
+        let (handle, mapping) = firmware(None, guest_paddr, length, prot, handle)?;
+        handle.write(MapHandle { reserved: mapping.token.words() });
         Ok(())
     })
 }
@@ -203,7 +203,7 @@ pub(crate) fn firmware<T>(
     length: usize,
     prot: u32,
     more: impl FnOnce() -> Outcome<T>,
-) -> Outcome<(T, Made)> {
+) -> Outcome<(T, NewMapping)> {
     let op = Operation::MapFirmware;
     let flags = map_flags(op, || Location::Guest(GuestPhys(guest_paddr)), length, prot)?;
     let more = more()?;
@@ -214,10 +214,10 @@ pub(crate) fn firmware<T>(
     };
     let section = Section::enter();
     let found = GUESTS.find(&section, number).ok_or_else(none)?;
-    let mapping = found.guest.map_firmware(GuestPhys(guest_paddr), length as u64, flags)?;
+    let mapping = found.engine.map_firmware(GuestPhys(guest_paddr), length as u64, flags)?;
     drop(section);
     let token = guard::token(mapping)?;
-    Ok((more, Made { token, guest: number, length: length as u64 }))
+    Ok((more, NewMapping { token, guest: number, length: length as u64 }))
 }
 
 /// See `<qvm/gasp.h>`.

@@ -14,17 +14,17 @@ use crate::registry::{Registry, kind};
 use crate::types;
 
 pub(crate) static GUESTS: Registry<Arc<Guest>, { kind(*b"gu") }> = Registry::new();
-pub(crate) static VDEVS: Registry<Vdev, { kind(*b"vd") }> = Registry::new();
-pub(crate) static DOMAINS: Registry<Domain, { kind(*b"do") }> = Registry::new();
+pub(crate) static VDEVS: Registry<GuestVdev, { kind(*b"vd") }> = Registry::new();
+pub(crate) static DOMAINS: Registry<GuestDomain, { kind(*b"do") }> = Registry::new();
 /// The kind of drains.
 pub(crate) const DRAIN: u16 = kind(*b"dr");
 /// A drain, until it is waited for.
-pub(crate) type Listed = Mutex<Option<gasp::Drain>>;
-pub(crate) static DRAINS: Registry<Listed, DRAIN> = Registry::new();
+pub(crate) type ListedDrain = Mutex<Option<gasp::Drain>>;
+pub(crate) static DRAINS: Registry<ListedDrain, DRAIN> = Registry::new();
 
 /// A guest, and what C adds to it.
 pub(crate) struct Guest {
-    pub(crate) guest: gasp::Guest,
+    pub(crate) engine: gasp::Guest,
     pub(crate) number: usize,
     running: AtomicBool,
     pub(crate) ports: Ports,
@@ -41,13 +41,13 @@ pub(crate) struct Names {
 }
 
 #[derive(Clone)]
-pub(crate) struct Vdev {
+pub(crate) struct GuestVdev {
     pub(crate) vdev: gasp::Vdev,
     pub(crate) guest: Arc<Guest>,
 }
 
 #[derive(Clone)]
-pub(crate) struct Domain {
+pub(crate) struct GuestDomain {
     pub(crate) domain: gasp::Domain,
     pub(crate) guest: Arc<Guest>,
 }
@@ -71,10 +71,10 @@ pub(crate) fn no_domain() -> Failure {
 
 impl Guest {
     /// Enters a guest, and the devices and domains that it has already.
-    pub(crate) fn enlist(guest: gasp::Guest) -> Outcome<usize> {
+    pub(crate) fn enlist(engine: gasp::Guest) -> Outcome<usize> {
         let make = |number| {
             Arc::new(Self {
-                guest,
+                engine,
                 number,
                 running: AtomicBool::new(false),
                 ports: Ports::default(),
@@ -83,8 +83,8 @@ impl Guest {
         };
         let number = GUESTS.insert(make).ok_or_else(too_many)?;
         let guest = GUESTS.get(number).ok_or_else(no_guest)?;
-        let vdevs = guest.guest.vdevs().into_iter();
-        let domains = guest.guest.domains().into_iter();
+        let vdevs = guest.engine.vdevs().into_iter();
+        let domains = guest.engine.domains().into_iter();
         vdevs
             .map(|vdev| guest.enlist_vdev(vdev))
             .chain(domains.map(|domain| guest.enlist_domain(domain)))
@@ -100,7 +100,7 @@ impl Guest {
             return Err(no_guest());
         }
         let name = vdev.name().to_owned();
-        let make = |_| Vdev { vdev, guest: Arc::clone(self) };
+        let make = |_| GuestVdev { vdev, guest: Arc::clone(self) };
         let number = VDEVS.insert(make).ok_or_else(too_many)?;
         names.vdevs.insert(name, number);
         Ok(number)
@@ -112,7 +112,7 @@ impl Guest {
             return Err(no_guest());
         }
         let name = domain.name().to_owned();
-        let make = |_| Domain { domain, guest: Arc::clone(self) };
+        let make = |_| GuestDomain { domain, guest: Arc::clone(self) };
         let number = DOMAINS.insert(make).ok_or_else(too_many)?;
         names.domains.insert(name, number);
         Ok(number)
@@ -197,19 +197,22 @@ pub(crate) fn none_current() -> Failure {
     Failure::Call(Errno::NXIO, "there is no guest, or the one that this thread uses is destroyed")
 }
 
+/// The guest that C names in a call; `None` in the 8.0 forms, which name none.
+pub(crate) type NamedGuest = Option<*const types::GuestSystem>;
+
 /// The guest of a call: the one it names, or the current one.
-pub(crate) fn guest_of(named: Option<*const types::GuestSystem>) -> Outcome<Arc<Guest>> {
+pub(crate) fn guest_of(named: NamedGuest) -> Outcome<Arc<Guest>> {
     match named {
         Some(guest) => GUESTS.get(guest.addr()).ok_or_else(no_guest),
         None => GUESTS.get(current()?).ok_or_else(none_current),
     }
 }
 
-pub(crate) fn vdev_of(vdev: *const types::Vdev) -> Outcome<Vdev> {
+pub(crate) fn vdev_of(vdev: *const types::Vdev) -> Outcome<GuestVdev> {
     VDEVS.get(vdev.addr()).ok_or_else(no_vdev)
 }
 
-pub(crate) fn domain_of(domain: *const types::Domain) -> Outcome<Domain> {
+pub(crate) fn domain_of(domain: *const types::Domain) -> Outcome<GuestDomain> {
     DOMAINS.get(domain.addr()).ok_or_else(no_domain)
 }
 

@@ -11,27 +11,26 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use gasp::{
-    Access, Adopt, Errno, Error, GuestPhys, HostPhys, MemoryObject, Operation, Reason,
-    Region as Engine, RegionKind, Residency, Search, SpaceLock, Span,
+    Access, Adopt, Errno, Error, GuestPhys, HostPhys, MemoryObject, Operation, Reason, RegionKind,
+    Residency, Search, SpaceLock, Span,
 };
 
 use crate::arguments::{Out, array, read};
 use crate::boundary::{self, Failure, Outcome, set_errno};
-use crate::find::Named;
+use crate::deadlock;
 use crate::last_error;
 use crate::lock::{self, Revoked, Space};
-use crate::objects::{Guest, VDEVS, guest_of, opaque};
-use crate::own;
+use crate::objects::{Guest, NamedGuest, VDEVS, guest_of, opaque};
 use crate::ports::PortRegion;
 use crate::types::*;
 
 const NO_MEMORY: &str = "there is no memory behind registers, so no GRF_PASS_* for them";
 
 /// The flags that are C's alone.
-const OWN: u32 = GRF_VIRT_ANY | GRF_NOCACHE | GRF_NOPERMS;
+const TAG_FLAGS: u32 = GRF_VIRT_ANY | GRF_NOCACHE | GRF_NOPERMS;
 
 /// Fills a region with what is at the beginning of a range.
-pub(crate) fn info(guest: Named, block: StateBlock) -> Outcome<Region> {
+pub(crate) fn info(guest: NamedGuest, block: StateBlock) -> Outcome<Region> {
     check_spare(&block)?;
     let space = Space::of(block.qst_type.into())?;
     let guest = guest_of(guest)?;
@@ -57,7 +56,7 @@ fn nothing_at(start: GuestPhys, length: u64) -> Failure {
 
 fn memory_info(guest: &Guest, span: Span<GuestPhys>, block: StateBlock) -> Outcome<Region> {
     let start = span.start();
-    let found = guest.guest.space().region_at(start);
+    let found = guest.engine.space().region_at(start);
     let found = found.ok_or_else(|| nothing_at(start, span.len()))?;
     let part = found.span().intersection(&span).ok_or_else(|| nothing_at(start, span.len()))?;
     let (mut length, mut host_location) = (part.len(), QSL_NO_LOCATION);
@@ -78,22 +77,22 @@ fn memory_info(guest: &Guest, span: Span<GuestPhys>, block: StateBlock) -> Outco
 }
 
 /// The flags that tell what a region is.
-fn flags_of(region: &Engine) -> u32 {
+fn flags_of(region: &gasp::Region) -> u32 {
     let pass =
         [(Access::READ, GRF_PASS_RD), (Access::WRITE, GRF_PASS_WR), (Access::EXEC, GRF_PASS_EX)];
     let pass = pass.iter().filter(|(access, _)| region.access().contains(*access));
     let pass = pass.fold(0, |flags, (_, flag)| flags | flag);
-    let own = (region.tag() >> 32) as u32;
+    let tagged = (region.tag() >> 32) as u32;
     let kind = match region.kind() {
         RegionKind::Ram => GRF_MEMORY | GRF_DMA_SOURCE | GRF_DMA_TARGET,
         RegionKind::Rom => GRF_DMA_SOURCE,
         RegionKind::PassThrough => GRF_PASSTHRU,
         RegionKind::Reserved => GRF_NOPERMS,
         // Of a device that the configuration has put there, reads and writes are its own.
-        RegionKind::Device if own & GRF_VIRT_ANY == 0 => GRF_VIRT_RD | GRF_VIRT_WR,
+        RegionKind::Device if tagged & GRF_VIRT_ANY == 0 => GRF_VIRT_RD | GRF_VIRT_WR,
         RegionKind::Device => 0,
     };
-    GRF_ACTIVE | kind | pass | own
+    GRF_ACTIVE | kind | pass | tagged
 }
 
 fn port_info(guest: &Guest, span: Span<GuestPhys>, block: StateBlock) -> Outcome<Region> {
@@ -156,7 +155,7 @@ fn set_memory(
     owner: Option<&str>,
 ) -> Outcome<Option<Revoked>> {
     let fail = |reason| Error::new(Operation::SetRegion, span.start(), span.len(), reason);
-    let bits = guest.guest.address_width();
+    let bits = guest.engine.address_width();
     if span.last().0 >> bits != 0 {
         return Err(fail(Reason::BeyondWidth { bits }).into());
     }
@@ -168,9 +167,9 @@ fn set_memory(
     if entry.flags & GRF_NOPERMS != 0 && !(access.is_empty() && owner.is_none()) {
         return Err(Failure::invalid("GRF_NOPERMS goes with neither GRF_PASS_* nor GRF_VIRT_*"));
     }
-    let tag = u64::from(entry.flags & OWN) << 32 | u64::from(entry.cookie);
-    let space = guest.guest.space();
-    let unused = |len| space.find_free(Search::new(len, 1).within(span.start(), span.last()));
+    let tag = u64::from(entry.flags & TAG_FLAGS) << 32 | u64::from(entry.cookie);
+    let within = |len| Search::new(len, 1).within(span.start(), span.last());
+    let unused = |len| guest.engine.space().find_free(within(len));
     if unused(span.len()).is_ok() {
         lock.add(new_region(entry, span, owner)?.tagged(tag))?;
         return Ok(None);
@@ -186,7 +185,7 @@ fn set_memory(
         Some(_) if !access.is_empty() => Err(Failure::invalid(NO_MEMORY)),
         Some(owner) => {
             drop(lock.remove(span)?);
-            lock.add(Engine::device(span, owner).tagged(tag))?;
+            lock.add(gasp::Region::device(span, owner).tagged(tag))?;
             Ok(None)
         }
         None if all(&RegionKind::is_memory) => {
@@ -203,9 +202,9 @@ fn set_memory(
 }
 
 /// The memory in a range.
-fn memory_in(guest: &Guest, span: Span<GuestPhys>) -> Vec<Engine> {
-    let regions = guest.guest.space().regions();
-    let inside = |region: &Engine| region.kind().is_memory() && region.span().overlaps(&span);
+fn memory_in(guest: &Guest, span: Span<GuestPhys>) -> Vec<gasp::Region> {
+    let regions = guest.engine.space().regions();
+    let inside = |region: &gasp::Region| region.kind().is_memory() && region.span().overlaps(&span);
     regions.into_iter().filter(inside).filter_map(|region| region.part(span)).collect()
 }
 
@@ -221,14 +220,14 @@ fn waits_for_oneself(guest: &Guest, entry: &Region, before: &[Region]) -> bool {
     };
     // An entry that is wrong does not wait.
     let Some(span) = span_of(entry) else { return false };
-    if guest.guest.space().held_by_this_thread(span) == 0 {
+    if guest.engine.space().held_by_this_thread(span) == 0 {
         return false;
     }
     // What the entries before it give on the way is taken away again, too.
     let given = before.iter().filter(|before| span_of(before).is_some_and(|b| b.overlaps(&span)));
     let given = given.fold(Access::empty(), |given, before| given | passed(before.flags));
     let access = passed(entry.flags);
-    let is_less = |region: &Engine| !access.contains(region.access() | given);
+    let is_less = |region: &gasp::Region| !access.contains(region.access() | given);
     memory_in(guest, span).iter().any(is_less)
 }
 
@@ -236,7 +235,7 @@ fn waits_for_oneself(guest: &Guest, entry: &Region, before: &[Region]) -> bool {
 fn all_are(guest: &Guest, span: Span<GuestPhys>, wanted: &dyn Fn(RegionKind) -> bool) -> bool {
     let mut at = Some(span.start());
     while let Some(addr) = at.filter(|&addr| addr <= span.last()) {
-        match guest.guest.space().region_at(addr) {
+        match guest.engine.space().region_at(addr) {
             Some(region) if wanted(region.kind()) => {
                 at = region.span().last().checked_add(1);
             }
@@ -256,15 +255,15 @@ fn passed(flags: u32) -> Access {
 }
 
 /// What an entry adds where nothing is.
-fn new_region(entry: &Region, span: Span<GuestPhys>, owner: Option<&str>) -> Outcome<Engine> {
+fn new_region(entry: &Region, span: Span<GuestPhys>, owner: Option<&str>) -> Outcome<gasp::Region> {
     let access = passed(entry.flags);
     match owner {
         Some(_) if !access.is_empty() => return Err(Failure::invalid(NO_MEMORY)),
-        Some(owner) => return Ok(Engine::device(span, owner)),
+        Some(owner) => return Ok(gasp::Region::device(span, owner)),
         None => {}
     }
     if access.is_empty() && entry.flags & GRF_NOPERMS != 0 {
-        return Ok(Engine::reserved(span));
+        return Ok(gasp::Region::reserved(span));
     }
     if access.is_empty() {
         let why = "the flags say neither GRF_VIRT_*, GRF_PASS_* nor GRF_NOPERMS";
@@ -274,7 +273,7 @@ fn new_region(entry: &Region, span: Span<GuestPhys>, owner: Option<&str>) -> Out
         return Err(Failure::invalid("GRF_PASS_* where nothing is needs a host_location"));
     }
     let object = host_memory(entry.host_location, span.len(), access)?;
-    let window = Engine::pass_through(span.start(), &object)
+    let window = gasp::Region::pass_through(span.start(), &object)
         .map_err(|reason| Error::new(Operation::SetRegion, span.start(), span.len(), reason))?;
     Ok(window.restricted(access))
 }
@@ -311,7 +310,7 @@ fn set_all(guest: &Arc<Guest>, entries: &[Region]) -> (usize, Outcome) {
 }
 
 /// Sets regions in the running phase, under the lock that this thread has.
-pub(crate) fn set_soft(guest: Named, entries: impl FnOnce() -> Outcome<Vec<Region>>) -> u32 {
+pub(crate) fn set_soft(guest: NamedGuest, entries: impl FnOnce() -> Outcome<Vec<Region>>) -> u32 {
     let mut done = 0;
     boundary::value((), || {
         let guest = guest_of(guest)?;
@@ -328,7 +327,7 @@ pub(crate) fn set_soft(guest: Named, entries: impl FnOnce() -> Outcome<Vec<Regio
 }
 
 /// Sets regions in the startup phase; a failure ends the process.
-pub(crate) fn set_hard(guest: Named, entries: impl FnOnce() -> Outcome<Vec<Region>>) {
+pub(crate) fn set_hard(guest: NamedGuest, entries: impl FnOnce() -> Outcome<Vec<Region>>) {
     let allowed = boundary::call(|| {
         let guest = guest_of(guest)?;
         let why = match guest.is_running() {
@@ -357,9 +356,9 @@ pub(crate) fn set_hard(guest: Named, entries: impl FnOnce() -> Outcome<Vec<Regio
         let held = || entries.iter().enumerate().filter(|&entry| waits(entry)).count();
         let why = "gasp_region_set: it would wait for a mapping that this thread itself has made \
                    and not unmapped; unmap it first";
-        if let Err(failure) = own::check(guest.guest.drain_policy(), held, why) {
+        if let Err(failure) = deadlock::check(guest.engine.drain_policy(), held, why) {
             refused = true;
-            spaces.iter().rev().try_for_each(|&of| lock::give_back(Some(guest.number), of))?;
+            spaces.iter().rev().try_for_each(|&of| lock::release(Some(guest.number), of))?;
             return Err(failure);
         }
         let (index, outcome) = set_all(&guest, &entries);
@@ -367,7 +366,7 @@ pub(crate) fn set_hard(guest: Named, entries: impl FnOnce() -> Outcome<Vec<Regio
         outcome.inspect_err(|_| entry = Some(index))?;
         // The ports first: whoever is to unmap may need them while memory's drains wait.
         for &space in spaces.iter().rev() {
-            lock::give_back(Some(guest.number), space)?;
+            lock::release(Some(guest.number), space)?;
         }
         Ok(())
     });

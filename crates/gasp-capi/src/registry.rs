@@ -1,13 +1,13 @@
 //! Objects that C names by number.
 //!
-//! What C calls a `vdev_t *` is no address: it is a place in a list, how often that place
+//! What C calls a `vdev_t *` is no address: it is an index into a list, how often that index
 //! has been used before, and what kind of object it is for. So a pointer to an object that
 //! was destroyed, of another kind, or that never was one, is found out. Nobody ever looks
 //! behind it, and a program that does gets a fault at once: no address looks like this.
 //!
 //! ```text
 //! 63      48 47        18 17       0
-//! |  kind   | generation |  place  |
+//! |  kind   | generation |  index  |
 //! ```
 #![allow(unsafe_code, reason = "lends objects that are freed after a grace period")]
 
@@ -18,18 +18,18 @@ use std::collections::VecDeque;
 use gasp::ffi::{Section, grace_period};
 use parking_lot::{Mutex, MutexGuard};
 
-const PLACE_BITS: u32 = 18;
+const INDEX_BITS: u32 = 18;
 const GENERATION_BITS: u32 = 30;
-const KIND_SHIFT: u32 = PLACE_BITS + GENERATION_BITS;
+const KIND_SHIFT: u32 = INDEX_BITS + GENERATION_BITS;
 /// The most objects of a kind there can be at a time.
-pub(crate) const OBJECTS_MAX: usize = 1 << PLACE_BITS;
+pub(crate) const OBJECTS_MAX: usize = 1 << INDEX_BITS;
 
 /// All objects of one kind.
 ///
 /// A new one consists of zeros alone, so that it takes no room in the library's file.
 pub(crate) struct Registry<T: 'static, const KIND: u16> {
     /// A fixed array, so that a look-up is one load. It takes memory only as it is used.
-    places: [AtomicPtr<Entry<T>>; OBJECTS_MAX],
+    entries: [AtomicPtr<Listed<T>>; OBJECTS_MAX],
     free: Mutex<Free>,
 }
 
@@ -39,20 +39,20 @@ struct Free {
     /// (An empty queue is a pointer that is not null, in a box there is none.)
     #[expect(clippy::box_collection, reason = "so that a new list is all zeros")]
     again: Option<Box<VecDeque<(usize, u32)>>>,
-    /// The first place that has never been used.
+    /// The first index that has never been used.
     fresh: usize,
 }
 
-struct Entry<T> {
+struct Listed<T> {
     number: usize,
     object: T,
 }
 
-/// A place that is kept for an object; dropping it gives the place back.
+/// An index that is reserved for an object; dropping it releases the index.
 pub(crate) struct Reserved<'list, T: 'static, const KIND: u16> {
     registry: &'list Registry<T, KIND>,
-    listed: &'list AtomicPtr<Entry<T>>,
-    place: usize,
+    listed: &'list AtomicPtr<Listed<T>>,
+    index: usize,
     generation: u32,
 }
 
@@ -60,8 +60,8 @@ impl<T, const KIND: u16> Reserved<'_, T, KIND> {
     /// Enters the object; `make` is given its number, which is the result.
     pub(crate) fn fill(self, make: impl FnOnce(usize) -> T) -> usize {
         let number =
-            usize::from(KIND) << KIND_SHIFT | (self.generation as usize) << PLACE_BITS | self.place;
-        let entry = Box::new(Entry { number, object: make(number) });
+            usize::from(KIND) << KIND_SHIFT | (self.generation as usize) << INDEX_BITS | self.index;
+        let entry = Box::new(Listed { number, object: make(number) });
         self.listed.store(Box::into_raw(entry), Ordering::Release);
         core::mem::forget(self);
         number
@@ -71,7 +71,7 @@ impl<T, const KIND: u16> Reserved<'_, T, KIND> {
 impl<T, const KIND: u16> Drop for Reserved<'_, T, KIND> {
     fn drop(&mut self) {
         // Nobody has seen the number: the generation is used again.
-        self.registry.lock_free().put(self.place, self.generation);
+        self.registry.lock_free().put(self.index, self.generation);
     }
 }
 
@@ -79,7 +79,7 @@ impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
     /// A list of objects whose numbers begin with `KIND`. No two lists may share one.
     pub(crate) const fn new() -> Self {
         Self {
-            places: [const { AtomicPtr::new(ptr::null_mut()) }; OBJECTS_MAX],
+            entries: [const { AtomicPtr::new(ptr::null_mut()) }; OBJECTS_MAX],
             free: Mutex::new(Free { again: None, fresh: 0 }),
         }
     }
@@ -89,11 +89,11 @@ impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
         Some(self.reserve()?.fill(make))
     }
 
-    /// Keeps a place for an object that is yet to be made. `None` if there are too many.
+    /// Reserves an index for an object that is yet to be created. `None` if there are too many.
     pub(crate) fn reserve(&self) -> Option<Reserved<'_, T, KIND>> {
-        let (place, generation) = self.lock_free().next()?;
-        let listed = self.places.get(place)?;
-        Some(Reserved { registry: self, listed, place, generation })
+        let (index, generation) = self.lock_free().next()?;
+        let listed = self.entries.get(index)?;
+        Some(Reserved { registry: self, listed, index, generation })
     }
 
     /// The object of this number, if there is one, for as long as the section lasts.
@@ -105,7 +105,7 @@ impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
     ) -> Option<&'section T> {
         // SAFETY: the section is borrowed for `'section`, so it does not end while the reference is
         // used.
-        unsafe { self.find_unguarded(number) }
+        unsafe { self.find_unprotected(number) }
     }
 
     /// The object of this number, if there is one.
@@ -114,11 +114,11 @@ impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
     /// This is called in a section, or in a look-up of [`gasp::Vdev::map_page_of`], and the
     /// reference is not used after that has ended.
     #[inline(always)]
-    pub(crate) unsafe fn find_unguarded<'section>(&self, number: usize) -> Option<&'section T> {
+    pub(crate) unsafe fn find_unprotected<'section>(&self, number: usize) -> Option<&'section T> {
         if number >> KIND_SHIFT != usize::from(KIND) {
             return None;
         }
-        let entry = self.places.get(number & (OBJECTS_MAX - 1))?.load(Ordering::Acquire);
+        let entry = self.entries.get(number & (OBJECTS_MAX - 1))?.load(Ordering::Acquire);
         // SAFETY: the pointer is null, or one of `Box::into_raw` that `fill` has stored with
         // release, which the acquiring load has seen: aligned and initialized. `remove` frees an
         // entry only after it has taken it out of the list and a grace period has passed. The
@@ -142,8 +142,8 @@ impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
     pub(crate) fn remove(&self, number: usize) -> Option<T> {
         let section = Section::enter();
         self.find(&section, number)?;
-        let place = number & (OBJECTS_MAX - 1);
-        let listed = self.places.get(place)?;
+        let index = number & (OBJECTS_MAX - 1);
+        let listed = self.entries.get(index)?;
         let entry = listed.load(Ordering::Acquire);
         // SAFETY: the pointer is null, or one of `Box::into_raw` that `fill` has stored with
         // release, which the acquiring load has seen. It was loaded inside `section`, which is
@@ -166,10 +166,10 @@ impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
         // could have found it ended in the grace period, and this thread is in none, as this
         // function asks.
         let entry = unsafe { Box::from_raw(entry) };
-        let generation = (number >> PLACE_BITS) as u32 & ((1 << GENERATION_BITS) - 1);
-        // A place whose generations are used up is not used again.
+        let generation = (number >> INDEX_BITS) as u32 & ((1 << GENERATION_BITS) - 1);
+        // An index whose generations are used up is not used again.
         if generation + 1 < 1 << GENERATION_BITS {
-            self.lock_free().put(place, generation + 1);
+            self.lock_free().put(index, generation + 1);
         }
         Some(entry.object)
     }
@@ -187,17 +187,17 @@ pub(crate) const fn kind(letters: [u8; 2]) -> u16 {
 }
 
 impl Free {
-    fn put(&mut self, place: usize, generation: u32) {
-        self.again.get_or_insert_default().push_back((place, generation));
+    fn put(&mut self, index: usize, generation: u32) {
+        self.again.get_or_insert_default().push_back((index, generation));
     }
 
     fn next(&mut self) -> Option<(usize, u32)> {
         if let Some(again) = self.again.as_mut().and_then(|again| again.pop_front()) {
             return Some(again);
         }
-        let place = self.fresh;
-        self.fresh = place.checked_add(1).filter(|&next| next <= OBJECTS_MAX)?;
-        Some((place, 0))
+        let index = self.fresh;
+        self.fresh = index.checked_add(1).filter(|&next| next <= OBJECTS_MAX)?;
+        Some((index, 0))
     }
 }
 
@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(LIST.remove(first), Some(1));
         assert_eq!((LIST.get(first), LIST.remove(first)), (None, None));
         let second = LIST.insert(|_| 2).unwrap();
-        assert_ne!(first, second, "the place is the same, the generation is not");
+        assert_ne!(first, second, "the index is the same, the generation is not");
         assert_eq!(first & (OBJECTS_MAX - 1), second & (OBJECTS_MAX - 1));
         assert_eq!((LIST.get(first), LIST.get(second)), (None, Some(2)));
     }
@@ -225,7 +225,7 @@ mod tests {
         static OTHER: Registry<u32, { kind(*b"t3") }> = Registry::new();
         let number = LIST.insert(|_| 1).unwrap();
         assert_eq!(OTHER.insert(|_| 2).map(|other| LIST.get(other)), Some(None));
-        for wrong in [0, 1, usize::MAX, number + 1, number ^ 1 << 63, number + (1 << PLACE_BITS)] {
+        for wrong in [0, 1, usize::MAX, number + 1, number ^ 1 << 63, number + (1 << INDEX_BITS)] {
             assert_eq!(LIST.get(wrong), None, "{wrong:#x}");
             assert_eq!(LIST.remove(wrong), None, "{wrong:#x}");
         }
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_kept_until_it_is_filled_or_given_back() {
+    fn an_index_is_reserved_until_it_is_filled_or_released() {
         static LIST: Registry<u32, { kind(*b"t5") }> = Registry::new();
         let mut kept: Vec<_> = core::iter::from_fn(|| LIST.reserve()).collect();
         assert_eq!(kept.len(), OBJECTS_MAX);

@@ -10,20 +10,19 @@ use gasp::{Errno, GuestPhys, Walk, WalkEntry};
 
 use crate::arguments::Out;
 use crate::boundary::{self, Failure, Outcome};
-use crate::find::Named;
-use crate::objects::{Guest, guest_of, opaque};
+use crate::objects::{Guest, NamedGuest, guest_of, opaque};
 use crate::types::{GWS_HOST, QSL_NO_LOCATION, WalkFilter, WalkState, WalkStateFiltered};
 
 const NO_STATE: &str = "the walk's state is NULL";
 
 /// What is asked for.
 #[derive(Clone, Copy)]
-pub(crate) struct How {
+pub(crate) struct Options {
     pub(crate) max_length: u64,
     pub(crate) flags: u32,
 }
 
-impl How {
+impl Options {
     pub(crate) fn check(self) -> Outcome<Walk> {
         match self.flags & !GWS_HOST {
             0 => Ok(Walk { max_len: self.max_length, host: self.flags & GWS_HOST != 0 }),
@@ -51,10 +50,10 @@ impl From<WalkEntry> for Entry {
 }
 
 /// The entry behind `at`, of `length` bytes: 0 before the first one.
-pub(crate) fn next(guest: &Guest, how: How, at: u64, length: u64) -> Outcome<Entry> {
-    let walk = how.check()?;
+pub(crate) fn next(guest: &Guest, options: Options, at: u64, length: u64) -> Outcome<Entry> {
+    let walk = options.check()?;
     let from = at.checked_add(length).ok_or_else(over)?;
-    guest.guest.space().walk_from(GuestPhys(from), walk).map(Entry::from).ok_or_else(over)
+    guest.engine.space().walk_from(GuestPhys(from), walk).map(Entry::from).ok_or_else(over)
 }
 
 pub(crate) fn check_filter(filter: WalkFilter) -> Outcome {
@@ -80,7 +79,7 @@ pub(crate) struct Filtered {
 /// from there: it neither throws nor jumps out.
 pub(crate) unsafe fn next_filtered(
     guest: &Guest,
-    how: How,
+    options: Options,
     filter: WalkFilter,
     mut state: Filtered,
 ) -> Outcome<Filtered> {
@@ -90,7 +89,7 @@ pub(crate) unsafe fn next_filtered(
         if length == 0 {
             // Behind the entry that the last part was of. (`entry` is that whole entry or
             // the part; what is behind either begins where the rest does.)
-            let entry = next(guest, how, start, 0)?;
+            let entry = next(guest, options, start, 0)?;
             state = Filtered { entry, rest: (entry.guest, entry.length) };
             continue;
         }
@@ -106,7 +105,7 @@ pub(crate) unsafe fn next_filtered(
             continue;
         }
         // What is there may have changed since the filter was asked about it.
-        let there = next(guest, how, part, 0)?;
+        let there = next(guest, options, part, 0)?;
         if there.guest != part {
             state.rest = (there.guest, there.length);
             continue;
@@ -122,8 +121,12 @@ pub(crate) unsafe fn next_filtered(
 ///
 /// # Safety
 /// The filter, if there is one, is as [`next_filtered`] asks.
-pub(crate) unsafe fn count(guest: &Guest, how: How, filter: Option<WalkFilter>) -> Outcome<u32> {
-    how.check()?;
+pub(crate) unsafe fn count(
+    guest: &Guest,
+    options: Options,
+    filter: Option<WalkFilter>,
+) -> Outcome<u32> {
+    options.check()?;
     let none = Entry { guest: 0, host: QSL_NO_LOCATION, length: 0 };
     let mut state = Filtered { entry: none, rest: (0, 0) };
     let mut count = 0_u32;
@@ -131,8 +134,8 @@ pub(crate) unsafe fn count(guest: &Guest, how: How, filter: Option<WalkFilter>) 
         let step = match filter {
             // SAFETY: `next_filtered` asks that the filter can be called with two valid places and
             // returns, as this function does.
-            Some(filter) => unsafe { next_filtered(guest, how, filter, state) },
-            None => next(guest, how, state.entry.guest, state.entry.length)
+            Some(filter) => unsafe { next_filtered(guest, options, filter, state) },
+            None => next(guest, options, state.entry.guest, state.entry.length)
                 .map(|entry| Filtered { entry, rest: (0, 0) }),
         };
         match step {
@@ -156,7 +159,7 @@ pub unsafe extern "C" fn gasp_walk_init(ws: *mut WalkState, max_length: u64, fla
 }
 
 fn begin(max_length: u64, flags: u32) -> Outcome<WalkState> {
-    How { max_length, flags }.check()?;
+    Options { max_length, flags }.check()?;
     let guest = guest_of(None)?;
     Ok(WalkState {
         span: opaque(guest.number),
@@ -169,11 +172,11 @@ fn begin(max_length: u64, flags: u32) -> Outcome<WalkState> {
 }
 
 impl WalkState {
-    fn how(&self) -> How {
-        How { max_length: self.max_length, flags: self.flags }
+    fn options(&self) -> Options {
+        Options { max_length: self.max_length, flags: self.flags }
     }
 
-    fn named(&self) -> Named {
+    fn named(&self) -> NamedGuest {
         Some(self.span.cast_const().cast())
     }
 
@@ -194,7 +197,7 @@ pub unsafe extern "C" fn gasp_walk_next(ws: *mut WalkState) -> c_int {
         let place = unsafe { Out::new(ws, NO_STATE) }?;
         let state = place.read();
         let guest = guest_of(state.named())?;
-        let entry = next(&guest, state.how(), state.guest_loc, state.length)?;
+        let entry = next(&guest, state.options(), state.guest_loc, state.length)?;
         place.write(state.at(entry));
         Ok(())
     })
@@ -205,7 +208,7 @@ pub unsafe extern "C" fn gasp_walk_next(ws: *mut WalkState) -> c_int {
 pub extern "C" fn gasp_walk_count(max_length: u64, flags: u32) -> u32 {
     boundary::value(0, || {
         // SAFETY: what `count` asks is of the filter, and there is none.
-        unsafe { count(&*guest_of(None)?, How { max_length, flags }, None) }
+        unsafe { count(&*guest_of(None)?, Options { max_length, flags }, None) }
     })
 }
 
@@ -238,7 +241,7 @@ pub unsafe extern "C" fn gasp_walk_next_filtered(ws: *mut WalkStateFiltered) -> 
         let guest = guest_of(state.ws.named())?;
         let now = Filtered { entry: state.ws.entry(), rest };
         // SAFETY: the filter is C's, which `<qvm/gasp.h>` asks to neither throw nor jump out.
-        let next = unsafe { next_filtered(&guest, state.ws.how(), state.filter, now) }?;
+        let next = unsafe { next_filtered(&guest, state.ws.options(), state.filter, now) }?;
         let (remaining_guest_loc, remaining_length) = next.rest;
         let ws = state.ws.at(next.entry);
         place.write(WalkStateFiltered { ws, remaining_guest_loc, remaining_length, ..state });
@@ -256,6 +259,6 @@ pub unsafe extern "C" fn gasp_walk_count_filtered(
     boundary::value(0, || {
         check_filter(filter)?;
         // SAFETY: the filter is C's, which `<qvm/gasp.h>` asks to neither throw nor jump out.
-        unsafe { count(&*guest_of(None)?, How { max_length, flags }, Some(filter)) }
+        unsafe { count(&*guest_of(None)?, Options { max_length, flags }, Some(filter)) }
     })
 }

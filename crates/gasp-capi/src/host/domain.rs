@@ -36,7 +36,7 @@ pub unsafe extern "C" fn gasp_domain_create(
             options.owner = Arc::from(unsafe { name(owner) }?);
         }
         let guest = guest_of(Some(guest))?;
-        let made = guest.guest.domain(label, options)?;
+        let made = guest.engine.domain(label, options)?;
         let number = guest.enlist_domain(made.clone()).inspect_err(|_| drop(made.remove()))?;
         place.write(opaque(number));
         Ok(())
@@ -105,8 +105,8 @@ pub unsafe extern "C" fn gasp_domain_revoke(
         // A range that is none holds nothing, and is refused by the revoke.
         let held = || Span::new(device, length).map_or(0, |span| domain.held_by_this_thread(span));
         // SAFETY: `drain` is NULL or valid for writes during the call, by the pointer rule.
-        let then = unsafe { drain::then(drain, domain.drain_policy(), held) }?;
-        then.with(domain.revoke(device, length)?);
+        let completion = unsafe { drain::completion(drain, domain.drain_policy(), held) }?;
+        completion.complete(domain.revoke(device, length)?);
         Ok(())
     })
 }

@@ -9,15 +9,15 @@ use parking_lot::Mutex;
 
 use crate::arguments::Out;
 use crate::boundary::{self, Failure, Outcome};
-use crate::objects::{DRAIN, DRAINS, Listed, opaque};
-use crate::own;
+use crate::deadlock;
+use crate::objects::{DRAIN, DRAINS, ListedDrain, opaque};
 use crate::registry::Reserved;
 use crate::types::{Drain, Drained};
 
 /// What becomes of the drain of a call: decided before the call changes anything.
-pub(crate) enum Then<'call> {
+pub(crate) enum Completion<'call> {
     Wait,
-    HandOver(Out<'call, *mut Drain>, Reserved<'static, Listed, DRAIN>),
+    HandOver(Out<'call, *mut Drain>, Reserved<'static, ListedDrain, DRAIN>),
 }
 
 /// Reads from `place` what is to become of a drain: it is waited for if that is NULL, which
@@ -26,26 +26,26 @@ pub(crate) enum Then<'call> {
 /// # Safety
 /// `place` is NULL, or aligned and valid for writes during `'call`, and accessed by nobody else
 /// meanwhile.
-pub(crate) unsafe fn then<'call>(
+pub(crate) unsafe fn completion<'call>(
     place: *mut *mut Drain,
     policy: DrainPolicy,
     held: impl FnOnce() -> usize,
-) -> Outcome<Then<'call>> {
+) -> Outcome<Completion<'call>> {
     // SAFETY: `Out::new` asks that `place` is NULL or valid for writes during `'call`, as this
     // function does.
     let Ok(place) = (unsafe { Out::new(place, "") }) else {
         let why = "it would wait for a mapping that this thread itself has made and not \
                    unmapped: unmap it first, or give the call a place for the drain";
-        own::check(policy, held, why)?;
-        return Ok(Then::Wait);
+        deadlock::check(policy, held, why)?;
+        return Ok(Completion::Wait);
     };
     let full = Failure::Call(Errno::NOSPC, "too many drains are neither waited for nor abandoned");
-    Ok(Then::HandOver(place, DRAINS.reserve().ok_or(full)?))
+    Ok(Completion::HandOver(place, DRAINS.reserve().ok_or(full)?))
 }
 
-impl Then<'_> {
+impl Completion<'_> {
     /// Does it. C gets NULL if nothing is held.
-    pub(crate) fn with(self, mut drain: gasp::Drain) {
+    pub(crate) fn complete(self, mut drain: gasp::Drain) {
         match self {
             Self::Wait => drop(drain.wait()),
             Self::HandOver(place, _) if drain.pending() == 0 => place.write(opaque(0)),
@@ -107,7 +107,7 @@ pub unsafe extern "C" fn gasp_drain_wait(drain: *mut Drain, drained: *mut Draine
                     .ok_or_else(no_drain)?;
             let why = "gasp_drain_wait: it would wait for a mapping that this thread itself has \
                        made and not unmapped; unmap it first, or abandon the drain";
-            own::check(policy, || held, why)?;
+            deadlock::check(policy, || held, why)?;
         }
         let result = match take(drain)? {
             None => Drained::default(),

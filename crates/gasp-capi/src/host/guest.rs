@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::path::Path;
 
 use gasp::config::Config;
-use gasp::{Deadline, DrainPolicy, Errno, Guest as Engine, Unattached};
+use gasp::{Deadline, DrainPolicy, Errno, Unattached};
 
 use crate::arguments::{Out, name, read, text};
 use crate::boundary::{self, Failure, Outcome};
@@ -60,7 +60,7 @@ pub unsafe extern "C" fn gasp_guest_create(
         // SAFETY: `guest` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(guest, NO_PLACE) }?;
         if options.is_null() {
-            place.write(enlist(|| Ok(Engine::builder().build()?))?);
+            place.write(enlist(|| Ok(gasp::Guest::builder().build()?))?);
             return Ok(());
         }
         // SAFETY: `options` is NULL or valid for reads during the call, by the pointer rule.
@@ -76,7 +76,7 @@ pub unsafe extern "C" fn gasp_guest_create(
     })
 }
 
-fn build(name: &str, options: &GuestOptions) -> Outcome<Engine> {
+fn build(name: &str, options: &GuestOptions) -> Outcome<gasp::Guest> {
     let at_deadline = match options.at_deadline {
         GASP_DRAIN_WAIT => Deadline::Wait,
         GASP_DRAIN_DETACH => Deadline::Detach,
@@ -86,7 +86,7 @@ fn build(name: &str, options: &GuestOptions) -> Outcome<Engine> {
         return Err(Failure::invalid("reserved is not 0: begin with GASP_GUEST_OPTIONS_INIT"));
     }
     let deadline = Duration::from_millis(options.drain_deadline_ms.into());
-    let mut builder = Engine::builder()
+    let mut builder = gasp::Guest::builder()
         .name(name)
         .drain(DrainPolicy { deadline, at_deadline })
         .allow_unpinned(options.allow_unpinned != 0);
@@ -103,7 +103,7 @@ fn build(name: &str, options: &GuestOptions) -> Outcome<Engine> {
 }
 
 /// Makes a guest, with the log and the environment looked at before, and enters it.
-fn enlist(make: impl FnOnce() -> Outcome<Engine>) -> Outcome<*mut GuestSystem> {
+fn enlist(make: impl FnOnce() -> Outcome<gasp::Guest>) -> Outcome<*mut GuestSystem> {
     crate::log::prepare();
     crate::guard::prepare();
     Guest::enlist(make()?).map(opaque)

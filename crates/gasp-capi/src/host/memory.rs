@@ -39,7 +39,7 @@ pub unsafe extern "C" fn gasp_guest_add_ram(
         let (prefer, residency) = (preference(pages)?, residency_of(residency)?);
         let object =
             MemoryObject::ram(size).name("ram").prefer(&prefer).residency(residency).create()?;
-        let at = guest.guest.space().add_ram(place_of(place.read()), &object)?;
+        let at = guest.engine.space().add_ram(place_of(place.read()), &object)?;
         place.write(at.0);
         Ok(())
     })
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn gasp_guest_add_rom(
         let size = size.ok_or_else(|| Failure::invalid("the image is too long"))?;
         let object = MemoryObject::ram(size).name("rom").prefer(&[Backing::Base]).create()?;
         object.write_at(0, &image)?;
-        let at = guest.guest.space().add_rom(place_of(place.read()), &object)?;
+        let at = guest.engine.space().add_rom(place_of(place.read()), &object)?;
         place.write(at.0);
         Ok(())
     })
@@ -125,7 +125,7 @@ pub unsafe extern "C" fn gasp_guest_add_shared(
                        (and use no huge pages of a pool), or say GASP_OWNER_TRUSTED";
             return Err(Failure::Call(Errno::PERM, why));
         }
-        let at = guest.guest.space().add_ram(place_of(place.read()), &object)?;
+        let at = guest.engine.space().add_ram(place_of(place.read()), &object)?;
         place.write(at.0);
         Ok(())
     })
@@ -154,7 +154,7 @@ pub extern "C" fn gasp_guest_add_window(
         let how = Adopt { offset, access, residency, ..Adopt::new("window", size) };
         let object = MemoryObject::pass_through(duplicate(fd)?, HostPhys(host), how)?;
         let region = Region::pass_through(start, &object).map_err(failed(start, size))?;
-        Ok(guest.guest.space().add(region)?)
+        Ok(guest.engine.space().add(region)?)
     })
 }
 
@@ -199,10 +199,11 @@ pub unsafe extern "C" fn gasp_guest_remove(
             let why = "gasp_guest_remove: this thread has gasp_lock(); use gasp_region_set_soft";
             return Err(Failure::misuse(Errno::BUSY, why));
         }
-        let (space, policy) = (guest.guest.space(), guest.guest.drain_policy());
+        let (space, policy) = (guest.engine.space(), guest.engine.drain_policy());
         // SAFETY: `drain` is NULL or valid for writes during the call, by the pointer rule.
-        let then = unsafe { drain::then(drain, policy, || space.held_by_this_thread(span)) }?;
-        then.with(space.remove(span)?);
+        let completion =
+            unsafe { drain::completion(drain, policy, || space.held_by_this_thread(span)) }?;
+        completion.complete(space.remove(span)?);
         Ok(())
     })
 }

@@ -24,7 +24,7 @@ pub unsafe extern "C" fn gasp_guest_next_fault(
         let place = unsafe { Out::new(fault, "the place for the fault is NULL") }?;
         let guest = guest_of(Some(guest))?;
         let none = Failure::Call(Errno::NOENT, "there is no fault record");
-        let (fault, dropped) = guest.guest.take_fault().ok_or(none)?;
+        let (fault, dropped) = guest.engine.take_fault().ok_or(none)?;
         let refusal = match fault.refusal {
             Refusal::NotGranted => GASP_REFUSED_NOT_GRANTED,
             Refusal::Access { .. } => GASP_REFUSED_ACCESS,

@@ -27,7 +27,7 @@ pub unsafe extern "C" fn gasp_vdev_create(
         // SAFETY: `vdev` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(vdev, NO_PLACE) }?;
         let guest = guest_of(Some(guest))?;
-        let made = guest.guest.vdev(name)?;
+        let made = guest.engine.vdev(name)?;
         let number = guest.enlist_vdev(made.clone()).inspect_err(|_| drop(made.remove()))?;
         place.write(opaque(number));
         Ok(())
@@ -90,8 +90,8 @@ pub unsafe extern "C" fn gasp_vdev_attach(
             false => vdev.held_by_this_thread(),
         };
         // SAFETY: `drain` is NULL or valid for writes during the call, by the pointer rule.
-        let then = unsafe { drain::then(drain, policy_of(&vdev), held) }?;
-        then.with(vdev.attach(&domain)?);
+        let completion = unsafe { drain::completion(drain, policy_of(&vdev), held) }?;
+        completion.complete(vdev.attach(&domain)?);
         Ok(())
     })
 }
@@ -107,8 +107,8 @@ pub unsafe extern "C" fn gasp_vdev_detach(vdev: *mut Vdev, drain: *mut *mut Drai
             false => vdev.held_by_this_thread(),
         };
         // SAFETY: `drain` is NULL or valid for writes during the call, by the pointer rule.
-        let then = unsafe { drain::then(drain, policy_of(&vdev), held) }?;
-        then.with(vdev.detach());
+        let completion = unsafe { drain::completion(drain, policy_of(&vdev), held) }?;
+        completion.complete(vdev.detach());
         Ok(())
     })
 }
@@ -120,7 +120,7 @@ pub unsafe extern "C" fn gasp_vdev_destroy(vdev: *mut Vdev, drain: *mut *mut Dra
         let found = vdev_of(vdev)?.vdev;
         let held = || found.held_by_this_thread();
         // SAFETY: `drain` is NULL or valid for writes during the call, by the pointer rule.
-        let then = unsafe { drain::then(drain, policy_of(&found), held) }?;
+        let completion = unsafe { drain::completion(drain, policy_of(&found), held) }?;
         let removed = VDEVS.remove(vdev.addr()).ok_or_else(no_vdev)?;
         // The name is free only when the device is gone from the guest, too.
         let name = removed.vdev.name().to_owned();
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn gasp_vdev_destroy(vdev: *mut Vdev, drain: *mut *mut Dra
             names.vdevs.remove(&name);
         }
         drop(names);
-        then.with(found);
+        completion.complete(found);
         Ok(())
     })
 }
