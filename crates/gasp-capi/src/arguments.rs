@@ -8,6 +8,7 @@ use core::ptr::NonNull;
 use gasp::{Access, Errno, Error, Location, MapFlags, Operation, Reason};
 
 use crate::boundary::{Failure, Outcome};
+use crate::types::StateBlock;
 
 /// The longest name, in bytes.
 pub(crate) const NAME_MAX: usize = 128;
@@ -129,6 +130,14 @@ pub(crate) fn map_flags(
     match MapFlags::from_bits(bits) {
         Ok(flags) => Ok(flags),
         Err(reason) => Err(Error::new(op, place(), len as u64, reason).into()),
+    }
+}
+
+/// Checks the member of a state block that must be 0.
+pub(crate) fn check_spare(block: &StateBlock) -> Outcome {
+    match block.spare {
+        0 => Ok(()),
+        _ => Err(Failure::invalid("spare is not 0")),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The functions are described where their users look: in `<qvm/gasp.h>`, `<qvm/types.h>`
 //! and `<gasp/guest.h>`, in this crate's `include` folder. Each function here does what the
-//! header says of it; `tests/abi.rs` compares names, prototypes, layouts and values.
+//! header says of it; `tests/abi` compares names, prototypes, layouts and values.
 //!
 //! | | |
 //! |---|---|

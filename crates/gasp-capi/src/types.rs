@@ -1,4 +1,4 @@
-//! The structures and constants of the headers, as Rust sees them. `tests/abi.rs` compares
+//! The structures and constants of the headers, as Rust sees them. `tests/abi` compares
 //! the two, member by member.
 
 use core::ffi::{c_char, c_uint, c_void};

@@ -1,0 +1,82 @@
+//! What is at a range: `gasp_region_info`.
+
+use gasp::{Access, Errno, Error, GuestPhys, Operation, Reason, RegionKind, Span};
+
+use crate::arguments::check_spare;
+use crate::boundary::{Failure, Outcome};
+use crate::lock::Space;
+use crate::objects::{Guest, NamedGuest, VDEVS, guest_of, opaque};
+use crate::types::*;
+
+/// Fills a region with what is at the beginning of a range.
+pub(crate) fn info(guest: NamedGuest, block: StateBlock) -> Outcome<Region> {
+    check_spare(&block)?;
+    let space = Space::of(block.qst_type.into())?;
+    let guest = guest_of(guest)?;
+    let start = GuestPhys(block.location);
+    let span = Span::new(start, block.length)
+        .map_err(|reason| Error::new(Operation::RegionInfo, start, block.length, reason))?;
+    match space {
+        Space::Memory => memory_info(&guest, span, block),
+        Space::Ports => port_info(&guest, span, block),
+    }
+}
+
+fn nothing_at(start: GuestPhys, length: u64) -> Failure {
+    Error::new(Operation::RegionInfo, start, length, Reason::NoMemory { at: start }).into()
+}
+
+fn memory_info(guest: &Guest, span: Span<GuestPhys>, block: StateBlock) -> Outcome<Region> {
+    let start = span.start();
+    let found = guest.engine.space().region_at(start);
+    let found = found.ok_or_else(|| nothing_at(start, span.len()))?;
+    let part = found.span().intersection(&span).ok_or_else(|| nothing_at(start, span.len()))?;
+    let (mut length, mut host_location) = (part.len(), QSL_NO_LOCATION);
+    let offset = found.object_offset() + (start.0 - found.span().start().0);
+    if let Some(object) = found.object()
+        && let Ok(run) = object.host_run(offset, length)
+    {
+        (length, host_location) = (run.len, run.addr.0);
+    }
+    let vdev = found.owner().and_then(|name| guest.names().vdevs.get(name).copied());
+    Ok(Region {
+        flags: flags_of(&found),
+        cookie: found.tag() as u32,
+        vdev: opaque(vdev.unwrap_or(0)),
+        host_location,
+        guest: StateBlock { length, ..block },
+    })
+}
+
+/// The flags that tell what a region is.
+fn flags_of(region: &gasp::Region) -> u32 {
+    let pass =
+        [(Access::READ, GRF_PASS_RD), (Access::WRITE, GRF_PASS_WR), (Access::EXEC, GRF_PASS_EX)];
+    let pass = pass.iter().filter(|(access, _)| region.access().contains(*access));
+    let pass = pass.fold(0, |flags, (_, flag)| flags | flag);
+    let tagged = (region.tag() >> 32) as u32;
+    let kind = match region.kind() {
+        RegionKind::Ram => GRF_MEMORY | GRF_DMA_SOURCE | GRF_DMA_TARGET,
+        RegionKind::Rom => GRF_DMA_SOURCE,
+        RegionKind::PassThrough => GRF_PASSTHRU,
+        RegionKind::Reserved => GRF_NOPERMS,
+        // Of a device that the configuration has put there, reads and writes are its own.
+        RegionKind::Device if tagged & GRF_VIRT_ANY == 0 => GRF_VIRT_RD | GRF_VIRT_WR,
+        RegionKind::Device => 0,
+    };
+    GRF_ACTIVE | kind | pass | tagged
+}
+
+fn port_info(guest: &Guest, span: Span<GuestPhys>, block: StateBlock) -> Outcome<Region> {
+    let first = span.start().0;
+    let none = Failure::Call(Errno::NXIO, "there is no region at this port");
+    let found = guest.ports.at(first).ok_or(none)?;
+    Ok(Region {
+        flags: found.flags | GRF_ACTIVE,
+        cookie: found.cookie,
+        // Not that of a device which is gone.
+        vdev: opaque(VDEVS.get(found.vdev).map_or(0, |_| found.vdev)),
+        host_location: QSL_NO_LOCATION,
+        guest: StateBlock { length: found.last.min(span.last().0) - first + 1, ..block },
+    })
+}
