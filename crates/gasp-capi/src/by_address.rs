@@ -71,7 +71,7 @@ pub(crate) fn vdma(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_unmap(ptr: *const c_void, length: usize, _flush: c_int) {
     boundary::value((), || {
-        let_go(None, ptr.addr(), length as u64);
+        unmap(None, ptr.addr(), length as u64);
         Ok(())
     });
 }
@@ -91,7 +91,7 @@ fn kept() -> MutexGuard<'static, BTreeMap<usize, Vec<Kept>>> {
     KEPT.lock()
 }
 
-/// Keeps a mapping for [`let_go`]; gives back its address.
+/// Keeps a mapping for [`unmap`]; gives back its address.
 pub(crate) fn keep(guest: usize, length: u64, token: Token) -> *mut c_void {
     let Some(pointer) = token.pointer() else { return ptr::null_mut() };
     let mut kept = kept();
@@ -102,7 +102,7 @@ pub(crate) fn keep(guest: usize, length: u64, token: Token) -> *mut c_void {
 
 /// Ends the mapping at an address: of those of this length the latest, else the latest of
 /// any; nothing where there is none.
-pub(crate) fn let_go(guest: Option<usize>, address: usize, length: u64) {
+pub(crate) fn unmap(guest: Option<usize>, address: usize, length: u64) {
     let mut kept = kept();
     let Some(all) = kept.get_mut(&address) else { return };
     let of_guest = |one: &Kept| guest.is_none_or(|guest| guest == one.guest);

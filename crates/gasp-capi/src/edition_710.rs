@@ -82,7 +82,7 @@ pub unsafe extern "C" fn gasp_unmap_710(
     _flush: c_int,
 ) {
     boundary::value((), || {
-        by_address::let_go(Some(gsp.addr()), ptr.addr(), length as u64);
+        by_address::unmap(Some(gsp.addr()), ptr.addr(), length as u64);
         Ok(())
     });
 }

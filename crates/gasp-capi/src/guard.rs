@@ -69,8 +69,8 @@ pub(crate) fn token(mapping: Mapping) -> Outcome<Token> {
         Ok(fence) => Some(fence),
         // A program that runs without the mode runs with it.
         Err(error) if matches!(error.errno(), Errno::INVAL | Errno::PERM) => {
-            static TOLD: Once = Once::new();
-            TOLD.call_once(|| {
+            static LOGGED: Once = Once::new();
+            LOGGED.call_once(|| {
                 tracing::warn!("{VARIABLE}=guard: such memory is mapped unguarded: {error}");
             });
             None
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_separated_by_commas_and_unknown_ones_are_told() {
+    fn words_are_separated_by_commas_and_unknown_ones_are_reported() {
         assert_eq!(parse(""), (false, vec![]));
         assert_eq!(parse("guard"), (true, vec![]));
         assert_eq!(parse(" , guard,"), (true, vec![]));

@@ -48,29 +48,29 @@ struct Held {
 pub(crate) struct Revoked {
     pub(crate) drain: Drain,
     /// The memory in the range before the change.
-    pub(crate) was: Vec<Region>,
+    pub(crate) before: Vec<Region>,
 }
 
 impl Revoked {
     /// Whether what was taken away has been given back since, so that nobody has to let go.
     fn is_undone(&self, guest: &Guest) -> bool {
-        self.was.iter().all(|was| is_there(guest, was))
+        self.before.iter().all(|before| is_there(guest, before))
     }
 }
 
 /// Whether the memory of a region is where it was, with at least the same access.
-fn is_there(guest: &Guest, was: &Region) -> bool {
-    let mut next = Some(was.span().start());
-    while let Some(at) = next.filter(|&at| at <= was.span().last()) {
+fn is_there(guest: &Guest, before: &Region) -> bool {
+    let mut next = Some(before.span().start());
+    while let Some(at) = next.filter(|&at| at <= before.span().last()) {
         let there = guest.engine.space().region_at(at);
-        let Some(there) = there.filter(|there| there.access().contains(was.access())) else {
+        let Some(there) = there.filter(|there| there.access().contains(before.access())) else {
             return false;
         };
         let object_at = |region: &Region| {
             let into_region = at.0.wrapping_sub(region.span().start().0);
             Some((region.object()?.clone(), region.object_offset().wrapping_add(into_region)))
         };
-        match (object_at(was), object_at(&there)) {
+        match (object_at(before), object_at(&there)) {
             (Some((old, from)), Some((new, to))) if old.same(&new) && from == to => {}
             _ => return false,
         }

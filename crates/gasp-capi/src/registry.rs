@@ -207,7 +207,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn a_number_is_good_for_one_object_only() {
+    fn a_number_is_valid_for_one_object_only() {
         static LIST: Registry<u32, { kind(*b"t1") }> = Registry::new();
         let first = LIST.insert(|_| 1).unwrap();
         assert_eq!(LIST.get(first), Some(1));

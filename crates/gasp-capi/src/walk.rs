@@ -112,8 +112,8 @@ pub(crate) unsafe fn next_filtered(
         }
         let length = there.length.min(part_end - part);
         let entry = Entry { length, ..there };
-        let behind = part + length;
-        return Ok(Filtered { entry, rest: (behind, end - behind) });
+        let after = part + length;
+        return Ok(Filtered { entry, rest: (after, end - after) });
     }
 }
 

@@ -36,8 +36,9 @@ pub unsafe extern "C" fn gasp_domain_create(
             options.owner = Arc::from(unsafe { name(owner) }?);
         }
         let guest = guest_of(Some(guest))?;
-        let made = guest.engine.domain(label, options)?;
-        let number = guest.enlist_domain(made.clone()).inspect_err(|_| drop(made.remove()))?;
+        let created = guest.engine.domain(label, options)?;
+        let number =
+            guest.enlist_domain(created.clone()).inspect_err(|_| drop(created.remove()))?;
         place.write(opaque(number));
         Ok(())
     })

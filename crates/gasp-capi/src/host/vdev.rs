@@ -27,8 +27,8 @@ pub unsafe extern "C" fn gasp_vdev_create(
         // SAFETY: `vdev` is NULL or valid during the call, by the pointer rule.
         let place = unsafe { Out::new(vdev, NO_PLACE) }?;
         let guest = guest_of(Some(guest))?;
-        let made = guest.engine.vdev(name)?;
-        let number = guest.enlist_vdev(made.clone()).inspect_err(|_| drop(made.remove()))?;
+        let created = guest.engine.vdev(name)?;
+        let number = guest.enlist_vdev(created.clone()).inspect_err(|_| drop(created.remove()))?;
         place.write(opaque(number));
         Ok(())
     })

@@ -74,8 +74,8 @@ fn set_memory(
         return Err(fail(Reason::BeyondWidth { bits }).into());
     }
     if entry.flags == GRF_NONE {
-        let was = memory_in(guest, span);
-        return Ok(Some(Revoked { drain: lock.remove(span)?, was }));
+        let before = memory_in(guest, span);
+        return Ok(Some(Revoked { drain: lock.remove(span)?, before }));
     }
     let access = passed(entry.flags);
     if entry.flags & GRF_NOPERMS != 0 && !(access.is_empty() && owner.is_none()) {
@@ -103,10 +103,10 @@ fn set_memory(
             Ok(None)
         }
         None if all(&RegionKind::is_memory) => {
-            let was = memory_in(guest, span);
+            let before = memory_in(guest, span);
             let drain = lock.set_access(span, access)?;
             lock.set_tag(span, tag, owner)?;
-            Ok(Some(Revoked { drain, was }))
+            Ok(Some(Revoked { drain, before }))
         }
         None => {
             let why = "registers and reserved ranges cannot become something else; delete first";
