@@ -1,5 +1,5 @@
-//! Pointers and texts that come from C: the pointer rule of [the crate](crate#safety).
-#![allow(unsafe_code, reason = "reads and writes where C says")]
+//! Pointers, texts and flags from C: the pointer rule of [the crate](crate#safety).
+#![allow(unsafe_code, reason = "reads and writes through pointers from C")]
 
 use core::ffi::{CStr, c_char};
 use core::marker::PhantomData;
@@ -13,7 +13,8 @@ use crate::types::StateBlock;
 /// The longest name, in bytes.
 pub(crate) const NAME_MAX: usize = 128;
 
-/// A place for a result; nothing is written before everything has succeeded.
+/// The place of a result, or of an argument that is also a result. It is written when the call
+/// has succeeded.
 pub(crate) struct Out<'call, T> {
     place: NonNull<T>,
     call: PhantomData<&'call mut T>,
@@ -35,7 +36,7 @@ impl<T> Out<'_, T> {
         unsafe { self.place.write(value) };
     }
 
-    /// What is there now.
+    /// The present value.
     pub(crate) fn read(&self) -> T
     where
         T: Copy,
@@ -46,7 +47,7 @@ impl<T> Out<'_, T> {
     }
 }
 
-/// What C has at `place`.
+/// The value at `place`; `EINVAL` with the text `null` if that is NULL.
 ///
 /// # Safety
 /// `place` is NULL, or aligned and valid for reads of an initialized `T`, which nobody changes
@@ -60,7 +61,8 @@ pub(crate) unsafe fn read<T: Copy>(place: *const T, null: &'static str) -> Outco
     }
 }
 
-/// `count` values from `first` on, copied: C could change them meanwhile.
+/// A copy of the `count` values from `first` on. `EINVAL` with the text `null` if that is NULL and
+/// `count` is not 0; `ENOMEM`.
 ///
 /// # Safety
 /// `first` is NULL, or aligned and valid for reads of `count` initialized values, which nobody
@@ -78,7 +80,7 @@ pub(crate) unsafe fn array<T: Copy>(
     }
     let mut values = Vec::new();
     if values.try_reserve_exact(count).is_err() {
-        return Err(Failure::Call(Errno::NOMEM, "there is no memory for so many entries"));
+        return Err(Failure::Call(Errno::NOMEM, "not enough memory for a copy of the entries"));
     }
     // SAFETY: `first` is not NULL, so it is aligned and valid for reads of `count` values, as this
     // function asks; `values` is aligned, has room for as many, as was reserved above, and is a
@@ -90,7 +92,7 @@ pub(crate) unsafe fn array<T: Copy>(
     Ok(values)
 }
 
-/// A text.
+/// A text in UTF-8; `EINVAL` for any other, or with the text `null` for NULL.
 ///
 /// # Safety
 /// `text` is NULL, or points to a string that ends in a NUL, is valid for reads up to it, and
@@ -105,7 +107,7 @@ pub(crate) unsafe fn text<'call>(text: *const c_char, null: &'static str) -> Out
     text.to_str().map_err(|_| Failure::invalid("the text is not UTF-8"))
 }
 
-/// A name: 1 to 128 bytes, without control characters.
+/// A name: 1 to 128 bytes of UTF-8 without control characters; else `EINVAL`.
 ///
 /// # Safety
 /// `name` is as [`text`] asks of its argument.
@@ -119,7 +121,7 @@ pub(crate) unsafe fn name<'call>(name: *const c_char) -> Outcome<&'call str> {
     }
 }
 
-/// What a map asks for.
+/// The flags of a map; `ENXIO` if they are not valid (decision 4).
 #[inline]
 pub(crate) fn map_flags(
     op: Operation,
@@ -133,7 +135,7 @@ pub(crate) fn map_flags(
     }
 }
 
-/// Checks the member of a state block that must be 0.
+/// Checks `spare` of a state block; `EINVAL` if it is not 0.
 pub(crate) fn check_spare(block: &StateBlock) -> Outcome {
     match block.spare {
         0 => Ok(()),
@@ -141,7 +143,7 @@ pub(crate) fn check_spare(block: &StateBlock) -> Outcome {
     }
 }
 
-/// `GMF_READ`, `GMF_WRITE`, `GMF_EXEC`, at least one.
+/// A set of `GMF_READ`, `GMF_WRITE` and `GMF_EXEC` with at least one of them.
 pub(crate) fn access(bits: u32) -> Result<Access, Reason> {
     let access = u8::try_from(bits).ok().and_then(Access::from_bits);
     access.filter(|access| !access.is_empty()).ok_or(Reason::BadFlags(bits))

@@ -1,4 +1,4 @@
-//! The boundary to C: what fails becomes an error number and a text, what panics as well.
+//! The boundary to C: failures and panics become an error number and a text.
 
 use core::any::Any;
 use core::ffi::c_int;
@@ -20,19 +20,19 @@ pub(crate) enum Failure {
     Config(ConfigError),
     /// An argument, or the moment, is wrong.
     Call(Errno, &'static str),
-    /// Something inside has failed.
+    /// A failure inside the library: a panic.
     Internal(String),
 }
 
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
-    /// A wrong argument.
+    /// An argument that is not valid: `EINVAL`.
     pub(crate) fn invalid(why: &'static str) -> Self {
         Self::Call(Errno::INVAL, why)
     }
 
-    /// A call in the wrong phase, or without its lock: this also leaves a line in the log.
+    /// Misuse, such as a call in the wrong phase or without its lock: also logs a warning.
     #[cold]
     pub(crate) fn misuse(errno: Errno, why: &'static str) -> Self {
         tracing::warn!("{why}");
@@ -84,8 +84,7 @@ pub(crate) fn call(body: impl FnOnce() -> Outcome) -> c_int {
     }
 }
 
-/// Runs the body of a function that returns something else: `failed` with errno set where
-/// it fails.
+/// Runs the body of a function that returns another value: `failed`, with errno set, on failure.
 pub(crate) fn value<T>(failed: T, body: impl FnOnce() -> Outcome<T>) -> T {
     let errno = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => return value,
@@ -111,9 +110,9 @@ fn record(failure: Failure) -> c_int {
 fn caught(panic: Box<dyn Any + Send>) -> Failure {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    // Dropping what somebody panicked with could panic again.
+    // Dropping the payload could panic again.
     core::mem::forget(panic);
-    Failure::Internal(text.unwrap_or_else(|| "a panic without a text".into()))
+    Failure::Internal(text.unwrap_or_else(|| "a panic without a message".into()))
 }
 
 /// Sets the C library's errno of this thread.

@@ -1,4 +1,4 @@
-//! Mappings that C knows by their address alone: the functions without handles.
+//! Mappings that C identifies by their address alone: the functions without handles.
 #![allow(unsafe_code, reason = "exports C functions")]
 
 use core::ffi::{c_int, c_void};
@@ -50,7 +50,7 @@ pub unsafe extern "C" fn gasp_map_sys(guest_paddr: u64, length: usize, prot: u32
     })
 }
 
-/// Maps for both forms of `gasp_map_vdma`.
+/// Maps for `gasp_map_vdma` and its 7.x form.
 pub(crate) fn vdma(
     vdev: *const Vdev,
     guest_paddr: u64,
@@ -76,22 +76,22 @@ pub unsafe extern "C" fn gasp_unmap(ptr: *const c_void, length: usize, _flush: c
     });
 }
 
-/// A mapping that C knows by its address alone.
+/// A mapping that C identifies by its address alone.
 struct Kept {
     guest: usize,
     length: u64,
     token: Token,
 }
 
-/// The mappings at each address that the functions without handles have made. They are
-/// there for old programs, so one lock for all of them will do.
+/// The mappings of the functions without handles, by address. These functions are for old
+/// programs, so one lock for all of them is enough.
 static KEPT: Mutex<BTreeMap<usize, Vec<Kept>>> = Mutex::new(BTreeMap::new());
 
 fn kept() -> MutexGuard<'static, BTreeMap<usize, Vec<Kept>>> {
     KEPT.lock()
 }
 
-/// Keeps a mapping for [`unmap`]; gives back its address.
+/// Keeps a mapping for [`unmap`]; returns its address.
 pub(crate) fn keep(guest: usize, length: u64, token: Token) -> *mut c_void {
     let Some(pointer) = token.pointer() else { return ptr::null_mut() };
     let mut kept = kept();
@@ -100,8 +100,8 @@ pub(crate) fn keep(guest: usize, length: u64, token: Token) -> *mut c_void {
     pointer.cast()
 }
 
-/// Ends the mapping at an address: of those of this length the latest, else the latest of
-/// any; nothing where there is none.
+/// Unmaps a mapping at an address: the latest of this length, otherwise the latest of any length.
+/// Does nothing if there is none.
 pub(crate) fn unmap(guest: Option<usize>, address: usize, length: u64) {
     let mut kept = kept();
     let Some(all) = kept.get_mut(&address) else { return };

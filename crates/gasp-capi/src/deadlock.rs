@@ -1,19 +1,19 @@
-//! Waits that a call would do for the thread that makes it (decision 22).
+//! Calls that would wait for the calling thread itself (decision 22).
 //!
-//! A mapping that the thread has made is taken for one that the thread is to unmap: a wait for
-//! it has no end, and the call is refused before anything has changed. A policy that detaches
-//! at the deadline ends every wait, so nothing is refused then.
+//! A mapping that the thread has created is assumed to be unmapped by the same thread, so a wait
+//! for it would never end, and the call is refused before anything has changed. A policy that
+//! detaches at the deadline ends every wait, so nothing is refused with it.
 
 use gasp::{Deadline, DrainPolicy, Errno};
 
 use crate::boundary::{Failure, Outcome};
 
-/// Whether waiting for `held` mappings of this thread has no end.
+/// Whether a wait for the `held` mappings of this thread would never end.
 pub(crate) fn is_endless(policy: DrainPolicy, held: impl FnOnce() -> usize) -> bool {
     policy.at_deadline == Deadline::Wait && held() > 0
 }
 
-/// Refuses an endless wait.
+/// Refuses an endless wait with `EDEADLK`.
 pub(crate) fn check(
     policy: DrainPolicy,
     held: impl FnOnce() -> usize,

@@ -1,7 +1,7 @@
-//! The 7.x forms: a guest in front, `PROT_*` for access, a pointer instead of a handle.
+//! The 7.x forms: a guest as first argument, `PROT_*` for access, a pointer instead of a handle.
 //!
-//! Each does what the 8.0 form does. The header gives them the names of the published
-//! functions; for the linker they end in `_710`.
+//! Each behaves as the 8.0 form. The header declares them with the published names; their symbols
+//! end in `_710`.
 #![allow(unsafe_code, reason = "exports C functions")]
 
 use core::ffi::{c_int, c_uint, c_void};
@@ -18,8 +18,8 @@ use crate::regions;
 use crate::types::*;
 use crate::walk::{self, Entry, Filtered, Options};
 
-/// `PROT_READ`, `PROT_WRITE` and `PROT_EXEC` are `GMF_READ`, `GMF_WRITE` and `GMF_EXEC`; a
-/// negative number has bits that are neither.
+/// The `GMF_*` of `PROT_*`: `PROT_READ`, `PROT_WRITE` and `PROT_EXEC` have the same values. A
+/// negative number has unknown bits.
 fn flags(prot: c_int) -> u32 {
     prot as u32
 }
@@ -115,7 +115,7 @@ pub unsafe extern "C" fn gasp_region_info_710(
         let place = unsafe { Out::new(rgn, "rgn is NULL") }?;
         let Region { flags, cookie, vdev, host_location, guest } =
             regions::info(Some(gsp), block.into())?;
-        // Not longer than was asked for, which was 32 bits.
+        // Not longer than the request, whose length has 32 bits.
         let length = u32::try_from(guest.length).unwrap_or(u32::MAX);
         let guest = StateBlock710 { length, ..block };
         place.write(Region710 { flags, cookie, vdev, host_location, guest });

@@ -1,4 +1,4 @@
-//! Finding space: in the address space and among the ports, and inside RAM.
+//! Finding space: free addresses and ports, and unreserved ranges inside RAM.
 #![allow(unsafe_code, reason = "exports C functions")]
 
 use core::ffi::c_int;
@@ -10,7 +10,7 @@ use crate::lock::{self, Space};
 use crate::objects::{NamedGuest, guest_of};
 use crate::types::{GRAM_HINT_NONE, QSL_NO_LOCATION};
 
-/// What is looked for.
+/// The size, alignment and bounds of a requested range.
 pub(crate) struct Wanted {
     pub(crate) size: u64,
     pub(crate) align: u64,
@@ -19,7 +19,7 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// Anywhere.
+    /// At any address.
     pub(crate) fn anywhere(size: u64, align: u64) -> Self {
         Self { size, align, first: 0, last: u64::MAX }
     }
@@ -30,13 +30,13 @@ impl Wanted {
     }
 }
 
-/// An unused range of addresses or ports.
+/// Finds a free range of addresses or ports.
 pub(crate) fn free(guest: NamedGuest, qst: u32, wanted: &Wanted) -> u64 {
     boundary::value(QSL_NO_LOCATION, || {
         let space = Space::of(qst)?;
         let guest = guest_of(guest)?;
         if guest.is_running() && !lock::has(&guest, space) {
-            let why = "gasp_find_free: the guest is running, so it needs gasp_lock()";
+            let why = "gasp_find_free: the guest is running; call it under gasp_lock()";
             return Err(Failure::misuse(Errno::PERM, why));
         }
         match space {
@@ -49,11 +49,13 @@ pub(crate) fn free(guest: NamedGuest, qst: u32, wanted: &Wanted) -> u64 {
     })
 }
 
-/// A range inside RAM or ROM, reserved.
+/// Finds a range inside RAM or ROM, and reserves it.
 pub(crate) fn inside_ram(guest: NamedGuest, flags: u32, wanted: &Wanted) -> u64 {
     boundary::value(QSL_NO_LOCATION, || {
         if flags != GRAM_HINT_NONE {
-            return Err(Failure::invalid("no GRAM_HINT_* but GRAM_HINT_NONE is known"));
+            return Err(Failure::invalid(
+                "flags is not GRAM_HINT_NONE; no other hint is supported",
+            ));
         }
         let guest = guest_of(guest)?;
         startup_only(guest.is_running())?;

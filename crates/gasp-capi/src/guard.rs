@@ -1,5 +1,5 @@
 //! `GASP_DEBUG=guard`: mappings with pages of their own, so that a device's stray access
-//! ends in a signal at the line that makes it.
+//! raises a signal at the faulting line.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::BTreeMap;
@@ -16,8 +16,8 @@ const VARIABLE: &str = "GASP_DEBUG";
 
 static ON: AtomicBool = AtomicBool::new(false);
 
-/// The mappings that are not unmapped yet, by their handle, and their fences; without one
-/// those of memory that can have none.
+/// The mappings that are not unmapped yet, by their handle, with their fences; `None` if the
+/// memory cannot be mapped again.
 type Mapped = BTreeMap<[u64; 3], Option<Fence>>;
 
 static MAPPED: Mutex<Mapped> = Mutex::new(Mapped::new());
@@ -26,7 +26,7 @@ fn mapped() -> MutexGuard<'static, Mapped> {
     MAPPED.lock()
 }
 
-/// Looks at the environment. Called with the first guest, after the log is set up.
+/// Reads the environment variable. Called with the first guest, after the log is set up.
 pub(crate) fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -34,7 +34,7 @@ pub(crate) fn prepare() {
         let value = value.to_string_lossy();
         let (on, unknown) = parse(&value);
         for word in unknown {
-            tracing::warn!("{VARIABLE}: there is no {word:?}; what there is: guard");
+            tracing::warn!("{VARIABLE}: unknown word {word:?}; the only one is guard");
         }
         if on {
             tracing::warn!(
@@ -46,20 +46,20 @@ pub(crate) fn prepare() {
     });
 }
 
-/// Whether `guard` is among the words, which commas separate, and the unknown ones.
+/// Whether `guard` is in a comma-separated list of words, and the unknown words.
 fn parse(value: &str) -> (bool, Vec<&str>) {
     let words = value.split(',').map(str::trim).filter(|word| !word.is_empty());
     let (known, unknown): (Vec<_>, _) = words.partition(|&word| word == "guard");
     (!known.is_empty(), unknown)
 }
 
-/// Whether the mode is on: what makes a handle by itself must leave it to [`token`].
+/// Whether the mode is on. Then handles are created by [`token`] alone.
 #[inline(always)]
 pub(crate) fn is_on() -> bool {
     ON.load(Ordering::Relaxed)
 }
 
-/// Makes a handle of a mapping: of its fence, if the mode is on. Not to be called in a
+/// Turns a mapping into a handle: of its fence, if the mode is on. Must not be called in a
 /// section.
 pub(crate) fn token(mapping: Mapping) -> Outcome<Token> {
     if !is_on() {
@@ -67,11 +67,11 @@ pub(crate) fn token(mapping: Mapping) -> Outcome<Token> {
     }
     let fence = match mapping.fence() {
         Ok(fence) => Some(fence),
-        // A program that runs without the mode runs with it.
+        // A program that works without the mode works with it.
         Err(error) if matches!(error.errno(), Errno::INVAL | Errno::PERM) => {
             static LOGGED: Once = Once::new();
             LOGGED.call_once(|| {
-                tracing::warn!("{VARIABLE}=guard: such memory is mapped unguarded: {error}");
+                tracing::warn!("{VARIABLE}=guard: such memory has no guard pages: {error}");
             });
             None
         }
@@ -85,15 +85,15 @@ pub(crate) fn token(mapping: Mapping) -> Outcome<Token> {
     Ok(token)
 }
 
-/// Ends a mapping that [`token`] has made. Of several threads that do so with one handle, one
-/// does it, and the others nothing.
+/// Unmaps a handle of [`token`]. Of several threads that unmap one handle, one succeeds, and the
+/// others do nothing.
 #[cold]
 #[inline(never)]
 pub(crate) fn unmap(handle: [u64; 3]) {
     if is_on() {
-        // A statement of its own: the list is not locked while the fence ends.
+        // A statement of its own: the list is not locked while the fence is unmapped.
         let gone = mapped().remove(&handle);
-        // The fence ends first, while the mapping holds the memory.
+        // The fence is unmapped first, while the mapping still holds the memory.
         let Some(fence) = gone else { return };
         drop(fence);
     }

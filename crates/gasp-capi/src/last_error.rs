@@ -1,35 +1,35 @@
 //! The text of a thread's last failure.
 //!
-//! It is written into a buffer that belongs to the thread and has no destructor: a pointer
-//! to it is good for as long as the thread lives, also while the thread ends and its other
-//! thread-local data are gone. A later failure overwrites the text in place, so whoever keeps
-//! the pointer reads a later text at worst.
+//! It is in a buffer that belongs to the thread and has no destructor: a pointer to it is valid
+//! as long as the thread exists, even while the thread ends and its other thread-local data is
+//! destroyed. A later failure overwrites the text in place: a pointer that is kept leads to a
+//! later text at worst.
 
 use core::cell::Cell;
 use core::ffi::c_char;
 use core::fmt::{self, Write as _};
 
-/// How long a text can be, with its NUL.
+/// The size of the buffer: the longest text and its NUL.
 pub(crate) const TEXT_MAX: usize = 1024;
-/// What a text ends in that was longer.
+/// The end of a text that was cut.
 const CUT: &str = "...";
 
 thread_local! {
-    // Bytes that are dropped in no way: such data is never destroyed before its thread is.
+    // Without a destructor, thread-local data is not destroyed before its thread has ended.
     static TEXT: [Cell<u8>; TEXT_MAX] = const { [const { Cell::new(0) }; TEXT_MAX] };
 }
 
-/// Keeps a text for [`pointer()`].
+/// Sets the text for [`pointer()`].
 pub(crate) fn set(text: &dyn fmt::Display) {
     TEXT.with(|bytes| {
         let mut writer = Writer { bytes, len: 0, cut: false };
-        // An error is a text that is cut, or one that does not know what it says.
+        // An error means that the text was cut, or that its own `Display` has failed.
         let _ = write!(writer, "{text}");
         writer.finish();
     });
 }
 
-/// The text, which ends in a NUL; empty before the first failure.
+/// The text, with a NUL at its end; empty before the first failure.
 pub(crate) fn pointer() -> *const c_char {
     TEXT.with(|bytes| bytes.as_ptr().cast())
 }
@@ -42,7 +42,7 @@ pub(crate) fn copy() -> String {
     })
 }
 
-/// Fills the buffer with as many whole characters as fit.
+/// Writes as many whole characters into the buffer as fit.
 struct Writer<'text> {
     bytes: &'text [Cell<u8>; TEXT_MAX],
     len: usize,
@@ -60,7 +60,7 @@ impl Writer<'_> {
         if self.cut {
             self.put(CUT);
         }
-        // Everything behind the text, so that no old text shows.
+        // All of the rest, so that nothing of an older text remains.
         self.bytes.iter().skip(self.len).for_each(|place| place.set(0));
     }
 }
@@ -68,7 +68,7 @@ impl Writer<'_> {
 impl fmt::Write for Writer<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for char in text.chars() {
-            // C would take a NUL for the end.
+            // A NUL would end the text for C.
             let char = if char == '\0' { ' ' } else { char };
             if self.len + char.len_utf8() + CUT.len() >= TEXT_MAX {
                 self.cut = true;

@@ -1,18 +1,18 @@
 //! libgasp: gasp for C.
 //!
-//! The functions are described where their users look: in `<qvm/gasp.h>`, `<qvm/types.h>`
-//! and `<gasp/guest.h>`, in this crate's `include` folder. Each function here does what the
-//! header says of it; `tests/abi` compares names, prototypes, layouts and values.
+//! The functions are documented in the headers `<qvm/gasp.h>`, `<qvm/types.h>` and
+//! `<gasp/guest.h>`, in this crate's `include` folder. Each function here implements what its
+//! header says; `tests/abi` compares names, prototypes, layouts and values.
 //!
 //! | | |
 //! |---|---|
 //! | [`types`] | structures and constants |
-//! | `boundary`, `last_error`, `log` | errors and panics become error numbers, texts and log lines |
-//! | `registry`, `objects` | what C calls a `vdev_t *`: a number, checked |
+//! | `boundary`, `last_error`, `log` | errors and panics as error numbers, texts and log lines |
+//! | `registry`, `objects` | guests, vdevs, domains and drains: numbers, which C sees as pointers |
 //! | `deadlock` | waits of a thread for itself, refused |
-//! | `arguments` | pointers and texts that come from C |
+//! | `arguments` | pointers and texts from C |
 //! | [`map`], [`by_address`] | the mapping family; its functions without handles |
-//! | `guard` | `GASP_DEBUG=guard`: mappings that are checked by the processor |
+//! | `guard` | `GASP_DEBUG=guard`: mappings that the processor checks |
 //! | [`lock`], [`regions`], [`find`], [`walk`] | the rest of `<qvm/gasp.h>` |
 //! | [`edition_710`] | its 7.x forms |
 //! | [`host`] | `<gasp/guest.h>` |

@@ -1,5 +1,5 @@
-//! `gasp_lock()` and `gasp_unlock()`: a lock for each guest and kind of space, which belongs
-//! to the thread that took it.
+//! `gasp_lock()` and `gasp_unlock()`: a lock for each guest and space, owned by the thread that
+//! took it.
 #![allow(unsafe_code, reason = "exports C functions")]
 
 use core::cell::RefCell;
@@ -13,7 +13,7 @@ use crate::deadlock;
 use crate::objects::{Guest, NamedGuest, guest_of};
 use crate::types::{QST_MEMORY, QST_PCI_IO, QST_X86_IO};
 
-/// What a lock is of.
+/// What a lock protects: one of a guest's two spaces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Space {
     /// Guest-physical memory.
@@ -23,12 +23,12 @@ pub(crate) enum Space {
 }
 
 impl Space {
-    /// The space of a `QST_*`.
+    /// The space of a `QST_*`; `EINVAL` for a type that is neither.
     pub(crate) fn of(qst: u32) -> Outcome<Self> {
         match u16::try_from(qst).unwrap_or(u16::MAX) {
             QST_MEMORY => Ok(Self::Memory),
             QST_X86_IO => Ok(Self::Ports),
-            // "PCI I/O" is ports where the machine has such, and memory elsewhere.
+            // PCI I/O space is ports if the machine has ports, and memory otherwise.
             QST_PCI_IO if cfg!(target_arch = "x86_64") => Ok(Self::Ports),
             QST_PCI_IO => Ok(Self::Memory),
             _ => Err(Failure::invalid("the type is not QST_MEMORY, QST_X86_IO or QST_PCI_IO")),
@@ -36,15 +36,15 @@ impl Space {
     }
 }
 
-/// A lock that this thread has.
+/// A lock that this thread owns.
 struct Held {
     guest: Arc<Guest>,
     right: Right,
-    /// What was revoked under it, to be waited for when it is given back.
+    /// What was revoked under it, to be waited for when it is released.
     revoked: Vec<Revoked>,
 }
 
-/// What a change of memory has taken away.
+/// What a change of memory has revoked.
 pub(crate) struct Revoked {
     pub(crate) drain: Drain,
     /// The memory in the range before the change.
@@ -52,13 +52,13 @@ pub(crate) struct Revoked {
 }
 
 impl Revoked {
-    /// Whether what was taken away has been given back since, so that nobody has to let go.
+    /// Whether the memory has been restored since, so that no mapping has to be unmapped.
     fn is_undone(&self, guest: &Guest) -> bool {
         self.before.iter().all(|before| is_there(guest, before))
     }
 }
 
-/// Whether the memory of a region is where it was, with at least the same access.
+/// Whether the memory of a region is where it was before, with at least the same access.
 fn is_there(guest: &Guest, before: &Region) -> bool {
     let mut next = Some(before.span().start());
     while let Some(at) = next.filter(|&at| at <= before.span().last()) {
@@ -88,7 +88,7 @@ enum Right {
 struct PortLock(Arc<Guest>);
 
 impl PortLock {
-    /// Waits for other threads.
+    /// Takes the lock; waits for another thread that owns it.
     fn take(guest: &Arc<Guest>) -> Outcome<Self> {
         match guest.ports.lock.take() {
             true => Ok(Self(Arc::clone(guest))),
@@ -113,19 +113,19 @@ impl Right {
 }
 
 thread_local! {
-    /// The locks that this thread has; given back when it ends.
+    /// The locks that this thread owns, in the order taken; released when it ends.
     static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Whether this thread has the lock.
+/// Whether this thread owns the lock.
 pub(crate) fn has(guest: &Guest, space: Space) -> bool {
     let is_it = |held: &Held| held.guest.number == guest.number && held.right.space() == space;
-    // A thread that is ending has given its locks back; one that changes regions has its own
-    // borrowed, and what it logs may come back here.
+    // A thread that is ending has released its locks. One that changes regions has the list
+    // borrowed, and its log function may call back.
     HELD.try_with(|all| all.try_borrow().is_ok_and(|all| all.iter().any(is_it))).unwrap_or(false)
 }
 
-/// Whether this thread ends and has given its locks back: nobody would give another one back.
+/// Whether this thread is ending and has released its locks: nobody would release another one.
 pub(crate) fn is_ending() -> bool {
     HELD.try_with(|_| ()).is_err()
 }
@@ -135,7 +135,7 @@ fn already_held() -> Failure {
     Failure::misuse(Errno::BUSY, "gasp_lock: this thread has the lock already")
 }
 
-/// Takes the lock, waiting for other threads.
+/// Takes the lock; waits for another thread that owns it.
 pub(crate) fn take(guest: &Arc<Guest>, space: Space) -> Outcome {
     if is_ending() {
         return Err(Failure::misuse(Errno::PERM, "gasp_lock: this thread is ending"));
@@ -152,8 +152,8 @@ pub(crate) fn take(guest: &Arc<Guest>, space: Space) -> Outcome {
     Ok(())
 }
 
-/// Gives the lock back, and waits for what was revoked under it. If that would be a wait for
-/// this thread itself, the lock stays.
+/// Releases the lock, and waits for the mappings that were revoked under it. If this thread would
+/// wait for itself, it keeps the lock.
 pub(crate) fn release(guest: Option<usize>, space: Space) -> Outcome {
     let is_it = |held: &Held| {
         guest.is_none_or(|guest| held.guest.number == guest) && held.right.space() == space
@@ -166,17 +166,18 @@ pub(crate) fn release(guest: Option<usize>, space: Space) -> Outcome {
     let is_own = |one: &Revoked| {
         deadlock::is_endless(one.drain.policy(), || one.drain.held_by_this_thread())
     };
-    // Nobody waits for what has been undone: those mappings say that they were revoked.
+    // A change that has been undone is not waited for: dropping its drain marks the mappings as
+    // revoked.
     held.revoked.retain(|one| !(is_own(one) && one.is_undone(&guest)));
     if held.revoked.iter().any(is_own) {
         put_back(index, held);
-        let why = "gasp_unlock: it would wait for a mapping that this thread itself has made and \
-                   not unmapped; unmap it, or give back what was taken away, and unlock again";
+        let why = "gasp_unlock: it would wait for a mapping that this thread itself has created \
+                   and not unmapped; unmap it, or restore the memory, and unlock again";
         return Err(Failure::misuse(Errno::DEADLK, why));
     }
     let Held { right, revoked, .. } = held;
     drop(right);
-    // Whoever is to unmap may need the lock: it is free by now.
+    // A thread that has to unmap may need the lock, which is free by now.
     for one in revoked {
         one.drain.wait();
     }
@@ -184,14 +185,14 @@ pub(crate) fn release(guest: Option<usize>, space: Space) -> Outcome {
     Ok(())
 }
 
-/// Changes regions of memory under the lock that this thread has.
+/// Changes regions of memory under the lock, which this thread owns.
 pub(crate) fn with_memory(
     guest: &Guest,
     change: impl FnOnce(&SpaceLock) -> Outcome<Option<Revoked>>,
 ) -> Outcome {
     let is_it =
         |held: &Held| held.guest.number == guest.number && held.right.space() == Space::Memory;
-    // Taken out meanwhile: what the change logs may come back here.
+    // It is out of the list meanwhile: the log function may call back during the change.
     let (index, mut held) = take_out(is_it)
         .ok_or(Failure::Call(Errno::PERM, "this thread does not have gasp_lock()"))?;
     let outcome = match &mut held {
@@ -204,7 +205,8 @@ pub(crate) fn with_memory(
     outcome
 }
 
-/// The lock that was taken last, of those for which `is_it` holds, and its place in the list.
+/// Takes out the lock that was taken last, of those for which `is_it` holds; also returns its
+/// index.
 fn take_out(is_it: impl Fn(&Held) -> bool) -> Option<(usize, Held)> {
     let take = |all: &mut Vec<Held>| {
         let index = all.iter().rposition(is_it)?;
@@ -213,7 +215,7 @@ fn take_out(is_it: impl Fn(&Held) -> bool) -> Option<(usize, Held)> {
     HELD.try_with(|all| take(&mut *all.try_borrow_mut().ok()?)).ok().flatten()
 }
 
-/// Puts a lock back into its place: which one was taken last does not change.
+/// Puts a lock back at its index: the order in which locks were taken does not change.
 fn put_back(index: usize, held: Held) {
     HELD.with_borrow_mut(|all| all.insert(index.min(all.len()), held));
 }
@@ -227,7 +229,7 @@ pub extern "C" fn gasp_lock(qst: u16) -> c_int {
 /// See `<qvm/gasp.h>`.
 #[unsafe(no_mangle)]
 pub extern "C" fn gasp_unlock(qst: u16) -> c_int {
-    // The lock that this thread has, also if the guest of its calls has become another.
+    // A lock that this thread owns, even if it has chosen another guest since.
     boundary::call(|| release(None, Space::of(qst.into())?))
 }
 

@@ -1,5 +1,5 @@
-//! The log: one line an event, to stderr or to a function of the program.
-#![allow(unsafe_code, reason = "calls a function that C has given")]
+//! The log: one line for each event, to stderr or to a function of the program.
+#![allow(unsafe_code, reason = "calls a log function of C")]
 
 use core::cell::Cell;
 use core::ffi::c_void;
@@ -20,27 +20,27 @@ static LEVEL: AtomicU32 = AtomicU32::new(GASP_LOG_WARN);
 static TARGET: Mutex<Target> = Mutex::new(Target { log: None, context: 0 });
 
 thread_local! {
-    /// Whether this thread is inside the program's function.
+    /// Whether this thread is inside the program's log function.
     static EMITTING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Where lines go: the program's function with its context, or stderr.
+/// The destination of lines: the program's function with its context, or stderr.
 #[derive(Clone, Copy)]
 struct Target {
     log: Log,
     context: usize,
 }
 
-/// Takes the log over, unless the program has done so in Rust. Called with the first guest.
+/// Installs the subscriber, unless the program has one in Rust. Called with the first guest.
 pub(crate) fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // Refused where the program has a subscriber of its own: that one gets the events.
+        // Refused if the program has a subscriber of its own, which then receives the events.
         let _ = tracing::subscriber::set_global_default(Lines);
     });
 }
 
-/// Says how much is logged, and where to.
+/// Sets the level and the destination of the log.
 ///
 /// # Safety
 /// `log` can be called from any thread, by several at a time and from now on, with this context
@@ -50,7 +50,7 @@ pub(crate) unsafe fn set(level: u32, log: Log, context: *mut c_void) {
     let target = Target { log, context: context.expose_provenance() };
     *TARGET.lock() = target;
     LEVEL.store(level, Ordering::Relaxed);
-    // What is not wanted is not even looked at: that must be found out again.
+    // Callsites cache whether their events are enabled: the level has changed.
     tracing::callsite::rebuild_interest_cache();
 }
 
@@ -64,8 +64,8 @@ fn level(level: Level) -> u32 {
     }
 }
 
-/// Makes a line of each event. It keeps nothing in thread-local data that could be gone
-/// before the thread is: threads fail calls, and so log, also while they end.
+/// Formats each event as a line. It uses no thread-local data with a destructor: threads fail
+/// calls, and log, even while they end.
 struct Lines;
 
 impl Subscriber for Lines {
@@ -80,7 +80,7 @@ impl Subscriber for Lines {
         emit(level(*event.metadata().level()), line.0);
     }
 
-    // There are no spans.
+    // Spans are not used.
     fn new_span(&self, _: &Attributes<'_>) -> Id {
         Id::from_u64(1)
     }
@@ -90,7 +90,7 @@ impl Subscriber for Lines {
     fn exit(&self, _: &Id) {}
 }
 
-/// An event's message, then its fields.
+/// The message of an event, then its fields.
 struct Line(String);
 
 impl Visit for Line {
@@ -106,7 +106,7 @@ impl Visit for Line {
     }
 }
 
-/// Gives a line to the program's function, or to stderr.
+/// Passes a line to the program's function, or writes it to stderr.
 fn emit(level: u32, line: String) {
     let mut bytes = line.into_bytes();
     bytes.retain(|&byte| byte != 0 && byte != b'\n');
@@ -114,14 +114,14 @@ fn emit(level: u32, line: String) {
     let Some(log) = target.log else {
         bytes.splice(..0, *b"gasp: ");
         bytes.push(b'\n');
-        // Nobody is left to be told that stderr is closed, or a file that is full; and
+        // Nobody is left to whom it could be reported that stderr is closed or its file full; and
         // neither ends the program.
         let _ = gasp::signal::without_signals(|| io::stderr().write_all(&bytes));
         return;
     };
     let Ok(line) = CString::new(bytes) else { return };
     let context = core::ptr::with_exposed_provenance_mut(target.context);
-    // What the function itself makes the library say is not told: it would go on for ever.
+    // Events that the function itself causes are not logged: it would recurse for ever.
     if EMITTING.replace(true) {
         return;
     }
@@ -156,7 +156,7 @@ mod tests {
     #[ignore = "run by `a_log_that_nobody_reads_does_not_end_the_program`"]
     fn logs_to_a_pipe_without_a_reader() {
         if std::env::var_os("GASP_TEST_CHILD").is_some() {
-            // A program in C has not been told to ignore it, as one in Rust has.
+            // Rust's runtime ignores SIGPIPE; a program in C has the default action.
             // SAFETY: the default action has no handler that could be wrong.
             unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
             emit(GASP_LOG_WARN, "nobody reads this".into());

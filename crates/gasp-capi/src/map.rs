@@ -1,4 +1,4 @@
-//! The mapping family: maps, handles, and their end.
+//! The mapping family: maps, handles, unmaps.
 #![allow(unsafe_code, reason = "exports C functions")]
 
 use core::ffi::{c_int, c_void};
@@ -13,7 +13,7 @@ use crate::guard;
 use crate::objects::{GUESTS, VDEVS, current, no_guest, no_vdev, none_current};
 use crate::types::{EOK, MapHandle, Vdev};
 
-const NO_HANDLE: &str = "the place for the handle is NULL";
+const NO_HANDLE: &str = "h is NULL";
 
 /// See `<qvm/gasp.h>`.
 #[unsafe(no_mangle)]
@@ -24,7 +24,7 @@ pub unsafe extern "C" fn gasp_map_host_contig(
     prot: u32,
     h: *mut MapHandle,
 ) -> c_int {
-    // What most calls are: a valid one, of a range inside one page. It cannot panic.
+    // The fast path: valid arguments, and a range inside one page. It cannot panic.
     if let Ok(flags) = MapFlags::from_bits(prot)
         && !(ppaddr.is_null() || plength.is_null() || h.is_null() || guard::is_on())
     {
@@ -58,7 +58,7 @@ pub unsafe extern "C" fn gasp_map_host_contig(
     unsafe { map_host_contig_slowly(vdev, ppaddr, plength, prot, h) }
 }
 
-/// All of `gasp_map_host_contig`, with the reason where it fails.
+/// All cases of `gasp_map_host_contig`, and the reason if it fails.
 ///
 /// # Safety
 /// `ppaddr`, `plength` and `h` are as the pointer rule asks: NULL or valid during the call.
@@ -81,15 +81,16 @@ unsafe fn map_host_contig_slowly(
     })
 }
 
-/// A mapping of [`host_contig`] or [`firmware`].
+/// A mapping that [`host_contig`] or [`firmware`] has created.
 pub(crate) struct NewMapping {
     pub(crate) token: Token,
     pub(crate) guest: usize,
     pub(crate) length: u64,
 }
 
-/// Maps for `gasp_map_host_contig` and its 7.x form: checks the arguments, `more` of them
-/// where they belong in the order, and writes address and length.
+/// Maps for `gasp_map_host_contig`, and for `gasp_map_contig` of both editions. Checks the
+/// arguments, those of the caller (`more`) after the flags and pointers, and writes address and
+/// length.
 ///
 /// # Safety
 /// `ppaddr` and `plength` are as the pointer rule asks: NULL or valid during the call.
@@ -106,7 +107,7 @@ pub(crate) unsafe fn host_contig<T>(
     let addr = unsafe { Out::new(ppaddr, "ppaddr is NULL") };
     // SAFETY: `plength` is NULL or valid during the call, as this function asks.
     let length = unsafe { Out::new(plength, "plength is NULL") };
-    // Flags come first, and their error names what was asked for, if it can be read.
+    // Flags come first, and their error names the requested range, if it can be read.
     let asked = (addr.as_ref().map_or(0, Out::read), length.as_ref().map_or(0, Out::read));
     let flags = map_flags(op, || Location::Device(DeviceAddr(asked.0)), asked.1, prot)?;
     let (addr, length) = (addr?, length?);
@@ -132,7 +133,7 @@ pub unsafe extern "C" fn gasp_map(
     prot: u32,
     h: *mut MapHandle,
 ) -> c_int {
-    // What most calls are: a valid one, of a range inside one page. It cannot panic.
+    // The fast path: valid arguments, and a range inside one page. It cannot panic.
     if let Ok(flags) = MapFlags::from_bits(prot)
         && !(h.is_null() || guard::is_on())
     {
@@ -152,7 +153,7 @@ pub unsafe extern "C" fn gasp_map(
     unsafe { map_slowly(vdev, guest_paddr, length, prot, h) }
 }
 
-/// All of `gasp_map`, with the reason where it fails.
+/// All cases of `gasp_map`, and the reason if it fails.
 ///
 /// # Safety
 /// `h` is as the pointer rule asks: NULL or valid during the call.
@@ -196,7 +197,8 @@ pub unsafe extern "C" fn gasp_map_firmware(
     })
 }
 
-/// Maps for `gasp_map_firmware` and its 7.x form, which names a guest.
+/// Maps for `gasp_map_firmware`, and for `gasp_map_sys` of both editions; that of 7.x names a
+/// guest.
 pub(crate) fn firmware<T>(
     guest: Option<usize>,
     guest_paddr: u64,
@@ -207,7 +209,7 @@ pub(crate) fn firmware<T>(
     let op = Operation::MapFirmware;
     let flags = map_flags(op, || Location::Guest(GuestPhys(guest_paddr)), length, prot)?;
     let more = more()?;
-    // Before the section: what is logged in it could not destroy a guest.
+    // Before the section: it can log, and a log function in a section could not destroy a guest.
     let (number, none): (_, fn() -> Failure) = match guest {
         Some(number) => (number, no_guest),
         None => (current()?, none_current),
@@ -236,7 +238,7 @@ pub unsafe extern "C" fn gasp_unmap_handle(h: *mut MapHandle) {
     // SAFETY: `h` is NULL, or aligned, valid for reads, initialized and changed by nobody during
     // the call, by the pointer rule.
     let Some(handle) = (unsafe { h.as_ref() }) else { return };
-    // Unmapping may free memory, and with it run code that could fail.
+    // Unmapping may free memory, and run code that could panic.
     boundary::value((), || {
         match guard::is_on() {
             true => guard::unmap(handle.reserved),

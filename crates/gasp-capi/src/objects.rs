@@ -1,4 +1,4 @@
-//! The objects behind the numbers: guests, devices, domains, drains.
+//! The objects that C identifies by number: guests, devices, domains, drains.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,13 +16,13 @@ use crate::types;
 pub(crate) static GUESTS: Registry<Arc<Guest>, { kind(*b"gu") }> = Registry::new();
 pub(crate) static VDEVS: Registry<GuestVdev, { kind(*b"vd") }> = Registry::new();
 pub(crate) static DOMAINS: Registry<GuestDomain, { kind(*b"do") }> = Registry::new();
-/// The kind of drains.
+/// The kind of the numbers of drains.
 pub(crate) const DRAIN: u16 = kind(*b"dr");
-/// A drain, until it is waited for.
+/// A drain; `None` once it has been waited for or abandoned.
 pub(crate) type ListedDrain = Mutex<Option<gasp::Drain>>;
 pub(crate) static DRAINS: Registry<ListedDrain, DRAIN> = Registry::new();
 
-/// A guest, and what C adds to it.
+/// A guest of the engine, with what only the interface for C needs.
 pub(crate) struct Guest {
     pub(crate) engine: gasp::Guest,
     pub(crate) number: usize,
@@ -31,12 +31,12 @@ pub(crate) struct Guest {
     names: Mutex<Names>,
 }
 
-/// The numbers of a guest's objects.
+/// The numbers of a guest's devices and domains, by name.
 #[derive(Default)]
 pub(crate) struct Names {
     pub(crate) vdevs: BTreeMap<String, usize>,
     pub(crate) domains: BTreeMap<String, usize>,
-    /// Whether the guest is destroyed: nothing is added any more.
+    /// Whether the guest has been destroyed: nothing is added any more.
     pub(crate) closed: bool,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct GuestDomain {
 
 #[cold]
 fn too_many() -> Failure {
-    Failure::Call(Errno::NOSPC, "there are too many objects of this kind")
+    Failure::Call(Errno::NOSPC, "the limit of 262144 objects of this kind is reached")
 }
 #[cold]
 pub(crate) fn no_vdev() -> Failure {
@@ -70,7 +70,7 @@ pub(crate) fn no_domain() -> Failure {
 }
 
 impl Guest {
-    /// Enters a guest, and the devices and domains that it has already.
+    /// Registers a guest with its devices and domains; returns its number.
     pub(crate) fn enlist(engine: gasp::Guest) -> Outcome<usize> {
         let make = |number| {
             Arc::new(Self {
@@ -122,7 +122,7 @@ impl Guest {
         self.names.lock()
     }
 
-    /// Begins the running phase; whether it had not begun.
+    /// Begins the running phase; returns whether it had not begun before.
     pub(crate) fn start(&self) -> bool {
         !self.running.swap(true, Ordering::AcqRel)
     }
@@ -131,7 +131,7 @@ impl Guest {
         self.running.load(Ordering::Acquire)
     }
 
-    /// Takes the guest and all its objects out of the lists.
+    /// Removes the guest and all its objects from the registries.
     pub(crate) fn delist(number: usize) -> Outcome<()> {
         let guest = GUESTS.remove(number).ok_or_else(no_guest)?;
         list(|all| all.retain(|&other| other != number));
@@ -145,13 +145,13 @@ impl Guest {
 
 /// The numbers of all guests.
 static ALL: Mutex<Vec<usize>> = Mutex::new(Vec::new());
-/// The only guest, or 0, or [`SEVERAL`].
+/// The number of the only guest; 0 if there is none, [`SEVERAL`] if there are several.
 static ONLY: AtomicUsize = AtomicUsize::new(0);
-/// No guest has this number.
+/// Not the number of any guest.
 const SEVERAL: usize = usize::MAX;
 
 thread_local! {
-    /// The guest that this thread has chosen, or 0.
+    /// The number of the guest that this thread has chosen, or 0.
     static CHOSEN: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -166,12 +166,13 @@ fn list(change: impl FnOnce(&mut Vec<usize>)) {
     ONLY.store(only, Ordering::Release);
 }
 
-/// Chooses the guest that this thread's calls mean; 0 for none.
+/// Chooses the guest of this thread's calls that name none; 0 clears the choice.
 pub(crate) fn choose(guest: usize) {
     CHOSEN.set(guest);
 }
 
-/// The number of the guest that a call means which names none.
+/// The number of the guest of a call that names none: 0 if there is no guest; `ENOTUNIQ` if there
+/// are several and this thread has chosen none.
 pub(crate) fn current() -> Outcome<usize> {
     match CHOSEN.get() {
         0 => match ONLY.load(Ordering::Acquire) {
@@ -182,19 +183,19 @@ pub(crate) fn current() -> Outcome<usize> {
     }
 }
 
-/// Which of several guests a call means is not for the library to guess: a thread that a
-/// device has started has chosen none, whatever the thread that started it uses.
+/// The library does not guess which of several guests a call refers to: a thread that a device
+/// has started has chosen none, whatever its parent uses.
 #[cold]
 fn several() -> Failure {
-    let why = "there are several guests, and this thread has not said which its calls mean: \
-               call gasp_guest_use() in each thread that makes such calls";
+    let why = "there are several guests, and this thread has not chosen one for its calls: call \
+               gasp_guest_use() in each thread that makes such calls";
     Failure::misuse(Errno::NOTUNIQ, why)
 }
 
-/// A guest that a call means which names none.
+/// The failure of a call that names no guest.
 #[cold]
 pub(crate) fn none_current() -> Failure {
-    Failure::Call(Errno::NXIO, "there is no guest, or the one that this thread uses is destroyed")
+    Failure::Call(Errno::NXIO, "there is no guest, or the one that this thread uses was destroyed")
 }
 
 /// The guest that C names in a call; `None` in the 8.0 forms, which name none.
@@ -216,7 +217,7 @@ pub(crate) fn domain_of(domain: *const types::Domain) -> Outcome<GuestDomain> {
     DOMAINS.get(domain.addr()).ok_or_else(no_domain)
 }
 
-/// What C is given for a number.
+/// The opaque pointer that C receives for a number.
 pub(crate) fn opaque<T>(number: usize) -> *mut T {
     core::ptr::without_provenance_mut(number)
 }

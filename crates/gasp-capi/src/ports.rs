@@ -1,6 +1,6 @@
-//! A guest's I/O ports: what is where, and the lock that keeps others from changing it.
+//! A guest's I/O ports: their regions, and the lock that serializes changes.
 //!
-//! There is no memory behind a port, so nothing here is looked up by a map.
+//! A port has no memory, so no map looks anything up here.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub(crate) const LAST: u64 = 0xffff;
 #[derive(Default)]
 pub(crate) struct Ports {
     regions: Mutex<BTreeMap<u64, PortRegion>>,
-    /// Whose thread may change them.
+    /// Owned by the thread that may change them.
     pub(crate) lock: ThreadLock,
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct PortRegion {
     pub(crate) last: u64,
     pub(crate) flags: u32,
     pub(crate) cookie: u32,
-    /// The number of the vdev, or 0.
+    /// The number of the emulating vdev, or 0.
     pub(crate) vdev: usize,
 }
 
@@ -45,10 +45,10 @@ impl Ports {
         (region.last >= port).then_some(region)
     }
 
-    /// Adds, changes or deletes, as `gasp_region_set` says. The caller has the lock.
+    /// Adds, changes or deletes regions as `gasp_region_set` does. The caller owns the lock.
     pub(crate) fn set(&self, entry: PortRegion) -> Outcome {
         if entry.first > entry.last || entry.last > LAST {
-            return Err(Failure::Call(Errno::NXIO, "the range passes the last port, 0xffff"));
+            return Err(Failure::Call(Errno::NXIO, "the range extends past the last port, 0xffff"));
         }
         let mut regions = self.regions();
         let there: Vec<PortRegion> = regions
@@ -85,7 +85,8 @@ impl Ports {
         Ok(())
     }
 
-    /// The lowest range without a region.
+    /// The start of the lowest range without a region. `EINVAL` if the size is 0 or the alignment
+    /// not a power of two; `ENOSPC` if no range is large enough.
     pub(crate) fn find_free(&self, size: u64, align: u64, min: u64, max: u64) -> Outcome<u64> {
         if size == 0 {
             return Err(Failure::invalid("the size is 0"));

@@ -1,9 +1,9 @@
-//! Objects that C names by number.
+//! Objects that C identifies by number.
 //!
-//! What C calls a `vdev_t *` is no address: it is an index into a list, how often that index
-//! has been used before, and what kind of object it is for. So a pointer to an object that
-//! was destroyed, of another kind, or that never was one, is found out. Nobody ever looks
-//! behind it, and a program that does gets a fault at once: no address looks like this.
+//! What C sees as a `vdev_t *` is not an address: it consists of an index into a list, a
+//! generation that counts the uses of that index, and the kind of object. So a number of a
+//! destroyed object, of another kind, or that was made up is detected. It is never
+//! dereferenced, and a program that does faults at once: the number is not a canonical address.
 //!
 //! ```text
 //! 63      48 47        18 17       0
@@ -21,23 +21,23 @@ use parking_lot::{Mutex, MutexGuard};
 const INDEX_BITS: u32 = 18;
 const GENERATION_BITS: u32 = 30;
 const KIND_SHIFT: u32 = INDEX_BITS + GENERATION_BITS;
-/// The most objects of a kind there can be at a time.
+/// The most objects of one kind at a time.
 pub(crate) const OBJECTS_MAX: usize = 1 << INDEX_BITS;
 
 /// All objects of one kind.
 ///
-/// A new one consists of zeros alone, so that it takes no room in the library's file.
+/// A new registry is all zeros, so that it takes no space in the library's file.
 pub(crate) struct Registry<T: 'static, const KIND: u16> {
-    /// A fixed array, so that a look-up is one load. It takes memory only as it is used.
+    /// A fixed array, so that a look-up is one load. Its pages are populated as they are used.
     entries: [AtomicPtr<Listed<T>>; OBJECTS_MAX],
     free: Mutex<Free>,
 }
 
-/// Places for new objects.
+/// Indexes for new objects.
 struct Free {
-    /// Places to be used again, the longest unused first, each with its next generation.
-    /// (An empty queue is a pointer that is not null, in a box there is none.)
-    #[expect(clippy::box_collection, reason = "so that a new list is all zeros")]
+    /// Indexes to be used again, the longest unused first, each with its next generation.
+    /// (An empty `VecDeque` is not all zeros; `None` is.)
+    #[expect(clippy::box_collection, reason = "so that a new registry is all zeros")]
     again: Option<Box<VecDeque<(usize, u32)>>>,
     /// The first index that has never been used.
     fresh: usize,
@@ -57,7 +57,7 @@ pub(crate) struct Reserved<'list, T: 'static, const KIND: u16> {
 }
 
 impl<T, const KIND: u16> Reserved<'_, T, KIND> {
-    /// Enters the object; `make` is given its number, which is the result.
+    /// Lists the object that `make` creates from its number; returns the number.
     pub(crate) fn fill(self, make: impl FnOnce(usize) -> T) -> usize {
         let number =
             usize::from(KIND) << KIND_SHIFT | (self.generation as usize) << INDEX_BITS | self.index;
@@ -70,13 +70,13 @@ impl<T, const KIND: u16> Reserved<'_, T, KIND> {
 
 impl<T, const KIND: u16> Drop for Reserved<'_, T, KIND> {
     fn drop(&mut self) {
-        // Nobody has seen the number: the generation is used again.
+        // Nobody has seen the number, so the generation can be used again.
         self.registry.lock_free().put(self.index, self.generation);
     }
 }
 
 impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
-    /// A list of objects whose numbers begin with `KIND`. No two lists may share one.
+    /// An empty registry of objects whose numbers begin with `KIND`, which no other may use.
     pub(crate) const fn new() -> Self {
         Self {
             entries: [const { AtomicPtr::new(ptr::null_mut()) }; OBJECTS_MAX],
@@ -84,19 +84,21 @@ impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
         }
     }
 
-    /// Enters an object; `make` is given its number. `None` where there are too many.
+    /// Lists the object that `make` creates from its number; returns the number. `None` at the
+    /// limit of [`OBJECTS_MAX`].
     pub(crate) fn insert(&self, make: impl FnOnce(usize) -> T) -> Option<usize> {
         Some(self.reserve()?.fill(make))
     }
 
-    /// Reserves an index for an object that is yet to be created. `None` if there are too many.
+    /// Reserves an index for an object that is yet to be created. `None` at the limit of
+    /// [`OBJECTS_MAX`].
     pub(crate) fn reserve(&self) -> Option<Reserved<'_, T, KIND>> {
         let (index, generation) = self.lock_free().next()?;
         let listed = self.entries.get(index)?;
         Some(Reserved { registry: self, listed, index, generation })
     }
 
-    /// The object of this number, if there is one, for as long as the section lasts.
+    /// The object of this number, if it is listed, for as long as the section lasts.
     #[inline]
     pub(crate) fn find<'section>(
         &self,
@@ -108,7 +110,7 @@ impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
         unsafe { self.find_unprotected(number) }
     }
 
-    /// The object of this number, if there is one.
+    /// The object of this number, if it is listed.
     ///
     /// # Safety
     /// This is called in a section, or in a look-up of [`gasp::Vdev::map_page_of`], and the
@@ -129,7 +131,7 @@ impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
         (entry.number == number).then_some(&entry.object)
     }
 
-    /// A copy of the object of this number.
+    /// A clone of the object of this number, if it is listed.
     pub(crate) fn get(&self, number: usize) -> Option<T>
     where
         T: Clone,
@@ -137,8 +139,8 @@ impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
         self.find(&Section::enter(), number).cloned()
     }
 
-    /// Takes an object out, once nobody is in a section that could have found it. Of several
-    /// threads that try one succeeds. Not to be called in a section.
+    /// Removes an object, and waits until no section or look-up that could have found it is in
+    /// progress. Of several threads that remove one, one succeeds. Must not be called in a section.
     pub(crate) fn remove(&self, number: usize) -> Option<T> {
         let section = Section::enter();
         self.find(&section, number)?;
@@ -150,8 +152,8 @@ impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
         // dropped below, after the last use of the reference; another thread's `remove` frees the
         // entry only after a grace period that ends after `section`.
         let is_it = unsafe { entry.as_ref() }.is_some_and(|entry| entry.number == number);
-        // An entry that is listed is not freed and its address not given to another while
-        // this section lasts, so the exchange takes out what was looked at.
+        // An entry that was listed is not freed, and its address not reused, while this section
+        // lasts, so the exchange takes out the entry that was examined.
         let null = ptr::null_mut();
         let taken = is_it
             && listed.compare_exchange(entry, null, Ordering::AcqRel, Ordering::Relaxed).is_ok();
@@ -167,7 +169,7 @@ impl<T: Send + Sync, const KIND: u16> Registry<T, KIND> {
         // function asks.
         let entry = unsafe { Box::from_raw(entry) };
         let generation = (number >> INDEX_BITS) as u32 & ((1 << GENERATION_BITS) - 1);
-        // An index whose generations are used up is not used again.
+        // An index whose generations are exhausted is not used again.
         if generation + 1 < 1 << GENERATION_BITS {
             self.lock_free().put(index, generation + 1);
         }
@@ -181,7 +183,7 @@ impl<T, const KIND: u16> Registry<T, KIND> {
     }
 }
 
-/// The kind of two letters.
+/// A kind, named by two letters.
 pub(crate) const fn kind(letters: [u8; 2]) -> u16 {
     u16::from_be_bytes(letters)
 }
@@ -255,13 +257,13 @@ mod tests {
             while NUMBER.load(Ordering::Acquire) != usize::MAX {
                 let section = Section::enter();
                 if let Some(object) = LIST.find(&section, NUMBER.load(Ordering::Acquire)) {
-                    // Long enough that it is taken out meanwhile.
+                    // Long enough that it is removed meanwhile.
                     assert!((0..1000).all(|_| object.load(Ordering::Relaxed) == 7), "in use");
                 }
             }
         };
         let users = [std::thread::spawn(user), std::thread::spawn(user)];
-        // Never freed here, so that a user that is too late reads what says so.
+        // Not freed before the end, so that a user that is too late reads a 0.
         let objects: Vec<_> = (0..2000).map(|_| Arc::new(AtomicU64::new(7))).collect();
         for object in &objects {
             let number = LIST.insert(|_| Arc::clone(object)).unwrap();

@@ -1,11 +1,11 @@
-//! The structures and constants of the headers, as Rust sees them. `tests/abi` compares
-//! the two, member by member.
+//! The structures and constants of the headers, in Rust. `tests/abi` compares the two, member by
+//! member.
 
 use core::ffi::{c_char, c_uint, c_void};
 
 use gasp::MapFlags;
 
-/// `vdev_t`: a number, never looked behind.
+/// `vdev_t`: a number, never dereferenced.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Vdev([u8; 0]);
@@ -29,7 +29,7 @@ pub struct Drain([u8; 0]);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MapHandle {
-    /// Not for callers.
+    /// Private.
     pub reserved: [u64; 3],
 }
 
@@ -41,11 +41,11 @@ pub struct StateBlock {
     pub location: u64,
     /// In bytes.
     pub length: u64,
-    /// What `location` means.
+    /// `QST_*`: the kind of location.
     pub qst_type: u16,
     /// `QSF_*`.
     pub qst_flags: u16,
-    /// 0.
+    /// Must be 0.
     pub spare: u32,
 }
 
@@ -57,7 +57,7 @@ pub struct StateBlock710 {
     pub location: u64,
     /// In bytes.
     pub length: u32,
-    /// What `location` means.
+    /// `QST_*`: the kind of location.
     pub qst_type: u16,
     /// `QSF_*`.
     pub qst_flags: u16,
@@ -69,13 +69,13 @@ pub struct StateBlock710 {
 pub struct Region {
     /// `GRF_*`.
     pub flags: u32,
-    /// The vdev's number for it.
+    /// The vdev's identifier of the region.
     pub cookie: u32,
-    /// Whose it is.
+    /// The emulating vdev.
     pub vdev: *mut Vdev,
-    /// Host-physical.
+    /// The host-physical address, or `QSL_NO_LOCATION`.
     pub host_location: u64,
-    /// Where it is in the guest.
+    /// Its range in the guest.
     pub guest: StateBlock,
 }
 
@@ -85,13 +85,13 @@ pub struct Region {
 pub struct Region710 {
     /// `GRF_*`.
     pub flags: u32,
-    /// The vdev's number for it.
+    /// The vdev's identifier of the region.
     pub cookie: u32,
-    /// Whose it is.
+    /// The emulating vdev.
     pub vdev: *mut Vdev,
-    /// Host-physical.
+    /// The host-physical address, or `QSL_NO_LOCATION`.
     pub host_location: u64,
-    /// Where it is in the guest.
+    /// Its range in the guest.
     pub guest: StateBlock710,
 }
 
@@ -102,15 +102,15 @@ pub type WalkFilter = Option<unsafe extern "C" fn(*mut u64, *mut usize)>;
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct WalkState {
-    /// The guest.
+    /// Private: the guest's number.
     pub span: *mut c_void,
-    /// Where the entry is in the guest.
+    /// The guest-physical address of the entry.
     pub guest_loc: u64,
-    /// Where it is in the host.
+    /// Its host-physical address, or `QSL_NO_LOCATION`.
     pub host_loc: u64,
-    /// In bytes.
+    /// Its length in bytes.
     pub length: u64,
-    /// The most an entry may have; 0 for any.
+    /// The longest entry in bytes; 0 for no limit.
     pub max_length: u64,
     /// `GWS_*`.
     pub flags: u32,
@@ -124,13 +124,13 @@ pub struct WalkState710 {
     pub span: *mut c_void,
     /// The guest.
     pub gsp: *mut GuestSystem,
-    /// Where the entry is in the guest.
+    /// The guest-physical address of the entry.
     pub guest_loc: u64,
-    /// Where it is in the host.
+    /// Its host-physical address, or `QSL_NO_LOCATION`.
     pub host_loc: u64,
-    /// In bytes.
+    /// Its length in bytes.
     pub length: u64,
-    /// The most an entry may have; 0 for any.
+    /// The longest entry in bytes; 0 for no limit.
     pub max_length: u64,
     /// `GWS_*`.
     pub flags: c_uint,
@@ -140,13 +140,13 @@ pub struct WalkState710 {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct WalkStateFiltered {
-    /// The entry.
+    /// The current part.
     pub ws: WalkState,
-    /// What lets parts through.
+    /// Selects parts.
     pub filter: WalkFilter,
-    /// What the filter has not been asked about.
+    /// Where the remainder of the entry begins, for which the filter has not been called yet.
     pub remaining_guest_loc: u64,
-    /// In bytes.
+    /// The length of the remainder in bytes.
     pub remaining_length: u64,
 }
 
@@ -154,13 +154,13 @@ pub struct WalkStateFiltered {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct WalkStateFiltered710 {
-    /// The entry.
+    /// The current part.
     pub ws: WalkState710,
-    /// What lets parts through.
+    /// Selects parts.
     pub filter: WalkFilter,
-    /// What the filter has not been asked about.
+    /// Where the remainder of the entry begins, for which the filter has not been called yet.
     pub remaining_guest_loc: u64,
-    /// In bytes.
+    /// The length of the remainder in bytes.
     pub remaining_length: u64,
 }
 
@@ -174,24 +174,24 @@ pub struct GuestOptions {
     pub address_width: u32,
     /// `GASP_IOMMU_*`.
     pub iommu: u32,
-    /// In milliseconds.
+    /// How long a revoke waits until `at_deadline`, in milliseconds.
     pub drain_deadline_ms: u32,
     /// `GASP_DRAIN_*`.
     pub at_deadline: u32,
-    /// Not 0: addresses that can move will do.
+    /// Not 0: host-physical addresses may change.
     pub allow_unpinned: u32,
-    /// 0.
+    /// Must be 0.
     pub reserved: u32,
 }
 
-/// Room for a name of 128 bytes and its NUL.
+/// The size of [`Fault::name`]: a name of 128 bytes and its NUL, rounded up to 8.
 pub const FAULT_NAME: usize = 136;
 
 /// `struct gasp_fault`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
-    /// NULL where it is gone.
+    /// NULL if it has been destroyed.
     pub vdev: *mut Vdev,
     /// The first refused address.
     pub device_addr: u64,
@@ -199,7 +199,7 @@ pub struct Fault {
     pub access: u32,
     /// `GASP_REFUSED_*`.
     pub refusal: u32,
-    /// Records lost before this one.
+    /// Records lost since one was last taken.
     pub dropped: u64,
     /// The device's name.
     pub name: [c_char; FAULT_NAME],
@@ -209,11 +209,11 @@ pub struct Fault {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Drained {
-    /// Mappings that were held.
+    /// Mappings that were held when the revoke took effect.
     pub holders: u64,
-    /// Those held still.
+    /// Those still held at the end.
     pub detached: u64,
-    /// How long it took.
+    /// From the revoke to the end, in nanoseconds.
     pub waited_ns: u64,
 }
 

@@ -1,8 +1,8 @@
-//! Walking a guest's RAM and ROM, entry by entry.
+//! Walks of a guest's RAM and ROM, entry by entry.
 //!
-//! The state is C's and plain data, so nothing is held between the steps: the next entry is
-//! the one behind the address at which the state is.
-#![allow(unsafe_code, reason = "exports C functions, and calls one that C has given")]
+//! The state is plain data and belongs to C, so nothing is held between steps: the next entry is
+//! the first one after the current entry's address and length.
+#![allow(unsafe_code, reason = "exports C functions, and calls a filter from C")]
 
 use core::ffi::c_int;
 
@@ -15,7 +15,7 @@ use crate::types::{GWS_HOST, QSL_NO_LOCATION, WalkFilter, WalkState, WalkStateFi
 
 const NO_STATE: &str = "the walk's state is NULL";
 
-/// What is asked for.
+/// The options of a walk.
 #[derive(Clone, Copy)]
 pub(crate) struct Options {
     pub(crate) max_length: u64,
@@ -26,12 +26,12 @@ impl Options {
     pub(crate) fn check(self) -> Outcome<Walk> {
         match self.flags & !GWS_HOST {
             0 => Ok(Walk { max_len: self.max_length, host: self.flags & GWS_HOST != 0 }),
-            _ => Err(Failure::invalid("a flag of the walk is not GWS_HOST")),
+            _ => Err(Failure::invalid("flags has a flag other than GWS_HOST")),
         }
     }
 }
 
-/// An entry, as C has it.
+/// An entry, as in C's state.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry {
     pub(crate) guest: u64,
@@ -49,7 +49,8 @@ impl From<WalkEntry> for Entry {
     }
 }
 
-/// The entry behind `at`, of `length` bytes: 0 before the first one.
+/// The entry after the one at `at` of `length` bytes, which is 0 before the first. `ENOENT` after
+/// the last.
 pub(crate) fn next(guest: &Guest, options: Options, at: u64, length: u64) -> Outcome<Entry> {
     let walk = options.check()?;
     let from = at.checked_add(length).ok_or_else(over)?;
@@ -65,14 +66,15 @@ fn over() -> Failure {
     Failure::Call(Errno::NOENT, "the walk is over")
 }
 
-/// Where a filtered walk is: the entry, and what the filter has not been asked about.
+/// The position of a filtered walk: the current part, and the remainder of its entry (address and
+/// length), for which the filter has not been called yet.
 #[derive(Clone, Copy)]
 pub(crate) struct Filtered {
     pub(crate) entry: Entry,
     pub(crate) rest: (u64, u64),
 }
 
-/// The next part that `filter` lets through.
+/// The next part that `filter` accepts. `ENOENT` after the last.
 ///
 /// # Safety
 /// The filter can be called with two places that are valid for reads and writes, and returns
@@ -87,8 +89,8 @@ pub(crate) unsafe fn next_filtered(
     loop {
         let (start, length) = state.rest;
         if length == 0 {
-            // Behind the entry that the last part was of. (`entry` is that whole entry or
-            // the part; what is behind either begins where the rest does.)
+            // After the entry of the last part. (`entry` is that whole entry or the part; what
+            // follows either begins where the remainder does.)
             let entry = next(guest, options, start, 0)?;
             state = Filtered { entry, rest: (entry.guest, entry.length) };
             continue;
@@ -104,7 +106,7 @@ pub(crate) unsafe fn next_filtered(
             state.rest = (end, 0);
             continue;
         }
-        // What is there may have changed since the filter was asked about it.
+        // The regions may have changed since the filter was called.
         let there = next(guest, options, part, 0)?;
         if there.guest != part {
             state.rest = (there.guest, there.length);
@@ -117,7 +119,7 @@ pub(crate) unsafe fn next_filtered(
     }
 }
 
-/// Counts the entries of a walk, or of a filtered one.
+/// Counts the entries of a walk, or the parts of a filtered one.
 ///
 /// # Safety
 /// The filter, if there is one, is as [`next_filtered`] asks.

@@ -1,4 +1,4 @@
-//! The guest's IOMMU.
+//! The domains of a guest's IOMMU.
 #![allow(unsafe_code, reason = "exports C functions")]
 
 use core::ffi::{c_char, c_int};
@@ -12,7 +12,7 @@ use crate::boundary::{self, Failure, Outcome};
 use crate::objects::{DOMAINS, domain_of, guest_of, opaque};
 use crate::types::*;
 
-const NO_PLACE: &str = "the place for the domain is NULL";
+const NO_PLACE: &str = "the pointer for the domain is NULL";
 
 /// See `<gasp/guest.h>`.
 #[unsafe(no_mangle)]
@@ -103,7 +103,7 @@ pub unsafe extern "C" fn gasp_domain_revoke(
     boundary::call(|| {
         let domain = domain_of(domain)?.domain;
         let device = DeviceAddr(device_addr);
-        // A range that is none holds nothing, and is refused by the revoke.
+        // A range that is not valid holds nothing, and the revoke refuses it.
         let held = || Span::new(device, length).map_or(0, |span| domain.held_by_this_thread(span));
         // SAFETY: `drain` is NULL or valid for writes during the call, by the pointer rule.
         let completion = unsafe { drain::completion(drain, domain.drain_policy(), held) }?;

@@ -1,4 +1,4 @@
-//! Drains: waited for, or handed over to be waited for.
+//! Drains: waited for in the call, or returned to be waited for.
 #![allow(unsafe_code, reason = "exports C functions")]
 
 use core::ffi::c_int;
@@ -14,14 +14,14 @@ use crate::objects::{DRAIN, DRAINS, ListedDrain, opaque};
 use crate::registry::Reserved;
 use crate::types::{Drain, Drained};
 
-/// What becomes of the drain of a call: decided before the call changes anything.
+/// How a call that revokes completes its drain; decided before the call changes anything.
 pub(crate) enum Completion<'call> {
     Wait,
     HandOver(Out<'call, *mut Drain>, Reserved<'static, ListedDrain, DRAIN>),
 }
 
-/// Reads from `place` what is to become of a drain: it is waited for if that is NULL, which
-/// is refused if this thread itself holds what would be waited for.
+/// How to complete a drain for which C passes `place`: it is waited for if that is NULL, which is
+/// refused with `EDEADLK` if this thread would wait for itself. `ENOSPC` if too many drains exist.
 ///
 /// # Safety
 /// `place` is NULL, or aligned and valid for writes during `'call`, and accessed by nobody else
@@ -34,8 +34,8 @@ pub(crate) unsafe fn completion<'call>(
     // SAFETY: `Out::new` asks that `place` is NULL or valid for writes during `'call`, as this
     // function does.
     let Ok(place) = (unsafe { Out::new(place, "") }) else {
-        let why = "it would wait for a mapping that this thread itself has made and not \
-                   unmapped: unmap it first, or give the call a place for the drain";
+        let why = "it would wait for a mapping that this thread itself has created and not \
+                   unmapped: unmap it first, or pass a pointer for the drain";
         deadlock::check(policy, held, why)?;
         return Ok(Completion::Wait);
     };
@@ -44,7 +44,7 @@ pub(crate) unsafe fn completion<'call>(
 }
 
 impl Completion<'_> {
-    /// Does it. C gets NULL if nothing is held.
+    /// Waits for the drain, or returns it to C: NULL if no mapping is held.
     pub(crate) fn complete(self, mut drain: gasp::Drain) {
         match self {
             Self::Wait => drop(drain.wait()),
@@ -56,7 +56,7 @@ impl Completion<'_> {
     }
 }
 
-/// The drain of a number, while `see` sees it.
+/// Calls `see` with the drain of a number; `None` for one that has ended meanwhile.
 fn with_listed<T>(
     drain: *mut Drain,
     see: impl FnOnce(&mut gasp::Drain) -> T,
@@ -69,10 +69,10 @@ fn with_listed<T>(
 
 #[cold]
 fn no_drain() -> Failure {
-    Failure::invalid("the drain is over, or not a drain")
+    Failure::invalid("the drain has ended, or is not a drain")
 }
 
-/// Takes a drain out of the list; `None` for one that is over.
+/// Removes a drain from its registry; `None` for NULL, a completed drain.
 fn take(drain: *mut Drain) -> Outcome<Option<gasp::Drain>> {
     if drain.is_null() {
         return Ok(None);
@@ -106,7 +106,7 @@ pub unsafe extern "C" fn gasp_drain_wait(drain: *mut Drain, drained: *mut Draine
                 with_listed(drain, |drain| (drain.policy(), drain.held_by_this_thread()))?
                     .ok_or_else(no_drain)?;
             let why = "gasp_drain_wait: it would wait for a mapping that this thread itself has \
-                       made and not unmapped; unmap it first, or abandon the drain";
+                       created and not unmapped; unmap it first, or abandon the drain";
             deadlock::check(policy, || held, why)?;
         }
         let result = match take(drain)? {

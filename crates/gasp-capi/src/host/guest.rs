@@ -1,4 +1,4 @@
-//! Guests: made, chosen, started, ended.
+//! Guests: created, chosen, started, destroyed.
 #![allow(unsafe_code, reason = "exports C functions")]
 
 use core::ffi::{c_char, c_int};
@@ -13,7 +13,7 @@ use crate::boundary::{self, Failure, Outcome};
 use crate::objects::{GUESTS, Guest, choose, guest_of, no_guest, opaque};
 use crate::types::*;
 
-const NO_PLACE: &str = "the place for the guest is NULL";
+const NO_PLACE: &str = "the pointer for the guest is NULL";
 
 /// See `<gasp/guest.h>`.
 #[unsafe(no_mangle)]
@@ -102,7 +102,7 @@ fn build(name: &str, options: &GuestOptions) -> Outcome<gasp::Guest> {
     Ok(builder.build()?)
 }
 
-/// Makes a guest, with the log and the environment looked at before, and enters it.
+/// Sets up the log and reads the environment; then creates a guest and registers it.
 fn enlist(make: impl FnOnce() -> Outcome<gasp::Guest>) -> Outcome<*mut GuestSystem> {
     crate::log::prepare();
     crate::guard::prepare();

@@ -1,4 +1,4 @@
-//! A guest's memory: RAM, ROM, somebody else's, windows; and its removal.
+//! A guest's memory: RAM, ROM, shared memory and windows are added; ranges are removed.
 #![allow(unsafe_code, reason = "exports C functions")]
 
 use core::ffi::{c_int, c_void};
@@ -18,7 +18,7 @@ use crate::types::*;
 
 const NO_START: &str = "start is NULL";
 
-/// Where C wants something: `None` stands for anywhere.
+/// The requested address; `None` for `GASP_ANYWHERE`.
 fn place_of(start: u64) -> Option<GuestPhys> {
     (start != GASP_ANYWHERE).then_some(GuestPhys(start))
 }
@@ -119,10 +119,10 @@ pub unsafe extern "C" fn gasp_guest_add_shared(
         let access = file_access(start_of(&place), size, access)?;
         let how = Adopt { offset, access, trusted, ..Adopt::new("shared", size) };
         let object = MemoryObject::adopt(duplicate(fd)?, how)?;
-        // Guarded memory is safe to reach with the engine's copies; C has pointers.
+        // Guarded memory is safe for the engine's copies, but C uses pointers.
         if object.is_guarded() {
             let why = "its owner can take the memory away: seal the file against shrinking \
-                       (and use no huge pages of a pool), or say GASP_OWNER_TRUSTED";
+                       (and use no huge pages of a pool), or pass GASP_OWNER_TRUSTED";
             return Err(Failure::Call(Errno::PERM, why));
         }
         let at = guest.engine.space().add_ram(place_of(place.read()), &object)?;
@@ -158,7 +158,7 @@ pub extern "C" fn gasp_guest_add_window(
     })
 }
 
-/// How to open what C wants to be accessed so: writing goes with reading.
+/// How to map a file for the requested access: writing implies reading.
 fn file_access(start: GuestPhys, size: u64, bits: u32) -> Outcome<Access> {
     let wanted = access(bits).map_err(failed(start, size))?;
     Ok(if wanted.contains(Access::WRITE) { Access::RW } else { Access::READ })
@@ -168,7 +168,7 @@ fn failed(start: GuestPhys, size: u64) -> impl FnOnce(Reason) -> Failure {
     move |reason| Error::new(Operation::SetRegion, start, size, reason).into()
 }
 
-/// A descriptor of our own for C's.
+/// A duplicate of a descriptor of C's. `EBADF` if it is not open.
 fn duplicate(fd: c_int) -> Outcome<OwnedFd> {
     let bad = Failure::Call(Errno::BADF, "the descriptor is not open");
     if fd < 0 {

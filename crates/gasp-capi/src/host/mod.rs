@@ -1,4 +1,4 @@
-//! `<gasp/guest.h>`: what a hosting program needs beside the published API.
+//! `<gasp/guest.h>`: guests, memory, domains and devices, for the hosting program.
 
 pub mod domain;
 pub mod drain;

@@ -1,4 +1,4 @@
-//! What is told: faults, whether a mapping is revoked, errors, the log, the version.
+//! Reports: faults, revoked mappings, the last error, the log, the version.
 #![allow(unsafe_code, reason = "exports C functions")]
 
 use core::ffi::{c_char, c_int, c_void};
@@ -21,7 +21,7 @@ pub unsafe extern "C" fn gasp_guest_next_fault(
 ) -> c_int {
     boundary::call(|| {
         // SAFETY: `fault` is NULL or valid during the call, by the pointer rule.
-        let place = unsafe { Out::new(fault, "the place for the fault is NULL") }?;
+        let place = unsafe { Out::new(fault, "the pointer for the fault is NULL") }?;
         let guest = guest_of(Some(guest))?;
         let none = Failure::Call(Errno::NOENT, "there is no fault record");
         let (fault, dropped) = guest.engine.take_fault().ok_or(none)?;
@@ -56,7 +56,7 @@ pub unsafe extern "C" fn gasp_map_check(h: *const MapHandle) -> c_int {
         match Token::from_words(handle.reserved).is_revoked() {
             Some(false) => Ok(()),
             Some(true) => Err(Failure::Call(Errno::STALE, "the mapping was revoked")),
-            None => Err(Failure::Call(Errno::BADF, "the handle is not one that is mapped")),
+            None => Err(Failure::Call(Errno::BADF, "the handle is not mapped")),
         }
     })
 }

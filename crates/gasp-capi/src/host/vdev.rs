@@ -1,4 +1,4 @@
-//! Devices.
+//! A guest's devices, and their attachment to domains.
 #![allow(unsafe_code, reason = "exports C functions")]
 
 use core::ffi::{c_char, c_int};
@@ -11,7 +11,7 @@ use crate::boundary::{self, Failure};
 use crate::objects::{VDEVS, domain_of, guest_of, no_vdev, opaque, vdev_of};
 use crate::types::{Domain, Drain, GuestSystem, Vdev};
 
-const NO_PLACE: &str = "the place for the vdev is NULL";
+const NO_PLACE: &str = "the pointer for the vdev is NULL";
 
 /// See `<gasp/guest.h>`.
 #[unsafe(no_mangle)]
@@ -55,17 +55,18 @@ pub unsafe extern "C" fn gasp_vdev_find(
     })
 }
 
-/// How a revoke of the device's mappings waits.
+/// The drain policy of a revoke of the device's mappings.
 fn policy_of(vdev: &gasp::Vdev) -> DrainPolicy {
     vdev.domain().map_or_else(|| vdev.guest().drain_policy(), |domain| domain.drain_policy())
 }
 
-/// Whether a device of this guest that is in no domain reaches all memory.
+/// Whether an unattached device of this guest reaches all memory.
 fn reaches_all(vdev: &gasp::Vdev) -> bool {
     vdev.guest().iommu() != Some(Unattached::Deny)
 }
 
-/// Whether nothing changes for the device: from one bypass to another, or to where it is.
+/// Whether an attachment changes nothing for the device: from one bypass to another, or to its
+/// present domain.
 fn stays(vdev: &gasp::Vdev, to: &gasp::Domain) -> bool {
     match vdev.domain() {
         Some(from) => {
@@ -122,7 +123,7 @@ pub unsafe extern "C" fn gasp_vdev_destroy(vdev: *mut Vdev, drain: *mut *mut Dra
         // SAFETY: `drain` is NULL or valid for writes during the call, by the pointer rule.
         let completion = unsafe { drain::completion(drain, policy_of(&found), held) }?;
         let removed = VDEVS.remove(vdev.addr()).ok_or_else(no_vdev)?;
-        // The name is free only when the device is gone from the guest, too.
+        // The name is released only when the device has been removed from the guest, too.
         let name = removed.vdev.name().to_owned();
         let found = removed.vdev.remove();
         let mut names = removed.guest.names();

@@ -1,5 +1,5 @@
-//! One entry of `gasp_region_set` and `gasp_region_set_soft`: what it changes, and which mappings
-//! that takes away.
+//! One entry of `gasp_region_set` or `gasp_region_set_soft`: what it changes, and which mappings
+//! that revokes.
 
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
@@ -18,12 +18,12 @@ use crate::objects::{Guest, VDEVS};
 use crate::ports::PortRegion;
 use crate::types::*;
 
-/// The flags that are C's alone.
+/// The flags that only C knows: kept in the tag.
 const TAG_FLAGS: u32 = GRF_VIRT_ANY | GRF_NOCACHE | GRF_NOPERMS;
 
-const NO_MEMORY: &str = "there is no memory behind registers, so no GRF_PASS_* for them";
+const NO_MEMORY: &str = "registers have no memory, so GRF_PASS_* does not apply to them";
 
-/// Does what one entry says. This thread has the lock of its space.
+/// Carries out one entry; `EPERM` if this thread does not own the lock of its space.
 pub(super) fn set_one(guest: &Arc<Guest>, entry: &Region) -> Outcome {
     let block = entry.guest;
     check_spare(&block)?;
@@ -53,7 +53,7 @@ pub(super) fn set_one(guest: &Arc<Guest>, entry: &Region) -> Outcome {
     }
 }
 
-/// Name and number of the vdev that is to own a region.
+/// The name and number of the vdev that emulates a region.
 fn owner(guest: &Guest, vdev: *const Vdev) -> Outcome<(String, usize)> {
     let found = VDEVS.get(vdev.addr()).filter(|found| found.guest.number == guest.number);
     let why = "a region with GRF_VIRT_* needs a vdev of this guest";
@@ -79,7 +79,7 @@ fn set_memory(
     }
     let access = passed(entry.flags);
     if entry.flags & GRF_NOPERMS != 0 && !(access.is_empty() && owner.is_none()) {
-        return Err(Failure::invalid("GRF_NOPERMS goes with neither GRF_PASS_* nor GRF_VIRT_*"));
+        return Err(Failure::invalid("GRF_NOPERMS excludes GRF_PASS_* and GRF_VIRT_*"));
     }
     let tag = u64::from(entry.flags & TAG_FLAGS) << 32 | u64::from(entry.cookie);
     let within = |len| Search::new(len, 1).within(span.start(), span.last());
@@ -94,8 +94,8 @@ fn set_memory(
     }
     let all = |wanted: &dyn Fn(RegionKind) -> bool| all_are(guest, span, wanted);
     match owner.filter(|_| all(&|kind| kind == RegionKind::Device)) {
-        // Registers have no memory: nothing of them can be mapped, so nothing is lost while
-        // they are replaced.
+        // Registers have no memory and are never mapped, so no mapping is revoked while they are
+        // replaced.
         Some(_) if !access.is_empty() => Err(Failure::invalid(NO_MEMORY)),
         Some(owner) => {
             drop(lock.remove(span)?);
@@ -109,7 +109,7 @@ fn set_memory(
             Ok(Some(Revoked { drain, before }))
         }
         None => {
-            let why = "registers and reserved ranges cannot become something else; delete first";
+            let why = "registers and reserved ranges do not change their kind; delete them first";
             Err(Failure::invalid(why))
         }
     }
@@ -126,18 +126,18 @@ pub(super) fn is_of(entry: &Region, space: Space) -> bool {
     Space::of(entry.guest.qst_type.into()).is_ok_and(|of| of == space)
 }
 
-/// Whether an entry, after those before it, would wait for mappings that this thread has made.
+/// Whether an entry, after those before it, would wait for mappings that this thread has created.
 pub(super) fn waits_for_oneself(guest: &Guest, entry: &Region, before: &[Region]) -> bool {
     let span_of = |entry: &Region| {
         let is_memory = is_of(entry, Space::Memory);
         Span::new(GuestPhys(entry.guest.location), entry.guest.length).ok().filter(|_| is_memory)
     };
-    // An entry that is wrong does not wait.
+    // An entry that is not valid does not wait.
     let Some(span) = span_of(entry) else { return false };
     if guest.engine.space().held_by_this_thread(span) == 0 {
         return false;
     }
-    // What the entries before it give on the way is taken away again, too.
+    // Access that the entries before it grant is taken away again, too.
     let given = before.iter().filter(|before| span_of(before).is_some_and(|b| b.overlaps(&span)));
     let given = given.fold(Access::empty(), |given, before| given | passed(before.flags));
     let access = passed(entry.flags);
@@ -145,7 +145,7 @@ pub(super) fn waits_for_oneself(guest: &Guest, entry: &Region, before: &[Region]
     memory_in(guest, span).iter().any(is_less)
 }
 
-/// Whether every region in a range without holes is of a wanted kind.
+/// Whether a range has no holes, and all its regions are of a wanted kind.
 fn all_are(guest: &Guest, span: Span<GuestPhys>, wanted: &dyn Fn(RegionKind) -> bool) -> bool {
     let mut at = Some(span.start());
     while let Some(addr) = at.filter(|&addr| addr <= span.last()) {
@@ -159,7 +159,7 @@ fn all_are(guest: &Guest, span: Span<GuestPhys>, wanted: &dyn Fn(RegionKind) -> 
     true
 }
 
-/// The access that `GRF_PASS_*` give.
+/// The access of a set of `GRF_PASS_*`.
 fn passed(flags: u32) -> Access {
     let mut access = Access::empty();
     access.set(Access::READ, flags & GRF_PASS_RD != 0);
@@ -168,7 +168,7 @@ fn passed(flags: u32) -> Access {
     access
 }
 
-/// What an entry adds where nothing is.
+/// The region that an entry adds to a range without any. `EINVAL` if its flags make none.
 fn new_region(entry: &Region, span: Span<GuestPhys>, owner: Option<&str>) -> Outcome<gasp::Region> {
     let access = passed(entry.flags);
     match owner {
@@ -180,11 +180,11 @@ fn new_region(entry: &Region, span: Span<GuestPhys>, owner: Option<&str>) -> Out
         return Ok(gasp::Region::reserved(span));
     }
     if access.is_empty() {
-        let why = "the flags say neither GRF_VIRT_*, GRF_PASS_* nor GRF_NOPERMS";
+        let why = "the flags have none of GRF_VIRT_*, GRF_PASS_* and GRF_NOPERMS";
         return Err(Failure::invalid(why));
     }
     if entry.host_location == QSL_NO_LOCATION {
-        return Err(Failure::invalid("GRF_PASS_* where nothing is needs a host_location"));
+        return Err(Failure::invalid("GRF_PASS_* of a range without memory needs a host_location"));
     }
     let object = host_memory(entry.host_location, span.len(), access)?;
     let window = gasp::Region::pass_through(span.start(), &object)
@@ -192,7 +192,7 @@ fn new_region(entry: &Region, span: Span<GuestPhys>, owner: Option<&str>) -> Out
     Ok(window.restricted(access))
 }
 
-/// A window to the host's physical memory.
+/// A window to host-physical memory, by way of /dev/mem.
 fn host_memory(host: u64, len: u64, access: Access) -> Outcome<MemoryObject> {
     let write = access.contains(Access::WRITE);
     let file = OpenOptions::new()

@@ -1,4 +1,4 @@
-//! What is at a range: `gasp_region_info`.
+//! `gasp_region_info`: the region at an address or port.
 
 use gasp::{Access, Errno, Error, GuestPhys, Operation, Reason, RegionKind, Span};
 
@@ -8,7 +8,7 @@ use crate::lock::Space;
 use crate::objects::{Guest, NamedGuest, VDEVS, guest_of, opaque};
 use crate::types::*;
 
-/// Fills a region with what is at the beginning of a range.
+/// Describes the region at the beginning of a range.
 pub(crate) fn info(guest: NamedGuest, block: StateBlock) -> Outcome<Region> {
     check_spare(&block)?;
     let space = Space::of(block.qst_type.into())?;
@@ -48,7 +48,7 @@ fn memory_info(guest: &Guest, span: Span<GuestPhys>, block: StateBlock) -> Outco
     })
 }
 
-/// The flags that tell what a region is.
+/// The `GRF_*` flags of a region.
 fn flags_of(region: &gasp::Region) -> u32 {
     let pass =
         [(Access::READ, GRF_PASS_RD), (Access::WRITE, GRF_PASS_WR), (Access::EXEC, GRF_PASS_EX)];
@@ -60,7 +60,7 @@ fn flags_of(region: &gasp::Region) -> u32 {
         RegionKind::Rom => GRF_DMA_SOURCE,
         RegionKind::PassThrough => GRF_PASSTHRU,
         RegionKind::Reserved => GRF_NOPERMS,
-        // Of a device that the configuration has put there, reads and writes are its own.
+        // Registers from the configuration have no tag: the device emulates reads and writes.
         RegionKind::Device if tagged & GRF_VIRT_ANY == 0 => GRF_VIRT_RD | GRF_VIRT_WR,
         RegionKind::Device => 0,
     };
@@ -74,7 +74,7 @@ fn port_info(guest: &Guest, span: Span<GuestPhys>, block: StateBlock) -> Outcome
     Ok(Region {
         flags: found.flags | GRF_ACTIVE,
         cookie: found.cookie,
-        // Not that of a device which is gone.
+        // Not the number of a vdev that has been destroyed.
         vdev: opaque(VDEVS.get(found.vdev).map_or(0, |_| found.vdev)),
         host_location: QSL_NO_LOCATION,
         guest: StateBlock { length: found.last.min(span.last().0) - first + 1, ..block },

@@ -1,7 +1,7 @@
-//! Regions, asked for and set.
+//! Regions: described and set.
 //!
-//! What C says of a region beyond what the engine knows, its `GRF_VIRT_*` and `GRF_NOCACHE`
-//! flags and its cookie, travels with it as the engine's tag.
+//! The properties of a region that the engine does not know, its `GRF_VIRT_*`, `GRF_NOCACHE` and
+//! `GRF_NOPERMS` flags and its cookie, are kept as the engine's tag of the region.
 #![allow(unsafe_code, reason = "exports C functions")]
 
 mod entry;
@@ -22,7 +22,7 @@ use crate::lock::{self, Space};
 use crate::objects::{Guest, NamedGuest, guest_of};
 use crate::types::*;
 
-/// Does what the entries say, one after the other; how many were done.
+/// Carries out the entries one after the other; returns how many have succeeded.
 fn set_all(guest: &Arc<Guest>, entries: &[Region]) -> (usize, Outcome) {
     for (index, entry) in entries.iter().enumerate() {
         if let Err(failure) = set_one(guest, entry) {
@@ -32,7 +32,7 @@ fn set_all(guest: &Arc<Guest>, entries: &[Region]) -> (usize, Outcome) {
     (entries.len(), Ok(()))
 }
 
-/// Sets regions in the running phase, under the lock that this thread has.
+/// Sets regions in the running phase, under the lock, which this thread owns.
 pub(crate) fn set_soft(guest: NamedGuest, entries: impl FnOnce() -> Outcome<Vec<Region>>) -> u32 {
     let mut done = 0;
     boundary::value((), || {
@@ -49,7 +49,7 @@ pub(crate) fn set_soft(guest: NamedGuest, entries: impl FnOnce() -> Outcome<Vec<
     done as u32
 }
 
-/// Sets regions in the startup phase; a failure ends the process.
+/// Sets regions in the startup phase; the failure of an entry ends the process.
 pub(crate) fn set_hard(guest: NamedGuest, entries: impl FnOnce() -> Outcome<Vec<Region>>) {
     let allowed = boundary::call(|| {
         let guest = guest_of(guest)?;
@@ -77,17 +77,17 @@ pub(crate) fn set_hard(guest: NamedGuest, entries: impl FnOnce() -> Outcome<Vec<
         }
         let waits = |(index, entry)| waits_for_oneself(&guest, entry, &entries[..index]);
         let held = || entries.iter().enumerate().filter(|&entry| waits(entry)).count();
-        let why = "gasp_region_set: it would wait for a mapping that this thread itself has made \
-                   and not unmapped; unmap it first";
+        let why = "gasp_region_set: it would wait for a mapping that this thread itself has \
+                   created and not unmapped; unmap it first";
         if let Err(failure) = deadlock::check(guest.engine.drain_policy(), held, why) {
             refused = true;
             spaces.iter().rev().try_for_each(|&of| lock::release(Some(guest.number), of))?;
             return Err(failure);
         }
         let (index, outcome) = set_all(&guest, &entries);
-        // A process that ends does not wait for mappings: the locks go with the thread.
+        // A process that ends does not wait for mappings: the locks end with the thread.
         outcome.inspect_err(|_| entry = Some(index))?;
-        // The ports first: whoever is to unmap may need them while memory's drains wait.
+        // Ports first: a thread that has to unmap may need them while memory's drains wait.
         for &space in spaces.iter().rev() {
             lock::release(Some(guest.number), space)?;
         }

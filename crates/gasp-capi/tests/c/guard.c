@@ -235,7 +235,7 @@ static void without_the_mode_mappings_have_no_pages_of_their_own(void)
     runs("", use_without_the_mode);
     CHECK(shared->lines == 0);
     runs("gard", use_without_the_mode);
-    CHECK(shared->lines == 1 && said("there is no \"gard\"; what there is: guard"));
+    CHECK(shared->lines == 1 && said("unknown word \"gard\"; the only one is guard"));
 }
 
 static void map_and_unmap(void)
@@ -344,7 +344,7 @@ static void map_what_cannot_be_mapped_again(void)
 static void what_cannot_be_mapped_again_is_mapped_without_guard_and_told_once(void)
 {
     runs("guard", map_what_cannot_be_mapped_again);
-    CHECK(shared->lines == 2 && said("unguarded") && said("EPERM"));
+    CHECK(shared->lines == 2 && said("no guard pages") && said("EPERM"));
 }
 
 /* A tool's own memory would be limited, too. */
