@@ -1,16 +1,15 @@
-//! The tests and examples in C, as C programmers would build them.
+//! The tests and examples in C, built as C programmers build them.
 //!
-//! Every `tests/c/*.c`, folder of `tests/c` and `examples/c/*.c` is a program. It is built
-//! with `$CC` (`cc` if that is not set) as strict C11 and linked with the static library
-//! that cargo has put beside this test; each of its tests is a trial. Further trials run
-//! all of a program's tests at once: linked with the shared library, with the sanitizers
-//! for addresses, leaks and undefined behaviour, under valgrind, and without the privilege
-//! to learn host-physical addresses.
+//! Every `tests/c/*.c`, every folder of `tests/c` with C files and every `examples/c/*.c` is a
+//! program. It is built with `$CC` (default `cc`) as strict C11 and linked with the static library
+//! that cargo has built next to this test; each of its tests is a trial. Further trials run all
+//! tests of a program at once: linked with the shared library, with the sanitizers for addresses,
+//! leaks and undefined behaviour, under valgrind, and without the privilege to read host-physical
+//! addresses. Each header is compiled alone, as C99, C11 and C++17.
 //!
-//! Where a file's name ends in `_710`, it is built for the 7.x edition.
+//! A file whose name ends in `_710` is built for the 7.x edition.
 //!
-//! What a machine does not have is no reason to fail: such trials are ignored, with the
-//! reason in their names.
+//! Trials that need what this machine does not have are ignored, with the reason in their names.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 #[path = "c/harness/build.rs"]
@@ -25,7 +24,7 @@ use build::{Built, Language, Link, Toolchain, output_of, tool_lack};
 use libtest_mimic::{Arguments, Failed, Trial};
 use source::{Source, headers, sources};
 
-/// How often a trial that has a time limit may wait: seconds for one run of a program.
+/// The time limit for one run of a program, in seconds.
 const LIMIT: &str = "300";
 
 fn main() -> ExitCode {
@@ -35,7 +34,7 @@ fn main() -> ExitCode {
     let unprivileged =
         output_of(Command::new(UNPRIVILEGED[0]).args(&UNPRIVILEGED[1..]).arg("true"))
             .err()
-            .map(|_| "no privilege here to take away".to_owned());
+            .map(|_| "this process has no privilege to drop".to_owned());
     let sanitizers = tools.sanitizer_lack();
     let mut trials = Vec::new();
     for (source, built) in tools.build_all(sources()) {
@@ -67,7 +66,7 @@ fn main() -> ExitCode {
     trials.extend(static_trial(&tools));
     trials.extend(header_trials(&tools));
     let code = libtest_mimic::run(&arguments, trials).exit_code();
-    // An exit would leave the folder with all programs behind.
+    // `exit` would not remove the folder with the programs.
     drop(tools);
     code
 }
@@ -81,7 +80,7 @@ const VALGRIND: &[&str] = &[
     concat!("--suppressions=", env!("CARGO_MANIFEST_DIR"), "/tests/c/harness/valgrind.supp"),
 ];
 
-/// Without what it takes to learn host-physical addresses.
+/// Without the capability to read host-physical addresses.
 const UNPRIVILEGED: &[&str] = &["setpriv", "--bounding-set=-sys_admin"];
 
 fn trial(
@@ -119,7 +118,7 @@ fn plain_trials(source: &Arc<Source>, built: &Arc<Built>) -> Vec<Trial> {
     list.lines().map(one).collect()
 }
 
-/// Runs a program as it is, or under a tool that makes it slow.
+/// Runs all tests of a program, directly or under a tool that makes it slow.
 fn run_all(source: &Source, built: &Built, under: &[&str]) -> Result<(), Failed> {
     let mut command = Command::new("timeout");
     command.arg(LIMIT).args(under).arg(&built.program);
@@ -131,13 +130,13 @@ fn run_all(source: &Source, built: &Built, under: &[&str]) -> Result<(), Failed>
     let mut lines = output.lines();
     for wanted in source.expected.iter().flat_map(|expected| expected.lines()) {
         if !lines.any(|line| line.contains(wanted)) {
-            return Err(format!("`{wanted}` is missing, or not in its place, in:\n{output}").into());
+            return Err(format!("`{wanted}` is missing, or out of order, in:\n{output}").into());
         }
     }
     Ok(())
 }
 
-/// A program that is all static, as it runs where there are no libraries.
+/// A fully static program, as it runs without any shared library.
 fn static_trial(tools: &Arc<Toolchain>) -> Option<Trial> {
     let source = sources().into_iter().find(|source| source.name == "examples/first_map")?;
     let (tools, lack) = (Arc::clone(tools), tools.static_lack());

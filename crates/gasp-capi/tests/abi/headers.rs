@@ -8,7 +8,7 @@ pub(crate) fn include() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("include")
 }
 
-/// Whether a program of assertions compiles; what the compiler says otherwise.
+/// Compiles a program of assertions; an error with the compiler's messages if it fails.
 pub(crate) fn compile(edition: u32, text: &str) -> Result<(), String> {
     let folder = tempfile::tempdir().unwrap();
     let (source, object) = (folder.path().join("abi.c"), folder.path().join("abi.o"));
@@ -33,7 +33,7 @@ pub(crate) fn check(edition: u32, text: &str) {
     compile(edition, text).unwrap_or_else(|errors| panic!("{errors}"));
 }
 
-/// The names of the functions that a header declares, as the linker knows them.
+/// The symbols of the functions that the headers declare.
 pub(crate) fn declared() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for header in ["qvm/types.h", "qvm/gasp.h", "gasp/guest.h"] {

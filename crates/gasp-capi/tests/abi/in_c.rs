@@ -1,10 +1,10 @@
-//! What C calls the types of Rust.
+//! The names of types in C.
 
 use std::ffi::{c_char, c_void};
 
 use gasp_capi::types::*;
 
-/// What C calls a type, by edition.
+/// The name of a type in C, by edition.
 pub(crate) trait InC {
     fn name(edition: u32) -> String;
 }

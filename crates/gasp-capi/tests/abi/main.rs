@@ -1,9 +1,9 @@
-//! The headers beside the Rust side: every size, offset, constant and prototype.
+//! The headers compared with Rust: every size, offset, constant and prototype.
 //!
-//! A C program is made from what Rust has, and compiled: it consists of static assertions.
-//! What it is about is complete, because the functions it names are those that the shared
-//! library exports and those that the headers declare.
-#![allow(unsafe_code, reason = "speaks of unsafe functions, without calling any")]
+//! A C program of static assertions is generated from the Rust side, and compiled. It is complete:
+//! the functions that it names are those that the shared library exports and those that the headers
+//! declare.
+#![allow(unsafe_code, reason = "names unsafe functions, and calls one")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod headers;
@@ -33,7 +33,7 @@ fn constants_have_the_values_of_the_headers() {
 #[test]
 fn every_constant_of_ours_in_the_headers_is_compared() {
     let compared: BTreeSet<&str> = CONSTANTS.iter().map(|(name, _)| *name).collect();
-    // Published, and nothing here depends on them.
+    // Not constants, or compared elsewhere.
     let names =
         ["GASP_GUEST_OPTIONS_INIT", "GASP_EDITION_710", "GASP_GUEST_H", "GASP_VERSION_STRING"];
     for header in ["qvm/types.h", "qvm/gasp.h", "gasp/guest.h"] {

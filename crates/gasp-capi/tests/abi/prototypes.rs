@@ -15,7 +15,7 @@ use gasp_capi::walk::*;
 use crate::headers::{check, declared};
 use crate::in_c::InC;
 
-/// A function's type in C.
+/// The type of a function in C.
 trait Prototype {
     fn in_c(&self, edition: u32) -> String;
 }
@@ -154,7 +154,7 @@ fn what_is_compared_is_all_that_the_headers_declare() {
     assert_eq!(compared, declared());
 }
 
-/// `c_int` and `c_uint` are the 32-bit integers that the comparison takes them for.
+/// `c_int` and `c_uint` are the 32-bit integers that the comparison assumes.
 const _: () = {
     const fn same<T, U>() -> bool {
         size_of::<T>() == size_of::<U>()

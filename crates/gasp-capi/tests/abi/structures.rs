@@ -7,11 +7,11 @@ use gasp_capi::types::*;
 use crate::headers::check;
 use crate::in_c::InC;
 
-/// Assertions about a structure: its size, alignment, and each member's place and size.
+/// Assertions about a structure: its size and alignment, and the offset and size of each member.
 macro_rules! structure {
     ($text:ident, $edition:expr, $rust:ident { $($member:ident = $c:literal),* $(,)? }) => {{
         let name = <$rust as InC>::name($edition);
-        // All members are named: this does not compile otherwise.
+        // All members are listed: this does not compile otherwise.
         let _ = |value: $rust| { let $rust { $($member: _),* } = value; };
         let (size, align) = (size_of::<$rust>(), align_of::<$rust>());
         writeln!($text, "_Static_assert(sizeof({name}) == {size}, \"size of {name}\");").unwrap();

@@ -17,7 +17,7 @@ fn the_shared_library_has_no_room_in_its_file_for_what_is_empty() {
         u64::from_str_radix(words[3], 16).unwrap()
     };
     assert!(size(".data") < 64 << 10, "{text}");
-    // What is there as it is needed: the lists of objects, and the engine's list of slots.
+    // Populated as it is used: the registries of objects, and the engine's list of slots.
     assert!((16 << 20..17 << 20).contains(&size(".bss")), "{text}");
 }
 
@@ -41,22 +41,22 @@ fn the_archive_has_no_other_names_that_could_be_in_a_program_s_way() {
         .filter_map(|line| {
             let mut words = line.split_whitespace().skip(1);
             let kind = words.next()?;
-            // Weak ones give way.
+            // Weak symbols do not conflict with a program's.
             (kind.len() == 1 && !"VWvw".contains(kind)).then(|| words.next()).flatten()
         })
         .filter(|name| !declared.contains(*name))
-        // Rust's own names are mangled, and no C program has such.
+        // Rust's own symbols are mangled, unlike those of a C program.
         .filter(|name| !name.starts_with("_ZN") && !name.starts_with("_R"))
         .filter(|name| !name.starts_with("__r") && *name != "rust_eh_personality")
-        // Of compiler-builtins, hidden: they do not meet those of a program.
+        // Of compiler-builtins, and hidden: they do not conflict with a program's.
         .filter(|name| !name.starts_with("__"))
-        // Of the engine's code that recovers from faults; hidden as well.
+        // Of the engine's code that recovers from faults, hidden as well.
         .filter(|name| !name.starts_with("gasp_guarded_"))
         .collect();
     assert!(strange.is_empty(), "{strange:?}");
 }
 
-/// The symbols of a library that cargo has built beside this test.
+/// The symbols of a library that cargo has built next to this test.
 fn nm(options: &[&str], library: &str) -> String {
     let test = std::env::current_exe().unwrap();
     let library = test.parent().unwrap().join(library);

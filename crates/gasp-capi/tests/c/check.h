@@ -1,7 +1,7 @@
 /*
- * What a test program needs: CHECK, a list of tests, and a main() that runs all of them, the
- * ones that are named, or with --list tells their names and why some cannot be run here.
- * A test that fails ends the program.
+ * Support for test programs: CHECK, a list of tests, and a main() that runs all of them or those
+ * named as arguments, or with --list prints their names and why some cannot run here. A test that
+ * fails ends the program.
  */
 #ifndef CHECK_H
 #define CHECK_H
@@ -17,7 +17,7 @@
 struct test {
     const char *name;
     void (*run)(void);
-    const char *(*lack)(void); /* why it cannot be run here, or NULL; may be NULL itself */
+    const char *(*lack)(void); /* returns why it cannot run here, or NULL; may be NULL itself */
 };
 #define TEST(name) { #name, name, NULL }
 #define TEST_NEEDS(name, lack) { #name, name, lack }
@@ -25,16 +25,16 @@ struct test {
 
 #define CHECK(condition) \
     ((condition) ? (void)0 : check_failed(__FILE__, __LINE__, #condition))
-/* That a call gives this error number. */
+/* Checks that a call returns this error number. */
 #define CHECK_ERR(call, wanted) check_errno(__FILE__, __LINE__, #call, (call), (wanted))
 #define CHECK_OK(call) CHECK_ERR(call, EOK)
-/* That a call gives this value, with this in errno. */
+/* Checks that a call returns this value and sets errno to this number. */
 #define CHECK_ERRNO(call, value, wanted) \
     (errno = 0, CHECK((call) == (value)), check_errno(__FILE__, __LINE__, #call, errno, (wanted)))
 
 static inline void check_failed(const char *file, int line, const char *what)
 {
-    fprintf(stderr, "%s:%d: not so: %s (last error: %s)\n", file, line, what, gasp_last_error());
+    fprintf(stderr, "%s:%d: failed: %s (last error: %s)\n", file, line, what, gasp_last_error());
     exit(EXIT_FAILURE);
 }
 
@@ -42,12 +42,12 @@ static inline void check_errno(const char *file, int line, const char *call, int
 {
     if (got == wanted)
         return;
-    fprintf(stderr, "%s:%d: %s gives %d (%s), not %d (%s); last error: %s\n", file, line, call, got,
-            strerror(got), wanted, strerror(wanted), gasp_last_error());
+    fprintf(stderr, "%s:%d: %s returns %d (%s), not %d (%s); last error: %s\n", file, line, call,
+            got, strerror(got), wanted, strerror(wanted), gasp_last_error());
     exit(EXIT_FAILURE);
 }
 
-/* How often to do something: less under tools that make a program slow. */
+/* The number of repetitions: fewer under tools that make a program slow. */
 static inline unsigned rounds(unsigned usual)
 {
     return getenv("CHECK_SLOW") ? usual / 50 + 1 : usual;

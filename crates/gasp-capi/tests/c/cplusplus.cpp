@@ -1,4 +1,4 @@
-// The headers in C++17: everything has C linkage and can be used.
+// The headers in C++17: every function has C linkage and can be called.
 #include <gasp/guest.h>
 
 #include <cstdio>

@@ -1,7 +1,7 @@
 /*
- * The decisions of docs/decisions.md, each by its number. Row 21 speaks of pieces, which C
- * has no call for; its ENXIO is in error_matrix.c, and what needs privilege is in
- * host_contig.c.
+ * The decisions of docs/decisions.md, each by its number. Row 21 is about pieces, for which C
+ * has no call; its ENXIO is in error_matrix.c, row 22 in own_mappings.c, and what needs
+ * privilege in host_contig.c.
  */
 #include "fixture.h"
 
@@ -9,7 +9,7 @@
 
 static gasp_map_handle_t h;
 
-/* A map that is to fail. */
+/* A map that must fail; returns its error. */
 static errno_t host_contig(const vdev_t *vdev, uint64_t address, size_t length, uint32_t prot)
 {
     const uint64_t asked = address;
@@ -49,7 +49,7 @@ static void decision_01_the_iommu_is_asked_before_memory(void)
     CHECK_ERR(gasp_map(disk, 256 * PAGE, PAGE, RW, &h), EFAULT);
     CHECK_ERR(host_contig(disk, 256 * PAGE, PAGE, RW), EFAULT);
     grant(domain, 0, 2 * PAGE, RW);
-    /* A hole that is allowed, and behind it something that is refused. */
+    /* A hole that is granted, and after it an address that is refused. */
     CHECK_ERR(gasp_map(disk, PAGE, 2 * PAGE, RW, &h), EFAULT);
     CHECK_ERR(gasp_map(disk, PAGE, PAGE, RW, &h), ENXIO);
     end(guest);
@@ -337,7 +337,7 @@ static void decision_15_a_revoke_waits_for_the_handle_which_stays_usable(void)
     CHECK_OK(gasp_map(disk, 0, PAGE, RW, &h));
     CHECK_OK(gasp_domain_revoke(domain, 0, PAGE, &drain));
     CHECK_ERR(gasp_map(disk, 0, PAGE, RW, &other), EFAULT); /* at once */
-    CHECK_OK(gasp_map(disk, PAGE, PAGE, RW, &other));       /* its neighbour is not touched */
+    CHECK_OK(gasp_map(disk, PAGE, PAGE, RW, &other));       /* its neighbour is not affected */
     gasp_unmap_handle(&other);
     CHECK_OK(gasp_drain_pending(drain, &pending));
     CHECK(pending == 1);
@@ -397,7 +397,7 @@ static void without_privilege(void)
     CHECK(strstr(gasp_last_error(), "CAP_SYS_ADMIN"));
     CHECK_OK(gasp_map(disk, 0, 8, RW, &h));
     gasp_unmap_handle(&h);
-    window(guest, PAGE, PAGE, 0x10000000); /* its address is known from elsewhere */
+    window(guest, PAGE, PAGE, 0x10000000); /* its address is declared */
     uint64_t address = PAGE;
     size_t length = PAGE;
     CHECK_OK(gasp_map_host_contig(disk, &address, &length, ANY_READ, &h));

@@ -1,4 +1,4 @@
-/* The 7.x forms: the error matrix's columns for them, and the rest of <qvm/gasp.h>. */
+/* The 7.x forms: their columns of the error matrix, and the rest of <qvm/gasp.h>. */
 #include "fixture.h"
 
 #define ANY_PROT (PROT_READ | (int)GMF_MAP_ANY)
@@ -23,7 +23,7 @@ static struct setting begin(void)
     return s;
 }
 
-/* That all three calls fail so. */
+/* Checks that all three calls fail with these errors. */
 static void refused(const struct setting *s, int prot, uint64_t at, size_t length, errno_t device,
                     errno_t firmware)
 {
@@ -62,7 +62,7 @@ static void failures(void)
     const int rw = PROT_READ | PROT_WRITE | (int)GMF_MAP_ANY;
     refused(&s, ANY_PROT, 64 * PAGE, 8, EFAULT, ENXIO); /* not available */
     refused(&s, rw, 0, 8, EFAULT, EOK);                  /* access not permitted */
-    refused(&s, ANY_PROT, 20 * PAGE, 8, ENXIO, ENXIO);   /* nothing there */
+    refused(&s, ANY_PROT, 20 * PAGE, 8, ENXIO, ENXIO);   /* no memory */
     refused(&s, ANY_PROT, UINT64_MAX, 2, ENXIO, ENXIO);
     refused(&s, PROT_NONE, 0, 8, ENXIO, ENXIO);          /* invalid prot */
     refused(&s, -1, 0, 8, ENXIO, ENXIO);
@@ -113,7 +113,7 @@ static void unmap_ends_one_mapping_of_this_guest(void)
     CHECK(pending(drain) == 1);
     gasp_unmap(s.gsp, small, 8, 0);
     CHECK(pending(drain) == 0);
-    gasp_unmap(s.gsp, small, 8, 0); /* there is none any more */
+    gasp_unmap(s.gsp, small, 8, 0); /* already unmapped */
     CHECK_OK(gasp_drain_wait(drain, NULL));
     end(other);
     end(s.gsp);
@@ -198,7 +198,7 @@ static void walks(void)
     CHECK_ERR(gasp_walk_next_filtered(&filtered), EINVAL);
 }
 
-/* Each form names its guest, so what the thread has chosen does not matter. */
+/* Each form names its guest, whatever the thread has chosen. */
 static void the_guest_is_the_one_that_is_named(void)
 {
     struct guest_system *first = a_guest(GASP_IOMMU_NONE), *second = a_guest(GASP_IOMMU_NONE);

@@ -1,11 +1,11 @@
 /*
  * The error matrix: each row for gasp_map_host_contig(), gasp_map() and
- * gasp_map_firmware(). Its column for 7.x is in edition_710.c.
+ * gasp_map_firmware(). Its columns for 7.x are in edition_710.c.
  *
- *   page 0 to 7    window, consecutive in the host
- *   page 8 to 15   another, elsewhere in the host
- *   page 16 to 19  ROM
- *   page 20 to     nothing
+ *   pages 0 to 7    a window, consecutive in host-physical memory
+ *   pages 8 to 15   another one, elsewhere in host-physical memory
+ *   pages 16 to 19  ROM
+ *   pages 20 on     no memory
  */
 #include "fixture.h"
 
@@ -29,7 +29,7 @@ static struct matrix begin(void)
     return m;
 }
 
-/* What the three calls say, and that the first one gives the length `mapped` if it is EOK. */
+/* Checks the results of the three calls, and the length of the first one if it is EOK. */
 static void ask(const struct matrix *m, uint64_t at, size_t length, uint32_t prot, errno_t contig,
                 size_t mapped, errno_t map, errno_t firmware)
 {
@@ -49,7 +49,7 @@ static void ask(const struct matrix *m, uint64_t at, size_t length, uint32_t pro
         gasp_unmap_handle(&h);
 }
 
-/* For errors that are the same three times. */
+/* Checks that all three calls have the same result. */
 static void ask_all(const struct matrix *m, uint64_t at, size_t length, uint32_t prot, errno_t error)
 {
     ask(m, at, length, prot, error, length, error, error);
@@ -92,7 +92,7 @@ static void access_not_permitted(void)
     end(m.guest);
 }
 
-/* The verdict is each device's own. */
+/* Each device gets what its own domain allows. */
 static void verdict_of_each_device(void)
 {
     const struct matrix m = begin();
@@ -143,7 +143,7 @@ static void not_contiguous(void)
     grant(m.domain, 0, 64 * PAGE, RW);
     ask_all(&m, 15 * PAGE, 6 * PAGE, ANY_READ, ENXIO);
     ask(&m, 7 * PAGE, 2 * PAGE, ANY_READ, EOK, PAGE, ENXIO, ENXIO);
-    ask_all(&m, 0, 8, GMF_READ, ENXIO); /* memory of a kind that is not accepted */
+    ask_all(&m, 0, 8, GMF_READ, ENXIO); /* memory of a kind that needs GMF_MAP_ANY */
     ask_all(&m, 16 * PAGE, 8, GMF_READ, ENXIO);
     end(m.guest);
 }
@@ -153,13 +153,13 @@ static void an_error_of_mmap(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
     errno_t error = EOK;
-    /* 16 TiB, nine times: more than the process has addresses for. */
+    /* 16 TiB, nine times: more than the address space of the process. */
     const uint64_t huge = UINT64_C(16) << 40;
     for (uint64_t i = 0; i < 9 && error == EOK; i++) {
         uint64_t start = i * huge;
         error = gasp_guest_add_ram(guest, &start, huge, GASP_PAGES_4K, GASP_ON_DEMAND);
     }
-    CHECK(error == ENOMEM || error == EINVAL); /* the latter is what valgrind says */
+    CHECK(error == ENOMEM || error == EINVAL); /* the latter under valgrind */
     CHECK(strstr(gasp_last_error(), "mmap"));
     end(guest);
 }
@@ -233,7 +233,7 @@ static void vdma_in_8_0_form(void)
     CHECK_OK(gasp_drain_pending(drain, &pending));
     CHECK(pending == 1);
     gasp_unmap(vaddr, 8, 1);
-    gasp_unmap(vaddr, 8, 0); /* there is none any more */
+    gasp_unmap(vaddr, 8, 0); /* already unmapped */
     gasp_unmap(NULL, 8, 0);
     CHECK_OK(gasp_drain_pending(drain, &pending));
     CHECK(pending == 0);

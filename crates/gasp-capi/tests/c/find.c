@@ -1,4 +1,4 @@
-/* Free space beside the regions, among the ports, and inside RAM. */
+/* Free space between regions and among ports, and unreserved ranges inside RAM. */
 #include "fixture.h"
 
 #include <limits.h>
@@ -12,7 +12,7 @@ static void lowest_free_address(void)
     CHECK(gasp_find_free(QST_MEMORY, 2 * PAGE, PAGE) == 4 * PAGE);
     CHECK(gasp_find_free(QST_MEMORY, 3 * PAGE, PAGE) == 8 * PAGE);
     CHECK(gasp_find_free(QST_MEMORY, PAGE, MIB) == MIB);
-    CHECK(gasp_find_free(QST_MEMORY, PAGE, 0) == 4 * PAGE); /* it is not reserved */
+    CHECK(gasp_find_free(QST_MEMORY, PAGE, 0) == 4 * PAGE); /* the search does not reserve it */
     end(guest);
 }
 

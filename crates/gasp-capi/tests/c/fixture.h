@@ -1,4 +1,4 @@
-/* Guests, memory and devices for tests, each made by one call that must succeed. */
+/* Guests, memory and devices for tests, each created by one call that must succeed. */
 #ifndef FIXTURE_H
 #define FIXTURE_H
 
@@ -15,7 +15,7 @@
 #define RW (GMF_READ | GMF_WRITE)
 #define ANY_READ (GMF_READ | GMF_MAP_ANY)
 
-/* A guest without memory; its drains wait for a minute. */
+/* Creates a guest without memory, with a drain deadline of one minute. */
 static inline gasp_guest_t *a_guest(uint32_t iommu)
 {
     struct gasp_guest_options options = GASP_GUEST_OPTIONS_INIT;
@@ -47,7 +47,7 @@ static inline int memfd(uint64_t size)
     return fd;
 }
 
-/* A window that says it is at `host`: host-physical addresses that need no privilege. */
+/* Adds a window declared to be at `host`: its host-physical addresses need no privilege. */
 static inline void window(gasp_guest_t *guest, uint64_t start, uint64_t size, uint64_t host)
 {
     const int fd = memfd(size);
@@ -62,7 +62,7 @@ static inline vdev_t *device(gasp_guest_t *guest, const char *name)
     return vdev;
 }
 
-/* A new domain with this device in it. */
+/* Creates a domain and attaches this device to it. */
 static inline gasp_domain_t *domain_of(gasp_guest_t *guest, vdev_t *vdev, const char *name,
                                        uint32_t kind)
 {
@@ -91,7 +91,7 @@ static inline void *map_in_a_thread(void *context)
     return NULL;
 }
 
-/* A mapping of 8 bytes that is not this thread's: this one may wait for it. */
+/* Maps 8 bytes on another thread, so that this one may wait for the mapping. */
 static inline gasp_map_handle_t mapped_elsewhere(vdev_t *vdev, uint64_t start)
 {
     struct map_of_a_thread map = { vdev, start, { { 0, 0, 0 } } };
@@ -107,7 +107,7 @@ static inline void end(gasp_guest_t *guest)
     CHECK_OK(gasp_guest_destroy(guest));
 }
 
-/* How many fault records there are; they are taken. */
+/* Takes all fault records; returns how many there were. */
 static inline unsigned faults(gasp_guest_t *guest)
 {
     struct gasp_fault fault;
@@ -117,7 +117,7 @@ static inline unsigned faults(gasp_guest_t *guest)
     return count;
 }
 
-/* What a child process that runs `run` ends with; -1 where a signal ends it. */
+/* Runs `run` in a child process; returns its exit status, or -1 if a signal ends it. */
 static inline int in_child(void (*run)(void))
 {
     int status;
@@ -132,7 +132,7 @@ static inline int in_child(void (*run)(void))
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-/* The host-physical address of a byte as the kernel tells it; 0 where it does not. */
+/* The host-physical address of a byte according to the kernel; 0 if it is not readable. */
 static inline uint64_t frame_of(const volatile void *vaddr)
 {
     uint64_t entry = 0;
@@ -155,7 +155,7 @@ static inline const char *lacks_frames(void)
 }
 
 #if QVM_EDITION == 800
-/* Whether RAM can be kept in place here. */
+/* Why RAM cannot be pinned here, or NULL. */
 static inline const char *lacks_pins(void)
 {
     if (lacks_frames())
@@ -170,7 +170,7 @@ static inline const char *lacks_pins(void)
     if (error == EOK)
         gasp_unmap_handle(&h);
     end(guest);
-    return error == EOK ? NULL : "memory cannot be kept in place here";
+    return error == EOK ? NULL : "memory cannot be pinned here";
 }
 #endif
 

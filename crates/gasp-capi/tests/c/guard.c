@@ -1,6 +1,6 @@
 /*
- * GASP_DEBUG=guard: stray accesses end in SIGSEGV where they are made. The library looks at the
- * variable with the first guest, so each test is a child, and the parent has no guest.
+ * GASP_DEBUG=guard: stray accesses raise SIGSEGV at the faulting line. The library reads the
+ * variable when the first guest is created, so each test is a child, and the parent has no guest.
  */
 #include "fixture.h"
 
@@ -9,11 +9,11 @@
 
 #define SIZE (4 * MIB)
 
-/* What a child found, and what its log said: shared with the parent. */
+/* Results and log of a child, in memory that it shares with the parent. */
 static struct shared {
-    int checked;      /* it has come to its end */
-    int faulted;      /* at the address that it was to fault at */
-    void *wanted;     /* that address */
+    int checked;      /* it has run to its end */
+    int faulted;      /* at the expected address */
+    void *wanted;     /* the expected address */
     unsigned lines;   /* of the log */
     char log[8][512];
 } *shared;
@@ -172,7 +172,7 @@ static void a_write_through_a_read_only_host_contiguous_mapping_faults(void)
     faults_at_the_wanted(write_read_only_contig);
 }
 
-/* Two pages, of which the first begins at 5: the last byte that can be had is the page's. */
+/* Maps from offset 5 of one page into the next: accessible up to the end of the second. */
 static volatile char *two_pages(void)
 {
     gasp_map_handle_t h;
@@ -204,7 +204,7 @@ static void an_access_past_the_pages_faults(void)
     faults_at_the_wanted(read_before);
 }
 
-/* ---- What goes on as it was --------------------------------------------------------- */
+/* ---- What the mode does not change -------------------------------------------------- */
 
 static unsigned lines_of_maps(void)
 {
@@ -285,7 +285,7 @@ static void use_after_unmap(void)
 static void an_access_after_the_unmap_faults(void)
 {
     under("guard", use_after_unmap);
-    CHECK(!shared->checked); /* at addresses that are not mapped at all */
+    CHECK(!shared->checked); /* the addresses are not mapped at all */
 }
 
 static void unmap_in_a_thread_after_the_guest(void)
@@ -347,7 +347,7 @@ static void what_cannot_be_mapped_again_is_mapped_without_guard_and_told_once(vo
     CHECK(shared->lines == 2 && said("no guard pages") && said("EPERM"));
 }
 
-/* A tool's own memory would be limited, too. */
+/* The limit would apply to a tool's own memory as well. */
 static const char *lacks_a_limit(void)
 {
     return getenv("CHECK_SLOW") ? "the tool would be short of address space, too" : NULL;

@@ -135,7 +135,7 @@ static void all_of_it(uint64_t *guest_loc, size_t *length)
     (void)guest_loc, (void)length;
 }
 
-/* Every call that names no guest, by a thread that has chosen none of two. */
+/* Every call that names no guest, on a thread that has chosen none of two. */
 static void *has_chosen_none(void *unused)
 {
     const struct qvm_state_block block = { 0, PAGE, QST_MEMORY, 0, 0 };
@@ -174,7 +174,7 @@ static void quiet(void *context, uint32_t level, const char *line)
 static void two_guests_in_one_process(void)
 {
     gasp_guest_t *a = marked('a');
-    CHECK(first_byte() == 'a'); /* the only one */
+    CHECK(first_byte() == 'a'); /* the only guest */
     gasp_guest_t *b = marked('b');
     vdev_t *disk = device(a, "disk");
     gasp_map_handle_t h;
@@ -183,7 +183,7 @@ static void two_guests_in_one_process(void)
     has_chosen_none(NULL);
     CHECK_OK(gasp_guest_use(b));
     CHECK(first_byte() == 'b');
-    CHECK(pthread_create(&thread, NULL, has_chosen_none, NULL) == 0); /* nothing is inherited */
+    CHECK(pthread_create(&thread, NULL, has_chosen_none, NULL) == 0); /* not inherited */
     CHECK(pthread_join(thread, NULL) == 0);
     CHECK_OK(gasp_map(disk, 0, 1, GMF_READ, &h)); /* names a's device */
     CHECK(*(char *)gasp_get_vaddr(&h) == 'a');
@@ -193,12 +193,12 @@ static void two_guests_in_one_process(void)
     CHECK_OK(gasp_set_log(GASP_LOG_WARN, NULL, NULL));
     CHECK_OK(gasp_guest_use(b));
     end(b);
-    CHECK_ERR(gasp_map_firmware(0, 1, GMF_READ, &h), ENXIO); /* the chosen one is gone */
+    CHECK_ERR(gasp_map_firmware(0, 1, GMF_READ, &h), ENXIO); /* destroyed since */
     CHECK_ERR(gasp_guest_use(b), EINVAL);
     CHECK_OK(gasp_guest_use(NULL));
     b = marked('b');
     end(a);
-    CHECK(first_byte() == 'b'); /* the only one by now */
+    CHECK(first_byte() == 'b'); /* the only guest now */
     end(b);
     CHECK_ERR(gasp_map_firmware(0, 1, GMF_READ, &h), ENXIO);
 }
@@ -237,7 +237,7 @@ static void destroyed_while_another_thread_maps(void)
     }
 }
 
-/* What is asked of every pointer that is not a living object of the right kind. */
+/* Every call refuses a pointer that is not an existing object of the right kind. */
 static void refuse_guest(gasp_guest_t *bad)
 {
     struct gasp_fault fault;
@@ -378,7 +378,7 @@ static void ram_of_a_guest(void)
     gasp_unmap_handle(&h);
     start = GASP_ANYWHERE;
     CHECK_OK(gasp_guest_add_ram(guest, &start, PAGE, GASP_PAGES_4K, GASP_ON_DEMAND));
-    CHECK(start == 4 * PAGE); /* behind the highest */
+    CHECK(start == 4 * PAGE); /* after the highest RAM */
     CHECK_ERR(gasp_guest_add_ram(guest, NULL, PAGE, 0, 0), EINVAL);
     CHECK_ERR(gasp_guest_add_ram(guest, &start, PAGE, 0, 0), EEXIST);
     start = MIB;
@@ -412,7 +412,7 @@ static void rom_of_a_guest(void)
     end(guest);
 }
 
-/* For the test below: with the sanitizer, too, an allocation can fail. */
+/* For the test below: allocations can fail under the sanitizer, too. */
 const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
@@ -423,19 +423,19 @@ static void rom_that_is_far_too_long(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
     gasp_map_handle_t h;
-    volatile size_t huge = SIZE_MAX / 4; /* nothing of it is read */
+    volatile size_t huge = SIZE_MAX / 4; /* none of it is read */
     uint64_t start = MIB;
     CHECK(gasp_guest_add_rom(guest, &start, "x", huge) != EOK && start == MIB);
     CHECK_ERR(gasp_guest_add_rom(guest, &start, "x", huge), ENOMEM);
     CHECK_ERR(gasp_map_firmware(MIB, 1, ANY_READ, &h), ENXIO);
-    CHECK_OK(gasp_guest_add_rom(guest, &start, "x", 1)); /* it goes on */
+    CHECK_OK(gasp_guest_add_rom(guest, &start, "x", 1)); /* later calls succeed */
     end(guest);
 }
 
 static void memory_that_can_be_taken_away(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
-    const int open_ended = memfd_create("open-ended", MFD_CLOEXEC); /* takes no seals */
+    const int open_ended = memfd_create("open-ended", MFD_CLOEXEC); /* cannot be sealed */
     const int sealable = memfd_create("sealable", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     uint64_t start = 0;
     CHECK(ftruncate(open_ended, PAGE) == 0 && ftruncate(sealable, PAGE) == 0);
@@ -472,7 +472,7 @@ static void shared_memory_of_a_guest(void)
     CHECK_ERR(gasp_guest_add_shared(guest, &start, PAGE, -1, 0, RW, GASP_OWNER_UNTRUSTED), EBADF);
     CHECK_ERR(gasp_guest_add_shared(guest, &start, PAGE, 1 << 20, 0, RW, GASP_OWNER_UNTRUSTED), EBADF);
     CHECK_ERR(gasp_guest_add_shared(guest, &start, 8 * PAGE, fd, 0, RW, GASP_OWNER_UNTRUSTED), EINVAL); /* too short */
-    CHECK(fcntl(fd, F_GETFD) != -1); /* it stays ours */
+    CHECK(fcntl(fd, F_GETFD) != -1); /* it remains the caller's */
     close(fd);
     CHECK_OK(gasp_map_firmware(0, 2 * PAGE, RW, &h));
     gasp_unmap_handle(&h);
@@ -513,7 +513,7 @@ static void kinds_of_domains(void)
     CHECK_ERR(gasp_domain_grant(bypass, 0, 0, PAGE, RW), EINVAL);
     CHECK_ERR(gasp_domain_grant(deny, 0, 0, PAGE, RW), EINVAL);
     CHECK_OK(gasp_domain_grant(translate, MIB, 0, PAGE, GMF_READ));
-    CHECK_OK(gasp_domain_grant(translate, MIB, 0, PAGE, GMF_WRITE)); /* it is added up */
+    CHECK_OK(gasp_domain_grant(translate, MIB, 0, PAGE, GMF_WRITE)); /* access is added */
     CHECK_OK(gasp_map(net, MIB, PAGE, RW, &h));
     gasp_unmap_handle(&h);
     CHECK_ERR(gasp_domain_grant(translate, MIB, PAGE, PAGE, RW), EEXIST);
@@ -586,7 +586,7 @@ static void fault_records_are_64_and_then_counted(void)
     end(guest);
 }
 
-/* A guest with a held mapping; `at_deadline` decides after some milliseconds. */
+/* A guest with a held mapping, whose drains reach `at_deadline` after some milliseconds. */
 static gasp_guest_t *held(uint32_t at_deadline, uint32_t ms, gasp_map_handle_t *h)
 {
     struct gasp_guest_options options = GASP_GUEST_OPTIONS_INIT;
@@ -620,7 +620,7 @@ static void a_drain_is_waited_for(void)
     CHECK_OK(gasp_drain_wait(drain, &drained));
     CHECK(drained.holders == 1 && drained.detached == 0 && drained.waited_ns > 0);
     CHECK(pthread_join(thread, NULL) == 0);
-    refuse_drain(drain); /* it is over */
+    refuse_drain(drain); /* it has ended */
     end(guest);
 }
 
@@ -637,7 +637,7 @@ static void a_deadline_can_detach(void)
     CHECK_OK(gasp_set_log(GASP_LOG_WARN, NULL, NULL));
     CHECK(drained.holders == 1 && drained.detached == 1);
     CHECK_ERR(gasp_map_check(&h), ESTALE);
-    memset(gasp_get_vaddr(&h), 1, 8); /* its memory stays */
+    memset(gasp_get_vaddr(&h), 1, 8); /* its memory remains */
     gasp_unmap_handle(&h);
     CHECK_ERR(gasp_map_check(&h), EBADF);
     end(guest);
@@ -675,7 +675,7 @@ static void the_last_error_is_a_sentence_of_this_thread(void)
     CHECK(strstr(text, "EFAULT"));
     CHECK_OK(gasp_map_firmware(0, 8, GMF_READ, &h));
     gasp_unmap_handle(&h);
-    CHECK(gasp_last_error() == text && strstr(text, "0x123")); /* a success leaves it alone */
+    CHECK(gasp_last_error() == text && strstr(text, "0x123")); /* a success does not change it */
     CHECK(pthread_create(&thread, NULL, has_no_error_yet, NULL) == 0);
     CHECK(pthread_join(thread, NULL) == 0);
     end(guest);
@@ -705,7 +705,7 @@ static void levels_of_the_log(void)
     CHECK_ERR(gasp_unlock(QST_MEMORY), EPERM);
     CHECK(seen.lines == 0);
     CHECK_OK(gasp_set_log(GASP_LOG_WARN, see, &seen));
-    CHECK_ERR(gasp_map(NULL, 0, 8, GMF_READ, NULL), EINVAL); /* not worth a warning */
+    CHECK_ERR(gasp_map(NULL, 0, 8, GMF_READ, NULL), EINVAL); /* no warning */
     CHECK(seen.lines == 0);
     CHECK_ERR(gasp_unlock(QST_MEMORY), EPERM);
     CHECK(seen.lines == 1 && seen.level == GASP_LOG_WARN);
@@ -717,7 +717,7 @@ static void levels_of_the_log(void)
     end(guest);
 }
 
-/* A log that calls the library, which it must not. */
+/* A log function that calls the library, although it must not. */
 struct caller {
     unsigned lines, depth, deepest;
 };
@@ -749,7 +749,7 @@ static void a_log_that_fails_does_not_recurse(void)
     CHECK_OK(gasp_set_log(GASP_LOG_DEBUG, fail_again, &caller));
     for (unsigned i = 1; i < 4; i++) {
         CHECK_ERR(gasp_lock(QST_VIRTUAL), EINVAL);
-        CHECK(caller.lines == i && caller.deepest == 1); /* later lines come, too */
+        CHECK(caller.lines == i && caller.deepest == 1); /* later lines are logged, too */
     }
     CHECK_OK(gasp_set_log(GASP_LOG_WARN, NULL, NULL));
     alarm(0);
@@ -772,7 +772,7 @@ static void a_log_that_makes_guests_does_not_hang(void)
     struct caller caller = { 0, 0, 0 };
     alarm(30);
     CHECK_OK(gasp_set_log(GASP_LOG_DEBUG, make_a_guest, &caller));
-    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE); /* the first of the process, if this is all */
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE); /* the process's first if run alone */
     ram(guest, 0, PAGE);
     CHECK_ERR(gasp_lock(QST_VIRTUAL), EINVAL);
     CHECK(caller.lines >= 1 && caller.deepest == 1);

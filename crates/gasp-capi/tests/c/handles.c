@@ -1,4 +1,4 @@
-/* Handles: plain data, good in every copy until one of them is unmapped, harmless after. */
+/* Handles: plain data, valid in every copy until one of them is unmapped, harmless after. */
 #include "fixture.h"
 
 #include <pthread.h>
@@ -117,7 +117,7 @@ static void random_handles_are_harmless(void)
     end(held.guest);
 }
 
-/* Handles that are nearly good: one bit is another, or words of several are mixed. */
+/* Handles that are nearly valid: one bit is flipped, or words of several are mixed. */
 static void damaged_handles_are_harmless(void)
 {
     struct held held = begin();
@@ -170,7 +170,7 @@ static void *unmap_at_once(void *context)
 {
     struct race *race = context;
     for (unsigned i = 0; i < race->count; i++) {
-        pthread_barrier_wait(&race->barrier); /* a new handle is there */
+        pthread_barrier_wait(&race->barrier); /* the new handle is published */
         gasp_map_handle_t copy = race->h;
         gasp_unmap_handle(&copy);
         pthread_barrier_wait(&race->barrier); /* both have unmapped it */
@@ -199,7 +199,7 @@ static void two_threads_unmap_the_same_handle(void)
     CHECK(is_mine(&held.h));
     gasp_unmap_handle(&held.h);
 
-    /* None was counted twice: a removal finds nothing held. */
+    /* No unmap was counted twice: a removal finds no held mapping. */
     gasp_drain_t *drain = NULL;
     CHECK_OK(gasp_guest_remove(held.guest, 0, 16 * PAGE, &drain));
     CHECK(drain == NULL);
@@ -218,7 +218,7 @@ static void outlives_its_vdev_and_its_guest(void)
     CHECK(is_over(&held.h));
 }
 
-/* The functions of the 8.0 table that know no handles. */
+/* The functions of 8.0 without handles. */
 static void maps_without_handles(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_DENY);
@@ -248,13 +248,13 @@ static void maps_without_handles(void)
     CHECK(pending == 2);
     gasp_unmap(sys, 1, 1);
     gasp_unmap(vaddr, 2 * PAGE - 8, 0);
-    gasp_unmap(vaddr, 2 * PAGE - 8, 0); /* there is none */
+    gasp_unmap(vaddr, 2 * PAGE - 8, 0); /* no mapping begins there */
     CHECK_OK(gasp_drain_wait(drain, NULL));
     end(guest);
     CHECK_ERRNO(gasp_map_sys(0, 1, GMF_READ), NULL, ENXIO); /* no guest */
 }
 
-/* Each text says what was asked for. */
+/* Each text names the operation and the address. */
 static void texts_name_the_operation(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);

@@ -1,4 +1,4 @@
-/* gasp_map_host_contig() over RAM: what it tells is what the kernel tells. */
+/* gasp_map_host_contig() over RAM: it reports the addresses that the kernel reports. */
 #include "fixture.h"
 
 #define SIZE (4 * MIB)
@@ -16,7 +16,7 @@ static struct setting begin(void)
     return s;
 }
 
-/* Fills guest memory as a vCPU: each page begins with its own address. */
+/* Fills guest memory as a vCPU does: each page begins with its own address. */
 static void number_pages(uint64_t size)
 {
     gasp_map_handle_t h;
@@ -27,7 +27,7 @@ static void number_pages(uint64_t size)
     gasp_unmap_handle(&h);
 }
 
-/* Maps as much as can be of what is left of a range; how much it is. */
+/* Maps as much as possible of the rest of a range; returns the length. */
 static size_t step(const vdev_t *disk, uint64_t at, size_t left)
 {
     uint64_t host = at;
@@ -96,7 +96,7 @@ static void a_handle_covers_the_shortened_length_only(void)
     CHECK_OK(gasp_map_host_contig(disk, &host, &length, ANY_READ, &h));
     CHECK(length == MIB);
     CHECK_OK(gasp_guest_remove(guest, MIB, MIB, &drain));
-    CHECK(drain == NULL); /* it is not held */
+    CHECK(drain == NULL); /* no mapping is held */
     CHECK_OK(gasp_guest_remove(guest, MIB - PAGE, PAGE, &drain));
     CHECK(drain != NULL);
     gasp_unmap_handle(&h);
@@ -144,7 +144,7 @@ static void through_a_domain_that_translates(void)
     end(guest);
 }
 
-/* Memory that has one word in the table, and whose pages are in pairs the wrong way round. */
+/* Memory with one word in the table, whose pages are swapped in pairs. */
 static void a_run_inside_a_page_of_the_table_is_held_for_what_it_is(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_DENY);

@@ -1,4 +1,4 @@
-/* gasp_last_error(): a text of the thread, which is there as long as the thread is. */
+/* gasp_last_error(): a text of the thread, valid as long as the thread exists. */
 #include "fixture.h"
 
 #include <pthread.h>
@@ -18,13 +18,13 @@ static void a_kept_text_is_a_later_one_at_worst(void)
         char address[32];
         fails(guest, i * PAGE);
         snprintf(address, sizeof address, "0x%llx", (unsigned long long)(i * PAGE));
-        CHECK(gasp_last_error() == kept); /* nothing to be freed */
+        CHECK(gasp_last_error() == kept); /* the same buffer */
         CHECK(strstr(kept, address) && strstr(kept, "ENOENT"));
     }
     end(guest);
 }
 
-/* In which order arguments are evaluated is the compiler's choice: the text is good in any. */
+/* Arguments are evaluated in any order: the text is correct in each. */
 static void a_call_and_its_text_in_one_expression(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
@@ -51,7 +51,7 @@ static void long_texts_end_in_dots(void)
     CHECK_ERR(gasp_guest_load(path, &guest), ENAMETOOLONG);
     const char *dots = gasp_last_error() + strlen(gasp_last_error()) - 3;
     CHECK(strcmp(dots, "...") == 0 && dots[-1] == '\xa9');
-    CHECK_ERR(gasp_map_check(NULL), EINVAL); /* nothing of a longer text shows */
+    CHECK_ERR(gasp_map_check(NULL), EINVAL); /* nothing of the longer text remains */
     CHECK(strlen(gasp_last_error()) < 100);
 }
 
@@ -75,8 +75,8 @@ static void each_thread_has_its_own(void)
 }
 
 /*
- * Destructors of thread-specific data run in several rounds. In the last ones all else of
- * the thread is gone, what the library keeps for it included.
+ * Destructors of thread-specific data run in several rounds. In the last ones all other data of
+ * the thread has been destroyed, including the library's.
  */
 static pthread_key_t key;
 static unsigned round_of_end, lines;
@@ -92,20 +92,20 @@ static void at_the_end(void *guest)
 {
     const unsigned before = lines, last = ++round_of_end == 4;
     gasp_map_handle_t h;
-    CHECK(strlen(gasp_last_error()) > 0); /* still that of before */
+    CHECK(strlen(gasp_last_error()) > 0); /* the earlier text */
     CHECK_ERR(gasp_map_firmware(0x70000, 8, RW, &h), ENXIO);
     CHECK(strstr(gasp_last_error(), "0x70000"));
     CHECK_OK(gasp_map_firmware(0, 8, RW, &h));
     gasp_unmap_handle(&h);
-    const int error = gasp_lock(QST_MEMORY); /* in the end nobody would give it back */
+    const int error = gasp_lock(QST_MEMORY); /* in the last rounds nobody would release it */
     CHECK(error == EPERM || (error == EBUSY && !last));
     CHECK(strstr(gasp_last_error(), error == EPERM ? "ending" : "EBUSY"));
     if (error == EPERM) {
         const struct gasp_region region = { GRF_NONE, 0, NULL, 0, { 0, PAGE, QST_MEMORY, 0, 0 } };
         CHECK_ERRNO((gasp_region_set(1, &region), 0), 0, EPERM);
-        fails(guest, 0x7000); /* takes the engine's lock, for as long as the call */
+        fails(guest, 0x7000); /* takes the engine's lock for the duration of the call */
     }
-    CHECK(lines >= before + 2); /* each is in the log as well */
+    CHECK(lines >= before + 2); /* each is logged as well */
     if (!last)
         CHECK(pthread_setspecific(key, guest) == 0);
 }
@@ -116,7 +116,7 @@ static void *ends(void *guest)
     CHECK_ERR(gasp_guest_remove(guest, 0x5000, PAGE, NULL), ENOENT);
     CHECK_OK(gasp_lock(QST_MEMORY));
     CHECK_ERR(gasp_lock(QST_MEMORY), EBUSY);
-    return NULL; /* which gives the lock back */
+    return NULL; /* which releases the lock */
 }
 
 static void a_thread_that_ends_has_its_text_and_its_log(void)
@@ -129,7 +129,7 @@ static void a_thread_that_ends_has_its_text_and_its_log(void)
     CHECK(pthread_create(&thread, NULL, ends, guest) == 0);
     CHECK(pthread_join(thread, NULL) == 0);
     CHECK(round_of_end == 4);
-    CHECK_OK(gasp_lock(QST_MEMORY)); /* was given back */
+    CHECK_OK(gasp_lock(QST_MEMORY)); /* was released */
     CHECK_OK(gasp_unlock(QST_MEMORY));
     CHECK_OK(gasp_set_log(GASP_LOG_WARN, NULL, NULL));
     pthread_key_delete(key);

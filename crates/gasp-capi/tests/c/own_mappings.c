@@ -1,4 +1,4 @@
-/* Decision 22: no call waits for a mapping that its own thread has made and not unmapped. */
+/* Decision 22: no call waits for a mapping that its own thread has created and not unmapped. */
 #include "fixture.h"
 
 static vdev_t *disk;
@@ -10,7 +10,7 @@ static void quiet(void *context, uint32_t level, const char *line)
 
 static gasp_guest_t *begin(uint32_t iommu)
 {
-    alarm(60); /* what hangs ends */
+    alarm(60); /* ends a test that hangs */
     CHECK_OK(gasp_set_log(GASP_LOG_WARN, quiet, NULL));
     gasp_guest_t *guest = a_guest(iommu);
     ram(guest, 0, 4 * PAGE);
@@ -65,7 +65,7 @@ static void unlock_refused(void)
 {
     CHECK_ERR(gasp_unlock(QST_MEMORY), EDEADLK);
     CHECK(strstr(gasp_last_error(), "gasp_unlock") && strstr(gasp_last_error(), "EDEADLK"));
-    CHECK_ERR(gasp_lock(QST_MEMORY), EBUSY); /* still this thread's */
+    CHECK_ERR(gasp_lock(QST_MEMORY), EBUSY); /* this thread still owns it */
 }
 
 static void unlock_keeps_the_lock_until_the_mapping_is_gone(void)
@@ -79,10 +79,10 @@ static void unlock_keeps_the_lock_until_the_mapping_is_gone(void)
         soft(page(i, less[i]));
         unlock_refused();
         unlock_refused();
-        memset(gasp_get_vaddr(&h), 1, 8); /* it is as good as before */
+        memset(gasp_get_vaddr(&h), 1, 8); /* it is still valid */
         CHECK_OK(gasp_map_check(&h));
         gasp_unmap_handle(&h);
-        CHECK_OK(gasp_unlock(QST_MEMORY)); /* the other one is none of what was revoked */
+        CHECK_OK(gasp_unlock(QST_MEMORY)); /* the other mapping was not revoked */
         CHECK((access_to(i) & GRF_PASS_WR) == 0);
         gasp_unmap_handle(&other);
     }
@@ -102,7 +102,7 @@ static void unlock_after_the_change_was_undone(void)
     unlock_refused();
     soft(page(1, GRF_PASS_ANY));
     CHECK_OK(gasp_unlock(QST_MEMORY));
-    CHECK_ERR(gasp_map_check(&h), ESTALE); /* it was revoked, and nobody waits for it */
+    CHECK_ERR(gasp_map_check(&h), ESTALE); /* it was revoked, and no drain waits for it */
     memset(gasp_get_vaddr(&h), 1, 8);
     gasp_unmap_handle(&h);
     finish(guest);
@@ -129,7 +129,7 @@ static void unlock_after_another_thread_has_unmapped(void)
     finish(guest);
 }
 
-/* The locks of several guests: which one was taken last is not changed by what is done. */
+/* The locks of several guests: changes under them do not change which was taken last. */
 static void unlock_of_two_guests(void)
 {
     gasp_guest_t *guest = begin(GASP_IOMMU_NONE), *second = a_guest(GASP_IOMMU_NONE);
@@ -141,7 +141,7 @@ static void unlock_of_two_guests(void)
     CHECK_OK(gasp_lock(QST_MEMORY));
     CHECK_OK(gasp_guest_use(guest));
     soft(page(1, GRF_PASS_RD));
-    CHECK_OK(gasp_unlock(QST_MEMORY)); /* that of the second */
+    CHECK_OK(gasp_unlock(QST_MEMORY)); /* that of the second guest */
     unlock_refused();
     gasp_unmap_handle(&h);
     CHECK_OK(gasp_unlock(QST_MEMORY));
@@ -235,7 +235,7 @@ static void a_drain_stays_until_it_can_be_waited_for(void)
     finish(guest);
 }
 
-/* What would be revoked without a place for the drain is as it was; with one it is done. */
+/* A revoke is refused without a pointer for the drain, and carried out with one. */
 static void calls_that_wait_change_nothing(void)
 {
     gasp_guest_t *guest = begin(GASP_IOMMU_DENY);
@@ -253,7 +253,7 @@ static void calls_that_wait_change_nothing(void)
     CHECK_OK(gasp_map(disk, 0, 4 * PAGE, RW, &again));
     gasp_unmap_handle(&again);
     CHECK_OK(gasp_vdev_attach(disk, domain, NULL));        /* nothing changes */
-    CHECK_OK(gasp_domain_revoke(domain, 2 * PAGE, 1, NULL)); /* nothing is held */
+    CHECK_OK(gasp_domain_revoke(domain, 2 * PAGE, 1, NULL)); /* no mapping is held */
     CHECK_OK(gasp_guest_remove(guest, 3 * PAGE, PAGE, NULL));
     CHECK_OK(gasp_vdev_attach(disk, other, &drain));
     CHECK(drain);
@@ -279,7 +279,7 @@ static void from_one_bypass_to_another_waits_for_nothing(void)
     finish(guest);
 }
 
-/* A policy that detaches ends every wait. */
+/* A policy that detaches at the deadline ends every wait. */
 static void a_deadline_that_detaches_is_waited_for(void)
 {
     struct gasp_guest_options options = GASP_GUEST_OPTIONS_INIT;

@@ -1,10 +1,10 @@
-/* Each row of the table of phases and threads, enforced: an error and a line in the log. */
+/* Each row of the table of phases and threads is enforced: by an error and a line in the log. */
 #include "fixture.h"
 
 #include <pthread.h>
 #include <time.h>
 
-/* What the log was told. */
+/* What was logged. */
 struct seen {
     unsigned lines;
     uint32_t level;
@@ -34,7 +34,7 @@ static void finish(gasp_guest_t *guest)
     CHECK_OK(gasp_set_log(GASP_LOG_WARN, NULL, NULL));
 }
 
-/* That there is one line more, a warning that says this. */
+/* Checks that one line has been added: a warning that contains this. */
 static void warned(struct seen *seen, const char *what)
 {
     CHECK(seen->lines == 1 && seen->level == GASP_LOG_WARN);
@@ -77,7 +77,7 @@ static void maps_in_both_phases_from_any_thread(void)
     for (unsigned running = 0; running < 2; running++) {
         map_and_unmap(disk);
         in_a_thread(map_in_thread, disk);
-        CHECK_OK(gasp_lock(QST_MEMORY)); /* a lock keeps nobody from mapping */
+        CHECK_OK(gasp_lock(QST_MEMORY)); /* a lock does not prevent mapping */
         in_a_thread(map_in_thread, disk);
         CHECK_OK(gasp_unlock(QST_MEMORY));
         if (!running)
@@ -112,7 +112,7 @@ static void locks_in_both_phases(void)
         if (!running)
             CHECK_OK(gasp_guest_start(guest));
     }
-    CHECK_OK(gasp_lock(QST_MEMORY)); /* one is not the other */
+    CHECK_OK(gasp_lock(QST_MEMORY)); /* the two locks are independent */
     CHECK_OK(gasp_lock(QST_X86_IO));
     in_a_thread(busy_elsewhere, NULL);
     warned(&seen, "gasp_unlock");
@@ -300,14 +300,14 @@ static void removing_memory_under_the_own_lock_is_ebusy(void)
     finish(guest);
 }
 
-/* A log that misuses the library inside its own calls, although it must not call it. */
+/* A log function that misuses the library, although it must not call it. */
 static void misuse(void *context, uint32_t level, const char *line)
 {
     const struct gasp_region region = { GRF_NOPERMS, 0, NULL, QSL_NO_LOCATION,
                                         { MIB, PAGE, QST_MEMORY, 0, 0 } };
     struct seen *seen = context;
     see(seen, level, line);
-    if (seen->lines > 8) /* it would go on for ever */
+    if (seen->lines > 8) /* it would recurse for ever */
         return;
     CHECK_ERR(gasp_unlock(QST_X86_IO), EPERM);
     CHECK_ERRNO(gasp_region_set_soft(1, &region), 0, EPERM);

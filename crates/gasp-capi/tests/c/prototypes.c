@@ -1,10 +1,10 @@
 /*
- * Each function has exactly the type that is published for 8.0, or that is ours where none
- * is; and so have the structures.
+ * Each function and structure has exactly the type that is published for 8.0, or ours if none is
+ * published.
  */
 #include "check.h"
 
-/* An error where `name` is not of this type. */
+/* A compile-time error if `name` is not of this type. */
 #define IS(name, type) _Static_assert(_Generic(&(name), type: 1, default: 0), #name)
 #define MEMBER(struct_type, member, type) \
     _Static_assert(_Generic(&((struct_type *)0)->member, type *: 1, default: 0), #member)
@@ -95,7 +95,7 @@ VALUE(QSF_EXT_MASK, 0xf);
 VALUE(QSF_FORCE_WRITE, 0x4000);
 VALUE(QSF_REPORT_EXCEPTION, 0x8000);
 
-/* The names are not only declared: the library has them. */
+/* The functions are not only declared: the library exports them. */
 typedef void (*any_function)(void);
 static any_function volatile const all[] = {
     (any_function)gasp_map_host_contig, (any_function)gasp_map_firmware,

@@ -1,4 +1,4 @@
-/* Regions: asked for and set, of memory and of ports. */
+/* Regions of memory and of ports: described and set. */
 #include "fixture.h"
 
 #include <pthread.h>
@@ -28,7 +28,7 @@ static void pause_ms(long ms)
     nanosleep(&time, NULL);
 }
 
-/* Asks again behind each answer, until `end`. */
+/* Asks again at the end of each answer, until `end`. */
 static unsigned tile(uint64_t start, uint64_t end_of_range)
 {
     unsigned count = 0;
@@ -122,7 +122,7 @@ static void registers_are_added_changed_and_deleted(void)
     CHECK(region.vdev == uart && region.cookie == 7);
     CHECK((region.grf_flags & GRF_VIRT_ANY) == (GRF_VIRT_RD | GRF_VIRT_WR));
     CHECK(region.host_location == QSL_NO_LOCATION);
-    CHECK_ERR(gasp_map(disk, 0x10000, 8, ANY_READ, &h), ENXIO); /* there is no memory */
+    CHECK_ERR(gasp_map(disk, 0x10000, 8, ANY_READ, &h), ENXIO); /* registers have no memory */
     region = memory(0x10000, PAGE, GRF_VIRT_RD, disk);
     region.cookie = 8;
     gasp_region_set(1, &region);
@@ -352,7 +352,7 @@ static void soft_tells_the_first_entry_that_failed(void)
     end(guest);
 }
 
-/* What one wrong entry gives. */
+/* Checks the errno of one entry that is not valid. */
 static void wrong(struct gasp_region region, errno_t wanted)
 {
     CHECK_ERRNO(gasp_region_set_soft(1, &region), 0, wanted);
@@ -370,13 +370,13 @@ static void what_can_be_wrong_with_an_entry(void)
     wrong(memory(MIB, PAGE, GRF_NONE, NULL), ENOENT);
     wrong(memory(0, 2 * PAGE, GRF_NOPERMS, NULL), EEXIST);
     wrong(memory(MIB, 0, GRF_NOPERMS, NULL), EINVAL);
-    wrong(memory(1, 8, GRF_NOPERMS, NULL), EINVAL); /* memory is cut between its pages */
+    wrong(memory(1, 8, GRF_NOPERMS, NULL), EINVAL); /* memory is split at multiples of a page */
     wrong(memory(8, PAGE - 8, GRF_NONE, NULL), EINVAL);
     wrong(memory(PAGE - 1, 2, GRF_NOPERMS, NULL), EEXIST);
     wrong(memory(MIB, PAGE, GRF_VIRT_RD, NULL), EINVAL);
     wrong(memory(MIB, PAGE, GRF_VIRT_RD, others), EINVAL);
     wrong(memory(MIB, PAGE, GRF_NOCACHE, NULL), EINVAL);
-    wrong(memory(MIB, PAGE, GRF_PASS_RD, NULL), EINVAL); /* a window to nowhere */
+    wrong(memory(MIB, PAGE, GRF_PASS_RD, NULL), EINVAL); /* a window without a host_location */
     wrong(memory(UINT64_MAX - PAGE + 1, 2 * PAGE, GRF_NOPERMS, NULL), ENXIO);
     wrong(memory(UINT64_C(1) << 48, PAGE, GRF_NOPERMS, NULL), ENXIO);
     wrong(entry(QST_VIRTUAL, 0, 8, GRF_VIRT_RD, uart), EINVAL);
@@ -389,7 +389,7 @@ static void what_can_be_wrong_with_an_entry(void)
     end(second);
 }
 
-/* That one wrong entry gives this, and leaves what is at its beginning as it is. */
+/* Checks the errno of one entry, and that the region at its beginning has not changed. */
 static void leaves(struct gasp_region region, errno_t wanted)
 {
     struct gasp_region before, after;
@@ -439,7 +439,7 @@ static void a_range_that_partly_passes_the_width(void)
     CHECK_OK(gasp_lock(QST_MEMORY));
     wrong(memory(last, 2 * PAGE, GRF_VIRT_RD, uart), ENXIO);
     wrong(memory(last, 2 * PAGE, GRF_NOPERMS, NULL), ENXIO);
-    leaves(memory(last - PAGE, 3 * PAGE, GRF_NOPERMS, NULL), ENXIO); /* also with RAM in it */
+    leaves(memory(last - PAGE, 3 * PAGE, GRF_NOPERMS, NULL), ENXIO); /* even if part of it is RAM */
     CHECK_ERR(info(QST_MEMORY, last, PAGE, &region), ENXIO);
     region = memory(last, PAGE, GRF_VIRT_RD, uart);
     CHECK(gasp_region_set_soft(1, &region) == 1);
@@ -521,10 +521,10 @@ static void unlock_waits_for_what_soft_has_deleted(void)
     end(guest);
 }
 
-/* Seconds until a test that hangs is ended. */
+/* Seconds after which a test that hangs is ended. */
 #define LIMIT 30
 
-/* Takes both locks once the region is gone, and only then unmaps. */
+/* Takes both locks once the region has been deleted, and only then unmaps. */
 static void *unmap_with_both_locks(void *h)
 {
     struct gasp_region region;
@@ -565,7 +565,7 @@ static void set_what_is_not_there(void)
 {
     const struct gasp_region region = memory(MIB, PAGE, GRF_NONE, NULL);
     gasp_region_set(1, &region);
-    _exit(3); /* it has come back */
+    _exit(3); /* it has returned */
 }
 
 static void a_failing_set_ends_the_process(void)
@@ -577,7 +577,7 @@ static void a_failing_set_ends_the_process(void)
     end(guest);
 }
 
-/* What a child that runs `run` ends with, and what it writes to stderr. */
+/* Runs `run` in a child; returns its exit status, and what it writes to stderr. */
 static int heard(void (*run)(void), char *text, size_t size)
 {
     int ends[2];
@@ -604,7 +604,7 @@ static void set_null(void)
 static void revoke_and_then_fail(void)
 {
     const struct gasp_region many[] = {
-        memory(0, PAGE, GRF_NONE, NULL), /* it is mapped */
+        memory(0, PAGE, GRF_NONE, NULL), /* which is mapped */
         memory(MIB, PAGE, GRF_NONE, NULL),
     };
     alarm(LIMIT);
@@ -639,7 +639,7 @@ static void a_failing_set_does_not_wait_for_mappings(void)
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
     void (*const runs[])(void) = { revoke_and_then_fail, revoke_and_then_fail_with_ports };
     gasp_map_handle_t h;
-    ram(guest, 0, PAGE); /* what stays at the end of a process, valgrind calls lost */
+    ram(guest, 0, PAGE); /* valgrind reports what remains at the end of a process as lost */
     h = mapped_elsewhere(device(guest, "disk"), 0);
     for (size_t i = 0; i < COUNT_OF(runs); i++) {
         char text[512];

@@ -1,4 +1,4 @@
-/* Threads map, unmap and look, while others take away what they use. */
+/* Threads map, unmap and inspect, while others revoke and remove what they use. */
 #include "fixture.h"
 
 #include <pthread.h>
@@ -6,7 +6,7 @@
 
 #define PAGES 64
 
-/* What all threads share. */
+/* State that all threads share. */
 struct stage {
     vdev_t *disk;
     gasp_domain_t *domain;
@@ -26,7 +26,7 @@ static void count(uint64_t *counter)
     __atomic_add_fetch(counter, 1, __ATOMIC_RELAXED);
 }
 
-/* Maps, writes, unmaps; twice, and through a copy. Only refusals of the IOMMU may come. */
+/* Maps, writes, unmaps; twice, and through a copy. Only the IOMMU may refuse. */
 static void *map_and_unmap(void *context)
 {
     struct stage *stage = context;
@@ -69,7 +69,7 @@ static void *map_host_contig(void *context)
     return NULL;
 }
 
-/* Each revoke returns only when what was mapped before it is unmapped. */
+/* Each revoke returns only when the mappings created before it are unmapped. */
 static void *revoke_and_grant(void *context)
 {
     struct stage *stage = context;
@@ -100,11 +100,11 @@ static void *come_and_go(void *context)
     return NULL;
 }
 
-/* Removes memory behind what the devices use and puts it back, under the lock. */
+/* Adds and removes a reserved range after what the devices use, under the lock. */
 static void *change_regions(void *context)
 {
     struct stage *stage = context;
-    CHECK_OK(gasp_guest_use(stage->guest)); /* others come and go */
+    CHECK_OK(gasp_guest_use(stage->guest)); /* other guests come and go */
     while (!is_over(stage)) {
         const struct gasp_region add = { GRF_NOPERMS, 0, NULL, QSL_NO_LOCATION,
                                          { MIB, PAGE, QST_MEMORY, 0, 0 } };
@@ -145,7 +145,7 @@ static void map_while_others_take_it_away(void)
 
     gasp_drain_t *drain;
     CHECK_OK(gasp_domain_revoke(stage.domain, 0, PAGES * PAGE, &drain));
-    CHECK(drain == NULL); /* nothing is left */
+    CHECK(drain == NULL); /* no mapping is left */
     end(stage.guest);
 }
 

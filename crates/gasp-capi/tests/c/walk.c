@@ -1,7 +1,7 @@
 /* Walks of the guest's RAM and ROM. */
 #include "fixture.h"
 
-/* What is walked: RAM in pages 0 to 3, ROM in 4 and 5, RAM in 10 to 14. */
+/* The walked memory: RAM in pages 0 to 3, ROM in 4 and 5, RAM in 10 to 14. */
 static gasp_guest_t *begin(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
@@ -153,7 +153,7 @@ static void nothing(uint64_t *guest_loc, size_t *length)
     *length = 0;
 }
 
-/* A filter that answers with more than it was asked about. */
+/* A filter that returns more than the remainder. */
 static void too_much(uint64_t *guest_loc, size_t *length)
 {
     *guest_loc = 0;
@@ -201,7 +201,7 @@ static void a_filter_is_called_without_a_lock(void)
     end(guest);
 }
 
-/* Lets one page at a time through. */
+/* Accepts one page at a time. */
 static void page_by_page(uint64_t *guest_loc, size_t *length)
 {
     (void)guest_loc;
@@ -216,7 +216,7 @@ static void what_is_gone_is_not_let_through(void)
     CHECK_OK(gasp_walk_init_filtered(&ws, 0, GWS_NONE, page_by_page));
     CHECK_OK(gasp_walk_next_filtered(&ws));
     CHECK(is_at(&ws.ws, 0, 1));
-    CHECK_OK(gasp_guest_remove(guest, 0, 3 * PAGE, NULL)); /* the filter was asked about it */
+    CHECK_OK(gasp_guest_remove(guest, 0, 3 * PAGE, NULL)); /* after the call of the filter */
     CHECK_OK(gasp_walk_next_filtered(&ws));
     CHECK(is_at(&ws.ws, 3, 1));
     CHECK_OK(gasp_walk_next_filtered(&ws));
@@ -227,7 +227,7 @@ static void what_is_gone_is_not_let_through(void)
     end(guest);
 }
 
-/* One page, and then all that is left. */
+/* Accepts one page, and then all of the rest. */
 static void first_page_alone(uint64_t *guest_loc, size_t *length)
 {
     if (*guest_loc == 0)
@@ -249,7 +249,7 @@ static void what_is_left_ends_where_its_memory_ends(void)
     end(guest);
 }
 
-/* Parts that are shorter than what is consecutive in the host. */
+/* Parts that are shorter than the host-physical runs. */
 static void a_quarter_of_a_page(uint64_t *guest_loc, size_t *length)
 {
     (void)guest_loc;
@@ -257,7 +257,7 @@ static void a_quarter_of_a_page(uint64_t *guest_loc, size_t *length)
         *length = PAGE / 4;
 }
 
-/* Goes on; whether that is here, where a device gets the same host address. */
+/* Advances; returns whether the part is at this address, with the host address of a map. */
 static int goes_to(gasp_walk_state_filtered_t *ws, const vdev_t *vdev, uint64_t at)
 {
     uint64_t address = at;
@@ -289,7 +289,7 @@ static void host_addresses_are_of_what_is_there_now(void)
 
 static gasp_guest_t *shrinking;
 
-/* Removes what it is asked about, and lets it through. */
+/* Removes the entry at 0 from the guest, and accepts it. */
 static void removes_the_first(uint64_t *guest_loc, size_t *length)
 {
     if (*guest_loc == 0)

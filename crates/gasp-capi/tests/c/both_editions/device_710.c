@@ -1,4 +1,4 @@
-/* And this one is for 7.x. */
+/* The file of the program that is for 7.x: a device. */
 #include "../check.h"
 
 #include <sys/mman.h>

@@ -1,4 +1,4 @@
-/* One program with files of both editions: this one is for 8.0, and the host. */
+/* One program with files of both editions. This one is for 8.0, and hosts the device. */
 #include "../fixture.h"
 
 /* In device_710.c. */

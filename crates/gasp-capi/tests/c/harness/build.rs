@@ -1,4 +1,4 @@
-//! Compilers, and what they make.
+//! Compilers, and the programs that they build.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use crate::source::{Source, include, stem};
 
-/// The libraries that the static library needs. (rustc names `-lgcc_s`, too: the compiler adds
-/// that by itself, and there is none for a program that is all static.)
+/// The libraries that the static library needs. (rustc also names `-lgcc_s`: the compiler adds it
+/// by itself, and a fully static program cannot have it.)
 const SYSTEM: [&str; 3] = ["-lpthread", "-ldl", "-lm"];
 const STRICT: [&str; 6] = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-g", "-O1"];
 const SANITIZE: [&str; 2] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
@@ -22,7 +22,7 @@ const SANITIZE: [&str; 2] = ["-fsanitize=address,undefined", "-fno-sanitize-reco
 pub(crate) enum Link {
     /// With the static library.
     Static,
-    /// With static libraries alone.
+    /// Fully static.
     AllStatic,
     /// With the shared library.
     Shared,
@@ -30,7 +30,7 @@ pub(crate) enum Link {
     Sanitized,
 }
 
-/// A language, and its standard.
+/// A language and its standard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Language {
     C99,
@@ -65,11 +65,11 @@ pub(crate) struct Toolchain {
     libraries: PathBuf,
     folder: TempDir,
     next: AtomicUsize,
-    /// Why nothing can be built as C++.
+    /// Why nothing can be built as C++; `None` if it can.
     pub(crate) cxx_lack: Option<String>,
 }
 
-/// What a program prints; all that it says where it fails.
+/// The standard output of a program; an error with all of its output if it fails.
 pub(crate) fn output_of(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|why| format!("{command:?}: {why}"))?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -80,13 +80,13 @@ pub(crate) fn output_of(command: &mut Command) -> Result<String, String> {
     Err(format!("{command:?}: {}\n{stdout}{stderr}", output.status))
 }
 
-/// Why a tool cannot be used.
+/// Why a tool cannot be used; `None` if it can.
 pub(crate) fn tool_lack(tool: &str) -> Option<String> {
-    output_of(Command::new(tool).arg("--version")).err().map(|_| format!("no {tool} here"))
+    output_of(Command::new(tool).arg("--version")).err().map(|_| format!("{tool} is not installed"))
 }
 
 impl Toolchain {
-    /// The compilers of this machine, and the libraries beside this test.
+    /// The compilers of this machine, and the libraries next to this test.
     pub(crate) fn find() -> Self {
         let named = |variable, usual: &str| {
             std::env::var_os(variable).unwrap_or_else(|| OsString::from(usual))
@@ -97,7 +97,7 @@ impl Toolchain {
             let path = libraries.join(library);
             assert!(
                 path.exists(),
-                "{} is missing: `cargo build -p gasp-capi` makes it",
+                "{} is missing: `cargo build -p gasp-capi` builds it",
                 path.display()
             );
         }
@@ -112,17 +112,17 @@ impl Toolchain {
         }
     }
 
-    /// Why nothing can be built with the sanitizers.
+    /// Why nothing can be built with the sanitizers; `None` if it can.
     pub(crate) fn sanitizer_lack(&self) -> Option<String> {
-        self.lack(&SANITIZE).map(|_| "the compiler has no sanitizers here".to_owned())
+        self.lack(&SANITIZE).map(|_| "the compiler has no sanitizers".to_owned())
     }
 
-    /// Why no program can be all static.
+    /// Why no program can be fully static; `None` if one can.
     pub(crate) fn static_lack(&self) -> Option<String> {
-        self.lack(&["-static"]).map(|_| "there is no static C library here".to_owned())
+        self.lack(&["-static"]).map(|_| "there is no static C library".to_owned())
     }
 
-    /// Why an empty program cannot be built so, and run.
+    /// Why an empty program cannot be built with these options and run; `None` if it can.
     fn lack(&self, options: &[&str]) -> Option<String> {
         let source = self.folder.path().join("empty.c");
         std::fs::write(&source, "int main(void) { return 0; }\n").unwrap();
@@ -190,8 +190,8 @@ impl Toolchain {
             linker.arg(self.libraries.join("libgasp_capi.a")).args(SYSTEM);
         } else {
             linker.arg("-L").arg(&self.libraries).arg("-lgasp_capi");
-            // As DT_RPATH, which comes before LD_LIBRARY_PATH: cargo sets that to a folder
-            // where an older library may lie.
+            // As DT_RPATH, which takes precedence over LD_LIBRARY_PATH: cargo sets that to a
+            // folder that may contain an older library.
             linker.arg("-Wl,--disable-new-dtags");
             linker.arg(format!("-Wl,-rpath,{}", self.libraries.display())).arg("-lpthread");
         }
@@ -208,7 +208,7 @@ impl Toolchain {
         output_of(compile.arg("-c").arg(file).arg("-o").arg(object)).map(drop)
     }
 
-    /// Compiles a program that is one header, twice.
+    /// Compiles a program that includes one header, twice.
     pub(crate) fn check(
         &self,
         header: &str,

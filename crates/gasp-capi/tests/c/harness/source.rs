@@ -1,4 +1,4 @@
-//! What there is to build.
+//! The programs to build: their source files and expected output.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Source {
     pub(crate) name: String,
     pub(crate) files: Vec<PathBuf>,
-    /// Of an example: lines, each of which is part of a line of its output, in this order.
+    /// Of an example: texts that lines of its output contain, in this order.
     pub(crate) expected: Option<String>,
 }
 
@@ -15,7 +15,7 @@ fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The folder with our headers.
+/// The folder of the headers.
 pub(crate) fn include() -> PathBuf {
     here("include")
 }
@@ -58,7 +58,7 @@ pub(crate) fn sources() -> Vec<Source> {
     sources
 }
 
-/// Our headers, as they are included.
+/// The names of the headers, as they are included.
 pub(crate) fn headers() -> Vec<String> {
     let mut headers = Vec::new();
     for folder in entries(&include()).into_iter().filter(|path| path.is_dir()) {
