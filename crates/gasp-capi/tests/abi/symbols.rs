@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::headers::declared;
 
 #[test]
-fn the_shared_library_has_no_room_in_its_file_for_what_is_empty() {
+fn empty_lists_take_no_space_in_the_shared_library_s_file() {
     let test = std::env::current_exe().unwrap();
     let library = test.parent().unwrap().join("libgasp_capi.so");
     let output = Command::new("readelf").arg("-SW").arg(library).output().expect("readelf");
@@ -33,7 +33,7 @@ fn the_shared_library_exports_what_the_headers_declare_and_nothing_else() {
 }
 
 #[test]
-fn the_archive_has_no_other_names_that_could_be_in_a_program_s_way() {
+fn the_archive_has_no_other_names_that_could_conflict_with_a_program_s() {
     let output = nm(&["--defined-only", "--extern-only"], "libgasp_capi.a");
     let declared = declared();
     let strange: BTreeSet<&str> = output

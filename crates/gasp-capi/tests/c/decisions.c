@@ -369,7 +369,7 @@ static void decision_16_memory_is_never_removed_under_a_handle(void)
     CHECK(gasp_get_vaddr(&h) == NULL);
 }
 
-static void decisions_17_and_18_unmapping_nothing_and_looking_behind_it(void)
+static void decisions_17_and_18_unmapping_nothing_and_its_address(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
     vdev_t *disk = device(guest, "disk");
@@ -458,7 +458,7 @@ static const struct test tests[] = {
     TEST(decision_14_a_device_without_a_domain),
     TEST(decision_15_a_revoke_waits_for_the_handle_which_stays_usable),
     TEST(decision_16_memory_is_never_removed_under_a_handle),
-    TEST(decisions_17_and_18_unmapping_nothing_and_looking_behind_it),
+    TEST(decisions_17_and_18_unmapping_nothing_and_its_address),
     TEST(decision_19_without_privilege_host_contig_is_eperm),
     TEST_NEEDS(decision_20_addresses_that_can_move_are_eagain_unless_allowed, lacks_frames),
 };

@@ -27,7 +27,7 @@ static void within_a_range(void)
     end(guest);
 }
 
-static void what_is_wrong(void)
+static void arguments_that_are_not_valid_are_refused(void)
 {
     CHECK_ERRNO(gasp_find_free(QST_MEMORY, PAGE, 0), QSL_NO_LOCATION, ENXIO); /* no guest */
     CHECK_ERRNO(gram_find_free(PAGE, 0, 0), QSL_NO_LOCATION, ENXIO);
@@ -108,7 +108,7 @@ static void a_reserved_range_is_left_out(void)
 static const struct test tests[] = {
     TEST(lowest_free_address),
     TEST(within_a_range),
-    TEST(what_is_wrong),
+    TEST(arguments_that_are_not_valid_are_refused),
     TEST(ports),
     TEST(inside_ram_no_two_overlap),
     TEST(inside_ram_within_a_range),

@@ -182,12 +182,12 @@ static volatile char *two_pages(void)
     return vaddr - 5;
 }
 
-static void write_behind(void)
+static void write_past(void)
 {
     write_at(two_pages() + 2 * PAGE);
 }
 
-static void read_behind(void)
+static void read_past(void)
 {
     read_at(two_pages() + 2 * PAGE);
 }
@@ -199,8 +199,8 @@ static void read_before(void)
 
 static void an_access_past_the_pages_faults(void)
 {
-    faults_at_the_wanted(write_behind);
-    faults_at_the_wanted(read_behind);
+    faults_at_the_wanted(write_past);
+    faults_at_the_wanted(read_past);
     faults_at_the_wanted(read_before);
 }
 
@@ -341,7 +341,7 @@ static void map_what_cannot_be_mapped_again(void)
     CHECK(!gasp_get_vaddr(&h) && !gasp_get_vaddr(&other));
 }
 
-static void what_cannot_be_mapped_again_is_mapped_without_guard_and_told_once(void)
+static void what_cannot_be_mapped_again_has_no_guard_pages_and_is_logged_once(void)
 {
     runs("guard", map_what_cannot_be_mapped_again);
     CHECK(shared->lines == 2 && said("no guard pages") && said("EPERM"));
@@ -382,7 +382,7 @@ static const struct test tests[] = {
     TEST(handles_are_as_without_it_and_nothing_stays_mapped),
     TEST(an_access_after_the_unmap_faults),
     TEST(a_mapping_outlives_its_guest_and_thread),
-    TEST(what_cannot_be_mapped_again_is_mapped_without_guard_and_told_once),
+    TEST(what_cannot_be_mapped_again_has_no_guard_pages_and_is_logged_once),
     TEST_NEEDS(without_address_space_a_map_fails_and_changes_nothing, lacks_a_limit),
     TEST_NEEDS(the_host_physical_address_is_that_of_the_memory, lacks_frames),
 };

@@ -290,7 +290,7 @@ static void refuse_drain(gasp_drain_t *bad)
     CHECK_ERR(gasp_drain_abandon(bad), EINVAL);
 }
 
-static void objects_that_are_none(void)
+static void pointers_that_are_no_objects_are_refused(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_DENY);
     vdev_t *disk = device(guest, "disk");
@@ -432,7 +432,7 @@ static void rom_that_is_far_too_long(void)
     end(guest);
 }
 
-static void memory_that_can_be_taken_away(void)
+static void memory_that_its_owner_can_take_away_is_refused(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
     const int open_ended = memfd_create("open-ended", MFD_CLOEXEC); /* cannot be sealed */
@@ -643,7 +643,7 @@ static void a_deadline_can_detach(void)
     end(guest);
 }
 
-static void no_drain_is_one_that_is_over(void)
+static void null_is_a_drain_that_has_ended(void)
 {
     struct gasp_drained drained = { 1, 1, 1 };
     uint64_t pending = 1;
@@ -807,14 +807,14 @@ static const struct test tests[] = {
     TEST(options_of_a_guest),
     TEST(two_guests_in_one_process),
     TEST(destroyed_while_another_thread_maps),
-    TEST(objects_that_are_none),
+    TEST(pointers_that_are_no_objects_are_refused),
     TEST(objects_that_were_destroyed),
     TEST(names),
     TEST(ram_of_a_guest),
     TEST(rom_of_a_guest),
     TEST(rom_that_is_far_too_long),
-    TEST(memory_that_can_be_taken_away),
-        TEST(memory_that_can_be_taken_away),
+    TEST(memory_that_its_owner_can_take_away_is_refused),
+        TEST(memory_that_its_owner_can_take_away_is_refused),
         TEST(shared_memory_of_a_guest),
     TEST(removed_memory),
     TEST(kinds_of_domains),
@@ -823,7 +823,7 @@ static const struct test tests[] = {
     TEST(fault_records_are_64_and_then_counted),
     TEST(a_drain_is_waited_for),
     TEST(a_deadline_can_detach),
-    TEST(no_drain_is_one_that_is_over),
+    TEST(null_is_a_drain_that_has_ended),
     TEST(the_last_error_is_a_sentence_of_this_thread),
     TEST(levels_of_the_log),
     TEST(a_log_that_fails_does_not_recurse),

@@ -37,7 +37,7 @@ static void has_24_bytes(void)
     CHECK(sizeof(((gasp_map_handle_t *)0)->reserved[0]) == 8);
 }
 
-static void a_copy_is_as_good(void)
+static void a_copy_is_as_valid(void)
 {
     struct held held = begin();
     gasp_map_handle_t copy = held.h, bytes;
@@ -274,7 +274,7 @@ static void texts_name_the_operation(void)
 
 static const struct test tests[] = {
     TEST(has_24_bytes),
-    TEST(a_copy_is_as_good),
+    TEST(a_copy_is_as_valid),
     TEST(a_stale_handle_does_not_reach_the_next_mapping),
     TEST(null_and_zeroed),
     TEST(unmapping_ends_no_other),

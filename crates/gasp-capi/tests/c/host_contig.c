@@ -104,7 +104,7 @@ static void a_handle_covers_the_shortened_length_only(void)
     end(guest);
 }
 
-static void windows_side_by_side_in_the_host_are_told_as_they_are(void)
+static void windows_side_by_side_in_the_host_are_reported_as_they_are(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
     vdev_t *disk = device(guest, "disk");
@@ -191,7 +191,7 @@ static const struct test tests[] = {
     TEST_NEEDS(the_bytes_at_vaddr_are_the_guests, lacks_pins),
     TEST_NEEDS(a_run_inside_a_page_of_the_table_is_held_for_what_it_is, lacks_pins),
     TEST(a_handle_covers_the_shortened_length_only),
-    TEST(windows_side_by_side_in_the_host_are_told_as_they_are),
+    TEST(windows_side_by_side_in_the_host_are_reported_as_they_are),
     TEST(through_a_domain_that_translates),
 };
 RUN(tests)

@@ -164,7 +164,7 @@ static void *take_and_end(void *unused)
     return NULL;
 }
 
-static void a_thread_that_ends_gives_its_locks_back(void)
+static void a_thread_that_ends_releases_its_locks(void)
 {
     struct seen seen;
     gasp_guest_t *guest = begin(&seen);
@@ -314,7 +314,7 @@ static void misuse(void *context, uint32_t level, const char *line)
     CHECK_ERRNO(gram_find_free(PAGE, 0, 0), QSL_NO_LOCATION, EPERM);
 }
 
-static void a_log_that_calls_the_library_is_told_once(void)
+static void a_log_that_calls_the_library_is_called_once(void)
 {
     struct seen seen;
     gasp_guest_t *guest = begin(&seen);
@@ -333,7 +333,7 @@ static const struct test tests[] = {
     TEST(maps_in_both_phases_from_any_thread),
     TEST(locks_in_both_phases),
     TEST(a_lock_excludes_other_threads),
-    TEST(a_thread_that_ends_gives_its_locks_back),
+    TEST(a_thread_that_ends_releases_its_locks),
     TEST(region_info_and_walks_in_both_phases_from_any_thread),
     TEST(region_set_at_startup_only),
     TEST(region_set_soft_while_running_with_the_lock_only),
@@ -341,6 +341,6 @@ static const struct test tests[] = {
     TEST(gram_at_startup_only),
     TEST(a_guest_starts_once),
     TEST(removing_memory_under_the_own_lock_is_ebusy),
-    TEST(a_log_that_calls_the_library_is_told_once),
+    TEST(a_log_that_calls_the_library_is_called_once),
 };
 RUN(tests)

@@ -75,7 +75,7 @@ static void answers_are_consecutive_in_the_host(void)
     end(guest);
 }
 
-static void flags_tell_what_is_there(void)
+static void flags_describe_the_region(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
     struct gasp_region region;
@@ -93,7 +93,7 @@ static void flags_tell_what_is_there(void)
     end(guest);
 }
 
-static void what_cannot_be_told(void)
+static void what_has_no_region_is_refused(void)
 {
     const struct qvm_state_block block = { 0, PAGE, QST_MEMORY, 0, 0 };
     struct gasp_region region;
@@ -179,7 +179,7 @@ static void registers_have_any_length(void)
     end(guest);
 }
 
-static void access_to_ram_is_restricted_and_given_back(void)
+static void access_to_ram_is_restricted_and_restored(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
     vdev_t *disk = device(guest, "disk");
@@ -231,7 +231,7 @@ static void registers_in_ram_keep_their_vdev(void)
     end(guest);
 }
 
-static void noperms_of_ram_is_told_and_kept(void)
+static void noperms_of_ram_is_reported_and_kept(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
     vdev_t *disk = device(guest, "disk");
@@ -328,7 +328,7 @@ static void soft_needs_the_running_phase_and_the_lock(void)
     end(guest);
 }
 
-static void soft_tells_the_first_entry_that_failed(void)
+static void soft_returns_the_first_entry_that_failed(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE);
     vdev_t *uart = device(guest, "uart");
@@ -358,7 +358,7 @@ static void wrong(struct gasp_region region, errno_t wanted)
     CHECK_ERRNO(gasp_region_set_soft(1, &region), 0, wanted);
 }
 
-static void what_can_be_wrong_with_an_entry(void)
+static void entries_that_are_not_valid_are_refused(void)
 {
     gasp_guest_t *guest = a_guest(GASP_IOMMU_NONE), *second = a_guest(GASP_IOMMU_NONE);
     vdev_t *uart = device(guest, "uart"), *others = device(second, "uart");
@@ -668,19 +668,19 @@ static void set_while_running_changes_nothing(void)
 static const struct test tests[] = {
     TEST(answers_tile_a_range),
     TEST_NEEDS(answers_are_consecutive_in_the_host, lacks_pins),
-    TEST(flags_tell_what_is_there),
-    TEST(what_cannot_be_told),
+    TEST(flags_describe_the_region),
+    TEST(what_has_no_region_is_refused),
     TEST(registers_are_added_changed_and_deleted),
     TEST(registers_have_any_length),
-    TEST(access_to_ram_is_restricted_and_given_back),
+    TEST(access_to_ram_is_restricted_and_restored),
     TEST(registers_in_ram_keep_their_vdev),
-    TEST(noperms_of_ram_is_told_and_kept),
+    TEST(noperms_of_ram_is_reported_and_kept),
     TEST(a_reserved_range_is_added),
     TEST(ports_are_added_changed_and_deleted),
     TEST(a_destroyed_vdev_is_not_shown),
     TEST(soft_needs_the_running_phase_and_the_lock),
-    TEST(soft_tells_the_first_entry_that_failed),
-    TEST(what_can_be_wrong_with_an_entry),
+    TEST(soft_returns_the_first_entry_that_failed),
+    TEST(entries_that_are_not_valid_are_refused),
     TEST(registers_and_reserved_ranges_stay_what_they_are),
     TEST(a_range_that_partly_passes_the_width),
     TEST(spare_is_zero),

@@ -65,7 +65,7 @@ static void without_memory_there_is_no_entry(void)
     end(guest);
 }
 
-static void what_is_wrong(void)
+static void arguments_that_are_not_valid_are_refused(void)
 {
     gasp_walk_state_t ws = { NULL, 0, 0, 0, 0, 0 };
     CHECK_ERR(gasp_walk_init(&ws, 0, GWS_NONE), ENXIO); /* no guest */
@@ -126,7 +126,7 @@ static void pages_11_and_13(uint64_t *guest_loc, size_t *length)
     *guest_loc = next;
 }
 
-static void a_filter_lets_parts_through(void)
+static void a_filter_selects_parts(void)
 {
     gasp_guest_t *guest = begin();
     gasp_walk_state_filtered_t ws;
@@ -209,7 +209,7 @@ static void page_by_page(uint64_t *guest_loc, size_t *length)
         *length = PAGE;
 }
 
-static void what_is_gone_is_not_let_through(void)
+static void removed_memory_is_not_walked(void)
 {
     gasp_guest_t *guest = begin();
     gasp_walk_state_filtered_t ws;
@@ -234,7 +234,7 @@ static void first_page_alone(uint64_t *guest_loc, size_t *length)
         *length = PAGE;
 }
 
-static void what_is_left_ends_where_its_memory_ends(void)
+static void the_remainder_ends_where_its_memory_ends(void)
 {
     gasp_guest_t *guest = begin();
     gasp_walk_state_filtered_t ws;
@@ -269,7 +269,7 @@ static int goes_to(gasp_walk_state_filtered_t *ws, const vdev_t *vdev, uint64_t 
     return ws->ws.gw_guest_loc == at && ws->ws.gw_host_loc == address && ws->ws.gw_length == length;
 }
 
-static void host_addresses_are_of_what_is_there_now(void)
+static void host_addresses_are_of_the_present_memory(void)
 {
     gasp_guest_t *guest = begin();
     vdev_t *disk = device(guest, "disk");
@@ -306,7 +306,7 @@ static void a_filter_may_remove_memory(void)
     end(shrinking);
 }
 
-static void what_is_wrong_with_a_filter(void)
+static void filters_that_are_not_valid_are_refused(void)
 {
     gasp_guest_t *guest = begin();
     gasp_walk_state_filtered_t ws;
@@ -323,16 +323,16 @@ static const struct test tests[] = {
     TEST(every_entry_in_order),
     TEST(no_entry_is_longer_than_max_length),
     TEST(without_memory_there_is_no_entry),
-    TEST(what_is_wrong),
+    TEST(arguments_that_are_not_valid_are_refused),
     TEST(regions_may_change_during_a_walk),
     TEST_NEEDS(host_addresses_are_those_of_host_contig, lacks_pins),
-    TEST(a_filter_lets_parts_through),
+    TEST(a_filter_selects_parts),
     TEST(filters_of_all_and_nothing),
     TEST(a_filter_is_called_without_a_lock),
-    TEST(what_is_gone_is_not_let_through),
-    TEST(what_is_left_ends_where_its_memory_ends),
-    TEST_NEEDS(host_addresses_are_of_what_is_there_now, lacks_pins),
+    TEST(removed_memory_is_not_walked),
+    TEST(the_remainder_ends_where_its_memory_ends),
+    TEST_NEEDS(host_addresses_are_of_the_present_memory, lacks_pins),
     TEST(a_filter_may_remove_memory),
-    TEST(what_is_wrong_with_a_filter),
+    TEST(filters_that_are_not_valid_are_refused),
 };
 RUN(tests)
