@@ -1,4 +1,4 @@
-//! The cases of this crate, under criterion: `cargo bench -p gasp-bench`.
+//! The cases of this crate under criterion: `cargo bench -p gasp-bench`.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// Criterion counts in 64 bits.
+/// Runs the work in parts of 32 bits: criterion counts in 64.
 fn run(work: &mut dyn FnMut(u32) -> Duration, mut count: u64) -> Duration {
     let mut took = Duration::ZERO;
     while count > 0 {

@@ -1,12 +1,10 @@
-//! What a map costs, beside what others pay for the same, in the same run.
+//! The cost of a map, compared with other implementations of the same operation in the same run.
 //!
-//! [`cases`] makes the list; [`run`] measures it. The binary of this crate prints the
-//! result, and its criterion benches go through the same list, so there is one definition
-//! of each case.
+//! [`cases`] lists the cases; [`run`] measures one. The binary of this crate prints the
+//! results, and its criterion benches use the same list, so each case is defined once.
 //!
-//! Every number is the minimum of many short rounds. Ours and the peers' rounds take
-//! turns, so that a noisy machine disturbs them alike; trust the ratios more than the
-//! times.
+//! Every number is the minimum of many short rounds. The rounds of all contestants alternate,
+//! so that a noisy machine disturbs them alike; trust the ratios more than the times.
 
 mod cases;
 mod measure;

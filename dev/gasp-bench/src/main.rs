@@ -1,4 +1,4 @@
-//! What a map costs on this machine, beside what others pay for the same.
+//! The cost of a map on this machine, compared with other implementations.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -12,9 +12,9 @@ use gasp_bench::{Effort, Figure, Row};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-/// Measures what a map costs on this machine, beside what others pay for the same
+/// Measures the cost of a map on this machine, compared with other implementations
 ///
-/// Every time is the minimum of many short rounds, in which all contestants take turns, so
+/// Every time is the minimum of many short rounds. The rounds of all contestants alternate, so
 /// that a busy machine disturbs them alike. Trust the ratios more than the times. There is
 /// no cache in front of the look-up, so no case is a hit or a miss of one.
 #[derive(Parser)]
@@ -23,7 +23,7 @@ struct Args {
     /// Only cases whose name contains this text
     #[arg(default_value = "", value_name = "TEXT", hide_default_value = true)]
     filter: String,
-    /// Shorter rounds, and fewer: enough to see that all is well
+    /// Fewer and shorter rounds: enough for a sanity check
     #[arg(long)]
     quick: bool,
     /// Print one JSON object, with the fields below
@@ -38,11 +38,11 @@ Examples:
   cargo run --release -p gasp-bench -- --json | jq '.cases[] | select(.ratio < 1)'
 
 Fields of --json:
-  cases    one for each case and peer: `case`, `ns` (ours, for one operation on each
-           thread), `peer`, `peer_ns`, `ratio` (theirs over ours); the last three are
-           null where nobody else can do the same
-  figures  what is no time for each operation: `figure`, `value` (null: cannot be had
-           here), `unit`, `note`";
+  cases    one for each case and peer: `case`, `ns` (ours, per operation and thread),
+           `peer`, `peer_ns`, `ratio` (theirs over ours); the last three are null if
+           there is no peer
+  figures  results other than times per operation: `figure`, `value` (null if not
+           available here), `unit`, `note`";
 
 #[derive(Serialize)]
 struct Report {
@@ -81,7 +81,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::NoCase(unmatched(&args.filter)));
     }
     let total = recipes.len() as u64;
-    // Hidden where stderr is no terminal.
+    // Hidden if stderr is not a terminal.
     let style = ProgressStyle::with_template("{spinner} {pos} of {len} {wide_bar} {msg}");
     let bar =
         ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -109,11 +109,11 @@ fn run(args: &Args) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// No case has this in its name: the near ones, and all that there are.
+/// The message if no case matches the filter: a similar name, and the list of all cases.
 fn unmatched(filter: &str) -> String {
     let names: Vec<String> = gasp_bench::cases("").into_iter().map(|(name, _)| name).collect();
     let mut message = format!("no case has `{filter}` in its name");
-    // A slip in one part or one word of a name, too.
+    // Also parts and single words of names, for a typing error in one of them.
     let parts = names.iter().flat_map(|name| name.split(", "));
     let words = names.iter().flat_map(|name| name.split([',', ' ', '+', ':']));
     let known = names.iter().map(String::as_str).chain(parts).chain(words);
@@ -126,10 +126,10 @@ fn unmatched(filter: &str) -> String {
 }
 
 fn show(out: &mut impl Write, cases: &[Row], figures: &[Figure]) -> io::Result<()> {
-    writeln!(out, "Nanoseconds for one operation; the minimum of many rounds, taken in turns")?;
+    writeln!(out, "Nanoseconds per operation; the minimum of many alternating rounds")?;
     let mut last = "";
     let rows = cases.iter().map(|row| {
-        // A case that has several peers says its own name and time once.
+        // The name and time of a case with several peers are printed once.
         let again = core::mem::replace(&mut last, &row.case) == row.case;
         let ours = if again { String::new() } else { format!("{:.1}", row.ns) };
         let case = if again { "" } else { &row.case };
@@ -162,7 +162,7 @@ fn table<const N: usize>(
 ) -> io::Result<()> {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(header).add_rows(rows);
-    // Only on a terminal is there a width to keep to.
+    // Only a terminal has a width to wrap at.
     if io::stdout().is_terminal() {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }

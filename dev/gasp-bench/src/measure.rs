@@ -1,4 +1,4 @@
-//! Running a case: short rounds in turns, and the minimum of each contestant.
+//! Measurement of a case: short alternating rounds, and the minimum of each contestant.
 
 use std::time::Duration;
 
@@ -6,19 +6,18 @@ use serde::Serialize;
 
 use crate::cases::{Case, Contestant, Effort};
 
-/// One result: a case of ours, and one peer that did the same. A case without a peer has
-/// one row without.
+/// One result: our time for a case, and that of one peer. A case without a peer has one row.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Row {
-    /// What was done.
+    /// The name of the case.
     pub case: String,
-    /// Ours: nanoseconds for one operation, on each thread.
+    /// Our time, in nanoseconds per operation and thread.
     pub ns: f64,
-    /// Who else did it.
+    /// The name of the peer.
     pub peer: Option<&'static str>,
-    /// Theirs.
+    /// The peer's time, in nanoseconds per operation and thread.
     pub peer_ns: Option<f64>,
-    /// Theirs over ours: above 1, ours is faster by that factor.
+    /// The peer's time over ours: above 1, ours is faster by that factor.
     pub ratio: Option<f64>,
 }
 
@@ -49,7 +48,7 @@ pub fn run(mut case: Case, effort: Effort) -> Vec<Row> {
     rows
 }
 
-/// How many operations make a round of about the right length.
+/// The number of operations for a round of about the intended length.
 fn operations_a_round(one: &mut Contestant, effort: Effort) -> u32 {
     let mut count = 16;
     loop {

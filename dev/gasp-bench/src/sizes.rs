@@ -1,4 +1,4 @@
-//! What is not a time for each operation: bytes of tables, and the start of a guest.
+//! Results other than times per operation: bytes of tables, and the start of a guest.
 
 use std::time::Instant;
 
@@ -10,17 +10,17 @@ use crate::peers::Setup;
 /// One figure.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Figure {
-    /// Of what.
+    /// What was measured.
     pub figure: String,
-    /// How much; `None` where it cannot be had on this machine.
+    /// The value; `None` if it is not available on this machine.
     pub value: Option<f64>,
-    /// In what.
+    /// The unit of the value.
     pub unit: &'static str,
-    /// A remark, such as why it cannot be had.
+    /// A remark, such as why the value is not available.
     pub note: Option<String>,
 }
 
-/// Measures table sizes, and the time to make 1 GiB of RAM on each backing.
+/// Measures table sizes, and the time to create 1 GiB of RAM on each backing.
 pub fn figures() -> gasp::Result<Vec<Figure>> {
     let mut all = vec![
         grants("dense, each elsewhere in memory", |page| page)?,
@@ -33,7 +33,7 @@ pub fn figures() -> gasp::Result<Vec<Figure>> {
     Ok(all)
 }
 
-/// Bytes of table for each 4 KiB grant, for one way to lay them out.
+/// Bytes of table per 4 KiB grant, for one layout of the grants.
 fn grants(layout: &str, device: impl Fn(u64) -> u64) -> gasp::Result<Figure> {
     const GRANTS: u64 = 65_536;
     const PAGES: u64 = 1 << 36;
@@ -53,8 +53,8 @@ fn grants(layout: &str, device: impl Fn(u64) -> u64) -> gasp::Result<Figure> {
     })
 }
 
-/// How long 1 GiB of RAM takes, pinned and with its frame numbers read, and how many
-/// bytes of table that needs. The shortest of three times.
+/// The time to create 1 GiB of RAM, pinned and with its frame numbers read, in milliseconds, and
+/// the bytes of its frame table. The minimum of three runs.
 fn start(backing: Backing) -> Vec<Figure> {
     let (mut time, mut bytes, mut note) = (None::<f64>, None, None);
     for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! Map and unmap through the C interface, beside the same in Rust.
+//! Map and unmap through the C interface, compared with the same in Rust.
 #![allow(unsafe_code, reason = "calls the C functions, as C does")]
 
 use core::ffi::c_int;
@@ -32,7 +32,7 @@ fn plain(grants: u64, order: Order) -> gasp::Result<Vec<Contestant>> {
     let (c, rust) = (CGuest::with_grants(grants)?, Setup::with_grants(grants)?);
     let a = addresses(grants, order);
     let b = a.clone();
-    // Called as C calls them: not inlined, and through the symbol.
+    // Called as from C: not inlined, and through the symbol.
     let (map, unmap) = (black_box(gasp_map as Map), black_box(gasp_unmap_handle as Unmap));
     Ok(vec![
         contestant("gasp_map", move |i| {
@@ -85,7 +85,7 @@ type MapHostContig =
     unsafe extern "C" fn(*const Vdev, *mut u64, *mut usize, u32, *mut MapHandle) -> c_int;
 type Unmap = unsafe extern "C" fn(*mut MapHandle);
 
-/// The same guest as [`Setup::with_grants`], made by C calls.
+/// The same guest as [`Setup::with_grants`], created by C calls.
 struct CGuest {
     guest: *mut GuestSystem,
     vdev: *mut Vdev,
@@ -132,7 +132,7 @@ impl CGuest {
 }
 
 impl CGuest {
-    /// The device. (A method, so that a closure that asks keeps the whole guest.)
+    /// The device. (A method, so that a closure that calls it captures the whole guest.)
     fn vdev(&self) -> *mut Vdev {
         self.vdev
     }
@@ -149,6 +149,6 @@ fn check(errno: c_int) -> gasp::Result<()> {
         return Ok(());
     }
     let errno = Errno::from_io_error(&io::Error::from_raw_os_error(errno)).unwrap_or(Errno::IO);
-    let reason = Reason::Os { what: "making the guest of the C benchmark", errno };
+    let reason = Reason::Os { what: "creating the guest of the C benchmark", errno };
     Err(Error::new(Operation::Create, Location::Offset(0), 0, reason))
 }

@@ -1,4 +1,4 @@
-//! Using memory: a scattered request, an 8-byte read, a 4 KiB copy.
+//! Access to memory: a scattered request, an 8-byte read, a 4 KiB copy.
 
 use std::hint::black_box;
 
@@ -38,7 +38,7 @@ fn scatter() -> gasp::Result<Vec<Contestant>> {
     ])
 }
 
-/// Addresses from which 64 pages are granted.
+/// Addresses at which 64 consecutive pages are granted.
 fn first_pages() -> Addresses {
     addresses(GRANTS - PAGES, Order::Random)
 }

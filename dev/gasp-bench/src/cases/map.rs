@@ -34,7 +34,7 @@ pub(super) fn recipes() -> Vec<Recipe> {
     all
 }
 
-/// How many grants, in words.
+/// The number of grants, in words.
 pub(super) fn granted(grants: u64) -> String {
     if grants == 1 { "1 grant".into() } else { format!("{grants} grants") }
 }

@@ -1,4 +1,4 @@
-//! The cases: what is done, by us and by each peer that can do it.
+//! The cases: an operation, by gasp and by each peer that has it.
 
 mod c;
 mod copy;
@@ -8,14 +8,14 @@ mod revoke;
 
 use core::time::Duration;
 
-/// Does an operation this many times, and says how long that took.
+/// Runs an operation this many times; returns how long that took.
 pub type Work = Box<dyn FnMut(u32) -> Duration>;
 
-/// Somebody who does a case.
+/// One implementation of a case.
 pub struct Contestant {
-    /// Who.
+    /// The implementation.
     pub name: &'static str,
-    /// How.
+    /// Its operation.
     pub work: Work,
 }
 
@@ -25,21 +25,21 @@ impl core::fmt::Debug for Contestant {
     }
 }
 
-/// One thing that is measured. The first contestant is ours.
+/// One operation to be measured. The first contestant is gasp.
 #[derive(Debug)]
 pub struct Case {
-    /// What is done: operation, number of grants, order of addresses, threads.
+    /// Operation, number of grants, order of addresses, threads.
     pub name: String,
-    /// Who does it.
+    /// The implementations that are compared.
     pub contestants: Vec<Contestant>,
 }
 
 /// How long to measure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Effort {
-    /// Some seconds for all cases: numbers good enough to see that all is well.
+    /// Some seconds for all cases: for a sanity check.
     Quick,
-    /// About a minute: numbers to quote.
+    /// About a minute for all cases: for numbers to be quoted.
     Full,
 }
 
@@ -59,11 +59,11 @@ impl Effort {
     }
 }
 
-/// A case to be made: its name is known before its memory is taken.
+/// A case to be set up: its name is known before its memory is allocated.
 pub type Recipe = (String, Box<dyn FnOnce() -> gasp::Result<Case>>);
 
 /// All cases whose name contains `filter`, in order; spaces, the case of letters and commas
-/// (`1,024 grants`) make no difference. Each takes memory only while it is made and run.
+/// (`1,024 grants`) are ignored. Each holds memory only while it is set up and run.
 pub fn cases(filter: &str) -> Vec<Recipe> {
     let mut all = map::recipes();
     all.extend(c::recipes());
@@ -75,7 +75,7 @@ pub fn cases(filter: &str) -> Vec<Recipe> {
     all
 }
 
-/// A name without what people write in several ways.
+/// A name without what the filter ignores.
 fn essence(name: &str) -> String {
     name.to_lowercase().chars().filter(|letter| !matches!(letter, ' ' | ',')).collect()
 }
@@ -99,7 +99,7 @@ fn contestant(name: &'static str, mut operation: impl FnMut(usize) + 'static) ->
     Contestant { name, work: Box::new(work) }
 }
 
-/// A contestant whose operation two threads do at once; the slower one counts.
+/// A contestant whose operation two threads run at once; the slower one counts.
 fn pair<F: FnMut(usize)>(
     name: &'static str,
     operation: impl Fn(usize) -> F + Send + Sync + 'static,

@@ -14,7 +14,7 @@ pub(super) fn recipes() -> Vec<Recipe> {
     vec![recipe(format!("refused map, {GRANTS} grants, random"), refused)]
 }
 
-/// Pages behind the last grant. The fault log is soon full, and then counts.
+/// Maps of pages after the last grant. The fault log is soon full, and then counts.
 fn refused() -> gasp::Result<Vec<Contestant>> {
     let setup = Setup::with_grants(GRANTS)?;
     let vm = VmMemory::with_grants(&setup, GRANTS)?;

@@ -24,7 +24,7 @@ pub(super) fn recipes() -> Vec<Recipe> {
 fn no_holder(grants: u64) -> gasp::Result<Vec<Contestant>> {
     let setup = Setup::with_grants(grants)?;
     let vm = VmMemory::with_grants(&setup, grants)?;
-    // The page in the middle, which nobody has any more.
+    // The page in the middle, whose grant has been revoked.
     let (addr, domain) = (setup.gap_among(grants)?, setup.domain);
     let page = GuestPhys(GRANULE);
     Ok(vec![
@@ -39,7 +39,7 @@ fn no_holder(grants: u64) -> gasp::Result<Vec<Contestant>> {
     ])
 }
 
-/// The holder lets go once the revoke has taken effect, and then the drain ends.
+/// The holder unmaps once the revoke has taken effect, and then the drain ends.
 fn holder(grants: u64) -> gasp::Result<Vec<Contestant>> {
     let setup = Setup::with_grants(grants)?;
     let (addr, domain, vdev) = (setup.gap_among(grants)?, setup.domain, setup.vdev);

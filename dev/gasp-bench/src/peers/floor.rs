@@ -1,4 +1,4 @@
-//! What cannot be beaten, and what everybody wants to avoid.
+//! The bounds: an array look-up, which nothing beats, and a mmap() for each request.
 #![allow(unsafe_code, reason = "maps a page for each request, which is what is measured")]
 
 use std::hint::black_box;
@@ -10,15 +10,15 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use super::setup::{Setup, target};
 
-/// An array of host addresses by page: no permissions, no revoke, no bounds but the
-/// array's own.
+/// An array of host addresses, indexed by page: without permissions, revokes, or bounds other
+/// than the array's own.
 pub(crate) struct Floor {
     pages: Vec<usize>,
 }
 
 impl Floor {
     pub(crate) fn new(_setup: &Setup, grants: u64) -> Self {
-        // Numbers that look like addresses do: nobody follows them.
+        // Made-up addresses: they are never dereferenced.
         let page = |page: u64| usize::try_from(0x7000_0000_0000 + target(page)).unwrap_or(0);
         Self { pages: (0..grants).map(page).collect() }
     }
@@ -29,7 +29,7 @@ impl Floor {
     }
 }
 
-/// A file of which a page is mapped and unmapped for each request.
+/// A file whose page is mapped and unmapped for each request.
 pub(crate) struct PerRequest {
     fd: OwnedFd,
 }

@@ -1,4 +1,4 @@
-//! Those who do the same job: set up alike, over the same addresses.
+//! The peers: other implementations, with the same set-up and addresses.
 
 mod floor;
 mod setup;

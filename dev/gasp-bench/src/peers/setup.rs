@@ -1,4 +1,4 @@
-//! The guest that every contestant works on, and the addresses that it is asked for.
+//! The guest that all contestants use, and the addresses that they map.
 
 use core::fmt;
 
@@ -7,7 +7,7 @@ use gasp::{
     MemoryObject, Unattached, Vdev,
 };
 
-/// In which order addresses come.
+/// The order of the addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Order {
     Same,
@@ -18,7 +18,7 @@ pub(crate) enum Order {
 impl Order {
     pub(crate) const ALL: [Self; 3] = [Self::Same, Self::Sequential, Self::Random];
 
-    /// Whether there is such an order of this many pages.
+    /// Whether the order is distinct for this many pages: one page has only [`Order::Same`].
     pub(crate) fn makes_sense(self, grants: u64) -> bool {
         grants > 1 || self == Self::Same
     }
@@ -34,16 +34,16 @@ impl fmt::Display for Order {
     }
 }
 
-/// Device addresses, in the order in which they are asked for.
+/// Device addresses, in the order in which they are mapped.
 #[derive(Clone)]
 pub(crate) struct Addresses(Vec<u64>);
 
 impl Addresses {
-    /// As many as the largest case has grants, and many more than a branch predictor
+    /// As many as the grants of the largest case, and many more than a branch predictor
     /// learns; a power of two.
     const COUNT: usize = 1 << 20;
 
-    /// The address for a running number, which costs the loop next to nothing.
+    /// The address for a running number, at next to no cost for the loop.
     #[inline]
     pub(crate) fn at(&self, index: usize) -> u64 {
         self.0.get(index % Self::COUNT).copied().unwrap_or(0)
@@ -55,7 +55,7 @@ pub(crate) fn addresses(pages: u64, order: Order) -> Addresses {
     addresses_of(0, pages, order)
 }
 
-/// The same for one of several threads, each in a random order of its own.
+/// Device addresses for one of several threads, each with a random order of its own.
 pub(crate) fn addresses_of(thread: u64, pages: u64, order: Order) -> Addresses {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(2 * thread + 1);
     let page = |index: u64, random: u64| match order {
@@ -72,7 +72,7 @@ pub(crate) fn addresses_of(thread: u64, pages: u64, order: Order) -> Addresses {
     Addresses(all.collect())
 }
 
-/// Where the grant of a page leads: no two neighbours are consecutive.
+/// The guest-physical target of a page's grant: those of neighbours are not consecutive.
 pub(crate) fn target(page: u64) -> u64 {
     (page.wrapping_mul(7919) % (Setup::RAM / GRANULE)) * GRANULE
 }
@@ -85,7 +85,7 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// How much RAM the guest has. More grants than pages lead to some pages twice.
+    /// The guest's RAM, in bytes. With more grants than pages, several lead to one page.
     pub(crate) const RAM: u64 = 256 << 20;
 
     pub(crate) fn without_iommu() -> gasp::Result<Self> {
@@ -115,14 +115,14 @@ impl Setup {
         Ok(Self { vdev, domain, memory })
     }
 
-    /// Takes back the page in the middle of the grants, and tells its device address.
+    /// Revokes the page in the middle of the grants; returns its device address.
     pub(crate) fn gap_among(&self, grants: u64) -> gasp::Result<u64> {
         let addr = grants / 2 * GRANULE;
         self.domain.revoke(DeviceAddr(addr), GRANULE)?.wait();
         Ok(addr)
     }
 
-    /// A device address behind all grants.
+    /// A device address after all grants.
     pub(crate) fn free_page(&self, grants: u64) -> u64 {
         (grants + 1) * GRANULE
     }

@@ -1,5 +1,5 @@
-//! vm-memory 0.18, as its own documentation suggests: `IommuMemory` over an `Iotlb`
-//! behind a `RwLock`, and `GuestMemoryMmap` where there is no IOMMU.
+//! vm-memory 0.18, as its own documentation suggests: `IommuMemory` over an `Iotlb` in an
+//! `RwLock`, and `GuestMemoryMmap` without an IOMMU.
 
 use std::hint::black_box;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -33,7 +33,7 @@ impl Iommu for Locked {
     ) -> Result<IotlbIterator<Self::IotlbGuard<'_>>, Error> {
         let iotlb = self.0.read().unwrap_or_else(PoisonError::into_inner);
         Iotlb::lookup(iotlb, iova, length, access).map_err(|_| Error::IommuMisconfigured {
-            reason: "the benchmark asks for an address that it has not granted".into(),
+            reason: "the benchmark accesses an address that it has not granted".into(),
         })
     }
 }
@@ -48,7 +48,7 @@ impl VmMemory {
         Self::with_grants(setup, 0)
     }
 
-    /// The same grants as the guest of `setup` has.
+    /// The same grants as those of the guest of `setup`.
     pub(crate) fn with_grants(setup: &Setup, grants: u64) -> gasp::Result<Self> {
         let len = setup.memory.len();
         let fail = |what| {

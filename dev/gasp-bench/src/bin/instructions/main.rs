@@ -1,9 +1,9 @@
-//! How many instructions the hot cases take, which no noisy neighbour changes.
+//! Instruction counts of the hot cases, which do not depend on the load of the machine.
 //!
 //! Each case runs in a process of its own under callgrind, once with N operations and once
-//! with 2N; the difference, divided by N, is what one operation takes, without the set-up.
-//! It contains the case's own loop, and not what the kernel does. The numbers are kept in
-//! the tree, and `--check` fails where a case takes more than it did.
+//! with 2N; the difference, divided by N, is the count of one operation without the set-up.
+//! It includes the case's own loop, and no instructions of the kernel. The numbers are kept in
+//! the tree, and `--check` fails if a case takes more than its number.
 
 mod numbers;
 
@@ -18,8 +18,8 @@ use numbers::{Numbers, Outcome, Verdict, table};
 
 type Result<T> = core::result::Result<T, Box<dyn Error>>;
 
-/// The cases, as [`gasp_bench::cases`] calls them, and how many operations are N: enough
-/// that the start, which is not quite the same each time, does not show.
+/// The hot cases, by their name in [`gasp_bench::cases`], and N: enough operations to hide the
+/// start of the process, whose count varies slightly.
 const HOT: [(&str, u32); 11] = [
     ("map+unmap, bypass, random", 20_000),
     ("map+unmap, 1 grant, same page", 20_000),
@@ -33,7 +33,7 @@ const HOT: [(&str, u32); 11] = [
     ("refused map, 1024 grants, random", 10_000),
     ("grant+revoke, no holder, 1024 grants more", 5_000),
 ];
-/// The case that needs frame numbers, which the kernel shows to the privileged only.
+/// The case that needs frame numbers, which only privileged processes can read.
 const CONTIGUOUS: &str = "host-contiguous, 1024 grants, random";
 
 /// Counts the instructions of the hot cases under callgrind
@@ -42,13 +42,13 @@ struct Args {
     /// Only the cases whose name contains this
     #[arg(default_value = "")]
     filter: String,
-    /// Fail where a case takes more instructions than instructions.toml says
+    /// Fail if a case takes more instructions than its number in instructions.toml
     #[arg(long, conflicts_with = "write")]
     check: bool,
-    /// Put the numbers into instructions.toml
+    /// Write the numbers to instructions.toml
     #[arg(long)]
     write: bool,
-    /// Do an operation that often, for callgrind to count
+    /// Run the operation of a case N times, for callgrind to count
     #[arg(long, num_args = 2, value_names = ["CASE", "N"], hide = true)]
     count: Vec<String>,
 }
@@ -69,7 +69,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         return count(case, operations.parse()?, &mut out);
     }
     if cfg!(debug_assertions) {
-        return Err("only a release build says anything: cargo run --release ...".into());
+        return Err("the counts are of release builds: cargo run --release ...".into());
     }
     if Command::new("valgrind").arg("--version").output().is_err() {
         let why = "valgrind is not installed (apt-get install valgrind)";
@@ -77,7 +77,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let here = Numbers::here()?;
-    // What is to be written anew need not be readable.
+    // A file that is to be written need not be readable.
     let kept = if args.write { Numbers::load().unwrap_or_default() } else { Numbers::load()? };
     let outcomes = measure(&args.filter, &kept)?;
     if outcomes.is_empty() {
@@ -113,7 +113,7 @@ fn check(outcomes: &[Outcome], out: &mut impl Write) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Under callgrind: sets a case up and does its operation. Says on `out` why it cannot.
+/// Runs under callgrind: sets up a case and runs its operation; prints to `out` why it cannot.
 fn count(case: &str, operations: u32, out: &mut impl Write) -> Result<ExitCode> {
     if case == CONTIGUOUS {
         let memory = MemoryObject::ram(2 << 20).create()?;
@@ -125,7 +125,7 @@ fn count(case: &str, operations: u32, out: &mut impl Write) -> Result<ExitCode> 
     let recipe = gasp_bench::cases(case).into_iter().find(|(name, _)| name == case);
     let (_, make) = recipe.ok_or_else(|| format!("there is no case `{case}`"))?;
     let mut contestants = make()?.contestants;
-    let ours = contestants.first_mut().ok_or("nobody does this case")?;
+    let ours = contestants.first_mut().ok_or("the case has no contestant")?;
     (ours.work)(operations);
     Ok(ExitCode::SUCCESS)
 }
@@ -156,7 +156,7 @@ fn spawn(case: &str, operations: u32) -> io::Result<Child> {
         .spawn()
 }
 
-/// The instructions of a whole run, or why it was skipped.
+/// The instruction count of a whole run, or why it was skipped.
 fn collected(case: &str, child: Child) -> Result<core::result::Result<u64, String>> {
     let output = child.wait_with_output()?;
     let said = String::from_utf8_lossy(&output.stderr);

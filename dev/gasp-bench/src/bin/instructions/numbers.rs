@@ -1,4 +1,4 @@
-//! The numbers in the tree, and what a new count is beside them.
+//! The numbers in the tree, and the comparison of new counts with them.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -9,18 +9,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
-/// Beside the crate, in the tree that this was built in.
+/// In the crate's folder of the tree that this was built in.
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.toml");
 const HEADER: &str = "\
-# Instructions for one operation of each hot case, its loop included, as callgrind counts.
+# Instructions per operation of each hot case, including its loop, as counted by callgrind.
 # Compare:  cargo run --release -p gasp-bench --bin instructions -- --check
 # Update:   cargo run --release -p gasp-bench --bin instructions -- --write
-# The copy counts each byte of its `rep movsb`; grant+revoke contains the C library's malloc.
-# An update that makes a number larger needs a reason in the commit message.
+# The copy counts each byte of its `rep movsb`; grant+revoke includes the C library's malloc.
+# An update that increases a number needs a reason in the commit message.
 
 ";
 
-/// The numbers, and what they depend on.
+/// The numbers, and the compiler and target that they depend on.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Numbers {
     pub(crate) rustc: String,
@@ -28,11 +28,11 @@ pub(crate) struct Numbers {
     pub(crate) instructions: BTreeMap<String, u64>,
 }
 
-/// What became of one case.
+/// The result of one case.
 pub(crate) struct Outcome {
     pub(crate) case: &'static str,
     pub(crate) was: Option<u64>,
-    /// Or why it was skipped.
+    /// The new number, or why the case was skipped.
     pub(crate) now: core::result::Result<u64, String>,
 }
 
@@ -41,20 +41,20 @@ pub(crate) enum Verdict {
     Same,
     Better,
     Worse,
-    /// Counted, and without a number in the tree.
+    /// Counted, but without a number in the tree.
     New,
     Skipped,
 }
 
 impl Numbers {
-    /// No numbers yet, of the compiler that runs now: the one that `cargo run` has used.
+    /// An empty set of numbers of the present compiler: the one that `cargo run` has used.
     pub(crate) fn here() -> Result<Self> {
         let output = Command::new("rustc").arg("-vV").output();
         let output = output.map_err(|error| format!("rustc -vV: {error}"))?;
         let said = String::from_utf8(output.stdout)?;
         let rustc = said.lines().next().unwrap_or_default().to_owned();
         let target = said.lines().find_map(|line| line.strip_prefix("host: "));
-        let target = target.ok_or("rustc -vV does not say its host")?.to_owned();
+        let target = target.ok_or("rustc -vV prints no host")?.to_owned();
         Ok(Self { rustc, target, ..Self::default() })
     }
 
@@ -71,11 +71,15 @@ impl Numbers {
         format!("{} for {}", self.rustc, self.target)
     }
 
-    /// Writes what was counted; what was not keeps its number, where that still holds.
+    /// Writes the new numbers. A case that was not counted keeps its number, if that is of the same
+    /// compiler.
     pub(crate) fn update(mut self, kept: &Self, outcomes: &[Outcome], some: bool) -> Result<()> {
         let holds = kept.is_of_the_same_compiler(&self);
         if some && !holds {
-            return Err("the other numbers are of another compiler; write all of them".into());
+            return Err(
+                "the other numbers are of another compiler; write all of them without a filter"
+                    .into(),
+            );
         }
         if some {
             self.instructions = kept.instructions.clone();
@@ -92,7 +96,7 @@ impl Numbers {
 }
 
 impl Outcome {
-    /// A change of up to 3 % and 2 instructions is none.
+    /// A change of up to 3 % plus 2 instructions counts as none.
     pub(crate) fn verdict(&self) -> Verdict {
         let Ok(now) = self.now else { return Verdict::Skipped };
         let Some(was) = self.was else { return Verdict::New };
