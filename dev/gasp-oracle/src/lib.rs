@@ -15,8 +15,8 @@
 //! | [`neighbours`] | memory that is there so that other memory is scattered |
 //!
 //! Both halves are commands of the program `oracle`, which travels into a guest of the
-//! testbed and is the host there. Each prints one line that a test reads: [`tell`] and
-//! [`heard`].
+//! testbed and is the host there. Each prints one line that a test reads: [`report_line`] and
+//! [`parse_line`].
 
 pub mod addresses;
 pub mod edu;
@@ -39,7 +39,7 @@ const MARK: &str = "oracle-report: ";
 ///
 /// # Errors
 /// None in practice: the report cannot be written as JSON.
-pub fn tell(report: &impl Serialize) -> Result<String, Failure> {
+pub fn report_line(report: &impl Serialize) -> Result<String, Failure> {
     Ok(format!("{MARK}{}", serde_json::to_string(report)?))
 }
 
@@ -47,7 +47,7 @@ pub fn tell(report: &impl Serialize) -> Result<String, Failure> {
 ///
 /// # Errors
 /// There is one, but it cannot be read.
-pub fn heard<T: DeserializeOwned>(line: &str) -> Result<Option<T>, Failure> {
+pub fn parse_line<T: DeserializeOwned>(line: &str) -> Result<Option<T>, Failure> {
     match line.split_once(MARK) {
         Some((_, text)) => Ok(Some(serde_json::from_str(text)?)),
         None => Ok(None),

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use gasp_oracle::{Failure, addresses, stress, tell};
+use gasp_oracle::{Failure, addresses, report_line, stress};
 
 const USAGE: &str = "usage: oracle addresses | oracle stress [--pressure]";
 
@@ -24,12 +24,12 @@ fn main() -> ExitCode {
 
 fn report(words: &[&str]) -> Result<String, Failure> {
     let pressure = match words {
-        ["addresses"] => return tell(&addresses::check()?),
+        ["addresses"] => return report_line(&addresses::check()?),
         ["stress"] => false,
         ["stress", "--pressure"] => true,
         _ => return Err(USAGE.into()),
     };
     let report = stress::run(&stress::Options { time: Duration::from_secs(25), pressure })?;
     eprintln!("{report}");
-    tell(&report)
+    report_line(&report)
 }

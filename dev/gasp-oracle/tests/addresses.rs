@@ -38,7 +38,7 @@ fn foreign_device(testbed: &Testbed) -> Outcome {
     let backings: Vec<&str> = report.backings.iter().map(|one| one.backing.as_str()).collect();
     assert_eq!(backings, ["2M", "thp", "4K"]);
     for checked in &report.backings {
-        tell(checked);
+        print(checked);
         assert_eq!(checked.missing, None, "{}", checked.backing);
         assert_eq!(checked.stability, "pinned", "{}", checked.backing);
         assert!(checked.runs > 0 && checked.points == 3 * checked.runs_checked);
@@ -53,7 +53,7 @@ fn foreign_device(testbed: &Testbed) -> Outcome {
     Ok(Completion::Completed)
 }
 
-fn tell(checked: &Checked) {
+fn print(checked: &Checked) {
     let Checked { backing, runs, runs_checked, points, lengths: (short, long), .. } = checked;
     let Checked { mismatches, wrong, wrong_seen, milliseconds, stability, .. } = checked;
     eprintln!(

@@ -135,15 +135,15 @@ fn compact() -> Result<Words, Failure> {
 fn grow(page: u64, wanted: u64) -> Words {
     let started = Instant::now();
     let mut grown = Vec::new();
-    let had = |grown: &[Grown]| grown.iter().map(Grown::added).sum::<u64>();
-    while had(&grown) < wanted && started.elapsed() < GROWING {
+    let added = |grown: &[Grown]| grown.iter().map(Grown::added).sum::<u64>();
+    while added(&grown) < wanted && started.elapsed() < GROWING {
         let more = Grown::new(page, 1).map_err(|error| error.to_string())?;
         if more.added() == 0 {
             break;
         }
         grown.push(more);
     }
-    Ok(format!("{} of {wanted} pages were had", had(&grown)))
+    Ok(format!("{} of {wanted} pages were had", added(&grown)))
 }
 
 fn all(groups: &[Group], how: Disturbance) -> String {

@@ -97,7 +97,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     let mut report = Report::default();
     let neighbours = NEIGHBOURS_MAX.min((available - NEEDED + PINNED) / 2);
     let mut groups = Vec::new();
-    let scattered = made(&guest, &pagemap, neighbours, &mut groups, &mut report)?;
+    let scattered = allocated(&guest, &pagemap, neighbours, &mut groups, &mut report)?;
     let held = held(&guest, &groups)?;
     report.mappings = held.len();
     if let Some(neighbours) = &scattered {
@@ -141,7 +141,7 @@ const HUGE_PAGE: u64 = 2 * MIB;
 
 /// Every class of memory that is to be had; ordinary pages in the holes among neighbours,
 /// which are given back.
-fn made(
+fn allocated(
     guest: &Guest,
     pagemap: &Pagemap,
     neighbours: u64,

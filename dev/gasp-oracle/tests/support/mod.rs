@@ -1,6 +1,6 @@
 //! What the tests of this crate share.
 
-use gasp_oracle::heard;
+use gasp_oracle::parse_line;
 use gasp_testbed::{Line, Testbed, Unavailable};
 use libtest_mimic::{Completion, Failed, Trial};
 use serde::de::DeserializeOwned;
@@ -30,7 +30,7 @@ pub(crate) fn skipped(name: &str, why: impl std::fmt::Display) -> Trial {
 
 /// The one report on a console.
 pub(crate) fn report<T: DeserializeOwned>(lines: &[Line]) -> Result<T, Failed> {
-    let mut reports = lines.iter().filter_map(|line| heard(&line.text).transpose());
+    let mut reports = lines.iter().filter_map(|line| parse_line(&line.text).transpose());
     match reports.next() {
         Some(report) => report.map_err(|error| Failed::from(error.to_string())),
         None => Err("the guest told no report".into()),
