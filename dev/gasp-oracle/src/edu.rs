@@ -1,8 +1,8 @@
-//! QEMU's `edu`: a PCI device with a DMA engine that knows nothing of this project.
+//! QEMU's `edu`: a PCI device with a DMA engine that is independent of this project.
 //!
-//! It takes plain bus addresses, which are physical ones where no IOMMU is in between, and
-//! copies between memory and a buffer of its own. A copy takes some 100 ms, by a timer in
-//! the model, so several devices copy at once.
+//! It takes bus addresses, which are physical addresses without an IOMMU, and copies between
+//! memory and its own buffer. A copy takes some 100 ms, by a timer in the model, so several
+//! devices copy at once.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -26,10 +26,10 @@ const COUNT: usize = 0x90;
 const COMMAND: usize = 0x98;
 const START: u32 = 1;
 const TO_MEMORY: u32 = 2;
-/// Where the device's own buffer is among the addresses that it copies between.
+/// The address of the device's own buffer.
 const BUFFER: u64 = 0x4_0000;
 
-/// Longer than a copy takes on a machine that does much else.
+/// The time limit of a copy, for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One such device.
@@ -39,10 +39,10 @@ pub struct Edu {
 }
 
 impl Edu {
-    /// All of this machine's, enabled and allowed to be bus masters.
+    /// All such devices of this machine, enabled and with bus mastering.
     ///
     /// # Errors
-    /// Its files cannot be read or written, or it is another device than it says.
+    /// The files of one cannot be read or written, or its identity register is another's.
     pub fn all() -> Result<Vec<Self>, Failure> {
         let mut found = Vec::new();
         for entry in fs::read_dir(DEVICES).map_err(doing(DEVICES))? {
@@ -64,7 +64,7 @@ impl Edu {
         let registers = Mapped::file(&resource, REGISTERS).map_err(doing("resource0"))?;
         let identity = registers.load(IDENTITY)?;
         if identity & 0xff != SIGNATURE {
-            return Err(format!("not an edu device: it says {identity:#x}").into());
+            return Err(format!("not an edu device: the identity register is {identity:#x}").into());
         }
         Ok(Self { registers })
     }
@@ -72,7 +72,7 @@ impl Edu {
     /// Starts to read `len` bytes from this physical address.
     ///
     /// # Errors
-    /// None in practice.
+    /// A register is out of range, which does not happen in practice.
     pub fn start_reading(&self, from: u64, len: u64) -> Result<(), Failure> {
         self.start(from, BUFFER, len, START)
     }
@@ -80,7 +80,7 @@ impl Edu {
     /// Starts to write the `len` bytes that were read last to this physical address.
     ///
     /// # Errors
-    /// None in practice.
+    /// A register is out of range, which does not happen in practice.
     pub fn start_writing(&self, to: u64, len: u64) -> Result<(), Failure> {
         self.start(BUFFER, to, len, START | TO_MEMORY)
     }
@@ -93,15 +93,15 @@ impl Edu {
         Ok(())
     }
 
-    /// Waits until what was started is done.
+    /// Waits until the copy that was started has completed.
     ///
     /// # Errors
-    /// It never is.
+    /// It has not completed after 20 s.
     pub fn wait(&self) -> Result<(), Failure> {
         let started = Instant::now();
         while self.registers.load(COMMAND)? & START != 0 {
             if started.elapsed() > PATIENCE {
-                return Err("the device does not finish its copy".into());
+                return Err("the device does not complete its copy".into());
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -109,7 +109,7 @@ impl Edu {
     }
 }
 
-/// Lets the device reach memory: bits 1 and 2 of the command register.
+/// Enables memory space and bus mastering: bits 1 and 2 of the command register.
 fn master(config: &File) -> std::io::Result<()> {
     const COMMAND: u64 = 4;
     const MEMORY_AND_MASTER: u8 = 0b110;

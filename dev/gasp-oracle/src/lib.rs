@@ -1,22 +1,22 @@
 //! Host-physical addresses, checked from outside the engine.
 //!
-//! The engine says where memory is and whether it stays there. Nothing in this crate
-//! believes it: one half hands the addresses to a DMA engine that somebody else wrote, the
-//! other half makes the kernel move whatever it can and looks where the pages are then.
+//! The engine reports where memory is and whether it stays there. This crate does not rely on
+//! it: one half passes the addresses to a DMA engine that somebody else has written, the other
+//! half makes the kernel move whatever it can, and reads where the pages are afterwards.
 //!
 //! | | |
 //! |---|---|
 //! | [`addresses`] | QEMU's `edu` device reads and writes at the addresses that a map returned |
-//! | [`stress`] | pages that moved, by class, beside a control group that nothing holds |
+//! | [`stress`] | pages that moved, by class, compared with a control group that nothing holds |
 //! | [`edu`] | the registers of that device |
-//! | [`pagemap`] | where pages are, read without the engine's help |
-//! | [`mapped`] | memory and registers mapped for this; all unsafe code of the crate |
-//! | [`pool`] | pools of huge pages, grown and given back |
-//! | [`neighbours`] | memory that is there so that other memory is scattered |
+//! | [`pagemap`] | frame numbers, read without the engine |
+//! | [`mapped`] | memory and registers that this crate maps; all its unsafe code |
+//! | [`pool`] | pools of huge pages, grown and shrunk again |
+//! | [`neighbours`] | memory that is allocated so that other memory is scattered |
 //!
-//! Both halves are commands of the program `oracle`, which travels into a guest of the
-//! testbed and is the host there. Each prints one line that a test reads: [`report_line`] and
-//! [`parse_line`].
+//! Both halves are commands of the program `oracle`, which is copied into a guest of the
+//! testbed and acts as the host there. Each prints one line for the test to read:
+//! [`report_line`] and [`parse_line`].
 
 pub mod addresses;
 pub mod edu;
@@ -29,24 +29,24 @@ pub mod stress;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Whatever stops a check, in words.
+/// An error that stops a check.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// What begins a line that is for the test that reads the console.
+/// The beginning of the line for the test that reads the console.
 const MARK: &str = "oracle-report: ";
 
 /// A report as one line of text.
 ///
 /// # Errors
-/// None in practice: the report cannot be written as JSON.
+/// The report cannot be written as JSON, which does not happen in practice.
 pub fn report_line(report: &impl Serialize) -> Result<String, Failure> {
     Ok(format!("{MARK}{}", serde_json::to_string(report)?))
 }
 
-/// The report in a line of a console, if there is one in it.
+/// The report in a line of a console, if it contains one.
 ///
 /// # Errors
-/// There is one, but it cannot be read.
+/// It contains one that cannot be parsed.
 pub fn parse_line<T: DeserializeOwned>(line: &str) -> Result<Option<T>, Failure> {
     match line.split_once(MARK) {
         Some((_, text)) => Ok(Some(serde_json::from_str(text)?)),
@@ -54,7 +54,7 @@ pub fn parse_line<T: DeserializeOwned>(line: &str) -> Result<Option<T>, Failure>
     }
 }
 
-/// Adds to an error what was being done.
+/// Adds to an error what was attempted.
 pub(crate) fn doing<E: std::fmt::Display>(
     what: impl std::fmt::Display,
 ) -> impl FnOnce(E) -> Failure {

@@ -1,4 +1,4 @@
-//! The checks as a program, for inside a guest.
+//! The checks as a program that runs inside a guest.
 
 use std::process::ExitCode;
 use std::time::Duration;

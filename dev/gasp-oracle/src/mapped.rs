@@ -1,9 +1,9 @@
 //! Memory and device registers that this crate maps itself.
 //!
-//! All unsafe code of the crate is here. Whatever is mapped is only reached by volatile
-//! accesses of single words, because a device, the guest or another mapping of the same
-//! file may change it at any time.
-#![allow(unsafe_code, reason = "maps memory and device registers, and reaches them")]
+//! All unsafe code of the crate is here. Mapped memory is accessed by volatile reads and writes of
+//! single words only, because a device, the guest or another mapping of the same file may
+//! change it at any time.
+#![allow(unsafe_code, reason = "maps and accesses memory and device registers")]
 
 use core::ptr::NonNull;
 use std::io;
@@ -11,16 +11,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 
-/// The size of a huge page, and what every mapping here is aligned to: the kernel gathers
-/// pages into huge ones only where address and offset agree.
+/// The size of a huge page in bytes, and the alignment of every mapping here: the kernel collapses
+/// pages into huge ones only if address and offset agree.
 pub const HUGE: usize = 2 << 20;
 
-/// A range of the process's own addresses, until dropped.
+/// A mapped range of the process's address space; unmapped on drop.
 #[derive(Debug)]
 pub struct Mapped {
     base: NonNull<u8>,
     len: usize,
-    /// What is unmapped in the end: the range and what was reserved to align it.
+    /// The range to be unmapped, including what was reserved to align it.
     whole: (NonNull<u8>, usize),
 }
 
@@ -29,17 +29,17 @@ enum What<'fd> {
     File(BorrowedFd<'fd>),
 }
 
-/// What can be done to any memory of a process without changing what it reads there.
+/// Advice for any memory of a process that does not change its contents.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Disturbance {
-    /// Gather the pages into huge ones at once (`MADV_COLLAPSE`).
+    /// Collapse the pages into huge ones at once (`MADV_COLLAPSE`).
     Collapse,
-    /// Take the pages out of memory, to where there is swap (`MADV_PAGEOUT`).
+    /// Reclaim the pages, to swap (`MADV_PAGEOUT`).
     PageOut,
 }
 
 impl Mapped {
-    /// Private memory of ordinary pages, which come when they are touched.
+    /// Maps private memory of ordinary pages, which are populated on first access.
     ///
     /// # Errors
     /// Those of mmap().
@@ -49,8 +49,8 @@ impl Mapped {
         Ok(mapped)
     }
 
-    /// A file of at least `len` bytes once more, shared. Also a device's registers, through
-    /// their file.
+    /// Maps the first `len` bytes of a file, shared; or the registers of a device, through their
+    /// file.
     ///
     /// # Errors
     /// Those of mmap().
@@ -69,7 +69,7 @@ impl Mapped {
         // SAFETY: `head` is less than `HUGE`, so it is inside the `len + HUGE` bytes that were
         // reserved, whose length fits `isize`, as the kernel has mapped them.
         let base = unsafe { start.add(head) };
-        // From here on, dropping it unmaps the reservation, whatever happens below.
+        // From here on, a drop unmaps the reservation, whatever fails below.
         let mapped = Self { base, len, whole: (start, reserved) };
         let rw = ProtFlags::READ | ProtFlags::WRITE;
         let at = base.as_ptr().cast();
@@ -95,16 +95,16 @@ impl Mapped {
         self.base.as_ptr()
     }
 
-    /// How many bytes.
+    /// The length in bytes.
     #[expect(clippy::len_without_is_empty, reason = "nobody maps nothing")]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Reads a word, once.
+    /// Reads a word at an offset, once.
     ///
     /// # Errors
-    /// It is not inside, or not aligned.
+    /// The word is out of range, or not aligned.
     pub fn load(&self, at: usize) -> io::Result<u32> {
         let at = self.word::<u32>(at)?;
         // SAFETY: `word` has checked that `at` is inside the mapping and aligned; that is readable
@@ -112,10 +112,10 @@ impl Mapped {
         Ok(unsafe { at.read_volatile() })
     }
 
-    /// Writes a word, once.
+    /// Writes a word at an offset, once.
     ///
     /// # Errors
-    /// It is not inside, or not aligned.
+    /// The word is out of range, or not aligned.
     pub fn store(&self, at: usize, value: u32) -> io::Result<()> {
         let at = self.word::<u32>(at)?;
         // SAFETY: `word` has checked that `at` is inside the mapping and aligned; that is writable
@@ -124,10 +124,10 @@ impl Mapped {
         Ok(())
     }
 
-    /// Writes two words at once, as a device wants an address.
+    /// Writes 64 bits at an offset, once: an address register of a device.
     ///
     /// # Errors
-    /// They are not inside, or not aligned.
+    /// The bytes are out of range, or not aligned.
     pub fn store_wide(&self, at: usize, value: u64) -> io::Result<()> {
         let at = self.word::<u64>(at)?;
         // SAFETY: `word` has checked that `at` is inside the mapping and aligned for a `u64`; that
@@ -136,18 +136,18 @@ impl Mapped {
         Ok(())
     }
 
-    /// Lets huge pages come in a part of it, and be made of what is there.
+    /// Allows huge pages in a part of the mapping, and the collapse of its pages into them.
     ///
     /// # Errors
-    /// The range is not inside; those of madvise().
+    /// The part is out of range; those of madvise().
     pub fn want_huge(&self, at: usize, len: usize) -> io::Result<()> {
         self.advise(at, len, Advice::LinuxHugepage)
     }
 
-    /// Gives pages back to the kernel. Of private memory, what was in them is gone.
+    /// Releases pages to the kernel. Private memory reads as zero afterwards.
     ///
     /// # Errors
-    /// The range is not inside; those of madvise().
+    /// The part is out of range; those of madvise().
     pub fn discard(&self, at: usize, len: usize) -> io::Result<()> {
         self.advise(at, len, Advice::LinuxDontNeed)
     }
@@ -180,10 +180,10 @@ impl Drop for Mapped {
     }
 }
 
-/// Disturbs `[base, base + len)` of this process's memory, whoever it belongs to.
+/// Disturbs `[base, base + len)` of this process's memory, whoever has mapped it.
 ///
 /// # Errors
-/// Those of madvise(), such as `EAGAIN` where the pages are held.
+/// Those of madvise(), such as `EAGAIN` if the pages are pinned.
 pub fn disturb(base: *const u8, len: usize, how: Disturbance) -> io::Result<()> {
     let advice = match how {
         Disturbance::Collapse => libc::MADV_COLLAPSE,

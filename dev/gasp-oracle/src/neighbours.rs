@@ -1,9 +1,9 @@
-//! Memory that is there so that other memory is scattered.
+//! Memory that is allocated so that other memory is scattered.
 //!
-//! A freshly booted or idle machine hands out long runs, and on those neither a wrong
-//! length shows nor has the kernel a reason to move anything. So free memory is taken and
-//! partly given back, which leaves holes of a page or a few, ordinary or huge ones; the
-//! kernel hands those out first.
+//! A freshly booted or idle machine allocates long runs, which neither reveal a wrong length
+//! nor give the kernel a reason to move anything. So free memory is allocated and partly
+//! released, which leaves holes of one or a few pages, ordinary or huge; the kernel allocates
+//! those first.
 
 use std::fs;
 use std::io;
@@ -17,14 +17,14 @@ pub struct Neighbours {
     memory: Mapped,
 }
 
-/// Lengths of holes, in pages; between them are as many pages that stay.
+/// Lengths of holes in pages; each is followed by as many pages that remain.
 const HOLES: [usize; 3] = [1, 2, 4];
-/// After how many pages the holes repeat.
+/// The number of pages after which the holes repeat.
 const PERIOD: usize = 2 * (HOLES[0] + HOLES[1] + HOLES[2]);
 
 impl Neighbours {
-    /// Takes `len` bytes, and leaves holes in them of half as many: of one, two and four
-    /// pages of this size, between as many that stay.
+    /// Allocates `len` bytes and releases half of them: holes of one, two and four pages of
+    /// `page` bytes, each followed by as many pages that remain.
     ///
     /// # Errors
     /// Those of mmap() and madvise().
@@ -46,7 +46,7 @@ impl Neighbours {
         Ok(Self { memory })
     }
 
-    /// Takes all of `len` bytes.
+    /// Allocates `len` bytes without holes.
     ///
     /// # Errors
     /// Those of mmap().
@@ -56,16 +56,16 @@ impl Neighbours {
         Ok(Self { memory })
     }
 
-    /// Gives back all but a page here and there of ordinary pages with holes.
+    /// Releases all but one page of each period of ordinary pages with holes.
     ///
-    /// Then there is room beside every page that came into a hole, and no block of memory
-    /// is quite free: compaction moves pages out of such blocks and into such blocks, and
-    /// leaves those alone that are free already.
+    /// Then there is room next to every page that was allocated in a hole, and no block of memory
+    /// is quite free: compaction moves pages out of such blocks and into such blocks, and skips
+    /// those that are free already.
     ///
     /// # Errors
     /// Those of madvise().
     pub fn thin_out(&self) -> io::Result<()> {
-        // The first page is a hole, and the second is the one that stays.
+        // The first page is a hole, and the second is the one that remains.
         let rest = (PERIOD - 2) * PAGE;
         let last = self.memory.len().saturating_sub(PERIOD * PAGE);
         let mut starts = (2 * PAGE..last).step_by(PERIOD * PAGE);
@@ -77,7 +77,7 @@ fn touch(memory: &Mapped) -> io::Result<()> {
     (0..memory.len()).step_by(PAGE).try_for_each(|at| memory.store(at, 1))
 }
 
-/// A number of bytes in `/proc/meminfo`; 0 where it has no such line.
+/// A value of `/proc/meminfo` in bytes; 0 if it has no such line.
 pub fn meminfo(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

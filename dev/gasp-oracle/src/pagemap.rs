@@ -1,23 +1,23 @@
-//! Where pages are, read from the kernel's own table without the engine's help.
+//! Frame numbers, read from the kernel's own table without the engine.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// The size of the pages that the table has an entry for, on x86-64.
+/// The size in bytes of the pages that the table has an entry for, on x86-64.
 pub const PAGE: usize = 4096;
 const ENTRY: usize = size_of::<u64>();
 const PRESENT: u64 = 1 << 63;
 const FRAME: u64 = (1 << 55) - 1;
-/// Entries read with one system call.
+/// Entries read by one system call.
 const BATCH: usize = 1 << 16;
 
-/// This process's page table, to be read.
+/// The page map of this process.
 #[derive(Debug)]
 pub struct Pagemap(File);
 
 impl Pagemap {
-    /// Opens it.
+    /// Opens the page map of this process.
     ///
     /// # Errors
     /// Those of open().
@@ -25,8 +25,8 @@ impl Pagemap {
         File::open("/proc/self/pagemap").map(Self)
     }
 
-    /// The physical address of every page of `[base, base + len)`; 0 where the page is not
-    /// in this process's table now, or where the kernel does not tell.
+    /// The physical address of every page of `[base, base + len)`; 0 if the page is not present,
+    /// or the kernel hides frame numbers.
     ///
     /// # Errors
     /// Those of pread().

@@ -1,13 +1,13 @@
-//! The kernel's pools of huge pages: grown for a while, and given back.
+//! The kernel's pools of huge pages: grown, and shrunk again.
 
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-/// Pages that were added to a pool; taken out again when dropped.
+/// Pages that were added to a pool; removed again on drop.
 ///
-/// Others may change the same pool meanwhile, so what is given back is what was added, and
-/// not the number that was there before.
+/// Others may change the same pool meanwhile, so the number that was added is removed, and the
+/// earlier number is not restored.
 #[derive(Debug)]
 pub struct Grown {
     pool: PathBuf,
@@ -15,7 +15,7 @@ pub struct Grown {
 }
 
 impl Grown {
-    /// Adds up to `wanted` pages of `page` bytes.
+    /// Adds up to `wanted` pages of `page` bytes to their pool.
     ///
     /// # Errors
     /// The machine has no such pool, or this process may not change it.
@@ -23,7 +23,7 @@ impl Grown {
         let name = format!("/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages", page >> 10);
         let pool = PathBuf::from(name);
         let before = read(&pool)?;
-        // A kernel that cannot get a single page may say so by an error: then none are added.
+        // A kernel that cannot allocate a single page may return an error: then none are added.
         let asked = fs::write(&pool, (before + wanted).to_string());
         let added = read(&pool)?.saturating_sub(before);
         match asked {
@@ -32,7 +32,7 @@ impl Grown {
         }
     }
 
-    /// How many were added: less than wanted where memory is scattered.
+    /// The number of pages added: fewer than wanted if memory is scattered.
     pub fn added(&self) -> u64 {
         self.added
     }
@@ -43,7 +43,7 @@ impl Drop for Grown {
         let given_back = read(&self.pool)
             .and_then(|now| fs::write(&self.pool, now.saturating_sub(self.added).to_string()));
         if let Err(error) = given_back {
-            eprintln!("{} pages stay in {}: {error}", self.added, self.pool.display());
+            eprintln!("{} pages remain in {}: {error}", self.added, self.pool.display());
         }
     }
 }

@@ -1,5 +1,5 @@
-//! In a real Linux, a foreign DMA device reads and writes at the addresses that
-//! `map_host_contig` returned.
+//! In a real Linux guest, a foreign DMA device reads and writes at the addresses that
+//! `map_host_contig` has returned.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -11,9 +11,9 @@ use gasp_testbed::{Initramfs, Testbed, Vm};
 use libtest_mimic::{Arguments, Completion};
 use support::Outcome;
 
-/// For a boot on a machine that does much else.
+/// The time limit of a boot, for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(100);
-/// They copy at the same time: one copy takes 100 ms.
+/// The number of devices. They copy at the same time, as one copy takes 100 ms.
 const DEVICES: usize = 16;
 
 fn main() {
@@ -29,7 +29,7 @@ fn foreign_device(testbed: &Testbed) -> Outcome {
         Initramfs::new(testbed).program(env!("CARGO_BIN_EXE_oracle")).script("oracle addresses");
     let mut vm = Vm::linux(testbed, initramfs).memory(512 << 20).limit(PATIENCE);
     for _ in 0..DEVICES {
-        // Without the mask, the device reaches the first 256 MiB and wraps behind them.
+        // Without the mask, the device reaches the first 256 MiB, and wraps after them.
         vm = vm.device("edu,dma_mask=0xffffffff");
     }
     let lines = vm.start()?.finish(PATIENCE)?;
@@ -44,9 +44,9 @@ fn foreign_device(testbed: &Testbed) -> Outcome {
         assert!(checked.runs > 0 && checked.points == 3 * checked.runs_checked);
         assert_eq!(checked.runs_checked, checked.runs, "every run is checked");
         assert!(checked.mismatches.is_empty(), "{:?}", checked.mismatches);
-        // Else the test could not fail.
+        // Otherwise the test could not fail.
         assert!(checked.wrong >= 4, "{checked:?}");
-        assert_eq!(checked.wrong_seen, checked.wrong, "wrong addresses are seen");
+        assert_eq!(checked.wrong_seen, checked.wrong, "wrong addresses are detected");
     }
     let shortest = report.backings.iter().map(|checked| checked.lengths.0).min();
     assert_eq!(shortest, Some(4096), "the ordinary pages were scattered");
@@ -59,7 +59,7 @@ fn print(checked: &Checked) {
     eprintln!(
         "{backing} ({stability}): {runs_checked} of {runs} runs of {} to {} KiB, {points} points \
          read and written by the device, {} mismatches; {wrong_seen} of {wrong} wrong addresses \
-         seen; {milliseconds} ms",
+         detected; {milliseconds} ms",
         short >> 10,
         long >> 10,
         mismatches.len(),

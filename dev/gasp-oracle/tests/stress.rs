@@ -1,5 +1,5 @@
-//! While the kernel moves what it can, what is pinned stays: on this machine, and in a
-//! guest of little memory that swaps.
+//! Pinned pages stay while the kernel moves what it can: on this machine, and in a guest with
+//! little memory that swaps.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -14,15 +14,15 @@ use gasp_testbed::{Initramfs, Testbed, Vm};
 use libtest_mimic::{Arguments, Completion, Trial};
 use support::Outcome;
 
-/// For a boot and a run on a machine that does much else.
+/// The time limit of a boot and a run, for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(150);
 const COMPACT: &str = "/proc/sys/vm/compact_memory";
-/// The fewest pinned pages that a run says anything about.
+/// The fewest pinned pages for a meaningful run.
 const PINNED_PAGES: usize = 100_000;
 
 fn main() {
     let mut arguments = Arguments::from_args();
-    // The one's pressure is not to be the other's.
+    // One after the other: memory pressure of one would disturb the other.
     arguments.test_threads = Some(1);
     let testbed = Testbed::obtain();
     let name = "pinned_pages_stay_while_others_move";
@@ -37,7 +37,7 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// Why it cannot be run on this machine.
+/// Why the test cannot run on this machine; `None` if it can.
 fn lack() -> Option<String> {
     if let FrameAccess::Denied(why) = frame_access() {
         return Some(why.into());
@@ -48,7 +48,7 @@ fn lack() -> Option<String> {
     if let Err(error) = OpenOptions::new().write(true).open(COMPACT) {
         return Some(format!("{COMPACT}: {error}"));
     }
-    // Twice as much, because others use this machine.
+    // Twice as much as needed, because others use this machine.
     let (have, need) = (meminfo("MemAvailable") >> 20, stress::needed() >> 19);
     (have < need).then(|| format!("{have} MiB are available, {need} are needed"))
 }
@@ -86,7 +86,7 @@ fn judged(report: &Report) -> Outcome {
         return Ok(Completion::ignored_with("fewer than 100,000 pages were pinned"));
     }
     assert!(report.mappings >= 1000, "{} mappings", report.mappings);
-    // Held memory gave no reason to look; memory that nothing holds did, and audits see it.
+    // Pages that nothing pins may have moved, and the engine's audit sees those.
     let moved: usize = ["unpinned", "reserved"].map(|class| report.stale_of(class)).iter().sum();
     assert_eq!(report.audited.changed > 0, moved > 0, "the engine's audit sees what moved");
     match report.verdict() {

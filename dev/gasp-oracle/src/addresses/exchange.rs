@@ -1,4 +1,4 @@
-//! One round of copies by the devices, and whether what they copied was what we wrote.
+//! One round of copies by the devices, and the check of what they have copied.
 
 use gasp::Mapping;
 
@@ -9,17 +9,17 @@ use crate::pagemap::PAGE;
 /// Bytes copied at each point.
 pub(super) const PIECE: usize = 64;
 
-/// A place in a mapping, and where the engine says that it is for a device.
+/// A location in a mapping, and its host-physical address according to the engine.
 #[derive(Clone, Copy)]
 pub(super) struct Point<'a> {
     mapping: &'a Mapping,
     offset: usize,
-    /// From the run that the map returned: its address, plus the offset.
+    /// The address of the run that the map returned, plus the offset.
     host: u64,
     pattern: [u8; PIECE],
 }
 
-/// Which address is another page's on purpose.
+/// Which address is deliberately replaced by one of another page.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wrong {
     Nothing,
@@ -44,15 +44,15 @@ impl<'a> Point<'a> {
         Ok(bytes == *pattern)
     }
 
-    /// The same place in the page of `other`.
+    /// The same offset in the page of `other`.
     fn in_page_of(&self, other: &Self) -> u64 {
         let page = PAGE as u64;
-        // No further than the page's end, so that no memory of anybody else is reached.
+        // Up to the end of the page, so that no other memory is accessed.
         other.host / page * page + (self.host % page).min(page - PIECE as u64)
     }
 }
 
-/// Bytes that are nowhere else: not 0, and another sequence for each seed.
+/// A unique pattern: no byte is 0, and each seed has another sequence.
 fn pattern(seed: u64) -> [u8; PIECE] {
     let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     core::array::from_fn(|_| {
@@ -63,9 +63,9 @@ fn pattern(seed: u64) -> [u8; PIECE] {
     })
 }
 
-/// Lets each device copy from one point to the next; what did not arrive there.
+/// Makes each device copy from one point to the next; returns the copies that did not arrive.
 ///
-/// There are no more points than devices.
+/// There are at most as many points as devices.
 pub(super) fn exchange(
     devices: &[Edu],
     points: &[Point<'_>],

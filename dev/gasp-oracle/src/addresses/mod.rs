@@ -1,19 +1,19 @@
-//! A foreign DMA engine reads and writes at the addresses that maps returned.
+//! A foreign DMA engine reads and writes at the addresses that maps have returned.
 //!
 //! Guest memory of one backing is mapped host-contiguously, run by run, and all of these
-//! mappings are held. At the beginning, the middle and the end of runs, a device is told
+//! mappings are held. At the beginning, the middle and the end of runs, a device is passed
 //! the returned address plus the offset, and nothing else:
 //!
 //! ```text
-//!  mapping of point i    write a pattern that is nowhere else
+//!  mapping of point i    write a unique pattern
 //!  device                read at host address of point i     ─► its buffer
 //!  mappings              clear all points
 //!  device                write its buffer at host address of point i + 1
 //!  mapping of point i+1  must hold the pattern of point i
 //! ```
 //!
-//! So a wrong address is seen whether it was read from or written to. That it is seen is
-//! checked, too: the same with an address of another page must not find the pattern.
+//! So a wrong address is detected whether it is read from or written to. That is checked as
+//! well: with an address of another page, the pattern must not arrive.
 
 mod exchange;
 mod runs;
@@ -31,58 +31,58 @@ use crate::pool::Grown;
 use crate::{Failure, doing};
 use exchange::{Point, Wrong};
 
-/// How much guest memory of each backing: enough for many runs, little enough that all of
-/// it is below any limit of the device.
+/// Bytes of guest memory of each backing: enough for many runs, and few enough to lie below any
+/// address limit of the device.
 const RAM: u64 = 32 << 20;
-/// How much of ordinary pages, where nearly each is a run of its own and each is checked.
+/// Bytes of ordinary pages: nearly each is a run of its own, and each is checked.
 const RAM_SMALL: u64 = 1 << 20;
-/// Where it is for the virtual device. Not 0, so that no offset passes for an address.
+/// Its device address. Not 0, so that an offset is not mistaken for an address.
 const START: u64 = 1 << 30;
-/// How many runs of a backing are checked: all, as there are no more.
+/// The most runs of a backing that are checked: all of them, as there are no more.
 const RUNS_MAX: usize = (RAM_SMALL / PAGE as u64) as usize;
 
-/// What a foreign device saw.
+/// The results of the check.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// How many devices copied at the same time.
+    /// The number of devices that copied at the same time.
     pub devices: usize,
     /// The backings, in the order in which they were checked.
     pub backings: Vec<Checked>,
 }
 
-/// What a foreign device saw of one backing.
+/// The results for one backing.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Checked {
-    /// Its name in configuration files.
+    /// The backing's name in configuration files.
     pub backing: String,
-    /// Why there is nothing to check.
+    /// Why there is no such memory to check.
     pub missing: Option<String>,
     /// The engine's remark about it, such as how many huge pages it holds.
     pub note: String,
-    /// What the engine says about its addresses.
+    /// The engine's class of its addresses.
     pub stability: String,
-    /// How many runs there are.
+    /// The number of runs.
     pub runs: usize,
-    /// The shortest and the longest of them, in bytes.
+    /// The lengths of the shortest and the longest run, in bytes.
     pub lengths: (u64, u64),
-    /// How many of them were checked.
+    /// The number of runs checked.
     pub runs_checked: usize,
-    /// At how many places.
+    /// The number of points checked.
     pub points: usize,
-    /// Places that were not what the device was told they were.
+    /// Copies that did not arrive: source and destination address.
     pub mismatches: Vec<String>,
-    /// How many wrong addresses the device was told on purpose, to read and to write at.
+    /// The number of deliberately wrong addresses, for reads and writes.
     pub wrong: usize,
-    /// How many of those were seen to be wrong.
+    /// The number of those that were detected.
     pub wrong_seen: usize,
-    /// How long all of it took.
+    /// The duration of the check, in milliseconds.
     pub milliseconds: u64,
 }
 
 /// Checks every backing that a machine can have without preparation at boot.
 ///
 /// # Errors
-/// There is no device, or it does not work; the engine refuses what it should not.
+/// There are fewer than two devices, or one does not work; the engine refuses a valid request.
 pub fn check() -> Result<Report, Failure> {
     let devices = Edu::all()?;
     if devices.len() < 2 {
@@ -92,7 +92,7 @@ pub fn check() -> Result<Report, Failure> {
     let pool = Grown::new(page, RAM / page).map_err(doing("the pool of 2 MiB pages"))?;
     let mut backings = vec![checked(Backing::Huge2M, RAM, &devices)?];
     drop(pool);
-    // More than twice as much as is needed, so that half of it in holes is enough.
+    // More than twice as much as is needed, so that the half in holes is enough.
     for (backing, len, page) in [(Backing::Thp, RAM, HUGE), (Backing::Base, RAM_SMALL, PAGE)] {
         let neighbours = Neighbours::with_holes(4 * RAM as usize, page)?;
         backings.push(checked(backing, len, &devices)?);
@@ -135,7 +135,7 @@ fn checked(backing: Backing, len: u64, devices: &[Edu]) -> Result<Checked, Failu
     Ok(checked)
 }
 
-/// All of it, in mappings of one run each, as a device program would make them.
+/// Maps all of it, one run at a time, as a device's program does.
 fn mappings(guest: &Guest, ram: &MemoryObject) -> Result<Vec<HostMapping>, Failure> {
     guest.space().add_ram(Some(GuestPhys(START)), ram)?;
     let vdev = guest.vdev("disk")?;
@@ -150,7 +150,7 @@ fn mappings(guest: &Guest, ram: &MemoryObject) -> Result<Vec<HostMapping>, Failu
 }
 
 /// The beginning, the middle and the end of each chosen run. The middle of a run of several
-/// pages lies across the border of two, which only a real run survives.
+/// pages lies across a page boundary, where a copy arrives only if they are consecutive.
 fn points<'a>(mappings: &'a [HostMapping], chosen: &[usize]) -> Result<Vec<Point<'a>>, Failure> {
     let mut points = Vec::new();
     for mapping in chosen.iter().filter_map(|&index| mappings.get(index)) {

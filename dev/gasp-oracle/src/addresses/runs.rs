@@ -1,6 +1,6 @@
-//! Which runs are checked where there are too many.
+//! The choice of runs to be checked, if there are too many.
 
-/// Indices of at most `most` runs of these lengths, in order: the longest and the shortest,
+/// The indices, in order, of at most `most` runs of these lengths: the longest and the shortest,
 /// the first and the last, and others spread evenly.
 pub(super) fn chosen(lengths: &[u64], most: usize) -> Vec<usize> {
     let count = lengths.len();

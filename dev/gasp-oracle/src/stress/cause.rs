@@ -1,4 +1,4 @@
-//! What makes the kernel move pages.
+//! Causes for the kernel to move pages.
 
 use std::fmt;
 use std::fs;
@@ -17,35 +17,35 @@ use crate::{Failure, doing};
 
 const COMPACT: &str = "/proc/sys/vm/compact_memory";
 const MIB: u64 = 1 << 20;
-/// Under pressure, how much more is taken than there is, as far as swap holds it.
+/// Under pressure, the bytes allocated beyond the available memory, limited by half of the swap.
 const EXCESS: u64 = 160 * MIB;
-/// How often and for how long memory is compacted.
+/// The most passes of compaction, and their time limit.
 const PASSES_MAX: u32 = 40;
 const COMPACTING: Duration = Duration::from_secs(2);
-/// How long huge pages are asked for.
+/// The time limit for requests of huge pages.
 const GROWING: Duration = Duration::from_secs(3);
 const FILE: u64 = 64 * MIB;
 
-/// A reason for the kernel to move pages.
+/// A cause for the kernel to move pages.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Cause {
     /// All memory is compacted.
     Compaction,
     /// A pool of 2 MiB pages grows.
     HugePages,
-    /// Pages of 1 GiB are asked for.
+    /// Pages of 1 GiB are requested.
     GigaPage,
-    /// A file's pages among the others are written and reclaimed.
+    /// Pages of a file, among the others, are written and reclaimed.
     FileReclaim,
-    /// All groups are asked to be taken out of memory, to swap, and then more memory is
-    /// taken than there is: only this makes the kernel use the frames for something else.
+    /// The kernel is advised to swap out all groups, and then more memory is allocated than is
+    /// available: only that makes it reuse the frames.
     Swap,
-    /// All groups are asked to be gathered into huge pages.
+    /// The kernel is advised to collapse all groups into huge pages.
     Collapse,
 }
 
 impl Cause {
-    /// All of them.
+    /// All causes.
     pub const ALL: [Self; 6] = [
         Self::Compaction,
         Self::HugePages,
@@ -55,9 +55,9 @@ impl Cause {
         Self::Collapse,
     ];
 
-    /// The order of a round: gathering comes last, because it takes away the single pages
-    /// that the others move. In every other round huge pages are asked for first, while
-    /// there are none that compaction has made.
+    /// The order of a round: collapse comes last, because it removes the single pages that the
+    /// others move. In every other round huge pages are requested first, before compaction has
+    /// made any.
     pub(super) fn order(round: u32) -> [Self; 6] {
         let mut order = Self::ALL;
         if round.is_multiple_of(2) {
@@ -66,14 +66,14 @@ impl Cause {
         order
     }
 
-    /// Lets it happen; what came of it.
+    /// Applies the cause; returns its outcome.
     pub(super) fn happen(self, groups: &[Group], pressure: bool) -> Result<Outcome, Failure> {
         let started = Instant::now();
         let words = match self {
             Self::Compaction => compact()?,
-            // Most of what is free: more than there is in one piece.
+            // Most of the free memory: more than is free in huge pages.
             Self::HugePages => grow(2 * MIB, (meminfo("MemFree") * 11 / 32 / MIB).min(256)),
-            // The first ones may be free already; room for the next has to be made.
+            // The first ones may be free already; for the next, pages have to be moved.
             Self::GigaPage => grow(1 << 30, (meminfo("MemAvailable") >> 32).clamp(1, 4)),
             Self::FileReclaim => file_reclaim()?,
             Self::Swap if meminfo("SwapTotal") == 0 => Err("there is no swap".into()),
@@ -89,20 +89,20 @@ impl Cause {
     }
 }
 
-/// What came of a cause.
+/// The outcome of a cause.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Which.
+    /// The cause.
     pub cause: Cause,
-    /// Whether this machine let it happen at all.
+    /// Whether this machine allowed it at all.
     pub done: bool,
-    /// How it went, or why it was not done.
+    /// A description of the result, or why it was not done.
     pub words: String,
-    /// How long it took.
+    /// The duration, in seconds.
     pub seconds: f64,
 }
 
-/// In words, how something was done or why it was not.
+/// A description of the result, or why it was not done.
 type Words = Result<String, String>;
 
 impl fmt::Display for Cause {
@@ -110,7 +110,7 @@ impl fmt::Display for Cause {
         f.pad(match self {
             Self::Compaction => "compaction",
             Self::HugePages => "2M pool grows",
-            Self::GigaPage => "1G pages asked for",
+            Self::GigaPage => "1G pages requested",
             Self::FileReclaim => "files reclaimed",
             Self::Swap => "swapped",
             Self::Collapse => "collapsed",
@@ -118,8 +118,8 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Compacts, again and again for a while: on a machine of much memory, one pass ends when it
-/// has moved the first few thousand pages.
+/// Compacts memory repeatedly: on a machine with much memory, one pass ends when it has moved the
+/// first few thousand pages.
 fn compact() -> Result<Words, Failure> {
     let started = Instant::now();
     let mut passes = 0;
@@ -130,8 +130,8 @@ fn compact() -> Result<Words, Failure> {
     Ok(Ok(format!("{passes} passes")))
 }
 
-/// Asks for huge pages, one at a time, and gives them back. A kernel that has to make room
-/// for them takes long, so that is for a limited time.
+/// Requests huge pages, one at a time, and releases them, within a time limit: a kernel that has
+/// to move pages for them takes long.
 fn grow(page: u64, wanted: u64) -> Words {
     let started = Instant::now();
     let mut grown = Vec::new();
@@ -143,7 +143,7 @@ fn grow(page: u64, wanted: u64) -> Words {
         }
         grown.push(more);
     }
-    Ok(format!("{} of {wanted} pages were had", added(&grown)))
+    Ok(format!("{} of {wanted} pages allocated", added(&grown)))
 }
 
 fn all(groups: &[Group], how: Disturbance) -> String {
@@ -155,13 +155,13 @@ fn all(groups: &[Group], how: Disturbance) -> String {
     }
 }
 
-/// Fills the cache with a file and drops that again, so that pages between the others come
-/// and go. The file has no name and is gone with its descriptor.
+/// Fills the page cache with a file and drops it again, so that pages among the others are
+/// allocated and freed. The file has no name, and is deleted when its descriptor is closed.
 fn file_reclaim() -> Result<Words, Failure> {
     let folder = std::env::temp_dir();
     let (flags, mode) = (rustix::fs::OFlags::TMPFILE, rustix::fs::Mode::RUSR);
     let open = || rustix::fs::open(&folder, flags | rustix::fs::OFlags::RDWR, mode);
-    // Where there is no disk, a file in memory comes and goes as well.
+    // Without a disk, a file in memory does as well.
     let file = open().or_else(|_| rustix::fs::memfd_create("neighbour", MemfdFlags::CLOEXEC))?;
     let mut file = fs::File::from(file);
     let piece = vec![1; 1 << 20];
@@ -181,8 +181,8 @@ fn swap(groups: &[Group]) -> Result<String, Failure> {
     let asked = all(groups, Disturbance::PageOut);
     let excess = EXCESS.min(meminfo("SwapFree") / 2);
     let len = meminfo("MemAvailable") + excess;
-    let hog = Neighbours::taken(usize::try_from(len)?).map_err(doing("taking memory"))?;
+    let hog = Neighbours::taken(usize::try_from(len)?).map_err(doing("allocating memory"))?;
     let swapped = free.saturating_sub(meminfo("SwapFree"));
     drop(hog);
-    Ok(format!("{} MiB taken, {} MiB swapped; {asked}", len / MIB, swapped / MIB))
+    Ok(format!("{} MiB allocated, {} MiB swapped; {asked}", len / MIB, swapped / MIB))
 }

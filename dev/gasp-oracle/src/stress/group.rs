@@ -1,4 +1,4 @@
-//! Pages of one kind, where they were told to be, and where they are.
+//! Pages of one class, their reported addresses, and their present addresses.
 
 use gasp::{DeviceAddr, Guest, GuestPhys, MapFlags, Mapping, MemoryObject, Stability};
 
@@ -9,11 +9,11 @@ use crate::{Failure, doing};
 /// The name of the group that nothing holds.
 pub(super) const CONTROL: &str = "control";
 
-/// Pages of one kind.
+/// Pages of one class.
 pub(super) struct Group {
     name: String,
     memory: Memory,
-    /// Where each page was when it was looked at last.
+    /// The address of each page when it was read last.
     last: Vec<u64>,
 }
 
@@ -21,16 +21,16 @@ enum Memory {
     Engine {
         ram: MemoryObject,
         start: GuestPhys,
-        /// All of it, for its pointer and to touch it.
+        /// A mapping of all of it, for its pointer and to access it.
         whole: Mapping,
-        /// The same file once more, at an address where the kernel can gather its pages.
+        /// Another mapping of the same file, at an address where the kernel can collapse its pages.
         aligned: Mapped,
     },
     Control(Mapped),
 }
 
 impl Group {
-    /// Memory of the engine, as RAM of `guest`.
+    /// A group of memory of the engine, as RAM of `guest`.
     pub(super) fn of_engine(
         name: &str,
         guest: &Guest,
@@ -44,7 +44,7 @@ impl Group {
         Self::new(name, Memory::Engine { ram, start, whole, aligned }, pagemap)
     }
 
-    /// Ordinary private pages.
+    /// The control group: ordinary private pages.
     pub(super) fn control(len: usize, pagemap: &Pagemap) -> Result<Self, Failure> {
         let memory = Mapped::anonymous(len)?;
         for at in (0..len).step_by(PAGE) {
@@ -57,7 +57,7 @@ impl Group {
         let mut group = Self { name: name.into(), memory, last: Vec::new() };
         group.last = group.addresses(pagemap)?;
         match group.last.contains(&0) {
-            true => Err("frame numbers are not told: that needs CAP_SYS_ADMIN".into()),
+            true => Err("frame numbers are hidden: reading them needs CAP_SYS_ADMIN".into()),
             false => Ok(group),
         }
     }
@@ -66,7 +66,7 @@ impl Group {
         &self.name
     }
 
-    /// What the engine says about its addresses.
+    /// The engine's class of its addresses; `control` for the control group.
     pub(super) fn stability(&self) -> &'static str {
         match &self.memory {
             Memory::Engine { ram, .. } => ram.stability().name(),
@@ -82,12 +82,12 @@ impl Group {
         self.last.len()
     }
 
-    /// How many bytes.
+    /// The length in bytes.
     pub(super) fn len(&self) -> u64 {
         (self.pages() * PAGE) as u64
     }
 
-    /// Where it is for a device of the guest; 0 for what is no guest's.
+    /// Its guest-physical address; 0 for the control group.
     pub(super) fn start(&self) -> GuestPhys {
         match &self.memory {
             Memory::Engine { start, .. } => *start,
@@ -95,9 +95,9 @@ impl Group {
         }
     }
 
-    /// Asks the kernel to gather it or to take it out. Whether it does is its business.
+    /// Advises the kernel to collapse or to reclaim the pages. It need not follow the advice.
     ///
-    /// The control group is gathered in its second half only, so that compaction still has
+    /// Only the second half of the control group is collapsed, so that compaction still has
     /// single pages of it to move.
     pub(super) fn disturb(&self, how: Disturbance) -> std::io::Result<()> {
         match (&self.memory, how) {
@@ -114,7 +114,7 @@ impl Group {
         }
     }
 
-    /// How many pages are elsewhere than when this was asked last.
+    /// The number of pages that have moved since the last call.
     pub(super) fn moved(&mut self, pagemap: &Pagemap) -> Result<usize, Failure> {
         let now = self.addresses(pagemap)?;
         let moved = now.iter().zip(&self.last).filter(|(now, last)| now != last).count();
@@ -122,7 +122,7 @@ impl Group {
         Ok(moved)
     }
 
-    /// How many pages are elsewhere than the engine says.
+    /// The number of pages that are not at the address that the engine reports.
     pub(super) fn stale(&self) -> Result<usize, Failure> {
         let Memory::Engine { ram, .. } = &self.memory else { return Ok(0) };
         let mut stale = 0;
@@ -139,15 +139,14 @@ impl Group {
         Ok(stale)
     }
 
-    /// Where the pages are. A page that was taken out of memory, or only out of this
-    /// process's table, is brought back first, as a device's program would by its next
-    /// access.
+    /// The addresses of the pages. A page that was swapped out, or only unmapped from this process,
+    /// is faulted in first, as the next access of a device's program would do.
     fn addresses(&self, pagemap: &Pagemap) -> Result<Vec<u64>, Failure> {
         let (base, len) = match &self.memory {
             Memory::Engine { whole, .. } => (whole.as_ptr(), whole.len()),
             Memory::Control(memory) => (memory.base(), memory.len()),
         };
-        // More than once: under pressure, what comes back may push out what came before.
+        // Repeatedly: under pressure, pages that are faulted in may displace earlier ones.
         for _ in 0..ATTEMPTS {
             let addresses = pagemap.addresses(base, len)?;
             let mut absent = false;

@@ -1,13 +1,13 @@
-//! Pages that move while a thousand mappings are held, by what holds them.
+//! Pages that move while a thousand mappings are held, by what pins them.
 //!
-//! Memory of every class that the engine knows is made among scattered neighbours, mapped
-//! a thousand times, and then the kernel is given every reason to move pages that a
-//! machine can have: [`Cause`]. After each, the page table is read without the engine's
-//! help and compared with what was there before.
+//! Memory of every class of the engine is allocated among scattered neighbours and mapped
+//! a thousand times. Then the kernel is given every cause to move pages that a machine can
+//! have: [`Cause`]. After each, the page table is read without the engine and compared with
+//! the earlier one.
 //!
-//! Beside it lies a control group: ordinary pages that nothing holds. Where none of those
-//! moved, that nothing else did says nothing: such a run is [`Verdict::Inconclusive`], and
-//! is tried again a few times before.
+//! The control group consists of ordinary pages that nothing pins. If none of those moved, it
+//! proves nothing that no other page did: such a run is [`Verdict::Inconclusive`], after several
+//! rounds.
 
 mod cause;
 mod group;
@@ -27,37 +27,36 @@ use crate::pool::Grown;
 use crate::{Failure, doing};
 use group::{CONTROL, Group};
 
-/// How a run is made.
+/// The options of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// No round begins behind this.
+    /// No round begins later than this.
     pub time: Duration,
-    /// Take more memory than the machine has, so that it swaps: only where nobody else is
-    /// on it.
+    /// Allocate more memory than the machine has, so that it swaps: only if nobody else uses it.
     pub pressure: bool,
 }
 
 const MIB: u64 = 1 << 20;
-/// At least 100,000 pages, in ordinary pages: the ones that are easiest to move.
+/// Bytes of pinned ordinary pages, the ones that are easiest to move: at least 100,000 pages.
 const PINNED: u64 = 404 * MIB;
 const OTHERS: u64 = 32 * MIB;
 const HUGE: u64 = 16 * MIB;
 const CONTROL_LEN: u64 = 64 * MIB;
-/// What is needed beside [`PINNED`], and what is left for the rest of the machine.
+/// The memory that a run needs in all, including 256 MiB for the rest of the machine.
 const NEEDED: u64 = PINNED + 5 * OTHERS + 2 * HUGE + CONTROL_LEN + 256 * MIB;
 const NEIGHBOURS_MAX: u64 = 1100 * MIB;
-/// How many mappings are held, over all pinned memory, and how long each may be.
+/// The number of held mappings, over all pinned memory, and the longest of each in bytes.
 const MAPPINGS: u64 = 1000;
 const MAPPING_LEN: u64 = 64 << 10;
-/// Two at least: what the first leaves behind is what the second works on.
+/// At least two: the second starts from the memory that the first has fragmented.
 const ROUNDS_MIN: u32 = 2;
 const ROUNDS_MAX: u32 = 5;
-/// How many pages of the control group should have moved in all rounds: one in a hundred,
-/// without those that were gathered, which are half of them in any case.
+/// The number of pages of the control group that should have moved in all rounds: one in a
+/// hundred, not counting collapse, which always moves half of them.
 const ENOUGH: usize = (CONTROL_LEN / 100) as usize / PAGE;
 
-/// A class of memory: its name, which says what holds it and what it is made of, its
-/// backing, its size, and how it is to be held.
+/// A class of memory: its name (what pins it, and its pages), its backing, its size in bytes, and
+/// how it is pinned.
 type Class = (&'static str, Backing, u64, &'static [PinMethod]);
 const RING: &[PinMethod] = &[PinMethod::IoUring];
 const PIPE: &[PinMethod] = &[PinMethod::Pipe];
@@ -73,16 +72,16 @@ const CLASSES: [Class; 8] = [
     ("nothing 4K", Backing::Base, OTHERS, NOT),
 ];
 
-/// How much memory must be available for a run, in bytes.
+/// The memory that must be available for a run, in bytes.
 pub fn needed() -> u64 {
     NEEDED
 }
 
-/// Makes a run.
+/// Carries out a run.
 ///
 /// # Errors
-/// There is too little memory, frame numbers are not told, memory cannot be compacted, or
-/// the engine refuses what it should not.
+/// There is too little memory, frame numbers are hidden, memory cannot be compacted, or the
+/// engine refuses a valid request.
 pub fn run(options: &Options) -> Result<Report, Failure> {
     let started = Instant::now();
     let available = meminfo("MemAvailable");
@@ -91,7 +90,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
         return Err(format!("{have} MiB are available, {need} are needed").into());
     }
     let pagemap = Pagemap::open().map_err(doing("pagemap"))?;
-    // Without the pool, the groups of its pages are missing, and the report says so.
+    // Without the pool, the groups of its pages are reported as missing.
     let pool = Grown::new(HUGE_PAGE, 2 * HUGE / HUGE_PAGE).ok();
     let guest = Guest::builder().build()?;
     let mut report = Report::default();
@@ -139,8 +138,8 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
 
 const HUGE_PAGE: u64 = 2 * MIB;
 
-/// Every class of memory that is to be had; ordinary pages in the holes among neighbours,
-/// which are given back.
+/// Allocates every class of memory that is available, ordinary pages in holes among neighbours;
+/// returns the neighbours.
 fn allocated(
     guest: &Guest,
     pagemap: &Pagemap,
@@ -163,11 +162,11 @@ fn allocated(
     Ok(scattered)
 }
 
-/// A new control group in each round, because the round before has gathered its pages.
+/// A new control group for each round, because the round before has collapsed its pages.
 fn control(pagemap: &Pagemap, round: u32) -> Result<(Group, Neighbours), Failure> {
     let len = usize::try_from(CONTROL_LEN)?;
-    // More room in each round: compaction works from both ends of memory towards the middle,
-    // and what comes out of the few free pages of a full machine may lie behind that.
+    // Larger holes in each round: compaction works from both ends of memory towards the middle, and
+    // pages allocated from the few free ones of a full machine may lie past its end.
     let room = usize::try_from(meminfo("MemFree") / 2)?;
     let holes = ((2 * len) << (2 * round)).min(room).max(2 * len);
     let scattered = Neighbours::with_holes(holes, PAGE)?;
@@ -176,7 +175,7 @@ fn control(pagemap: &Pagemap, round: u32) -> Result<(Group, Neighbours), Failure
     Ok((group, scattered))
 }
 
-/// A thousand mappings, evenly over all pinned memory.
+/// Maps all pinned memory in a thousand places, spread evenly.
 fn held(guest: &Guest, groups: &[Group]) -> Result<Vec<HostMapping>, Failure> {
     let vdev = guest.vdev("holder")?;
     let pinned: Vec<&Group> = groups.iter().filter(|group| group.is_pinned()).collect();
@@ -194,7 +193,7 @@ fn held(guest: &Guest, groups: &[Group]) -> Result<Vec<HostMapping>, Failure> {
     Ok(mappings)
 }
 
-/// What the engine itself finds when it looks again.
+/// The result of the engine's own audit.
 fn audited(guest: &Guest) -> Result<Audited, Failure> {
     let audit = guest.audit()?;
     let page = PAGE as u64;
@@ -205,13 +204,13 @@ fn audited(guest: &Guest) -> Result<Audited, Failure> {
     })
 }
 
-/// How many mappings have a page that is not where the mapping says.
+/// The number of mappings with a page that is not at the address that the mapping reports.
 fn stale(held: &[HostMapping], pagemap: &Pagemap) -> Result<usize, Failure> {
     let mut stale = 0;
     for mapping in held {
         let addr = mapping.run().addr.0;
         let skew = mapping.as_ptr().addr() % PAGE;
-        // The pages of the range, whose beginning need not be a page's.
+        // The pages of the range, which need not begin at a page boundary.
         for at in (0..mapping.len()).step_by(PAGE) {
             mapping.read_at(at, &mut [0])?;
         }

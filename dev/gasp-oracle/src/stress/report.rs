@@ -1,4 +1,4 @@
-//! What moved.
+//! The report of a run: pages that moved.
 
 use std::fmt;
 
@@ -7,79 +7,79 @@ use serde::{Deserialize, Serialize};
 use super::cause::{Cause, Outcome};
 use super::group::{CONTROL, Group};
 
-/// What moved, in one run.
+/// The pages that moved in one run.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// How many times all causes happened.
+    /// The number of rounds; each applies all causes.
     pub rounds: u32,
-    /// How long it took.
+    /// The duration of the run, in seconds.
     pub seconds: f64,
-    /// How much of that until all memory was made and mapped.
+    /// The part of that until all memory was allocated and mapped.
     pub prepared: f64,
-    /// How many mappings were held all the while.
+    /// The number of mappings held during the run.
     pub mappings: usize,
-    /// How many of them have a page that is not where they say.
+    /// The number of those with a page that is not at the reported address.
     pub mappings_stale: usize,
-    /// What the engine says about all of this.
+    /// The result of the engine's own audit.
     pub audited: Audited,
     /// The groups of pages.
     pub groups: Vec<GroupReport>,
-    /// Groups that were not to be had, and why.
+    /// Groups that could not be allocated, and why.
     pub missing: Vec<String>,
-    /// What came of each cause, the last time.
+    /// The outcome of each cause in the last round.
     pub outcomes: Vec<Outcome>,
     /// Pages that moved, by cause and group, in all rounds.
     pub moved: Vec<Moved>,
 }
 
-/// What the engine's own audit found in the end, in pages of 4 KiB.
+/// The result of the engine's own audit at the end, in pages of 4 KiB.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Audited {
-    /// How many were looked at.
+    /// The number of pages checked.
     pub pages: u64,
-    /// How many are not where the engine said.
+    /// The number of pages that are not at the reported address.
     pub changed: u64,
-    /// How many of those were promised not to move.
+    /// The number of those that were promised not to move.
     pub broken: u64,
 }
 
-/// Pages of one kind.
+/// Pages of one class.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GroupReport {
-    /// Its name.
+    /// The name of the group.
     pub name: String,
-    /// What the engine says about its addresses; `control` for what is not the engine's.
+    /// The engine's class of its addresses; `control` for the control group.
     pub stability: String,
-    /// How many pages of 4 KiB.
+    /// The number of pages of 4 KiB.
     pub pages: usize,
-    /// How many of them are not where the engine said, in the end.
+    /// The number of those that are not at the reported address at the end.
     pub stale: usize,
 }
 
-/// Pages of one group that moved for one cause, each counted every time.
+/// Moves of pages of one group by one cause; a page counts each time it moves.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Moved {
-    /// Why.
+    /// The cause.
     pub cause: Cause,
-    /// Which.
+    /// The name of the group.
     pub group: String,
-    /// How many.
+    /// The number of moves.
     pub pages: usize,
 }
 
-/// What a run shows.
+/// The conclusion of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// Pages moved, but none that was promised not to.
+    /// Pages moved, but none that was promised not to move.
     Held,
-    /// A page moved that was promised not to.
+    /// A page moved that was promised not to move.
     Broken,
     /// No page of the control group moved: this proves nothing.
     Inconclusive,
 }
 
 impl Report {
-    /// What the run shows.
+    /// The conclusion of the run.
     pub fn verdict(&self) -> Verdict {
         let broken = [
             self.moved_of("pinned") > 0,
@@ -94,24 +94,23 @@ impl Report {
         }
     }
 
-    /// How many pages there are of what the engine calls this; `control` for the control
-    /// group.
+    /// The number of pages of this class of addresses; `control` for the control group.
     pub fn pages_of(&self, stability: &str) -> usize {
         self.class(stability).map(|group| group.pages).sum()
     }
 
-    /// How many pages of this class moved, each counted every time.
+    /// The number of moves of pages of this class.
     pub fn moved_of(&self, stability: &str) -> usize {
         let groups = self.class(stability);
         groups.flat_map(|group| Cause::ALL.map(|cause| self.moved_by(cause, &group.name))).sum()
     }
 
-    /// How many pages of this class are not where the engine said, in the end.
+    /// The number of pages of this class that are not at the reported address at the end.
     pub fn stale_of(&self, stability: &str) -> usize {
         self.class(stability).map(|group| group.stale).sum()
     }
 
-    /// How many pages of this group moved for this cause.
+    /// The number of moves of pages of this group by this cause.
     pub fn moved_by(&self, cause: Cause, group: &str) -> usize {
         let of = self.moved.iter().filter(|moved| moved.cause == cause && moved.group == group);
         of.map(|moved| moved.pages).sum()
@@ -151,7 +150,7 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "{rounds} rounds in {seconds:.1} s, {prepared:.1} s of them to prepare; {mappings} \
-             mappings held, {mappings_stale} of them not where they say"
+             mappings held, {mappings_stale} of them not at the reported address"
         )?;
         write!(f, "{:<20}", "pages that moved")?;
         self.groups.iter().try_for_each(|group| write!(f, " {:>12}", group.name))?;
@@ -165,11 +164,11 @@ impl fmt::Display for Report {
                 write!(f, " (inconclusive: no page of the control group moved)")?;
             }
         }
-        write!(f, "\n{:<20}", "not where told")?;
+        write!(f, "\n{:<20}", "not where reported")?;
         self.groups.iter().try_for_each(|group| write!(f, " {:>12}", group.stale))?;
         write!(f, "\n{:<20}", "of pages")?;
         self.groups.iter().try_for_each(|group| write!(f, " {:>12}", group.pages))?;
-        write!(f, "\n{:<20}", "the engine says")?;
+        write!(f, "\n{:<20}", "class")?;
         self.groups.iter().try_for_each(|group| write!(f, " {:>12}", group.stability))?;
         let Audited { pages, changed, broken } = &self.audited;
         write!(f, "\nthe engine's audit of {pages} pages: {changed} changed, {broken} broken")?;

@@ -1,4 +1,4 @@
-//! What the tests of this crate share.
+//! Trials on a testbed, and the report on its console.
 
 use gasp_oracle::parse_line;
 use gasp_testbed::{Line, Testbed, Unavailable};
@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 
 pub(crate) type Outcome = Result<Completion, Failed>;
 
-/// A trial on a testbed. Where there is none, it is marked as ignored, with the reason in
-/// its name, so that it is counted and seen.
+/// A trial on a testbed. If there is none, it is marked as ignored, with the reason in its name,
+/// so that it is counted and visible.
 pub(crate) fn on_testbed(
     name: &str,
     testbed: &Result<Testbed, Unavailable>,
@@ -23,16 +23,16 @@ pub(crate) fn on_testbed(
     }
 }
 
-/// A trial that cannot be run here.
+/// A trial that cannot run here.
 pub(crate) fn skipped(name: &str, why: impl std::fmt::Display) -> Trial {
     Trial::test(format!("{name} [skipped: {why}]"), || Ok(())).with_ignored_flag(true)
 }
 
-/// The one report on a console.
+/// The report on a console.
 pub(crate) fn report<T: DeserializeOwned>(lines: &[Line]) -> Result<T, Failed> {
     let mut reports = lines.iter().filter_map(|line| parse_line(&line.text).transpose());
     match reports.next() {
         Some(report) => report.map_err(|error| Failed::from(error.to_string())),
-        None => Err("the guest told no report".into()),
+        None => Err("the guest has printed no report".into()),
     }
 }
