@@ -1,4 +1,4 @@
-//! A guest's serial console: lines with their times, and waiting for one.
+//! A guest's serial console: its lines with their times, and waits for a line.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 /// One line that a guest has written on its console.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Line {
-    /// When its end arrived, after QEMU's start.
+    /// When its end arrived, since the start of QEMU.
     pub at: Duration,
-    /// Its text, without what ends it.
+    /// Its text, without the line end.
     pub text: String,
 }
 
-/// What has been said so far. Clones are the same console.
+/// The console's output so far. Clones are the same console.
 #[derive(Clone, Default)]
 pub(crate) struct Console(Arc<Shared>);
 
@@ -33,7 +33,7 @@ struct State {
     closed: bool,
 }
 
-/// How waiting for a line ended.
+/// The result of a wait for a line.
 pub(crate) enum Waited {
     Found(Line),
     Closed,
@@ -41,8 +41,8 @@ pub(crate) enum Waited {
 }
 
 impl Console {
-    /// Reads `source` to its end, in this thread. Tells each line on standard error, too,
-    /// if `echo` is set.
+    /// Reads `source` to its end, on this thread. Also prints each line to standard error if `echo`
+    /// is set.
     pub(crate) fn read(&self, source: impl Read, started: Instant, echo: bool) {
         let mut source = BufReader::new(source);
         let mut bytes = Vec::new();
@@ -60,7 +60,7 @@ impl Console {
         self.0.changed.notify_all();
     }
 
-    /// Waits for a line that contains `marker`, behind the last one that was waited for.
+    /// Waits for a line that contains `marker`, after the last line that was found.
     pub(crate) fn wait_for(&self, marker: &str, until: Instant) -> Waited {
         let mut state = self.lock();
         let mut seen = state.next;
@@ -82,7 +82,7 @@ impl Console {
         }
     }
 
-    /// Everything so far.
+    /// All lines so far.
     pub(crate) fn lines(&self) -> Vec<Line> {
         self.lock().lines.clone()
     }

@@ -1,4 +1,4 @@
-//! What can go wrong once the testbed is there.
+//! Errors of guests and of QEMU, once there is a testbed.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::time::Duration;
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong with a guest or with QEMU.
+/// An error of a guest or of QEMU.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -28,20 +28,20 @@ pub enum Error {
     Libraries {
         /// The program.
         program: PathBuf,
-        /// What the lister said.
+        /// The error message of `ldd`.
         why: String,
     },
     /// QEMU cannot be started.
     #[error("QEMU cannot be started: {0}")]
     Start(io::Error),
-    /// QEMU ended, or its end of a pipe is closed, while something was expected of it.
+    /// QEMU ended, or closed its end of a pipe, while something was expected of it.
     #[error("QEMU ended ({}) before {expected}{context}", status_text(*status))]
     Ended {
         /// What was expected.
         expected: String,
-        /// How it ended; `None` while that is not known.
+        /// Its exit status; `None` if that is not known yet.
         status: Option<ExitStatus>,
-        /// What QEMU and the guest said last.
+        /// The last output of QEMU and the guest.
         context: String,
     },
     /// Something did not happen in time.
@@ -49,9 +49,9 @@ pub enum Error {
     Timeout {
         /// What was expected.
         expected: String,
-        /// How long it was waited for.
+        /// The duration of the wait.
         after: Duration,
-        /// What QEMU and the guest said last.
+        /// The last output of QEMU and the guest.
         context: String,
     },
     /// The guest's script ended with an error.
@@ -59,10 +59,10 @@ pub enum Error {
     Script {
         /// The script's exit status.
         code: i32,
-        /// What QEMU and the guest said last.
+        /// The last output of QEMU and the guest.
         context: String,
     },
-    /// QEMU answered a qtest command with something else than expected.
+    /// QEMU gave an unexpected answer to a qtest command.
     #[error("qtest: `{command}` was answered with `{answer}`")]
     Answer {
         /// The command, shortened.
@@ -73,12 +73,12 @@ pub enum Error {
     /// No PCI device on bus 0 has these identities.
     #[error("no PCI device {vendor:04x}:{device:04x} on bus 0")]
     NoDevice {
-        /// The vendor looked for.
+        /// The requested vendor.
         vendor: u16,
-        /// The device looked for.
+        /// The requested device.
         device: u16,
     },
-    /// A device or an address does not have or allow what was asked for.
+    /// A device or an address does not have or allow what was requested.
     #[error("{0}")]
     Refused(String),
 }

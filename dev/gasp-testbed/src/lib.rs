@@ -1,9 +1,9 @@
 //! A real QEMU and a real Linux guest, for tests.
 //!
-//! Everything comes from Debian's own packages, through the machine's own package manager,
-//! into an ignored folder: nothing is installed, no privilege is needed, and the second
-//! run finds what the first has fetched. QEMU runs under its own software emulation, so
-//! the machine needs no hardware virtualisation.
+//! Everything comes from Debian's packages, through the machine's package manager, into a
+//! folder that git ignores: nothing is installed, no privilege is needed, and the second run
+//! uses what the first has fetched. QEMU emulates the processor in software, so the machine
+//! needs no hardware virtualisation.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -19,13 +19,13 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`Testbed`], [`Unavailable`] | what is fetched, from where, and why it cannot be |
-//! | [`Initramfs`] | busybox, modules in their order, the test's files and script |
-//! | [`Vm`] | a guest that runs: its console, its end, its whole-run timeout |
+//! | [`Testbed`], [`Unavailable`] | what is fetched, from where, and why it is unavailable |
+//! | [`Initramfs`] | busybox, modules in load order, the test's files and script |
+//! | [`Vm`] | a running guest: its console, its end, its whole-run timeout |
 //! | [`qtest`] | QEMU without a guest: the test drives devices and the IOMMU itself |
 //!
-//! No QEMU outlives its test: dropping the handle kills it, a watcher ends it at its
-//! deadline, and the kernel ends it when the test's process dies in any other way.
+//! No QEMU outlives its test: dropping the handle kills it, a watcher kills it at its
+//! deadline, and the kernel kills it when the test's process dies in any other way.
 
 mod console;
 mod error;

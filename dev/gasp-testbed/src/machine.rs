@@ -1,13 +1,13 @@
-//! The one machine that all guests here have.
+//! The machine that all guests here use.
 //!
-//! Its memory is a shared memfd, so that a device in another process can map it. What no
-//! test needs is left out: each part costs time under software emulation.
+//! Its memory is a shared memfd, so that a device in another process can map it. Parts that
+//! no test needs are left out, as each costs time under software emulation.
 
 use std::process::Command;
 
 use crate::testbed::Testbed;
 
-/// QEMU with this machine, run by `accelerator`.
+/// QEMU with this machine, `memory` bytes of memory, and this accelerator.
 pub(crate) fn machine(testbed: &Testbed, accelerator: &str, memory: u64) -> Command {
     let mut command = testbed.qemu();
     let size = format!("{}K", memory >> 10);

@@ -1,4 +1,4 @@
-//! `testbed`: brings what the tests need, tells its versions, boots Linux once.
+//! `testbed`: fetches what the tests need, prints its versions, boots Linux once.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,28 +15,28 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Bring everything, unless it is there
+    /// Fetch everything, unless it exists already
     Fetch {
-        /// Bring the versions that the mirror has now, even so
+        /// Fetch the present versions of the mirror in any case
         #[arg(long)]
         again: bool,
     },
     /// Boot Linux once and show its console
     Boot {
-        /// What the guest's shell runs
+        /// The script for the guest's shell
         #[arg(default_value = "uname -a; cat /proc/uptime; ls /sys/bus/pci/devices")]
         script: String,
         /// Modules to load first
         #[arg(long)]
         module: Vec<String>,
-        /// Devices to add, in QEMU's own form
+        /// Devices to add, in QEMU's syntax
         #[arg(long)]
         device: Vec<String>,
         /// Arguments to add to the kernel's command line
         #[arg(long)]
         append: Vec<String>,
     },
-    /// Tell the versions of what is there
+    /// Print the versions of the testbed's packages
     Versions,
 }
 

@@ -1,8 +1,8 @@
 //! One QEMU process that cannot outlive its test.
 //!
-//! A thread of its own starts QEMU, keeps what it says on standard error, kills it at its
-//! deadline, and takes its exit status. It has to be a thread that lives as long as QEMU:
-//! the kernel's "die with the parent" means the parent *thread*.
+//! A thread of its own starts QEMU, keeps its standard error, kills it at its deadline, and
+//! collects its exit status. The thread has to live as long as QEMU: the kernel's parent-death
+//! signal refers to the parent *thread*.
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -17,7 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::{Error, Result};
 
-/// The most of QEMU's error messages that is kept.
+/// The most bytes of QEMU's error messages that are kept.
 const MESSAGES_KEPT: usize = 64 << 10;
 
 /// A running QEMU; killed when dropped.
@@ -50,8 +50,7 @@ struct Started {
 }
 
 impl Process {
-    /// Starts QEMU, which is killed when `limit` is over. Its standard input and output
-    /// are the caller's.
+    /// Starts QEMU, which is killed after `limit`. Returns its standard input and output.
     pub(crate) fn start(
         mut command: Command,
         limit: Duration,
@@ -82,15 +81,15 @@ impl Process {
         self.started
     }
 
-    /// When something that may take `timeout` has to be done: QEMU's own deadline is a
-    /// little later than that, so that whoever waits is told of the end.
+    /// The end of a wait of `timeout`, at most a little later than QEMU's own deadline, so that the
+    /// waiting thread sees QEMU's end.
     pub(crate) fn until(&self, timeout: Duration) -> Instant {
         let last = self.deadline + Duration::from_secs(5);
         Instant::now().checked_add(timeout).map_or(last, |until| until.min(last))
     }
 
     pub(crate) fn kill(&self) {
-        // An error means that it has ended.
+        // An error means that it has ended already.
         let _ = pidfd_send_signal(&*self.handle, Signal::KILL);
     }
 
@@ -102,7 +101,7 @@ impl Process {
         state.status
     }
 
-    /// What QEMU has said on standard error.
+    /// QEMU's standard error so far.
     pub(crate) fn messages(&self) -> String {
         lock(&self.shared).messages.clone()
     }
@@ -121,7 +120,7 @@ fn lock(shared: &Shared) -> MutexGuard<'_, State> {
     shared.state.lock()
 }
 
-/// The keeper's life: from before QEMU's start until after its end.
+/// The body of the keeper thread, from before QEMU's start until after its end.
 fn keep(
     mut command: Command,
     deadline: Instant,
@@ -163,7 +162,7 @@ fn introduce(child: &mut Child) -> std::io::Result<Started> {
     Ok(Started { pid, handle, input, output })
 }
 
-/// Keeps QEMU's messages until it has ended, and sees to it that it does.
+/// Keeps QEMU's messages until it has ended; kills it at the deadline.
 fn watch(child: &mut Child, handle: &OwnedFd, deadline: Instant, shared: &Shared) {
     let Some(mut stderr) = child.stderr.take() else { return };
     let mut buffer = [0; 4096];
@@ -181,7 +180,7 @@ fn watch(child: &mut Child, handle: &OwnedFd, deadline: Instant, shared: &Shared
         } else if ended {
             return;
         } else if ready == Ok(0) {
-            keep_message(shared, b"killed: its whole-run timeout is over\n");
+            keep_message(shared, b"killed: its whole-run timeout has expired\n");
             let _ = child.kill();
             return;
         }

@@ -1,4 +1,4 @@
-//! What has been fetched, and how to run it.
+//! The fetched packages, and commands that run their programs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, io};
 
-/// The libraries' folders below QEMU's root, with the loader in the first that has one.
+/// The folders of libraries below QEMU's root. The loader is in the first that has one.
 const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
 const LOADER: &str = "ld-linux-x86-64.so.2";
-/// The name and version of every package, one a line.
+/// The file with the name and version of every package, one per line.
 pub(crate) const PACKAGES: &str = "packages";
 
 /// A QEMU, a Linux kernel with its modules, and busybox, ready to run.
@@ -19,7 +19,7 @@ pub struct Testbed {
     versions: Versions,
 }
 
-/// The versions of Debian's packages that a testbed was made of.
+/// The versions of the Debian packages of a testbed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Versions {
     /// QEMU's package version.
@@ -38,7 +38,7 @@ impl fmt::Display for Versions {
 }
 
 impl Testbed {
-    /// Opens a whole testbed in `root`.
+    /// Opens a complete testbed in `root`.
     pub(crate) fn open(root: PathBuf) -> io::Result<Self> {
         let text = fs::read_to_string(root.join(PACKAGES))?;
         let packages: BTreeMap<_, _> =
@@ -55,12 +55,12 @@ impl Testbed {
         Ok(Self { root, versions })
     }
 
-    /// The versions of what is there. They move with Debian, so tests print them.
+    /// The versions of the packages. They change with Debian, so tests print them.
     pub fn versions(&self) -> &Versions {
         &self.versions
     }
 
-    /// The folder with everything in it.
+    /// The folder of the testbed.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -80,7 +80,7 @@ impl Testbed {
         self.root.join("busybox")
     }
 
-    /// A command that runs `qemu-system-x86_64`, with its firmware and modules found.
+    /// A command that runs `qemu-system-x86_64` with the paths of its firmware and modules.
     pub fn qemu(&self) -> Command {
         let root = self.qemu_root();
         let mut command = program(&root, "qemu-system-x86_64");
@@ -101,8 +101,8 @@ impl Testbed {
     }
 }
 
-/// A command that runs a program that was unpacked below `root` with the libraries that
-/// were unpacked with it, through its own loader: this machine's C library may be older.
+/// A command that runs a program unpacked below `root` with the libraries unpacked there,
+/// through their own loader: this machine's C library may be older.
 pub(crate) fn program(root: &Path, name: &str) -> Command {
     let folders = LIBRARIES.map(|folder| root.join(folder));
     let loader = folders.iter().map(|folder| folder.join(LOADER)).find(|path| path.exists());

@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unavailable {
-    /// Somebody does not want one.
+    /// It is turned off by `GASP_TESTBED=off`.
     #[error("GASP_TESTBED=off")]
     TurnedOff,
     /// Debian's QEMU for x86-64 does not run here.
     #[error("the testbed is for x86-64")]
     Architecture,
-    /// There is no Debian to take packages from.
+    /// This machine is not Debian, whose packages are needed.
     #[error("this machine is not Debian but {0}")]
     NotDebian(String),
-    /// Debian's package manager knows of no mirror.
+    /// Debian's package manager has no mirror.
     #[error("no Debian mirror is configured")]
     NoMirror,
-    /// A program that should fetch or unpack failed: often for want of a network.
+    /// A program that fetches or unpacks has failed, often without a network.
     #[error("{program}: {why}")]
     Program {
         /// The program.
@@ -35,10 +35,10 @@ pub enum Unavailable {
         /// What is missing.
         why: String,
     },
-    /// A file or folder cannot be made or read.
+    /// A file or folder cannot be created or read.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
         /// Why.
         source: io::Error,

@@ -1,4 +1,4 @@
-//! A Linux guest that runs.
+//! A running Linux guest.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -18,7 +18,7 @@ use crate::machine::machine;
 use crate::process::Process;
 use crate::testbed::Testbed;
 
-/// What makes a boot short and steady under software emulation.
+/// Kernel arguments for a short and steady boot under software emulation.
 const KERNEL_ARGS: &[&str] = &[
     "console=ttyS0",
     "panic=-1",
@@ -50,19 +50,19 @@ pub struct VmBuilder {
     echo: bool,
 }
 
-/// A Linux guest that runs; killed when dropped.
+/// A running Linux guest; killed on drop.
 pub struct Vm {
     process: Process,
     console: Console,
     input: Mutex<ChildStdin>,
     reader: Option<JoinHandle<()>>,
-    /// QEMU opens it by its name while it starts.
+    /// QEMU opens it by name while it starts.
     _initramfs: OwnedFd,
 }
 
 impl Vm {
-    /// A guest with Debian's Linux, one CPU and 256 MiB, which is powered off when its
-    /// script has ended, and killed after 120 s.
+    /// A guest with Debian's Linux, one CPU and 256 MiB, which powers off when its script has
+    /// ended, and is killed after 120 s.
     pub fn linux(testbed: &Testbed, initramfs: Initramfs) -> VmBuilder {
         VmBuilder {
             testbed: testbed.clone(),
@@ -77,16 +77,16 @@ impl Vm {
         }
     }
 
-    /// QEMU's process.
+    /// The process ID of QEMU.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Waits for a line of the console that contains `marker`, behind the last line that
-    /// this function has returned.
+    /// Waits for a line of the console that contains `marker`, after the last line that this
+    /// function has returned.
     ///
     /// # Errors
-    /// [`Error::Ended`] if the guest ended without saying it; [`Error::Timeout`].
+    /// [`Error::Ended`] if the guest ended without such a line; [`Error::Timeout`].
     pub fn wait_for(&self, marker: &str, timeout: Duration) -> Result<Line> {
         let started = Instant::now();
         match self.console.wait_for(marker, self.process.until(timeout)) {
@@ -103,24 +103,25 @@ impl Vm {
     /// Writes a line to the console, for a script that reads it.
     ///
     /// # Errors
-    /// [`Error::Ended`] if nobody can read it any more.
+    /// [`Error::Ended`] if the guest has ended.
     pub fn send_line(&self, text: &str) -> Result<()> {
         let mut input = self.input.lock();
         let written = input.write_all(format!("{text}\n").as_bytes()).and_then(|()| input.flush());
         written.map_err(|_| self.ended(format!("`{text}` could be sent to it")))
     }
 
-    /// Everything on the console so far.
+    /// All lines of the console so far.
     pub fn lines(&self) -> Vec<Line> {
         self.console.lines()
     }
 
-    /// What QEMU itself has said on standard error so far.
+    /// QEMU's own standard error so far.
     pub fn qemu_messages(&self) -> String {
         self.process.messages()
     }
 
-    /// Ends QEMU at once, as a crash would, and returns when it is gone.
+    /// Kills QEMU, as a crash would end it, and waits for its end. Returns all lines of the
+    /// console.
     pub fn kill(mut self) -> Vec<Line> {
         self.process.kill();
         self.process.wait_end(self.process.until(Duration::MAX));
@@ -128,12 +129,12 @@ impl Vm {
         self.console.lines()
     }
 
-    /// Waits until the guest has powered itself off, which it does behind its script.
-    /// Everything that it said.
+    /// Waits until the guest has powered off, which it does after its script. Returns all lines of
+    /// the console.
     ///
     /// # Errors
-    /// [`Error::Timeout`]; [`Error::Ended`] if QEMU failed or the guest never came to the
-    /// end of its script; [`Error::Script`] if the script failed.
+    /// [`Error::Timeout`]; [`Error::Ended`] if QEMU failed or the guest did not reach the end of
+    /// its script; [`Error::Script`] if the script failed.
     pub fn finish(mut self, timeout: Duration) -> Result<Vec<Line>> {
         let started = Instant::now();
         let Some(status) = self.process.wait_end(self.process.until(timeout)) else {
@@ -153,12 +154,12 @@ impl Vm {
     }
 
     fn ended(&self, expected: String) -> Error {
-        // The console is closed a moment before the status is known.
+        // The console is closed shortly before the status is known.
         let status = self.process.wait_end(self.process.until(Duration::from_secs(2)));
         Error::Ended { expected, status, context: self.context() }
     }
 
-    /// What a person needs to understand a failure.
+    /// The last output of QEMU and the guest, for error messages.
     fn context(&self) -> String {
         let mut text = String::new();
         let messages = self.process.messages();
@@ -168,7 +169,7 @@ impl Vm {
         }
         let lines = self.console.lines();
         if !lines.is_empty() {
-            text.push_str("\nthe console's end:");
+            text.push_str("\nlast lines of the console:");
         }
         for line in lines.iter().skip(lines.len().saturating_sub(LINES_TOLD)) {
             text.push_str(&format!("\n{:8.3} {}", line.at.as_secs_f64(), line.text));
@@ -185,45 +186,44 @@ impl Vm {
 }
 
 impl VmBuilder {
-    /// How much memory the guest has, in bytes: whole MiB.
+    /// Sets the guest's memory in bytes, a multiple of 1 MiB.
     pub fn memory(self, bytes: u64) -> Self {
         Self { memory: bytes, ..self }
     }
 
-    /// How many CPUs the guest has.
+    /// Sets the number of the guest's CPUs.
     pub fn cpus(self, cpus: u32) -> Self {
         Self { cpus, ..self }
     }
 
-    /// After how long QEMU is killed, whatever it does.
+    /// Sets the whole-run timeout, after which QEMU is killed.
     pub fn limit(self, limit: Duration) -> Self {
         Self { limit, ..self }
     }
 
-    /// Adds a `-device`, in QEMU's own form. An IOMMU has to be added before the devices
-    /// behind it.
+    /// Adds a `-device`, in QEMU's syntax. An IOMMU has to be added before the devices behind it.
     pub fn device(self, device: impl Into<OsString>) -> Self {
         self.arg("-device").arg(device)
     }
 
-    /// Adds any argument of QEMU.
+    /// Adds any argument for QEMU.
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
         self
     }
 
-    /// Adds to the kernel's command line.
+    /// Adds an argument to the kernel's command line.
     pub fn kernel_arg(mut self, arg: impl Into<String>) -> Self {
         self.kernel_args.push(arg.into());
         self
     }
 
-    /// Lets the guest reboot. Without this, a reboot is its end.
+    /// Allows the guest to reboot. Without this, a reboot ends it.
     pub fn reboots(self) -> Self {
         Self { reboots: true, ..self }
     }
 
-    /// Tells the console on standard error, too, as it comes.
+    /// Also prints the console to standard error as it arrives.
     pub fn echo(self) -> Self {
         Self { echo: true, ..self }
     }
@@ -231,8 +231,8 @@ impl VmBuilder {
     /// Starts the guest.
     ///
     /// # Errors
-    /// What the initramfs needs is not there; QEMU cannot be started. That QEMU refuses an
-    /// argument shows at the first wait.
+    /// A file for the initramfs is missing; QEMU cannot be started. An argument that QEMU refuses is
+    /// reported by the first wait.
     pub fn start(self) -> Result<Vm> {
         let initramfs = memory_file(&self.initramfs.build()?).map_err(Error::Start)?;
         let name = format!("/proc/{}/fd/{}", std::process::id(), initramfs.as_raw_fd());
@@ -257,7 +257,7 @@ impl VmBuilder {
     }
 }
 
-/// A file without a place in any folder, so that none is ever left behind.
+/// A file in memory with these contents: no folder has it, so it cannot be left behind.
 fn memory_file(bytes: &[u8]) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create("initramfs", MemfdFlags::CLOEXEC)?);
     file.write_all(bytes)?;

@@ -1,4 +1,4 @@
-//! A real Linux in a real QEMU.
+//! A real Linux guest in a real QEMU.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use gasp_testbed::{Error, Initramfs, Testbed, Vm};
 use support::Outcome;
 
-/// For a boot on a machine that does much else.
+/// The time limit of a boot, for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 fn main() {
@@ -148,7 +148,7 @@ fn modules_and_programs(testbed: &Testbed) -> Outcome {
     Ok(())
 }
 
-/// Another process boots a guest, and is killed such that it cannot do anything about it.
+/// Another process boots a guest and is killed by SIGKILL, so that it cannot clean up.
 fn dies_with_its_test(_testbed: &Testbed) -> Outcome {
     let mut parent = Command::new(env!("CARGO_BIN_EXE_testbed"))
         .args(["boot", "echo up; sleep 1000"])
@@ -163,7 +163,7 @@ fn dies_with_its_test(_testbed: &Testbed) -> Outcome {
     assert_eq!(children.len(), 1, "one QEMU");
     let until = Instant::now() + Duration::from_secs(5);
     while alive(children[0]) {
-        assert!(Instant::now() < until, "QEMU {} lives on", children[0]);
+        assert!(Instant::now() < until, "QEMU {} is still running", children[0]);
         std::thread::sleep(Duration::from_millis(10));
     }
     Ok(())
@@ -176,7 +176,7 @@ fn what_qemu_refuses(testbed: &Testbed) -> Outcome {
     Ok(())
 }
 
-/// Whether there is such a process that is not dead already.
+/// Whether the process exists and is not a zombie.
 fn alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit(')').next().unwrap().trim_start().chars().next();

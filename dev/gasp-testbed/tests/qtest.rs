@@ -1,5 +1,5 @@
-//! QEMU without a guest: its `edu` device's DMA engine behind its Intel IOMMU, programmed
-//! by the test.
+//! QEMU without a guest: the DMA engine of its `edu` device behind its Intel IOMMU, programmed by
+//! the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
@@ -33,7 +33,7 @@ struct Edu<'a> {
 }
 
 impl<'a> Edu<'a> {
-    /// The device's own memory, at the addresses that its DMA engine has for it.
+    /// The address of the device's own buffer for its DMA engine.
     const BUFFER: u64 = 0x40000;
     const FROM_MEMORY: u64 = 1;
     const TO_MEMORY: u64 = 3;
@@ -50,11 +50,15 @@ impl<'a> Edu<'a> {
             self.qtest.write_u64(self.registers + register, value)?;
         }
         self.qtest.step_clock(Duration::from_millis(200))?;
-        assert_eq!(self.qtest.read_u64(self.registers + 0x98)? & 1, 0, "the transfer is over");
+        assert_eq!(
+            self.qtest.read_u64(self.registers + 0x98)? & 1,
+            0,
+            "the transfer has completed"
+        );
         Ok(())
     }
 
-    /// Has the device copy from one bus address to another.
+    /// Makes the device copy from one bus address to another.
     fn copy(&self, from: u64, to: u64, len: u64) -> Result<(), Error> {
         self.transfer(from, Self::BUFFER, len, Self::FROM_MEMORY)?;
         self.transfer(Self::BUFFER, to, len, Self::TO_MEMORY)
@@ -80,7 +84,7 @@ fn mapped_and_nothing_else(testbed: &Testbed) -> Outcome {
         Ok(result)
     };
     let copy = |from: u64, to: u64| -> Result<bool, Error> {
-        // What the device still has in its own memory is not to be taken for a success.
+        // So that older contents of the device's buffer are not mistaken for a success.
         edu.transfer(0x50_0000, Edu::BUFFER, 64, Edu::FROM_MEMORY)?;
         edu.copy(from + 8, to + 16, text.len() as u64)?;
         moved()
@@ -94,15 +98,15 @@ fn mapped_and_nothing_else(testbed: &Testbed) -> Outcome {
     vtd.attach(&edu.device, 7)?;
     vtd.map(7, iova_source, source, PAGE, Rights::Read)?;
     vtd.map(7, iova_target, target, PAGE, Rights::ReadWrite)?;
-    // The helper's own first transfer is not mapped: it faults every time.
+    // The helper's first transfer is not mapped: it faults every time.
     assert!(copy(iova_source, iova_target)?);
     assert_eq!(vtd.take_faults()?.first().map(|fault| fault.page), Some(0x50_0000));
 
     edu.copy(iova_source + 8, iova_target + 16, text.len() as u64)?;
     assert!(moved()?);
     assert_eq!(vtd.take_faults()?, []);
-    // Writing to a page that may only be read. QEMU tells of it only where it has to walk
-    // the tables: what its IOTLB knows, it refuses without a word.
+    // A write to a read-only page. QEMU records a fault only if it has to walk the tables: an
+    // access that its IOTLB refuses leaves no record.
     let source_id = u16::from(edu.device.devfn());
     let fault = Fault { page: iova_source, source: source_id, write: true, reason: 5 };
     for faults in [vec![], vec![fault]] {
@@ -139,7 +143,7 @@ fn many_pages_come_and_go(testbed: &Testbed) -> Outcome {
         vtd.unmap(1, iova, PAGE)?;
     }
     eprintln!("500 pairs of map and unmap: {:?}", started.elapsed());
-    // A longer range takes pieces of several sizes.
+    // A longer range is invalidated in pieces of several sizes.
     let (iova, addr, len) = (0x7f_d000, 0x300_0000, 21 * PAGE);
     vtd.map(1, iova, addr, len, Rights::ReadWrite)?;
     for page in (0..len).step_by(PAGE as usize) {
@@ -173,8 +177,8 @@ fn an_interrupt_line(testbed: &Testbed) -> Outcome {
     qtest.intercept_inputs("ioapic")?;
     let edu = Edu::new(&qtest)?;
     qtest.take_interrupts()?;
-    qtest.write_u32(edu.registers + 0x60, 1)?; // Raise,
-    qtest.write_u32(edu.registers + 0x64, 1)?; // and acknowledge.
+    qtest.write_u32(edu.registers + 0x60, 1)?; // Raise.
+    qtest.write_u32(edu.registers + 0x64, 1)?; // Acknowledge.
     let lines = qtest.take_interrupts()?;
     let changes: Vec<bool> = lines.iter().map(|interrupt| interrupt.raised).collect();
     assert!(changes.contains(&true) && changes.last() == Some(&false), "{lines:?}");
@@ -204,8 +208,8 @@ fn an_interrupt_message(testbed: &Testbed) -> Outcome {
     qtest.write_u32(submission + 40, 1)?;
     qtest.write_u32(registers + 0x1000, 1)?;
     qtest.step_clock(Duration::from_millis(1))?;
-    assert_eq!(qtest.read_u32(page)? & 0xffff, 0x1b36, "the identity has come by DMA");
-    assert_eq!(qtest.read_u32(addr)?, data, "and the interrupt behind it");
+    assert_eq!(qtest.read_u32(page)? & 0xffff, 0x1b36, "the identity has arrived by DMA");
+    assert_eq!(qtest.read_u32(addr)?, data, "and the interrupt after it");
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! Debian's package manager with a private state: nothing of the machine is changed, and
-//! no privilege is needed. Mirror and keyring are the machine's own.
+//! Debian's package manager with a private state: nothing on the machine is changed, and no
+//! privilege is needed. Mirror and keyring are the machine's own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ impl Apt {
     }
 
     /// Writes the configuration. It is read after the machine's own, whose proxies and
-    /// certificates stay in force; its hooks do not: they are for the machine's state.
+    /// certificates remain in force. The machine's hooks do not: they are for the machine's state.
     fn configure(&self, more: &str) -> Result<(), Unavailable> {
         let folder = self.folder.display();
         let text = format!(
@@ -76,8 +76,8 @@ impl Apt {
         fs::write(&path, text).map_err(Unavailable::file(path))
     }
 
-    /// The mirror that the machine has its own release from. The package manager itself
-    /// reads the machine's sources, so every form of them is understood.
+    /// The mirror of the machine's own release. The package manager itself reads the machine's
+    /// sources, so every format of them is supported.
     fn machine_mirror(&self, codename: &str) -> Result<String, Unavailable> {
         let text = run(self.command("apt-get").args(["update", "--print-uris"]))?;
         let releases: Vec<(&str, &str)> = text
@@ -92,7 +92,7 @@ impl Apt {
         found.map(|(mirror, _)| (*mirror).to_string()).ok_or(Unavailable::NoMirror)
     }
 
-    /// Brings the lists of these suites.
+    /// Fetches the package lists of these suites.
     pub(super) fn update(&self, suites: &[&str]) -> Result<(), Unavailable> {
         let keyring = KEYRINGS.iter().find(|path| Path::new(path).exists());
         let options = keyring.map_or(String::new(), |path| format!("[signed-by={path}] "));
@@ -101,7 +101,7 @@ impl Apt {
         run(self.command("apt-get").args(["-q", "update"])).map(drop)
     }
 
-    /// Downloads packages and everything that they need on an empty machine.
+    /// Downloads packages and all their dependencies, as for an empty machine.
     pub(super) fn download_with_dependencies(
         &self,
         suite: &str,
@@ -113,7 +113,7 @@ impl Apt {
         archives(&self.folder.join("cache/archives"))
     }
 
-    /// Downloads these packages, without what they need.
+    /// Downloads these packages, without their dependencies.
     pub(super) fn download(
         &self,
         suite: &str,
@@ -137,7 +137,7 @@ impl Apt {
         let needs = text.lines().filter_map(|line| line.strip_prefix("Depends: "));
         let mut names = needs.flat_map(|needs| needs.split([',', '|', ' ']));
         let found = names.find(|name| name.starts_with(prefix)).map(str::to_string);
-        found.ok_or_else(|| Unavailable::package(package, format!("it needs no {prefix}...")))
+        found.ok_or_else(|| Unavailable::package(package, format!("it depends on no {prefix}...")))
     }
 
     fn command(&self, program: &str) -> Command {
@@ -168,8 +168,7 @@ fn archives(folder: &Path) -> Result<Vec<PathBuf>, Unavailable> {
     Ok(archives)
 }
 
-/// Runs a command to its end. What it says on standard output, if it succeeds and that is
-/// not sent elsewhere.
+/// Runs a command to its end; returns its standard output, unless that is redirected.
 pub(super) fn run(command: &mut Command) -> Result<String, Unavailable> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |why: String| Unavailable::Program { program, why };

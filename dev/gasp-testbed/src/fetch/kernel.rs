@@ -1,5 +1,5 @@
-//! The uncompressed kernel out of a package's compressed one: QEMU starts it directly,
-//! which saves a second of every boot under software emulation.
+//! Extraction of the uncompressed kernel from a package's compressed one: QEMU starts it
+//! directly, which saves a second of every boot under software emulation.
 //!
 //! Offsets are those of the Linux/x86 boot protocol (Documentation/arch/x86/boot.rst).
 
@@ -14,28 +14,28 @@ const SETUP_SECTORS: usize = 0x1f1;
 const SECTOR: usize = 512;
 const PAYLOAD_OFFSET: usize = 0x248;
 const PAYLOAD_LENGTH: usize = 0x24c;
-/// The kernel's build puts the length of the uncompressed kernel behind the payload.
+/// The size of the length of the uncompressed kernel, which follows the payload.
 const LENGTH_BEHIND: usize = 4;
 
-/// How a payload begins, and the program that unpacks such a one.
+/// The magic number of a compression format, and the program that decompresses it.
 const FORMATS: [(&[u8], &str); 3] = [
     (&[0x02, 0x21, 0x4c, 0x18], "lz4"),
     (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz"),
     (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
 ];
 
-/// Unpacks the kernel `image` to `vmlinux` in `root`, with a program of QEMU's folder.
+/// Decompresses the kernel `image` to `vmlinux` in `root`, with a program of QEMU's folder.
 pub(super) fn extract(image: &Path, root: &Path) -> Result<(), Unavailable> {
     let bytes = fs::read(image).map_err(Unavailable::file(image))?;
     let wrong = |why: &str| Unavailable::package("the kernel", why);
     let (payload, len) = payload(&bytes).ok_or_else(|| wrong("no compressed payload found"))?;
     let format = FORMATS.iter().find(|(magic, _)| payload.starts_with(magic));
-    let (_, tool) = format.ok_or_else(|| wrong("compressed in an unknown way"))?;
+    let (_, tool) = format.ok_or_else(|| wrong("unknown compression format"))?;
 
     let packed = root.join("payload");
     let vmlinux = root.join("vmlinux");
     fs::write(&packed, payload).map_err(Unavailable::file(&packed))?;
-    // Through files: a pipe both ways would have to be served both ways at once.
+    // Through files: with a pipe in each direction, both would have to be served at once.
     let input = File::open(&packed).map_err(Unavailable::file(&packed))?;
     let output = File::create(&vmlinux).map_err(Unavailable::file(&vmlinux))?;
     let mut command = program(&root.join("qemu"), tool);
@@ -44,12 +44,12 @@ pub(super) fn extract(image: &Path, root: &Path) -> Result<(), Unavailable> {
 
     let unpacked = fs::read(&vmlinux).map_err(Unavailable::file(&vmlinux))?;
     if !unpacked.starts_with(b"\x7fELF") || unpacked.len() != len {
-        return Err(wrong("it did not unpack to a kernel of the length that it tells"));
+        return Err(wrong("the decompressed kernel does not have the length that it declares"));
     }
     Ok(())
 }
 
-/// The compressed kernel in a boot image, and its length when it is not compressed.
+/// The compressed kernel in a boot image, and the length of the uncompressed one.
 fn payload(image: &[u8]) -> Option<(&[u8], usize)> {
     let word = |bytes: &[u8], at: usize| -> Option<usize> {
         let bytes = bytes.get(at..at + 4)?.try_into().ok()?;

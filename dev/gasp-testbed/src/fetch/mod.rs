@@ -1,6 +1,6 @@
-//! Brings the testbed: from Debian's packages into one folder, whole or not at all.
+//! Fetches the testbed from Debian's packages into one folder, completely or not at all.
 //!
-//! Everything is made in a folder of its own and renamed when it is whole. A lock file
+//! Everything is prepared in a separate folder, which is renamed when it is complete. A lock file
 //! keeps two processes from doing so at once.
 
 mod apt;
@@ -17,20 +17,20 @@ use crate::testbed::{PACKAGES, Testbed};
 use crate::unavailable::Unavailable;
 use apt::Apt;
 
-/// Where QEMU comes from: bookworm's own has no vfio-user client.
+/// The suite of QEMU: bookworm's own has no vfio-user client.
 const QEMU_SUITE: &str = "trixie-backports";
 const QEMU_PACKAGES: &[&str] = &["qemu-system-x86", "qemu-utils", "lz4", "xz-utils", "zstd"];
-/// Where the guest comes from.
+/// The suite of the guest.
 const GUEST_SUITE: &str = "bookworm";
 const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 const BUSYBOX_PACKAGE: &str = "busybox-static";
 
-/// The whole testbed. Another number when what is in it changes.
+/// The folder of the complete testbed. Its number changes with the contents.
 const WHOLE: &str = "v1";
 const UNFINISHED: &str = "unfinished-";
 const OUTDATED: &str = "outdated";
 
-/// Whether to fetch what is there already.
+/// Whether to fetch a testbed that exists already.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Refresh {
     IfMissing,
@@ -38,22 +38,22 @@ enum Refresh {
 }
 
 impl Testbed {
-    /// Finds what an earlier run has fetched, or fetches it: some 90 MB, which takes about
-    /// 20 s. Waits while another process does so. Progress is told on standard error.
+    /// Opens the testbed that an earlier run has fetched, or fetches it: some 90 MB, in about
+    /// 20 s. Waits while another process does so. Progress is reported on standard error.
     ///
-    /// The folder is `target/testbed` in the workspace, or what `GASP_TESTBED` names.
-    /// `GASP_TESTBED=off` refuses.
+    /// The folder is `target/testbed` in the workspace, or the one that `GASP_TESTBED` names.
+    /// With `GASP_TESTBED=off` there is no testbed.
     ///
     /// # Errors
-    /// Why there is no testbed on this machine: a reason to skip a test, visibly.
+    /// The reason why there is no testbed on this machine, for a test that is skipped visibly.
     pub fn obtain() -> Result<Self, Unavailable> {
         obtain(Refresh::IfMissing)
     }
 
-    /// As [`Testbed::obtain`], but fetches the versions that the mirror has now.
+    /// As [`Testbed::obtain`], but always fetches the present versions of the mirror.
     ///
     /// # Errors
-    /// As [`Testbed::obtain`]. What was there before stays if the new cannot be had.
+    /// As [`Testbed::obtain`]. An earlier testbed remains if the new one cannot be fetched.
     pub fn refresh() -> Result<Self, Unavailable> {
         obtain(Refresh::Always)
     }
@@ -76,7 +76,7 @@ fn obtain(refresh: Refresh) -> Result<Testbed, Unavailable> {
         return Ok(testbed); // Another process has just fetched it.
     }
     remove_unfinished(&folder);
-    // A name of its own: a program that a killed process has started may still run.
+    // A name of its own: a program that a killed process has started may still be running.
     let unfinished = folder.join(format!("{UNFINISHED}{}", std::process::id()));
     if let Err(why) = make(&unfinished, &codename) {
         remove_unfinished(&folder);
@@ -105,7 +105,8 @@ fn folder() -> Result<PathBuf, Unavailable> {
     }
 }
 
-/// Holds the lock until the file is dropped; the kernel lets go of it if we die.
+/// Takes the lock, which is held until the file is dropped; the kernel releases it if the process
+/// dies.
 fn lock(path: &Path) -> Result<File, Unavailable> {
     let file = File::create(path).map_err(Unavailable::file(path))?;
     let lock = |operation| rustix::fs::flock(&file, operation);
@@ -117,7 +118,7 @@ fn lock(path: &Path) -> Result<File, Unavailable> {
     Ok(file)
 }
 
-/// Makes a whole testbed in `root`, which does not exist.
+/// Creates a complete testbed in `root`, which does not exist yet.
 fn make(root: &Path, codename: &str) -> Result<(), Unavailable> {
     let apt = Apt::new(&root.join("apt"), codename)?;
     progress("package lists");
@@ -145,7 +146,7 @@ fn make(root: &Path, codename: &str) -> Result<(), Unavailable> {
     for (from, to) in
         [(format!("lib/modules/{release}"), "modules"), ("bin/busybox".into(), "busybox")]
     {
-        // Where Debian's folders are merged, packages still come as they were before.
+        // Packages may use the paths from before the merge of /usr.
         let from = [guest.join(&from), guest.join("usr").join(&from)];
         let from = from.iter().find(|path| path.exists()).ok_or_else(|| {
             Unavailable::package(&kernel, format!("{to} is not where it was expected"))
@@ -158,8 +159,8 @@ fn make(root: &Path, codename: &str) -> Result<(), Unavailable> {
     fs::write(&path, packages).map_err(Unavailable::file(path))
 }
 
-/// Clears the set-user-ID bits of what was unpacked: nothing here is to run as somebody
-/// else, and root may have unpacked it.
+/// Clears the set-user-ID and set-group-ID bits of unpacked files: nothing here may run as another
+/// user, and root may have unpacked them.
 fn take_away_privilege(folder: &Path) -> Result<(), Unavailable> {
     let entries = fs::read_dir(folder).map_err(Unavailable::file(folder))?;
     for entry in entries {
@@ -177,7 +178,7 @@ fn take_away_privilege(folder: &Path) -> Result<(), Unavailable> {
     Ok(())
 }
 
-/// Removes what was left in the middle. It is in nobody's way if that fails.
+/// Removes folders of unfinished runs. A failure is ignored: they do no harm.
 fn remove_unfinished(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {

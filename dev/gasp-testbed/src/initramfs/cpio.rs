@@ -1,5 +1,5 @@
-//! The archive format of an initramfs: "newc" cpio, which is a header of hexadecimal
-//! numbers, the name, and the contents, each padded to four bytes, for each file.
+//! The archive format of an initramfs, "newc" cpio: for each file a header of hexadecimal
+//! numbers, the name and the contents, each padded to four bytes.
 //!
 //! The format is described in Linux's Documentation/driver-api/early-userspace/
 //! buffer-format.rst.
@@ -10,7 +10,7 @@ const FOLDER: u32 = 0o040_755;
 const FILE: u32 = 0o100_755;
 const LAST: &str = "TRAILER!!!";
 
-/// An archive in the making.
+/// An archive under construction.
 #[derive(Default)]
 pub(super) struct Archive {
     bytes: Vec<u8>,
@@ -19,7 +19,7 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Adds a folder and those that it is in. One that is there already stays.
+    /// Adds a folder and its parents, unless they exist already.
     pub(super) fn folder(&mut self, path: &str) {
         let path = path.trim_matches('/');
         if path.is_empty() || self.folders.contains(path) {
@@ -30,7 +30,7 @@ impl Archive {
         self.folders.insert(path.into());
     }
 
-    /// Adds a file that everybody may read and run, and the folders that it is in.
+    /// Adds a file that everybody may read and execute, and its parent folders.
     pub(super) fn file(&mut self, path: &str, contents: &[u8]) {
         let path = path.trim_matches('/');
         self.parents(path);

@@ -1,4 +1,4 @@
-//! What the guest starts with: busybox, modules, the test's files, and the test's script.
+//! The guest's initial file system: busybox, modules, the test's files and script.
 
 mod cpio;
 mod modules;
@@ -11,13 +11,13 @@ use std::process::Command;
 use crate::error::{Error, Result};
 use crate::testbed::Testbed;
 
-/// The guest prints this and the script's exit status, and powers off.
+/// The guest prints this with the script's exit status, and powers off.
 pub(crate) const END_MARKER: &str = "testbed: the script ended with ";
 
 /// The contents of a guest's first file system.
 ///
 /// The guest mounts `/proc`, `/sys` and `/dev`, loads the modules, and runs the script with
-/// busybox's shell and all of its commands, on the serial console. It powers off behind it.
+/// busybox's shell and all of its commands on the serial console. Then it powers off.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Initramfs {
@@ -35,7 +35,7 @@ enum Source {
 }
 
 impl Initramfs {
-    /// One with busybox and a script that does nothing.
+    /// A file system with busybox and an empty script.
     pub fn new(testbed: &Testbed) -> Self {
         Self {
             testbed: testbed.clone(),
@@ -46,32 +46,32 @@ impl Initramfs {
         }
     }
 
-    /// Loads a module of the guest's kernel, and what it needs before it. One that is built
-    /// in is loaded already.
+    /// Adds a module of the guest's kernel, to be loaded after its dependencies. A built-in one
+    /// needs no loading.
     pub fn module(mut self, name: &str) -> Self {
         self.modules.push(name.into());
         self
     }
 
-    /// Puts `bytes` at `path` in the guest, executable.
+    /// Adds an executable file with the contents `bytes` at `path`.
     pub fn file(mut self, path: &str, bytes: impl Into<Vec<u8>>) -> Self {
         self.files.insert(path.into(), Source::Bytes(bytes.into()));
         self
     }
 
-    /// Puts this machine's program at `/bin` in the guest, with the libraries that it is
-    /// linked with, at their places.
+    /// Adds a program of this machine to `/bin`, with the libraries that it is linked with at their
+    /// paths.
     pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
         self.programs.push(program.into());
         self
     }
 
-    /// What the guest runs: lines for a shell that stops at the first command that fails.
+    /// Sets the script: lines for a shell that stops at the first command that fails.
     pub fn script(self, script: &str) -> Self {
         Self { script: script.into(), ..self }
     }
 
-    /// The whole as a cpio archive.
+    /// Builds the cpio archive.
     ///
     /// # Errors
     /// A module, a program, one of its libraries or a file is missing.
@@ -135,8 +135,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|source| Error::File { path: path.into(), source })
 }
 
-/// The libraries that a program is linked with, and the loader that it names; none for a
-/// statically linked one.
+/// The libraries that a program is linked with, and its loader; none for a statically linked one.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let failed = |why: String| Error::Libraries { program: program.into(), why };
     let output = Command::new("ldd").env("LC_ALL", "C").arg(program).output();

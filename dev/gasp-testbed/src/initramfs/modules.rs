@@ -1,7 +1,7 @@
-//! The guest kernel's modules: where they are, and what each needs before it.
+//! The guest kernel's modules: their files and dependencies.
 //!
-//! A package has no `modules.dep`, which is made when a kernel is installed. Each module
-//! tells in its `.modinfo` section what it needs.
+//! A package has no `modules.dep`, which is created when a kernel is installed. Each module
+//! lists its dependencies in its `.modinfo` section.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 
 const DEPENDS: &[u8] = b"\0depends=";
 
-/// The files of the modules `names` and of all that they need, each behind what it needs.
+/// The files of the modules `names` and of all their dependencies, in load order.
 pub(super) fn in_order(folder: &Path, names: &[String]) -> Result<Vec<PathBuf>> {
     if names.is_empty() {
         return Ok(Vec::new());
@@ -65,7 +65,7 @@ impl Modules {
     }
 }
 
-/// What a module says that it needs.
+/// The dependencies of a module.
 fn needed(module: &[u8]) -> Vec<String> {
     let at = module.windows(DEPENDS.len()).position(|bytes| bytes == DEPENDS);
     let text = at.and_then(|at| module.get(at + DEPENDS.len()..)).unwrap_or_default();
@@ -78,7 +78,7 @@ fn name_of(path: &Path) -> String {
     plain(&path.file_stem().unwrap_or_default().to_string_lossy())
 }
 
-/// A module's name with one of the two characters that the kernel takes as the same.
+/// A module's name with underscores: the kernel treats `-` and `_` as equal.
 fn plain(name: &str) -> String {
     name.replace('-', "_")
 }

@@ -1,9 +1,8 @@
-//! QEMU without a guest: the test takes the CPU's place.
+//! QEMU without a guest: the test acts as the CPU.
 //!
-//! In qtest mode no instruction is run. Commands on a pipe read and write memory and
-//! ports as the CPU would, and move the virtual clock, which stands still otherwise. With
-//! [`Pci`] and [`Vtd`] a test drives a device and the IOMMU in front of it in about a
-//! second.
+//! In qtest mode no instruction is executed. Commands on a pipe read and write memory and
+//! ports as the CPU would, and advance the virtual clock, which is stopped otherwise. With
+//! [`Pci`] and [`Vtd`] a test drives a device and its IOMMU in about a second.
 
 mod pci;
 mod vtd;
@@ -28,17 +27,17 @@ use crate::testbed::Testbed;
 pub const MEMORY: u64 = 256 << 20;
 
 const LIMIT: Duration = Duration::from_secs(120);
-/// How long a single command may take.
+/// The time limit of a single command.
 const ANSWER: Duration = Duration::from_secs(30);
-/// The most bytes of memory moved by one command.
+/// The most bytes of memory transferred by one command.
 const CHUNK: usize = 64 << 10;
-/// Characters of a command or an answer in an error message.
+/// The most characters of a command or an answer in an error message.
 const SHOWN: usize = 100;
 
-/// A QEMU in qtest mode; killed when dropped.
+/// A QEMU in qtest mode; killed on drop.
 ///
-/// Its machine is the one of [`crate::Vm`], with [`MEMORY`]. Several threads may use it;
-/// each command is whole.
+/// Its machine is that of [`crate::Vm`], with [`MEMORY`]. Several threads may use it; commands
+/// are atomic.
 pub struct QTest {
     process: Process,
     channel: Mutex<Channel>,
@@ -51,7 +50,7 @@ struct Channel {
     interrupts: Vec<Interrupt>,
 }
 
-/// A change of an interrupt line that was asked for with [`QTest::intercept_inputs`].
+/// A change of an interrupt line that [`QTest::intercept_inputs`] has intercepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Interrupt {
     /// The line's number at the interrupt controller.
@@ -61,7 +60,7 @@ pub struct Interrupt {
 }
 
 impl QTest {
-    /// Starts QEMU with more arguments in its own form: `-device` and others.
+    /// Starts QEMU with further arguments in its syntax: `-device` and others.
     ///
     /// # Errors
     /// QEMU cannot be started or refuses an argument.
@@ -72,7 +71,7 @@ impl QTest {
         let (sender, answers) = mpsc::channel();
         std::thread::spawn(move || {
             let lines = BufReader::new(output).lines().map_while(std::io::Result::ok);
-            // Nobody listens any more when the test has ended.
+            // Sending fails when the test has ended.
             let _ = lines.map(|line| sender.send(line)).find(std::result::Result::is_err);
         });
         let channel = Channel { input, answers, interrupts: Vec::new() };
@@ -81,26 +80,26 @@ impl QTest {
         Ok(qtest)
     }
 
-    /// QEMU's process.
+    /// The process ID of QEMU.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// What QEMU itself has said on standard error so far.
+    /// QEMU's own standard error so far.
     pub fn qemu_messages(&self) -> String {
         self.process.messages()
     }
 
-    /// Ends QEMU at once, as a crash would, and returns when it is gone.
+    /// Kills QEMU, as a crash would end it, and waits for its end.
     pub fn kill(self) {
         self.process.kill();
         self.process.wait_end(self.process.until(Duration::MAX));
     }
 
-    /// Sends a command of QEMU's qtest protocol; what it answers behind `OK`.
+    /// Sends a command of QEMU's qtest protocol; returns the answer after `OK`.
     ///
     /// # Errors
-    /// [`Error::Answer`] if it is anything but `OK`; [`Error::Ended`]; [`Error::Timeout`].
+    /// [`Error::Answer`] for any other answer; [`Error::Ended`]; [`Error::Timeout`].
     pub fn command(&self, command: &str) -> Result<String> {
         let mut channel = self.channel();
         let started = Instant::now();
@@ -136,7 +135,7 @@ impl QTest {
     /// Reads 32 bits of memory or of a device's registers.
     ///
     /// # Errors
-    /// As [`QTest::command`], like all that follow.
+    /// As [`QTest::command`].
     pub fn read_u32(&self, addr: u64) -> Result<u32> {
         self.number(&format!("readl {addr:#x}"))
     }
@@ -226,7 +225,7 @@ impl QTest {
         self.command(&format!("memset {addr:#x} {len:#x} {value:#x}")).map(drop)
     }
 
-    /// Moves the virtual clock on, and runs the timers that are due.
+    /// Advances the virtual clock, and runs the timers that are due.
     ///
     /// # Errors
     /// As [`QTest::command`].
@@ -234,8 +233,8 @@ impl QTest {
         self.command(&format!("clock_step {}", by.as_nanos())).map(drop)
     }
 
-    /// From now on, tells changes of the lines into a device, such as `ioapic`, instead of
-    /// giving them to it. Only one device, once.
+    /// Intercepts the input lines of a device, such as `ioapic`: from now on, their changes are
+    /// recorded and do not reach the device. Possible once, for one device.
     ///
     /// # Errors
     /// As [`QTest::command`].
@@ -243,12 +242,12 @@ impl QTest {
         self.command(&format!("irq_intercept_in {device}")).map(drop)
     }
 
-    /// The changes of the intercepted lines that nobody has taken yet.
+    /// Takes the recorded changes of the intercepted lines.
     ///
     /// # Errors
     /// As [`QTest::command`].
     pub fn take_interrupts(&self) -> Result<Vec<Interrupt>> {
-        // Those that are on their way come before the answer to a command.
+        // Pending changes arrive before the answer to a command.
         self.read_u32(0)?;
         Ok(std::mem::take(&mut self.channel().interrupts))
     }

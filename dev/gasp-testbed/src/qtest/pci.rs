@@ -1,4 +1,4 @@
-//! PCI devices on bus 0, set up as firmware and a driver would.
+//! PCI devices on bus 0, configured as by firmware and a driver.
 
 use crate::error::{Error, Result};
 
@@ -22,14 +22,14 @@ const MSIX: u8 = 0x11;
 const MSIX_ENABLE: u32 = 1 << 31;
 const MSIX_ENTRY: u64 = 16;
 
-/// Where nothing else of the machine is: below the IOAPIC, and above all memory.
+/// Address ranges that the machine does not use: below the IOAPIC, and above all memory.
 const LOW: (u64, u64) = (0xe000_0000, 0xfec0_0000);
 const HIGH: (u64, u64) = (0x10_0000_0000, 0x20_0000_0000);
 const PORTS: (u64, u64) = (0xc000, 0x1_0000);
-/// A 64-bit region of this size or more is put above all memory.
+/// A 64-bit region of this size or more is placed above all memory.
 const LARGE: u64 = 16 << 20;
 
-/// What is left of the room for devices' regions.
+/// The unused address ranges for devices' regions.
 #[derive(Debug)]
 pub(super) struct Room {
     low: (u64, u64),
@@ -43,14 +43,14 @@ impl Default for Room {
     }
 }
 
-/// What a base address register is for.
+/// The kind of a base address register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BarKind {
     /// I/O ports.
     Ports,
     /// Memory below 4 GiB.
     Memory32,
-    /// Memory anywhere; the register and the one behind it are one.
+    /// Memory at any 64-bit address; two consecutive registers hold it.
     Memory64,
 }
 
@@ -59,11 +59,11 @@ pub enum BarKind {
 pub struct Bar {
     /// The number of its base address register.
     pub index: u8,
-    /// What it is for.
+    /// The kind of addresses.
     pub kind: BarKind,
-    /// Where it is: an address, or a port.
+    /// Its address or first port.
     pub addr: u64,
-    /// How many bytes it has.
+    /// Its length in bytes.
     pub len: u64,
 }
 
@@ -78,7 +78,7 @@ impl QTest {
     /// The first device with this identity.
     ///
     /// # Errors
-    /// [`Error::NoDevice`]; those of [`QTest::command`], like all in this module.
+    /// [`Error::NoDevice`]; those of [`QTest::command`].
     pub fn pci(&self, vendor: u16, device: u16) -> Result<Pci<'_>> {
         let mut found = self.pci_all(vendor, device)?.into_iter();
         found.next().ok_or(Error::NoDevice { vendor, device })
@@ -102,12 +102,12 @@ impl QTest {
 }
 
 impl<'a> Pci<'a> {
-    /// Its device and function number: what the IOMMU knows it by, on bus 0.
+    /// Its device and function number, which identifies it to the IOMMU on bus 0.
     pub fn devfn(&self) -> u8 {
         self.devfn
     }
 
-    /// Reads 32 bits of its configuration space.
+    /// Reads 32 bits of the configuration space.
     ///
     /// # Errors
     /// As [`QTest::command`].
@@ -116,7 +116,7 @@ impl<'a> Pci<'a> {
         self.qtest.in_u32(CONFIG_DATA)
     }
 
-    /// Writes 32 bits of its configuration space.
+    /// Writes 32 bits of the configuration space.
     ///
     /// # Errors
     /// As [`QTest::command`].
@@ -130,10 +130,10 @@ impl<'a> Pci<'a> {
         self.qtest.out_u32(CONFIG_ADDRESS, select)
     }
 
-    /// Gives each of its regions an address that nothing else has.
+    /// Assigns an unused address to each of its regions.
     ///
     /// # Errors
-    /// [`Error::Refused`] if there is no room; those of [`QTest::command`].
+    /// [`Error::Refused`] if no range is large enough; those of [`QTest::command`].
     pub fn assign_bars(&self) -> Result<Vec<Bar>> {
         let mut bars = Vec::new();
         let mut index = 0;
@@ -183,23 +183,24 @@ impl<'a> Pci<'a> {
             _ => &mut room.low,
         };
         let addr = next.checked_next_multiple_of(len).filter(|addr| addr + len <= *end);
-        let addr = addr.ok_or_else(|| Error::Refused(format!("no room for {len:#x} bytes")))?;
+        let addr =
+            addr.ok_or_else(|| Error::Refused(format!("no unused range of {len:#x} bytes")))?;
         *next = addr + len;
         Ok(addr)
     }
 
-    /// Lets it answer to accesses and reach memory by itself.
+    /// Enables its I/O and memory spaces and bus mastering.
     ///
     /// # Errors
     /// As [`QTest::command`].
     pub fn enable(&self) -> Result<()> {
-        // The upper half has bits that are cleared by writing them: 0 leaves them.
+        // The upper half has bits that are cleared by writing 1: 0 does not change them.
         let command = self.read_config(COMMAND)? & 0xffff;
         let on = COMMAND_IO | COMMAND_MEMORY | COMMAND_BUS_MASTER;
         self.write_config(COMMAND, command | on)
     }
 
-    /// Where its capability `id` is in the configuration space.
+    /// The offset of its capability `id` in the configuration space.
     ///
     /// # Errors
     /// As [`QTest::command`].
@@ -208,7 +209,7 @@ impl<'a> Pci<'a> {
             return Ok(None);
         }
         let [mut at, ..] = self.read_config(CAPABILITIES)?.to_le_bytes();
-        // A device that answers nonsense may have a ring of them.
+        // The list of a broken device may be a ring.
         for _ in 0..64 {
             if at == 0 {
                 break;
@@ -222,8 +223,8 @@ impl<'a> Pci<'a> {
         Ok(None)
     }
 
-    /// Has interrupt `vector` written as `data` to `addr`, and turns MSI-X on. An address
-    /// in memory makes a test's interrupts visible there.
+    /// Sets the message of interrupt `vector`, `data` written to `addr`, and enables MSI-X. With an
+    /// address in memory, a test sees interrupts there.
     ///
     /// # Errors
     /// [`Error::Refused`] if it has no such interrupt; those of [`QTest::command`].
@@ -232,18 +233,18 @@ impl<'a> Pci<'a> {
         let at = self.capability(MSIX)?.ok_or_else(|| refused("no such capability"))?;
         let control = self.read_config(at)?;
         if u32::from(vector) > control >> 16 & 0x7ff {
-            return Err(refused("there are not so many"));
+            return Err(refused("there are fewer vectors"));
         }
         let table = self.read_config(at + 4)?;
         let bar = bars.iter().find(|bar| u32::from(bar.index) == table & 7);
         let bar = bar.ok_or_else(|| refused("its region has no address"))?;
         let entry = bar.addr + u64::from(table & !7) + MSIX_ENTRY * u64::from(vector);
         self.qtest.write_u64(entry, addr)?;
-        self.qtest.write_u64(entry + 8, u64::from(data))?; // And its mask bit cleared.
+        self.qtest.write_u64(entry + 8, u64::from(data))?; // Also clears its mask bit.
         self.write_config(at, control | MSIX_ENABLE)
     }
 
-    /// The QEMU that it is in.
+    /// The QEMU of the device.
     pub fn qtest(&self) -> &'a QTest {
         self.qtest
     }

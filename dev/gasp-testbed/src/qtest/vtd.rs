@@ -1,4 +1,4 @@
-//! QEMU's emulated Intel IOMMU, programmed as an operating system would.
+//! QEMU's emulated Intel IOMMU, programmed as by an operating system.
 //!
 //! Legacy mode: a root table, a context table for bus 0, and second-level page tables of
 //! 4 KiB pages for each domain, all in the machine's memory, and invalidation through
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 
 use super::{Pci, QTest};
 
-/// What one entry of a page table maps, and the size of each table.
+/// The bytes that one entry of a page table maps, and the size of each table.
 pub const PAGE: u64 = 4096;
 
 const BASE: u64 = 0xfed9_0000;
@@ -26,7 +26,7 @@ const FAULT_STATUS: u64 = BASE + 0x34;
 
 const TRANSLATION: u32 = 1 << 31;
 const SET_ROOT_TABLE: u32 = 1 << 30;
-/// Bits of the status that say what is on, as opposed to what has just been done.
+/// The bits of the status register that say what is enabled, not what has just been done.
 const LASTING: u32 = 0x96ff_ffff;
 const INVALIDATE: u64 = 1 << 63;
 const CONTEXT_GLOBAL: u64 = 1 << 61;
@@ -40,17 +40,17 @@ const PRESENT: u64 = 1;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const LEVEL_BITS: u32 = 9;
 
-/// How long an invalidation may take.
+/// The time limit of an invalidation.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a device may do with a page.
+/// The access that a device has to a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rights {
-    /// Read it.
+    /// Reads.
     Read,
-    /// Write it.
+    /// Writes.
     Write,
-    /// Both.
+    /// Reads and writes.
     ReadWrite,
 }
 
@@ -67,40 +67,39 @@ impl Rights {
 /// An access that the IOMMU refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fault {
-    /// The page that the device tried to reach.
+    /// The device address of the page.
     pub page: u64,
     /// The device's bus (upper byte), and device and function number.
     pub source: u16,
-    /// Whether it tried to write.
+    /// Whether the access was a write.
     pub write: bool,
-    /// The specification's number for why.
+    /// The fault reason, as numbered by the specification.
     pub reason: u8,
 }
 
-/// The IOMMU, as its driver sees it. QEMU needs
+/// The IOMMU, as seen by its driver. QEMU needs
 /// `-device intel-iommu,intremap=off,caching-mode=on` before the devices behind it.
 pub struct Vtd<'a> {
     qtest: &'a QTest,
-    /// Levels of page tables: 3 or 4.
+    /// The number of levels of page tables: 3 or 4.
     levels: u32,
     /// The most pages of one invalidation, as a power of two.
     most_pages: u32,
     iotlb: u64,
     faults: u64,
-    /// The memory for tables that is not used yet.
+    /// The unused memory for tables.
     free: std::ops::Range<u64>,
     contexts: u64,
-    /// Each domain's topmost table.
+    /// The top-level table of each domain.
     domains: BTreeMap<u16, u64>,
 }
 
 impl<'a> Vtd<'a> {
-    /// Takes the IOMMU over, with its tables in `memory`: whole pages that the test does
-    /// not use otherwise. No device reaches anything once it is [enabled](Self::enable).
+    /// Initializes the IOMMU with its tables in `memory`: whole pages that the test does not use
+    /// otherwise. Once it is [enabled](Self::enable), no device reaches any memory.
     ///
     /// # Errors
-    /// [`Error::Refused`] if there is no such IOMMU; those of [`QTest::command`], like all
-    /// in this module.
+    /// [`Error::Refused`] if there is no such IOMMU; those of [`QTest::command`].
     pub fn new(qtest: &'a QTest, memory: std::ops::Range<u64>) -> Result<Self> {
         let capability = qtest.read_u64(CAPABILITY)?;
         let extended = qtest.read_u64(EXTENDED_CAPABILITY)?;
@@ -129,7 +128,7 @@ impl<'a> Vtd<'a> {
         Ok(vtd)
     }
 
-    /// Turns translation on: from now on a device reaches only what is mapped.
+    /// Enables translation: from now on a device reaches only what is mapped.
     ///
     /// # Errors
     /// As [`QTest::command`].
@@ -137,7 +136,7 @@ impl<'a> Vtd<'a> {
         self.global(TRANSLATION, true)
     }
 
-    /// Turns translation off: every device reaches all memory.
+    /// Disables translation: every device reaches all memory.
     ///
     /// # Errors
     /// As [`QTest::command`].
@@ -145,7 +144,7 @@ impl<'a> Vtd<'a> {
         self.global(TRANSLATION, false)
     }
 
-    /// Puts a device into a domain, which is made if it is new.
+    /// Attaches a device to a domain, which is created if it is new.
     ///
     /// # Errors
     /// As [`Vtd::map`].
@@ -158,7 +157,7 @@ impl<'a> Vtd<'a> {
         self.invalidate_all()
     }
 
-    /// Takes a device out of its domain: it reaches nothing.
+    /// Detaches a device from its domain: it reaches no memory.
     ///
     /// # Errors
     /// As [`QTest::command`].
@@ -168,8 +167,8 @@ impl<'a> Vtd<'a> {
         self.invalidate_all()
     }
 
-    /// Lets a domain's devices reach `len` bytes of memory at `addr` under the device
-    /// address `iova`, and tells the IOMMU. All three are whole pages.
+    /// Maps `len` bytes of memory at `addr` to the device address `iova` for a domain's devices,
+    /// and invalidates the range. All three are multiples of a page.
     ///
     /// # Errors
     /// [`Error::Refused`] if there is no memory left for tables; those of
@@ -189,7 +188,7 @@ impl<'a> Vtd<'a> {
         self.invalidate(domain, iova, len)
     }
 
-    /// Takes `len` bytes at `iova` away from a domain's devices, and tells the IOMMU.
+    /// Unmaps `len` bytes at `iova` from a domain's devices, and invalidates the range.
     ///
     /// # Errors
     /// As [`Vtd::map`].
@@ -201,8 +200,8 @@ impl<'a> Vtd<'a> {
         self.invalidate(domain, iova, len)
     }
 
-    /// The address of the entry that maps the page at `iova`, with the tables above it
-    /// made. For tests that write entries themselves, and invalidate when they like.
+    /// The address of the entry that maps the page at `iova`; creates the tables above it. For
+    /// tests that write entries themselves, and invalidate when they choose.
     ///
     /// # Errors
     /// As [`Vtd::map`].
@@ -222,11 +221,11 @@ impl<'a> Vtd<'a> {
                 self.qtest.write_u64(entry, table | Rights::ReadWrite.bits())?;
             }
         }
-        Err(Error::Refused("no level of tables".into()))
+        Err(Error::Refused("the IOMMU has no level of tables".into()))
     }
 
-    /// Tells the IOMMU that what a domain maps at `[iova, iova + len)` has changed, page
-    /// by page or in larger aligned pieces.
+    /// Invalidates `[iova, iova + len)` of a domain in the IOTLB, page by page or in larger aligned
+    /// pieces.
     ///
     /// # Errors
     /// As [`QTest::command`].
@@ -243,7 +242,7 @@ impl<'a> Vtd<'a> {
         Ok(())
     }
 
-    /// Tells the IOMMU that anything of a domain may have changed.
+    /// Invalidates all of a domain in the IOTLB.
     ///
     /// # Errors
     /// As [`QTest::command`].
@@ -251,7 +250,7 @@ impl<'a> Vtd<'a> {
         self.iotlb_command(IOTLB_DOMAIN, domain)
     }
 
-    /// Tells the IOMMU that anything may have changed, contexts, too.
+    /// Invalidates the context cache and all of the IOTLB.
     ///
     /// # Errors
     /// As [`QTest::command`].
@@ -263,8 +262,8 @@ impl<'a> Vtd<'a> {
         self.iotlb_command(IOTLB_GLOBAL, 0)
     }
 
-    /// The refused accesses that the IOMMU has recorded, which are forgotten. It has room
-    /// for few; more of them are lost.
+    /// Takes the refused accesses that the IOMMU has recorded. It records few; further ones are
+    /// lost.
     ///
     /// # Errors
     /// As [`QTest::command`].
@@ -280,11 +279,11 @@ impl<'a> Vtd<'a> {
                     write: high >> 62 & 1 == 0,
                     reason: u8::try_from(high >> 32 & 0xff).unwrap_or_default(),
                 });
-                // Written as 1, the bit is cleared.
+                // The bit is cleared by writing 1.
                 self.qtest.write_u32(record + 12, 1 << 31)?;
             }
         }
-        self.qtest.write_u32(FAULT_STATUS, 1)?; // The overflow bit, likewise.
+        self.qtest.write_u32(FAULT_STATUS, 1)?; // Clears the overflow bit.
         Ok(found)
     }
 
@@ -322,7 +321,7 @@ impl<'a> Vtd<'a> {
         Ok(top)
     }
 
-    /// An empty table.
+    /// Allocates an empty table.
     fn table(&mut self) -> Result<u64> {
         let table = self.free.start;
         if self.free.end.saturating_sub(table) < PAGE {

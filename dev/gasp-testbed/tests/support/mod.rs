@@ -1,4 +1,4 @@
-//! What the tests of this crate share.
+//! Trials on a testbed.
 
 use gasp_testbed::{Testbed, Unavailable};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -6,8 +6,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 pub(crate) type Outcome = Result<(), Failed>;
 pub(crate) type Body = fn(&Testbed) -> Outcome;
 
-/// Runs the trials on a testbed. Where there is none, each is marked as ignored, with the
-/// reason in its name, so that it is counted and seen.
+/// Runs the trials on a testbed. If there is none, each is marked as ignored, with the reason in
+/// its name, so that it is counted and visible.
 pub(crate) fn run(bodies: &[(&str, Body)]) -> ! {
     let arguments = Arguments::from_args();
     let testbed = Testbed::obtain();
