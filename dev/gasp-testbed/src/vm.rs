@@ -33,7 +33,7 @@ const KERNEL_ARGS: &[&str] = &[
 const MEMORY: u64 = 256 << 20;
 const LIMIT: Duration = Duration::from_secs(120);
 /// Lines of the console in an error message.
-const LINES_TOLD: usize = 25;
+const LINES_SHOWN: usize = 25;
 
 /// A guest to be started.
 #[derive(Debug)]
@@ -171,7 +171,7 @@ impl Vm {
         if !lines.is_empty() {
             text.push_str("\nlast lines of the console:");
         }
-        for line in lines.iter().skip(lines.len().saturating_sub(LINES_TOLD)) {
+        for line in lines.iter().skip(lines.len().saturating_sub(LINES_SHOWN)) {
             text.push_str(&format!("\n{:8.3} {}", line.at.as_secs_f64(), line.text));
         }
         text

@@ -15,7 +15,7 @@ const SECTOR: usize = 512;
 const PAYLOAD_OFFSET: usize = 0x248;
 const PAYLOAD_LENGTH: usize = 0x24c;
 /// The size of the length of the uncompressed kernel, which follows the payload.
-const LENGTH_BEHIND: usize = 4;
+const LENGTH_FIELD: usize = 4;
 
 /// The magic number of a compression format, and the program that decompresses it.
 const FORMATS: [(&[u8], &str); 3] = [
@@ -61,7 +61,7 @@ fn payload(image: &[u8]) -> Option<(&[u8], usize)> {
     };
     let start = (setup + 1) * SECTOR + word(image, PAYLOAD_OFFSET)?;
     let payload = image.get(start..start + word(image, PAYLOAD_LENGTH)?)?;
-    let end = payload.len().checked_sub(LENGTH_BEHIND)?;
+    let end = payload.len().checked_sub(LENGTH_FIELD)?;
     Some((payload.get(..end)?, word(payload, end)?))
 }
 

@@ -139,7 +139,7 @@ fn make(root: &Path, codename: &str) -> Result<(), Unavailable> {
         }
     }
     let qemu = root.join("qemu");
-    take_away_privilege(&qemu)?;
+    clear_set_id_bits(&qemu)?;
     let guest = root.join("guest");
     let release = kernel.trim_start_matches("linux-image-");
     kernel::extract(&guest.join("boot").join(format!("vmlinuz-{release}")), root)?;
@@ -161,7 +161,7 @@ fn make(root: &Path, codename: &str) -> Result<(), Unavailable> {
 
 /// Clears the set-user-ID and set-group-ID bits of unpacked files: nothing here may run as another
 /// user, and root may have unpacked them.
-fn take_away_privilege(folder: &Path) -> Result<(), Unavailable> {
+fn clear_set_id_bits(folder: &Path) -> Result<(), Unavailable> {
     let entries = fs::read_dir(folder).map_err(Unavailable::file(folder))?;
     for entry in entries {
         let entry = entry.map_err(Unavailable::file(folder))?;
@@ -169,7 +169,7 @@ fn take_away_privilege(folder: &Path) -> Result<(), Unavailable> {
         let metadata = entry.metadata().map_err(Unavailable::file(&path))?;
         let mode = metadata.permissions().mode();
         if metadata.is_dir() {
-            take_away_privilege(&path)?;
+            clear_set_id_bits(&path)?;
         } else if metadata.is_file() && mode & 0o6000 != 0 {
             let plain = fs::Permissions::from_mode(mode & 0o777);
             fs::set_permissions(&path, plain).map_err(Unavailable::file(&path))?;

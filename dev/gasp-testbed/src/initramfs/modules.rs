@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_module_comes_behind_what_it_needs_and_only_once() {
+    fn a_module_follows_its_dependencies_and_comes_only_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kernel/drivers");
         fs::create_dir_all(&path).unwrap();
