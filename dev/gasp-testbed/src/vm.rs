@@ -231,8 +231,8 @@ impl VmBuilder {
     /// Starts the guest.
     ///
     /// # Errors
-    /// A file for the initramfs is missing; QEMU cannot be started. An argument that QEMU refuses is
-    /// reported by the first wait.
+    /// A file for the initramfs is missing; QEMU cannot be started. An argument that QEMU refuses
+    /// is reported by the first wait.
     pub fn start(self) -> Result<Vm> {
         let initramfs = memory_file(&self.initramfs.build()?).map_err(Error::Start)?;
         let name = format!("/proc/{}/fd/{}", std::process::id(), initramfs.as_raw_fd());
