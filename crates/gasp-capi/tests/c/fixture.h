@@ -107,6 +107,16 @@ static inline void end(gasp_guest_t *guest)
     CHECK_OK(gasp_guest_destroy(guest));
 }
 
+/* Every call refuses a drain that has ended, or that never was one. */
+static inline void refuse_drain(gasp_drain_t *bad)
+{
+    struct gasp_drained drained;
+    uint64_t pending;
+    CHECK_ERR(gasp_drain_pending(bad, &pending), EINVAL);
+    CHECK_ERR(gasp_drain_wait(bad, &drained), EINVAL);
+    CHECK_ERR(gasp_drain_abandon(bad), EINVAL);
+}
+
 /* Takes all fault records; returns how many there were. */
 static inline unsigned faults(gasp_guest_t *guest)
 {

@@ -136,11 +136,39 @@ static void a_thread_that_ends_has_its_text_and_its_log(void)
     end(guest);
 }
 
+static void *has_no_error_yet(void *unused)
+{
+    (void)unused;
+    CHECK(strcmp(gasp_last_error(), "") == 0);
+    return NULL;
+}
+
+static void the_last_error_is_a_sentence_of_this_thread(void)
+{
+    gasp_map_handle_t h;
+    pthread_t thread;
+    CHECK(strcmp(gasp_version(), "0.1.0") == 0);
+    gasp_guest_t *guest = a_guest(GASP_IOMMU_DENY);
+    vdev_t *disk = device(guest, "disk");
+    ram(guest, 0, PAGE);
+    CHECK_ERR(gasp_map(disk, 0x123, 0x45, GMF_READ, &h), EFAULT);
+    const char *text = gasp_last_error();
+    CHECK(strstr(text, "disk") && strstr(text, "0x123") && strstr(text, "69 bytes"));
+    CHECK(strstr(text, "EFAULT"));
+    CHECK_OK(gasp_map_firmware(0, 8, GMF_READ, &h));
+    gasp_unmap_handle(&h);
+    CHECK(gasp_last_error() == text && strstr(text, "0x123")); /* a success does not change it */
+    CHECK(pthread_create(&thread, NULL, has_no_error_yet, NULL) == 0);
+    CHECK(pthread_join(thread, NULL) == 0);
+    end(guest);
+}
+
 static const struct test tests[] = {
     TEST(a_kept_text_is_a_later_one_at_worst),
     TEST(a_call_and_its_text_in_one_expression),
     TEST(long_texts_end_in_dots),
     TEST(each_thread_has_its_own),
     TEST(a_thread_that_ends_has_its_text_and_its_log),
+    TEST(the_last_error_is_a_sentence_of_this_thread),
 };
 RUN(tests)
