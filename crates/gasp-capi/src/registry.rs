@@ -1,9 +1,10 @@
 //! Objects that C identifies by number.
 //!
 //! What C sees as a `vdev_t *` is not an address: it consists of an index into a list, a
-//! generation that counts the uses of that index, and the kind of object. So a number of a
-//! destroyed object, of another kind, or that was made up is detected. It is never
-//! dereferenced, and a program that does faults at once: the number is not a canonical address.
+//! generation that counts the uses of that index, and the kind of object. So the number of a
+//! destroyed object, of an object of another kind, and a fabricated number are detected. The
+//! library never dereferences one, and a program that does faults at once: the number is not a
+//! canonical address.
 //!
 //! ```text
 //! 63      48 47        18 17       0
