@@ -53,10 +53,10 @@ fn operations_a_round(one: &mut Contestant, effort: Effort) -> u32 {
     let mut count = 16;
     loop {
         let took = (one.work)(count);
-        if took >= effort.round() || count >= 1 << 24 {
+        if took >= effort.round_time() || count >= 1 << 24 {
             return count;
         }
-        let fits = effort.round().as_nanos() / took.as_nanos().max(1);
+        let fits = effort.round_time().as_nanos() / took.as_nanos().max(1);
         count *= u32::try_from(fits.clamp(2, 16)).unwrap_or(2);
     }
 }

@@ -13,7 +13,7 @@
 static struct shared {
     int checked;      /* it has run to its end */
     int faulted;      /* at the expected address */
-    void *wanted;     /* the expected address */
+    void *expected;   /* the expected address */
     unsigned lines;   /* of the log */
     char log[8][512];
 } *shared;
@@ -21,7 +21,7 @@ static struct shared {
 static void on_fault(int number, siginfo_t *info, void *context)
 {
     (void)number, (void)context;
-    shared->faulted = info->si_code == SEGV_ACCERR && info->si_addr == shared->wanted;
+    shared->faulted = info->si_code == SEGV_ACCERR && info->si_addr == shared->expected;
     _exit(1);
 }
 
@@ -65,7 +65,7 @@ static void runs(const char *value, void (*run)(void))
     CHECK(shared->checked);
 }
 
-static void faults_at_the_wanted(void (*run)(void))
+static void faults_as_expected(void (*run)(void))
 {
     under("guard", run);
     CHECK(shared->faulted && !shared->checked);
@@ -99,13 +99,13 @@ static volatile char *mapped(uint64_t at, size_t length, uint32_t prot, gasp_map
 
 static void write_at(volatile char *at)
 {
-    shared->wanted = (void *)(uintptr_t)at;
+    shared->expected = (void *)(uintptr_t)at;
     *at = 1;
 }
 
 static void read_at(const volatile char *at)
 {
-    shared->wanted = (void *)(uintptr_t)at;
+    shared->expected = (void *)(uintptr_t)at;
     (void)*at;
 }
 
@@ -160,16 +160,16 @@ static void write_read_only_contig(void)
 
 static void a_write_through_a_read_only_mapping_faults(void)
 {
-    faults_at_the_wanted(write_read_only);
-    faults_at_the_wanted(write_read_only_firmware);
-    faults_at_the_wanted(write_read_only_vdma);
-    faults_at_the_wanted(write_read_only_sys);
+    faults_as_expected(write_read_only);
+    faults_as_expected(write_read_only_firmware);
+    faults_as_expected(write_read_only_vdma);
+    faults_as_expected(write_read_only_sys);
 }
 
 static void a_write_through_a_read_only_host_contiguous_mapping_faults(void)
 {
-    faults_at_the_wanted(write_read_only_host_contig);
-    faults_at_the_wanted(write_read_only_contig);
+    faults_as_expected(write_read_only_host_contig);
+    faults_as_expected(write_read_only_contig);
 }
 
 /* Maps from offset 5 of one page into the next: accessible up to the end of the second. */
@@ -199,9 +199,9 @@ static void read_before(void)
 
 static void an_access_past_the_pages_faults(void)
 {
-    faults_at_the_wanted(write_past);
-    faults_at_the_wanted(read_past);
-    faults_at_the_wanted(read_before);
+    faults_as_expected(write_past);
+    faults_as_expected(read_past);
+    faults_as_expected(read_before);
 }
 
 /* ---- What the mode does not change -------------------------------------------------- */

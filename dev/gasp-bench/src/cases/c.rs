@@ -102,32 +102,38 @@ impl CGuest {
             allow_unpinned: 0,
             reserved: 0,
         };
-        let mut made = Self { guest: null_mut(), vdev: null_mut() };
+        let mut created = Self { guest: null_mut(), vdev: null_mut() };
         let (mut at, mut of) = (0_u64, null_mut());
         let name = c"device".as_ptr();
         // SAFETY: `options` is initialized, and its name a constant that ends in a NUL;
-        // `made.guest` is valid for writes during the call.
-        check(unsafe { guest::gasp_guest_create(&options, &mut made.guest) })?;
+        // `created.guest` is valid for writes during the call.
+        check(unsafe { guest::gasp_guest_create(&options, &mut created.guest) })?;
         // SAFETY: `at` is initialized, and valid for reads and writes during the call.
         check(unsafe {
-            memory::gasp_guest_add_ram(made.guest, &mut at, Setup::RAM, GASP_PAGES_ANY, GASP_PINNED)
+            memory::gasp_guest_add_ram(
+                created.guest,
+                &mut at,
+                Setup::RAM,
+                GASP_PAGES_ANY,
+                GASP_PINNED,
+            )
         })?;
-        // SAFETY: `name` is a constant that ends in a NUL, and `made.vdev` is valid for writes
+        // SAFETY: `name` is a constant that ends in a NUL, and `created.vdev` is valid for writes
         // during the call.
-        check(unsafe { vdev::gasp_vdev_create(made.guest, name, &mut made.vdev) })?;
+        check(unsafe { vdev::gasp_vdev_create(created.guest, name, &mut created.vdev) })?;
         let kind = GASP_DOMAIN_TRANSLATE;
         // SAFETY: `name` is a constant that ends in a NUL, the owner is NULL, and `of` is valid for
         // writes during the call.
         check(unsafe {
-            domain::gasp_domain_create(made.guest, name, kind, core::ptr::null(), &mut of)
+            domain::gasp_domain_create(created.guest, name, kind, core::ptr::null(), &mut of)
         })?;
         // SAFETY: the place for the drain is NULL.
-        check(unsafe { vdev::gasp_vdev_attach(made.vdev, of, null_mut()) })?;
+        check(unsafe { vdev::gasp_vdev_attach(created.vdev, of, null_mut()) })?;
         for page in 0..grants {
             let (from, access) = (page * GRANULE, GMF_READ | GMF_WRITE);
             check(domain::gasp_domain_grant(of, from, target(page), GRANULE, access))?;
         }
-        Ok(made)
+        Ok(created)
     }
 }
 

@@ -51,7 +51,7 @@ impl Effort {
         }
     }
 
-    pub(crate) fn round(self) -> Duration {
+    pub(crate) fn round_time(self) -> Duration {
         match self {
             Self::Quick => Duration::from_micros(500),
             Self::Full => Duration::from_millis(2),

@@ -18,16 +18,16 @@ pub(super) fn recipes() -> Vec<Recipe> {
 fn refused() -> gasp::Result<Vec<Contestant>> {
     let setup = Setup::with_grants(GRANTS)?;
     let vm = VmMemory::with_grants(&setup, GRANTS)?;
-    let behind = setup.free_page(GRANTS);
+    let after = setup.free_page(GRANTS);
     let (a, b) = (addresses(GRANTS, Order::Random), addresses(GRANTS, Order::Random));
     let vdev = setup.vdev;
     Ok(vec![
         contestant("gasp", move |i| {
-            let refused = vdev.map(DeviceAddr(behind + a.at(i)), LEN, MapFlags::RW);
+            let refused = vdev.map(DeviceAddr(after + a.at(i)), LEN, MapFlags::RW);
             black_box(refused.is_err());
         }),
         contestant("vm-memory IommuMemory (no record)", move |i| {
-            vm.get_slices(behind + b.at(i), LEN);
+            vm.get_slices(after + b.at(i), LEN);
         }),
     ])
 }

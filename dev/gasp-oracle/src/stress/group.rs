@@ -133,8 +133,8 @@ impl Group {
             while run.is_some_and(|run| run.offset + run.len <= offset) {
                 run = runs.next();
             }
-            let told = run.and_then(|run| Some(run.addr?.0 + (offset - run.offset)));
-            stale += usize::from(told != Some(*now));
+            let reported = run.and_then(|run| Some(run.addr?.0 + (offset - run.offset)));
+            stale += usize::from(reported != Some(*now));
         }
         Ok(stale)
     }

@@ -38,12 +38,12 @@ pub struct Options {
 
 const MIB: u64 = 1 << 20;
 /// Bytes of pinned ordinary pages, the ones that are easiest to move: at least 100,000 pages.
-const PINNED: u64 = 404 * MIB;
-const OTHERS: u64 = 32 * MIB;
-const HUGE: u64 = 16 * MIB;
+const PINNED_LEN: u64 = 404 * MIB;
+const OTHERS_LEN: u64 = 32 * MIB;
+const HUGE_LEN: u64 = 16 * MIB;
 const CONTROL_LEN: u64 = 64 * MIB;
 /// The memory that a run needs in all, including 256 MiB for the rest of the machine.
-const NEEDED: u64 = PINNED + 5 * OTHERS + 2 * HUGE + CONTROL_LEN + 256 * MIB;
+const NEEDED: u64 = PINNED_LEN + 5 * OTHERS_LEN + 2 * HUGE_LEN + CONTROL_LEN + 256 * MIB;
 const NEIGHBOURS_MAX: u64 = 1100 * MIB;
 /// The number of held mappings, over all pinned memory, and the longest of each in bytes.
 const MAPPINGS: u64 = 1000;
@@ -62,14 +62,14 @@ const RING: &[PinMethod] = &[PinMethod::IoUring];
 const PIPE: &[PinMethod] = &[PinMethod::Pipe];
 const NOT: &[PinMethod] = &[];
 const CLASSES: [Class; 8] = [
-    ("ring 2M", Backing::Huge2M, HUGE, RING),
-    ("nothing 2M", Backing::Huge2M, HUGE, NOT),
-    ("ring thp", Backing::Thp, OTHERS, RING),
-    ("pipe thp", Backing::Thp, OTHERS, PIPE),
-    ("nothing thp", Backing::Thp, OTHERS, NOT),
-    ("ring 4K", Backing::Base, PINNED, RING),
-    ("pipe 4K", Backing::Base, OTHERS, PIPE),
-    ("nothing 4K", Backing::Base, OTHERS, NOT),
+    ("ring 2M", Backing::Huge2M, HUGE_LEN, RING),
+    ("nothing 2M", Backing::Huge2M, HUGE_LEN, NOT),
+    ("ring thp", Backing::Thp, OTHERS_LEN, RING),
+    ("pipe thp", Backing::Thp, OTHERS_LEN, PIPE),
+    ("nothing thp", Backing::Thp, OTHERS_LEN, NOT),
+    ("ring 4K", Backing::Base, PINNED_LEN, RING),
+    ("pipe 4K", Backing::Base, OTHERS_LEN, PIPE),
+    ("nothing 4K", Backing::Base, OTHERS_LEN, NOT),
 ];
 
 /// The memory that must be available for a run, in bytes.
@@ -91,10 +91,10 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
     }
     let pagemap = Pagemap::open().map_err(doing("pagemap"))?;
     // Without the pool, the groups of its pages are reported as missing.
-    let pool = Grown::new(HUGE_PAGE, 2 * HUGE / HUGE_PAGE).ok();
+    let pool = Grown::new(HUGE_PAGE, 2 * HUGE_LEN / HUGE_PAGE).ok();
     let guest = Guest::builder().build()?;
     let mut report = Report::default();
-    let neighbours = NEIGHBOURS_MAX.min((available - NEEDED + PINNED) / 2);
+    let neighbours = NEIGHBOURS_MAX.min((available - NEEDED + PINNED_LEN) / 2);
     let mut groups = Vec::new();
     let scattered = allocated(&guest, &pagemap, neighbours, &mut groups, &mut report)?;
     let held = held(&guest, &groups)?;
@@ -216,8 +216,8 @@ fn stale(held: &[HostMapping], pagemap: &Pagemap) -> Result<usize, Failure> {
         }
         let first = mapping.as_ptr().wrapping_sub(skew);
         let now = pagemap.addresses(first, mapping.len() + skew)?;
-        let told = (0..).map(|index| addr - skew as u64 + index * PAGE as u64);
-        stale += usize::from(now.into_iter().zip(told).any(|(now, told)| now != told));
+        let reported = (0..).map(|index| addr - skew as u64 + index * PAGE as u64);
+        stale += usize::from(now.into_iter().zip(reported).any(|(now, reported)| now != reported));
     }
     Ok(stale)
 }
