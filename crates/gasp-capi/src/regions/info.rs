@@ -23,7 +23,7 @@ pub(crate) fn info(guest: NamedGuest, block: StateBlock) -> Outcome<Region> {
 }
 
 fn nothing_at(start: GuestPhys, length: u64) -> Failure {
-    Error::new(Operation::RegionInfo, start, length, Reason::NoMemory { at: start }).into()
+    Error::new(Operation::RegionInfo, start, length, Reason::NoMemory { addr: start }).into()
 }
 
 fn memory_info(guest: &Guest, span: Span<GuestPhys>, block: StateBlock) -> Outcome<Region> {
