@@ -269,6 +269,15 @@ impl Dma for DeviceContext {
         Self::map(self, addr, len, flags)
     }
 
+    fn map_scatter(
+        &self,
+        addr: DeviceAddr,
+        len: u64,
+        flags: MapFlags,
+    ) -> Result<Scatter, DmaError> {
+        Self::map_scatter(self, addr, len, flags)
+    }
+
     fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<(), DmaError> {
         Self::read(self, addr, into)
     }

@@ -6,7 +6,7 @@ use crate::addr::{DeviceAddr, GuestPhys};
 use crate::error::{Error, Result};
 use crate::guest::{Guest, Vdev};
 use crate::map_flags::MapFlags;
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, Scatter};
 
 /// Access to guest memory by the addresses that a device uses.
 ///
@@ -47,6 +47,18 @@ pub trait Dma {
         len: u64,
         flags: MapFlags,
     ) -> core::result::Result<Mapping, Self::Error>;
+
+    /// Maps all of `[addr, addr + len)` in as many pieces as it takes, or nothing; see
+    /// [`Vdev::map_scatter`].
+    ///
+    /// # Errors
+    /// Those of the implementation.
+    fn map_scatter(
+        &self,
+        addr: DeviceAddr,
+        len: u64,
+        flags: MapFlags,
+    ) -> core::result::Result<Scatter, Self::Error>;
 
     /// Copies out of guest memory; see [`Vdev::read`].
     ///
@@ -94,6 +106,10 @@ impl Dma for Vdev {
         Vdev::map(self, addr, len, flags)
     }
 
+    fn map_scatter(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Scatter> {
+        Vdev::map_scatter(self, addr, len, flags)
+    }
+
     fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<()> {
         Vdev::read(self, addr, into)
     }
@@ -108,6 +124,10 @@ impl Dma for Guest {
 
     fn map(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
         self.map_firmware(GuestPhys(addr.0), len, flags)
+    }
+
+    fn map_scatter(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Scatter> {
+        self.map_firmware_scatter(GuestPhys(addr.0), len, flags)
     }
 
     fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<()> {

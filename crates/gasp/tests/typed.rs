@@ -59,6 +59,17 @@ fn a_value_is_the_same_through_every_access() {
     let seen = Dma::map(&vdev, DeviceAddr(PAGE + 8), 6, MapFlags::READ).unwrap();
     assert_eq!(seen.read_obj::<[u16; 3]>(0).unwrap(), [1, 2, 3]);
     assert_eq!(Dma::map(&guest, DeviceAddr(8), 2, MapFlags::READ).unwrap().read_obj(0), Ok(1_u16));
+    let scattered = |dma: &dyn Fn() -> gasp::Result<gasp::Scatter>| {
+        let scatter = dma()?;
+        assert!(scatter.pieces().all(|piece| piece.object().len() == 2 << 20));
+        scatter.read_obj::<[u16; 3]>(0)
+    };
+    let from_device = || Dma::map_scatter(&vdev, DeviceAddr(PAGE + 8), 6, MapFlags::READ);
+    let from_guest = || Dma::map_scatter(&guest, DeviceAddr(8), 6, MapFlags::READ);
+    assert_eq!(scattered(&from_device), Ok([1, 2, 3]));
+    assert_eq!(scattered(&from_guest), Ok([1, 2, 3]));
+    let outside = Dma::map_scatter(&guest, DeviceAddr(1 << 40), 6, MapFlags::READ).unwrap_err();
+    assert_eq!((outside.errno_name(), outside.device()), ("ENXIO", None));
 }
 
 #[test]

@@ -37,7 +37,7 @@ use crate::error::{Operation, Result};
 use crate::fault::{Fault, Faults};
 use crate::iommu::Unattached;
 use crate::map_flags::MapFlags;
-use crate::mapping::{DrainPolicy, Mapping, Port};
+use crate::mapping::{DrainPolicy, Mapping, Port, Scatter};
 
 /// A guest: an address space, virtual devices, and possibly an IOMMU.
 ///
@@ -113,8 +113,20 @@ impl Guest {
         }
     }
 
-    /// Copies out of guest memory as a vCPU reaches it, of whatever kind: all of `into`, or
-    /// nothing.
+    /// Maps guest memory as a vCPU would reach it, in as many pieces as it takes.
+    ///
+    /// # Errors
+    /// As [`map_firmware`](Self::map_firmware), except that the memory need not be consecutive.
+    pub fn map_firmware_scatter(
+        &self,
+        addr: GuestPhys,
+        len: u64,
+        flags: MapFlags,
+    ) -> Result<Scatter> {
+        self.0.firmware_port().map_scatter(Operation::MapFirmware, addr.0, len, flags)
+    }
+
+    /// Copies out of guest memory as a vCPU would.
     ///
     /// # Errors
     /// As [`map_firmware`](Self::map_firmware), except that the memory need not be consecutive;

@@ -231,7 +231,8 @@ impl<'a> Piece<'a> {
         self.extent.offset
     }
 
-    pub(super) fn object(&self) -> &'a MemoryObject {
+    /// The memory object that the piece is a part of.
+    pub fn object(&self) -> &'a MemoryObject {
         segment_of(&self.extent, &self.scatter.hold).object()
     }
 
