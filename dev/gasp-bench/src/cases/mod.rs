@@ -3,6 +3,7 @@
 mod c;
 mod copy;
 mod map;
+mod queue;
 mod refuse;
 mod revoke;
 
@@ -68,6 +69,7 @@ pub fn cases(filter: &str) -> Vec<Recipe> {
     let mut all = map::recipes();
     all.extend(c::recipes());
     all.extend(copy::recipes());
+    all.extend(queue::recipes());
     all.extend(refuse::recipes());
     all.extend(revoke::recipes());
     let filter = essence(filter);

@@ -13,8 +13,9 @@ use vm_memory::{
 
 use super::setup::{Setup, target};
 
+/// An IOTLB as vm-memory's documentation suggests it.
 #[derive(Debug, Default)]
-struct Locked(RwLock<Iotlb>);
+pub(crate) struct Locked(RwLock<Iotlb>);
 
 impl Locked {
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Iotlb> {
@@ -39,8 +40,8 @@ impl Iommu for Locked {
 }
 
 pub(crate) struct VmMemory {
-    plain: GuestMemoryMmap,
-    iommu: IommuMemory<GuestMemoryMmap, Locked>,
+    pub(crate) plain: GuestMemoryMmap,
+    pub(crate) iommu: IommuMemory<GuestMemoryMmap, Locked>,
 }
 
 impl VmMemory {

@@ -1,0 +1,163 @@
+//! A bounded use of guest memory, which holds what it lends.
+
+use std::error::Error;
+use std::sync::{Arc, OnceLock};
+
+use gasp::{Access, DeviceAddr, Dma, GRANULE, MapFlags, Mapping, MemoryObject, Scatter};
+use vm_memory::bitmap::{BS, Bitmap};
+use vm_memory::guest_memory::{GuestMemorySliceIterator, Result};
+use vm_memory::{GuestAddress, GuestMemory, Permissions};
+
+use crate::cache::Kept;
+use crate::device::Shared;
+use crate::error::{Refused, carry};
+use crate::physical::NoPhysicalMemory;
+use crate::slices::Slices;
+
+/// A bounded use of a device's memory: one request, or one turn of a queue.
+///
+/// A burst is a [`GuestMemory`]. Its slices borrow from it, and it holds the pages and ranges
+/// that they are of until it is dropped: a revoke of one of them meanwhile waits for the burst,
+/// and one of other pages does not. So begin a burst for a piece of work, and drop it after; do
+/// not keep one while waiting for the guest.
+///
+/// It can be used and dropped on any thread. A clone of the `Arc` that
+/// [`memory`](vm_memory::GuestAddressSpace::memory) returns is the same burst.
+pub struct Burst<D, B = ()> {
+    shared: Arc<Shared<D, B>>,
+    /// Pages, with two keys each: for reading, and for writing.
+    pages: Kept<Mapping>,
+    /// Ranges of more than one page.
+    ranges: OnceLock<Box<boxcar::Vec<Scatter>>>,
+}
+
+impl<D, B> Burst<D, B> {
+    /// How many mappings one burst may hold. A device that uses more pages for one piece of work
+    /// has to do it in several.
+    pub const MAX_HELD: usize = 1 << 16;
+
+    pub(crate) fn new(shared: Arc<Shared<D, B>>) -> Self {
+        Self { shared, pages: Kept::new(), ranges: OnceLock::new() }
+    }
+
+    /// How many mappings it holds.
+    pub fn held(&self) -> usize {
+        self.pages.count() + self.ranges.get().map_or(0, |ranges| ranges.count())
+    }
+}
+
+impl<D: Dma, B: Bitmap> Burst<D, B>
+where
+    D::Error: Error + Send + Sync + 'static,
+{
+    /// The mapping of a page.
+    #[inline]
+    fn page(&self, number: u64, flags: MapFlags) -> Result<&Mapping> {
+        let access = flags.access();
+        let key = number << 1 | u64::from(access.contains(Access::WRITE));
+        // One that a drain has given up on is no longer the device's to use.
+        match self.pages.find(key) {
+            Some(held) if held.access().contains(access) && !held.is_revoked() => Ok(held),
+            _ => self.map_page(key, flags),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn map_page(&self, key: u64, flags: MapFlags) -> Result<&Mapping> {
+        self.check_room()?;
+        let addr = DeviceAddr((key >> 1) * GRANULE);
+        let mapping = self.shared.dma.map(addr, GRANULE, flags).map_err(carry)?;
+        check_lendable(mapping.object())?;
+        Ok(self.pages.insert(key, mapping))
+    }
+
+    /// A mapping of a range of several pages.
+    fn range(&self, addr: u64, len: u64, flags: MapFlags) -> Result<&Scatter> {
+        let ranges = self.ranges.get_or_init(Box::default);
+        let last = ranges.count().checked_sub(1).and_then(|last| ranges.get(last));
+        let same = |last: &&Scatter| {
+            last.device_addr().0 == addr
+                && last.len() as u64 == len
+                && last.access().contains(flags.access())
+                && !last.is_revoked()
+        };
+        if let Some(last) = last.filter(same) {
+            return Ok(last);
+        }
+        self.check_room()?;
+        let scatter = self.shared.dma.map_scatter(DeviceAddr(addr), len, flags).map_err(carry)?;
+        for piece in scatter.pieces() {
+            check_lendable(piece.object())?;
+        }
+        let index = ranges.push(scatter);
+        Ok(&ranges[index])
+    }
+
+    fn check_room(&self) -> Result<()> {
+        match self.held() < Self::MAX_HELD {
+            true => Ok(()),
+            false => Err(carry(Refused::TooMany { limit: Self::MAX_HELD })),
+        }
+    }
+
+    #[inline]
+    fn slices(&self, addr: u64, len: usize, flags: MapFlags) -> Result<Slices<'_, B>> {
+        let (offset, bitmap) = (addr % GRANULE, &self.shared.bitmap);
+        if len == 0 {
+            return Ok(Slices::none(bitmap));
+        }
+        if len as u64 > GRANULE - offset {
+            return Ok(Slices::of_range(self.range(addr, len as u64, flags)?, bitmap));
+        }
+        let mapping = self.page(addr / GRANULE, flags)?;
+        Ok(Slices::of_page(mapping, offset as usize, len, bitmap))
+    }
+}
+
+/// Memory whose file can be cut off under its mapping is reached by copies that survive that,
+/// which vm-memory's slices do not make.
+fn check_lendable(object: &MemoryObject) -> Result<()> {
+    match object.is_guarded() {
+        false => Ok(()),
+        true => Err(carry(Refused::Guarded { object: object.name().into() })),
+    }
+}
+
+/// What vm-memory asks for, of system RAM. Without access a range is asked for reading, the
+/// least that says that there is memory.
+fn flags_of(permissions: Permissions) -> MapFlags {
+    match permissions {
+        Permissions::No | Permissions::Read => MapFlags::READ,
+        Permissions::Write => MapFlags::WRITE,
+        Permissions::ReadWrite => MapFlags::RW,
+    }
+}
+
+impl<D: Dma, B: Bitmap> GuestMemory for Burst<D, B>
+where
+    D::Error: Error + Send + Sync + 'static,
+{
+    type PhysicalMemory = NoPhysicalMemory;
+    type Bitmap = B;
+
+    fn check_range(&self, addr: GuestAddress, count: usize, access: Permissions) -> bool {
+        self.slices(addr.0, count, flags_of(access)).is_ok()
+    }
+
+    #[inline]
+    fn get_slices<'a>(
+        &'a self,
+        addr: GuestAddress,
+        count: usize,
+        access: Permissions,
+    ) -> Result<impl GuestMemorySliceIterator<'a, BS<'a, B>>> {
+        self.slices(addr.0, count, flags_of(access))
+    }
+}
+
+impl<D, B> core::fmt::Debug for Burst<D, B> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Burst").field("held", &self.held()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,35 @@
+//! Errors, as vm-memory passes them on.
+
+use std::io;
+
+use vm_memory::GuestMemoryError;
+
+/// Why a burst does not lend memory that the engine would map.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The burst is too long.
+    #[error("a burst holds {limit} mappings already; drop it and begin another")]
+    TooMany {
+        /// How many a burst may hold.
+        limit: usize,
+    },
+    /// Somebody else may cut the memory's file off, and an access through a slice would then
+    /// end the process.
+    #[error(
+        "the file of memory \"{object}\" can be cut off by others, so no slice of it is lent; \
+         seal it against shrinking, or read and write through the device"
+    )]
+    Guarded {
+        /// The name of the memory object.
+        object: String,
+    },
+}
+
+/// An error that vm-memory can carry: it is found again by
+/// [`get_ref`](io::Error::get_ref) on the [`IOError`](GuestMemoryError::IOError) inside, with
+/// everything that it says.
+#[cold]
+pub(crate) fn carry(error: impl std::error::Error + Send + Sync + 'static) -> GuestMemoryError {
+    GuestMemoryError::IOError(io::Error::other(error))
+}

@@ -1,0 +1,70 @@
+//! vm-memory's traits on guest memory of gasp.
+//!
+//! Virtio devices, loaders and vhost back ends in Rust are written against vm-memory's
+//! [`GuestMemory`](vm_memory::GuestMemory). This crate lets them run on gasp: each access is
+//! checked against what the guest's IOMMU allows the device, and no slice outlives that
+//! permission.
+//!
+//! [`DeviceMemory`] is the memory of a device. A [`Burst`] of it is a `GuestMemory`: it holds the
+//! pages of the slices that it lends, and a revoke of one of them is complete only after the
+//! burst.
+//!
+//! ```
+//! use gasp::{DeviceAddr, DomainKind, DomainOptions, Guest, GuestPhys, MemoryObject, Unattached};
+//! use gasp::Access;
+//! use gasp_vm_memory::DeviceMemory;
+//! use vm_memory::{Bytes, GuestAddress};
+//!
+//! let guest = Guest::builder().iommu(Unattached::Deny).build()?;
+//! guest.space().add_ram(None, &MemoryObject::ram(2 << 20).create()?)?;
+//! let domain = guest.domain("net", DomainOptions::new(DomainKind::Translate))?;
+//! let net = guest.vdev("net")?;
+//! net.attach(&domain)?.wait();
+//! domain.grant(DeviceAddr(0x8000), GuestPhys(0x3000), 0x1000, Access::RW)?;
+//!
+//! let memory = DeviceMemory::new(net);
+//! let burst = memory.burst();
+//! burst.write_obj(7_u32, GuestAddress(0x8000))?;
+//! assert_eq!(burst.read_obj::<u32>(GuestAddress(0x8000))?, 7);
+//! // What is not granted is refused, with a fault record for the guest.
+//! assert!(burst.read_obj::<u32>(GuestAddress(0x9000)).is_err());
+//!
+//! let mut drain = domain.revoke(DeviceAddr(0x8000), 0x1000)?;
+//! assert!(drain.poll().is_none(), "the burst holds the page");
+//! drop(burst);
+//! assert!(drain.wait().completed());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # A virtio queue
+//!
+//! [`virtio-queue`](https://docs.rs/virtio-queue) runs over a burst unchanged: pass `&burst` where
+//! it asks for memory. Begin a burst for each turn of a queue, and drop it before the device waits
+//! for the guest again. `examples/block.rs` is a virtio-blk request path.
+//!
+//! # What vm-memory cannot express
+//!
+//! * A slice has no access of its own. One that was obtained for reading can be written through in
+//!   safe code, as with vm-memory's own types; the engine's `Mapping` refuses that. Where the
+//!   memory is mapped read-only in this process, such a write ends the process.
+//! * Memory that can be cut off under its mapping ([`is_guarded`](gasp::MemoryObject::is_guarded))
+//!   is not lent ([`Refused::Guarded`]), because an access through a slice would end the process.
+//! * [`physical_memory`](vm_memory::GuestMemory::physical_memory) is always `None`: see
+//!   [`NoPhysicalMemory`].
+//!
+//! # Versions
+//!
+//! vm-memory 0.18 and virtio-queue 0.18 go together. The traits of another version are other
+//! traits: use the one that this crate depends on.
+
+mod burst;
+mod cache;
+mod device;
+mod error;
+mod physical;
+mod slices;
+
+pub use burst::Burst;
+pub use device::DeviceMemory;
+pub use error::Refused;
+pub use physical::NoPhysicalMemory;
