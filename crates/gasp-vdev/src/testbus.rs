@@ -30,8 +30,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use gasp::{
-    Backing, DeviceAddr, Domain, DomainKind, DomainOptions, Errno, Guest, GuestPhys, MemoryObject,
-    Span, Unattached, Vdev,
+    Backing, Bytes, DeviceAddr, Domain, DomainKind, DomainOptions, Errno, Guest, GuestPhys,
+    MemoryObject, Span, Unattached, Vdev, system_words,
 };
 use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -70,10 +70,17 @@ pub enum TestBusError {
     /// There is no such interrupt.
     #[error(transparent)]
     Interrupt(#[from] IrqError),
-    /// An eventfd cannot be created or waited for, there is no such vector, or a range extends past
-    /// the memory that is reached by messages.
-    #[error("an interrupt's eventfd: {0}")]
+    /// An eventfd cannot be created or waited for.
+    #[error("an interrupt's eventfd: {}", system_words(*.0))]
     Event(#[from] Errno),
+    /// The range begins in the memory that is reached by messages, and extends past it.
+    #[error("{:#} at {addr} extend past the memory that is reached by messages", Bytes(*.len))]
+    PastMessages {
+        /// Where the range begins.
+        addr: DeviceAddr,
+        /// How many bytes.
+        len: u64,
+    },
 }
 
 type Result<T> = core::result::Result<T, TestBusError>;
@@ -252,10 +259,13 @@ impl TestBus {
     /// reached by messages.
     ///
     /// # Errors
-    /// `EINVAL` if the range does not lie inside one of them.
+    /// If the range does not lie inside one of them.
     pub fn load(&self, at: u64, into: &mut [u8]) -> Result<()> {
+        let (addr, len) = (DeviceAddr(at), into.len() as u64);
         match self.messages.as_ref().filter(|messages| messages.contains(at)) {
-            Some(messages) => Ok(messages.get(DeviceAddr(at), into)?),
+            Some(messages) => {
+                messages.get(addr, into).map_err(|_| TestBusError::PastMessages { addr, len })
+            }
             None => Ok(self.ram.read_at(at, into)?),
         }
     }
@@ -265,8 +275,11 @@ impl TestBus {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn store(&self, at: u64, from: &[u8]) -> Result<()> {
+        let (addr, len) = (DeviceAddr(at), from.len() as u64);
         match self.messages.as_ref().filter(|messages| messages.contains(at)) {
-            Some(messages) => Ok(messages.put(DeviceAddr(at), from)?),
+            Some(messages) => {
+                messages.put(addr, from).map_err(|_| TestBusError::PastMessages { addr, len })
+            }
             None => Ok(self.ram.write_at(at, from)?),
         }
     }
@@ -276,12 +289,18 @@ impl TestBus {
     /// vector 0 and is delivered again for as long as the device holds it up.
     ///
     /// # Errors
-    /// `EINVAL` if there is no such vector.
+    /// If there is no such vector, or its eventfd cannot be waited for.
     pub fn interrupt(&self, vector: u16) -> Result<bool> {
-        if self.interrupt_kind() == IrqKind::Pin {
+        let kind = self.interrupt_kind();
+        if kind == IrqKind::Pin {
             self.shell.interrupts().unmask_pin();
         }
-        let event = self.events.get(usize::from(vector)).ok_or(Errno::INVAL)?;
+        let event = self.events.get(usize::from(vector)).ok_or(IrqError::OutOfRange {
+            kind,
+            start: vector.into(),
+            count: 1,
+            have: self.shell.interrupts().count(kind),
+        })?;
         let until = Instant::now() + TIMEOUT;
         loop {
             let left = until.saturating_duration_since(Instant::now());

@@ -1,7 +1,8 @@
 //! The test bus itself: interrupts of each kind, life, and what it refuses.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use gasp_vdev::testbus::{TestBus, TestBusError};
+use gasp::{DeviceAddr, Span};
+use gasp_vdev::testbus::{Options, TestBus, TestBusError};
 use gasp_vdev::{Bar, Class, Device, DeviceContext, Identity, Model, Msix, Register};
 
 /// Signals the vector that is written to register 0, and lowers its pin at register 4.
@@ -43,7 +44,7 @@ fn interrupts_of_every_kind_are_heard_on_their_vector() {
                 bus.write32(0, 0, vector).unwrap();
                 assert!(bus.interrupt(vector as u16).unwrap(), "round {round}");
             }
-            assert!(matches!(bus.interrupt(vectors as u16), Err(TestBusError::Event(_))));
+            assert!(matches!(bus.interrupt(vectors as u16), Err(TestBusError::Interrupt(_))));
             bus.detach();
             assert!(matches!(bus.read32(0, 0), Err(TestBusError::Register(_))));
             bus.attach().unwrap();
@@ -72,4 +73,15 @@ fn registers_are_read_at_their_width_and_none_is_found_past_the_end() {
         assert!(matches!(bus.write64(bar, offset, 0), Err(TestBusError::Register(_))));
     }
     assert!(matches!(bus.load(1 << 40, &mut [0]), Err(TestBusError::Engine(_))));
+}
+
+#[test]
+fn the_bus_says_which_range_and_which_vector_it_does_not_have() {
+    let span = Span::new(DeviceAddr(1 << 30), 4096).unwrap();
+    let bus = Options::default().messages(span).attach(Bell(model().msi(2))).unwrap();
+    let past = "2 bytes at 0x40000fff extend past the memory that is reached by messages";
+    let text = |result: Result<(), TestBusError>| result.unwrap_err().to_string();
+    assert_eq!(text(bus.load(0x4000_0fff, &mut [0; 2])), past);
+    assert_eq!(text(bus.store(0x4000_0fff, &[0; 2])), past);
+    assert_eq!(text(bus.interrupt(2).map(|_| ())), "MSI vectors 2 to 2+1: the device has 2");
 }
