@@ -23,7 +23,7 @@ pub enum Refusal {
     },
     /// The device is attached to no domain, and the guest is configured with
     /// `unattached = "deny"` (decision 14).
-    #[error("it is attached to no domain, and unattached devices are denied")]
+    #[error("the device is attached to no domain, and unattached devices are denied")]
     Unattached,
     /// The device's domain denies everything.
     #[error("its domain denies everything")]

@@ -141,11 +141,15 @@ impl<'a> Ram<'a> {
         }
         let unit = GRANULE.max(page_size() as u64);
         let len = usize::try_from(self.len).ok().filter(|_| self.len.is_multiple_of(unit));
-        let len = len.ok_or_else(|| fail(Reason::Invalid("RAM must be whole pages long")))?;
+        let len = len.ok_or_else(|| {
+            fail(Reason::Invalid(
+                "the size of RAM must be a multiple of 4 KiB and of the host's page size",
+            ))
+        })?;
         if self.contiguity.is_some() && self.residency == Residency::OnDemand {
-            const WHY: &str =
-                "memory on demand cannot be host-contiguous; create it resident or pinned";
-            return Err(fail(Reason::Invalid(WHY)));
+            return Err(fail(Reason::Invalid(
+                "memory on demand cannot be host-contiguous; create it resident or pinned",
+            )));
         }
         let mut passed_over = Vec::new();
         let mut last = Reason::Invalid("no backing for RAM was given");

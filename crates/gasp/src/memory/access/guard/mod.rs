@@ -37,9 +37,13 @@ use crate::error::Reason;
 /// # Errors
 /// [`Reason::Invalid`] if that is impossible, or there are no such functions for this machine.
 pub(crate) fn install() -> Result<(), Reason> {
-    const WHY: &str = "memory that its owner can take away is not supported on this machine; \
-                       seal it against shrinking, or adopt it as trusted";
-    if signal::install() { Ok(()) } else { Err(Reason::Invalid(WHY)) }
+    if signal::install() {
+        return Ok(());
+    }
+    Err(Reason::Invalid(
+        "memory that its owner can take away is not supported on this machine; seal it against \
+         shrinking, or adopt it as trusted",
+    ))
 }
 
 /// Copies guarded memory at `src` into `dst`.
