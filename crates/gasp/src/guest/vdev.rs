@@ -140,6 +140,7 @@ impl Vdev {
 
     /// The same for [`map_host_contig`](Self::map_host_contig).
     #[inline(always)]
+    #[doc(hidden)]
     pub fn map_host_contig_page_of<'list>(
         find: impl FnOnce() -> Option<&'list Self>,
         addr: DeviceAddr,
