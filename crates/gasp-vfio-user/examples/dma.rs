@@ -8,7 +8,9 @@
 //!     -device '{"driver":"vfio-user-pci","socket":{"type":"unix","path":"/tmp/dma.sock"}}'
 //! ```
 
+use std::error::Error;
 use std::io::Write;
+use std::process::ExitCode;
 use std::thread;
 
 use gasp_vdev::Shell;
@@ -17,8 +19,18 @@ use gasp_vfio_user::{Options, Server};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let path = std::env::args_os().nth(1).ok_or("the path of a socket is needed")?;
+fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> Result<(), Box<dyn Error>> {
+    let path = std::env::args_os().nth(1).ok_or("expected the path of the socket to create")?;
     let server = Server::bind(path, Shell::new("dma0", DmaEngine::new())?, Options::default())?;
     let stopper = server.stopper();
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
