@@ -240,6 +240,23 @@ fn every_subcommand_has_help_with_an_example_and_its_exit_status() {
 }
 
 #[test]
+fn the_file_that_the_help_shows_describes_a_guest() {
+    for command in ["map", "audit", "layout"] {
+        let help = stdout(&gasp(&[command, "--help"]));
+        let (_, file) = help.split_once("The file describes a guest").unwrap();
+        let lines = file.lines().skip(1).take_while(|line| line.starts_with("  "));
+        let text = lines.collect::<Vec<_>>().join("\n").replace("1G", "16M");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("guest.toml");
+        std::fs::write(&path, text).unwrap();
+        let config = path.to_str().unwrap();
+        let map = ["map", "--vdev", "disk", "--addr", "1M", "--len", "64K", "--access", "r"];
+        let mapped = gasp(&[&map[..], &["--config", config]].concat());
+        assert!(mapped.status.success(), "{command}: {}", String::from_utf8_lossy(&mapped.stderr));
+    }
+}
+
+#[test]
 fn completions_and_man_pages_exist_for_every_subcommand() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         assert!(stdout(&gasp(&["completions", shell])).contains("layout"), "{shell}");

@@ -1,5 +1,27 @@
 //! Help texts: examples, descriptions, the fields of `--json`, the exit status.
 
+/// The beginning of a text, the file of a guest, and the rest.
+macro_rules! with_guest_file {
+    ($before:literal, $after:literal) => {
+        concat!(
+            $before,
+            "
+
+The file describes a guest, in TOML. This one has RAM, and a device that reaches all of it:
+  [[ram]]
+  size = \"1G\"
+  [[vdev]]
+  name = \"disk\"
+
+The source tree has a file for each feature, in examples/guest; the documentation of the Rust
+module gasp::config describes all keys.
+
+",
+            $after
+        )
+    };
+}
+
 pub(super) const GASP: &str = "\
 Examples:
   gasp demo
@@ -61,11 +83,12 @@ Exit status:
   0  all checks have run, whatever their verdicts
   2  wrong usage";
 
-pub(super) const MAP: &str = "\
+pub(super) const MAP: &str = with_guest_file!(
+    "\
 Examples:
   gasp map --config guest.toml --vdev disk --addr 0x100000 --len 2M --access rw
-  gasp map --config guest.toml --vdev disk --addr 1M --len 64K --access r --hold 60 --json
-
+  gasp map --config guest.toml --vdev disk --addr 1M --len 64K --access r --hold 60 --json",
+    "\
 Fields of --json (lengths and addresses are integers, in bytes):
   pid, vaddr, host, len, stability
            on a line of its own that comes first, with --hold only: the host-contiguous
@@ -79,17 +102,19 @@ Fields of --json (lengths and addresses are integers, in bytes):
 Exit status:
   0  mapped
   1  refused
-  2  wrong usage or a wrong configuration";
+  2  wrong usage or a wrong configuration"
+);
 
-pub(super) const AUDIT: &str = "\
+pub(super) const AUDIT: &str = with_guest_file!(
+    "\
 Examples:
   gasp audit --config guest.toml
   gasp audit --config guest.toml --every 5 --for 3600 --json
 
 Creates the guest, then reads the frame numbers of its memory again and compares: once, or
 with --every and --for periodically. Memory of the class pinned or reserved must not move;
-unpinned memory may.
-
+unpinned memory may.",
+    "\
 Fields of --json, one object per line and round (lengths in bytes):
   round      1, 2, 3, …
   checked    memory whose addresses were read again
@@ -103,7 +128,8 @@ Fields of --json, one object per line and round (lengths in bytes):
 Exit status:
   0  no memory has moved against its class
   1  some has, or frame numbers can no longer be read
-  2  wrong usage or a wrong configuration, or frame numbers cannot be read at all";
+  2  wrong usage or a wrong configuration, or frame numbers cannot be read at all"
+);
 
 pub(super) const BROKER: &str = "\
 Examples:
@@ -132,15 +158,17 @@ Exit status:
   1  the socket cannot be created, or the broker cannot read frame numbers itself
   2  wrong usage";
 
-pub(super) const LAYOUT: &str = "\
+pub(super) const LAYOUT: &str = with_guest_file!(
+    "\
 Examples:
   gasp layout --config guest.toml --svg guest.svg
-  gasp layout --config guest.toml --svg - | rsvg-convert > guest.png
-
+  gasp layout --config guest.toml --svg - | rsvg-convert > guest.png",
+    "\
 Exit status:
   0  drawn
   1  the picture cannot be written
-  2  wrong usage or a wrong configuration";
+  2  wrong usage or a wrong configuration"
+);
 
 pub(super) const SERVE: &str = "\
 Examples:
