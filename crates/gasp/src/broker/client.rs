@@ -31,6 +31,8 @@ pub fn use_broker(socket: &Path) -> Result<()> {
             tokens::keep(socket, stream);
             Ok(())
         }
-        Greeting::Refused => Err(fail(Reason::HostUnknown("the broker refuses"))),
+        Greeting::Refused => {
+            Err(fail(Reason::HostUnknown("the broker refuses; its reason is in the log")))
+        }
     }
 }

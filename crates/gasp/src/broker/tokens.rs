@@ -266,7 +266,9 @@ const NO_SENSE: Reason = Reason::Os { what: "decoding the broker's answer", errn
 fn connect(socket: &Path) -> core::result::Result<UnixStream, Reason> {
     match greet(socket).map_err(failed("asking the broker for tokens"))? {
         Greeting::Tokens(stream) => Ok(stream),
-        Greeting::Refused => Err(Reason::HostUnknown("the broker refuses")),
+        Greeting::Refused => {
+            Err(Reason::HostUnknown("the broker refuses; its reason is in the log"))
+        }
         Greeting::Descriptor(_) => Err(Reason::Invalid("the broker issues no tokens")),
     }
 }
