@@ -7,6 +7,8 @@
 
 #[path = "tokens/client.rs"]
 mod client;
+#[path = "tokens/messages.rs"]
+mod messages;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,7 +19,6 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use gasp::broker::wire::{Request, TOKENS_MAX};
 use gasp::broker::{HostToken, redeem_token};
 use gasp::{FrameAccess, frame_access};
 use gasp::{HostRun, errno_name};
@@ -25,6 +26,7 @@ use libtest_mimic::{Arguments, Trial};
 use tempfile::TempDir;
 
 use client::{PAGE, PAGES, Private, Raw, parse};
+use messages::{REQUEST, TOKENS_MAX};
 
 /// The user nobody.
 const NOBODY: u32 = 65_534;
@@ -314,7 +316,7 @@ fn garbage() {
     let broker = nobody();
     let mut client = broker.client(NOBODY);
     let (_, tokens) = client.tokens("private");
-    for garbage in [&[0; Request::LEN][..], &[0xff; 4096], &[9; 17]] {
+    for garbage in [&[0; REQUEST][..], &[0xff; 4096], &[9; 17]] {
         let mut stream = UnixStream::connect(broker.socket()).unwrap();
         stream.write_all(garbage).unwrap();
         let mut heard = Vec::new();
@@ -326,7 +328,7 @@ fn garbage() {
     UnixStream::connect(broker.socket()).unwrap().write_all(&[1, 2, 3]).unwrap();
     // Many requests without reading an answer, then the end.
     let mut stream = UnixStream::connect(broker.socket()).unwrap();
-    stream.write_all(&Request::Redeem([0; 16]).encode().repeat(100)).unwrap();
+    stream.write_all(&messages::redeem([0; 16]).repeat(100)).unwrap();
     drop(stream);
     assert!(broker.redeem(tokens[0]).is_ok());
 }
@@ -356,7 +358,7 @@ fn bounded() {
     let memory = Private::new();
     // Of one byte each.
     let requests = |from: usize, to: usize| {
-        (from..to).map(|at| Request::Grant { addr: memory.addr() + at as u64, len: 1 })
+        (from..to).map(|offset| messages::grant(memory.addr() + offset as u64, 1))
     };
     let step = 1 << 10;
     let fill = |raw: &mut Raw| {

@@ -7,11 +7,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::ptr;
 
-use gasp::broker::wire::{self, Request};
 use gasp::broker::{HostToken, redeem_token, use_broker};
 use gasp::{Backing, Errno, MemoryObject, errno_name};
 use gasp::{FrameAccess, frame_access};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
+
+use crate::messages::{self, REQUEST};
 
 pub(crate) const PAGE: u64 = 4096;
 /// The pages of a private mapping.
@@ -44,25 +45,25 @@ impl Raw {
         let mut stream = UnixStream::connect(socket).unwrap();
         let mut greeting = [0];
         stream.read_exact(&mut greeting).unwrap();
-        (greeting == [wire::TOKENS]).then_some(Self(stream))
+        (greeting == [messages::TOKENS]).then_some(Self(stream))
     }
 
     pub(crate) fn ask_all(
         &mut self,
-        requests: impl Iterator<Item = Request>,
+        requests: impl Iterator<Item = [u8; REQUEST]>,
     ) -> Vec<Result<Vec<u8>, Errno>> {
-        let said: Vec<_> = requests.map(|request| request.encode()).collect();
-        self.0.write_all(said.as_flattened()).unwrap();
-        said.iter().map(|_| wire::read_answer(&mut self.0).unwrap()).collect()
+        let requests: Vec<_> = requests.collect();
+        self.0.write_all(requests.as_flattened()).unwrap();
+        requests.iter().map(|_| messages::answer(&mut self.0)).collect()
     }
 
     pub(crate) fn grant(&mut self, addr: u64, len: u64) -> Result<Vec<HostToken>, Errno> {
-        let answer = self.ask_all([Request::Grant { addr, len }].into_iter()).remove(0);
-        answer.map(|body| wire::decode_tokens(&body, len).unwrap())
+        let answer = self.ask_all(std::iter::once(messages::grant(addr, len))).remove(0);
+        answer.map(|body| messages::tokens(&body, len))
     }
 
     pub(crate) fn release(&mut self, addr: u64, len: u64) {
-        self.0.write_all(&Request::Release { addr, len }.encode()).unwrap();
+        self.0.write_all(&messages::release(addr, len)).unwrap();
     }
 }
 

@@ -22,8 +22,7 @@ mod client;
 mod greet;
 mod server;
 mod tokens;
-#[doc(hidden)]
-pub mod wire;
+mod wire;
 
 pub use client::use_broker;
 pub use server::Server;

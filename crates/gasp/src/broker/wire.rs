@@ -14,19 +14,19 @@ use crate::error::Errno;
 use crate::memory::HostRun;
 
 /// The timeout for a message: a peer that takes longer is regarded as gone.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// First byte of a greeting that comes with a descriptor of the client's page map.
-pub const DESCRIPTOR: u8 = b'+';
+pub(crate) const DESCRIPTOR: u8 = b'+';
 /// First byte of a refusal; the reason follows, as text.
-pub const REFUSED: u8 = b'-';
+pub(crate) const REFUSED: u8 = b'-';
 /// The greeting of a broker of tokens, which waits for requests.
-pub const TOKENS: u8 = b't';
+pub(crate) const TOKENS: u8 = b't';
 /// The maximum length of a greeting, in bytes.
-pub const GREETING_MAX: usize = 256;
+pub(crate) const GREETING_MAX: usize = 256;
 /// The maximum number of tokens of one connection at a time.
-pub const TOKENS_MAX: usize = 1 << 16;
+pub(crate) const TOKENS_MAX: usize = 1 << 16;
 /// The maximum length of the memory that one request is about, in bytes.
-pub const RANGE_MAX: u64 = 16 << 30;
+pub(crate) const RANGE_MAX: u64 = 16 << 30;
 
 /// The length of a token in an answer, with the length of its run, in bytes.
 const GRANTED: usize = 16 + 8;
@@ -44,7 +44,7 @@ pub struct HostToken {
 
 /// A request of a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Request {
+pub(crate) enum Request {
     /// Requests tokens of the client's own memory; answered by the tokens, in order.
     Grant {
         /// The first host-virtual address, in the client.
@@ -65,10 +65,10 @@ pub enum Request {
 
 impl Request {
     /// The length of a request, in bytes.
-    pub const LEN: usize = 17;
+    pub(crate) const LEN: usize = 17;
 
     /// Encodes the request.
-    pub fn encode(&self) -> [u8; Self::LEN] {
+    pub(crate) fn encode(&self) -> [u8; Self::LEN] {
         let (kind, body) = match *self {
             Self::Grant { addr, len } => (1, pair(addr, len)),
             Self::Redeem(token) => (2, token),
@@ -82,7 +82,7 @@ impl Request {
     }
 
     /// Decodes a request; `None` if it is not one.
-    pub fn decode(bytes: &[u8; Self::LEN]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8; Self::LEN]) -> Option<Self> {
         let (kind, body) = bytes.split_first()?;
         let (addr, len) = numbers(body)?;
         match kind {
@@ -95,7 +95,7 @@ impl Request {
 }
 
 /// Encodes an answer: a body, or an errno.
-pub fn encode_answer(answer: Result<&[u8], Errno>) -> Vec<u8> {
+pub(crate) fn encode_answer(answer: Result<&[u8], Errno>) -> Vec<u8> {
     let (status, body) = match answer {
         Ok(body) => (0, body),
         Err(errno) => (errno.raw_os_error(), &[][..]),
@@ -112,7 +112,7 @@ pub fn encode_answer(answer: Result<&[u8], Errno>) -> Vec<u8> {
 ///
 /// # Errors
 /// The outer error is that of the connection: `InvalidData` if it sends something else.
-pub fn read_answer(from: &mut impl Read) -> io::Result<Result<Vec<u8>, Errno>> {
+pub(crate) fn read_answer(from: &mut impl Read) -> io::Result<Result<Vec<u8>, Errno>> {
     let (mut status, mut len) = ([0; 4], [0; 4]);
     from.read_exact(&mut status)?;
     from.read_exact(&mut len)?;
@@ -129,7 +129,7 @@ pub fn read_answer(from: &mut impl Read) -> io::Result<Result<Vec<u8>, Errno>> {
 }
 
 /// Encodes tokens as the body of an answer.
-pub fn encode_tokens(tokens: &[HostToken]) -> Vec<u8> {
+pub(crate) fn encode_tokens(tokens: &[HostToken]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(tokens.len() * GRANTED);
     for HostToken { token, len } in tokens {
         bytes.extend(token);
@@ -139,7 +139,7 @@ pub fn encode_tokens(tokens: &[HostToken]) -> Vec<u8> {
 }
 
 /// Decodes the body of an answer into tokens of `total` bytes together; `None` if it is not that.
-pub fn decode_tokens(body: &[u8], total: u64) -> Option<Vec<HostToken>> {
+pub(crate) fn decode_tokens(body: &[u8], total: u64) -> Option<Vec<HostToken>> {
     let records = body.chunks_exact(GRANTED);
     let mut rest = total;
     if !records.remainder().is_empty() {
@@ -155,12 +155,12 @@ pub fn decode_tokens(body: &[u8], total: u64) -> Option<Vec<HostToken>> {
 }
 
 /// Encodes a run as the body of an answer.
-pub fn encode_run(run: HostRun) -> [u8; 16] {
+pub(crate) fn encode_run(run: HostRun) -> [u8; 16] {
     pair(run.addr.0, run.len)
 }
 
 /// Decodes the body of an answer into a run; `None` if it is not one.
-pub fn decode_run(body: &[u8]) -> Option<HostRun> {
+pub(crate) fn decode_run(body: &[u8]) -> Option<HostRun> {
     let (addr, len) = numbers(body)?;
     let valid = addr != 0 && len != 0 && addr.checked_add(len).is_some();
     valid.then_some(HostRun { addr: HostPhys(addr), len })
