@@ -240,7 +240,9 @@ impl fmt::Display for Error {
             (Operation::CreateMemory, Some((_, len))) => {
                 write!(f, "creation of {:#} of memory", Bytes(len))?;
             }
-            (_, Some((place, len))) => write!(f, "{operation} of {:#} at {place}", Bytes(len))?,
+            (_, Some((location, len))) => {
+                write!(f, "{operation} of {:#} at {location}", Bytes(len))?;
+            }
         }
         if let Some(name) = &self.device {
             let of = matches!(operation, Operation::Create | Operation::Remove | Operation::Attach);

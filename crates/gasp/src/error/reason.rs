@@ -1,8 +1,8 @@
 //! The reasons of failures, with the errno of each.
 
+use rustix::io::Errno;
 use thiserror::Error;
 
-use super::Errno;
 use crate::access::Access;
 use crate::addr::{DeviceAddr, GuestPhys};
 use crate::bytes::Bytes;

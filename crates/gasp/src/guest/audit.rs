@@ -1,6 +1,6 @@
 //! Audits of all memory of a guest.
 
-use super::Guest;
+use super::guest::Guest;
 use crate::error::Result;
 use crate::memory::{Audit, MemoryObject};
 

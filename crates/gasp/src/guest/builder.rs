@@ -6,14 +6,15 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 
-use super::Guest;
+use super::guest::Guest;
 use super::inner::Inner;
 use crate::error::{Error, Operation, Reason, Refusal, Result};
 use crate::iommu::Unattached;
 use crate::mapping::{DrainPolicy, Physical};
 use crate::space::Regions;
 use crate::space::segment::Segments;
-use crate::view::{Absent, Attachment, View};
+use crate::view::attachment::Attachment;
+use crate::view::{Absent, View};
 
 /// A builder of a [`Guest`]; see [`Guest::builder`].
 #[derive(Clone, Debug)]
@@ -24,6 +25,13 @@ pub struct GuestBuilder {
     iommu: Option<Unattached>,
     policy: DrainPolicy,
     allow_unpinned: bool,
+}
+
+impl Guest {
+    /// A builder with the default options.
+    pub fn builder() -> GuestBuilder {
+        GuestBuilder::default()
+    }
 }
 
 impl Default for GuestBuilder {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Guest;
+use super::guest::Guest;
 use super::inner::Inner;
 use crate::access::Access;
 use crate::addr::{DeviceAddr, GuestPhys};

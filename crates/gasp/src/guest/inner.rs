@@ -12,7 +12,8 @@ use crate::iommu::{DomainInner, GuestMemory, Unattached};
 use crate::mapping::{DrainPolicy, Keep, Physical, Port, Revocation};
 use crate::space::Regions;
 use crate::thread_lock::ThreadLock;
-use crate::view::{Attachment, View};
+use crate::view::View;
+use crate::view::attachment::Attachment;
 
 /// A guest, behind its handles.
 pub(crate) struct Inner {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Guest;
 use super::domain::Domain;
+use super::guest::Guest;
 use super::inner::{Inner, VdevInner};
 use crate::addr::DeviceAddr;
 use crate::error::{Operation, Reason, Result};
@@ -18,7 +18,8 @@ use crate::mapping::{
     check_not_looking_up, own,
 };
 use crate::space::Regions;
-use crate::view::{Attachment, View};
+use crate::view::View;
+use crate::view::attachment::Attachment;
 
 /// The most devices of a guest.
 const VDEVS_MAX: usize = 1 << 16;

@@ -9,7 +9,7 @@ use crate::fault::FaultLog;
 use crate::map_flags::MapFlags;
 use crate::space::segment::Segments;
 use crate::span::Span;
-use crate::view::Attachment;
+use crate::view::attachment::Attachment;
 
 /// The part of a guest's state that a map reads.
 pub(crate) struct Physical {

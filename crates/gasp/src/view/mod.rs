@@ -12,7 +12,7 @@
 //! * [`lookup`]: the walk over a range, and the reason if it is refused.
 
 mod arena;
-mod attachment;
+pub(crate) mod attachment;
 pub(crate) mod entry;
 pub(crate) mod lookup;
 mod node;
@@ -27,7 +27,6 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::Refusal;
-pub(crate) use attachment::Attachment;
 use table::{Table, Writer};
 
 /// Meaning of an absent entry.
