@@ -19,22 +19,22 @@
 //!  └─────────────────────┘   └─────────────────────────────────────────────────┘
 //! ```
 //!
-//! | module | |
+//! | | |
 //! |---|---|
-//! | [`device`] | the trait that a device implements |
-//! | [`context`] | what a device can do: DMA ([`DeviceContext::transfer`] first), interrupts, its doorbell |
+//! | [`Device`], [`Model`] | the trait that a device implements; its identity, BARs and registers |
+//! | [`DeviceContext`] | what a device can do: DMA ([`DeviceContext::transfer`] first), interrupts, its doorbell |
 //! | [`testbus`] | a guest without a VMM, for tests of devices |
-//! | [`pci`] | identity, BARs, registers, configuration space, interrupts |
-//! | [`shell`] | the function around a device, as a front end drives it |
 //! | [`dma`] | an example device, for tests too: a DMA engine |
+//! | [`Shell`], [`Interrupts`] | the function around a device, as a front end drives it |
+//! | [`MessageMemory`] | guest memory that a front end reaches by messages |
 
-pub mod context;
-pub mod device;
+mod context;
+mod device;
 pub mod dma;
 mod doorbell;
 mod error;
-pub mod pci;
-pub mod shell;
+mod pci;
+mod shell;
 pub mod testbus;
 mod transfer;
 
@@ -42,7 +42,8 @@ pub use context::{DeviceContext, MessageMemory};
 pub use device::Device;
 pub use error::{AttachError, DmaError, IrqError, ModelError, RegionError};
 pub use pci::{
-    Bar, BarKind, Class, Identity, Interrupts, IrqKind, Model, Msix, Register, Shared, Width,
+    Bar, BarKind, CONFIG_SIZE, Class, Identity, Interrupts, IrqKind, Model, Msix, Register, Shared,
+    Width,
 };
 pub use shell::Shell;
 pub use transfer::Transfer;

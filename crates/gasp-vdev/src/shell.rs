@@ -1,14 +1,4 @@
-//! The PCI function around a device, as a front end drives it.
-//!
-//! | call | by | while |
-//! |---|---|---|
-//! | [`attach`](Shell::attach) | the front end, once a VMM has connected | detached |
-//! | register and interrupt calls | the front end's thread | attached |
-//! | [`Device::work`] | the device's thread | attached, unless a reset is in progress |
-//! | [`reset`](Shell::reset) | the front end | any time |
-//! | [`detach`](Shell::detach) | the front end, when the VMM has gone | any time; ends the thread |
-//!
-//! A device can be attached and detached any number of times; what it stores is kept.
+//! The PCI function around a device.
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +24,17 @@ const POLL_OFTEN_FOR: Duration = Duration::from_millis(100);
 const SHORT_PAUSE: Duration = Duration::from_micros(50);
 const LONG_PAUSE: Duration = Duration::from_millis(5);
 
-/// A device and the rest of its PCI function.
+/// A device and the rest of its PCI function, as a front end drives it.
+///
+/// | call | by | while |
+/// |---|---|---|
+/// | [`attach`](Self::attach) | the front end, once a VMM has connected | detached |
+/// | register and interrupt calls | the front end's thread | attached |
+/// | [`Device::work`] | the device's thread | attached, unless a reset is in progress |
+/// | [`reset`](Self::reset) | the front end | any time |
+/// | [`detach`](Self::detach) | the front end, when the VMM has gone | any time; ends the thread |
+///
+/// A device can be attached and detached any number of times; what it stores is kept.
 pub struct Shell {
     name: String,
     device: Arc<dyn Device>,

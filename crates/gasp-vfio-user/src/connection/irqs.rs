@@ -1,8 +1,7 @@
 //! The commands about interrupts: their information, and DEVICE_SET_IRQS.
 
 use gasp::Errno;
-use gasp_vdev::pci::Interrupts;
-use gasp_vdev::{IrqError, IrqKind};
+use gasp_vdev::{Interrupts, IrqError, IrqKind};
 use vfio_bindings::bindings::vfio;
 
 use super::device::check_info;

@@ -1,8 +1,8 @@
 //! The commands about regions: the BARs and the configuration space.
 
 use gasp::Errno;
+use gasp_vdev::CONFIG_SIZE;
 use gasp_vdev::RegionError;
-use gasp_vdev::pci::CONFIG_SIZE;
 use vfio_bindings::bindings::vfio;
 
 use super::device::check_info;

@@ -64,7 +64,7 @@ impl Guest {
 
     /// Maps `[addr, addr + len)` of guest memory as a vCPU reaches it, without the IOMMU: for
     /// virtual firmware, and for addresses that the host chose. For an address that the guest
-    /// supplied use [`Vdev::map`].
+    /// supplied use [`Vdev::map`](crate::Vdev::map).
     ///
     /// # Errors
     /// In the order of decision 1:
