@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use gasp::Errno;
 use gasp::broker::Server;
-use gasp::config::near::nearest;
+use gasp::ffi::nearest;
 use gasp::{FrameAccess, frame_access};
 
 use crate::failure::Failure;

@@ -6,7 +6,7 @@ mod report;
 use std::time::Duration;
 
 use gasp::config::Config;
-use gasp::config::near::hint;
+use gasp::ffi::hint;
 use gasp::{Access, DeviceAddr, Errno, HostMapping, MapFlags, Vdev};
 use std::path::PathBuf;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::{fs, io};
 
-use gasp::config::near::explained;
+use gasp::ffi::explained;
 use serde::Deserialize;
 use toml::Spanned;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use gasp::config::near::hint;
+use gasp::ffi::hint;
 
 use super::plan::Plan;
 use super::wish::{Wish, Wrong};

@@ -167,7 +167,7 @@ mod error;
 mod file;
 mod grants;
 mod layout;
-pub mod near;
+pub(crate) mod near;
 mod plan;
 mod planner;
 mod size;

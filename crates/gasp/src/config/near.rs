@@ -8,7 +8,7 @@ const LISTED: usize = 16;
 /// Case is ignored.
 ///
 /// ```
-/// use gasp::config::near::nearest;
+/// use gasp::ffi::nearest;
 /// assert_eq!(nearest("dsik", ["net", "disk"]), Some("disk"));
 /// assert_eq!(nearest("colour", ["net", "disk"]), None);
 /// ```
@@ -28,7 +28,7 @@ pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> O
 /// to 16.
 ///
 /// ```
-/// use gasp::config::near::hint;
+/// use gasp::ffi::hint;
 /// assert_eq!(hint("dsik", &["net", "disk"]), "; did you mean `disk`?");
 /// assert_eq!(hint("gpu", &["net", "disk"]), "; there are `net`, `disk`");
 /// assert_eq!(hint("gpu", &[]), "; there is none");
