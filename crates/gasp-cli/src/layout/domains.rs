@@ -5,8 +5,8 @@ use svg::Document;
 use super::lettering::{Anchor, area, clipped, edged, on_colour, text, tip};
 use super::model::{Cell, DomainColumn, Model};
 use super::palette::{self, DENIED, GREY};
+use super::positions::{Positions, TOP};
 use super::scale::Scale;
-use super::{Positions, TOP};
 use crate::quantity::length;
 
 /// The space between columns.

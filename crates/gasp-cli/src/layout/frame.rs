@@ -8,7 +8,7 @@ use super::bands::Bands;
 use super::lettering::{Anchor, edged, text, wrapped};
 use super::model::Model;
 use super::palette::{self, DENIED, GREY, PAPER};
-use super::{MARGIN, Positions, TOP, WIDTH};
+use super::positions::{MARGIN, Positions, TOP, WIDTH};
 use crate::quantity::{length, several};
 
 /// The most letters on a line of facts.

@@ -7,8 +7,8 @@ use svg::node::element::{LinearGradient, Stop};
 use super::lettering::{Anchor, address, area, clipped, edged, on_colour, tenths, text, tip, torn};
 use super::model::Model;
 use super::palette::{self, GREY};
+use super::positions::{Positions, TOP};
 use super::scale::Scale;
-use super::{Positions, TOP};
 use crate::quantity::length;
 
 /// The least distance of two addresses.

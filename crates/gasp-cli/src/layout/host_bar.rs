@@ -9,8 +9,8 @@ use super::guest_bar::position_in;
 use super::lettering::{Anchor, address, area, edged, tenths, text, tip, torn, wrapped};
 use super::model::Model;
 use super::palette::{self, ELSEWHERE, GREY, INK};
+use super::positions::{Positions, TOP};
 use super::scale::Scale;
-use super::{Positions, TOP};
 use crate::quantity::{length, several};
 
 const LABEL: f64 = 12.0;

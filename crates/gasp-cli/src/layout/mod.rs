@@ -1,8 +1,8 @@
 //! `gasp layout`: a picture of a configured guest, with its memory next to the host's.
 //!
-//! [`model`] collects what is to be drawn, [`scale`] positions addresses in the picture, [`bands`]
-//! merges runs that are too thin to be visible, and the other modules draw: [`guest_bar`],
-//! [`domains`], [`host_bar`], and the [`frame`] around them, with the colours
+//! [`model`] collects what is to be drawn, [`positions`] has the places of its parts, [`scale`]
+//! those of addresses, [`bands`] merges runs that are too thin to be visible, and the other modules
+//! draw: [`guest_bar`], [`domains`], [`host_bar`], and the [`frame`] around them, with the colours
 //! of [`palette`] and the text of [`lettering`].
 
 mod bands;
@@ -13,6 +13,7 @@ mod host_bar;
 mod lettering;
 mod model;
 mod palette;
+mod positions;
 mod scale;
 
 use std::io::Write;
@@ -26,6 +27,7 @@ use crate::failure::Failure;
 use crate::output;
 use crate::progress::{Progress, release};
 use model::Model;
+use positions::{HEIGHT, Positions, TOP};
 use scale::Scale;
 
 /// Arguments of `gasp layout`.
@@ -38,15 +40,6 @@ pub(crate) struct Args {
     #[arg(long, value_name = "OUT")]
     pub(crate) svg: PathBuf,
 }
-
-/// The width of the picture, in pixels.
-const WIDTH: f64 = 1200.0;
-/// The empty border around it.
-const MARGIN: f64 = 28.0;
-/// The top of the bars, below title and headings.
-const TOP: f64 = 152.0;
-/// The height of the bars, unless many parts need more.
-const HEIGHT: f64 = 660.0;
 
 /// Creates the guest and writes its picture.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -61,28 +54,6 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         return Ok(out.flush()?);
     }
     std::fs::write(&args.svg, picture).map_err(Failure::unwritable("cannot write", &args.svg))
-}
-
-/// The positions of the parts of the picture, from left to right.
-struct Positions {
-    /// The left edge of the first domain's column, and the width of each.
-    columns: (f64, f64),
-    /// The left and right edge of the guest's bar.
-    guest: (f64, f64),
-    /// The left and right edge of the host's bar.
-    host: (f64, f64),
-}
-
-impl Positions {
-    fn of(columns: usize) -> Self {
-        const BAR: f64 = 124.0;
-        const LABELS: f64 = 112.0;
-        let count = f64::from(u32::try_from(columns).unwrap_or(1).max(1));
-        let width = (420.0 / count).clamp(62.0, 118.0);
-        let guest = MARGIN + if columns == 0 { 0.0 } else { count * width } + LABELS;
-        let host = WIDTH - MARGIN - LABELS - 30.0 - BAR;
-        Self { columns: (MARGIN, width), guest: (guest, guest + BAR), host: (host, host + BAR) }
-    }
 }
 
 /// The picture of a guest in its current state.

@@ -3,7 +3,7 @@
 use gasp::{Backing, MemoryObject, Residency, Seals};
 use rustix::thread::{MembarrierCommand, membarrier_query};
 
-use super::{Check, Verdict, read};
+use super::check::{Check, Verdict, read};
 
 pub(super) fn checks() -> Vec<Check> {
     vec![barrier(), sealing(), version()]

@@ -4,7 +4,7 @@ use gasp::{Backing, MemoryObject, Residency};
 use rustix::param::page_size;
 use rustix::process::{Resource, getrlimit};
 
-use super::{Check, Verdict, read, read_number};
+use super::check::{Check, Verdict, read, read_number};
 use crate::quantity::length;
 
 pub(super) fn checks() -> Vec<Check> {

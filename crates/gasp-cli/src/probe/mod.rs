@@ -1,16 +1,16 @@
 //! `gasp probe`: what this machine offers, and how to get what is missing.
 
+mod check;
 mod kernel;
 mod memory;
 mod privilege;
-
-use std::fs;
 
 use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::output::{self, Mark, Printer};
 use crate::progress::Progress;
+use check::{Check, Verdict};
 
 /// Arguments of `gasp probe`.
 #[derive(clap::Args)]
@@ -18,35 +18,6 @@ pub(crate) struct Args {
     /// Print one JSON object, with the fields listed below
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// The outcome of a check.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Verdict {
-    Yes,
-    Limited,
-    No,
-}
-
-/// One check and its outcome.
-#[derive(Serialize)]
-struct Check {
-    name: &'static str,
-    verdict: Verdict,
-    detail: String,
-    remedy: Option<String>,
-}
-
-impl Check {
-    fn new(name: &'static str, verdict: Verdict, detail: impl Into<String>) -> Self {
-        Self { name, verdict, detail: detail.into(), remedy: None }
-    }
-
-    /// Adds what would help.
-    fn remedy(self, remedy: impl Into<String>) -> Self {
-        Self { remedy: Some(remedy.into()), ..self }
-    }
 }
 
 #[derive(Serialize)]
@@ -76,14 +47,4 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         }
     }
     Ok(out.flush()?)
-}
-
-/// The text of a small file of the kernel, without the newline.
-fn read(path: &str) -> Option<String> {
-    fs::read_to_string(path).ok().map(|text| text.trim().to_string())
-}
-
-/// The number in a small file of the kernel.
-fn read_number(path: &str) -> Option<u64> {
-    read(path)?.parse().ok()
 }

@@ -8,7 +8,7 @@ use gasp::{FrameAccess, PinAccess, PinMethod, frame_access};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::{Check, Verdict, read, read_number};
+use super::check::{Check, Verdict, read, read_number};
 use crate::quantity::length;
 
 const PROBED: usize = 1 << 20;
