@@ -7,7 +7,7 @@ use clap::Parser;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use gasp::Bytes;
-use gasp::config::near::nearest;
+use gasp::ffi::nearest;
 use gasp_bench::{Effort, Figure, Row};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;

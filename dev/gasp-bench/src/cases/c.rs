@@ -11,7 +11,7 @@ use gasp_capi::host::{domain, guest, memory, vdev};
 use gasp_capi::map::{gasp_map, gasp_map_host_contig, gasp_unmap_handle};
 use gasp_capi::types::*;
 
-use super::{Contestant, Recipe, contestant, recipe};
+use super::recipe::{Contestant, Recipe, contestant, recipe};
 use crate::peers::{Order, Setup, addresses, target};
 
 const LEN: usize = 64;

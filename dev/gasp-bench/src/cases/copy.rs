@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use gasp::{DeviceAddr, GRANULE, MapFlags};
 
-use super::{Contestant, Recipe, contestant, recipe};
+use super::recipe::{Contestant, Recipe, contestant, recipe};
 use crate::peers::{Addresses, Order, Setup, VmMemory, addresses};
 
 const GRANTS: u64 = 1024;

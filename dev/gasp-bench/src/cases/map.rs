@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gasp::{DeviceAddr, GRANULE, MapFlags, Vdev};
 
-use super::{Contestant, Recipe, contestant, pair, recipe};
+use super::recipe::{Contestant, Recipe, contestant, pair, recipe};
 use crate::peers::{Floor, PerRequest, VmMemory};
 use crate::peers::{Order, Setup, addresses, addresses_of};
 

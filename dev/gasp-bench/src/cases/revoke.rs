@@ -5,7 +5,7 @@ use std::hint::black_box;
 use gasp::{Access, DeviceAddr, GRANULE, GuestPhys, MapFlags};
 
 use super::map::granted;
-use super::{Contestant, Recipe, contestant, recipe};
+use super::recipe::{Contestant, Recipe, contestant, recipe};
 use crate::peers::{Setup, VmMemory};
 
 pub(super) fn recipes() -> Vec<Recipe> {

@@ -2,14 +2,15 @@
 
 mod cpio;
 mod modules;
+mod source;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::{Error, Result};
 use crate::testbed::Testbed;
+use source::{Source, contents};
 
 /// The guest prints this with the script's exit status, and powers off.
 pub(crate) const END_MARKER: &str = "testbed: the script ended with ";
@@ -26,12 +27,6 @@ pub struct Initramfs {
     files: BTreeMap<String, Source>,
     programs: Vec<PathBuf>,
     script: String,
-}
-
-#[derive(Clone, Debug)]
-enum Source {
-    Bytes(Vec<u8>),
-    Host(PathBuf),
 }
 
 impl Initramfs {
@@ -101,7 +96,7 @@ impl Initramfs {
         for (path, source) in &files {
             match source {
                 Source::Bytes(bytes) => archive.file(path, bytes),
-                Source::Host(host) => archive.file(path, &read(host)?),
+                Source::Host(host) => archive.file(path, &contents(host)?),
             }
         }
         Ok(archive.finish())
@@ -129,10 +124,6 @@ fn init(load: &str) -> String {
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|source| Error::File { path: path.into(), source })
 }
 
 /// The libraries that a program is linked with, and its loader; none for a statically linked one.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::read;
+use super::source::contents;
 use crate::error::{Error, Result};
 
 const DEPENDS: &[u8] = b"\0depends=";
@@ -57,7 +57,7 @@ impl Modules {
         }
         let path = self.files.get(name).cloned();
         let path = path.ok_or_else(|| Error::NoModule(name.into()))?;
-        for needed in needed(&read(&path)?) {
+        for needed in needed(&contents(&path)?) {
             self.add(&needed)?;
         }
         self.order.push(path);

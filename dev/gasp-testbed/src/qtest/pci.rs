@@ -1,8 +1,7 @@
 //! PCI devices on bus 0, configured as by firmware and a driver.
 
+use super::session::QTest;
 use crate::error::{Error, Result};
-
-use super::QTest;
 
 const CONFIG_ADDRESS: u16 = 0xcf8;
 const CONFIG_DATA: u16 = 0xcfc;
@@ -22,26 +21,8 @@ const MSIX: u8 = 0x11;
 const MSIX_ENABLE: u32 = 1 << 31;
 const MSIX_ENTRY: u64 = 16;
 
-/// Address ranges that the machine does not use: below the IOAPIC, and above all memory.
-const LOW: (u64, u64) = (0xe000_0000, 0xfec0_0000);
-const HIGH: (u64, u64) = (0x10_0000_0000, 0x20_0000_0000);
-const PORTS: (u64, u64) = (0xc000, 0x1_0000);
 /// A 64-bit region of this size or more is placed above all memory.
 const LARGE: u64 = 16 << 20;
-
-/// The unused address ranges for devices' regions.
-#[derive(Debug)]
-pub(super) struct Room {
-    low: (u64, u64),
-    high: (u64, u64),
-    ports: (u64, u64),
-}
-
-impl Default for Room {
-    fn default() -> Self {
-        Self { low: LOW, high: HIGH, ports: PORTS }
-    }
-}
 
 /// The kind of a base address register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

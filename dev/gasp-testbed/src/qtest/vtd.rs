@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::pci::Pci;
+use super::session::QTest;
 use crate::error::{Error, Result};
-
-use super::{Pci, QTest};
 
 /// The bytes that one entry of a page table maps, and the size of each table.
 pub const PAGE: u64 = 4096;

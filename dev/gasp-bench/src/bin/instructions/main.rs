@@ -7,16 +7,13 @@
 
 mod numbers;
 
-use std::error::Error;
 use std::io::{self, Write};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use clap::Parser;
 use gasp::{GRANULE, MemoryObject};
 
-use numbers::{Numbers, Outcome, Verdict, table};
-
-type Result<T> = core::result::Result<T, Box<dyn Error>>;
+use numbers::{Numbers, Outcome, Result, Verdict, table};
 
 /// The hot cases, by their name in [`gasp_bench::cases`], and N: enough operations to hide the
 /// start of the process, whose count varies slightly.

@@ -7,7 +7,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+pub(crate) type Result<T> = core::result::Result<T, Box<dyn std::error::Error>>;
 
 /// In the crate's folder of the tree that this was built in.
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.toml");
