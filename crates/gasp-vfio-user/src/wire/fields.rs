@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use gasp::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{Header, Refused};
+use super::header::Header;
+use super::refused::Refused;
 
 /// The unread part of a payload.
 #[derive(Clone, Copy, Debug)]

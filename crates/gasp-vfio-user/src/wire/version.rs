@@ -8,7 +8,8 @@ use std::os::fd::OwnedFd;
 
 use serde_json::{Map, Value, json};
 
-use super::{Fields, Refused, Reply};
+use super::fields::{Fields, Reply};
+use super::refused::Refused;
 
 /// The protocol's major version that is supported.
 pub(crate) const MAJOR: u16 = 0;
