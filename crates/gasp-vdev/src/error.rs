@@ -4,7 +4,7 @@ use gasp::system_words;
 use gasp::{Bytes, DeviceAddr, Errno};
 use thiserror::Error;
 
-use crate::pci::IrqKind;
+use crate::pci::irq_kind::IrqKind;
 
 /// An access to guest memory that failed.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]

@@ -3,7 +3,7 @@
 mod config;
 mod eventfd;
 mod interrupts;
-mod irq_kind;
+pub(crate) mod irq_kind;
 mod model;
 mod msix;
 mod register;

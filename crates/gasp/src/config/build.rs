@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::ConfigError;
+use super::error::ConfigError;
 use super::plan::{Content, DomainPlan, Image, Plan, RamPlan, RegionPlan};
 use super::source::{Mark, Source, open_file};
 use crate::access::Access;

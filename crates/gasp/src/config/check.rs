@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::ConfigError;
+use super::error::ConfigError;
 use super::file::DrainTable;
 use super::near;
 use super::size::{Bytes, Number};

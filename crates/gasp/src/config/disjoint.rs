@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use super::ConfigError;
+use super::error::ConfigError;
 use super::plan::GrantPlan;
 use super::source::Source;
 use crate::access::Access;

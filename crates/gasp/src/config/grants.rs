@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use toml::Spanned;
 
-use super::ConfigError;
 use super::check::Check;
 use super::disjoint::disjoint;
+use super::error::ConfigError;
 use super::file::{AllowTable, DomainTable, MapTable};
 use super::plan::{Content, DomainPlan, GrantPlan, RegionPlan};
 use super::source::Mark;

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use toml::Spanned;
 
-use super::ConfigError;
 use super::check::{Check, Names};
+use super::error::ConfigError;
 use super::file::{MmioTable, PassTable, RamTable, ReserveTable, RomTable};
 use super::plan::{Content, Image, RamPlan, RegionPlan};
 use super::size::Bytes;

@@ -1,7 +1,7 @@
 //! Turns a document into a plan: checks each table, and all of them together.
 
-use super::ConfigError;
 use super::check::{Check, Names};
+use super::error::ConfigError;
 use super::file::Document;
 use super::grants::plan_domains;
 use super::layout::Layout;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use toml::Spanned;
 
-use super::ConfigError;
+use super::error::ConfigError;
 use super::file::Document;
 use super::near;
 use crate::error::{Errno, Error, system_words};

@@ -27,7 +27,6 @@ mod vdev;
 pub use builder::GuestBuilder;
 pub use domain::{Domain, Grant};
 pub use guest::Guest;
-pub(crate) use inner::Inner;
 pub use space::AddressSpace;
 pub use space_lock::SpaceLock;
 pub use vdev::Vdev;

@@ -2,7 +2,10 @@
 
 use core::ops::ControlFlow;
 
-use super::{AddressSpace, Domain, Inner, SpaceLock};
+use super::domain::Domain;
+use super::inner::Inner;
+use super::space::AddressSpace;
+use super::space_lock::SpaceLock;
 use crate::addr::{DeviceAddr, GuestPhys};
 use crate::guest::domain::guest_address;
 use crate::iommu::{DomainInner, DomainKind, in_chunks};
