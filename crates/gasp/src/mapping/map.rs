@@ -16,7 +16,7 @@ use crate::memory::{HostRun, Stability};
 use crate::span::Span;
 use crate::view::View;
 use crate::view::entry::Want;
-use crate::view::lookup::{self, Diagnosis, Extent, ExtentWalk, Progress};
+use crate::view::lookup::{self, Extent, ExtentWalk, Progress};
 
 /// How often a map is tried whose look-up was interrupted, or refused for a reason that is gone
 /// when it is diagnosed.
@@ -53,7 +53,9 @@ impl Port<'_> {
         flags: MapFlags,
     ) -> Option<Mapping> {
         let span = Span::new(DeviceAddr(addr), len).ok()?;
-        let (hold, port, view, extent) = Self::look_up_page(find, span, flags)?;
+        // SAFETY: `look_up_page` asks that the view is not used after the slot: its number is read
+        // before `hold` is established, and that is its last use.
+        let (hold, port, view, extent) = unsafe { Self::look_up_page(find, span, flags) }?;
         hold.establish(view.id(), port.vdev);
         // SAFETY: `Mapping::new` asks that the extent was found after `hold` was published, that
         // `hold` is established for it, and that the memory offers the access: `look_up_page`
@@ -71,7 +73,9 @@ impl Port<'_> {
         flags: MapFlags,
     ) -> Option<HostMapping> {
         let span = Span::new(DeviceAddr(addr), len).ok()?;
-        let (hold, port, view, mut extent) = Self::look_up_page(find, span, flags)?;
+        // SAFETY: `look_up_page` asks that the view is not used after the slot: its number is read
+        // before `hold` is established, and that is its last use.
+        let (hold, port, view, mut extent) = unsafe { Self::look_up_page(find, span, flags) }?;
         // SAFETY: `run` asks for a slot under which the extent was found to be busy or
         // established: `look_up_page` found it under `hold`, which is busy.
         let run = unsafe { port.run(&extent) }.ok()?;
@@ -87,13 +91,15 @@ impl Port<'_> {
     }
 
     /// The look-up of the short path: succeeds if the whole range lies in one page of the table
-    /// and is not refused; `None` otherwise, without the reason. The slot that it returns is busy,
-    /// and the caller must not use the view after that has ended.
+    /// and is not refused; `None` otherwise, without the reason. The slot that it returns is busy.
     ///
     /// `find` finds the device under the busy slot, for which threads that remove devices from a
     /// list wait: see [`grace_period`](crate::ffi::grace_period).
+    ///
+    /// # Safety
+    /// The view is not used after the slot has been established or dropped.
     #[inline(always)]
-    fn look_up_page<'found>(
+    unsafe fn look_up_page<'found>(
         find: impl FnOnce() -> Option<Port<'found>>,
         span: Span<DeviceAddr>,
         flags: MapFlags,
@@ -101,8 +107,8 @@ impl Port<'_> {
         let hold = Hold::publish(span)?;
         let port = find()?;
         // SAFETY: `Attachment::view` asks that the caller's slot is busy, and that the view is not
-        // used after that: `hold` is busy, and both callers establish it with the view's number
-        // as their last use of the view.
+        // used after that: `hold` is busy, and this function's contract asks the same of the
+        // caller.
         let view = unsafe { port.attachment.view() };
         // SAFETY: `page` asks for a slot that is busy since before the table was read, and that
         // the segment is used only while it is busy or established: `hold` was published first,
@@ -186,8 +192,12 @@ impl Port<'_> {
                 // revoking threads have to wait for it.
                 let hold = &looked_up.hold;
                 let pause = || hold.establish(looked_up.view_id, self.vdev);
-                if let Some(reason) = self.diagnose(looked_up.busy_view.take(), span, flags, pause)
-                {
+                let busy_view = looked_up.busy_view.take();
+                // SAFETY: `diagnose` asks that the slot under which the view was found is busy
+                // until `pause` is called: `look_up` returns a view only if `hold` is busy, and
+                // `pause` establishes it.
+                let reason = unsafe { self.diagnose(busy_view, span, flags, pause) };
+                if let Some(reason) = reason {
                     drop(looked_up);
                     return Err(self.refused(op, span, flags, reason));
                 }
@@ -341,7 +351,10 @@ impl Port<'_> {
         prefix: u64,
     ) -> Result<()> {
         let mut hold = Some(looked_up.hold);
-        let reason = self.diagnose(looked_up.busy_view, span, flags, || drop(hold.take()));
+        // SAFETY: `diagnose` asks that the slot under which the view was found is busy until
+        // `pause` is called: `look_up` returns a view only if `hold` is busy, and `pause` drops it.
+        let reason =
+            unsafe { self.diagnose(looked_up.busy_view, span, flags, || drop(hold.take())) };
         // The fault log has a lock, and the owner of a busy slot must not wait for any lock.
         drop(hold);
         // If the walk was refused, the first extent ends at the refusal, not where consecutive
@@ -350,52 +363,6 @@ impl Port<'_> {
         match reason.or(scattered.then_some(Reason::NotConsecutive { prefix })) {
             Some(reason) => Err(self.refused(op, span, flags, reason)),
             None => Ok(()),
-        }
-    }
-
-    /// The reason why a map of all of `span` fails; `None` if it does not. It begins with
-    /// `busy_view`, if the caller's slot is busy with a view, and calls `pause` when that has to
-    /// end.
-    #[inline(always)]
-    fn diagnose(
-        &self,
-        busy_view: Option<&View>,
-        span: Span<DeviceAddr>,
-        flags: MapFlags,
-        pause: impl FnOnce(),
-    ) -> Option<Reason> {
-        if span.last().0 >> self.guest.width != 0 {
-            return Some(Reason::BeyondWidth { bits: self.guest.width });
-        }
-        let mut diagnosis = Diagnosis::new(span, flags);
-        if let Some(view) = busy_view {
-            // SAFETY: `Diagnosis::step` asks for a slot that is busy since before the table is
-            // read: the slot of the caller, who passes the view only while it is busy. Nothing of
-            // the table is kept beyond this step.
-            if let Some(end) = unsafe { diagnosis.step(view, &self.guest.segments) } {
-                return end;
-            }
-        }
-        pause();
-        self.diagnose_on(diagnosis, span)
-    }
-
-    /// The steps of a diagnosis that need a busy slot of their own.
-    #[cold]
-    #[inline(never)]
-    fn diagnose_on(&self, mut diagnosis: Diagnosis, span: Span<DeviceAddr>) -> Option<Reason> {
-        loop {
-            let Some(step) = Hold::publish(span) else { return Some(TOO_MANY) };
-            // SAFETY: `Attachment::view` asks that the caller's slot is busy, and that the view is
-            // not used after that: the slot of `step` is busy until it is dropped, after the last
-            // use of the view.
-            let view = unsafe { self.attachment.view() };
-            // SAFETY: `Diagnosis::step` asks for a slot that is busy since before the table is
-            // read: that of `step`. Nothing of the table is kept beyond this step.
-            if let Some(end) = unsafe { diagnosis.step(view, &self.guest.segments) } {
-                return end;
-            }
-            drop(step);
         }
     }
 }

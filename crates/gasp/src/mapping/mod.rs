@@ -2,9 +2,21 @@
 //!
 //! A [`Hold`](hold::Hold) ties each mapping to the [protocol](crate::protocol), which says why a
 //! revoke cannot miss a mapping of the range that it revokes.
+//!
+//! | file | |
+//! |---|---|
+//! | `port`, `map`, `diagnose` | a device's entry point; the map operations; the reason of a refusal |
+//! | `hold`, `own` | the slot of a look-up and of its mapping; what the calling thread holds |
+//! | `handle`, `host_mapping`, `scatter`, `stitch` | the handles that maps return |
+//! | `token` | a mapping as plain data, for C |
+//! | `integer`, `typed`, `copy` | atomic accesses, values of a fixed layout, copies without a handle |
+//! | `remap`, `fence` | a mapping's memory mapped once more, between guard pages |
+//! | `revocation`, `drain` | the mappings that a revoke has to find; the wait for them |
+//! | `detached` | memory kept for mappings that outlive their drain |
 
 mod copy;
 mod detached;
+mod diagnose;
 mod drain;
 mod fence;
 mod handle;

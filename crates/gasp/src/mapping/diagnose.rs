@@ -1,0 +1,62 @@
+//! The reason of a refused map, found in steps.
+#![allow(unsafe_code, reason = "reads views and segments under a busy slot")]
+
+use super::hold::{Hold, TOO_MANY};
+use super::port::Port;
+use crate::addr::DeviceAddr;
+use crate::error::Reason;
+use crate::map_flags::MapFlags;
+use crate::span::Span;
+use crate::view::View;
+use crate::view::lookup::Diagnosis;
+
+impl Port<'_> {
+    /// The reason why a map of all of `span` fails; `None` if it does not. It begins with
+    /// `busy_view`, if the caller's slot is busy with a view, and calls `pause` when that has to
+    /// end.
+    ///
+    /// # Safety
+    /// The slot under which `busy_view` was found is busy, until `pause` is called.
+    #[inline(always)]
+    pub(super) unsafe fn diagnose(
+        &self,
+        busy_view: Option<&View>,
+        span: Span<DeviceAddr>,
+        flags: MapFlags,
+        pause: impl FnOnce(),
+    ) -> Option<Reason> {
+        if span.last().0 >> self.guest.width != 0 {
+            return Some(Reason::BeyondWidth { bits: self.guest.width });
+        }
+        let mut diagnosis = Diagnosis::new(span, flags);
+        if let Some(view) = busy_view {
+            // SAFETY: `Diagnosis::step` asks for a slot that is busy since before the table is
+            // read: that under which `busy_view` was found is busy, as this function's contract
+            // asks, and `pause` is called later. Nothing of the table is kept beyond this step.
+            if let Some(end) = unsafe { diagnosis.step(view, &self.guest.segments) } {
+                return end;
+            }
+        }
+        pause();
+        self.diagnose_on(diagnosis, span)
+    }
+
+    /// The steps of a diagnosis that need a busy slot of their own.
+    #[cold]
+    #[inline(never)]
+    fn diagnose_on(&self, mut diagnosis: Diagnosis, span: Span<DeviceAddr>) -> Option<Reason> {
+        loop {
+            let Some(step) = Hold::publish(span) else { return Some(TOO_MANY) };
+            // SAFETY: `Attachment::view` asks that the caller's slot is busy, and that the view is
+            // not used after that: the slot of `step` is busy until it is dropped, after the last
+            // use of the view.
+            let view = unsafe { self.attachment.view() };
+            // SAFETY: `Diagnosis::step` asks for a slot that is busy since before the table is
+            // read: that of `step`. Nothing of the table is kept beyond this step.
+            if let Some(end) = unsafe { diagnosis.step(view, &self.guest.segments) } {
+                return end;
+            }
+            drop(step);
+        }
+    }
+}
