@@ -258,7 +258,7 @@ fn read_only(testbed: &Testbed) -> Outcome {
     assert_eq!(access(&served), (IOVA_TARGET, PAGE, Access::READ));
     assert_eq!(engine.copy(IOVA_SOURCE, IOVA_TARGET, 64)?, EFAULT);
     assert_eq!(bytes_at(&qtest, TARGET, 64)?, [0xee; 64]);
-    let refusal = Refusal::Access { allowed: Access::READ, wanted: Access::WRITE };
+    let refusal = Refusal::Access { allowed: Access::READ, requested: Access::WRITE };
     assert_eq!(faults(&served), [(IOVA_TARGET, Access::WRITE, refusal)]);
     assert_eq!(engine.copy(IOVA_TARGET, IOVA_SOURCE, 64)?, 0, "it may be read");
     assert_eq!(bytes_at(&qtest, SOURCE, 64)?, [0xee; 64]);

@@ -244,8 +244,8 @@ fn decision_10_a_refusal_changes_nothing_and_leaves_a_fault_record() {
     assert_eq!((faults.records.len(), faults.dropped), (2, 0));
     let [write, read] = &faults.records[..] else { unreachable!() };
     assert_eq!((&*write.device, write.addr.0, write.access), ("disk", 0x10, Access::WRITE));
-    let (allowed, wanted) = (Access::READ, Access::WRITE);
-    assert_eq!(write.refusal, Refusal::Access { allowed, wanted });
+    let (allowed, requested) = (Access::READ, Access::WRITE);
+    assert_eq!(write.refusal, Refusal::Access { allowed, requested });
     assert_eq!((read.addr.0, read.access), (PAGE, Access::READ), "the first refused address");
     assert_eq!(read.refusal, Refusal::NotGranted);
     assert_eq!(errno(disk.map(DeviceAddr(0x10_0000), 8, RW)), "EFAULT");

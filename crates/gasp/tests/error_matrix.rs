@@ -96,8 +96,8 @@ fn a_range_that_the_iommu_does_not_make_available_is_efault_and_firmware_does_no
 #[test]
 fn an_access_type_that_the_iommu_does_not_permit_is_efault_and_firmware_does_not_ask() {
     let matrix = Matrix::new().allow(0, 8, Access::READ);
-    let (allowed, wanted) = (Access::READ, Access::RW);
-    let refusal = Refusal::Access { allowed, wanted };
+    let (allowed, requested) = (Access::READ, Access::RW);
+    let refusal = Refusal::Access { allowed, requested };
     let refused = Err(Reason::Refused { addr: DeviceAddr(0), refusal });
     let rw = MapFlags::RW.any();
     assert_eq!(matrix.ask(0, PAGE, rw), [refused, refused, Ok(PAGE)]);
@@ -182,8 +182,8 @@ fn a_hole_inside_the_range_is_enxio_and_shortens_nothing() {
 #[test]
 fn writing_to_memory_that_is_read_only_is_eacces() {
     let matrix = Matrix::new().allow(0, 64, Access::RWX);
-    let (offered, wanted) = (Access::READ | Access::EXEC, Access::WRITE);
-    let forbidden = Err(Reason::Forbidden { addr: GuestPhys(16 * PAGE), offered, wanted });
+    let (offered, requested) = (Access::READ | Access::EXEC, Access::WRITE);
+    let forbidden = Err(Reason::Forbidden { addr: GuestPhys(16 * PAGE), offered, requested });
     assert_eq!(matrix.ask(16 * PAGE, 8, MapFlags::WRITE.any()), [forbidden; 3]);
     assert_eq!(forbidden.unwrap_err().errno(), Errno::ACCESS);
 }

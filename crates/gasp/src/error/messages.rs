@@ -16,7 +16,7 @@ use crate::addr::{DeviceAddr, GuestPhys};
 /// One of each reason that is more than a text.
 fn reasons() -> Vec<Reason> {
     let (at, to) = (DeviceAddr(0x4000), GuestPhys(0x8000));
-    let (offered, wanted) = (Access::READ, Access::RW);
+    let (offered, requested) = (Access::READ, Access::RW);
     let refused = |refusal| Reason::Refused { addr: at, refusal };
     let all = vec![
         Reason::ZeroLength,
@@ -24,12 +24,12 @@ fn reasons() -> Vec<Reason> {
         Reason::BeyondWidth { bits: 48 },
         Reason::BadFlags(0x200),
         refused(Refusal::NotGranted),
-        refused(Refusal::Access { allowed: offered, wanted }),
+        refused(Refusal::Access { allowed: offered, requested }),
         refused(Refusal::Unattached),
         refused(Refusal::DenyDomain),
         Reason::NoMemory { addr: to },
         Reason::NotRam { addr: to },
-        Reason::Forbidden { addr: to, offered, wanted },
+        Reason::Forbidden { addr: to, offered, requested },
         Reason::NotConsecutive { prefix: 4096 },
         Reason::NotAllowed { allowed: offered },
         Reason::OutOfBounds { size: 512 },
@@ -42,7 +42,7 @@ fn reasons() -> Vec<Reason> {
         Reason::NoRoom,
         Reason::FileTooSmall { size: 8192 },
         Reason::MemoryGone,
-        Reason::Fragmented { wanted: 16 << 20, had: 2 << 20 },
+        Reason::Fragmented { required: 16 << 20, shortest: 2 << 20 },
         Reason::NoHostMemory { available: 3 << 30 },
         Reason::PoolShort { page: 2 << 20, free: 3, needed: 512 },
     ];

@@ -305,7 +305,7 @@ mod tests {
             Reason::NotConsecutive { prefix: 4096 },
             Reason::OutOfBounds { size: 4096 },
             Reason::FileTooSmall { size: 4096 },
-            Reason::Fragmented { wanted: 4096, had: 4096 },
+            Reason::Fragmented { required: 4096, shortest: 4096 },
             Reason::PoolShort { page: 4096, free: 0, needed: 2 },
         ] {
             assert!(reason.to_string().contains("4 KiB"), "{reason}");

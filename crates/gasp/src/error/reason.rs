@@ -14,12 +14,12 @@ pub enum Refusal {
     #[error("no grant of its domain covers the address")]
     NotGranted,
     /// A grant covers the address but does not allow this kind of access.
-    #[error("its domain allows only {allowed} there, and {wanted} was requested")]
+    #[error("its domain allows only {allowed} there, and {requested} was requested")]
     Access {
         /// The access that the grant allows.
         allowed: Access,
         /// The access that was requested.
-        wanted: Access,
+        requested: Access,
     },
     /// The device is attached to no domain, and the guest is configured with
     /// `unattached = "deny"` (decision 14).
@@ -74,7 +74,7 @@ pub enum Reason {
     },
     /// The memory does not offer the access: a write to ROM (decision 6).
     #[error(
-        "the memory at guest-physical {addr} offers only {offered}, and {wanted} was requested"
+        "the memory at guest-physical {addr} offers only {offered}, and {requested} was requested"
     )]
     Forbidden {
         /// The first such guest-physical address.
@@ -82,7 +82,7 @@ pub enum Reason {
         /// The access that the memory offers.
         offered: Access,
         /// The access that was requested.
-        wanted: Access,
+        requested: Access,
     },
     /// The range is allowed, but not consecutive in host memory (decision 21).
     #[error(
@@ -184,14 +184,14 @@ pub enum Reason {
     #[error(
         "the shortest host-contiguous run would be {}, and at least {} is required; ask for \
          less, or for larger pages",
-        Bytes(*.had),
-        Bytes(*.wanted)
+        Bytes(*.shortest),
+        Bytes(*.required)
     )]
     Fragmented {
         /// Required length of each run in bytes.
-        wanted: u64,
+        required: u64,
         /// Length of the shortest run in bytes.
-        had: u64,
+        shortest: u64,
     },
     /// The host has less memory available than was requested.
     #[error(

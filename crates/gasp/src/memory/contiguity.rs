@@ -69,7 +69,7 @@ impl Contiguity {
         let shortest = placement.map_or(page as u64, |placement| placement.after.shortest);
         match self {
             Self::AtLeast(_) if shortest < least => {
-                Err(Reason::Fragmented { wanted: least, had: shortest })
+                Err(Reason::Fragmented { required: least, shortest })
             }
             _ => Ok(()),
         }

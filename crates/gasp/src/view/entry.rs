@@ -185,14 +185,14 @@ mod tests {
     #[test]
     fn the_mask_and_compare_is_right_for_every_combination() {
         let all = || (0..8).map(Access::from_bits_truncate);
-        for (allowed, offered, wanted) in
+        for (allowed, offered, requested) in
             all().flat_map(|a| all().flat_map(move |b| all().skip(1).map(move |c| (a, b, c))))
         {
-            let flags = MapFlags::new(wanted).unwrap();
+            let flags = MapFlags::new(requested).unwrap();
             for ram in [false, true] {
                 let behind = Behind::Memory { segment: SEGMENTS - 1, page: PAGE_MAX, offered, ram };
                 let word = with_index(Leaf::new(allowed, behind).word(), 511);
-                let both = allowed.contains(wanted) && offered.contains(wanted);
+                let both = allowed.contains(requested) && offered.contains(requested);
                 assert_eq!(Want::new(flags).met_by(word), both && ram);
                 assert_eq!(Want::new(flags.any()).met_by(word), both);
             }

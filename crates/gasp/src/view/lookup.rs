@@ -182,8 +182,8 @@ pub(crate) struct Diagnosis {
 
 impl Diagnosis {
     pub(crate) fn new(span: Span<DeviceAddr>, flags: MapFlags) -> Self {
-        let (wanted, any) = (flags.access(), flags.accepts_any());
-        Self { span, done: 0, findings: Findings { wanted, any, ..Findings::default() } }
+        let (requested, any) = (flags.access(), flags.accepts_any());
+        Self { span, done: 0, findings: Findings { requested, any, ..Findings::default() } }
     }
 
     /// Inspects a bounded number of words. Returns the reason as soon as it is known;
@@ -227,7 +227,7 @@ impl Diagnosis {
 /// of each kind.
 #[derive(Default)]
 struct Findings {
-    wanted: Access,
+    requested: Access,
     any: bool,
     no_memory: Option<Reason>,
     not_ram: Option<Reason>,
@@ -237,9 +237,9 @@ struct Findings {
 impl Findings {
     /// Records the reasons that one leaf gives; returns the reason if the IOMMU refuses.
     fn inspect(&mut self, addr: DeviceAddr, guest: u64, leaf: Leaf) -> Option<Reason> {
-        let (allowed, wanted) = (leaf.allowed(), self.wanted);
-        if !allowed.contains(wanted) {
-            let refusal = Refusal::Access { allowed, wanted };
+        let (allowed, requested) = (leaf.allowed(), self.requested);
+        if !allowed.contains(requested) {
+            let refusal = Refusal::Access { allowed, requested };
             return Some(Reason::Refused { addr, refusal });
         }
         match leaf.behind() {
@@ -249,8 +249,8 @@ impl Findings {
             Behind::Memory { ram: false, .. } if !self.any => {
                 self.not_ram.get_or_insert(Reason::NotRam { addr: GuestPhys(guest) });
             }
-            Behind::Memory { offered, .. } if !offered.contains(wanted) => {
-                let reason = Reason::Forbidden { addr: GuestPhys(guest), offered, wanted };
+            Behind::Memory { offered, .. } if !offered.contains(requested) => {
+                let reason = Reason::Forbidden { addr: GuestPhys(guest), offered, requested };
                 self.forbidden.get_or_insert(reason);
             }
             Behind::Memory { .. } => {}

@@ -81,16 +81,16 @@ impl Model {
     }
 
     /// The guest page that a device page leads to, or why the IOMMU refuses it.
-    fn through(&self, view: View, page: usize, wanted: Access) -> Result<usize, Refusal> {
+    fn through(&self, view: View, page: usize, requested: Access) -> Result<usize, Refusal> {
         match view {
             View::Flat => Ok(page),
             View::Refusing(refusal) => Err(refusal),
             View::Grants(domain) => {
                 let grant = self.grants[domain].get(page).copied().flatten();
                 let (to, allowed) = grant.ok_or(Refusal::NotGranted)?;
-                match allowed.contains(wanted) {
+                match allowed.contains(requested) {
                     true => Ok(to),
-                    false => Err(Refusal::Access { allowed, wanted }),
+                    false => Err(Refusal::Access { allowed, requested }),
                 }
             }
         }
@@ -105,13 +105,13 @@ impl Model {
         len: u64,
         flags: MapFlags,
     ) -> Result<Vec<Extent>, Reason> {
-        let wanted = flags.access();
+        let requested = flags.access();
         let bytes = bytes_of(addr, len);
         // The IOMMU is checked over the whole range before memory.
         let mut guest = Vec::new();
         for &(addr, len) in &bytes {
             let page = (addr / PAGE) as usize;
-            let to = self.through(view, page, wanted);
+            let to = self.through(view, page, requested);
             let to = to.map_err(|refusal| Reason::Refused { addr: DeviceAddr(addr), refusal })?;
             guest.push((to as u64 * PAGE + addr % PAGE, len));
         }
@@ -126,9 +126,9 @@ impl Model {
         if let Some(addr) = find(&|page| !flags.accepts_any() && page.kind != RegionKind::Ram) {
             return Err(Reason::NotRam { addr: GuestPhys(addr) });
         }
-        if let Some(addr) = find(&|page| !page.access.contains(wanted)) {
+        if let Some(addr) = find(&|page| !page.access.contains(requested)) {
             let offered = memory_at(addr).unwrap().access;
-            return Err(Reason::Forbidden { addr: GuestPhys(addr), offered, wanted });
+            return Err(Reason::Forbidden { addr: GuestPhys(addr), offered, requested });
         }
         let mut extents: Vec<Extent> = Vec::new();
         for (addr, len) in guest {
