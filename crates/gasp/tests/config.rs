@@ -303,7 +303,7 @@ fn a_wrong_domain_names_line_key_and_what_was_expected() {
                  { device = 0, guest = 4096, size = 1, access = 'r' }]",
                 7,
                 "domain.map.device",
-                "already mapped",
+                "already leads to",
                 E::EXIST,
             ),
         ),

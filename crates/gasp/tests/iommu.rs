@@ -108,7 +108,7 @@ fn a_translation_that_is_there_with_another_target_is_eexist_and_nothing_changes
     let before = Picture::of(&guest);
     let refused = error(domain.grant(DeviceAddr(6 * PAGE), GuestPhys(PAGE), 4 * PAGE, Access::RW));
     let (at, to) = (DeviceAddr(8 * PAGE), 2 * PAGE);
-    assert_eq!(refused.reason(), Reason::MappedElsewhere { addr: at, to: GuestPhys(to) });
+    assert_eq!(refused.reason(), Reason::GrantedElsewhere { addr: at, to: GuestPhys(to) });
     assert_eq!(refused.errno_name(), "EEXIST");
     assert_eq!(Picture::of(&guest), before);
     assert_eq!(errno(disk.map(DeviceAddr(6 * PAGE), 8, READ)), "EFAULT");

@@ -112,7 +112,7 @@ fn displacement(grant: &GrantPlan) -> u64 {
 fn contradiction(source: &Source, a: &GrantPlan, b: &GrantPlan, addr: u64) -> ConfigError {
     let (old, new) = if a.at.is_after(b.at) { (b, a) } else { (a, b) };
     let message = format!(
-        "device address {addr:#x} is already mapped, to guest-physical {:#x}, on line {}",
+        "device address {addr:#x} already leads to guest-physical {:#x}, on line {}",
         addr.wrapping_add(displacement(old)),
         source.line(old.at)
     );

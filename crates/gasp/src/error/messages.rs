@@ -35,7 +35,7 @@ fn reasons() -> Vec<Reason> {
         Reason::OutOfBounds { size: 512 },
         Reason::Unaligned { align: 8 },
         Reason::Unpinned,
-        Reason::MappedElsewhere { addr: at, to },
+        Reason::GrantedElsewhere { addr: at, to },
         Reason::OtherOwner,
         Reason::Locked,
         Reason::Limit { what: "devices", limit: 65_536 },
@@ -76,7 +76,7 @@ fn is_text(reason: Reason) -> bool {
         | Reason::OutOfBounds { .. }
         | Reason::Unaligned { .. }
         | Reason::Unpinned
-        | Reason::MappedElsewhere { .. }
+        | Reason::GrantedElsewhere { .. }
         | Reason::OtherOwner
         | Reason::Locked
         | Reason::Limit { .. }
@@ -91,8 +91,8 @@ fn is_text(reason: Reason) -> bool {
 
 type OfText = fn(&'static str) -> Reason;
 
-/// The reasons that are a text, as the sources construct them.
-const OF_TEXT: [(&str, OfText); 10] = [
+/// The reasons that are a text, as the sources construct them, and the texts that they name.
+const OF_TEXT: [(&str, OfText); 22] = [
     ("Reason::HostUnknown(", Reason::HostUnknown),
     ("Reason::Overlaps(", Reason::Overlaps),
     ("Reason::NameTaken(", Reason::NameTaken),
@@ -102,8 +102,24 @@ const OF_TEXT: [(&str, OfText); 10] = [
     ("Reason::NotFound(", Reason::NotFound),
     ("Reason::FileReadOnly(", Reason::FileReadOnly),
     ("Reason::NotAFile(", Reason::NotAFile),
-    ("Reason::os(", |what| Reason::Os { what, errno: Errno::NOMEM }),
+    ("const NO_PRIVILEGE: &str =", Reason::HostUnknown),
+    ("const NO_PAGEMAP: &str =", Reason::HostUnknown),
+    ("const NOT_PRESENT: &str =", Reason::HostUnknown),
+    ("FileType::CharacterDevice =>", Reason::NotAFile),
+    ("FileType::BlockDevice =>", Reason::NotAFile),
+    ("FileType::Directory =>", Reason::NotAFile),
+    ("FileType::Fifo =>", Reason::NotAFile),
+    ("FileType::Socket =>", Reason::NotAFile),
+    ("Reason::os(", of_system),
+    ("Reason::Os { what:", of_system),
+    ("const WHAT: &str =", of_system),
+    ("failed(", of_system),
+    ("const UNTRUSTED: &str =", of_system),
 ];
+
+fn of_system(what: &'static str) -> Reason {
+    Reason::Os { what, errno: Errno::IO }
+}
 
 /// The string literal at the start of `source`, without its quotation marks.
 fn literal(source: &str) -> Option<&str> {
@@ -170,6 +186,10 @@ fn every_message_is_in_the_file_that_is_read_by_eye() {
         (Operation::HostPhysical, Reason::HostUnknown("the broker refuses")),
     ] {
         writeln!(all, "{}", Error::whole(operation, reason).of(&Arc::from("disk"))).unwrap();
+    }
+    all.push_str("\nErrors of the system for which there is a remedy:\n\n");
+    for errno in [Errno::MFILE, Errno::NFILE, Errno::FBIG, Errno::NOMEM] {
+        writeln!(all, "{}", Reason::Os { what: "mmap", errno }).unwrap();
     }
     all.push_str("\nReasons that are a text, as they follow such a beginning:\n\n");
     texts().into_iter().for_each(|line| all.push_str(&(line + "\n")));

@@ -123,9 +123,9 @@ pub enum Reason {
     /// The range overlaps an existing one, which the text names.
     #[error("the range overlaps {0}")]
     Overlaps(&'static str),
-    /// The device address already has a translation, to another target.
-    #[error("device address {addr} is already mapped, to guest-physical {to}; revoke that first")]
-    MappedElsewhere {
+    /// The device address is already granted, and leads to another guest-physical address.
+    #[error("device address {addr} already leads to guest-physical {to}; revoke that grant first")]
+    GrantedElsewhere {
         /// The first such device address.
         addr: DeviceAddr,
         /// Its present target.
@@ -248,7 +248,7 @@ impl Reason {
             }
             Self::HostUnknown(_) => Errno::PERM,
             Self::Unpinned => Errno::AGAIN,
-            Self::Overlaps(_) | Self::NameTaken(_) | Self::MappedElsewhere { .. } => Errno::EXIST,
+            Self::Overlaps(_) | Self::NameTaken(_) | Self::GrantedElsewhere { .. } => Errno::EXIST,
             Self::InUse(_) | Self::OtherOwner | Self::Locked => Errno::BUSY,
             Self::Deadlock(_) => Errno::DEADLK,
             Self::Limit { .. } | Self::NoRoom => Errno::NOSPC,

@@ -201,7 +201,7 @@ impl NewGrant {
                     let to = GuestPhys(unsafe { guest_of(segments, first, 0) });
                     if to != self.to(part) {
                         let at = part.start();
-                        return ControlFlow::Break(Reason::MappedElsewhere { addr: at, to });
+                        return ControlFlow::Break(Reason::GrantedElsewhere { addr: at, to });
                     }
                     if !leaf.allowed().contains(self.access) {
                         let cut = around(whole, part).map(entries).sum::<u64>() + entries(part);

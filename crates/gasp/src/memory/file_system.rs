@@ -33,15 +33,14 @@ pub(super) fn check(fd: &OwnedFd) -> Result<(), Reason> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let known = statx(fd, "", flags, StatxFlags::TYPE).map_err(Reason::os("statx"))?;
     match (FileType::from_raw_mode(known.stx_mode.into()), known.stx_dev_major) {
-        (FileType::RegularFile, 0) => Err(Reason::Os {
-            what: "adopting a file that is neither in memory nor on a block device of this host, of \
-                   an owner who is not trusted to serve it (FUSE, a network, an overlay),",
-            errno: Errno::NODEV,
-        }),
+        (FileType::RegularFile, 0) => Err(Reason::Os { what: UNTRUSTED, errno: Errno::NODEV }),
         (FileType::RegularFile, _) => Ok(()),
         (other, _) => Err(Reason::NotAFile(name(other))),
     }
 }
+
+const UNTRUSTED: &str = "adopting a file of an owner who is not trusted, on FUSE, a network or an \
+                         overlay,";
 
 /// The maximum number of descriptors that threads of their own close at a time; further ones stay
 /// open.
