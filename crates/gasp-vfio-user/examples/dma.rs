@@ -42,7 +42,7 @@ fn serve() -> Result<(), Box<dyn Error>> {
             stopper.stop();
         }
     });
-    server.observe(|happened| say(&format!("{happened:?}")));
+    server.observe(|event| say(&format!("{event:?}")));
     say(&format!("listens on {}", server.path().display()));
     server.run()?;
     say("stopped");

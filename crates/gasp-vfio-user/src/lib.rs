@@ -56,19 +56,19 @@
 //! | `socket` | the socket file; whole messages; which thread reads when several wait |
 //! | `dma` | the DMA map as an IOMMU domain, memory files, memory reached by messages |
 //! | `connection` | one client: handshake, commands, pending unmaps |
-//! | `door` | accepts connections, and answers those that arrive while a client is served |
+//! | `acceptor` | accepts connections, and answers those that arrive while a client is served |
 //! | `server` | clients one after another |
 //! | `service` | state shared by the threads of a server |
 //! | `stop` | the stop request, which ends every wait |
-//! | `seldom` | rate limit for reports that a peer can cause |
+//! | `rate_limit` | rate limit for reports that a peer can cause |
 
+mod acceptor;
 mod connection;
 mod dma;
-mod door;
 mod error;
 mod options;
+mod rate_limit;
 mod report;
-mod seldom;
 mod server;
 mod service;
 mod socket;
@@ -80,5 +80,5 @@ pub mod protocol {}
 
 pub use error::{BindError, ServeError};
 pub use options::{Options, UnknownUnsealed, Unsealed};
-pub use report::{Happened, Status};
+pub use report::{ServerEvent, Status};
 pub use server::{Server, Stopper};

@@ -6,12 +6,12 @@ use core::time::Duration;
 
 use gasp::Errno;
 
-use crate::seldom::Seldom;
+use crate::rate_limit::RateLimit;
 
 /// An event of a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum Happened {
+pub enum ServerEvent {
     /// A VMM has attached.
     Attached {
         /// The process ID of the VMM, in the PID namespace of this process, if known.
@@ -142,7 +142,7 @@ pub struct Status {
 }
 
 /// The callback for all events; see [`Server::observe`](crate::Server::observe).
-pub(crate) type Observer = Box<dyn Fn(&Happened) + Send + Sync>;
+pub(crate) type Observer = Box<dyn Fn(&ServerEvent) + Send + Sync>;
 
 /// The statistics, as the threads count them.
 #[derive(Default)]
@@ -165,12 +165,12 @@ pub(crate) struct Counters {
     pub(crate) observer: std::sync::OnceLock<Observer>,
     /// Rate limits for reports of refused commands; of clients that are turned away; of
     /// everything else that a client can cause as often as it likes.
-    pub(crate) refusals: Seldom,
-    pub(crate) strangers: Seldom,
-    pub(crate) routine: Seldom,
+    pub(crate) refusals: RateLimit,
+    pub(crate) turned_away: RateLimit,
+    pub(crate) routine: RateLimit,
     /// Rate limit for log lines about clients that are served. Their events are always
     /// reported.
-    pub(crate) visits: Seldom,
+    pub(crate) sessions: RateLimit,
 }
 
 impl Counters {
@@ -185,21 +185,25 @@ impl Counters {
     }
 
     /// Calls the observer, if there is one; the event is only constructed in that case.
-    pub(crate) fn tell(&self, happened: impl FnOnce() -> Happened) {
+    pub(crate) fn report(&self, event: impl FnOnce() -> ServerEvent) {
         if let Some(observer) = self.observer.get() {
-            observer(&happened());
+            observer(&event());
         }
     }
 
     /// Calls the observer for an event that a peer may cause as often as it likes, subject
     /// to the rate limit; returns whether it passed.
-    pub(crate) fn tell_seldom(&self, seldom: &Seldom, happened: impl FnOnce() -> Happened) -> bool {
-        let Some(omitted) = seldom.allow() else { return false };
+    pub(crate) fn report_limited(
+        &self,
+        limit: &RateLimit,
+        event: impl FnOnce() -> ServerEvent,
+    ) -> bool {
+        let Some(omitted) = limit.allow() else { return false };
         if omitted > 0 {
             tracing::warn!(omitted, "reports were omitted, because there were too many");
-            self.tell(|| Happened::Omitted { reports: omitted });
+            self.report(|| ServerEvent::Omitted { reports: omitted });
         }
-        self.tell(happened);
+        self.report(event);
         true
     }
 

@@ -11,11 +11,11 @@ use gasp::{Errno, Guest};
 use gasp_vdev::Shell;
 use parking_lot::Mutex;
 
+use crate::acceptor::Acceptor;
 use crate::connection;
-use crate::door::Door;
 use crate::error::{BindError, ServeError};
 use crate::options::Options;
-use crate::report::{Happened, Status};
+use crate::report::{ServerEvent, Status};
 use crate::service::Service;
 use crate::socket::{Listener, SocketFile};
 use crate::stop::Stop;
@@ -27,7 +27,7 @@ use crate::stop::Stop;
 /// server is dropped.
 pub struct Server {
     service: Service,
-    door: Door,
+    acceptor: Acceptor,
     running: AtomicBool,
 }
 
@@ -74,7 +74,7 @@ impl Server {
         let listener = Listener::bind(path, options.mode)?;
         let system = |errno: Errno| BindError::System { path: path.into(), source: errno.into() };
         let stop = Stop::new().map_err(system)?;
-        let door = Door::new().map_err(system)?;
+        let acceptor = Acceptor::new().map_err(system)?;
         let service = Service {
             shell,
             listener,
@@ -83,7 +83,7 @@ impl Server {
             stop: Arc::new(stop),
             guest: Mutex::new(None),
         };
-        Ok(Self { service, door, running: AtomicBool::new(false) })
+        Ok(Self { service, acceptor, running: AtomicBool::new(false) })
     }
 
     /// Serves one VMM after another until a [`Stopper`] stops it.
@@ -100,18 +100,19 @@ impl Server {
     }
 
     fn serve(&self) -> Result<(), ServeError> {
-        let Self { service, door, .. } = self;
-        door.open();
+        let Self { service, acceptor, .. } = self;
+        acceptor.open();
         let accept = |source| ServeError::Accept { path: self.path().into(), source };
         std::thread::scope(|scope| {
             let _ends = EndsInPanic(&service.stop);
-            let keeper = std::thread::Builder::new().name("door".into());
-            let keeper = keeper.spawn_scoped(scope, || door.keep(service)).map_err(accept)?;
-            while let Some(client) = door.next() {
-                connection::serve(service, door, client);
+            let thread = std::thread::Builder::new().name("acceptor".into());
+            let accepts = || acceptor.accept_all(service);
+            let thread = thread.spawn_scoped(scope, accepts).map_err(accept)?;
+            while let Some(client) = acceptor.next() {
+                connection::serve(service, acceptor, client);
             }
             let panicked = |_| Err(io::Error::other("the thread that accepts them panicked"));
-            keeper.join().unwrap_or_else(panicked).map_err(accept)
+            thread.join().unwrap_or_else(panicked).map_err(accept)
         })
     }
 
@@ -123,7 +124,7 @@ impl Server {
     /// Registers `observer`, which is called for every event, on the server's two threads:
     /// it must be quick. Only the first observer is registered; returns whether this one
     /// was.
-    pub fn observe(&self, observer: impl Fn(&Happened) + Send + Sync + 'static) -> bool {
+    pub fn observe(&self, observer: impl Fn(&ServerEvent) + Send + Sync + 'static) -> bool {
         self.service.counters.observer.set(Box::new(observer)).is_ok()
     }
 

@@ -8,7 +8,7 @@ use gasp_vdev::Shell;
 use parking_lot::Mutex;
 
 use crate::options::Options;
-use crate::report::{Counters, Happened};
+use crate::report::{Counters, ServerEvent};
 use crate::socket::Listener;
 use crate::stop::Stop;
 
@@ -26,17 +26,18 @@ pub(crate) struct Service {
 impl Service {
     /// Reports a client that is turned away.
     pub(crate) fn turned_away(&self, why: &'static str) {
-        let told =
-            self.counters.tell_seldom(&self.counters.strangers, || Happened::TurnedAway { why });
-        if told {
+        let reported = self
+            .counters
+            .report_limited(&self.counters.turned_away, || ServerEvent::TurnedAway { why });
+        if reported {
             tracing::warn!(device = self.shell.name(), why, "turns a client away");
         }
     }
 
     /// Reports a client that was answered with `EBUSY`.
     pub(crate) fn in_use(&self, pid: Option<i32>, by: Option<i32>, since: Duration) {
-        let happened = || Happened::InUse { pid, by, since };
-        if self.counters.tell_seldom(&self.counters.strangers, happened) {
+        let event = || ServerEvent::InUse { pid, by, since };
+        if self.counters.report_limited(&self.counters.turned_away, event) {
             let device = self.shell.name();
             tracing::warn!(device, ?pid, ?by, ?since, "in use: turns another VMM away (EBUSY)");
         }

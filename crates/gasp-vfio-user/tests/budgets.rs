@@ -1,5 +1,5 @@
 //! Each resource that a client can occupy has a limit; past it, other clients are served as
-//! before. The limits on connections are tested in `door.rs`, those on sizes of messages in
+//! before. The limits on connections are tested in `connecting.rs`, those on sizes of messages in
 //! `malformed.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 

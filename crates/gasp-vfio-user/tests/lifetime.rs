@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use gasp::{Deadline, DrainPolicy};
 use gasp_vdev::dma::DmaEngine;
-use gasp_vfio_user::{Happened, Options};
+use gasp_vfio_user::{Options, ServerEvent};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use support::client::*;
@@ -214,8 +214,8 @@ fn devices_in_one_process_do_not_see_each_other() {
 fn a_stop_ends_the_connection_and_removes_the_socket() {
     let _alone = alone();
     let served = serve(Holder::default(), Options::default());
-    let seen: &'static Mutex<Vec<Happened>> = Box::leak(Box::default());
-    assert!(served.server.observe(|happened| seen.lock().unwrap().push(happened.clone())));
+    let seen: &'static Mutex<Vec<ServerEvent>> = Box::leak(Box::default());
+    assert!(served.server.observe(|event| seen.lock().unwrap().push(event.clone())));
     let mut client = served.client();
     client.make_master();
     let ram = memfd(1 << 20);
@@ -229,11 +229,11 @@ fn a_stop_ends_the_connection_and_removes_the_socket() {
     assert!(!path.exists());
     let seen = seen.lock().unwrap();
     let pid = Some(std::process::id() as i32);
-    assert_eq!(seen.first(), Some(&Happened::Attached { pid }));
-    assert!(seen.contains(&Happened::Adopted { len: 1 << 20 }));
-    let mapped = Happened::Mapped { addr: 0x1000, len: 0x1000, writable: true, mapped: true };
+    assert_eq!(seen.first(), Some(&ServerEvent::Attached { pid }));
+    assert!(seen.contains(&ServerEvent::Adopted { len: 1 << 20 }));
+    let mapped = ServerEvent::Mapped { addr: 0x1000, len: 0x1000, writable: true, mapped: true };
     assert!(seen.contains(&mapped));
-    assert_eq!(seen.last(), Some(&Happened::Detached { why: "the server stops" }));
+    assert_eq!(seen.last(), Some(&ServerEvent::Detached { why: "the server stops" }));
 }
 
 fn hold_fails(client: &mut Client) {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use gasp_nvme::{Backing, Counters, Nvme};
 use gasp_testbed::{Initramfs, Testbed, Vm, VmBuilder};
 use gasp_vdev::Shell;
-use gasp_vfio_user::{Happened, Options, Server};
+use gasp_vfio_user::{Options, Server, ServerEvent};
 use support::{Served, serve};
 use vmm::{IOMMU, Outcome, Process, vfio_user};
 
@@ -119,7 +119,7 @@ fn not_shared(testbed: &Testbed) -> Outcome {
     let served = serve(nvme, Options::default());
     let seen = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&seen);
-    served.server.observe(move |happened| told.lock().unwrap().push(happened.clone()));
+    served.server.observe(move |event| told.lock().unwrap().push(event.clone()));
     let script = ["dd if=/data/bytes of=/dev/nvme0n1 bs=64k count=4 oflag=direct 2> /dev/null\n"];
     let vm = guest(testbed, false, &[&served.path], &script)
         .arg("-object")
@@ -129,7 +129,7 @@ fn not_shared(testbed: &Testbed) -> Outcome {
         .start()?;
     vm.finish(PATIENCE)?;
     assert_eq!(disk.bytes(0, 256 << 10), data()[..256 << 10]);
-    let not_shared = Happened::NotShared { len: 256 << 20, seen: true };
+    let not_shared = ServerEvent::NotShared { len: 256 << 20, seen: true };
     assert!(seen.lock().unwrap().contains(&not_shared), "{:?}", seen.lock().unwrap());
     let status = served.status();
     assert_eq!((status.files, status.message_bytes > 256 << 10), (0, true));

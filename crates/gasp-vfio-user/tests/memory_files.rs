@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gasp::{Deadline, DrainPolicy};
-use gasp_vfio_user::{Happened, Options, Unsealed};
+use gasp_vfio_user::{Options, ServerEvent, Unsealed};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{Mode, OFlags, SealFlags};
 use rustix::io::Errno;
@@ -19,14 +19,14 @@ use support::client::*;
 use support::device::Holder;
 use support::{Served, alone, descriptors, mappings, serve, wait_for};
 
-type Events = Arc<Mutex<Vec<Happened>>>;
+type Events = Arc<Mutex<Vec<ServerEvent>>>;
 
 /// A server, and all its events.
 fn observed(device: Holder, options: Options) -> (Served, Events) {
     let served = serve(device, options);
     let events = Events::default();
     let told = Arc::clone(&events);
-    assert!(served.server.observe(move |happened| told.lock().unwrap().push(happened.clone())));
+    assert!(served.server.observe(move |event| told.lock().unwrap().push(event.clone())));
     (served, events)
 }
 
@@ -64,7 +64,7 @@ fn nothing_of_a_file_is_left_when_the_unmap_of_its_last_window_is_answered() {
         assert_eq!((held(), served.status().files), (before, 0), "round {round}");
     }
     let told = events.lock().unwrap();
-    let released = told.iter().filter(|told| **told == Happened::Released { len: 16 << 20 });
+    let released = told.iter().filter(|told| **told == ServerEvent::Released { len: 16 << 20 });
     assert_eq!(released.count(), 6);
 }
 
@@ -81,7 +81,7 @@ fn a_file_stays_while_one_window_shows_it() {
         client.unmap(0x8000, 0x2000).unwrap();
         assert_eq!(held(), with);
     }
-    let adopted = Happened::Adopted { len: 1 << 20 };
+    let adopted = ServerEvent::Adopted { len: 1 << 20 };
     assert_eq!(events.lock().unwrap().iter().filter(|told| **told == adopted).count(), 1);
     // A file that was adopted again because it grew is released separately.
     let ram = unsealed(0x2000);
@@ -182,7 +182,7 @@ fn what_cannot_be_memory_is_refused_with_its_kind() {
                 assert_eq!(client.map(flags, 0, 0, 0x1000, file), Err(*errno), "{kind}");
             }
             let last = events.lock().unwrap().last().cloned();
-            let Some(Happened::Refused { why, .. }) = last else { panic!("{last:?}") };
+            let Some(ServerEvent::Refused { why, .. }) = last else { panic!("{last:?}") };
             assert!(why.contains(kind), "{why}");
         }
         let itself = client.stream.try_clone().unwrap().into();
@@ -232,7 +232,7 @@ fn a_file_that_can_be_sealed_is_sealed_here() {
         assert_eq!(served.status().files, 1);
         assert!(rustix::fs::fcntl_get_seals(&ram).unwrap().contains(SealFlags::SHRINK));
         assert_eq!(rustix::fs::ftruncate(&ram, 0), Err(Errno::PERM));
-        assert!(!events.lock().unwrap().contains(&Happened::ByMessage));
+        assert!(!events.lock().unwrap().contains(&ServerEvent::ByMessage));
     }
     // A read-only descriptor cannot seal.
     let (served, events) = observed(Holder::default(), Options::default());
@@ -241,7 +241,7 @@ fn a_file_that_can_be_sealed_is_sealed_here() {
     client.map(3, 0, 0x2000, 0x1000, &unsealable(1 << 20)).unwrap();
     assert_eq!(served.status().files, 0);
     let told = events.lock().unwrap();
-    assert_eq!(told.iter().filter(|told| **told == Happened::ByMessage).count(), 1, "once");
+    assert_eq!(told.iter().filter(|told| **told == ServerEvent::ByMessage).count(), 1, "once");
     drop(told);
     // The file of a trusted owner is left unchanged.
     let options = Options { unsealed: Unsealed::Trust, ..Options::default() };

@@ -16,7 +16,7 @@ use gasp_testbed::qtest::{Bar, PAGE, Pci, QTest, Rights, Vtd};
 use gasp_testbed::{Error, Testbed};
 use gasp_vdev::Shell;
 use gasp_vdev::dma::{self, DmaEngine};
-use gasp_vfio_user::{Happened, Options, Server};
+use gasp_vfio_user::{Options, Server, ServerEvent};
 use serde_json::{Value, json};
 use support::device::{Holder, IDENTITY};
 use support::{Served, serve, wait_for};
@@ -375,8 +375,8 @@ fn unmap_waits(testbed: &Testbed) -> Outcome {
 fn reset(testbed: &Testbed) -> Outcome {
     let (sender, resets) = std::sync::mpsc::channel();
     let served = serve(DmaEngine::new(), Options::default());
-    served.server.observe(move |happened| {
-        if *happened == Happened::Reset {
+    served.server.observe(move |event| {
+        if *event == ServerEvent::Reset {
             let _ = sender.send(());
         }
     });
@@ -538,8 +538,8 @@ fn migration(testbed: &Testbed) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     for (number, blocker) in [&[][..], &BLOCKER].into_iter().enumerate() {
         let served = serve(DmaEngine::new(), Options::default());
-        let seen: &'static Mutex<Vec<Happened>> = Box::leak(Box::default());
-        served.server.observe(|happened| seen.lock().unwrap().push(happened.clone()));
+        let seen: &'static Mutex<Vec<ServerEvent>> = Box::leak(Box::default());
+        served.server.observe(|event| seen.lock().unwrap().push(event.clone()));
         let path = folder.path().join(format!("monitor{number}"));
         let (device, socket) =
             (vfio_user(&served.path), format!("unix:{},server=on,wait=off", path.display()));
@@ -562,7 +562,7 @@ fn migration(testbed: &Testbed) -> Outcome {
             assert_eq!(engine.copy(SOURCE, TARGET, PAGE)?, 0);
         }
         let refused =
-            seen.lock().unwrap().iter().any(|told| matches!(told, Happened::Refused { .. }));
+            seen.lock().unwrap().iter().any(|told| matches!(told, ServerEvent::Refused { .. }));
         assert!(!refused, "QEMU asks: {:?}", seen.lock().unwrap());
     }
     Ok(())

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use gasp_vdev::Shell;
 use gasp_vdev::dma::{self, DmaEngine};
-use gasp_vfio_user::{Happened, Options, Server};
+use gasp_vfio_user::{Options, Server, ServerEvent};
 use support::client::*;
 use support::device::{Holder, Stubborn};
 use support::{Served, serve, wait_for};
@@ -62,8 +62,8 @@ fn before_and_in_the_middle_of_the_first_message() {
 #[test]
 fn while_the_peer_takes_no_replies() {
     let served = serve(Holder::default(), patient());
-    let events: &'static Mutex<Vec<Happened>> = Box::leak(Box::default());
-    served.server.observe(|happened| events.lock().unwrap().push(happened.clone()));
+    let events: &'static Mutex<Vec<ServerEvent>> = Box::leak(Box::default());
+    served.server.observe(|event| events.lock().unwrap().push(event.clone()));
     let mut client = served.client();
     let read = bytes().u64(0).u32(0).u32(0x4000).0;
     for _ in 0..64 {
@@ -77,7 +77,7 @@ fn while_the_peer_takes_no_replies() {
     });
     stops_soon(served);
     let last = events.lock().unwrap().last().cloned();
-    assert_eq!(last, Some(Happened::Detached { why: "the server stops" }));
+    assert_eq!(last, Some(ServerEvent::Detached { why: "the server stops" }));
 }
 
 #[test]

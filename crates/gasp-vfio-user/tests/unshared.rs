@@ -7,7 +7,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gasp_vfio_user::{Happened, Options};
+use gasp_vfio_user::{Options, ServerEvent};
 use support::client::*;
 use support::device::Holder;
 use support::{serve, wait_for};
@@ -18,7 +18,7 @@ fn memory_that_stays_empty_while_the_device_is_used_is_reported() {
         let served = serve(Holder::default(), Options::default());
         let events = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&events);
-        served.server.observe(move |happened| told.lock().unwrap().push(happened.clone()));
+        served.server.observe(move |event| told.lock().unwrap().push(event.clone()));
         let mut client = served.client();
         client.make_master();
         let ram = memfd(32 << 20);
@@ -26,7 +26,7 @@ fn memory_that_stays_empty_while_the_device_is_used_is_reported() {
         if let Some(at) = written {
             fill(&ram, at, &[1]);
         }
-        let empty = Happened::NotShared { len: 32 << 20, seen: false };
+        let empty = ServerEvent::NotShared { len: 32 << 20, seen: false };
         client.write(0, 40, &[1]).unwrap();
         std::thread::sleep(Duration::from_millis(1500));
         assert!(!events.lock().unwrap().contains(&empty), "too soon");

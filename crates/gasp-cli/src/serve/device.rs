@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use gasp_nvme::{Backing, Nvme, NvmeError};
 use gasp_vdev::Shell;
 use gasp_vdev::dma::DmaEngine;
-use gasp_vfio_user::{Happened, Options, ServeError, Server};
+use gasp_vfio_user::{Options, ServeError, Server, ServerEvent};
 use parking_lot::Mutex;
 
 use super::device_error::DeviceError;
@@ -67,11 +67,11 @@ impl Served {
         let (device, outbox, lost) = (Arc::clone(&name), outbox.clone(), Arc::clone(&untold));
         // The observer is called on the server's thread and must not block.
         let adopted = Mutex::new(None::<Instant>);
-        server.observe(move |happened| {
-            if matches!(happened, Happened::Adopted { .. }) && !is_due(&adopted) {
+        server.observe(move |event| {
+            if matches!(event, ServerEvent::Adopted { .. }) && !is_due(&adopted) {
                 return;
             }
-            let Some(event) = Event::of(happened) else { return };
+            let Some(event) = Event::of(event) else { return };
             if !outbox.offer(&device, event) {
                 lost.fetch_add(1, Ordering::Relaxed);
             }

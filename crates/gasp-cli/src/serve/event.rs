@@ -4,7 +4,7 @@ use core::fmt;
 use core::time::Duration;
 
 use gasp::errno_name;
-use gasp_vfio_user::{Happened, Status};
+use gasp_vfio_user::{ServerEvent, Status};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -144,30 +144,30 @@ impl Snapshot {
 impl Event {
     /// The event to report, if any. Single maps and unmaps are not reported: there are
     /// thousands, and the totals have their numbers.
-    pub(super) fn of(happened: &Happened) -> Option<Self> {
-        Some(match happened {
-            Happened::Attached { pid } => Self::Attached { pid: *pid },
-            Happened::Detached { why } => Self::Detached { why: (*why).into() },
-            Happened::Adopted { len } => Self::Adopted { bytes: *len },
-            &Happened::Unmapped { addr, len, waited, detached }
+    pub(super) fn of(event: &ServerEvent) -> Option<Self> {
+        Some(match event {
+            ServerEvent::Attached { pid } => Self::Attached { pid: *pid },
+            ServerEvent::Detached { why } => Self::Detached { why: (*why).into() },
+            ServerEvent::Adopted { len } => Self::Adopted { bytes: *len },
+            &ServerEvent::Unmapped { addr, len, waited, detached }
                 if waited >= LONG || detached > 0 =>
             {
                 let waited_ns = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
                 Self::Drained { addr, len, waited_ns, detached }
             }
-            Happened::Reset => Self::Reset,
-            Happened::Refused { command, errno, why } => Self::Refused {
+            ServerEvent::Reset => Self::Reset,
+            ServerEvent::Refused { command, errno, why } => Self::Refused {
                 command: (*command).into(),
                 errno: errno_name(*errno),
                 why: why.clone(),
             },
-            Happened::ByMessage => Self::ByMessage,
-            &Happened::NotShared { len, seen } => Self::NotShared { bytes: len, seen },
-            &Happened::InUse { pid, by, since } => {
+            ServerEvent::ByMessage => Self::ByMessage,
+            &ServerEvent::NotShared { len, seen } => Self::NotShared { bytes: len, seen },
+            &ServerEvent::InUse { pid, by, since } => {
                 Self::InUse { pid, by, seconds: since.as_secs() }
             }
-            &Happened::Omitted { reports } => Self::Omitted { reports },
-            Happened::TurnedAway { why } => Self::TurnedAway { why: (*why).into() },
+            &ServerEvent::Omitted { reports } => Self::Omitted { reports },
+            ServerEvent::TurnedAway { why } => Self::TurnedAway { why: (*why).into() },
             _ => return None,
         })
     }

@@ -3,7 +3,7 @@
 use vfio_bindings::bindings::vfio;
 
 use super::state::Connection;
-use crate::report::Happened;
+use crate::report::ServerEvent;
 use crate::wire::{DeviceInfo, Fields, Refused, Reply};
 
 impl Connection<'_> {
@@ -22,7 +22,7 @@ impl Connection<'_> {
         Fields::new(payload).end()?;
         self.service.shell.reset();
         let counters = &self.service.counters;
-        counters.tell_seldom(&counters.routine, || Happened::Reset);
+        counters.report_limited(&counters.routine, || ServerEvent::Reset);
         Ok(Reply::new())
     }
 }

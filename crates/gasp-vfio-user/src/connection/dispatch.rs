@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::device::feature;
 use super::state::{Answer, Connection};
-use crate::report::{Counters, Happened};
+use crate::report::{Counters, ServerEvent};
 use crate::socket::{Ended, Event, FDS_MAX, Packet, Wait};
 use crate::stop::STOPS;
 use crate::wire::{Header, Refused, command};
@@ -124,8 +124,8 @@ impl Connection<'_> {
         }
         let Some(len) = self.space.seems_unshared() else { return };
         let counters = &self.service.counters;
-        let happened = || Happened::NotShared { len, seen: false };
-        if !counters.tell_seldom(&counters.routine, happened) {
+        let event = || ServerEvent::NotShared { len, seen: false };
+        if !counters.report_limited(&counters.routine, event) {
             return;
         }
         tracing::warn!(

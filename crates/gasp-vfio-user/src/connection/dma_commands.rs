@@ -5,7 +5,7 @@ use gasp::{DeviceAddr, Drained, Span};
 use super::drains::Waiting;
 use super::irqs::eventfds;
 use super::state::{Answer, Connection};
-use crate::report::{Counters, Happened};
+use crate::report::{Counters, ServerEvent};
 use crate::socket::Received;
 use crate::wire::{Bitmap, DmaMap, DmaUnmap, Header, Refused, Reply};
 
@@ -80,7 +80,7 @@ impl Connection<'_> {
     fn settle(&mut self, waiting: Waiting, drained: Drained) -> Reply {
         let Waiting { taken, unmap, bitmap, .. } = waiting;
         for span in &taken.spans {
-            self.service.counters.tell(|| Happened::Unmapped {
+            self.service.counters.report(|| ServerEvent::Unmapped {
                 addr: span.start().0,
                 len: span.len(),
                 waited: drained.waited,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use crate::report::{Counters, Happened};
+use crate::report::{Counters, ServerEvent};
 use crate::service::Service;
 use crate::socket::{Ended, Event, FDS_MAX, Inbox, Packet, Wait};
 use crate::stop::STOPS;
@@ -14,7 +14,7 @@ use crate::wire::version::{self, Capabilities};
 use crate::wire::{Header, Refused, Reply, command};
 
 /// The result of a handshake.
-pub(super) struct Shaken {
+pub(super) struct Handshake {
     /// The client's capabilities.
     pub(super) client: Capabilities,
     /// Maximum number of windows, by both sides' limits.
@@ -27,7 +27,7 @@ pub(super) struct Shaken {
 
 /// Waits for the first message and negotiates; otherwise returns why the client is turned
 /// away.
-pub(super) fn shake(service: &Service, inbox: &Arc<Inbox>) -> Result<Shaken, &'static str> {
+pub(super) fn run(service: &Service, inbox: &Arc<Inbox>) -> Result<Handshake, &'static str> {
     let since = Instant::now();
     let packet = loop {
         if service.stop.is_asked() {
@@ -56,12 +56,12 @@ pub(super) fn shake(service: &Service, inbox: &Arc<Inbox>) -> Result<Shaken, &'s
     Counters::count(&service.counters.commands, 1);
     let header = packet.header;
     match negotiate(service, &packet) {
-        Ok(shaken) => Ok(shaken),
+        Ok(handshake) => Ok(handshake),
         Err(refused) => refuse(service, inbox, header, &refused),
     }
 }
 
-fn negotiate(service: &Service, packet: &Packet) -> Result<Shaken, Refused> {
+fn negotiate(service: &Service, packet: &Packet) -> Result<Handshake, Refused> {
     if packet.header.command != command::VERSION || !packet.header.wants_reply() {
         return Err(Refused::invalid("the first message must be VERSION, with a reply"));
     }
@@ -91,7 +91,7 @@ fn negotiate(service: &Service, packet: &Packet) -> Result<Shaken, Refused> {
         true => twin_socket().unzip(),
         false => (None, None),
     };
-    Ok(Shaken {
+    Ok(Handshake {
         client,
         max_windows: usize::try_from(ours.max_dma_maps).unwrap_or(usize::MAX),
         twin,
@@ -109,7 +109,8 @@ fn refuse<T>(
     Counters::count(&counters.refused, 1);
     let command = command::name(header.command);
     let (errno, why) = (refused.errno, refused.what.clone());
-    if counters.tell_seldom(&counters.refusals, || Happened::Refused { command, errno, why }) {
+    if counters.report_limited(&counters.refusals, || ServerEvent::Refused { command, errno, why })
+    {
         tracing::warn!(device = service.shell.name(), why = %refused, "refuses a first message");
     }
     // It is turned away whether it receives the reason or not.

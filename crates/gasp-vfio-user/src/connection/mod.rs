@@ -12,14 +12,14 @@ mod watch;
 
 use std::sync::Arc;
 
+use crate::acceptor::{Acceptor, Pending};
 use crate::dma::DmaSpace;
-use crate::door::{Door, Visitor};
 use crate::options::Options;
-use crate::report::{Counters, Happened};
+use crate::report::{Counters, ServerEvent};
 use crate::service::Service;
 use crate::socket::{Ended, Inbox, Stream};
 use drains::Drains;
-use handshake::Shaken;
+use handshake::Handshake;
 use state::Connection;
 use watch::Watch;
 
@@ -29,9 +29,9 @@ const MESSAGE_MAX: usize = 16 << 10;
 
 /// Serves one client until it ends. Nothing of it is left then except the device's own
 /// state.
-pub(crate) fn serve(service: &Service, door: &Door, client: Visitor) {
+pub(crate) fn serve(service: &Service, acceptor: &Acceptor, client: Pending) {
     let Service { options, counters, shell, .. } = service;
-    let Visitor { fd, pid, .. } = client;
+    let Pending { fd, pid, .. } = client;
     let inbox =
         Inbox::new(Stream::new(fd, limit(options), options.patience, Arc::clone(&service.stop)));
     Counters::count(&counters.connections, 1);
@@ -39,17 +39,17 @@ pub(crate) fn serve(service: &Service, door: &Door, client: Visitor) {
         Ok(connection) => connection,
         Err(why) => {
             drop(inbox);
-            door.free();
+            acceptor.free();
             return service.turned_away(why);
         }
     };
     Counters::set(&counters.attached, 1);
     Counters::set(&counters.pid, pid.and_then(|pid| u64::try_from(pid).ok()).unwrap_or(0));
-    let logs = counters.visits.allow().is_some();
+    let logs = counters.sessions.allow().is_some();
     if logs {
         tracing::info!(device = shell.name(), ?pid, "a VMM attaches");
     }
-    counters.tell(|| Happened::Attached { pid });
+    counters.report(|| ServerEvent::Attached { pid });
     let why = connection.run();
     // Ends all waits for the client; then the device's thread can end, and with it the
     // mappings that drains wait for.
@@ -60,14 +60,14 @@ pub(crate) fn serve(service: &Service, door: &Door, client: Visitor) {
     shell.detach();
     *service.guest.lock() = None;
     drop((connection, inbox));
-    door.free();
+    acceptor.free();
     Counters::set(&counters.draining, 0);
     Counters::set(&counters.attached, 0);
     Counters::set(&counters.pid, 0);
     if logs {
         tracing::info!(device = shell.name(), why, "the VMM is detached");
     }
-    counters.tell(|| Happened::Detached { why });
+    counters.report(|| ServerEvent::Detached { why });
 }
 
 /// Maximum size of a message that is accepted, in bytes.
@@ -82,7 +82,7 @@ fn attach<'a>(
     pid: Option<i32>,
 ) -> Result<Connection<'a>, &'static str> {
     let Service { options, counters, shell, .. } = service;
-    let Shaken { client, max_windows, twin, answer } = handshake::shake(service, inbox)?;
+    let Handshake { client, max_windows, twin, answer } = handshake::run(service, inbox)?;
     let requests = twin.map_or_else(
         || Arc::clone(inbox),
         |fd| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::drains::{Drains, Waiting};
 use super::watch::Watch;
 use crate::dma::DmaSpace;
-use crate::report::{Counters, Happened};
+use crate::report::{Counters, ServerEvent};
 use crate::service::Service;
 use crate::socket::Inbox;
 use crate::wire::version::Capabilities;
@@ -53,7 +53,7 @@ impl Connection<'_> {
         let (name, device) = (command::name(of), self.service.shell.name());
         tracing::debug!(device, command = name, why = %refused, "refuses a command");
         Counters::count(&counters.refused, 1);
-        counters.tell_seldom(&counters.refusals, || Happened::Refused {
+        counters.report_limited(&counters.refusals, || ServerEvent::Refused {
             command: name,
             errno: refused.errno,
             why: refused.what.clone(),

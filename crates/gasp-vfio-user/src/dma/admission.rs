@@ -12,7 +12,7 @@ use rustix::fs::SealFlags;
 use super::descriptor::{seal, seals_of};
 use super::sharing::{self, Sharing};
 use crate::options::{Options, Unsealed};
-use crate::report::{Counters, Happened};
+use crate::report::{Counters, ServerEvent};
 use crate::wire::Refused;
 
 /// Maximum number of files that are remembered as shared.
@@ -70,7 +70,7 @@ impl Admission {
             return Err(Refused::new(Errno::PERM, what));
         }
         if !core::mem::replace(&mut self.told_unsealed, true)
-            && self.counters.tell_seldom(&self.counters.routine, || Happened::ByMessage)
+            && self.counters.report_limited(&self.counters.routine, || ServerEvent::ByMessage)
         {
             tracing::warn!(
                 "guest memory is in a file that can be truncated and cannot be sealed, so it \
@@ -102,9 +102,9 @@ impl Admission {
 
     #[cold]
     fn tell_private(&mut self, len: u64) -> Result<(), Refused> {
-        let happened = || Happened::NotShared { len, seen: true };
+        let event = || ServerEvent::NotShared { len, seen: true };
         let tell = !core::mem::replace(&mut self.told_private, true)
-            && self.counters.tell_seldom(&self.counters.routine, happened);
+            && self.counters.report_limited(&self.counters.routine, event);
         let what = "the VMM maps this memory privately, so the guest does not write to the \
                     file (QEMU: share=off): use share=on";
         if self.unsealed == Unsealed::Refuse {

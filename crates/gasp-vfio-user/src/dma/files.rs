@@ -24,7 +24,7 @@ use super::admission::Admission;
 use super::descriptor::Descriptor;
 use super::windows::Backing;
 use crate::options::Options;
-use crate::report::{Counters, Happened};
+use crate::report::{Counters, ServerEvent};
 use crate::wire::Refused;
 
 /// Maximum number of bytes of a file that are searched for traces of a guest: firmware and
@@ -208,7 +208,7 @@ impl Files {
         let object = MemoryObject::adopt(fd, how)?;
         let span = self.place(&object)?;
         tracing::debug!(bytes = len, guest_phys = %span.start(), %access, "adopts a memory file");
-        self.counters.tell_seldom(&self.counters.routine, || Happened::Adopted { len });
+        self.counters.report_limited(&self.counters.routine, || ServerEvent::Adopted { len });
         let id = self.next;
         self.next += 1;
         let file = File { span, access: whole, windows: 0, leaving: 0, inode, object };
@@ -297,7 +297,7 @@ impl Files {
             self.by_inode.remove(&inode);
         }
         tracing::debug!(bytes = len, "releases a memory file");
-        self.counters.tell_seldom(&self.counters.routine, || Happened::Released { len });
+        self.counters.report_limited(&self.counters.routine, || ServerEvent::Released { len });
         Counters::set(&self.counters.files, self.files.len() as u64);
     }
 

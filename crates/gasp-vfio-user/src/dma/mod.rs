@@ -37,7 +37,7 @@ use gasp::{
 use gasp_vdev::MessageMemory;
 
 use crate::options::Options;
-use crate::report::{Counters, Happened};
+use crate::report::{Counters, ServerEvent};
 use crate::socket::{Inbox, Received};
 use crate::wire::{DmaMap, DmaUnmap, Refused};
 use files::Files;
@@ -197,7 +197,7 @@ impl DmaSpace {
             Counters::count(&self.counters.by_message_bytes, span.len());
         }
         Counters::count(&self.counters.maps, 1);
-        self.counters.tell(|| Happened::Mapped {
+        self.counters.report(|| ServerEvent::Mapped {
             addr: map.addr,
             len: map.size,
             writable: access.contains(Access::WRITE),

@@ -35,7 +35,7 @@ const QUEUE_BYTES_MAX: usize = 4 << 20;
 /// Maximum number of descriptors that wait with them.
 const QUEUE_FDS_MAX: usize = 64;
 /// Interval at which a thread that waits for a reply checks whether it was cancelled.
-const GLANCE: Duration = Duration::from_millis(10);
+const RETRY: Duration = Duration::from_millis(10);
 
 /// The messages of one connection, and the threads that wait for them.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl Inbox {
             return Event::Ended(ended);
         }
         if state.reading {
-            let at_most = wait.at_most.unwrap_or(GLANCE).min(GLANCE);
+            let at_most = wait.at_most.unwrap_or(RETRY).min(RETRY);
             self.changed.wait_for(&mut state, at_most);
             return Event::Other;
         }
@@ -207,7 +207,7 @@ impl Inbox {
             if self.stream.is_stopping() {
                 return Err(Errno::NOTCONN);
             }
-            let left = left.min(GLANCE);
+            let left = left.min(RETRY);
             if state.reading || state.is_full() {
                 self.changed.wait_for(&mut state, left);
                 continue;

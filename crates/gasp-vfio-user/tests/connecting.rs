@@ -8,14 +8,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gasp_vfio_user::{Happened, Options};
+use gasp_vfio_user::{Options, ServerEvent};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::client::*;
 use support::device::{Holder, Stubborn};
 use support::{Served, alone, descriptors, serve, wait_for};
 
-type Events = Arc<Mutex<Vec<Happened>>>;
+type Events = Arc<Mutex<Vec<ServerEvent>>>;
 
 /// Longer than a test may take.
 fn patient() -> Options {
@@ -26,7 +26,7 @@ fn observed(options: Options) -> (Served, Events) {
     let served = serve(Holder::default(), options);
     let events = Events::default();
     let told = Arc::clone(&events);
-    served.server.observe(move |happened| told.lock().unwrap().push(happened.clone()));
+    served.server.observe(move |event| told.lock().unwrap().push(event.clone()));
     (served, events)
 }
 
@@ -55,7 +55,7 @@ fn a_client_that_comes_while_another_is_served_is_told_at_once() {
     works(&mut first);
     let events = events.lock().unwrap();
     let in_use = events.iter().find_map(|told| match told {
-        Happened::InUse { pid, by, since } => Some((*pid, *by, *since)),
+        ServerEvent::InUse { pid, by, since } => Some((*pid, *by, *since)),
         _ => None,
     });
     let us = Some(std::process::id() as i32);
@@ -122,7 +122,7 @@ fn clients_that_say_nothing_hold_nobody_up() {
     let (served, events) = observed(patient());
     let silent: Vec<_> = (0..40).map(|_| Client::connect(&served.path)).collect();
     works(&mut served.client());
-    let too_many = Happened::TurnedAway { why: "too many clients are waiting" };
+    let too_many = ServerEvent::TurnedAway { why: "too many clients are waiting" };
     assert!(events.lock().unwrap().contains(&too_many), "the first of 40 has to go");
     assert!(silent[0].receive().is_none());
     served.wait_detached();
@@ -137,7 +137,7 @@ fn clients_that_say_nothing_hold_nobody_up() {
         events
             .lock()
             .unwrap()
-            .contains(&Happened::TurnedAway { why: "its first message did not arrive in time" })
+            .contains(&ServerEvent::TurnedAway { why: "its first message did not arrive in time" })
     );
     works(&mut first);
 }
@@ -196,7 +196,7 @@ fn a_flood_of_errors_is_reported_a_hundred_times_and_then_seldom() {
     let mut client = served.client();
     let refused = || {
         let events = events.lock().unwrap();
-        events.iter().filter(|told| matches!(told, Happened::Refused { .. })).count()
+        events.iter().filter(|told| matches!(told, ServerEvent::Refused { .. })).count()
     };
     for _ in 0..1000 {
         client.call(99, &[], &[]).unwrap_err();
@@ -206,7 +206,7 @@ fn a_flood_of_errors_is_reported_a_hundred_times_and_then_seldom() {
     std::thread::sleep(Duration::from_millis(1100));
     client.call(99, &[], &[]).unwrap_err();
     let events = events.lock().unwrap();
-    let [.., Happened::Omitted { reports }, Happened::Refused { .. }] = &events[..] else {
+    let [.., ServerEvent::Omitted { reports }, ServerEvent::Refused { .. }] = &events[..] else {
         panic!("{:?}", events.last());
     };
     assert!((880..=900).contains(reports), "{reports}");
@@ -223,12 +223,15 @@ fn files_that_come_and_go_and_resets_are_reported_seldom_too() {
         client.unmap(0x1000, 0x1000).unwrap();
         client.call(RESET, &[], &[]).unwrap();
     }
-    let routine = |told: &&Happened| {
-        matches!(told, Happened::Adopted { .. } | Happened::Released { .. } | Happened::Reset)
+    let routine = |told: &&ServerEvent| {
+        matches!(
+            told,
+            ServerEvent::Adopted { .. } | ServerEvent::Released { .. } | ServerEvent::Reset
+        )
     };
     let told = events.lock().unwrap().iter().filter(routine).count();
     assert!((100..110).contains(&told), "{told}");
     // The limit on these does not affect reports of other sorts.
     client.call(99, &[], &[]).unwrap_err();
-    assert!(matches!(events.lock().unwrap().last(), Some(Happened::Refused { .. })));
+    assert!(matches!(events.lock().unwrap().last(), Some(ServerEvent::Refused { .. })));
 }

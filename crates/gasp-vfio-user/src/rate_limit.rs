@@ -9,7 +9,7 @@ const BURST: u64 = 100;
 
 /// Token bucket: a hundred reports pass at once, and one more for each second that passes.
 #[derive(Debug)]
-pub(crate) struct Seldom(Mutex<State>);
+pub(crate) struct RateLimit(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -19,13 +19,13 @@ struct State {
     omitted: u64,
 }
 
-impl Default for Seldom {
+impl Default for RateLimit {
     fn default() -> Self {
         Self(Mutex::new(State { left: BURST, since: Instant::now(), omitted: 0 }))
     }
 }
 
-impl Seldom {
+impl RateLimit {
     /// Takes a token. Returns how many reports were omitted since the last one that passed,
     /// or `None` if this one is omitted too.
     pub(crate) fn allow(&self) -> Option<u64> {
@@ -59,18 +59,15 @@ mod tests {
 
     #[test]
     fn a_flood_is_a_hundred_reports_and_then_one_a_second() {
-        let seldom = Seldom::default();
+        let limit = RateLimit::default();
         let begin = Instant::now();
-        let told = (0..1000).filter(|_| seldom.allow_at(begin).is_some()).count();
-        assert_eq!(told as u64, BURST);
+        let passed = (0..1000).filter(|_| limit.allow_at(begin).is_some()).count();
+        assert_eq!(passed as u64, BURST);
         let later = begin + Duration::from_millis(1500);
-        assert_eq!(seldom.allow_at(later), Some(1000 - BURST));
-        assert_eq!(seldom.allow_at(later), None);
+        assert_eq!(limit.allow_at(later), Some(1000 - BURST));
+        assert_eq!(limit.allow_at(later), None);
         let quiet = later + Duration::from_secs(1000);
-        assert_eq!(seldom.allow_at(quiet), Some(1));
-        assert_eq!(
-            (0..1000).filter(|_| seldom.allow_at(quiet).is_some()).count() as u64,
-            BURST - 1
-        );
+        assert_eq!(limit.allow_at(quiet), Some(1));
+        assert_eq!((0..1000).filter(|_| limit.allow_at(quiet).is_some()).count() as u64, BURST - 1);
     }
 }

@@ -22,20 +22,20 @@ use crate::wire::{Header, Reply};
 
 /// Maximum number of clients that wait to be served or answered; past it, the oldest is
 /// dropped.
-const VISITORS_MAX: usize = 16;
+const PENDING_MAX: usize = 16;
 /// Maximum number of bytes of a first message that are read before it is refused.
 const UNREAD_MAX: usize = 64 << 10;
 /// How often a client that has sent something, and cannot be answered yet, is polled.
-const GLANCE: Duration = Duration::from_millis(20);
+const RETRY: Duration = Duration::from_millis(20);
 /// How long a client that was accepted with the reserved descriptor has for its first
 /// message.
-const HURRY: Duration = Duration::from_millis(100);
+const RESERVED_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long no connection is accepted if not even the reserved descriptor helps.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// State shared by the thread that accepts connections and the thread that serves.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct Acceptor {
     state: Mutex<State>,
     changed: Condvar,
     /// Wakes the thread that accepts connections.
@@ -45,7 +45,7 @@ pub(crate) struct Door {
 #[derive(Debug, Default)]
 struct State {
     /// The client to serve next.
-    next: Option<Visitor>,
+    next: Option<Pending>,
     /// The client that is served.
     current: Option<Current>,
     closed: bool,
@@ -53,12 +53,12 @@ struct State {
 
 /// A connection that is not served yet.
 #[derive(Debug)]
-pub(crate) struct Visitor {
+pub(crate) struct Pending {
     pub(crate) fd: Arc<OwnedFd>,
     pub(crate) pid: Option<i32>,
     since: Instant,
     /// Whether it has sent anything.
-    speaks: bool,
+    has_sent: bool,
 }
 
 #[derive(Debug)]
@@ -68,7 +68,7 @@ struct Current {
     since: Instant,
 }
 
-impl Door {
+impl Acceptor {
     pub(crate) fn new() -> Result<Self, Errno> {
         let woken = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self { state: Mutex::default(), changed: Condvar::new(), woken })
@@ -78,13 +78,13 @@ impl Door {
         self.state.lock()
     }
 
-    /// Reopens the door after an earlier run has closed it.
+    /// Reopens it after an earlier run has closed it.
     pub(crate) fn open(&self) {
         *self.state() = State::default();
     }
 
-    /// The next client to serve; `None` once the door is closed.
-    pub(crate) fn next(&self) -> Option<Visitor> {
+    /// The next client to serve; `None` once it is closed.
+    pub(crate) fn next(&self) -> Option<Pending> {
         let mut state = self.state();
         loop {
             if state.closed {
@@ -106,17 +106,22 @@ impl Door {
     }
 
     /// Accepts connections until a stop is requested. Runs in a thread of its own.
-    pub(crate) fn keep(&self, service: &Service) -> Result<(), std::io::Error> {
-        let mut keeper =
-            Keeper { door: self, service, visitors: Vec::new(), reserve: reserve(), pause: None };
+    pub(crate) fn accept_all(&self, service: &Service) -> Result<(), std::io::Error> {
+        let mut accepting = AcceptLoop {
+            acceptor: self,
+            service,
+            pending: Vec::new(),
+            reserve: reserve(),
+            pause: None,
+        };
         // Ends the wait for the next client, even if this thread panics.
         let _closed = Closed(self);
-        keeper.run()
+        accepting.run()
     }
 }
 
-/// Closes the door when it is dropped.
-struct Closed<'a>(&'a Door);
+/// Closes the acceptor when it is dropped.
+struct Closed<'a>(&'a Acceptor);
 
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
@@ -133,22 +138,22 @@ fn reserve() -> Option<OwnedFd> {
 }
 
 /// The thread that accepts connections.
-struct Keeper<'a> {
-    door: &'a Door,
+struct AcceptLoop<'a> {
+    acceptor: &'a Acceptor,
     service: &'a Service,
-    visitors: Vec<Visitor>,
+    pending: Vec<Pending>,
     reserve: Option<OwnedFd>,
     /// The time until which no connection is accepted.
     pause: Option<Instant>,
 }
 
-impl Keeper<'_> {
+impl AcceptLoop<'_> {
     fn run(&mut self) -> Result<(), std::io::Error> {
         while !self.service.stop.is_asked() {
             if self.wait().map_err(std::io::Error::from)? {
                 self.accept()?;
             }
-            self.attend();
+            self.process_pending();
         }
         Ok(())
     }
@@ -160,18 +165,18 @@ impl Keeper<'_> {
         let mut at_most = self.pause.map(|until| until - now);
         let mut sooner = |time: Duration| at_most = Some(at_most.map_or(time, |t| t.min(time)));
         let patience = self.service.options.patience;
-        for visitor in &self.visitors {
-            let left = patience.saturating_sub(visitor.since.elapsed());
-            sooner(if visitor.speaks { GLANCE } else { left });
+        for client in &self.pending {
+            let left = patience.saturating_sub(client.since.elapsed());
+            sooner(if client.has_sent { RETRY } else { left });
         }
         let mut fds =
-            vec![self.service.stop.poll_fd(), PollFd::new(&self.door.woken, PollFlags::IN)];
+            vec![self.service.stop.poll_fd(), PollFd::new(&self.acceptor.woken, PollFlags::IN)];
         let listens = self.pause.is_none();
         if listens {
             fds.push(PollFd::from_borrowed_fd(self.service.listener.as_fd(), PollFlags::IN));
         }
-        let silent = self.visitors.iter().filter(|visitor| !visitor.speaks);
-        fds.extend(silent.map(|visitor| PollFd::new(&*visitor.fd, PollFlags::IN)));
+        let silent = self.pending.iter().filter(|client| !client.has_sent);
+        fds.extend(silent.map(|client| PollFd::new(&*client.fd, PollFlags::IN)));
         let timeout = at_most.and_then(|time| Timespec::try_from(time).ok());
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -180,7 +185,7 @@ impl Keeper<'_> {
         let can_accept = listens && fds.get(2).is_some_and(|fd| !fd.revents().is_empty());
         let mut count = [0; 8];
         // The read fails unless the eventfd has woken this thread.
-        let _ = rustix::io::read(&self.door.woken, &mut count);
+        let _ = rustix::io::read(&self.acceptor.woken, &mut count);
         Ok(can_accept)
     }
 
@@ -188,11 +193,11 @@ impl Keeper<'_> {
         match self.service.listener.accept() {
             Ok(None) => Ok(()),
             Ok(Some(fd)) => {
-                if self.visitors.len() >= VISITORS_MAX {
-                    self.visitors.remove(0);
+                if self.pending.len() >= PENDING_MAX {
+                    self.pending.remove(0);
                     self.service.turned_away("too many clients are waiting");
                 }
-                self.visitors.push(Visitor::new(fd));
+                self.pending.push(Pending::new(fd));
                 Ok(())
             }
             Err(error) => match Errno::from_io_error(&error) {
@@ -217,11 +222,11 @@ impl Keeper<'_> {
         if self.reserve.take().is_some()
             && let Ok(Some(fd)) = self.service.listener.accept()
         {
-            let visitor = Visitor::new(fd);
-            let mut fds = [PollFd::new(&*visitor.fd, PollFlags::IN), self.service.stop.poll_fd()];
-            let _ = poll(&mut fds, Timespec::try_from(HURRY).ok().as_ref());
-            if let Peeked::Header(header) = visitor.peek() {
-                visitor.refuse(header, gasp::Errno::MFILE);
+            let client = Pending::new(fd);
+            let mut fds = [PollFd::new(&*client.fd, PollFlags::IN), self.service.stop.poll_fd()];
+            let _ = poll(&mut fds, Timespec::try_from(RESERVED_TIMEOUT).ok().as_ref());
+            if let Peeked::Header(header) = client.peek() {
+                client.refuse(header, gasp::Errno::MFILE);
             }
         }
         self.reserve = reserve();
@@ -230,56 +235,58 @@ impl Keeper<'_> {
         }
     }
 
-    /// Serves, answers or drops each visitor if that is possible yet.
-    fn attend(&mut self) {
+    /// Serves, answers or drops each client if that is possible yet.
+    fn process_pending(&mut self) {
         let patience = self.service.options.patience;
-        for mut visitor in core::mem::take(&mut self.visitors) {
-            let peeked = visitor.peek();
-            visitor.speaks = !matches!(peeked, Peeked::Nothing);
+        for mut client in core::mem::take(&mut self.pending) {
+            let peeked = client.peek();
+            client.has_sent = !matches!(peeked, Peeked::Nothing);
             if let Peeked::Gone = peeked {
                 self.service.turned_away("it disconnected before its first message");
                 continue;
             }
-            if visitor.since.elapsed() >= patience && !matches!(peeked, Peeked::Header(_)) {
+            if client.since.elapsed() >= patience && !matches!(peeked, Peeked::Header(_)) {
                 self.service.turned_away("its first message did not arrive in time");
                 continue;
             }
             match peeked {
-                Peeked::Nothing | Peeked::Gone => self.visitors.push(visitor),
-                Peeked::Part => self.visitors.extend(self.let_in(visitor, None)),
-                Peeked::Header(header) => self.visitors.extend(self.let_in(visitor, Some(header))),
+                Peeked::Nothing | Peeked::Gone => self.pending.push(client),
+                Peeked::Part => self.pending.extend(self.serve_or_answer(client, None)),
+                Peeked::Header(header) => {
+                    self.pending.extend(self.serve_or_answer(client, Some(header)))
+                }
             }
         }
     }
 
     /// Passes a client to the serving thread if nobody else is served, or answers it;
     /// returns it if neither is possible yet.
-    fn let_in(&self, visitor: Visitor, header: Option<Header>) -> Option<Visitor> {
-        let mut state = self.door.state();
+    fn serve_or_answer(&self, client: Pending, header: Option<Header>) -> Option<Pending> {
+        let mut state = self.acceptor.state();
         let Some(current) = &state.current else {
-            let (fd, pid) = (Arc::clone(&visitor.fd), visitor.pid);
+            let (fd, pid) = (Arc::clone(&client.fd), client.pid);
             state.current = Some(Current { fd, pid, since: Instant::now() });
-            state.next = Some(visitor);
-            self.door.changed.notify_all();
+            state.next = Some(client);
+            self.acceptor.changed.notify_all();
             return None;
         };
         // If a VMM was killed and its successor connects, the successor must not be refused
         // because the hang-up of the first has not been seen yet. The device may take its
         // time, though.
         let patience = self.service.options.patience;
-        if is_hung_up(&current.fd) && visitor.since.elapsed() < patience {
-            return Some(visitor);
+        if is_hung_up(&current.fd) && client.since.elapsed() < patience {
+            return Some(client);
         }
-        let Some(header) = header else { return Some(visitor) };
+        let Some(header) = header else { return Some(client) };
         let (by, since) = (current.pid, current.since.elapsed());
         drop(state);
-        visitor.refuse(header, gasp::Errno::BUSY);
-        self.service.in_use(visitor.pid, by, since);
+        client.refuse(header, gasp::Errno::BUSY);
+        self.service.in_use(client.pid, by, since);
         None
     }
 }
 
-/// What a visitor has sent so far.
+/// What a client has sent so far.
 enum Peeked {
     Nothing,
     /// Less than a header.
@@ -288,10 +295,10 @@ enum Peeked {
     Gone,
 }
 
-impl Visitor {
+impl Pending {
     fn new(fd: OwnedFd) -> Self {
         let pid = gasp::ffi::peer_of(&fd).ok().and_then(|peer| peer.pid);
-        Self { fd: Arc::new(fd), pid, since: Instant::now(), speaks: false }
+        Self { fd: Arc::new(fd), pid, since: Instant::now(), has_sent: false }
     }
 
     fn peek(&self) -> Peeked {
