@@ -1,15 +1,16 @@
 //! `gasp demo`: the guest of `examples/guest/demo.toml` on this machine's real pages, and what
 //! its devices may do.
 //!
-//! [`scene`] creates the guest, [`acts`] lets its devices map, [`drain`] revokes a range while
+//! [`guest`] creates the guest, [`maps`] lets its devices map, [`drain`] revokes a range while
 //! it is held, [`verify`] checks every mapping against a second one of the same memory. The
 //! results are collected in a [`report::Report`], which [`show`] prints as text, or which is
 //! printed as JSON.
 
-mod acts;
 mod drain;
+mod guest;
+mod maps;
 mod report;
-mod scene;
+
 mod show;
 mod verify;
 
@@ -17,8 +18,8 @@ use crate::failure::Failure;
 use crate::output;
 use crate::progress::{Progress, release};
 use crate::quantity::parse_length;
+use guest::{DemoGuest, RAM_MAX, RAM_MIN};
 use report::Report;
-use scene::{RAM_MAX, RAM_MIN, Scene};
 
 /// Arguments of `gasp demo`.
 #[derive(clap::Args)]
@@ -42,28 +43,28 @@ fn ram(text: &str) -> Result<u64, String> {
 
 /// Creates the guest, lets its devices map, and reports the results.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let scene = Scene::build(args.ram)?;
+    let demo = DemoGuest::build(args.ram)?;
     let progress = Progress::start("mapping");
-    let report = perform(&scene)?;
+    let report = perform(&demo)?;
     drop(progress);
     match args.json {
         true => output::json(&report)?,
-        false => show::show(&scene, &report)?,
+        false => show::show(&demo, &report)?,
     }
-    release(scene);
+    release(demo);
     match report.verified {
         true => Ok(()),
         false => Err(Failure::Reported),
     }
 }
 
-fn perform(scene: &Scene) -> Result<Report, Failure> {
-    let mut report = Report::of(scene);
-    acts::whole_map(scene, &mut report)?;
-    acts::shortened_map(scene, &mut report)?;
-    acts::refused_map(scene, &mut report)?;
-    acts::rom_write(scene, &mut report)?;
-    drain::revoke_while_held(scene, &mut report)?;
+fn perform(demo: &DemoGuest) -> Result<Report, Failure> {
+    let mut report = Report::of(demo);
+    maps::whole_map(demo, &mut report)?;
+    maps::shortened_map(demo, &mut report)?;
+    maps::refused_map(demo, &mut report)?;
+    maps::rom_write(demo, &mut report)?;
+    drain::revoke_while_held(demo, &mut report)?;
     report.verified = !report.maps.is_empty() && report.maps.iter().all(|map| map.verified);
     Ok(report)
 }

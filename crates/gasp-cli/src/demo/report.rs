@@ -3,7 +3,7 @@
 use gasp::{Access, Error, Fault, Location, Mapping, Stability};
 use serde::Serialize;
 
-use super::scene::Scene;
+use super::guest::DemoGuest;
 
 /// All results. `gasp demo --help` describes the fields.
 #[derive(Serialize)]
@@ -99,30 +99,30 @@ pub(super) struct Meanwhile {
 
 impl Report {
     /// The report on the guest's RAM, before any map.
-    pub(super) fn of(scene: &Scene) -> Self {
+    pub(super) fn of(demo: &DemoGuest) -> Self {
         // All RAM is requested in the same way, so its first object stands for all, unless the
         // machine ran short of memory in between.
-        let backing = scene.ram.first().map(|(_, ram)| ram.backing());
+        let backing = demo.ram.first().map(|(_, ram)| ram.backing());
         let passed_over = backing.map_or(&[] as &[_], |backing| &backing.passed_over).iter();
-        let runs = scene.ram.iter().flat_map(|(at, ram)| {
+        let runs = demo.ram.iter().flat_map(|(at, ram)| {
             ram.host_extents().map(|extent| Run {
                 guest: at.0 + extent.offset,
                 host: extent.addr.map(|addr| addr.0),
                 len: extent.len,
             })
         });
-        let stability = scene.ram.iter().map(|(_, ram)| ram.stability()).min();
+        let stability = demo.ram.iter().map(|(_, ram)| ram.stability()).min();
         let stability = stability.unwrap_or(Stability::Unpinned);
-        let not_pinned_because = scene.ram.iter().find_map(|(_, ram)| ram.not_pinned_because());
+        let not_pinned_because = demo.ram.iter().find_map(|(_, ram)| ram.not_pinned_because());
         let mut notes = Vec::new();
-        if let Some(error) = scene.ram.iter().find_map(|(_, ram)| ram.host_run(0, 1).err()) {
+        if let Some(error) = demo.ram.iter().find_map(|(_, ram)| ram.host_run(0, 1).err()) {
             notes.push(error.reason().to_string());
         }
         if let (Stability::Unpinned, Some(why)) = (stability, not_pinned_because) {
             notes.push(format!("the RAM is not pinned, so its pages can move: {why}"));
         }
         Self {
-            ram_bytes: scene.ram.iter().map(|(_, ram)| ram.len()).sum(),
+            ram_bytes: demo.ram.iter().map(|(_, ram)| ram.len()).sum(),
             backing: backing.map_or("none", |backing| backing.obtained.name()),
             backing_note: backing.and_then(|backing| backing.note.clone()),
             passed_over: passed_over

@@ -2,8 +2,8 @@
 
 use std::io;
 
+use super::guest::DemoGuest;
 use super::report::{Drain, Refused, Report, Run, Shortened};
-use super::scene::Scene;
 use crate::output::{Mark, Printer};
 use crate::quantity::{address, count, length, several};
 
@@ -13,9 +13,9 @@ const RUNS_SHOWN: usize = 8;
 const LEFT_OUT: [&str; 5] = ["…", "…", "…", "…", ""];
 
 /// Prints the report.
-pub(super) fn show(scene: &Scene, report: &Report) -> io::Result<()> {
+pub(super) fn show(demo: &DemoGuest, report: &Report) -> io::Result<()> {
     let mut out = Printer::stdout();
-    guest(&mut out, scene)?;
+    guest(&mut out, demo)?;
     backing(&mut out, report)?;
     runs(&mut out, report)?;
     maps(&mut out, report)?;
@@ -35,21 +35,21 @@ pub(super) fn show(scene: &Scene, report: &Report) -> io::Result<()> {
     out.flush()
 }
 
-fn guest(out: &mut Printer, scene: &Scene) -> io::Result<()> {
+fn guest(out: &mut Printer, demo: &DemoGuest) -> io::Result<()> {
     out.heading("The guest of examples/guest/demo.toml; nothing here is simulated")?;
     let range = |start: u64, len: u64| format!("{} from {}", length(len), address(start));
-    let ram: Vec<String> = scene.ram.iter().map(|(at, ram)| range(at.0, ram.len())).collect();
-    let (disk, net) = (scene.disk_range, scene.net_range);
+    let ram: Vec<String> = demo.ram.iter().map(|(at, ram)| range(at.0, ram.len())).collect();
+    let (disk, net) = (demo.disk_range, demo.net_range);
     out.pairs(&[
         ("RAM", ram.join(", and ")),
-        ("ROM", range(scene.rom_at.0, scene.rom.len())),
+        ("ROM", range(demo.rom_at.0, demo.rom.len())),
         ("disk", format!("may read and write {}", range(disk.start().0, disk.len()))),
         (
             "net",
             format!(
                 "may read {}, which it calls {}",
                 range(net.start().0, net.len()),
-                address(scene.net_at.0)
+                address(demo.net_at.0)
             ),
         ),
     ])

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::plan::{Plan, check_apart};
-use super::wish::{Wish, Wrong};
+use super::requested::{Requested, Wrong};
 
 /// The largest file that is read, in bytes.
 const SIZE_MAX: u64 = 1 << 20;
@@ -39,11 +39,11 @@ struct Table {
 }
 
 impl Table {
-    fn wish(&self) -> Wish {
+    fn requested(&self) -> Requested {
         let number = |value: &Option<Spanned<u64>>| value.as_ref().map(|value| *value.get_ref());
         let text =
             |value: &Option<Spanned<String>>| value.as_ref().map(|value| value.get_ref().clone());
-        Wish {
+        Requested {
             kind: self.kind.get_ref().clone(),
             name: text(&self.name),
             socket: self.socket.get_ref().clone(),
@@ -127,13 +127,14 @@ fn parse(text: &str, path: &Path) -> Result<Vec<Plan>, String> {
     }
     let wrong = |index: usize, table: &Spanned<Table>, Wrong { key, message }: Wrong| {
         let at = table.get_ref().offset_of(key).unwrap_or(table.span().start);
-        let label = table.get_ref().wish().label(index);
+        let label = table.get_ref().requested().label(index);
         fail(at, &format!("device {label:?}: {key}: {message}"))
     };
     let folder = path.parent().unwrap_or(Path::new(""));
     let tables = document.device.iter().enumerate();
     let plans = tables.map(|(index, table)| {
-        Plan::of(&table.get_ref().wish(), index, folder).map_err(|why| wrong(index, table, why))
+        Plan::of(&table.get_ref().requested(), index, folder)
+            .map_err(|why| wrong(index, table, why))
     });
     let plans = plans.collect::<Result<Vec<_>, _>>()?;
     match check_apart(&plans) {

@@ -3,7 +3,7 @@
 use gasp_vfio_user::{Options, Unsealed};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::wish::{Wish, Wrong, wrong};
+use super::requested::{Requested, Wrong, wrong};
 use crate::quantity::parse_length;
 
 /// Descriptors that the process needs for itself and for clients that it rejects.
@@ -24,8 +24,8 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn of(wish: &Wish) -> Result<Self, Wrong> {
-        let unsealed = match wish.unsealed.as_deref().map(|text| (text, text.parse())) {
+    pub(super) fn of(requested: &Requested) -> Result<Self, Wrong> {
+        let unsealed = match requested.unsealed.as_deref().map(|text| (text, text.parse())) {
             None => None,
             Some((_, Ok(unsealed))) => Some(unsealed),
             Some((text, Err(_))) => {
@@ -33,7 +33,7 @@ impl Limits {
                 return wrong("unsealed", message);
             }
         };
-        let max_memory = match wish.max_memory.as_deref().map(parse_length) {
+        let max_memory = match requested.max_memory.as_deref().map(parse_length) {
             None => None,
             Some(Ok(0)) => return wrong("max-memory", "expected more than 0 bytes"),
             Some(Ok(bytes)) => Some(bytes),
@@ -42,14 +42,14 @@ impl Limits {
         Ok(Self {
             unsealed,
             max_memory,
-            max_dma_maps: number("max-dma-maps", wish.max_dma_maps, 1, 65_535)?,
+            max_dma_maps: number("max-dma-maps", requested.max_dma_maps, 1, 65_535)?,
             max_descriptors: number(
                 "max-descriptors",
-                wish.max_descriptors,
+                requested.max_descriptors,
                 DESCRIPTORS_MIN,
                 1 << 20,
             )?,
-            max_drains: number("max-drains", wish.max_drains, 1, 65_535)?,
+            max_drains: number("max-drains", requested.max_drains, 1, 65_535)?,
         })
     }
 
@@ -101,13 +101,13 @@ mod tests {
 
     #[test]
     fn limits_default_to_those_of_the_server() {
-        let wish = Wish {
+        let requested = Requested {
             unsealed: Some("refuse".into()),
             max_memory: Some("64G".into()),
             max_descriptors: Some(100),
-            ..Wish::default()
+            ..Requested::default()
         };
-        let options = Limits::of(&wish).unwrap().apply(Options::default(), 1000);
+        let options = Limits::of(&requested).unwrap().apply(Options::default(), 1000);
         assert_eq!(options.unsealed, Unsealed::Refuse);
         assert_eq!((options.max_memory, options.max_descriptors), (64 << 30, 100));
         assert_eq!(options.max_drains, Options::default().max_drains);
@@ -116,14 +116,35 @@ mod tests {
 
     #[test]
     fn an_impossible_limit_is_refused_with_its_key() {
-        let key = |wish: Wish| Limits::of(&wish).unwrap_err().key;
-        assert_eq!(key(Wish { unsealed: Some("no".into()), ..Wish::default() }), "unsealed");
-        assert_eq!(key(Wish { max_memory: Some("0".into()), ..Wish::default() }), "max-memory");
-        assert_eq!(key(Wish { max_memory: Some("x".into()), ..Wish::default() }), "max-memory");
-        assert_eq!(key(Wish { max_dma_maps: Some(0), ..Wish::default() }), "max-dma-maps");
-        assert_eq!(key(Wish { max_dma_maps: Some(1 << 32), ..Wish::default() }), "max-dma-maps");
-        assert_eq!(key(Wish { max_descriptors: Some(1), ..Wish::default() }), "max-descriptors");
-        assert_eq!(key(Wish { max_drains: Some(70_000), ..Wish::default() }), "max-drains");
+        let key = |requested: Requested| Limits::of(&requested).unwrap_err().key;
+        assert_eq!(
+            key(Requested { unsealed: Some("no".into()), ..Requested::default() }),
+            "unsealed"
+        );
+        assert_eq!(
+            key(Requested { max_memory: Some("0".into()), ..Requested::default() }),
+            "max-memory"
+        );
+        assert_eq!(
+            key(Requested { max_memory: Some("x".into()), ..Requested::default() }),
+            "max-memory"
+        );
+        assert_eq!(
+            key(Requested { max_dma_maps: Some(0), ..Requested::default() }),
+            "max-dma-maps"
+        );
+        assert_eq!(
+            key(Requested { max_dma_maps: Some(1 << 32), ..Requested::default() }),
+            "max-dma-maps"
+        );
+        assert_eq!(
+            key(Requested { max_descriptors: Some(1), ..Requested::default() }),
+            "max-descriptors"
+        );
+        assert_eq!(
+            key(Requested { max_drains: Some(70_000), ..Requested::default() }),
+            "max-drains"
+        );
     }
 
     #[test]

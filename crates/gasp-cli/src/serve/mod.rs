@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`wish`], [`plan`] | devices as they are requested, and checked; the same for the file and for `--device` |
+//! | [`requested`], [`plan`] | devices as they are requested, and checked; the same for the file and for `--device` |
 //! | [`limits`] | limits on the resources of a VMM |
 //! | [`file`] | the configuration file |
 //! | [`spec`] | `--device` |
@@ -33,12 +33,12 @@ mod plan;
 mod qemu;
 mod reload;
 mod reporter;
+mod requested;
 mod service;
 mod sink;
 mod sockets;
 mod spec;
 mod table;
-mod wish;
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};

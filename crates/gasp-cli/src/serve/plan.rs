@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::limits::Limits;
-use super::wish::{Wish, Wrong, wrong};
+use super::requested::{Requested, Wrong, wrong};
 use crate::quantity::parse_length;
 
 /// The default mode of a socket: for its owner only.
@@ -65,22 +65,22 @@ pub(super) enum Backing {
 }
 
 impl Plan {
-    /// Checks a wish. `index` is its position among the devices; paths are relative to `folder`.
-    pub(super) fn of(wish: &Wish, index: usize, folder: &Path) -> Result<Self, Wrong> {
-        let kind = match wish.kind.as_str() {
-            "dma" => dma(wish)?,
-            "nvme" => nvme(wish, folder)?,
+    /// Checks a requested device. `index` is its position among the devices; paths are relative to `folder`.
+    pub(super) fn of(requested: &Requested, index: usize, folder: &Path) -> Result<Self, Wrong> {
+        let kind = match requested.kind.as_str() {
+            "dma" => dma(requested)?,
+            "nvme" => nvme(requested, folder)?,
             other => return wrong("kind", format!("expected nvme or dma, not {other:?}")),
         };
-        let name = wish.label(index);
+        let name = requested.label(index);
         // It becomes the name of a thread, and part of lines of output.
         if name.is_empty() || name.len() > 64 || name.contains(char::is_control) {
             return wrong("name", "expected 1 to 64 bytes without control characters");
         }
-        if wish.socket.is_empty() || wish.socket.contains('\0') {
+        if requested.socket.is_empty() || requested.socket.contains('\0') {
             return wrong("socket", "expected the path of the socket to create");
         }
-        let mode = wish.mode.unwrap_or(u64::from(MODE));
+        let mode = requested.mode.unwrap_or(u64::from(MODE));
         let Some(mode) = u32::try_from(mode).ok().filter(|mode| *mode <= 0o777) else {
             return wrong("mode", "expected the permissions of a file, such as 0o660");
         };
@@ -92,11 +92,11 @@ impl Plan {
         }
         Ok(Self {
             name,
-            is_named: wish.name.is_some(),
+            is_named: requested.name.is_some(),
             kind,
-            socket: folder.join(&wish.socket),
+            socket: folder.join(&requested.socket),
             mode,
-            limits: Limits::of(wish)?,
+            limits: Limits::of(requested)?,
         })
     }
 
@@ -117,8 +117,8 @@ impl Plan {
     }
 }
 
-fn dma(wish: &Wish) -> Result<Kind, Wrong> {
-    let Wish { backing, block_size, queues, serial, .. } = wish;
+fn dma(requested: &Requested) -> Result<Kind, Wrong> {
+    let Requested { backing, block_size, queues, serial, .. } = requested;
     let surplus = [
         ("backing", backing.is_some()),
         ("block-size", block_size.is_some()),
@@ -131,22 +131,22 @@ fn dma(wish: &Wish) -> Result<Kind, Wrong> {
     }
 }
 
-fn nvme(wish: &Wish, folder: &Path) -> Result<Kind, Wrong> {
-    let Some(backing) = &wish.backing else {
+fn nvme(requested: &Requested, folder: &Path) -> Result<Kind, Wrong> {
+    let Some(backing) = &requested.backing else {
         return wrong("backing", "the kind nvme requires it: null:64M, mem:64M or file:PATH");
     };
-    let block_size = match wish.block_size {
+    let block_size = match requested.block_size {
         None => None,
         Some(512) => Some(512),
         Some(4096) => Some(4096),
         Some(other) => return wrong("block-size", format!("expected 512 or 4096, not {other}")),
     };
-    let queues = match wish.queues.map(|queues| (queues, u16::try_from(queues))) {
+    let queues = match requested.queues.map(|queues| (queues, u16::try_from(queues))) {
         None => None,
         Some((_, Ok(queues @ 1..=128))) => Some(queues),
         Some((other, _)) => return wrong("queues", format!("expected 1 to 128, not {other}")),
     };
-    let serial = wish.serial.clone();
+    let serial = requested.serial.clone();
     let printable = |text: &String| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     let fits = |text: &String| (1..=20).contains(&text.len()) && printable(text);
     if serial.as_ref().is_some_and(|text| !fits(text) || text.trim().is_empty()) {
@@ -251,24 +251,24 @@ pub(super) fn keep_names(plans: &mut [Plan], now: &[&Plan]) {
 mod tests {
     use super::*;
 
-    fn wish(kind: &str, backing: Option<&str>) -> Wish {
-        Wish {
+    fn requested(kind: &str, backing: Option<&str>) -> Requested {
+        Requested {
             kind: kind.into(),
             socket: "a.sock".into(),
             backing: backing.map(Into::into),
-            ..Wish::default()
+            ..Requested::default()
         }
     }
 
     #[test]
     fn paths_are_relative_to_the_folder_unless_they_are_absolute() {
         let folder = Path::new("/etc/gasp");
-        let plan = Plan::of(&wish("nvme", Some("file:disk.img")), 3, folder).unwrap();
+        let plan = Plan::of(&requested("nvme", Some("file:disk.img")), 3, folder).unwrap();
         assert_eq!(plan.socket, Path::new("/etc/gasp/a.sock"));
         assert_eq!((plan.name.as_str(), plan.mode), ("nvme3", 0o600));
         let Kind::Nvme(nvme) = plan.kind else { panic!() };
         assert_eq!(nvme.backing, Backing::File("/etc/gasp/disk.img".into()));
-        let plan = Plan::of(&wish("nvme", Some("file:/dev/sda")), 0, folder).unwrap();
+        let plan = Plan::of(&requested("nvme", Some("file:/dev/sda")), 0, folder).unwrap();
         assert!(
             matches!(plan.kind, Kind::Nvme(nvme) if nvme.backing == Backing::File("/dev/sda".into()))
         );
@@ -276,29 +276,31 @@ mod tests {
 
     #[test]
     fn impossible_values_are_refused_with_their_key() {
-        let plan = |wish: Wish| Plan::of(&wish, 0, Path::new("")).map_err(|wrong| wrong.key);
+        let plan = |requested: Requested| {
+            Plan::of(&requested, 0, Path::new("")).map_err(|wrong| wrong.key)
+        };
         for backing in ["", "null", "null:0", "mem:x", "file:", "disk:1M"] {
-            assert_eq!(plan(wish("nvme", Some(backing))), Err("backing"), "{backing}");
+            assert_eq!(plan(requested("nvme", Some(backing))), Err("backing"), "{backing}");
         }
-        let good = wish("nvme", Some("null:1M"));
+        let good = requested("nvme", Some("null:1M"));
         assert!(plan(good.clone()).is_ok());
-        assert_eq!(plan(wish("nvme", None)), Err("backing"));
-        assert_eq!(plan(wish("dma", Some("null:1M"))), Err("backing"));
-        assert_eq!(plan(wish("edu", None)), Err("kind"));
-        assert_eq!(plan(Wish { queues: Some(0), ..good.clone() }), Err("queues"));
-        assert_eq!(plan(Wish { serial: Some("é".into()), ..good.clone() }), Err("serial"));
-        assert_eq!(plan(Wish { block_size: Some(1000), ..good.clone() }), Err("block-size"));
-        assert_eq!(plan(Wish { mode: Some(0o1777), ..good.clone() }), Err("mode"));
-        assert_eq!(plan(Wish { name: Some("a\nb".into()), ..good.clone() }), Err("name"));
-        assert_eq!(plan(Wish { socket: String::new(), ..good }), Err("socket"));
+        assert_eq!(plan(requested("nvme", None)), Err("backing"));
+        assert_eq!(plan(requested("dma", Some("null:1M"))), Err("backing"));
+        assert_eq!(plan(requested("edu", None)), Err("kind"));
+        assert_eq!(plan(Requested { queues: Some(0), ..good.clone() }), Err("queues"));
+        assert_eq!(plan(Requested { serial: Some("é".into()), ..good.clone() }), Err("serial"));
+        assert_eq!(plan(Requested { block_size: Some(1000), ..good.clone() }), Err("block-size"));
+        assert_eq!(plan(Requested { mode: Some(0o1777), ..good.clone() }), Err("mode"));
+        assert_eq!(plan(Requested { name: Some("a\nb".into()), ..good.clone() }), Err("name"));
+        assert_eq!(plan(Requested { socket: String::new(), ..good }), Err("socket"));
     }
 
     #[test]
     fn devices_without_a_name_keep_theirs_while_others_come_and_go() {
         let plan = |socket: &str, name: Option<&str>, index| {
             let (socket, name) = (socket.into(), name.map(Into::into));
-            let wish = Wish { kind: "dma".into(), socket, name, ..Wish::default() };
-            Plan::of(&wish, index, Path::new("")).unwrap()
+            let requested = Requested { kind: "dma".into(), socket, name, ..Requested::default() };
+            Plan::of(&requested, index, Path::new("")).unwrap()
         };
         let names = |mut plans: Vec<Plan>, now: &[Plan]| {
             keep_names(&mut plans, &now.iter().collect::<Vec<_>>());
@@ -315,13 +317,13 @@ mod tests {
     #[test]
     fn values_that_two_devices_cannot_share_are_refused_with_the_other_device() {
         let file = |name: &str, serial: Option<&str>| {
-            let wish = Wish {
+            let requested = Requested {
                 name: Some(name.into()),
                 socket: format!("{name}.sock"),
                 serial: serial.map(Into::into),
-                ..wish("nvme", Some(&format!("file:{name}.img")))
+                ..requested("nvme", Some(&format!("file:{name}.img")))
             };
-            Plan::of(&wish, 0, Path::new("")).unwrap()
+            Plan::of(&requested, 0, Path::new("")).unwrap()
         };
         let fails = |second: Plan| {
             let (index, Wrong { key, message }) =

@@ -151,12 +151,12 @@ struct Applied {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::wish::Wish;
+    use crate::serve::requested::Requested;
 
     fn plan(socket: &str, backing: &str) -> Plan {
         let (kind, backing) = ("nvme".into(), Some(backing.into()));
-        let wish = Wish { kind, socket: socket.into(), backing, ..Wish::default() };
-        Plan::of(&wish, 0, Path::new("/run")).unwrap()
+        let requested = Requested { kind, socket: socket.into(), backing, ..Requested::default() };
+        Plan::of(&requested, 0, Path::new("/run")).unwrap()
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use gasp::ffi::hint;
 
 use super::plan::Plan;
-use super::wish::{Wish, Wrong};
+use super::requested::{Requested, Wrong};
 use crate::failure::Failure;
 
 /// All keys.
@@ -33,7 +33,7 @@ pub(super) fn parse(spec: &str, socket: &Path) -> Result<Plan, Failure> {
     let Some(socket) = socket.to_str() else {
         return Err(Failure::Usage("--socket: the path is not UTF-8".into()));
     };
-    let mut wish = Wish { kind, socket: socket.into(), ..Wish::default() };
+    let mut requested = Requested { kind, socket: socket.into(), ..Requested::default() };
     let mut given = BTreeSet::new();
     for word in words {
         let Some((key, value)) = word.split_once('=') else {
@@ -42,29 +42,30 @@ pub(super) fn parse(spec: &str, socket: &Path) -> Result<Plan, Failure> {
         if !given.insert(key) {
             return Err(Failure::Usage(format!("--device: {key}: the key is given twice")));
         }
-        set(&mut wish, key, value)
+        set(&mut requested, key, value)
             .map_err(|message| Failure::Usage(format!("--device: {key}: {message}")))?;
     }
-    Plan::of(&wish, 0, Path::new("")).map_err(fail)
+    Plan::of(&requested, 0, Path::new("")).map_err(fail)
 }
 
-fn set(wish: &mut Wish, key: &str, value: &str) -> Result<(), String> {
+fn set(requested: &mut Requested, key: &str, value: &str) -> Result<(), String> {
     let number = || value.parse().map_err(|_| format!("expected a number, not {value:?}"));
     match key {
-        "name" => wish.name = Some(value.into()),
-        "backing" => wish.backing = Some(value.into()),
-        "block-size" => wish.block_size = Some(number()?),
-        "queues" => wish.queues = Some(number()?),
-        "serial" => wish.serial = Some(value.into()),
-        "unsealed" => wish.unsealed = Some(value.into()),
-        "max-memory" => wish.max_memory = Some(value.into()),
-        "max-dma-maps" => wish.max_dma_maps = Some(number()?),
-        "max-descriptors" => wish.max_descriptors = Some(number()?),
-        "max-drains" => wish.max_drains = Some(number()?),
+        "name" => requested.name = Some(value.into()),
+        "backing" => requested.backing = Some(value.into()),
+        "block-size" => requested.block_size = Some(number()?),
+        "queues" => requested.queues = Some(number()?),
+        "serial" => requested.serial = Some(value.into()),
+        "unsealed" => requested.unsealed = Some(value.into()),
+        "max-memory" => requested.max_memory = Some(value.into()),
+        "max-dma-maps" => requested.max_dma_maps = Some(number()?),
+        "max-descriptors" => requested.max_descriptors = Some(number()?),
+        "max-drains" => requested.max_drains = Some(number()?),
         "mode" => {
             let digits = value.trim_start_matches("0o");
             let mode = u64::from_str_radix(digits, 8);
-            wish.mode = Some(mode.map_err(|_| format!("expected octal digits, not {value:?}"))?);
+            requested.mode =
+                Some(mode.map_err(|_| format!("expected octal digits, not {value:?}"))?);
         }
         _ => {
             return Err(format!("unknown key{}", hint(key, &KEYS)));
@@ -95,7 +96,7 @@ mod tests {
     #[test]
     fn every_listed_key_is_known() {
         for key in KEYS {
-            let known = set(&mut Wish::default(), key, "1");
+            let known = set(&mut Requested::default(), key, "1");
             assert_eq!(known, Ok(()), "{key}");
         }
     }

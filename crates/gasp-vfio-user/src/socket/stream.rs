@@ -225,7 +225,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     #[test]
-    fn nothing_is_sent_behind_a_message_that_was_not_finished() {
+    fn nothing_is_sent_after_a_message_that_was_not_finished() {
         let (ours, mut peer) = UnixStream::pair().unwrap();
         let stop = Arc::new(Stop::new().unwrap());
         let stream = Stream::new(Arc::new(ours.into()), 1 << 20, Duration::from_millis(20), stop);

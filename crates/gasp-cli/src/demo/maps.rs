@@ -4,8 +4,8 @@ use std::io;
 
 use gasp::{Access, DeviceAddr, Errno, GuestPhys, MapFlags, Mapping, Result, Vdev};
 
+use super::guest::DemoGuest;
 use super::report::{FaultRecord, Map, Refused, Report, Shortened};
-use super::scene::Scene;
 use super::verify;
 use crate::failure::Failure;
 
@@ -14,35 +14,35 @@ const REQUEST: u64 = 64 << 10;
 
 /// `disk` maps a request, host-contiguous; `net` maps what the guest wrote, to read it;
 /// `disk` reads the ROM.
-pub(super) fn whole_map(scene: &Scene, report: &mut Report) -> Result<()> {
-    let addr = DeviceAddr::identity(scene.disk_range.start());
-    let addr = DeviceAddr(addr.0 + scene.disk_range.len() / 4);
-    let (mapping, what) = contiguous(&scene.disk, addr, REQUEST)?;
+pub(super) fn whole_map(demo: &DemoGuest, report: &mut Report) -> Result<()> {
+    let addr = DeviceAddr::identity(demo.disk_range.start());
+    let addr = DeviceAddr(addr.0 + demo.disk_range.len() / 4);
+    let (mapping, what) = contiguous(&demo.disk, addr, REQUEST)?;
     let verified = verify::write_and_find(&mapping, 1)?;
     report.maps.push(Map::of("disk", what, &mapping, verified));
     drop(mapping);
 
     // The guest writes; its device reads.
-    let at = scene.net_range.start();
-    let guest = scene.guest.map_firmware(at, REQUEST, MapFlags::RW)?;
+    let at = demo.net_range.start();
+    let guest = demo.guest.map_firmware(at, REQUEST, MapFlags::RW)?;
     let written = verify::write_and_find(&guest, 2)?;
     report.maps.push(Map::of("(guest)", "firmware", &guest, written));
-    let mapping = scene.net.map(scene.net_at, REQUEST, MapFlags::READ)?;
+    let mapping = demo.net.map(demo.net_at, REQUEST, MapFlags::READ)?;
     let same = verify::read_and_compare(&mapping, |at, len| verify::pattern(2, at, len))?;
     report.maps.push(Map::of("net", "map", &mapping, written && same));
 
-    let addr = DeviceAddr::identity(scene.rom_at);
-    let mapping = scene.disk.map(addr, 4096, MapFlags::READ.any())?;
+    let addr = DeviceAddr::identity(demo.rom_at);
+    let mapping = demo.disk.map(addr, 4096, MapFlags::READ.any())?;
     let mut expected = vec![0; mapping.len()];
-    scene.rom.read_at(0, &mut expected)?;
+    demo.rom.read_at(0, &mut expected)?;
     let same = verify::read_and_compare(&mapping, |at, len| expected[at..at + len].to_vec())?;
     report.maps.push(Map::of("disk", "map of ROM", &mapping, same));
     Ok(())
 }
 
 /// `disk` requests all that it may write, from the start of a run, and gets that run.
-pub(super) fn shortened_map(scene: &Scene, report: &mut Report) -> Result<()> {
-    let range = scene.disk_range;
+pub(super) fn shortened_map(demo: &DemoGuest, report: &mut Report) -> Result<()> {
+    let range = demo.disk_range;
     // The longest run that ends inside the range, and the first of several, is the best example.
     let inside = report.runs.iter().rev().filter(|run| {
         run.host.is_some()
@@ -52,7 +52,7 @@ pub(super) fn shortened_map(scene: &Scene, report: &mut Report) -> Result<()> {
     let start = inside.max_by_key(|run| run.len).map_or(range.start().0, |run| run.guest);
     let asked = range.last().0 - start + 1;
     let mut shortened = Shortened { addr: start, asked, got: None };
-    match scene.disk.map_host_contig(DeviceAddr(start), asked, MapFlags::RW) {
+    match demo.disk.map_host_contig(DeviceAddr(start), asked, MapFlags::RW) {
         Ok(mapping) => {
             shortened.got = Some(mapping.len() as u64);
             let verified = verify::write_and_find(&mapping, 3)?;
@@ -66,17 +66,20 @@ pub(super) fn shortened_map(scene: &Scene, report: &mut Report) -> Result<()> {
 }
 
 /// `net` tries to write what it may only read; the guest finds a fault record.
-pub(super) fn refused_map(scene: &Scene, report: &mut Report) -> std::result::Result<(), Failure> {
-    let error = expect_refused(scene.net.map(scene.net_at, REQUEST, MapFlags::WRITE))?;
+pub(super) fn refused_map(
+    demo: &DemoGuest,
+    report: &mut Report,
+) -> std::result::Result<(), Failure> {
+    let error = expect_refused(demo.net.map(demo.net_at, REQUEST, MapFlags::WRITE))?;
     report.refused = Some(Refused::of("net", Access::WRITE, &error));
-    report.faults.extend(scene.guest.take_faults().records.into_iter().map(FaultRecord::from));
+    report.faults.extend(demo.guest.take_faults().records.into_iter().map(FaultRecord::from));
     Ok(())
 }
 
 /// `disk` tries to write ROM. Its domain allows that; the memory does not.
-pub(super) fn rom_write(scene: &Scene, report: &mut Report) -> std::result::Result<(), Failure> {
-    let addr = DeviceAddr::identity(scene.rom_at);
-    let error = expect_refused(scene.disk.map(addr, 4096, MapFlags::WRITE.any()))?;
+pub(super) fn rom_write(demo: &DemoGuest, report: &mut Report) -> std::result::Result<(), Failure> {
+    let addr = DeviceAddr::identity(demo.rom_at);
+    let error = expect_refused(demo.disk.map(addr, 4096, MapFlags::WRITE.any()))?;
     report.rom_write = Some(Refused::of("disk", Access::WRITE, &error));
     Ok(())
 }

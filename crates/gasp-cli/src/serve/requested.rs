@@ -2,7 +2,7 @@
 
 /// A requested device, with the keys of the file.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Wish {
+pub(super) struct Requested {
     pub(super) kind: String,
     pub(super) name: Option<String>,
     pub(super) socket: String,
@@ -18,14 +18,14 @@ pub(super) struct Wish {
     pub(super) max_drains: Option<u64>,
 }
 
-impl Wish {
+impl Requested {
     /// The name, or by default the kind and a number.
     pub(super) fn label(&self, index: usize) -> String {
         self.name.clone().unwrap_or_else(|| format!("{}{index}", self.kind))
     }
 }
 
-/// Which key of a wish is wrong, and why.
+/// Which key of a requested device is wrong, and why.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Wrong {
     pub(super) key: &'static str,

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::progress::Progress;
 
 /// The guest, and the parts of it that the demo uses.
-pub(super) struct Scene {
+pub(super) struct DemoGuest {
     pub(super) guest: Guest,
     /// All RAM, with its guest-physical addresses; one object unless it is large.
     pub(super) ram: Vec<(GuestPhys, MemoryObject)>,
@@ -42,7 +42,7 @@ pub(crate) const RAM_MIN: u64 = 32 << 20;
 /// The most RAM: the guest's addresses end at 1 TiB, and 1 GiB of them is not RAM.
 pub(crate) const RAM_MAX: u64 = (1 << 40) - (1 << 30);
 
-impl Scene {
+impl DemoGuest {
     /// Creates the guest, with `len` bytes of RAM instead of the configured size.
     pub(super) fn build(len: u64) -> Result<Self, Failure> {
         let progress = Progress::start("creating the guest");
@@ -115,11 +115,11 @@ mod tests {
 
     #[test]
     fn the_scene_matches_the_configuration() {
-        let scene = Scene::build(RAM_MIN).unwrap();
-        let ram: Vec<_> = scene.ram.iter().map(|(at, ram)| (at.0, ram.len())).collect();
-        assert_eq!((ram, scene.rom_at), (vec![(0, RAM_MIN)], GuestPhys(0xffff_f000)));
-        assert_eq!(scene.disk_range.start(), GuestPhys(0x10_0000));
-        assert_eq!(scene.net_at, DeviceAddr(0x1_0000));
-        assert_eq!(scene.net_range.start(), GuestPhys(0x140_0000));
+        let demo = DemoGuest::build(RAM_MIN).unwrap();
+        let ram: Vec<_> = demo.ram.iter().map(|(at, ram)| (at.0, ram.len())).collect();
+        assert_eq!((ram, demo.rom_at), (vec![(0, RAM_MIN)], GuestPhys(0xffff_f000)));
+        assert_eq!(demo.disk_range.start(), GuestPhys(0x10_0000));
+        assert_eq!(demo.net_at, DeviceAddr(0x1_0000));
+        assert_eq!(demo.net_range.start(), GuestPhys(0x140_0000));
     }
 }
