@@ -10,7 +10,6 @@ mod drain;
 mod guest;
 mod maps;
 mod report;
-
 mod show;
 mod verify;
 

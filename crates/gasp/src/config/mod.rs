@@ -160,6 +160,9 @@
 //! | `name` | name, no two the same | | |
 //! | `domain` | name of a `[[domain]]` | none: see `unattached` | the domain that it is attached to |
 
+// From text to guest: `source` has the text and the lines of its values, `file` its tables, with
+// the values of `size` and `words`; `planner` checks them (`check`, `layout` of regions, `grants`
+// and `disjoint`) and returns a `plan`, from which `build` creates the guest.
 mod build;
 mod check;
 mod disjoint;

@@ -11,6 +11,15 @@
 //!
 //! They are taken in this order. Only the first two are held while a scan waits for look-ups,
 //! only the first while a drain waits, and no map takes any.
+//!
+//! | file | |
+//! |---|---|
+//! | `guest`, `builder` | the guest as programs hold it, and how it is created |
+//! | `space`, `space_lock` | its address space; the right to change that several times in a row |
+//! | `domain`, `vdev` | the domains of its IOMMU, and its devices |
+//! | `inner` | the state behind these handles |
+//! | `publish` | a change of the regions, and the updates of every view that follow |
+//! | `own`, `audit` | what a change would wait for on its own thread; an audit of all memory |
 
 mod audit;
 mod builder;

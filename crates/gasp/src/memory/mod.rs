@@ -14,6 +14,15 @@
 //!
 //! Memory that is populated on demand ([`Residency::OnDemand`]) is not pinned, and its frame
 //! numbers are not read.
+//!
+//! | file | |
+//! |---|---|
+//! | `object` | a memory object: its memory, addresses, properties |
+//! | `ram`, `supply`, `contiguity` | RAM of the best available pages; what is available; RAM in the order of its frames |
+//! | `adopt`, `external`, `file_system` | memory of others; which of their files may block whoever reaches them |
+//! | `window`, `file`, `share`, `alias` | a range of the process's address space; an object's file; the file handed out, or mapped again |
+//! | `report`, `audit`, `pin_access` | what was obtained; whether it is still so; what this process may pin |
+//! | `host/`, `pin/`, `access/` | frame numbers and runs; pins; accesses to memory that others write |
 
 pub(crate) mod access;
 mod adopt;
