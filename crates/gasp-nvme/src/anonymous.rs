@@ -37,8 +37,8 @@ impl Anonymous {
         let base = unsafe {
             mm::mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags)
         }?;
-        // SAFETY: `base` and `len` are the mapping just made; the advice concerns only the size of
-        // its pages, not their contents.
+        // SAFETY: `base` and `len` are the mapping just created; the advice concerns only the size
+        // of its pages, not their contents.
         if let Err(errno) = unsafe { mm::madvise(base, len, Advice::LinuxHugepage) } {
             tracing::debug!(%errno, "a disk's memory has small pages");
         }
@@ -91,8 +91,8 @@ impl DerefMut for Anonymous {
 
 impl Drop for Anonymous {
     fn drop(&mut self) {
-        // SAFETY: `base` and `len` are the mapping that `new` made and only `self` owns; no slice
-        // of it is borrowed while `self` is dropped.
+        // SAFETY: `base` and `len` are the mapping that `new` created and only `self` owns; no
+        // slice of it is borrowed while `self` is dropped.
         if let Err(errno) = unsafe { mm::munmap(self.base.as_ptr().cast(), self.len) } {
             tracing::error!(%errno, "a disk's memory cannot be unmapped");
         }

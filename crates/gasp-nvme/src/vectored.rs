@@ -52,13 +52,13 @@ fn move_all(
         let count = rest.len().min(BUFFERS_MAX) as c_int;
         let moved = match direction {
             // SAFETY: `vector` points to at least `count` buffers, those of `rest`. Each is valid
-            // for writes of its length: `gather` made it from memory of a mapping for writing, or
-            // from a copy's own, which `data`, borrowed for longer than this call, keeps; `skip`
+            // for writes of its length: `gather` created it from memory of a mapping for writing,
+            // or from a copy's own, which `data`, borrowed for longer than this call, keeps; `skip`
             // only shortens it from the front. There are no Rust references to guest memory, and
             // the copy is borrowed exclusively.
             Direction::ToGuest => unsafe { libc::preadv(fd, vector, count, at) },
             // SAFETY: `vector` points to at least `count` buffers, those of `rest`. Each is valid
-            // for reads of its length: `gather` made it from memory of a mapping for reading, or
+            // for reads of its length: `gather` created it from memory of a mapping for reading, or
             // from a copy's own, which `data`, borrowed for longer than this call, keeps; `skip`
             // only shortens it from the front. The guest may write them meanwhile: the kernel reads
             // them outside the abstract machine, so that is no data race.

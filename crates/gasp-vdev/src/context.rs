@@ -188,7 +188,7 @@ impl DeviceContext {
         self.closing.load(Ordering::Acquire) || self.pausing.load(Ordering::Acquire)
     }
 
-    /// The engine's device: its name, guest and domain. Maps made with it directly do not check the
+    /// The engine's device: its name, guest and domain. Maps through it directly do not check the
     /// bus master bit.
     pub fn vdev(&self) -> &Vdev {
         &self.vdev

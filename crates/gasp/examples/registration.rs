@@ -23,7 +23,8 @@ const HUGE: usize = 2 << 20;
 
 fn main() {
     let mib = std::env::args().nth(1).map_or(1024, |mib| mib.parse().expect("a number of MiB"));
-    let len = mib << 20;
+    let len: usize = mib << 20;
+    assert!(len.is_multiple_of(HUGE), "an even number of MiB");
     println!("{mib} MiB; the minimum of {ROUNDS} rounds, in ms for each GiB");
     for backing in [Backing::Huge2M, Backing::Thp, Backing::Base] {
         let prefer = [backing];
@@ -110,21 +111,23 @@ fn bare_calls(backing: Backing, len: usize) -> Bare {
         rustix::mm::mmap_anonymous(std::ptr::null_mut(), len + HUGE, ProtFlags::empty(), flags)
     };
     let area = area.unwrap();
-    // SAFETY: inside the area, which is longer by as much.
+    // SAFETY: `byte_add` asks that the result is inside the area: the distance to the next multiple
+    // of `HUGE` is less than `HUGE`, by which the area is longer than `len`.
     let base = unsafe { area.byte_add(area.cast::<u8>().align_offset(HUGE)) };
-    // SAFETY: over the area just made.
+    // SAFETY: over the area that was just mapped, which nothing else uses.
     unsafe { rustix::mm::mmap(base, len, prot, MapFlags::SHARED | MapFlags::FIXED, &fd, 0) }
         .unwrap();
     let populate = |at: usize, len: usize| {
-        // SAFETY: inside the mapping.
+        // SAFETY: both callers pass a range inside the mapping, which this only populates.
         unsafe { rustix::mm::madvise(base.byte_add(at), len, Advice::LinuxPopulateWrite) }.unwrap();
     };
     if backing == Backing::Thp {
-        // SAFETY: inside the mapping.
+        // SAFETY: the range is the mapping, and the advice does not change what it holds.
         unsafe { rustix::mm::madvise(base, len, Advice::LinuxHugepage) }.unwrap();
         for at in (0..len).step_by(HUGE) {
             populate(at, 4096);
-            // SAFETY: inside the mapping; what the memory holds does not change.
+            // SAFETY: the `HUGE` bytes from `at` are inside the mapping, whose length is a multiple
+            // of that, as `main` checks; what the memory holds does not change.
             unsafe { libc::madvise(base.byte_add(at), HUGE, libc::MADV_COLLAPSE) };
         }
     }
@@ -134,7 +137,7 @@ fn bare_calls(backing: Backing, len: usize) -> Bare {
     ring.submitter().register_buffers_sparse(pieces as u32).unwrap();
     for index in 0..pieces {
         let start = index << 30;
-        // SAFETY: inside the mapping.
+        // SAFETY: `start` is below `len`, so the result is inside the mapping.
         let iov_base = unsafe { base.byte_add(start) };
         let iovec = libc::iovec { iov_base, iov_len: (len - start).min(1 << 30) };
         // SAFETY: the buffer is unregistered before it is unmapped, and never used.

@@ -3,7 +3,7 @@
 //! | lock | guards | held while |
 //! |---|---|---|
 //! | edit lock | the right to change regions | a caller makes one or several changes |
-//! | a domain's changes | the order of its changes | one change of its grants is made |
+//! | a domain's changes | the order of its changes | one change of its grants takes place |
 //! | regions | the region map and the segments | the map changes (write), or one chunk of a table is gone through or a device attached (read) |
 //! | domains | the list of domains | a domain is added or removed, or the list is copied |
 //! | vdevs | the list of devices, and each device's domain | a device is added, attached, moved or removed |

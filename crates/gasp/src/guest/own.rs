@@ -14,7 +14,7 @@ use crate::protocol::Use;
 use crate::span::Span;
 
 impl AddressSpace<'_> {
-    /// The number of mappings that this thread has made, that are still held, and that reach
+    /// The number of mappings that this thread has created, that are still held, and that reach
     /// guest memory in `span` through any domain. The [`Drain`](crate::Drain) of a change that
     /// reduces access to `span` waits for them; waited for on this thread, it ends only if
     /// another thread unmaps them (decision 22).
@@ -31,7 +31,7 @@ impl SpaceLock {
 }
 
 impl Domain {
-    /// The number of mappings that this thread has made through the domain, that are still held,
+    /// The number of mappings that this thread has created through the domain, that are still held,
     /// and that overlap `span`, rounded outward to 4 KiB. The drain of a
     /// [`revoke`](Self::revoke) of `span` waits for them (decision 22).
     pub fn held_by_this_thread(&self, span: Span<DeviceAddr>) -> usize {

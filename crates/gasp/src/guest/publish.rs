@@ -2,7 +2,7 @@
 //!
 //! A change has three steps. First the region map changes, under its lock: grants that are added
 //! from then on lead to what it has now. Then every table is updated, chunk by chunk. If the
-//! change reduced access, scans then collect the mappings that were made before, and after them
+//! change reduced access, scans then collect the mappings that were created before, and after them
 //! no reader is in anything that was removed. The edit lock, which the caller holds, excludes a
 //! second change of regions during all three.
 #![allow(unsafe_code, reason = "frees nodes after the scan that makes it safe")]

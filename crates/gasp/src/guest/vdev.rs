@@ -307,7 +307,7 @@ impl Vdev {
         self.switch(regions, view, old.as_deref())
     }
 
-    /// The number of mappings that this thread has made for the device, attached as it is now,
+    /// The number of mappings that this thread has created for the device, attached as it is now,
     /// and that are still held. The drains of [`attach`](Self::attach),
     /// [`detach`](Self::detach) and [`remove`](Self::remove) wait for them; waited for on this
     /// thread, they end only if another thread unmaps them (decision 22).

@@ -88,7 +88,7 @@ pub(crate) struct DomainInner {
     pub(crate) width: u32,
     /// The domain's own view, or the one that all domains of a kind without grants share.
     pub(crate) view: Arc<View>,
-    /// Serialises the changes of the grants. A change is made in chunks, and this is the only
+    /// Serialises the changes of the grants. A change is processed in chunks, and this is the only
     /// lock that it holds for all of them.
     pub(crate) changes: Mutex<()>,
     /// Whether the domain was removed from the guest; set under the guest's lock of devices.

@@ -58,7 +58,7 @@ impl DomainInner {
     }
 
     /// Revokes all grants of a domain that is marked as removed. No device is attached, so every
-    /// mapping made through it is in the drain of an earlier revoke or detach.
+    /// mapping created through it is in the drain of an earlier revoke or detach.
     pub(crate) fn retire(&self, memory: GuestMemory<'_>) {
         // A grant that was being added when the domain was marked has been added after this.
         let _changes = self.changes.lock();

@@ -41,7 +41,7 @@ impl Default for DrainPolicy {
     }
 }
 
-/// The drain of a revoke that has taken effect: waits for the mappings made before it.
+/// The drain of a revoke that has taken effect: waits for the mappings created before it.
 ///
 /// New maps of the range already fail. Call [`wait`](Self::wait), or [`poll`](Self::poll) until
 /// it returns the result, before reporting to the guest that its invalidation is complete. A
@@ -93,7 +93,7 @@ impl Drain {
         self.policy
     }
 
-    /// The number of mappings that are still held and were made by this thread. If no other
+    /// The number of mappings that are still held and were created by this thread. If no other
     /// thread unmaps them, [`wait`](Self::wait) on this thread waits for ever with
     /// [`Deadline::Wait`], and until the deadline with [`Deadline::Detach`] (decision 22).
     ///

@@ -75,7 +75,7 @@ impl Mapping {
         self.extent.len as usize
     }
 
-    /// The access that the mapping was made for.
+    /// The access that the mapping was created for.
     #[inline]
     pub fn access(&self) -> Access {
         self.access
@@ -92,7 +92,7 @@ impl Mapping {
     /// The address of the first byte, for writing; otherwise as [`as_ptr`](Self::as_ptr).
     ///
     /// # Errors
-    /// `EACCES` if the mapping was not made for writing.
+    /// `EACCES` if the mapping was not created for writing.
     pub fn as_mut_ptr(&self) -> Result<*mut u8> {
         match self.access.contains(Access::WRITE) {
             true => Ok(self.pointer.as_ptr()),
@@ -101,7 +101,7 @@ impl Mapping {
     }
 
     /// The host-physical run that begins at the first byte. It covers the whole mapping
-    /// if that was made with [`map_host_contig`](crate::Vdev::map_host_contig), and may be
+    /// if that was created with [`map_host_contig`](crate::Vdev::map_host_contig), and may be
     /// shorter otherwise. It is returned even if the address can change (decision 20).
     ///
     /// # Errors
@@ -147,7 +147,7 @@ impl Mapping {
     /// Copies bytes out of the mapping, from `offset` in bytes.
     ///
     /// # Errors
-    /// `EINVAL` if the range extends past the end; `EACCES` if the mapping was not made for
+    /// `EINVAL` if the range extends past the end; `EACCES` if the mapping was not created for
     /// reading; `EIO` if the memory is [guarded](MemoryObject::is_guarded) and gone: part of
     /// `into` may then be written.
     pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<()> {
@@ -162,15 +162,15 @@ impl Mapping {
     /// Copies bytes into the mapping, to `offset` in bytes.
     ///
     /// # Errors
-    /// `EINVAL` if the range extends past the end; `EACCES` if the mapping was not made for
+    /// `EINVAL` if the range extends past the end; `EACCES` if the mapping was not created for
     /// writing; `EIO` if the memory is [guarded](MemoryObject::is_guarded) and gone: part of
     /// `from` may then be copied.
     pub fn write_at(&self, offset: usize, from: &[u8]) -> Result<()> {
         let to = self.reach(offset, from.len(), Access::WRITE)?;
         // SAFETY: `copy_in` asks that `from.len()` bytes at `to` are inside a writable mapping of
-        // the object's memory for the whole call: `reach` checked that they are inside this
-        // mapping and that it was made for writing, so its memory is writable; its slot keeps the
-        // object mapped while `self` lives.
+        // the object's memory for the whole call: `reach` checked that they are inside this mapping
+        // and that it was created for writing, so its memory is writable; its slot keeps the object
+        // mapped while `self` lives.
         let copied = unsafe { self.object().copy_in(from, to.as_ptr()) };
         copied.map_err(|reason| self.error(offset, from.len(), reason))
     }

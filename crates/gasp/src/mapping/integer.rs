@@ -15,7 +15,7 @@ impl Mapping {
     ///
     /// # Errors
     /// `EINVAL` if it extends past the end or its address is not aligned to its size; `EACCES` if
-    /// the mapping was not made for reading; `EIO` as for [`read_at`](Self::read_at).
+    /// the mapping was not created for reading; `EIO` as for [`read_at`](Self::read_at).
     ///
     /// # Panics
     /// If `order` is not an order for loads, as [`AtomicU64::load`] does.
@@ -44,7 +44,7 @@ impl Mapping {
     ///
     /// # Errors
     /// `EINVAL` if it extends past the end or its address is not aligned to its size; `EACCES` if
-    /// the mapping was not made for writing; `EIO` as for [`write_at`](Self::write_at).
+    /// the mapping was not created for writing; `EIO` as for [`write_at`](Self::write_at).
     ///
     /// # Panics
     /// If `order` is not an order for stores, as [`AtomicU64::store`] does.
@@ -76,7 +76,7 @@ impl Mapping {
     ///
     /// # Errors
     /// `EINVAL` if it extends past the end or its address is not aligned to its size; `EACCES` if
-    /// the mapping was not made for reading and writing; `ENOTSUP` if the memory is
+    /// the mapping was not created for reading and writing; `ENOTSUP` if the memory is
     /// [guarded](crate::MemoryObject::is_guarded): an access to it must be able to fail, and
     /// exchanges that can fail are not implemented.
     ///
@@ -162,7 +162,7 @@ mod sealed {
         ///
         /// # Safety
         /// While the reference lives, `pointer` must be aligned to the size of the integer, and
-        /// valid for every atomic access that is made through it.
+        /// valid for every atomic access that takes place through it.
         unsafe fn atomic<'a>(pointer: NonNull<u8>) -> &'a Self::Atomic;
         /// The low bytes of a word.
         fn from_word(word: u64) -> Self;
@@ -195,8 +195,8 @@ mod sealed {
                 unsafe fn atomic<'a>(pointer: NonNull<u8>) -> &'a $atomic {
                     // SAFETY: `from_ptr` asks for an address that is aligned, and valid for reads
                     // and writes while the reference lives: this function's contract has it
-                    // aligned, and valid for every access that is made; of memory that cannot be
-                    // written only loads are. It also asks for no conflicting accesses that are
+                    // aligned, and valid for every access that takes place; of memory that cannot
+                    // be written only loads do. It also asks for no conflicting accesses that are
                     // not atomic: our own go through `memory::access`, which says why they are
                     // none, and a guest's are outside the abstract machine.
                     unsafe { $atomic::from_ptr(pointer.as_ptr().cast()) }

@@ -16,7 +16,7 @@ pub(crate) fn check_not_looking_up() -> Result<(), Reason> {
     }
 }
 
-/// The mappings that this thread has made and that are still held.
+/// The mappings that this thread has created and that are still held.
 pub(crate) fn own() -> impl Iterator<Item = Use> {
     protocol::own().into_iter().filter_map(|holder| holder.held())
 }

@@ -74,7 +74,7 @@ impl Scatter {
         self.span.len() as usize
     }
 
-    /// The access that the mapping was made for.
+    /// The access that the mapping was created for.
     pub fn access(&self) -> Access {
         self.access
     }
@@ -98,7 +98,7 @@ impl Scatter {
     /// Copies bytes out of the mapping, from `offset` in bytes, across pieces.
     ///
     /// # Errors
-    /// `EINVAL` if the range extends past the end; `EACCES` if the mapping was not made for
+    /// `EINVAL` if the range extends past the end; `EACCES` if the mapping was not created for
     /// reading; `EIO` if memory is [guarded](MemoryObject::is_guarded) and gone: part of `into`
     /// may then be written.
     pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<()> {
@@ -118,7 +118,7 @@ impl Scatter {
     /// Copies bytes into the mapping, to `offset` in bytes, across pieces.
     ///
     /// # Errors
-    /// `EINVAL` if the range extends past the end; `EACCES` if the mapping was not made for
+    /// `EINVAL` if the range extends past the end; `EACCES` if the mapping was not created for
     /// writing; `EIO` if memory is [guarded](MemoryObject::is_guarded) and gone: the pieces
     /// before it, and possibly a part of its own, are then written.
     pub fn write_at(&self, offset: usize, from: &[u8]) -> Result<()> {
@@ -129,8 +129,8 @@ impl Scatter {
             done += len;
             // SAFETY: `copy_in` asks that `part.len()` bytes at `to` are inside a writable mapping
             // of the object's memory for the whole call: `each_part` passes `len` bytes, as many,
-            // inside a piece of `object`; `check` found that this mapping was made for writing, so
-            // the memory is writable; and the slot keeps the object mapped while `self` lives.
+            // inside a piece of `object`; `check` found that this mapping was created for writing,
+            // so the memory is writable; and the slot keeps the object mapped while `self` lives.
             unsafe { object.copy_in(part, to.as_ptr()) }
         });
         copied.map_err(|reason| self.error(offset, from.len(), reason))
@@ -203,7 +203,7 @@ impl<'a> Piece<'a> {
     /// The address of the first byte, for writing; otherwise as [`as_ptr`](Self::as_ptr).
     ///
     /// # Errors
-    /// `EACCES` if the mapping was not made for writing.
+    /// `EACCES` if the mapping was not created for writing.
     pub fn as_mut_ptr(&self) -> Result<*mut u8> {
         let allowed = self.scatter.access;
         match allowed.contains(Access::WRITE) {

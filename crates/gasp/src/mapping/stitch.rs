@@ -54,7 +54,7 @@ impl Stitched {
         self.scatter.len()
     }
 
-    /// The access that the mapping was made for.
+    /// The access that the mapping was created for.
     pub fn access(&self) -> Access {
         self.scatter.access()
     }
@@ -68,7 +68,7 @@ impl Stitched {
     /// The address of the first byte, for writing; otherwise as [`as_ptr`](Self::as_ptr).
     ///
     /// # Errors
-    /// `EACCES` if the mapping was not made for writing.
+    /// `EACCES` if the mapping was not created for writing.
     pub fn as_mut_ptr(&self) -> Result<*mut u8> {
         let allowed = self.access();
         match allowed.contains(Access::WRITE) {

@@ -74,7 +74,7 @@ impl Table {
     pub(crate) fn new(bits: u32) -> Self {
         let len = 1_usize << bits.saturating_sub(TOP_SHIFT);
         let zeros: Box<[u64]> = vec![0; len].into_boxed_slice();
-        // SAFETY: the pointer comes from `Box::into_raw`, and is made a box once. AtomicU64
+        // SAFETY: the pointer comes from `Box::into_raw`, and becomes a box once. AtomicU64
         // has the size, alignment and valid values of u64, so the layout is that of the
         // allocation and every element is valid. (Allocated as zeros, its pages are provided
         // by the kernel when they are touched.)

@@ -1,6 +1,6 @@
 //! The bound on the work that is done under one hold of a table's locks.
 //!
-//! A guest can request a change of a million entries at once. Such a change is made in
+//! A guest can request a change of a million entries at once. Such a change is processed in
 //! chunks, and the locks are released between them, so that other domains, other guests and
 //! the host's own changes wait for one chunk and not for the whole request (decision 23).
 //! The unit of work is a word of a node, because the words take the time.

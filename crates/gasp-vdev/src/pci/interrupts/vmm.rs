@@ -12,7 +12,7 @@ use crate::error::IrqError;
 impl Interrupts {
     /// Assigns eventfds to the vectors from `start` on, or removes them (`None`).
     ///
-    /// The descriptors are made non-blocking, so that a full counter cannot block the device.
+    /// The descriptors become non-blocking, so that a full counter cannot block the device.
     ///
     /// # Errors
     /// `EINVAL` if the device has fewer vectors, or a descriptor is not an eventfd. Then no vector

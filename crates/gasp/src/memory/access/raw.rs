@@ -121,11 +121,11 @@ unsafe fn copy(src: *const u8, dst: *mut u8, len: usize, guest: Guest) {
 /// A byte of a guest's memory, for one access.
 ///
 /// # Safety
-/// `target` must be valid for an atomic access of one byte, of the kind that is made, while the
+/// `target` must be valid for an atomic access of one byte, of the kind that takes place, while the
 /// result is used.
 unsafe fn atomic_u8<'a>(target: *mut u8) -> &'a AtomicU8 {
-    // SAFETY: a byte is always aligned. `target` is valid for the access that is made through the
-    // reference while that is used, as this function's caller promises; accesses meanwhile are
+    // SAFETY: a byte is always aligned. `target` is valid for the access that takes place through
+    // the reference while that is used, as this function's caller promises; accesses meanwhile are
     // outside the abstract machine or atomic.
     unsafe { AtomicU8::from_ptr(target) }
 }
