@@ -9,7 +9,7 @@ use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
-use super::{Contestant, Recipe, contestant, recipe};
+use super::recipe::{Contestant, Recipe, contestant, recipe};
 use crate::peers::{Order, Setup, VmMemory, addresses};
 
 const GRANTS: u64 = 1024;
