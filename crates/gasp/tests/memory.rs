@@ -231,7 +231,8 @@ fn memory_that_the_embedder_has_mapped_is_used_in_place_and_left_mapped() {
     // SAFETY: the memory stays mapped for as long as the process lives, readable and writable; it
     // is accessed through the engine and one volatile read alone; and the residency is not
     // `Pinned`.
-    let object = unsafe { MemoryObject::external("vmm", external.clone()) }.unwrap();
+    let object = unsafe { MemoryObject::external("vmm", external) }.unwrap();
+    assert_eq!(object.as_ptr(), base.as_ptr());
     assert_eq!((object.backing().obtained, object.len()), (Backing::External, len as u64));
     let guest = Guest::builder().build().unwrap();
     guest.space().add_ram(None, &object).unwrap();
@@ -264,6 +265,64 @@ fn memory_that_the_embedder_has_mapped_is_used_in_place_and_left_mapped() {
         // is here: nobody discards or truncates it. It is refused, besides.
         assert_eq!(errno(unsafe { MemoryObject::external("vmm", external) }), "EINVAL");
     }
+}
+
+#[test]
+fn external_memory_with_its_file_can_be_stitched_shared_and_pinned_by_a_pipe() {
+    use rustix::mm::{MapFlags as Mmap, ProtFlags, mmap};
+    const OFFSET: u64 = 2 * PAGE;
+    let len = 4 * PAGE as usize;
+    let fd = memfd(OFFSET + 4 * PAGE);
+    let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, Mmap::SHARED);
+    // SAFETY: without an address and MAP_FIXED, mmap(2) replaces no mapping.
+    let base = unsafe { mmap(std::ptr::null_mut(), len, prot, flags, &fd, OFFSET) };
+    let base = NonNull::new(base.unwrap().cast::<u8>()).unwrap();
+    let external = |file| {
+        let mut external = External::new(base, len, Arc::new(()));
+        external.file = Some(file);
+        // SAFETY: the memory is a shared mapping of the file from `OFFSET` on, readable and
+        // writable, that stays for as long as the process lives; only the engine accesses it; and
+        // nobody punches holes into it. Files and offsets that are not those are refused.
+        unsafe { MemoryObject::external("vmm", external) }
+    };
+    let object = external((fd.try_clone().unwrap(), OFFSET)).unwrap();
+    assert_eq!((object.as_ptr(), object.is_guarded()), (base.as_ptr(), false));
+    assert_eq!(object.file().map(|(_, offset)| offset), Some(OFFSET));
+    if object.pinned_by().is_none() {
+        let why = object.not_pinned_because().unwrap();
+        assert!(why.contains("pipe"), "a pipe was tried: {why}");
+    }
+
+    let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
+    guest.space().add_ram(Some(GuestPhys(0)), &object).unwrap();
+    let (disk, domain) = device(&guest, "disk", DomainKind::Translate);
+    for (device, guest) in [(0, 3), (1, 1)] {
+        let (device, guest) = (DeviceAddr(device * PAGE), GuestPhys(guest * PAGE));
+        domain.grant(device, guest, PAGE, Access::RW).unwrap();
+    }
+    let stitched = disk.map_stitched(DeviceAddr(0), 2 * PAGE, MapFlags::RW).unwrap();
+    stitched.scatter().write_at(PAGE as usize - 4, b"acrossit").unwrap();
+    // SAFETY: `PAGE - 4` is inside the stitched map, which is two pages long.
+    let across = unsafe { stitched.as_ptr().add(PAGE as usize - 4) };
+    // SAFETY: 8 bytes from there on are inside it too; alignment is not asked for; nobody writes
+    // the memory meanwhile.
+    let across = unsafe { across.cast::<[u8; 8]>().read_unaligned() };
+    assert_eq!(&across, b"acrossit");
+    let mut read = [0; 4];
+    rustix::io::pread(&fd, &mut read, OFFSET + 4 * PAGE - 4).unwrap();
+    assert_eq!(&read, b"acro");
+    rustix::io::pread(&fd, &mut read, OFFSET + PAGE).unwrap();
+    assert_eq!(&read, b"ssit");
+    let mut alias = [0; 4];
+    object.alias().unwrap().read_at(PAGE, &mut alias).unwrap();
+    assert_eq!(&alias, b"ssit");
+
+    let refused = |file| errno(external(file));
+    assert_eq!(refused((fd.try_clone().unwrap(), OFFSET + PAGE)), "EINVAL", "past the end");
+    assert_eq!(refused((fd.try_clone().unwrap(), 1)), "EINVAL", "no whole page");
+    assert_eq!(refused((fd.try_clone().unwrap(), u64::MAX)), "EINVAL", "it wraps");
+    let (pipe, _other) = rustix::pipe::pipe().unwrap();
+    assert_eq!(refused((pipe, 0)), "ENODEV");
 }
 
 /// Memory that is unmapped, and counted, when its last user drops it.

@@ -124,24 +124,9 @@ fn open_window(
         // Not every file can be sealed, nor by everyone who has it.
         let _ = rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK);
     }
-    let seals = rustix::fs::fcntl_get_seals(&fd).map_or(Seals::empty(), seals_from);
-    let stat = rustix::fs::fstat(&fd).map_err(Reason::os("fstat"))?;
-    let page = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => {
-            let size = u64::try_from(stat.st_size).unwrap_or(0);
-            if how.offset.checked_add(how.len).is_none_or(|end| end > size) {
-                return Err(Reason::FileTooSmall { size });
-            }
-            huge_page_size(&fd).unwrap_or_else(page_size)
-        }
-        FileType::CharacterDevice if backing == Backing::PassThrough => page_size(),
-        other => return Err(Reason::NotAFile(file_system::name(other))),
-    };
-    let unit = (page as u64).max(GRANULE);
+    let seals = seals_of(&fd);
+    let page = page_of(&fd, how.offset, how.len, backing == Backing::PassThrough)?;
     let len = usize::try_from(how.len).map_err(|_| Reason::Wraps)?;
-    if !how.offset.is_multiple_of(unit) || !how.len.is_multiple_of(unit) {
-        return Err(Reason::Invalid("offset and length must be whole pages of the file"));
-    }
     let mode = rustix::fs::fcntl_getfl(&fd).map_err(Reason::os("fcntl"))? & OFlags::RWMODE;
     if mode == OFlags::WRONLY {
         return Err(Reason::Invalid("the file was opened write-only and cannot be mapped"));
@@ -159,13 +144,50 @@ fn open_window(
         guard::install()?;
     }
     let window = Window::map(fd.as_fd(), how.offset, len, how.access, page)?;
-    let shared = matches!(file_system(&fd), Some(HUGETLBFS | TMPFS));
+    let shared = is_shared_memory(&fd);
     Ok(Properties {
         file: Some(MemoryFile::whole(fd, how.offset, how.len, seals)),
         owner,
         shared,
         ..Properties::new(how.name, window, how.access, BackingReport::of(backing), page)
     })
+}
+
+/// The page size in bytes of a file of which `len` bytes from `offset` on are memory: a regular
+/// file that has them, or a device if `or_device`.
+pub(super) fn page_of(
+    fd: &OwnedFd,
+    offset: u64,
+    len: u64,
+    or_device: bool,
+) -> core::result::Result<usize, Reason> {
+    let stat = rustix::fs::fstat(fd).map_err(Reason::os("fstat"))?;
+    let page = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {
+            let size = u64::try_from(stat.st_size).unwrap_or(0);
+            if offset.checked_add(len).is_none_or(|end| end > size) {
+                return Err(Reason::FileTooSmall { size });
+            }
+            huge_page_size(fd).unwrap_or_else(page_size)
+        }
+        FileType::CharacterDevice if or_device => page_size(),
+        other => return Err(Reason::NotAFile(file_system::name(other))),
+    };
+    let unit = (page as u64).max(GRANULE);
+    if !offset.is_multiple_of(unit) || !len.is_multiple_of(unit) {
+        return Err(Reason::Invalid("offset and length must be whole pages of the file"));
+    }
+    Ok(page)
+}
+
+/// The seals of a file; none if it cannot have any.
+pub(super) fn seals_of(fd: &OwnedFd) -> Seals {
+    rustix::fs::fcntl_get_seals(fd).map_or(Seals::empty(), seals_from)
+}
+
+/// Whether a file's pages are shared memory, which a pipe can hold.
+pub(super) fn is_shared_memory(fd: &OwnedFd) -> bool {
+    matches!(file_system(fd), Some(HUGETLBFS | TMPFS))
 }
 
 /// What an owner who is not trusted can do to memory whose file has these seals and this page size.

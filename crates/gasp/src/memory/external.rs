@@ -3,11 +3,13 @@
 
 use core::any::Any;
 use core::ptr::NonNull;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::param::page_size;
 
-use super::adopt::AT_START;
+use super::adopt::{AT_START, is_shared_memory, page_of, seals_of};
+use super::file::MemoryFile;
 use super::object::{MemoryObject, Properties};
 use super::pin::PinMethod;
 use super::report::Residency;
@@ -17,7 +19,7 @@ use crate::access::Access;
 use crate::error::{Error, Operation, Reason, Result};
 
 /// Memory that the embedding program has mapped itself, and how to use it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct External {
     /// The address of its first byte; a multiple of the host's page size.
@@ -31,21 +33,25 @@ pub struct External {
     /// A value that keeps it mapped: the embedding program's own mapping, a region of its VMM, or
     /// `()` for memory that stays mapped for ever.
     pub owner: Arc<dyn Any + Send + Sync>,
+    /// The file of which it is a shared mapping, and the offset in bytes of its first byte there;
+    /// `None` by default, for memory without a file or whose file is not known.
+    pub file: Option<(OwnedFd, u64)>,
 }
 
 impl External {
     /// `len` bytes at `base` that `owner` keeps mapped, for reading and writing, to be pinned.
     pub fn new(base: NonNull<u8>, len: usize, owner: Arc<dyn Any + Send + Sync>) -> Self {
-        Self { base, len, access: Access::RW, residency: Residency::Pinned, owner }
+        Self { base, len, access: Access::RW, residency: Residency::Pinned, owner, file: None }
     }
 }
 
 impl MemoryObject {
     /// Uses memory that the embedding program has mapped.
     ///
-    /// This embeds the engine into a VMM that owns its guest memory. The memory is not zeroed, not
-    /// unmapped, and has no descriptor, so it cannot be part of a stitched map. Its pages are
-    /// pinned by [`PinMethod::IoUring`] or not at all.
+    /// This embeds the engine into a VMM that owns its guest memory. The memory is neither zeroed
+    /// nor unmapped. With its [file](External::file) it can be part of a stitched map, shared
+    /// ([`file`](Self::file)) and, on tmpfs and hugetlbfs, pinned by a pipe; without, its pages
+    /// are pinned by [`PinMethod::IoUring`] or not at all.
     ///
     /// The object keeps its [owner](External::owner) until the last clone of the object, the last
     /// guest that uses it and the last mapping of it are gone, and the pages are no longer pinned.
@@ -54,12 +60,15 @@ impl MemoryObject {
     /// wait for a thread that does.
     ///
     /// # Errors
-    /// `EINVAL` if base or length is not a multiple of the host's page size, or the
-    /// length is 0.
+    /// `EINVAL` if base or length is not a multiple of the host's page size (of the file's, if
+    /// that has huge pages), the length is 0, or the range extends past the end of the file;
+    /// `ENODEV` if the descriptor is of no regular file.
     ///
     /// # Safety
     /// For as long as `owner` is not dropped:
     /// * `[base, base + len)` stays mapped, with at least `access`, to the same memory;
+    /// * if there is a `file`, that mapping is shared (`MAP_SHARED`), and of the file from the
+    ///   given offset on;
     /// * nobody creates a Rust reference to it; every access by anyone in the process is volatile,
     ///   atomic or made by code outside Rust's memory model;
     /// * if `residency` is [`Pinned`](Residency::Pinned), nobody punches holes into
@@ -89,21 +98,34 @@ impl MemoryObject {
     /// # Ok::<(), gasp::Error>(())
     /// ```
     pub unsafe fn external(name: &str, memory: External) -> Result<Self> {
-        let External { base, len, access, residency, owner } = memory;
-        let fail = |reason| Err(Error::new(Operation::AdoptMemory, AT_START, len as u64, reason));
+        let External { base, len, access, residency, owner, file } = memory;
+        let fail = |reason| Error::new(Operation::AdoptMemory, AT_START, len as u64, reason);
         if len == 0 {
-            return fail(Reason::ZeroLength);
+            return Err(fail(Reason::ZeroLength));
         }
-        if !base.addr().get().is_multiple_of(page_size()) || !len.is_multiple_of(page_size()) {
-            return fail(Reason::Invalid("address and length must be whole host pages"));
+        let page = match &file {
+            Some((fd, offset)) => page_of(fd, *offset, len as u64, false).map_err(fail)?,
+            None => page_size(),
+        };
+        if !base.addr().get().is_multiple_of(page) || !len.is_multiple_of(page) {
+            return Err(fail(Reason::Invalid("address and length must be whole host pages")));
         }
         let report = BackingReport::of(Backing::External);
         let window = Window::borrowed(base, len);
+        // Without a file, whether it is shared, which is what a pipe can hold, is not known.
+        let shared = file.as_ref().is_some_and(|(fd, _)| is_shared_memory(fd));
+        let pins: &[PinMethod] =
+            if shared { &PinMethod::PREFERENCE } else { &[PinMethod::IoUring] };
+        let file = file.map(|(fd, offset)| {
+            let seals = seals_of(&fd);
+            MemoryFile::whole(fd, offset, len as u64, seals)
+        });
         let properties = Properties {
             keeper: Some(owner),
-            ..Properties::new(name, window, access, report, page_size())
+            file,
+            shared,
+            ..Properties::new(name, window, access, report, page)
         };
-        // No pipe: it holds only shared memory, and whether this is shared is not known.
-        Ok(Self::resident(properties, residency, &[PinMethod::IoUring]))
+        Ok(Self::resident(properties, residency, pins))
     }
 }

@@ -203,6 +203,17 @@ impl MemoryObject {
         self.0.window.len() as u64
     }
 
+    /// The address of its first byte in this process, for a VMM that tells the kernel where guest
+    /// memory is: a slot of KVM, a region of vhost. The next [`len`](Self::len) bytes are mapped
+    /// for as long as a clone of the object, a guest with the object in a region, or a mapping of
+    /// it exists; no revoke waits for the pointer. What the object offers is
+    /// [`access`](Self::access); the guest may write the memory at any time, and an access through
+    /// the pointer to [guarded](Self::is_guarded) memory can raise SIGBUS.
+    #[inline]
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.0.window.base()
+    }
+
     /// The page size in bytes: the granularity in which its file can be mapped.
     pub fn page_size(&self) -> usize {
         self.0.page
