@@ -61,10 +61,12 @@ mod burst;
 mod cache;
 mod device;
 mod error;
+mod import;
 mod physical;
 mod slices;
 
 pub use burst::Burst;
 pub use device::DeviceMemory;
 pub use error::Refused;
+pub use import::add_guest_memory;
 pub use physical::NoPhysicalMemory;
