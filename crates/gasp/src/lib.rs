@@ -75,7 +75,9 @@ pub use error::{
     Errno, Error, Location, Operation, Reason, Refusal, Result, errno_name, system_words,
 };
 pub use fault::{FAULTS_KEPT, Fault, Faults};
-pub use guest::{AddressSpace, Domain, Grant, Guest, GuestBuilder, SpaceLock, Vdev};
+pub use guest::{
+    AddressSpace, Domain, Grant, Guest, GuestBuilder, SpaceChange, SpaceListener, SpaceLock, Vdev,
+};
 pub use iommu::{DomainKind, DomainOptions, Unattached};
 pub use map_flags::MapFlags;
 pub use mapping::{

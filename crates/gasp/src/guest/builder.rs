@@ -104,6 +104,7 @@ impl GuestBuilder {
             policy: self.policy,
             faults: Default::default(),
             edit: Default::default(),
+            listeners: Mutex::default(),
             regions: RwLock::new(Regions::default()),
             domains: Mutex::default(),
             vdevs: Mutex::new(BTreeMap::new()),

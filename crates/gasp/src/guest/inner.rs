@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::listener::SpaceListener;
 use crate::error::{Error, Operation, Reason};
 use crate::fault::FaultLog;
 use crate::iommu::{DomainInner, GuestMemory, Unattached};
@@ -23,6 +24,8 @@ pub(crate) struct Inner {
     pub(crate) policy: DrainPolicy,
     pub(crate) faults: FaultLog,
     pub(crate) edit: ThreadLock,
+    /// Those who follow the regions; changed under the edit lock.
+    pub(super) listeners: Mutex<Vec<Arc<dyn SpaceListener>>>,
     pub(crate) regions: RwLock<Regions>,
     pub(crate) domains: Mutex<Vec<Arc<DomainInner>>>,
     pub(crate) vdevs: Mutex<BTreeMap<Arc<str>, Arc<VdevInner>>>,

@@ -27,6 +27,7 @@ mod domain;
 #[allow(clippy::module_inception, reason = "a file for each word of the API")]
 mod guest;
 mod inner;
+mod listener;
 mod own;
 mod publish;
 mod space;
@@ -36,6 +37,7 @@ mod vdev;
 pub use builder::GuestBuilder;
 pub use domain::{Domain, Grant};
 pub use guest::Guest;
+pub use listener::{SpaceChange, SpaceListener};
 pub use space::AddressSpace;
 pub use space_lock::SpaceLock;
 pub use vdev::Vdev;

@@ -31,6 +31,15 @@ impl Inner {
     /// Adds a region. The caller holds the edit lock.
     pub(super) fn add(&self, region: Region) -> Result<()> {
         check_not_looking_up()?;
+        let rehearse = |regions: &mut Regions| {
+            regions.check_add(&region)?;
+            regions.add(Placed { region: region.clone(), segment: None });
+            Ok(())
+        };
+        self.announced(region.span(), rehearse, || self.add_unannounced(region.clone()))
+    }
+
+    fn add_unannounced(&self, region: Region) -> Result<()> {
         let span = region.span();
         if span.last().0 >> self.physical.width != 0 {
             return Err(Reason::BeyondWidth { bits: self.physical.width });
@@ -66,6 +75,15 @@ impl Inner {
     /// Changes the access that memory offers. The caller holds the edit lock.
     pub(super) fn set_access(&self, span: Span<GuestPhys>, access: Access) -> Result<Drain> {
         check_not_looking_up()?;
+        let rehearse = |regions: &mut Regions| {
+            check_change(regions, span)?;
+            regions.set_access(span, access);
+            Ok(())
+        };
+        self.announced(span, rehearse, || self.set_access_unannounced(span, access))
+    }
+
+    fn set_access_unannounced(&self, span: Span<GuestPhys>, access: Access) -> Result<Drain> {
         let mut regions = self.write_regions();
         check_change(&regions, span)?;
         let was = regions.set_access(span, access);
@@ -97,11 +115,17 @@ impl Inner {
     /// Removes the regions in a range. The caller holds the edit lock.
     pub(super) fn remove(&self, span: Span<GuestPhys>) -> Result<Drain> {
         check_not_looking_up()?;
+        let rehearse = |regions: &mut Regions| {
+            check_remove(regions, span)?;
+            regions.remove(span);
+            Ok(())
+        };
+        self.announced(span, rehearse, || self.remove_unannounced(span))
+    }
+
+    fn remove_unannounced(&self, span: Span<GuestPhys>) -> Result<Drain> {
         let mut regions = self.write_regions();
-        if regions.overlapping(span).next().is_none() {
-            return Err(Reason::NotFound("region in the range"));
-        }
-        regions.check_cut(span)?;
+        check_remove(&regions, span)?;
         let removed = segments_of(&regions.remove(span));
         let used: HashSet<usize> = regions.all_segments().iter().map(|used| used.index()).collect();
         drop(regions);
@@ -259,6 +283,14 @@ fn segments_of(placed: &[Placed]) -> Keep {
     let mut keep: Keep = placed.iter().filter_map(|placed| placed.segment.clone()).collect();
     keep.dedup_by(|a, b| Arc::ptr_eq(a, b));
     keep
+}
+
+/// Whether the regions in a range can be removed.
+fn check_remove(regions: &Regions, span: Span<GuestPhys>) -> Result<()> {
+    if regions.overlapping(span).next().is_none() {
+        return Err(Reason::NotFound("region in the range"));
+    }
+    regions.check_cut(span)
 }
 
 /// Checks that there are regions in all of `span`, and that they can be split at its ends.

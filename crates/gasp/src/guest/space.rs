@@ -4,6 +4,7 @@ use core::fmt;
 use std::sync::Arc;
 
 use super::inner::Inner;
+use super::listener::SpaceListener;
 use super::space_lock::SpaceLock;
 use crate::access::Access;
 use crate::addr::GuestPhys;
@@ -110,6 +111,55 @@ impl<'a> AddressSpace<'a> {
     /// As for [`set_access`](Self::set_access).
     pub fn remove(&self, span: Span<GuestPhys>) -> Result<Drain> {
         self.lock()?.remove(span)
+    }
+
+    /// Adds a listener to changes of the regions. All regions that there are come for it at once.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// use gasp::{Guest, MemoryObject, SpaceChange, SpaceListener};
+    ///
+    /// /// Where guest memory is, for a kernel that is told the same.
+    /// #[derive(Default)]
+    /// struct Slots(Mutex<Vec<(u64, *mut u8, u64)>>);
+    /// # unsafe impl Send for Slots {}
+    /// # unsafe impl Sync for Slots {}
+    ///
+    /// impl SpaceListener for Slots {
+    ///     fn after(&self, change: &SpaceChange) {
+    ///         let mut slots = self.0.lock().unwrap();
+    ///         slots.retain(|slot| change.outgoing.iter().all(|gone| gone.span().start().0 != slot.0));
+    ///         for region in &change.incoming {
+    ///             if let Some(pointer) = region.as_ptr() {
+    ///                 slots.push((region.span().start().0, pointer, region.span().len()));
+    ///             }
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let guest = Guest::builder().build()?;
+    /// let slots = Arc::new(Slots::default());
+    /// guest.space().add_listener(slots.clone())?;
+    /// let ram = MemoryObject::ram(2 << 20).create()?;
+    /// guest.space().add_ram(None, &ram)?;
+    /// assert_eq!(*slots.0.lock().unwrap(), [(0, ram.as_ptr(), 2 << 20)]);
+    /// # Ok::<(), gasp::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errno of the listener's reason if it refuses the regions; `EBUSY` and `EDEADLK` as for
+    /// [`lock`](Self::lock).
+    pub fn add_listener(&self, listener: Arc<dyn SpaceListener>) -> Result<()> {
+        self.lock()?.add_listener(listener)
+    }
+
+    /// Removes a listener, for which all regions go. Returns whether there was this one.
+    ///
+    /// # Errors
+    /// `EBUSY` and `EDEADLK` as for [`lock`](Self::lock).
+    pub fn remove_listener(&self, listener: &Arc<dyn SpaceListener>) -> Result<bool> {
+        Ok(self.lock()?.remove_listener(listener))
     }
 
     /// The lowest range without regions that satisfies `search`. It is not reserved: hold the

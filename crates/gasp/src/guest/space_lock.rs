@@ -5,6 +5,7 @@ use core::marker::PhantomData;
 use std::sync::Arc;
 
 use super::inner::Inner;
+use super::listener::SpaceListener;
 use crate::access::Access;
 use crate::addr::GuestPhys;
 use crate::error::{Error, Operation, Reason, Result};
@@ -102,6 +103,20 @@ impl SpaceLock {
     /// The same.
     pub fn remove(&self, span: Span<GuestPhys>) -> Result<Drain> {
         self.guest.remove(span).map_err(|reason| self.error(span, reason))
+    }
+
+    /// As [`AddressSpace::add_listener`](super::AddressSpace::add_listener).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn add_listener(&self, listener: Arc<dyn SpaceListener>) -> Result<()> {
+        let fail = |reason| self.guest.error(Operation::SetRegion, &self.guest.name, reason);
+        self.guest.add_listener(listener).map_err(fail)
+    }
+
+    /// As [`AddressSpace::remove_listener`](super::AddressSpace::remove_listener).
+    pub fn remove_listener(&self, listener: &Arc<dyn SpaceListener>) -> bool {
+        self.guest.remove_listener(listener)
     }
 
     fn error(&self, span: Span<GuestPhys>, reason: Reason) -> Error {

@@ -202,6 +202,15 @@ impl Region {
         self.memory.as_ref().map_or(0, |&(_, offset)| offset)
     }
 
+    /// The address of its first byte in this process, if it has memory:
+    /// [`MemoryObject::as_ptr`] of the object, and the offset. Valid while a clone of the region
+    /// exists.
+    pub fn as_ptr(&self) -> Option<*mut u8> {
+        // The offset and the region's length are inside the object.
+        let (object, offset) = self.memory.as_ref()?;
+        Some(object.as_ptr().wrapping_add(*offset as usize))
+    }
+
     /// The name of the device that it belongs to, if any.
     pub fn owner(&self) -> Option<&str> {
         self.owner.as_deref()
