@@ -292,7 +292,10 @@ fn position(index: u32) -> (usize, usize) {
 
 mod hint_pointer {
     #![allow(unsafe_code, reason = "one pointer that only ever points to leaked slots")]
-    use super::{Lane, Ordering, Slot};
+    use core::sync::atomic::Ordering;
+
+    use crate::protocol::lane::Lane;
+    use crate::protocol::slot::Slot;
 
     impl Lane {
         /// The slot that was taken last.
