@@ -220,3 +220,33 @@ fn the_drain_of_a_device_that_moves_keeps_to_the_domain_that_it_leaves() {
     drop(disk.attach(&domain("three", 13)).unwrap());
     assert_eq!(deadline(disk.remove()), 13);
 }
+
+/// A removal of memory scans after every 65,536 ranges that lead to it, and once at the end.
+#[test]
+fn the_scans_of_one_removal_have_one_drain() {
+    const LAST: u64 = 2 * 65_535;
+    let builder = Guest::builder().iommu(Unattached::Deny).drain(detach_after(Duration::ZERO));
+    let guest = builder.build().unwrap();
+    let (disk, domain) = device(&guest, "disk", DomainKind::Translate);
+    guest.space().add_ram(Some(GuestPhys(4 * PAGE)), &ram(PAGE)).unwrap();
+    // The memory's guest-physical addresses are the first range, and these are 65,536 more, no
+    // two of them adjacent: so the last one alone is in the second scan.
+    for page in (0..=LAST).step_by(2) {
+        domain.grant(DeviceAddr(page * PAGE), GuestPhys(0), PAGE, Access::RW).unwrap();
+    }
+    let other = DeviceAddr((LAST - 1) * PAGE);
+    domain.grant(other, GuestPhys(4 * PAGE), PAGE, Access::RW).unwrap();
+
+    let memory = Named::new(&guest, GuestPhys(0));
+    let held = disk.map(DeviceAddr(LAST * PAGE), PAGE, RW).unwrap();
+    detaches(guest.space().remove(span(0, 4 * PAGE)).unwrap());
+    assert!(memory.is_mapped() && held.is_revoked(), "only the second scan has found it");
+    drop(held);
+    assert!(!memory.is_mapped());
+
+    let memory = Named::new(&guest, GuestPhys(0));
+    let held = disk.map_scatter(DeviceAddr((LAST - 2) * PAGE), 3 * PAGE, RW).unwrap();
+    // Both scans find it, and it counts once.
+    detaches(guest.space().remove(span(0, 4 * PAGE)).unwrap());
+    assert!(memory.is_mapped() && held.is_revoked());
+}
