@@ -207,3 +207,48 @@ impl Drop for Drain {
         self.detach();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::Arc;
+
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber, subscriber};
+
+    use super::*;
+
+    /// Counts log lines.
+    struct Log(Arc<AtomicU32>);
+
+    impl Subscriber for Log {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn a_drain_that_is_polled_for_ever_warns_once() {
+        let policy = DrainPolicy { deadline: Duration::ZERO, at_deadline: Deadline::Wait };
+        let lines = Arc::default();
+        subscriber::with_default(Log(Arc::clone(&lines)), || {
+            let mut drain = Drain::new(Vec::new(), Keep::new(), policy);
+            (0..1000).for_each(|_| assert_eq!(drain.poll_with(1), None));
+            assert!(drain.poll().is_some());
+        });
+        assert_eq!(lines.load(Ordering::Relaxed), 1);
+    }
+}
