@@ -9,9 +9,9 @@ use vm_memory::guest_memory::{GuestMemorySliceIterator, Result};
 use vm_memory::{GuestAddress, GuestMemory, Permissions};
 
 use crate::cache::Kept;
-use crate::device::Shared;
 use crate::error::{Refused, carry};
 use crate::physical::NoPhysicalMemory;
+use crate::shared::Shared;
 use crate::slices::Slices;
 
 /// A bounded use of a device's memory: one request, or one turn of a queue.

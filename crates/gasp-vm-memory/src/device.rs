@@ -8,6 +8,7 @@ use vm_memory::GuestAddressSpace;
 use vm_memory::bitmap::Bitmap;
 
 use crate::burst::Burst;
+use crate::shared::Shared;
 
 /// The guest memory that a device may use, as vm-memory's [`GuestAddressSpace`].
 ///
@@ -19,13 +20,6 @@ use crate::burst::Burst;
 #[derive(Debug)]
 pub struct DeviceMemory<D = Vdev, B = ()> {
     shared: Arc<Shared<D, B>>,
-}
-
-/// What all bursts of a device share.
-#[derive(Debug)]
-pub(crate) struct Shared<D, B> {
-    pub(crate) dma: D,
-    pub(crate) bitmap: B,
 }
 
 impl<D> DeviceMemory<D> {

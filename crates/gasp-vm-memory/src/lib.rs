@@ -63,6 +63,7 @@ mod device;
 mod error;
 mod import;
 mod physical;
+mod shared;
 mod slices;
 
 pub use burst::Burst;
