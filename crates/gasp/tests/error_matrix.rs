@@ -227,6 +227,8 @@ fn every_error_names_its_operation_device_address_and_length() {
         (matrix.disk.map_host_contig(DeviceAddr(0x4321), 0x99, any()).map(drop), "host-contiguous"),
         (matrix.disk.map_scatter(DeviceAddr(0x4321), 0x99, any()).map(drop), "scatter"),
         (matrix.disk.map_stitched(DeviceAddr(0x4321), 0x99, any()).map(drop), "stitched"),
+        (matrix.disk.read(DeviceAddr(0x4321), &mut [0; 0x99]), "read of"),
+        (matrix.disk.write(DeviceAddr(0x4321), &[0; 0x99]), "write of"),
     ];
     for (result, name) in calls {
         let text = error(result).to_string();
