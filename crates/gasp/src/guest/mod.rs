@@ -19,8 +19,10 @@
 //! | `domain`, `vdev` | the domains of its IOMMU, and its devices |
 //! | `inner` | the state behind these handles |
 //! | `publish` | a change of the regions, and the updates of every view that follow |
+//! | `listener`, `announce` | those who follow the regions, such as the slots of KVM, and how they hear of a change |
 //! | `own`, `audit` | what a change would wait for on its own thread; an audit of all memory |
 
+mod announce;
 mod audit;
 mod builder;
 mod domain;
