@@ -38,11 +38,11 @@ size = "8M"
 [[domain]]
 name = "disk"
 kind = "identity"
-allow = [{ start = 0x0, size = "1M", access = "rw" }, { start = 0x100000, size = "1M", access = "r" }]
+grant-identity = [{ start = 0x0, size = "1M", access = "rw" }, { start = 0x100000, size = "1M", access = "r" }]
 [[domain]]
 name = "net"
 kind = "translate"
-map = [{ device = 0x80000000, guest = 0x400000, size = "64K", access = "r" }]
+grant = [{ device = 0x80000000, guest = 0x400000, size = "64K", access = "r" }]
 [[vdev]]
 name = "disk"
 domain = "disk"

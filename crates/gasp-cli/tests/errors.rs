@@ -25,7 +25,7 @@ size = "4K"
 [[domain]]
 name = "d"
 kind = "identity"
-allow = [
+grant-identity = [
     { start = 0, size = "1M", access = "r" },
     { start = 0xfffff000, size = "4K", access = "rw" },
     { start = "1G", size = "8K", access = "rw", hole = true },
@@ -224,7 +224,7 @@ fn errors_about_a_configuration_name_file_line_key_and_what_is_expected() {
             "kind = \"identiti\"",
             &["c.toml:16", "did you mean \"identity\"?"],
         ),
-        ("kind = \"identity\"", "kind = \"translate\"", &["takes `map` grants"]),
+        ("kind = \"identity\"", "kind = \"translate\"", &["takes `grant`"]),
         (
             "kind = \"identity\"",
             "kind = \"identity\"\nlimit = 1",

@@ -210,16 +210,16 @@ fn a_wrong_domain_names_line_key_and_what_was_expected() {
                 E::INVAL,
             ),
         ),
-        ("deny", ("allow = []", 6, "domain.allow", "takes no grants", E::INVAL)),
-        ("bypass", ("map = []", 6, "domain.map", "takes no grants", E::INVAL)),
-        ("identity", ("map = []", 6, "domain.map", "`allow` grants", E::INVAL)),
-        ("translate", ("allow = []", 6, "domain.allow", "`map` grants", E::INVAL)),
+        ("deny", ("grant-identity = []", 6, "domain.grant-identity", "takes no grants", E::INVAL)),
+        ("bypass", ("grant = []", 6, "domain.grant", "takes no grants", E::INVAL)),
+        ("identity", ("grant = []", 6, "domain.grant", "`grant-identity`", E::INVAL)),
+        ("translate", ("grant-identity = []", 6, "domain.grant-identity", "`grant`", E::INVAL)),
         (
             "identity",
             (
-                "allow = [\n{ start = 0, size = 1 },\n]",
+                "grant-identity = [\n{ start = 0, size = 1 },\n]",
                 7,
-                "domain.allow.access",
+                "domain.grant-identity.access",
                 "missing",
                 E::INVAL,
             ),
@@ -227,9 +227,9 @@ fn a_wrong_domain_names_line_key_and_what_was_expected() {
         (
             "identity",
             (
-                "allow = [{ start = 0, size = 1, access = '' }]",
+                "grant-identity = [{ start = 0, size = 1, access = '' }]",
                 6,
-                "domain.allow.access",
+                "domain.grant-identity.access",
                 "at least one",
                 E::INVAL,
             ),
@@ -237,9 +237,9 @@ fn a_wrong_domain_names_line_key_and_what_was_expected() {
         (
             "identity",
             (
-                "allow = [{ start = 0, size = 0, access = 'r' }]",
+                "grant-identity = [{ start = 0, size = 0, access = 'r' }]",
                 6,
-                "domain.allow.size",
+                "domain.grant-identity.size",
                 "more than 0",
                 E::INVAL,
             ),
@@ -247,10 +247,10 @@ fn a_wrong_domain_names_line_key_and_what_was_expected() {
         (
             "identity",
             (
-                "allow = [{ start = 0, size = '1M', access = 'r' },\n\
+                "grant-identity = [{ start = 0, size = '1M', access = 'r' },\n\
                  { start = 0xfffff, size = 2, access = 'r' }]",
                 7,
-                "domain.allow.start",
+                "domain.grant-identity.start",
                 "is at 0x100000, inside the grant's [0xfffff, 0x100000]; say `hole = true`",
                 E::NXIO,
             ),
@@ -258,9 +258,9 @@ fn a_wrong_domain_names_line_key_and_what_was_expected() {
         (
             "identity",
             (
-                "allow = [{ start = '2M', size = 0xfffffffffffff000, access = 'r', hole = true }]",
+                "grant-identity = [{ start = '2M', size = 0xfffffffffffff000, access = 'r', hole = true }]",
                 6,
-                "domain.allow.size",
+                "domain.grant-identity.size",
                 "48 bits",
                 E::NXIO,
             ),
@@ -268,9 +268,9 @@ fn a_wrong_domain_names_line_key_and_what_was_expected() {
         (
             "translate",
             (
-                "map = [{ device = 1, guest = 2, size = 1, access = 'r' }]",
+                "grant = [{ device = 1, guest = 2, size = 1, access = 'r' }]",
                 6,
-                "domain.map.guest",
+                "domain.grant.guest",
                 "same last 12 bits",
                 E::INVAL,
             ),
@@ -278,9 +278,9 @@ fn a_wrong_domain_names_line_key_and_what_was_expected() {
         (
             "translate",
             (
-                "map = [{ device = '256T', guest = 0, size = 1, access = 'r' }]",
+                "grant = [{ device = '256T', guest = 0, size = 1, access = 'r' }]",
                 6,
-                "domain.map.device",
+                "domain.grant.device",
                 "48 bits",
                 E::NXIO,
             ),
@@ -288,9 +288,9 @@ fn a_wrong_domain_names_line_key_and_what_was_expected() {
         (
             "translate",
             (
-                "map = [\n{ device = 0,\nguest = '1M', size = 1, access = 'r' }]",
+                "grant = [\n{ device = 0,\nguest = '1M', size = 1, access = 'r' }]",
                 8,
-                "domain.map.guest",
+                "domain.grant.guest",
                 "no RAM, ROM or pass-through memory is at 0x100000",
                 E::NXIO,
             ),
@@ -299,10 +299,10 @@ fn a_wrong_domain_names_line_key_and_what_was_expected() {
         (
             "translate",
             (
-                "map = [{ device = 0, guest = 0, size = 1, access = 'r' },\n\
+                "grant = [{ device = 0, guest = 0, size = 1, access = 'r' },\n\
                  { device = 0, guest = 4096, size = 1, access = 'r' }]",
                 7,
-                "domain.map.device",
+                "domain.grant.device",
                 "already leads to",
                 E::EXIST,
             ),
@@ -310,10 +310,10 @@ fn a_wrong_domain_names_line_key_and_what_was_expected() {
         (
             "identity",
             (
-                "limit = 2\nallow = [{ start = 0, size = '8K', access = 'r' },\n\
+                "limit = 2\ngrant-identity = [{ start = 0, size = '8K', access = 'r' },\n\
                  { start = '8K', size = 1, access = 'r' }]",
                 8,
-                "domain.allow.start",
+                "domain.grant-identity.start",
                 "limit of 2",
                 E::NOSPC,
             ),

@@ -115,13 +115,13 @@ pub(super) struct DomainTable {
     pub(super) owner: Option<Spanned<String>>,
     pub(super) limit: Option<Spanned<Number>>,
     pub(super) drain: Option<DrainTable>,
-    pub(super) allow: Option<Spanned<Vec<Spanned<AllowTable>>>>,
-    pub(super) map: Option<Spanned<Vec<Spanned<MapTable>>>>,
+    pub(super) grant_identity: Option<Spanned<Vec<Spanned<GrantIdentityTable>>>>,
+    pub(super) grant: Option<Spanned<Vec<Spanned<GrantTable>>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct AllowTable {
+pub(super) struct GrantIdentityTable {
     pub(super) start: Spanned<Bytes>,
     pub(super) size: Spanned<Bytes>,
     pub(super) access: Letters,
@@ -131,7 +131,7 @@ pub(super) struct AllowTable {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct MapTable {
+pub(super) struct GrantTable {
     pub(super) device: Spanned<Bytes>,
     pub(super) guest: Spanned<Bytes>,
     pub(super) size: Spanned<Bytes>,

@@ -7,7 +7,7 @@ use toml::Spanned;
 use super::check::Check;
 use super::disjoint::disjoint;
 use super::error::ConfigError;
-use super::file::{AllowTable, DomainTable, MapTable};
+use super::file::{DomainTable, GrantIdentityTable, GrantTable};
 use super::plan::{Content, DomainPlan, GrantPlan, RegionPlan};
 use super::source::Mark;
 use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
@@ -53,28 +53,28 @@ fn plan_domain(
     if let Some(drain) = &table.drain {
         options.drain = Some(check.drain(drain, policy, "domain.drain.deadline-ms")?);
     }
-    let (allow, map) = (table.allow.as_ref(), table.map.as_ref());
+    let (identity, translated) = (table.grant_identity.as_ref(), table.grant.as_ref());
     let misplaced = |at, takes| {
         let message = format!("a domain of kind `{kind}` takes {takes}");
         Err(check.source.wrong(at, &message))
     };
-    if let Some(allow) = allow
+    if let Some(identity) = identity
         && kind != DomainKind::Identity
     {
-        let takes = if kind == DomainKind::Translate { "`map` grants" } else { "no grants" };
-        return misplaced(Mark::of(allow, "domain.allow"), takes);
+        let takes = if kind == DomainKind::Translate { "`grant`" } else { "no grants" };
+        return misplaced(Mark::of(identity, "domain.grant-identity"), takes);
     }
-    if let Some(map) = map
+    if let Some(translated) = translated
         && kind != DomainKind::Translate
     {
-        let takes = if kind == DomainKind::Identity { "`allow` grants" } else { "no grants" };
-        return misplaced(Mark::of(map, "domain.map"), takes);
+        let takes = if kind == DomainKind::Identity { "`grant-identity`" } else { "no grants" };
+        return misplaced(Mark::of(translated, "domain.grant"), takes);
     }
-    let allow = listed(check, allow, "domain.allow")?;
-    let map = listed(check, map, "domain.map")?;
-    let allow = allow.iter().map(|grant| plan_allow(check, grant.get_ref(), memory));
-    let map = map.iter().map(|grant| plan_map(check, grant.get_ref(), memory));
-    let grants = allow.chain(map).collect::<Result<Vec<_>, _>>()?;
+    let identity = listed(check, identity, "domain.grant-identity")?;
+    let translated = listed(check, translated, "domain.grant")?;
+    let identity = identity.iter().map(|grant| plan_identity(check, grant.get_ref(), memory));
+    let translated = translated.iter().map(|grant| plan_grant(check, grant.get_ref(), memory));
+    let grants = identity.chain(translated).collect::<Result<Vec<_>, _>>()?;
     let grants = disjoint(check.source, &grants)?;
     let at = Mark::of(&table.name, "domain.name");
     Ok(DomainPlan { name: table.name.get_ref().clone(), at, options, grants })
@@ -94,13 +94,13 @@ fn listed<'a, T>(
     Ok(list.get_ref())
 }
 
-fn plan_allow(
+fn plan_identity(
     check: &Check<'_>,
-    grant: &AllowTable,
+    grant: &GrantIdentityTable,
     memory: &Memory,
 ) -> Result<GrantPlan, ConfigError> {
-    let at = Mark::of(&grant.start, "domain.allow.start");
-    let size = (grant.size.get_ref().0, Mark::of(&grant.size, "domain.allow.size"));
+    let at = Mark::of(&grant.start, "domain.grant-identity.start");
+    let size = (grant.size.get_ref().0, Mark::of(&grant.size, "domain.grant-identity.size"));
     let guest = check.span((grant.start.get_ref().0, at), size)?;
     if !grant.hole {
         memory.expect(check, guest, at)?;
@@ -109,14 +109,14 @@ fn plan_allow(
     Ok(GrantPlan { at, device: DeviceAddr::identity(guest), guest, len, access: grant.access.0 })
 }
 
-fn plan_map(
+fn plan_grant(
     check: &Check<'_>,
-    grant: &MapTable,
+    grant: &GrantTable,
     memory: &Memory,
 ) -> Result<GrantPlan, ConfigError> {
-    let at = Mark::of(&grant.device, "domain.map.device");
-    let guest_at = Mark::of(&grant.guest, "domain.map.guest");
-    let size = (grant.size.get_ref().0, Mark::of(&grant.size, "domain.map.size"));
+    let at = Mark::of(&grant.device, "domain.grant.device");
+    let guest_at = Mark::of(&grant.guest, "domain.grant.guest");
+    let size = (grant.size.get_ref().0, Mark::of(&grant.size, "domain.grant.size"));
     let device = check.span::<DeviceAddr>((grant.device.get_ref().0, at), size)?;
     let guest = check.span::<GuestPhys>((grant.guest.get_ref().0, guest_at), size)?;
     if device.start().0 % GRANULE != guest.start().0 % GRANULE {

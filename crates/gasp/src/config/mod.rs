@@ -17,7 +17,7 @@
 //!     [[domain]]
 //!     name = "disk"
 //!     kind = "identity"
-//!     allow = [{ start = 0x10000, size = "64K", access = "r" }]
+//!     grant-identity = [{ start = 0x10000, size = "64K", access = "r" }]
 //!
 //!     [[vdev]]
 //!     name = "disk"
@@ -127,10 +127,10 @@
 //! | `owner` | name | `"guest"` | the party that configures it; a device cannot move to a domain of another owner |
 //! | `limit` | entries, 1 to 268,435,456 | 1,048,576 | see [`DomainOptions::limit`](crate::DomainOptions::limit) |
 //! | `drain` | table as `[drain]` | as there | the wait of its revokes |
-//! | `allow` | list of grants, up to 65,536 | none | for the kind `identity` |
-//! | `map` | list of grants, up to 65,536 | none | for the kind `translate` |
+//! | `grant-identity` | list of grants, up to 65,536 | none | for the kind `identity` |
+//! | `grant` | list of grants, up to 65,536 | none | for the kind `translate` |
 //!
-//! A grant of `allow`:
+//! A grant of `grant-identity`:
 //!
 //! | key | type | default | meaning |
 //! |---|---|---|---|
@@ -138,7 +138,7 @@
 //! | `access` | access | | the access that is allowed |
 //! | `hole` | boolean | `false` | whether the range may lack memory |
 //!
-//! A grant of `map`:
+//! A grant of `grant`:
 //!
 //! | key | type | default | meaning |
 //! |---|---|---|---|

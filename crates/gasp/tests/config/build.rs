@@ -65,7 +65,7 @@ fn a_domain_without_a_deadline_takes_the_guests() {
     let text = "[drain]\ndeadline-ms = 0\n[iommu]\n[[ram]]\nsize = '1M'\n[[vdev]]\nname = 'a'\n\
                 domain = 'a'\n[[domain]]\nname = 'a'\nkind = 'identity'\n\
                 drain = { at-deadline = 'detach' }\n\
-                allow = [{ start = 0, size = 1, access = 'r' }]";
+                grant-identity = [{ start = 0, size = 1, access = 'r' }]";
     let guest = parse(text).unwrap().build(None).unwrap();
     let held = guest.find_vdev("a").unwrap().map(DeviceAddr(0), 1, MapFlags::READ).unwrap();
     let ended = guest.find_domain("a").unwrap().revoke(DeviceAddr(0), 1).unwrap().wait();

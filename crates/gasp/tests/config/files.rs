@@ -64,7 +64,7 @@ fn with_grants(grants: impl Iterator<Item = String>) -> String {
     let grants: String = grants.collect();
     format!(
         "iommu = {{}}\nram = [{{ size = '256M' }}]\n[[domain]]\nname = 'a'\nkind = 'identity'\n\
-         allow = [\n{grants}]"
+         grant-identity = [\n{grants}]"
     )
 }
 
@@ -74,7 +74,7 @@ fn more_grants_than_a_domain_of_a_file_may_have_are_refused() {
     let most = with_grants((0..65_536).map(grant));
     parse(&most).unwrap();
     let error = parse(&with_grants((0..65_537).map(|page| grant(page % 65_536)))).unwrap_err();
-    assert_eq!((error.line(), error.key()), (Some(6), Some("domain.allow")));
+    assert_eq!((error.line(), error.key()), (Some(6), Some("domain.grant-identity")));
     assert_eq!(error.errno(), Errno::NOSPC);
     assert!(error.message().contains("at most 65536"), "{error}");
 }

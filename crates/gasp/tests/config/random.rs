@@ -60,7 +60,7 @@ proptest! {
     ) {
         let head = "[iommu]\n[[domain]]\nname = 'a'\nkind = 'translate'\n";
         let direct = parse(head).unwrap().build(None).unwrap().find_domain("a").unwrap();
-        let mut text = format!("{head}map = [\n");
+        let mut text = format!("{head}grant = [\n");
         let mut added = Ok(());
         for (page, pages, shift, access) in grants {
             let access = Access::from_bits_truncate(access);
@@ -121,7 +121,7 @@ proptest! {
                 overlap |= slot.replace(is_ram).is_some();
             }
         }
-        text += "[[domain]]\nname = 'a'\nkind = 'identity'\nallow = [\n";
+        text += "[[domain]]\nname = 'a'\nkind = 'identity'\ngrant-identity = [\n";
         let mut astray = false;
         for &(page, pages) in &grants {
             text += &format!("{{ start = {}, size = '{}K', access = 'r' }},\n", page << 12, pages * 4);
