@@ -115,11 +115,32 @@ fn decision_21_a_scattered_map_is_accessible_within_its_length_and_access() {
     assert_eq!(errno(reader.read_at(len - 1, &mut [0; 2])), "EINVAL");
     assert_eq!(errno(reader.read_at(usize::MAX, &mut [0; 2])), "EINVAL");
     assert_eq!(errno(reader.write_at(0, b"x")), "EACCES");
+    let refused = error(reader.pieces().nth(1).unwrap().as_mut_ptr());
+    assert_eq!(refused.errno_name(), "EACCES");
+    assert!(refused.to_string().contains("at device address 0x2000:"), "{refused}");
     let stitched = disk.map_stitched(addr, len as u64, MapFlags::READ).unwrap();
     assert_eq!(errno(stitched.as_mut_ptr()), "EACCES");
     let writer = disk.map_scatter(addr, len as u64, MapFlags::WRITE).unwrap();
     assert_eq!(errno(writer.write_at(len, b"x")), "EINVAL");
     assert_eq!(errno(writer.read_at(0, &mut [0])), "EACCES");
+}
+
+#[test]
+fn decision_21_mappings_and_pieces_have_the_host_addresses_of_their_own_bytes() {
+    let guest = Guest::builder().build().unwrap();
+    for (page, base) in [(0, 0xf000_0000), (2, 0xfa00_0000)] {
+        let region = Region::pass_through(GuestPhys(page * PAGE), &window(2 * PAGE, base));
+        guest.space().add(region.unwrap()).unwrap();
+    }
+    let disk = guest.vdev("disk").unwrap();
+    let run = |len, addr| [HostExtent { offset: 0, len, addr: Some(HostPhys(addr)) }];
+    let (addr, flags) = (DeviceAddr(PAGE + 8), MapFlags::READ.any());
+    let mapping = disk.map(addr, 16, flags).unwrap();
+    assert_eq!(mapping.host_extents().collect::<Vec<_>>(), run(16, 0xf000_1008));
+    let scatter = disk.map_scatter(addr, 2 * PAGE, flags).unwrap();
+    let pieces: Vec<Vec<_>> =
+        scatter.pieces().map(|piece| piece.host_extents().collect()).collect();
+    assert_eq!(pieces, [run(PAGE - 8, 0xf000_1008), run(PAGE + 8, 0xfa00_0000)]);
 }
 
 /// All bytes of a stitched map, by its pointer.
