@@ -154,4 +154,13 @@ fn memory_that_can_be_taken_away_has_no_exchanges() {
     assert_eq!(errno(map.fetch_add::<u32>(0, 1, SeqCst)), "ENOTSUP");
     assert_eq!(errno(map.compare_exchange::<u32>(0, 5, 6, SeqCst, SeqCst)), "ENOTSUP");
     assert_eq!(map.load::<u32>(0, Relaxed).unwrap(), 5);
+    // An order that the operation does not have panics, as in the standard library.
+    let panics =
+        |access: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(access)).is_err();
+    let (_plain, disk) = crossed();
+    let unguarded = disk.map(DeviceAddr(0), 64, MapFlags::RW).unwrap();
+    for map in [&map, &unguarded] {
+        assert!(panics(&|| drop(map.load::<u32>(0, std::sync::atomic::Ordering::Release))));
+        assert!(panics(&|| drop(map.store::<u32>(0, 1, std::sync::atomic::Ordering::Acquire))));
+    }
 }
