@@ -28,7 +28,7 @@ impl Mapping {
     /// Maps the memory once more, between guard pages.
     ///
     /// # Errors
-    /// `EINVAL` for memory without a descriptor ([`External`](crate::External)); `EPERM` for
+    /// `EINVAL` for [`External`](crate::External) memory without a file; `EPERM` for
     /// write access to [exclusive](crate::Ram::exclusive) RAM; any mmap() error, such as `ENOMEM`
     /// if the process has too many mappings.
     pub fn fence(&self) -> Result<Fence> {

@@ -20,7 +20,7 @@ impl MemoryObject {
     /// Maps the object's memory a second time, for reading.
     ///
     /// # Errors
-    /// `EINVAL` for [`external`](Self::external) memory, which has no descriptor; any
+    /// `EINVAL` for [`external`](Self::external) memory without a file; any
     /// mmap() error.
     pub fn alias(&self) -> Result<Alias> {
         let fail =

@@ -10,7 +10,8 @@ use crate::error::{Errno, Reason};
 
 impl MemoryObject {
     /// The object's file and its offset there, to share the memory with another process. `None` for
-    /// [`external`](Self::external) memory, and for memory that is not one piece of its file: see
+    /// [`external`](Self::external) memory without a file, and for memory that is not one piece of
+    /// its file: see
     /// [`file_extents`](Self::file_extents).
     pub fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
         match self.file_extents()? {
@@ -21,7 +22,7 @@ impl MemoryObject {
 
     /// The object's file and its pieces, in order and without gaps, to share
     /// [host-contiguous](super::Ram::host_contiguous) RAM with another process. `None` for
-    /// [`external`](Self::external) memory.
+    /// [`external`](Self::external) memory without a file.
     ///
     /// RAM of a huge page pool is [guarded](Self::is_guarded) from the first call of this or of
     /// [`file`](Self::file) on, unless it is [exclusive](super::Ram::exclusive). An access that
