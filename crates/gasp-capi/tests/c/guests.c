@@ -8,7 +8,7 @@ static const char small[] =
     "[iommu]\nunattached = \"deny\"\n"
     "[[ram]]\nstart = 0\nsize = \"64K\"\n"
     "[[domain]]\nname = \"disk\"\nkind = \"identity\"\n"
-    "allow = [{ start = 0, size = \"4K\", access = \"r\" }]\n"
+    "grant-identity = [{ start = 0, size = \"4K\", access = \"r\" }]\n"
     "[[vdev]]\nname = \"disk\"\ndomain = \"disk\"\n";
 
 static void check_small(gasp_guest_t *guest)
