@@ -13,7 +13,8 @@ use crate::mapping::{Mapping, Scatter};
 /// A device model that is written against this trait works with any front end. A [`Vdev`]
 /// checks each access against the guest's IOMMU. A [`Guest`] is memory as firmware and vCPUs
 /// see it, with guest-physical addresses and without an IOMMU. `gasp_vdev::DeviceContext` is a
-/// `Vdev` some of whose memory can be reached only by messages.
+/// `Vdev` some of whose memory can be reached only by messages. A reference to one of them is
+/// `Dma` as well, for a device that borrows its front end.
 ///
 /// ```
 /// use gasp::{DeviceAddr, Dma};
@@ -136,5 +137,35 @@ impl Dma for Guest {
 
     fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<()> {
         self.write_firmware(GuestPhys(addr.0), from)
+    }
+}
+
+impl<D: Dma> Dma for &D {
+    type Error = D::Error;
+
+    fn map(
+        &self,
+        addr: DeviceAddr,
+        len: u64,
+        flags: MapFlags,
+    ) -> core::result::Result<Mapping, D::Error> {
+        D::map(self, addr, len, flags)
+    }
+
+    fn map_scatter(
+        &self,
+        addr: DeviceAddr,
+        len: u64,
+        flags: MapFlags,
+    ) -> core::result::Result<Scatter, D::Error> {
+        D::map_scatter(self, addr, len, flags)
+    }
+
+    fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> core::result::Result<(), D::Error> {
+        D::read(self, addr, into)
+    }
+
+    fn write(&self, addr: DeviceAddr, from: &[u8]) -> core::result::Result<(), D::Error> {
+        D::write(self, addr, from)
     }
 }
