@@ -10,7 +10,7 @@ use std::path::Path;
 use gasp::config::Config;
 use gasp::{
     Adopt, Backing, Contiguity, DeviceAddr, DomainKind, Guest, GuestPhys, MapFlags, MemoryObject,
-    Residency, Seals, Unattached,
+    Region, RegionKind, Residency, Seals, Unattached,
 };
 use libtest_mimic::Arguments;
 use support::*;
@@ -89,6 +89,11 @@ fn same_bytes(kind: Backing) {
     for piece in pieces {
         assert_eq!(piece.offset, end, "no gap and no overlap");
         end += piece.len;
+        let region =
+            |len| Region::memory(RegionKind::Ram, span(0, len), &ram, piece.offset).unwrap();
+        let offset = |region: Region| region.file().map(|(_, offset)| offset);
+        assert_eq!(offset(region(piece.len)), Some(piece.file_offset));
+        assert!(end == LEN || offset(region(piece.len + PAGE)).is_none(), "not one piece");
         let how = Adopt { offset: piece.file_offset, ..whole(piece.len) };
         let peer = MemoryObject::adopt(fd.try_clone_to_owned().unwrap(), how).unwrap();
         for offset in (0..piece.len).step_by(HUGE as usize) {

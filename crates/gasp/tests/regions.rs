@@ -43,6 +43,20 @@ fn removing_the_middle_splits_a_region_and_its_memory_stays_where_it_was() {
 }
 
 #[test]
+fn the_file_of_a_region_has_its_bytes_from_its_offset_on() {
+    let (guest, ram) = plain_guest(8 * PAGE);
+    number_pages(&ram, 1);
+    guest.space().remove(span(2 * PAGE, 3 * PAGE)).unwrap().wait();
+    for (region, page) in guest.space().regions().iter().zip([0, 5]) {
+        let (fd, offset) = region.file().unwrap();
+        let mut bytes = [0; 8];
+        rustix::io::pread(fd, &mut bytes, offset).unwrap();
+        assert_eq!(u64::from_le_bytes(bytes), numbered(1, page));
+    }
+    assert!(Region::reserved(span(0, PAGE)).file().is_none());
+}
+
+#[test]
 fn memory_that_is_added_again_merges_and_maps_as_one() {
     let (guest, ram) = plain_guest(8 * PAGE);
     guest.space().remove(span(2 * PAGE, PAGE)).unwrap().wait();

@@ -1,6 +1,7 @@
 //! Regions: ranges of guest-physical addresses with a kind, an access and memory.
 
 use core::fmt;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::access::Access;
@@ -209,6 +210,20 @@ impl Region {
         // The offset and the region's length are inside the object.
         let (object, offset) = self.memory.as_ref()?;
         Some(object.as_ptr().wrapping_add(*offset as usize))
+    }
+
+    /// The file of its memory and the offset of its first byte there, for a memory table of
+    /// vhost-user. `None` if it has no memory, the memory has no file, or the region is not one
+    /// piece of it: see [`MemoryObject::file_extents`], which also says what handing the file out
+    /// changes.
+    pub fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        let (object, offset) = self.memory.as_ref()?;
+        let (fd, extents) = object.file_extents()?;
+        extents.iter().find_map(|extent| {
+            let before = offset.checked_sub(extent.offset)?;
+            let end = before.checked_add(self.span.len())?;
+            (end <= extent.len).then_some((fd, extent.file_offset + before))
+        })
     }
 
     /// The name of the device that it belongs to, if any.
