@@ -21,6 +21,9 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
 /// use it are gone: they share the regions with `memory`. A region of a file that is mapped shared
 /// keeps the file, so that it can be stitched, shared, and pinned by a pipe.
 ///
+/// What is written through gasp is not marked in the dirty bitmaps of the regions: a device keeps
+/// [one of its own](crate::DeviceMemory::with_bitmap).
+///
 /// # Errors
 /// As [`MemoryObject::external`] and [`AddressSpace::add`](gasp::AddressSpace::add); `EMFILE` if
 /// there is no descriptor left for a region's file. Nothing is added then.
@@ -103,7 +106,9 @@ where
     // * that a file is mapped shared from that offset on: `file_of` returns one only then;
     // * that nobody creates a reference, and of pinned memory that it stays: this function's
     //   caller sees to it.
-    unsafe { MemoryObject::external(&format!("memory at {start}"), external) }
+    let object = unsafe { MemoryObject::external(&format!("memory at {start}"), external) };
+    // An error names the region, of which there may be several.
+    object.map_err(|error| fail(error.reason()))
 }
 
 /// The access of a mapping with these `PROT_*` bits.

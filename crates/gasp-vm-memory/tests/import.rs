@@ -100,3 +100,13 @@ fn all_regions_are_added_or_none() {
     guest.space().remove(there).unwrap().wait();
     assert_eq!(import(&guest, &memory).unwrap().len(), 2);
 }
+
+#[test]
+fn an_error_names_the_region() {
+    let ranges = [(GuestAddress(0), LEN), (GuestAddress(1 << 20), LEN + 0x800)];
+    let memory = GuestMemoryMmap::from_ranges(&ranges).unwrap();
+    let refused = import(&Guest::builder().build().unwrap(), &memory).unwrap_err();
+    let text = "adoption of 18 KiB at guest-physical 0x100000: address and length must be whole \
+                host pages (EINVAL)";
+    assert_eq!(refused.to_string(), text);
+}
