@@ -23,6 +23,38 @@ use crate::slices::Slices;
 ///
 /// It can be used and dropped on any thread. A clone of the `Arc` that
 /// [`memory`](vm_memory::GuestAddressSpace::memory) returns is the same burst.
+///
+/// A page is mapped once for reading and once for writing, when it is first used so. What a burst
+/// holds it lends again even if it was revoked meanwhile, until the drain has ended: a drain with
+/// [`Deadline::Detach`](gasp::Deadline::Detach) can end before the burst, which then maps anew, and
+/// is refused. Slices that it has lent before stay valid, but are no longer the device's to use.
+///
+/// # Errors
+/// A refusal is a [`GuestMemoryError::IOError`](vm_memory::GuestMemoryError::IOError), whose
+/// source is the error of `D`, or [`Refused`]:
+///
+/// ```
+/// # use gasp::{Guest, MemoryObject, Unattached};
+/// # use gasp_vm_memory::DeviceMemory;
+/// # use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
+/// # let guest = Guest::builder().iommu(Unattached::Deny).build()?;
+/// # let memory = DeviceMemory::new(guest.vdev("net")?);
+/// let error = memory.burst().read_obj::<u32>(GuestAddress(0x9004)).unwrap_err();
+/// let GuestMemoryError::IOError(error) = error else { panic!("{error}") };
+/// let refused = error.get_ref().and_then(|error| error.downcast_ref::<gasp::Error>());
+/// assert_eq!(refused.map(gasp::Error::errno_name), Some("EFAULT"));
+/// // The guest's fault record names the page.
+/// assert_eq!(guest.take_faults().records[0].addr.0, 0x9000);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// virtio-queue logs the error of a queue's own rings with the crate `log`, and returns `None`
+/// from `pop_descriptor_chain`; the fault record is there all the same.
+///
+/// # Deadlocks
+/// A drain of what a burst holds ends only when the burst does, unless its policy detaches: a
+/// thread that waits for it ([`Drain::wait`](gasp::Drain::wait)) with such a burst in its hands
+/// waits for ever.
 pub struct Burst<D, B = ()> {
     shared: Arc<Shared<D, B>>,
     /// Pages, with two keys each: for reading, and for writing.

@@ -1,9 +1,8 @@
 //! vm-memory's traits on guest memory of gasp.
 //!
-//! Virtio devices, loaders and vhost back ends in Rust are written against vm-memory's
-//! [`GuestMemory`](vm_memory::GuestMemory). This crate lets them run on gasp: each access is
-//! checked against what the guest's IOMMU allows the device, and no slice outlives that
-//! permission.
+//! Virtio devices in Rust are written against vm-memory's [`GuestMemory`](vm_memory::GuestMemory).
+//! This crate lets them run on gasp: each access is checked against what the guest's IOMMU allows
+//! the device, and no slice outlives that permission.
 //!
 //! [`DeviceMemory`] is the memory of a device. A [`Burst`] of it is a `GuestMemory`: it holds the
 //! pages of the slices that it lends, and a revoke of one of them is complete only after the
@@ -42,8 +41,14 @@
 //! it asks for memory. Begin a burst for each turn of a queue, and drop it before the device waits
 //! for the guest again. `examples/block.rs` is a virtio-blk request path.
 //!
+//! A compiler that finds no `GuestMemoryBackend` for `DeviceMemory` was given the memory in place
+//! of a burst of it.
+//!
 //! # What vm-memory cannot express
 //!
+//! * Its traits do not say which kinds of memory to accept, so slices are of RAM only. ROM and
+//!   pass-through windows are refused; map them through the device, with
+//!   [`MapFlags::any`](gasp::MapFlags::any).
 //! * A slice has no access of its own. One that was obtained for reading can be written through in
 //!   safe code, as with vm-memory's own types; the engine's `Mapping` refuses that. Where the
 //!   memory is mapped read-only in this process, such a write ends the process.
@@ -54,8 +59,12 @@
 //!
 //! # Versions
 //!
-//! vm-memory 0.18 and virtio-queue 0.18 go together. The traits of another version are other
-//! traits: use the one that this crate depends on.
+//! vm-memory 0.18, virtio-queue 0.18 and virtio-vsock 0.12 go together. The traits of another
+//! version are other traits: use the one that this crate depends on.
+//!
+//! A crate that asks for a `GuestMemoryBackend`, as linux-loader 0.14 does, wants regions that stay,
+//! which a device's view does not have. Let it use the VMM's own `GuestMemoryMmap`, and share that
+//! with the guest ([`add_guest_memory`]).
 
 mod burst;
 mod cache;
@@ -71,3 +80,8 @@ pub use device::DeviceMemory;
 pub use error::Refused;
 pub use import::add_guest_memory;
 pub use physical::NoPhysicalMemory;
+
+/// Compiles and runs the examples of `docs/using.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/using.md")]
+struct Using;

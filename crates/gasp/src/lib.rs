@@ -96,8 +96,3 @@ pub use span::Span;
 compile_error!("gasp is for hosts with 64-bit pointers");
 #[cfg(not(target_os = "linux"))]
 compile_error!("gasp is for Linux");
-
-/// Compiles and runs the examples of `docs/using.md`.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/using.md")]
-struct Using;
