@@ -21,6 +21,10 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
 /// use it are gone: they share the regions with `memory`. A region of a file that is mapped shared
 /// keeps the file, so that it can be stitched, shared, and pinned by a pipe.
 ///
+/// All of `memory` is added, or nothing. A region that is plugged in later is added on its own: pass
+/// a `GuestMemoryMmap` of that region alone
+/// ([`from_arc_regions`](vm_memory::GuestRegionCollection::from_arc_regions)).
+///
 /// What is written through gasp is not marked in the dirty bitmaps of the regions: a device keeps
 /// [one of its own](crate::DeviceMemory::with_bitmap).
 ///

@@ -102,6 +102,20 @@ fn all_regions_are_added_or_none() {
 }
 
 #[test]
+fn a_region_that_is_plugged_in_later_is_added_on_its_own() {
+    let guest = Guest::builder().build().unwrap();
+    let memory = GuestMemoryMmap::from_regions(vec![region(0, SHARED, READ_WRITE)]).unwrap();
+    import(&guest, &memory).unwrap();
+    let later = Arc::new(region(1 << 20, SHARED, READ_WRITE));
+    let memory = memory.insert_region(Arc::clone(&later)).unwrap();
+    assert_eq!(import(&guest, &memory).unwrap_err().errno_name(), "EEXIST");
+    import(&guest, &GuestMemoryMmap::from_arc_regions(vec![later]).unwrap()).unwrap();
+    memory.write_obj(7_u64, GuestAddress(1 << 20)).unwrap();
+    let mapping = guest.vdev("net").unwrap().map(DeviceAddr(1 << 20), 8, MapFlags::READ).unwrap();
+    assert_eq!(mapping.read_obj::<u64>(0).unwrap(), 7);
+}
+
+#[test]
 fn an_error_names_the_region() {
     let ranges = [(GuestAddress(0), LEN), (GuestAddress(1 << 20), LEN + 0x800)];
     let memory = GuestMemoryMmap::from_ranges(&ranges).unwrap();
