@@ -21,6 +21,8 @@ fn two(options: Options) -> (Served, Client, Served) {
         (serve(Holder::default(), options.clone()), serve(Holder::default(), options));
     let mut client = served.client();
     client.make_master();
+    // Both servers have opened by then what they open once.
+    is_served(&other);
     (served, client, other)
 }
 
