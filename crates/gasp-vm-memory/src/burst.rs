@@ -1,9 +1,10 @@
 //! A bounded use of guest memory, which holds what it lends.
 
+use core::sync::atomic::{AtomicUsize, Ordering};
 use std::error::Error;
 use std::sync::{Arc, OnceLock};
 
-use gasp::{Access, DeviceAddr, Dma, GRANULE, MapFlags, Mapping, MemoryObject, Scatter};
+use gasp::{Access, DeviceAddr, Dma, GRANULE, MapFlags, Mapping, MemoryObject, Piece, Scatter};
 use vm_memory::bitmap::{BS, Bitmap};
 use vm_memory::guest_memory::{GuestMemorySliceIterator, Result};
 use vm_memory::{GuestAddress, GuestMemory, Permissions};
@@ -60,16 +61,30 @@ pub struct Burst<D, B = ()> {
     /// Pages, with two keys each: for reading, and for writing.
     pages: Kept<Mapping>,
     /// Ranges of more than one page.
-    ranges: OnceLock<Box<boxcar::Vec<Scatter>>>,
+    ranges: OnceLock<Box<boxcar::Vec<Range>>>,
+    /// The number of pieces of all ranges.
+    pieces: AtomicUsize,
+}
+
+/// A range of more than one page, at its requested address: a [`Dma`] may translate.
+struct Range {
+    addr: u64,
+    scatter: Scatter,
 }
 
 impl<D, B> Burst<D, B> {
     /// How many mappings one burst may hold. A device that uses more pages for one piece of work
-    /// has to do it in several.
+    /// has to do it in several. Past the limit every other page is refused, including that of the
+    /// next descriptor of a chain, which then ends early.
     pub const MAX_HELD: usize = 1 << 16;
 
+    /// The number of pieces of its ranges of more than one page from which on it maps no other:
+    /// 4 GiB of scattered pages, which take 24 MiB of the process's own memory.
+    pub const MAX_PIECES: usize = 1 << 20;
+
     pub(crate) fn new(shared: Arc<Shared<D, B>>) -> Self {
-        Self { shared, pages: Kept::new(), ranges: OnceLock::new() }
+        let (pages, ranges) = (Kept::new(), OnceLock::new());
+        Self { shared, pages, ranges, pieces: AtomicUsize::new(0) }
     }
 
     /// How many mappings it holds.
@@ -98,8 +113,9 @@ where
     #[inline(never)]
     fn map_page(&self, key: u64, flags: MapFlags) -> Result<&Mapping> {
         self.check_room()?;
-        let addr = DeviceAddr((key >> 1) * GRANULE);
-        let mapping = self.shared.dma.map(addr, GRANULE, flags).map_err(carry)?;
+        let addr = (key >> 1) * GRANULE;
+        let mapping = self.shared.dma.map(DeviceAddr(addr), GRANULE, flags).map_err(carry)?;
+        check_requested(addr, (GRANULE, flags), mapping.len(), mapping.access())?;
         check_lendable(mapping.object())?;
         Ok(self.pages.insert(key, mapping))
     }
@@ -108,22 +124,28 @@ where
     fn range(&self, addr: u64, len: u64, flags: MapFlags) -> Result<&Scatter> {
         let ranges = self.ranges.get_or_init(Box::default);
         let last = ranges.count().checked_sub(1).and_then(|last| ranges.get(last));
-        let same = |last: &&Scatter| {
-            last.device_addr().0 == addr
-                && last.len() as u64 == len
-                && last.access().contains(flags.access())
-                && !last.is_revoked()
+        let same = |last: &&Range| {
+            last.addr == addr
+                && last.scatter.len() as u64 == len
+                && last.scatter.access().contains(flags.access())
+                && !last.scatter.is_revoked()
         };
         if let Some(last) = last.filter(same) {
-            return Ok(last);
+            return Ok(&last.scatter);
         }
         self.check_room()?;
+        let limit = Self::MAX_PIECES;
+        if self.pieces.load(Ordering::Relaxed) >= limit {
+            return Err(carry(Refused::TooManyPieces { limit }));
+        }
         let scatter = self.shared.dma.map_scatter(DeviceAddr(addr), len, flags).map_err(carry)?;
+        check_requested(addr, (len, flags), scatter.len(), scatter.access())?;
         for piece in scatter.pieces() {
             check_lendable(piece.object())?;
         }
-        let index = ranges.push(scatter);
-        Ok(&ranges[index])
+        self.pieces.fetch_add(scatter.pieces().len(), Ordering::Relaxed);
+        let index = ranges.push(Range { addr, scatter });
+        Ok(&ranges[index].scatter)
     }
 
     fn check_room(&self) -> Result<()> {
@@ -134,16 +156,40 @@ where
     }
 
     #[inline]
-    fn slices(&self, addr: u64, len: usize, flags: MapFlags) -> Result<Slices<'_, B>> {
+    fn slices(
+        &self,
+        addr: u64,
+        len: usize,
+        flags: MapFlags,
+    ) -> Result<Slices<'_, B, impl Iterator<Item = Piece<'_>>>> {
         let (offset, bitmap) = (addr % GRANULE, &self.shared.bitmap);
         if len == 0 {
             return Ok(Slices::none(bitmap));
         }
         if len as u64 > GRANULE - offset {
-            return Ok(Slices::of_range(self.range(addr, len as u64, flags)?, bitmap));
+            let pieces = self.range(addr, len as u64, flags)?.pieces();
+            return Ok(Slices::of_range(addr, pieces, bitmap));
         }
         let mapping = self.page(addr / GRANULE, flags)?;
-        Ok(Slices::of_page(mapping, offset as usize, len, bitmap))
+        Ok(Slices::of_page(addr, mapping, (offset as usize, len), bitmap))
+    }
+}
+
+/// Slices have the requested length and access. A [`Dma`] is safe to implement, so it may map
+/// something else.
+fn check_requested(
+    addr: u64,
+    requested: (u64, MapFlags),
+    len: usize,
+    access: Access,
+) -> Result<()> {
+    let (requested_len, requested_access) = (requested.0, requested.1.access());
+    let len = len as u64;
+    match len == requested_len && access.contains(requested_access) {
+        true => Ok(()),
+        false => {
+            Err(carry(Refused::WrongMapping { addr, requested_len, requested_access, len, access }))
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use gasp::Access;
 use vm_memory::GuestMemoryError;
 
 /// Why a burst does not lend memory that the engine would map.
@@ -13,6 +14,30 @@ pub enum Refused {
     TooMany {
         /// How many a burst may hold.
         limit: usize,
+    },
+    /// The ranges of the burst have too many pieces.
+    #[error("the ranges that a burst holds have {limit} pieces already; drop it and begin another")]
+    TooManyPieces {
+        /// The number of pieces from which on no other range is mapped.
+        limit: usize,
+    },
+    /// The [`Dma`](gasp::Dma) implementation returned a mapping of another length, or with less
+    /// access, than requested.
+    #[error(
+        "{requested_len} bytes at {addr:#x} for {requested_access} were requested, and the `Dma` \
+         implementation mapped {len} bytes for {access}"
+    )]
+    WrongMapping {
+        /// The device address of the request.
+        addr: u64,
+        /// The length of the request, in bytes.
+        requested_len: u64,
+        /// The access of the request.
+        requested_access: Access,
+        /// The length of the mapping, in bytes.
+        len: u64,
+        /// The access of the mapping.
+        access: Access,
     },
     /// Somebody else may cut the memory's file off, and an access through a slice would then
     /// end the process.

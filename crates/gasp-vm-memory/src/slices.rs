@@ -3,66 +3,67 @@
 
 use core::iter::FusedIterator;
 
-use gasp::{Mapping, Scatter};
+use gasp::{Mapping, Piece};
 use vm_memory::VolatileSlice;
 use vm_memory::bitmap::{BS, Bitmap};
 use vm_memory::guest_memory::{GuestMemorySliceIterator, Result};
 
 /// The [slices](VolatileSlice) of a range, in order of address: one for each piece that is
 /// consecutive in this process. They borrow from a [`Burst`](crate::Burst), which holds the
-/// pieces.
-pub(crate) struct Slices<'a, B: Bitmap> {
+/// pieces. `P` is the iterator of a scatter map's pieces.
+pub(crate) struct Slices<'a, B: Bitmap, P> {
     /// What the next slice is of.
-    next: Next<'a>,
+    next: Next<'a, P>,
+    /// The address of the next slice, in the requested range.
+    addr: u64,
     bitmap: &'a B,
 }
 
 /// What is left of a range.
-enum Next<'a> {
+enum Next<'a, P> {
     /// A part of one page.
     Page {
         mapping: &'a Mapping,
         offset: usize,
         len: usize,
     },
-    /// The pieces of a longer range, from an index on.
-    Pieces {
-        scatter: &'a Scatter,
-        index: usize,
-    },
+    /// The pieces of a longer range.
+    Pieces(P),
     Nothing,
 }
 
-impl<'a, B: Bitmap> Slices<'a, B> {
+impl<'a, B: Bitmap, P: Iterator<Item = Piece<'a>>> Slices<'a, B, P> {
     /// Of an empty range.
     pub(crate) fn none(bitmap: &'a B) -> Self {
-        Self { next: Next::Nothing, bitmap }
+        Self { next: Next::Nothing, addr: 0, bitmap }
     }
 
-    /// Of `len` bytes at `offset` of a mapping, at least one, which lie in it.
+    /// Of `len` bytes at `addr`, at least one, which are at `offset` of a mapping and lie in it.
     #[inline]
-    pub(crate) fn of_page(mapping: &'a Mapping, offset: usize, len: usize, bitmap: &'a B) -> Self {
+    pub(crate) fn of_page(
+        addr: u64,
+        mapping: &'a Mapping,
+        (offset, len): (usize, usize),
+        bitmap: &'a B,
+    ) -> Self {
         debug_assert!(offset + len <= mapping.len());
-        Self { next: Next::Page { mapping, offset, len }, bitmap }
+        Self { next: Next::Page { mapping, offset, len }, addr, bitmap }
     }
 
-    /// Of a whole scatter map.
-    pub(crate) fn of_range(scatter: &'a Scatter, bitmap: &'a B) -> Self {
-        Self { next: Next::Pieces { scatter, index: 0 }, bitmap }
+    /// Of the pieces of a whole scatter map of the range at `addr`.
+    pub(crate) fn of_range(addr: u64, pieces: P, bitmap: &'a B) -> Self {
+        Self { next: Next::Pieces(pieces), addr, bitmap }
     }
 
     /// The next piece of a scatter map.
-    fn next_piece(
-        &mut self,
-        scatter: &'a Scatter,
-        index: usize,
-    ) -> Option<VolatileSlice<'a, BS<'a, B>>> {
-        let Some(piece) = scatter.pieces().nth(index) else {
+    fn next_piece(&mut self) -> Option<VolatileSlice<'a, BS<'a, B>>> {
+        let Next::Pieces(pieces) = &mut self.next else { return None };
+        let Some(piece) = pieces.next() else {
             self.next = Next::Nothing;
             return None;
         };
-        self.next = Next::Pieces { scatter, index: index + 1 };
-        let dirty = self.bitmap.slice_at(piece.device_addr().0 as usize);
+        let dirty = self.bitmap.slice_at(self.addr as usize);
+        self.addr = self.addr.wrapping_add(piece.len() as u64);
         let pointer = piece.as_ptr().cast_mut();
         // SAFETY: `with_bitmap` asks that the memory is that long, and a piece has `len` bytes
         // from its pointer on; that it is available for the slice's lifetime, for which the
@@ -75,22 +76,23 @@ impl<'a, B: Bitmap> Slices<'a, B> {
     fn next_slice(&mut self) -> Option<VolatileSlice<'a, BS<'a, B>>> {
         let (mapping, offset, len) = match self.next {
             Next::Page { mapping, offset, len } => (mapping, offset, len),
-            Next::Pieces { scatter, index } => return self.next_piece(scatter, index),
+            Next::Pieces(_) => return self.next_piece(),
             Next::Nothing => return None,
         };
         self.next = Next::Nothing;
-        let dirty = self.bitmap.slice_at((mapping.device_addr().0 as usize).wrapping_add(offset));
+        let dirty = self.bitmap.slice_at(self.addr as usize);
         let pointer = mapping.as_ptr().wrapping_add(offset).cast_mut();
         // SAFETY: `with_bitmap` asks that the memory is `len` bytes long, which the mapping has
-        // from `offset` on; that it is available for the slice's lifetime, in which the mapping
-        // is borrowed, and a mapping keeps its memory mapped while it lives; and that all other
-        // users of it use volatile accesses: this process reaches guest memory only by the
-        // engine's atomic and volatile copies, and the guest is outside of it.
+        // from `offset` on: the range lies in its page, and `Burst::map_page` keeps only mappings
+        // of whole pages; that it is available for the slice's lifetime, in which the mapping is
+        // borrowed, and a mapping keeps its memory mapped while it lives; and that all other users
+        // of it use volatile accesses: this process reaches guest memory only by the engine's
+        // atomic and volatile copies, and the guest is outside of it.
         Some(unsafe { VolatileSlice::with_bitmap(pointer, len, dirty, None) })
     }
 }
 
-impl<'a, B: Bitmap> Iterator for Slices<'a, B> {
+impl<'a, B: Bitmap, P: Iterator<Item = Piece<'a>>> Iterator for Slices<'a, B, P> {
     type Item = Result<VolatileSlice<'a, BS<'a, B>>>;
 
     #[inline]
@@ -99,9 +101,11 @@ impl<'a, B: Bitmap> Iterator for Slices<'a, B> {
     }
 }
 
-impl<B: Bitmap> FusedIterator for Slices<'_, B> {}
+impl<'a, B: Bitmap, P: Iterator<Item = Piece<'a>>> FusedIterator for Slices<'a, B, P> {}
 
-impl<'a, B: Bitmap> GuestMemorySliceIterator<'a, BS<'a, B>> for Slices<'a, B> {
+impl<'a, B: Bitmap, P: Iterator<Item = Piece<'a>>> GuestMemorySliceIterator<'a, BS<'a, B>>
+    for Slices<'a, B, P>
+{
     /// The slices alone: whatever is refused is refused before there are any.
     #[inline]
     fn stop_on_error(mut self) -> Result<impl Iterator<Item = VolatileSlice<'a, BS<'a, B>>>> {

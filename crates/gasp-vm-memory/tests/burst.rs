@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gasp::{
-    Access, Adopt, Deadline, DeviceAddr, DrainPolicy, Errno, Guest, GuestPhys, MemoryObject,
-    Residency,
+    Access, Adopt, Deadline, DeviceAddr, DomainKind, DomainOptions, DrainPolicy, Errno, Guest,
+    GuestPhys, MemoryObject, Residency,
 };
 use gasp_vm_memory::{Burst, DeviceMemory, Refused};
 use support::{PAGE, PAGES, guest, guest_with, scattered, target};
@@ -188,6 +188,64 @@ fn a_burst_holds_only_so_much_and_says_what_to_do() {
     assert!(burst.read_obj::<u8>(GuestAddress(5 * PAGE)).is_err());
     drop(burst);
     memory.burst().read_obj::<u8>(GuestAddress(5 * PAGE)).unwrap();
+}
+
+/// A device to which each of `pages` pages is the same one, so that no two are consecutive.
+fn repeated(pages: u64) -> (Guest, gasp::Vdev) {
+    let guest = guest();
+    let domain = guest.domain("dev", DomainOptions::new(DomainKind::Translate)).unwrap();
+    let vdev = guest.vdev("dev").unwrap();
+    vdev.attach(&domain).unwrap().wait();
+    for page in 0..pages {
+        domain.grant(DeviceAddr(page * PAGE), GuestPhys(0), PAGE, Access::RW).unwrap();
+    }
+    (guest, vdev)
+}
+
+#[test]
+fn the_pieces_of_long_ranges_are_limited_too() {
+    const SOME: u64 = 1 << 14;
+    let (_guest, vdev) = repeated(SOME + 1);
+    let memory = DeviceMemory::new(vdev);
+    let burst = memory.burst();
+    let len = (SOME * PAGE) as usize;
+    let refused = (0_u64..1000).find_map(|range| {
+        let addr = GuestAddress(range % 2 * PAGE);
+        burst.get_slices(addr, len, Permissions::Read).err()
+    });
+    let limit = Burst::<gasp::Vdev>::MAX_PIECES;
+    assert_eq!(*carried::<Refused>(&refused.unwrap()), Refused::TooManyPieces { limit });
+    assert_eq!(burst.held(), limit / SOME as usize);
+    burst.read_obj::<u8>(GuestAddress(5 * PAGE)).unwrap();
+    drop(burst);
+    assert!(memory.burst().check_range(GuestAddress(0), len, Permissions::Read));
+}
+
+#[test]
+fn the_slices_of_a_long_range_take_time_in_proportion() {
+    const MANY: u64 = 1 << 15;
+    let (_guest, vdev) = repeated(MANY);
+    let burst = DeviceMemory::new(vdev).burst();
+    let started = std::time::Instant::now();
+    assert_eq!(lens(&burst, 0, (MANY * PAGE) as usize).len() as u64, MANY);
+    // Some milliseconds; a walk from the first piece for each slice takes seconds.
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_page_is_mapped_once_however_far_it_is_from_another() {
+    for shift in 0..8 {
+        let (_guest, vdev) = repeated((3 << shift) + 1);
+        let burst = DeviceMemory::new(vdev).burst();
+        for round in 0..100 {
+            for page in 0..4 {
+                let addr = GuestAddress((page * PAGE) << shift);
+                burst.write_obj(round, addr).unwrap();
+                burst.read_obj::<u64>(addr).unwrap();
+            }
+        }
+        assert_eq!(burst.held(), 8, "{} pages", 1 << shift);
+    }
 }
 
 #[test]
