@@ -45,8 +45,8 @@ impl<'a> AddressSpace<'a> {
     /// Adds a region. Grants of its addresses that devices already have lead to it from now on.
     ///
     /// # Errors
-    /// `EINVAL` if it is memory and does not start and end on a multiple of 4 KiB (registers
-    /// and reserved ranges can have any length); `ENXIO` if it extends past the guest's address
+    /// `EINVAL` if it is memory and does not start and end on a multiple of 4 KiB, also in its
+    /// object (registers and reserved ranges can have any length); `ENXIO` if it extends past the guest's address
     /// width; `EEXIST` if it overlaps another region; `ENOSPC` if there are 65,536 regions or
     /// 1,024 memory objects; `EBUSY` and `EDEADLK` as for [`lock`](Self::lock).
     pub fn add(&self, region: Region) -> Result<()> {

@@ -10,6 +10,9 @@ use crate::error::Reason;
 use crate::memory::MemoryObject;
 use crate::span::Span;
 
+/// The error if a region's memory does not begin with a page of its object.
+pub(super) const ODD_OFFSET: Reason = Reason::Invalid("the offset must be a multiple of 4 KiB");
+
 /// Kind of a region.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RegionKind {
@@ -137,7 +140,7 @@ impl Region {
             return Err(Reason::Invalid("reserved and device regions have no memory"));
         }
         if !offset.is_multiple_of(crate::addr::GRANULE) {
-            return Err(Reason::Invalid("the offset must be a multiple of 4 KiB"));
+            return Err(ODD_OFFSET);
         }
         if offset.checked_add(span.len()).is_none_or(|end| end > object.len()) {
             return Err(Reason::OutOfBounds { size: object.len() });
@@ -246,7 +249,8 @@ impl Region {
         Self { access, ..self.clone() }
     }
 
-    /// The part of the region inside `span`; `None` if they do not overlap.
+    /// The part of the region inside `span`; `None` if they do not overlap. It can be added to a
+    /// guest if it is whole pages, also of its object.
     #[must_use]
     pub fn part(&self, span: Span<GuestPhys>) -> Option<Self> {
         let span = self.span.intersection(&span)?;

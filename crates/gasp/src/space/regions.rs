@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::region::{Region, RegionKind};
+use super::region::{ODD_OFFSET, Region, RegionKind};
 use crate::access::Access;
 use crate::addr::{GRANULE, GuestPhys};
 use crate::error::Reason;
@@ -70,6 +70,10 @@ impl Regions {
             return Err(Reason::Invalid(
                 "a region of memory must start and end on a multiple of 4 KiB",
             ));
+        }
+        // `Region::part` of a region that begins inside a page can have any offset.
+        if !region.object_offset().is_multiple_of(GRANULE) {
+            return Err(ODD_OFFSET);
         }
         if let Some(there) = self.overlapping(region.span()).next() {
             return Err(Reason::Overlaps(match there.region.kind() {
@@ -287,6 +291,22 @@ mod tests {
         }
         for whole in [bytes(0x1000, 0x1000), bytes(0xfff, 0x2002), bytes(0x2000, 0x1234)] {
             assert_eq!(regions.check_cut(whole), Ok(()), "{whole}");
+        }
+    }
+
+    #[test]
+    fn the_offset_of_a_part_is_whole_pages_or_it_is_refused() {
+        let ram = MemoryObject::ram(0x4000).prefer(&[Backing::Base]).create().unwrap();
+        let whole = |start| {
+            let span = Span::new(GuestPhys(start), 0x3000).unwrap();
+            Region::memory(RegionKind::Ram, span, &ram, 0).unwrap()
+        };
+        let page = Span::new(GuestPhys(0x2000), 0x1000).unwrap();
+        let regions = Regions::default();
+        for (start, allowed) in [(0x1000, true), (0x1800, false), (0x1001, false)] {
+            let part = whole(start).part(page).unwrap();
+            assert_eq!(part.object_offset(), 0x2000 - start);
+            assert_eq!(regions.check_add(&part).is_ok(), allowed, "{start:#x}");
         }
     }
 
