@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use gasp::{
     Access, Adopt, Errno, Guest, GuestPhys, MapFlags, MemoryObject, Reason, Region, Residency,
-    SpaceChange, SpaceListener,
+    SpaceChange, SpaceListener, SpaceLock,
 };
 use support::*;
 
@@ -166,4 +166,41 @@ fn a_pointer_of_a_region_is_where_its_part_of_the_object_is() {
     guest.space().add(region.clone()).unwrap();
     let mapping = guest.map_firmware(GuestPhys(0x10_0000), 8, MapFlags::RW).unwrap();
     assert_eq!(Some(mapping.as_mut_ptr().unwrap()), region.as_ptr());
+}
+
+thread_local! {
+    static LOCK: std::cell::OnceCell<SpaceLock> = const { std::cell::OnceCell::new() };
+}
+
+/// Makes changes through the lock of the thread that calls it.
+#[derive(Default)]
+struct Meddler(Mutex<Vec<&'static str>>);
+
+impl SpaceListener for Meddler {
+    fn before(&self, _: &SpaceChange) -> Result<(), Reason> {
+        LOCK.with(|lock| {
+            let Some(lock) = lock.get() else { return };
+            let added = lock.add(Region::reserved(span(1 << 40, PAGE)));
+            let access = lock.set_access(span(0, PAGE), Access::READ);
+            let listener = lock.add_listener(Arc::new(Self::default()));
+            self.0.lock().unwrap().extend([errno(added), errno(access), errno(listener)]);
+        });
+        Ok(())
+    }
+}
+
+#[test]
+fn a_listener_cannot_make_changes_through_the_lock_that_its_thread_holds() {
+    let (guest, _ram) = plain_guest(8 * PAGE);
+    let meddler = Arc::new(Meddler::default());
+    guest.space().add_listener(meddler.clone()).unwrap();
+    LOCK.with(|lock| {
+        lock.set(guest.space().lock().unwrap()).ok().unwrap();
+        let lock = lock.get().unwrap();
+        lock.add_ram(Some(GuestPhys(1 << 30)), &ram(PAGE)).unwrap();
+        assert_eq!(std::mem::take(&mut *meddler.0.lock().unwrap()), ["EBUSY"; 3]);
+        lock.remove(span(1 << 30, PAGE)).unwrap().wait();
+    });
+    assert_eq!(meddler.0.lock().unwrap().len(), 3);
+    assert_eq!(pages(&guest.space().regions()), "0+8rwx");
 }

@@ -13,7 +13,8 @@ type Result<T> = core::result::Result<T, Reason>;
 
 impl Inner {
     /// Makes a change of the regions in `span`, and tells the listeners. `rehearse` makes it on a
-    /// copy of the regions, or says why it cannot be made. The caller holds the edit lock.
+    /// copy of the regions, or says why it cannot be made. The caller holds the edit lock. In a
+    /// listener it fails, also if the listener's thread makes it through the lock that it holds.
     pub(super) fn announced<T>(
         &self,
         span: Span<GuestPhys>,
@@ -24,6 +25,7 @@ impl Inner {
         if listeners.is_empty() {
             return make();
         }
+        let _announcing = self.announcing.try_lock().ok_or(Reason::Locked)?;
         let mut regions = self.read_regions().clone();
         let outgoing = within(&regions, span);
         rehearse(&mut regions)?;
@@ -45,6 +47,7 @@ impl Inner {
 
     /// Adds a listener, for which all regions come. The caller holds the edit lock.
     pub(super) fn add_listener(&self, listener: Arc<dyn SpaceListener>) -> Result<()> {
+        let _announcing = self.announcing.try_lock().ok_or(Reason::Locked)?;
         let change = SpaceChange { outgoing: Vec::new(), incoming: self.all_regions() };
         listener.before(&change)?;
         listener.after(&change);

@@ -105,6 +105,7 @@ impl GuestBuilder {
             faults: Default::default(),
             edit: Default::default(),
             listeners: Mutex::default(),
+            announcing: Mutex::default(),
             regions: RwLock::new(Regions::default()),
             domains: Mutex::default(),
             vdevs: Mutex::new(BTreeMap::new()),

@@ -26,6 +26,9 @@ pub(crate) struct Inner {
     pub(crate) edit: ThreadLock,
     /// Those who follow the regions; changed under the edit lock.
     pub(super) listeners: Mutex<Vec<Arc<dyn SpaceListener>>>,
+    /// Held while listeners are called. The edit lock does not keep the thread that holds it from
+    /// making a change in one of them.
+    pub(super) announcing: Mutex<()>,
     pub(crate) regions: RwLock<Regions>,
     pub(crate) domains: Mutex<Vec<Arc<DomainInner>>>,
     pub(crate) vdevs: Mutex<BTreeMap<Arc<str>, Arc<VdevInner>>>,
