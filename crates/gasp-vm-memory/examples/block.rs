@@ -30,11 +30,15 @@ struct Block {
 }
 
 impl Block {
-    /// Carries out all requests that are available, in one burst, and returns how many.
+    /// Carries out the requests that are available, in one burst, and returns how many: at most as
+    /// many as the queue has entries, so that a driver that adds more meanwhile cannot keep the
+    /// burst, for which revokes wait.
     fn serve(&mut self, queue: &mut Queue) -> Result<u32, Box<dyn Error>> {
         let burst = self.memory.burst();
         let mut served = 0;
-        while let Some(chain) = queue.pop_descriptor_chain(&burst) {
+        while served < u32::from(queue.size())
+            && let Some(chain) = queue.pop_descriptor_chain(&burst)
+        {
             let head = chain.head_index();
             // A chain that is no request is used with nothing written.
             let written = self.request(&burst, chain).unwrap_or(0);

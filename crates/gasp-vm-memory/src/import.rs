@@ -30,14 +30,18 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
 ///
 /// # Errors
 /// As [`MemoryObject::external`] and [`AddressSpace::add`](gasp::AddressSpace::add); `EMFILE` if
-/// there is no descriptor left for a region's file. Nothing is added then.
+/// there is no descriptor left for a region's file. Nothing is added then, except if a
+/// [listener](gasp::SpaceListener) that has allowed a region refuses its removal: that region
+/// stays.
 ///
 /// # Safety
 /// For as long as the memory is used:
 /// * nobody creates a Rust reference to it, and every access by this process is volatile or
 ///   atomic, as vm-memory's own are;
-/// * if `residency` is [`Pinned`](Residency::Pinned), nobody punches holes into its files,
-///   truncates them, or discards the memory (`MADV_DONTNEED`).
+/// * nobody truncates its files, including whoever they are shared with: the memory is not
+///   [guarded](MemoryObject::is_guarded). Seal a file against shrinking before it is shared;
+/// * if `residency` is [`Pinned`](Residency::Pinned), nobody punches holes into its files
+///   or discards the memory (`MADV_DONTNEED`).
 ///
 /// ```
 /// use gasp::{DeviceAddr, Guest, MapFlags, Residency};
@@ -106,7 +110,7 @@ where
     // SAFETY: `external` asks, until the owner is dropped,
     // * that the range stays mapped with that access to the same memory: the owner is the
     //   region's mapping, which vm-memory unmaps when its last `Arc` is dropped, and never
-    //   changes;
+    //   changes, and this function's caller sees to it that a file is not truncated;
     // * that a file is mapped shared from that offset on: `file_of` returns one only then;
     // * that nobody creates a reference, and of pinned memory that it stays: this function's
     //   caller sees to it.

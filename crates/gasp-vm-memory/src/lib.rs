@@ -39,7 +39,9 @@
 //!
 //! [`virtio-queue`](https://docs.rs/virtio-queue) runs over a burst unchanged: pass `&burst` where
 //! it asks for memory. Begin a burst for each turn of a queue, and drop it before the device waits
-//! for the guest again. `examples/block.rs` is a virtio-blk request path.
+//! for the guest again, or after as many chains as the queue has entries: a driver can add chains
+//! as fast as they are taken, and a revoke waits for the burst. `examples/block.rs` is a virtio-blk
+//! request path.
 //!
 //! A compiler that finds no `GuestMemoryBackend` for `DeviceMemory` was given the memory in place
 //! of a burst of it.
@@ -54,6 +56,8 @@
 //!   memory is mapped read-only in this process, such a write ends the process.
 //! * Memory that can be cut off under its mapping ([`is_guarded`](gasp::MemoryObject::is_guarded))
 //!   is not lent ([`Refused::Guarded`]), because an access through a slice would end the process.
+//!   A burst that holds RAM of a huge page pool when its file is first handed out still lends
+//!   what it holds: hand files out before devices run.
 //! * [`physical_memory`](vm_memory::GuestMemory::physical_memory) is always `None`: see
 //!   [`NoPhysicalMemory`].
 //!

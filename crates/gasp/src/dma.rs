@@ -38,7 +38,8 @@ pub trait Dma {
     /// The error of a failed access.
     type Error;
 
-    /// Maps all of `[addr, addr + len)`, or nothing; see [`Vdev::map`].
+    /// Maps all of `[addr, addr + len)`, or nothing; see [`Vdev::map`]. The mapping has `len` bytes
+    /// and the access of `flags`. Its own address is another one if the implementation translates.
     ///
     /// # Errors
     /// Those of the implementation.
@@ -50,7 +51,7 @@ pub trait Dma {
     ) -> core::result::Result<Mapping, Self::Error>;
 
     /// Maps all of `[addr, addr + len)` in as many pieces as it takes, or nothing; see
-    /// [`Vdev::map_scatter`].
+    /// [`Vdev::map_scatter`]. Otherwise as [`map`](Self::map).
     ///
     /// # Errors
     /// Those of the implementation.

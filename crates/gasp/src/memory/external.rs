@@ -66,13 +66,14 @@ impl MemoryObject {
     ///
     /// # Safety
     /// For as long as `owner` is not dropped:
-    /// * `[base, base + len)` stays mapped, with at least `access`, to the same memory;
+    /// * `[base, base + len)` stays mapped, with at least `access`, to the same memory. So
+    ///   nobody truncates its file: external memory is not [guarded](Self::is_guarded);
     /// * if there is a `file`, that mapping is shared (`MAP_SHARED`), and of the file from the
     ///   given offset on;
     /// * nobody creates a Rust reference to it; every access by anyone in the process is volatile,
     ///   atomic or made by code outside Rust's memory model;
     /// * if `residency` is [`Pinned`](Residency::Pinned), nobody punches holes into
-    ///   it, discards it (`MADV_DONTNEED` on private memory) or truncates its file.
+    ///   it or discards it (`MADV_DONTNEED` on private memory).
     ///
     /// ```
     /// use std::sync::Arc;
