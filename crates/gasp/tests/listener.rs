@@ -99,8 +99,11 @@ fn a_listener_hears_of_each_change_before_and_after_with_whole_regions() {
     let change = "[3+5rwx 16+4rwx] -> [3+4rwx 17+3rwx]";
     assert_eq!(recorder.take(), [format!("before {change}"), format!("after {change}")]);
 
-    guest.space().set_tag(span(0, PAGE), 7, None).unwrap();
+    guest.space().set_tag(span(0, 2 * PAGE), 7, None).unwrap();
     assert_eq!(recorder.take(), [""; 0], "a tag is no change of memory");
+    guest.space().set_tag(span(0, PAGE), 0, None).unwrap();
+    let change = "[0+2rwx] -> [0+1rwx 1+1rwx]";
+    assert_eq!(recorder.take(), [format!("before {change}"), format!("after {change}")]);
     *recorder.guest.lock().unwrap() = None;
     let listener: Arc<dyn SpaceListener> = recorder.clone();
     assert!(guest.space().remove_listener(&listener).unwrap());
@@ -108,6 +111,27 @@ fn a_listener_hears_of_each_change_before_and_after_with_whole_regions() {
     assert!(!guest.space().remove_listener(&listener).unwrap());
     guest.space().remove(span(0, PAGE)).unwrap().wait();
     assert_eq!(recorder.take(), [""; 0]);
+}
+
+#[test]
+fn a_neighbour_that_is_merged_goes_and_comes_with_the_change() {
+    let (guest, ram) = plain_guest(8 * PAGE);
+    guest.space().set_access(span(2 * PAGE, PAGE), Access::READ).unwrap().wait();
+    guest.space().set_access(span(6 * PAGE, PAGE), Access::READ).unwrap().wait();
+    let recorder = listened(&guest);
+    let after = |change: &str| assert_eq!(recorder.take()[1], format!("after {change}"));
+    recorder.take();
+    guest.space().set_access(span(2 * PAGE, PAGE), Access::RWX).unwrap().wait();
+    after("[0+2rwx 2+1r-- 3+3rwx] -> [0+6rwx]");
+    guest.space().set_access(span(5 * PAGE, 2 * PAGE), Access::READ).unwrap().wait();
+    after("[0+6rwx 6+1r--] -> [0+5rwx 5+2r--]");
+    guest.space().remove(span(0, PAGE)).unwrap().wait();
+    after("[0+5rwx] -> [1+4rwx]");
+    let first = Region::memory(gasp::RegionKind::Ram, span(0, PAGE), &ram, 0).unwrap();
+    guest.space().add(first).unwrap();
+    after("[1+4rwx] -> [0+5rwx]");
+    guest.space().set_access(span(0, PAGE), Access::RWX).unwrap().wait();
+    assert_eq!(recorder.take(), [""; 0], "access that was offered already");
 }
 
 #[test]

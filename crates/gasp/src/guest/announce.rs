@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::inner::Inner;
 use super::listener::{SpaceChange, SpaceListener};
+use crate::access::Access;
 use crate::addr::GuestPhys;
 use crate::error::Reason;
 use crate::space::{Placed, Region, Regions};
@@ -13,8 +14,10 @@ type Result<T> = core::result::Result<T, Reason>;
 
 impl Inner {
     /// Makes a change of the regions in `span`, and tells the listeners. `rehearse` makes it on a
-    /// copy of the regions, or says why it cannot be made. The caller holds the edit lock. In a
-    /// listener it fails, also if the listener's thread makes it through the lock that it holds.
+    /// copy of the regions, or says why it cannot be made. A change after which all regions have
+    /// the ranges and the access that they had is not announced. The caller holds the edit lock.
+    /// In a listener it fails, also if the listener's thread makes it through the lock that it
+    /// holds.
     pub(super) fn announced<T>(
         &self,
         span: Span<GuestPhys>,
@@ -26,14 +29,16 @@ impl Inner {
             return make();
         }
         let _announcing = self.announcing.try_lock().ok_or(Reason::Locked)?;
-        let mut regions = self.read_regions().clone();
-        let outgoing = within(&regions, span);
-        rehearse(&mut regions)?;
-        let hull = outgoing.iter().fold(span, |hull, region| {
-            let (start, last) = (region.span().start(), region.span().last());
-            Span::inclusive(hull.start().min(start), hull.last().max(last)).unwrap_or(hull)
-        });
-        let change = SpaceChange { outgoing, incoming: within(&regions, hull) };
+        let before = self.read_regions().clone();
+        let mut after = before.clone();
+        rehearse(&mut after)?;
+        // A region that comes can contain neighbours of `span` that were merged with it: they go.
+        let reached = hull(&after, hull(&before, span));
+        let (outgoing, incoming) = (within(&before, reached), within(&after, reached));
+        if outgoing.iter().map(seen).eq(incoming.iter().map(seen)) {
+            return make();
+        }
+        let change = SpaceChange { outgoing, incoming };
         ask(&listeners, &change)?;
         let made = make();
         for listener in &listeners {
@@ -77,6 +82,19 @@ impl Inner {
 
 fn within(regions: &Regions, span: Span<GuestPhys>) -> Vec<Region> {
     regions.overlapping(span).map(|Placed { region, .. }| region.clone()).collect()
+}
+
+/// `span` and the whole of each region that overlaps it.
+fn hull(regions: &Regions, span: Span<GuestPhys>) -> Span<GuestPhys> {
+    regions.overlapping(span).fold(span, |hull, Placed { region, .. }| {
+        let (start, last) = (region.span().start(), region.span().last());
+        Span::inclusive(hull.start().min(start), hull.last().max(last)).unwrap_or(hull)
+    })
+}
+
+/// What a listener sees change of a region; its tag and its owner are none of its concern.
+fn seen(region: &Region) -> (Span<GuestPhys>, Access) {
+    (region.span(), region.access())
 }
 
 /// Asks all listeners; those before one that refuses hear that the change is not made.

@@ -8,7 +8,7 @@ use crate::space::Region;
 #[non_exhaustive]
 pub struct SpaceChange {
     /// The regions that go, in order of address, each whole: also one of which only a part is
-    /// removed or changed.
+    /// removed or changed, and one that is merged with a neighbour that comes or is changed.
     pub outgoing: Vec<Region>,
     /// The regions that come, in order of address: new ones, and what stays of those that go.
     pub incoming: Vec<Region>,

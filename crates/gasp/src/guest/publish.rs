@@ -106,10 +106,13 @@ impl Inner {
         owner: Option<&str>,
     ) -> Result<()> {
         check_not_looking_up()?;
-        let mut regions = self.write_regions();
-        check_change(&regions, span)?;
-        regions.set_tag(span, tag, owner);
-        Ok(())
+        let set = |regions: &mut Regions| {
+            check_change(regions, span)?;
+            regions.set_tag(span, tag, owner);
+            Ok(())
+        };
+        // It can split and merge regions.
+        self.announced(span, set, || set(&mut self.write_regions()))
     }
 
     /// Removes the regions in a range. The caller holds the edit lock.
