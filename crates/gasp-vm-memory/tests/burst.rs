@@ -11,7 +11,7 @@ use gasp::{
     GuestPhys, MemoryObject, Residency,
 };
 use gasp_vm_memory::{Burst, DeviceMemory, Refused};
-use support::{PAGE, PAGES, guest, guest_with, scattered, target};
+use support::{PAGE, PAGES, guest, guest_with, ram, scattered, target};
 use vm_memory::bitmap::{AtomicBitmap, Bitmap};
 use vm_memory::{
     Bytes, GuestAddress, GuestAddressSpace, GuestMemory, GuestMemoryError, Permissions,
@@ -56,6 +56,7 @@ fn slices_have_the_lengths_of_their_pieces_and_nothing_has_none() {
     assert_eq!(lens(&burst, 0, PAGE as usize), [PAGE as usize]);
     assert_eq!(lens(&burst, PAGE - 1, 2), [1, 1]);
     assert_eq!(lens(&burst, 100, 2 * PAGE as usize), [3996, 4096, 100]);
+    assert_eq!(lens(&burst, 200, 2 * PAGE as usize), [3896, 4096, 200], "not the range before");
     // Nothing at an address that is not granted is nothing, too.
     assert_eq!(lens(&burst, u64::MAX, 0), [0; 0]);
 }
@@ -90,6 +91,10 @@ fn what_the_iommu_refuses_is_the_engines_error_and_a_fault_record() {
     let range = |addr, count, access| burst.check_range(GuestAddress(addr), count, access);
     assert!(range(0, 100, Permissions::Read) && !range(0, 100, Permissions::Write));
     assert!(!range(0, 100, Permissions::ReadWrite) && range(0, 100, Permissions::No));
+    domain.revoke(DeviceAddr(5 * PAGE), PAGE).unwrap().wait();
+    domain.grant(DeviceAddr(5 * PAGE), target(5), PAGE, Access::READ).unwrap();
+    let two = 2 * PAGE as usize;
+    assert!(range(5 * PAGE, two, Permissions::Read) && !range(5 * PAGE, two, Permissions::Write));
     assert!(range(2 * PAGE, 2 * PAGE as usize, Permissions::ReadWrite));
     assert!(!range((PAGES - 1) * PAGE, 2 * PAGE as usize, Permissions::Read));
     assert!(!range(u64::MAX, 2, Permissions::Read));
@@ -150,7 +155,9 @@ fn a_page_is_mapped_once_for_each_kind_of_access() {
         burst.read_obj::<u8>(GuestAddress(offset)).unwrap();
         burst.write_obj(1_u8, GuestAddress(offset)).unwrap();
     }
+    assert!(burst.check_range(GuestAddress(0), PAGE as usize, Permissions::Read), "to its end");
     assert_eq!(burst.held(), 2);
+    assert_eq!(format!("{burst:?}"), "Burst { held: 2, .. }");
     for _ in 0..3 {
         assert!(burst.check_range(GuestAddress(0), 3 * PAGE as usize, Permissions::Read));
     }
@@ -257,13 +264,18 @@ fn memory_that_can_be_cut_off_is_not_lent() {
     assert!(object.is_guarded());
     let guest = Guest::builder().build().unwrap();
     guest.space().add_ram(None, &object).unwrap();
+    guest.space().add_ram(None, &ram(PAGE)).unwrap();
+    guest.space().add_ram(None, &object).unwrap();
     let memory = DeviceMemory::new(guest.vdev("dev").unwrap());
     let burst = memory.burst();
     let guarded = Refused::Guarded { object: "cut".into() };
     let one = burst.read_obj::<u8>(GuestAddress(0)).unwrap_err();
     let range = burst.read_slice(&mut [0; 8192], GuestAddress(0)).unwrap_err();
     assert_eq!((carried::<Refused>(&one), carried::<Refused>(&range)), (&guarded, &guarded));
-    assert_eq!(burst.held(), 0);
+    // Nor a range that only ends in it, after memory that is lent.
+    burst.read_obj::<u8>(GuestAddress(4 * PAGE)).unwrap();
+    let end = burst.read_slice(&mut [0; 8192], GuestAddress(4 * PAGE)).unwrap_err();
+    assert_eq!((carried::<Refused>(&end), burst.held()), (&guarded, 1));
 }
 
 #[test]

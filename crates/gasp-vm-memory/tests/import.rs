@@ -6,9 +6,10 @@ mod support;
 use std::fs::File;
 use std::sync::Arc;
 
-use gasp::{DeviceAddr, Guest, GuestPhys, MapFlags, MemoryObject, Region, Residency, Span};
+use gasp::{Access, DeviceAddr, Guest, GuestPhys, MapFlags, MemoryObject, Region, Residency, Span};
 use gasp_vm_memory::add_guest_memory;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::io::{FdFlags, fcntl_getfd};
 use support::PAGE;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
@@ -37,8 +38,8 @@ fn region(start: u64, flags: i32, prot: i32) -> GuestRegionMmap {
 
 const SHARED: i32 = 1;
 const PRIVATE: i32 = 2;
-const READ: i32 = 1;
 const READ_WRITE: i32 = 3;
+const READ_EXECUTE: i32 = 5;
 
 fn import(guest: &Guest, memory: &GuestMemoryMmap) -> gasp::Result<Vec<MemoryObject>> {
     // SAFETY: the memory is used through vm-memory and gasp alone, and is not to be pinned.
@@ -54,8 +55,12 @@ fn regions_are_used_in_place_at_their_addresses_and_kept_by_their_last_user() {
     let guest = Guest::builder().build().unwrap();
     let objects = import(&guest, &memory).unwrap();
     assert_eq!(objects.iter().map(MemoryObject::as_ptr).collect::<Vec<_>>(), pointers);
+    let names: Vec<_> = objects.iter().map(MemoryObject::name).collect();
+    assert_eq!(names, ["memory at 0x0", "memory at 0x100000000"]);
     for object in &objects {
-        assert_eq!((object.file().map(|(_, start)| start), object.len()), (Some(PAGE), LEN as u64));
+        let (file, start) = object.file().unwrap();
+        assert_eq!((start, object.len()), (PAGE, LEN as u64));
+        assert!(fcntl_getfd(file).unwrap().contains(FdFlags::CLOEXEC));
         assert_eq!(object.not_pinned_because(), Some("pinning was not requested"));
     }
     memory.write_obj(7_u64, GuestAddress((1 << 32) + 8)).unwrap();
@@ -73,7 +78,7 @@ fn regions_are_used_in_place_at_their_addresses_and_kept_by_their_last_user() {
 
 #[test]
 fn only_a_shared_mapping_is_of_its_file() {
-    let regions = vec![region(0, PRIVATE, READ_WRITE), region(1 << 20, SHARED, READ)];
+    let regions = vec![region(0, PRIVATE, READ_WRITE), region(1 << 20, SHARED, READ_EXECUTE)];
     let memory = GuestMemoryMmap::from_regions(regions).unwrap();
     let guest = Guest::builder().build().unwrap();
     let objects = import(&guest, &memory).unwrap();
@@ -81,6 +86,8 @@ fn only_a_shared_mapping_is_of_its_file() {
         objects.iter().map(|object| object.file().is_some()).collect::<Vec<_>>(),
         [false, true]
     );
+    let access: Vec<_> = objects.iter().map(MemoryObject::access).collect();
+    assert_eq!(access, [Access::RW, Access::READ | Access::EXEC]);
     let vdev = guest.vdev("net").unwrap();
     vdev.map(DeviceAddr(0), 8, MapFlags::RW).unwrap();
     vdev.map(DeviceAddr(1 << 20), 8, MapFlags::READ).unwrap();
