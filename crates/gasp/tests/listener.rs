@@ -104,10 +104,16 @@ fn a_listener_hears_of_each_change_before_and_after_with_whole_regions() {
     guest.space().set_tag(span(0, PAGE), 0, None).unwrap();
     let change = "[0+2rwx] -> [0+1rwx 1+1rwx]";
     assert_eq!(recorder.take(), [format!("before {change}"), format!("after {change}")]);
+    guest.space().set_access(span(17 * PAGE, 3 * PAGE), Access::READ).unwrap().wait();
+    let change = "[17+3rwx] -> [17+3r--]";
+    assert_eq!(recorder.take(), [format!("before {change}"), format!("after {change}")]);
+
     *recorder.guest.lock().unwrap() = None;
+    *recorder.refuses.lock().unwrap() = Some(0);
     let listener: Arc<dyn SpaceListener> = recorder.clone();
-    assert!(guest.space().remove_listener(&listener).unwrap());
-    assert_eq!(recorder.take().len(), 2);
+    assert!(guest.space().remove_listener(&listener).unwrap(), "even if it refuses");
+    let change = "[0+1rwx 1+1rwx 2+1r-- 3+4rwx 17+3r--] -> []";
+    assert_eq!(recorder.take(), [format!("before {change}"), format!("after {change}")]);
     assert!(!guest.space().remove_listener(&listener).unwrap());
     guest.space().remove(span(0, PAGE)).unwrap().wait();
     assert_eq!(recorder.take(), [""; 0]);
@@ -150,6 +156,13 @@ fn a_refused_change_is_not_made_and_is_undone_for_those_who_allowed_it() {
     assert_eq!(second.take(), [format!("before {change}")]);
     assert_eq!(third.take(), [""; 0]);
     assert_eq!(errno(guest.space().set_access(span(0, PAGE), Access::READ)), "ENOSPC");
+    *second.refuses.lock().unwrap() = None;
+    first.take();
+    second.take();
+    guest.space().remove(span(PAGE, PAGE)).unwrap().wait();
+    for recorder in [&first, &second, &third] {
+        assert_eq!(recorder.take(), [format!("before {change}"), format!("after {change}")]);
+    }
 
     let fourth = Arc::new(Recorder::default());
     *fourth.refuses.lock().unwrap() = Some(0);

@@ -317,12 +317,26 @@ fn external_memory_with_its_file_can_be_stitched_shared_and_pinned_by_a_pipe() {
     object.alias().unwrap().read_at(PAGE, &mut alias).unwrap();
     assert_eq!(&alias, b"ssit");
 
-    let refused = |file| errno(external(file));
+    let refused = |file| {
+        let error = error(external(file));
+        assert_eq!(error.len(), len as u64);
+        error.errno_name()
+    };
     assert_eq!(refused((fd.try_clone().unwrap(), OFFSET + PAGE)), "EINVAL", "past the end");
     assert_eq!(refused((fd.try_clone().unwrap(), 1)), "EINVAL", "no whole page");
     assert_eq!(refused((fd.try_clone().unwrap(), u64::MAX)), "EINVAL", "it wraps");
     let (pipe, _other) = rustix::pipe::pipe().unwrap();
     assert_eq!(refused((pipe, 0)), "ENODEV");
+    let zero = rustix::fs::open("/dev/zero", OFlags::RDWR, Mode::empty()).unwrap();
+    assert_eq!(refused((zero, 0)), "ENODEV");
+}
+
+#[test]
+fn external_memory_has_the_access_that_it_is_handed_over_with_and_the_seals_of_its_file() {
+    let ram = ram(PAGE);
+    as_external(&ram, Access::READ, |object| {
+        assert_eq!((object.access(), object.seals()), (Access::READ, ram.seals()));
+    });
 }
 
 /// Memory that is unmapped, and counted, when its last user drops it.

@@ -159,6 +159,9 @@ fn not_shared() {
     let how = Adopt { trusted: true, ..how };
     let object = MemoryObject::adopt(file.into(), how).unwrap();
     assert_eq!(object.pinned_by().is_some(), is_memory);
+    as_external(&object, gasp::Access::RW, |external| {
+        assert!(is_memory || external.pinned_by() != Some(PinMethod::Pipe));
+    });
 }
 
 fn descriptors_back() {
@@ -184,6 +187,9 @@ fn reserved() {
     let how = Adopt { residency: Residency::Resident, ..whole(HUGE) };
     let trusted = MemoryObject::adopt(pool_file(HUGE), Adopt { trusted: true, ..how }).unwrap();
     assert_eq!(trusted.stability(), Stability::Reserved);
+    as_external(&trusted, gasp::Access::RW, |external| {
+        assert_eq!(external.page_size() as u64, HUGE, "an embedder's, too");
+    });
     drop(trusted);
     let hostile = MemoryObject::adopt(pool_file(HUGE), how).unwrap();
     assert_eq!(hostile.stability(), Stability::Unpinned, "its pages can be punched out");

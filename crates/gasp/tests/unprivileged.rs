@@ -22,9 +22,10 @@ const NOBODY: libc::uid_t = 65_534;
 const LEN: u64 = 16 << 20;
 
 /// The bodies that run in child processes, by name.
-const BODIES: [(&str, fn()); 4] = [
+const BODIES: [(&str, fn()); 5] = [
     ("a_descriptor_opened_before_privileges_are_dropped_still_shows_frame_numbers", kept),
     ("huge_pages_are_pinned_without_privilege", pinned),
+    ("external_memory_with_its_file_is_pinned_by_a_pipe_without_privilege", external),
     ("contiguity_is_known_without_addresses", contiguous),
     ("a_child_cannot_read_its_parents_addresses", forked),
 ];
@@ -95,6 +96,17 @@ fn pinned() {
     assert_eq!(ram.stability(), Stability::Pinned);
     assert_eq!(errno(ram.host_run(0, 1)), "EPERM", "but the addresses are unknown");
     assert_eq!(ram.audit().unwrap().unchecked, LEN);
+}
+
+fn external() {
+    start_without_privileges();
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `none` is an rlimit that is valid for reads during the call.
+    let done = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const none) };
+    assert_eq!(done, 0);
+    as_external(&resident(4 * PAGE), gasp::Access::RW, |object| {
+        assert_eq!(object.pinned_by(), Some(PinMethod::Pipe), "{:?}", object.not_pinned_because());
+    });
 }
 
 fn contiguous() {

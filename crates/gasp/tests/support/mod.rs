@@ -4,12 +4,13 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gasp::{
     Access, Adopt, Backing, Deadline, DeviceAddr, Domain, DomainKind, DomainOptions, DrainPolicy,
-    Error, Guest, GuestPhys, HostPhys, MapFlags, Mapping, MemoryObject, Residency, Result, Span,
-    Unattached, Vdev,
+    Error, External, Guest, GuestPhys, HostPhys, MapFlags, Mapping, MemoryObject, Residency,
+    Result, Span, Unattached, Vdev,
 };
 
 /// Size of a granule.
@@ -57,6 +58,20 @@ pub(crate) fn reopened(fd: &impl AsFd, flags: rustix::fs::OFlags) -> OwnedFd {
 /// Parameters to adopt all of a file of `len` bytes.
 pub(crate) fn whole(len: u64) -> Adopt<'static> {
     Adopt { residency: Residency::OnDemand, ..Adopt::new("adopted", len) }
+}
+
+/// Runs `test` on the memory of `object` as an embedding VMM hands it over: with its file, and to
+/// be pinned.
+#[allow(unsafe_code, reason = "vouches for memory")]
+pub(crate) fn as_external(object: &MemoryObject, access: Access, test: impl FnOnce(&MemoryObject)) {
+    let base = std::ptr::NonNull::new(object.as_ptr()).unwrap();
+    let mut external = External::new(base, object.len() as usize, Arc::new(()));
+    external.access = access;
+    external.file = object.file().map(|(fd, offset)| (fd.try_clone_to_owned().unwrap(), offset));
+    // SAFETY: `object` keeps the memory mapped, shared and of its file from that offset on, for
+    // longer than the test uses it; only the engine accesses it; and nobody takes pages away.
+    let made = unsafe { MemoryObject::external("vmm", external) }.unwrap();
+    test(&made);
 }
 
 /// A pass-through window with the declared host-physical base `host`.
