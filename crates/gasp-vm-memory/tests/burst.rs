@@ -23,7 +23,7 @@ fn carried<E: std::error::Error + 'static>(error: &GuestMemoryError) -> &E {
     error.get_ref().unwrap().downcast_ref().unwrap()
 }
 
-fn lens(burst: &Burst<gasp::Vdev>, addr: u64, count: usize) -> Vec<usize> {
+fn lens(burst: &impl GuestMemory, addr: u64, count: usize) -> Vec<usize> {
     let slices = burst.get_slices(GuestAddress(addr), count, Permissions::Read).unwrap();
     slices.map(|slice| slice.unwrap().len()).collect()
 }
@@ -303,6 +303,8 @@ fn firmware_sees_guest_physical_memory() {
     guest.read_firmware(GuestPhys(2 * PAGE), &mut read).unwrap();
     assert_eq!(u64::from_ne_bytes(read), 9);
     assert!(memory.burst().physical_memory().is_none());
+    // What is consecutive is one slice, however long.
+    assert_eq!(lens(&memory.burst(), 100, 3 * PAGE as usize), [3 * PAGE as usize]);
 }
 
 #[test]

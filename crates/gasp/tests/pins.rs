@@ -8,8 +8,13 @@ mod support;
 #[path = "support/trials.rs"]
 mod trials;
 
+use std::ptr::NonNull;
+use std::sync::Arc;
+
 use gasp::PinMethod;
-use gasp::{Adopt, Backing, Guest, GuestPhys, HostPhys, MemoryObject, Residency, Stability};
+use gasp::{
+    Adopt, Backing, External, Guest, GuestPhys, HostPhys, MemoryObject, Residency, Stability,
+};
 use libtest_mimic::Arguments;
 use rustix::fs::{FallocateFlags, MemfdFlags};
 use support::*;
@@ -183,6 +188,7 @@ fn pool_file(len: u64) -> std::os::fd::OwnedFd {
     fd
 }
 
+#[allow(unsafe_code, reason = "vouches for memory that is refused")]
 fn reserved() {
     let how = Adopt { residency: Residency::Resident, ..whole(HUGE) };
     let trusted = MemoryObject::adopt(pool_file(HUGE), Adopt { trusted: true, ..how }).unwrap();
@@ -190,6 +196,13 @@ fn reserved() {
     as_external(&trusted, gasp::Access::RW, |external| {
         assert_eq!(external.page_size() as u64, HUGE, "an embedder's, too");
     });
+    let inside = NonNull::new(trusted.as_ptr().wrapping_add(PAGE as usize)).unwrap();
+    let mut external = External::new(inside, HUGE as usize, Arc::new(()));
+    external.file = trusted.file().map(|(fd, _)| (fd.try_clone_to_owned().unwrap(), 0));
+    // SAFETY: nothing is asked for memory that is refused, because it is no whole pages of its
+    // file.
+    let refused = unsafe { MemoryObject::external("vmm", external) };
+    assert_eq!(errno(refused), "EINVAL");
     drop(trusted);
     let hostile = MemoryObject::adopt(pool_file(HUGE), how).unwrap();
     assert_eq!(hostile.stability(), Stability::Unpinned, "its pages can be punched out");
