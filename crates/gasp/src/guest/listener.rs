@@ -23,6 +23,8 @@ pub struct SpaceChange {
 /// It can look regions up and map memory. It should not keep a [`Guest`](crate::Guest), which
 /// would then never end.
 ///
+/// A change after which all regions have the ranges and the access that they had is not announced.
+///
 /// While a region goes and comes, as when it is split, a slot of it is missing between the two
 /// calls; a VMM stops its vCPUs for the change, or runs their accesses again.
 pub trait SpaceListener: Send + Sync {
