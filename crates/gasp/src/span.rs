@@ -73,6 +73,12 @@ impl<A: Address> Span<A> {
         self.start <= addr && addr <= self.last()
     }
 
+    /// The smallest range that covers both; `self` if that is the whole 64-bit space.
+    pub(crate) fn hull(&self, other: &Self) -> Self {
+        let (start, last) = (self.start.min(other.start), self.last().max(other.last()));
+        Self::inclusive(start, last).unwrap_or(*self)
+    }
+
     /// Whether all of `other` is in the range.
     #[inline]
     pub fn covers(&self, other: &Self) -> bool {

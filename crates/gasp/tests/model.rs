@@ -19,6 +19,8 @@ mod objects;
 mod seen;
 #[path = "model/steps.rs"]
 mod steps;
+#[path = "model/tables.rs"]
+mod tables;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -27,6 +29,15 @@ use engine::Pair;
 
 #[test]
 fn random_sequences_end_as_in_the_model() {
+    run(false);
+}
+
+#[test]
+fn random_sequences_end_as_in_the_model_if_domains_ask() {
+    run(true);
+}
+
+fn run(asks: bool) {
     let config = ProptestConfig {
         failure_persistence: None,
         max_shrink_iters: 4096,
@@ -40,7 +51,7 @@ fn random_sequences_end_as_in_the_model() {
         let batch = std::cell::RefCell::new(&mut seen);
         TestRunner::new(config.clone())
             .run(&(0..5_u8, prop::collection::vec(steps::step(), 8..=40)), |(empty, steps)| {
-                let mut pair = Pair::new(&objects);
+                let mut pair = Pair::new(&objects, asks);
                 let furniture = if empty == 0 { vec![] } else { steps::furniture() };
                 for step in furniture.iter().chain(&steps) {
                     pair.run(step)?;

@@ -325,6 +325,7 @@ errno_t gasp_domain_destroy(gasp_domain_t *domain);
 #define GASP_REFUSED_ACCESS UINT32_C(1)      /* the grant does not allow the access */
 #define GASP_REFUSED_UNATTACHED UINT32_C(2)  /* the device is attached to no domain */
 #define GASP_REFUSED_DENY_DOMAIN UINT32_C(3) /* its domain denies everything */
+#define GASP_REFUSED_TRANSLATOR UINT32_C(4)  /* the translator of its domain refuses it */
 
 /* A fault record: one access that the guest's IOMMU refused. */
 struct gasp_fault {

@@ -30,6 +30,7 @@ pub unsafe extern "C" fn gasp_guest_next_fault(
             Refusal::Access { .. } => GASP_REFUSED_ACCESS,
             Refusal::Unattached => GASP_REFUSED_UNATTACHED,
             Refusal::DenyDomain => GASP_REFUSED_DENY_DOMAIN,
+            Refusal::Translator { .. } => GASP_REFUSED_TRANSLATOR,
         };
         let mut name = [0; FAULT_NAME];
         let bytes = fault.device.bytes().take(FAULT_NAME - 1);

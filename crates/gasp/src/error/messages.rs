@@ -27,6 +27,7 @@ fn reasons() -> Vec<Reason> {
         refused(Refusal::Access { allowed: offered, requested }),
         refused(Refusal::Unattached),
         refused(Refusal::DenyDomain),
+        refused(Refusal::Translator { reason: 5 }),
         Reason::NoMemory { addr: to },
         Reason::NotRam { addr: to },
         Reason::Forbidden { addr: to, offered, requested },

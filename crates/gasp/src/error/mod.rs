@@ -58,6 +58,8 @@ pub enum Operation {
     Grant,
     /// Removing IOMMU grants.
     Revoke,
+    /// Invalidating answers of a domain's translator.
+    Invalidate,
     /// Attaching a device to a domain.
     Attach,
     /// Creating a guest, a domain or a device.
@@ -90,6 +92,7 @@ impl fmt::Display for Operation {
             Self::Reserve => "reservation",
             Self::Grant => "IOMMU grant",
             Self::Revoke => "IOMMU revoke",
+            Self::Invalidate => "IOMMU invalidation",
             Self::Attach => "attachment",
             Self::Create => "creation",
             Self::Remove => "removal",

@@ -28,6 +28,12 @@ pub enum Refusal {
     /// The device's domain denies everything.
     #[error("its domain denies everything")]
     DenyDomain,
+    /// The translator of the device's domain refuses the access.
+    #[error("its domain's translator refuses it, with fault reason {reason:#x}")]
+    Translator {
+        /// The translator's own [reason](crate::TranslationFault::reason).
+        reason: u32,
+    },
 }
 
 /// The reason of a failure. Each has exactly one [`errno`](Self::errno).

@@ -14,7 +14,7 @@ use crate::access::Access;
 use crate::addr::{DeviceAddr, GuestPhys};
 use crate::error::Refusal;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::iommu::{DomainInner, DomainKind, DomainOptions, in_chunks};
+use crate::iommu::{Asking, DomainInner, DomainKind, DomainOptions, in_chunks};
 use crate::mapping::{Drain, DrainPolicy, check_not_looking_up};
 use crate::span::Span;
 use crate::view::lookup::guest_of;
@@ -48,7 +48,8 @@ impl Guest {
     /// Creates a domain, without grants.
     ///
     /// # Errors
-    /// `EINVAL` if the guest was built without an IOMMU; `EEXIST` if it has a domain of this
+    /// `EINVAL` if the guest was built without an IOMMU, or the options have a translator and
+    /// another kind than [`DomainKind::Ask`], or that kind and no translator; `EEXIST` if it has a domain of this
     /// name; `ENOSPC` if it has 4,096 domains; `EDEADLK` inside a look-up of a device (decision
     /// 22).
     pub fn domain(&self, name: &str, options: DomainOptions) -> Result<Domain> {
@@ -58,6 +59,9 @@ impl Guest {
         }
         if self.0.iommu.is_none() {
             return fail(Reason::Invalid("the guest has no IOMMU"));
+        }
+        if options.translator.is_some() != (options.kind == DomainKind::Ask) {
+            return fail(Reason::Invalid("a domain that asks, and no other, has a translator"));
         }
         let mut domains = self.0.lock_domains();
         if domains.iter().any(|domain| &*domain.name == name) {
@@ -72,6 +76,7 @@ impl Guest {
             DomainKind::Identity | DomainKind::Translate => {
                 Arc::new(View::new(self.0.physical.width, Absent::Refused(Refusal::NotGranted)))
             }
+            DomainKind::Ask => Arc::new(View::new(self.0.physical.width, Absent::Missed)),
         };
         let inner = Arc::new(DomainInner {
             name: Arc::from(name),
@@ -81,6 +86,7 @@ impl Guest {
             policy: options.drain.unwrap_or(self.0.policy),
             width: self.0.physical.width,
             view,
+            asking: options.translator.map(Asking::new),
             changes: Mutex::new(()),
             removed: AtomicBool::new(false),
         });
@@ -191,10 +197,59 @@ impl Domain {
         self.inner.revoke(self.guest.memory(), spans).map_err(fail)
     }
 
+    /// Invalidates what the translator of a domain that asks has answered about
+    /// `[device, device + len)`, rounded outward to 4 KiB, and what it is about to answer. An answer
+    /// for a larger page is invalidated whole.
+    ///
+    /// After this call the translator is asked again, and the invalidation is complete when the
+    /// [`Drain`] has been waited for, as that of a [`revoke`](Self::revoke). The page tables, or
+    /// whatever the translator reads, are changed before the call.
+    ///
+    /// # Errors
+    /// `EINVAL` for a length of 0, or if the domain does not ask; `ENXIO` if the range wraps;
+    /// `EDEADLK` inside a look-up of a device (decision 22).
+    ///
+    /// # Deadlocks
+    /// As [`revoke`](Self::revoke).
+    pub fn invalidate(&self, device: DeviceAddr, len: u64) -> Result<Drain> {
+        let fail = |reason| self.error(Operation::Invalidate, device, len, reason);
+        let span = Span::new(device, len).map_err(fail)?;
+        self.invalidate_ranges(&[span])
+    }
+
+    /// Invalidates several ranges at the cost of one membarrier(2); otherwise as
+    /// [`invalidate`](Self::invalidate).
+    ///
+    /// # Errors
+    /// `EINVAL` if the domain does not ask; `EDEADLK` as for [`invalidate`](Self::invalidate).
+    ///
+    /// # Deadlocks
+    /// As [`revoke`](Self::revoke).
+    pub fn invalidate_ranges(&self, spans: &[Span<DeviceAddr>]) -> Result<Drain> {
+        let first = spans.first().map_or(DeviceAddr(0), Span::start);
+        let len = spans.iter().fold(0_u64, |sum, span| sum.saturating_add(span.len()));
+        let fail = |reason| self.error(Operation::Invalidate, first, len, reason);
+        check_not_looking_up().map_err(fail)?;
+        self.inner.invalidate(self.guest.memory(), spans).map_err(fail)
+    }
+
+    /// Invalidates everything; otherwise as [`invalidate`](Self::invalidate). It takes time in
+    /// proportion to what the domain has been answered.
+    ///
+    /// # Errors
+    /// As [`invalidate_ranges`](Self::invalidate_ranges).
+    ///
+    /// # Deadlocks
+    /// As [`revoke`](Self::revoke).
+    pub fn invalidate_all(&self) -> Result<Drain> {
+        self.invalidate_ranges(&[self.inner.addresses()])
+    }
+
     /// The grants in order of device address; adjacent ones that continue each other are joined.
+    /// Of a domain that asks, the translations that it has at the moment.
     pub fn grants(&self) -> Vec<Grant> {
         let mut grants: Vec<Grant> = Vec::new();
-        if !self.inner.takes_grants() {
+        if !self.inner.has_table() {
             return grants;
         }
         // No grant is added or revoked meanwhile, except by a change of memory.
@@ -209,6 +264,9 @@ impl Domain {
                     return ControlFlow::Continue(());
                 }
                 seen = Some(part.last());
+                if leaf.refused().is_some() {
+                    return ControlFlow::Continue(());
+                }
                 let guest = guest_address(&self.guest, leaf);
                 let grant = Grant { device: part, guest, access: leaf.allowed() };
                 match grants
@@ -224,15 +282,15 @@ impl Domain {
         grants
     }
 
-    /// The number of table entries that the grants take, of [`DomainOptions::limit`].
+    /// The number of table entries that the grants or answers take, of [`DomainOptions::limit`].
     pub fn entries(&self) -> u64 {
-        if self.inner.takes_grants() { self.inner.view.writer().leaves() } else { 0 }
+        if self.inner.has_table() { self.inner.view.writer().leaves() } else { 0 }
     }
 
     /// The size in bytes of the nodes of the domain's table. Its top level, 8 bytes for each GiB
     /// of addresses and resident only as far as it is used, comes on top of that.
     pub fn table_bytes(&self) -> usize {
-        if self.inner.takes_grants() { self.inner.view.writer().bytes() } else { 0 }
+        if self.inner.has_table() { self.inner.view.writer().bytes() } else { 0 }
     }
 
     /// Removes the domain from its guest, and releases its name.

@@ -10,7 +10,7 @@ use crate::error::{Operation, Result};
 use crate::fault::{Fault, Faults};
 use crate::iommu::Unattached;
 use crate::map_flags::MapFlags;
-use crate::mapping::{DrainPolicy, Mapping, Port, Scatter};
+use crate::mapping::{DrainPolicy, Failed, Mapping, Port, Scatter};
 
 /// A guest: an address space, virtual devices, and possibly an IOMMU.
 ///
@@ -77,7 +77,10 @@ impl Guest {
         let port = || self.0.firmware_port();
         match Port::map_page(|| Some(port()), addr.0, len, flags) {
             Some(mapping) => Ok(mapping),
-            None => port().map(Operation::MapFirmware, addr.0, len, flags),
+            None => {
+                let mapped = port().map(Operation::MapFirmware, addr.0, len, flags);
+                mapped.map_err(Failed::error)
+            }
         }
     }
 
@@ -91,7 +94,8 @@ impl Guest {
         len: u64,
         flags: MapFlags,
     ) -> Result<Scatter> {
-        self.0.firmware_port().map_scatter(Operation::MapFirmware, addr.0, len, flags)
+        let mapped = self.0.firmware_port().map_scatter(Operation::MapFirmware, addr.0, len, flags);
+        mapped.map_err(Failed::error)
     }
 
     /// Copies out of guest memory as a vCPU reaches it, of whatever kind: all of `into`, or
@@ -102,7 +106,7 @@ impl Guest {
     /// `EIO` if memory is [guarded](crate::MemoryObject::is_guarded) and gone: part of `into` may
     /// then be written.
     pub fn read_firmware(&self, addr: GuestPhys, into: &mut [u8]) -> Result<()> {
-        self.0.firmware_port().read(addr.0, into, MapFlags::READ.any())
+        self.0.firmware_port().read(addr.0, into, MapFlags::READ.any()).map_err(Failed::error)
     }
 
     /// Copies into guest memory as a vCPU reaches it, of whatever kind but ROM: all of `from`, or
@@ -113,7 +117,7 @@ impl Guest {
     /// `EIO` if memory is [guarded](crate::MemoryObject::is_guarded) and gone: part of `from` may
     /// then be copied.
     pub fn write_firmware(&self, addr: GuestPhys, from: &[u8]) -> Result<()> {
-        self.0.firmware_port().write(addr.0, from, MapFlags::WRITE.any())
+        self.0.firmware_port().write(addr.0, from, MapFlags::WRITE.any()).map_err(Failed::error)
     }
 
     /// Takes the fault records of what the IOMMU has refused: at most 64, the oldest first, and

@@ -17,6 +17,7 @@
 //! | `guest`, `builder` | the guest as programs hold it, and how it is created |
 //! | `space`, `space_lock` | its address space; the right to change that several times in a row |
 //! | `domain`, `vdev` | the domains of its IOMMU, and its devices |
+//! | `fetch` | maps of devices whose domain asks its translator |
 //! | `inner` | the state behind these handles |
 //! | `publish` | a change of the regions, and the updates of every view that follow |
 //! | `listener`, `announce` | those who follow the regions, such as the slots of KVM, and how they hear of a change |
@@ -26,6 +27,7 @@ mod announce;
 mod audit;
 mod builder;
 mod domain;
+mod fetch;
 #[allow(clippy::module_inception, reason = "a file for each word of the API")]
 mod guest;
 mod inner;

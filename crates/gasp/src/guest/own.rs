@@ -53,13 +53,13 @@ impl Inner {
         };
         let overlaps = |found: &Use| same(span).is_some_and(|span| found.overlaps(span));
         let domains: Vec<_> =
-            self.lock_domains().iter().filter(|d| d.takes_grants()).cloned().collect();
+            self.lock_domains().iter().filter(|d| d.has_table()).cloned().collect();
         let reaches = |found: &Use| {
             if found.view == self.flat.id() {
                 return overlaps(found);
             }
             match domains.iter().find(|domain| domain.view.id() == found.view) {
-                Some(domain) if domain.kind == DomainKind::Translate => {
+                Some(domain) if domain.kind != DomainKind::Identity => {
                     self.leads_into(domain, found, span)
                 }
                 Some(_) => overlaps(found),

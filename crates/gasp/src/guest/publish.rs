@@ -164,7 +164,7 @@ impl Inner {
                 ControlFlow::Continue(self.flatten(regions, writer, rest))
             });
         reached(&self.flat, Reached::Updated(device));
-        for domain in self.domains_with_rules() {
+        for domain in self.domains_with_tables() {
             refresh(&domain, self.memory(), changed, |range| reached(&domain.view, range));
         }
     }
@@ -201,9 +201,9 @@ impl Inner {
 
     /// The domains whose tables have to be updated after a change of the regions. A domain that
     /// is added after the regions have changed needs no update.
-    fn domains_with_rules(&self) -> Vec<Arc<DomainInner>> {
+    fn domains_with_tables(&self) -> Vec<Arc<DomainInner>> {
         let domains = self.lock_domains();
-        domains.iter().filter(|domain| domain.takes_grants()).cloned().collect()
+        domains.iter().filter(|domain| domain.has_table()).cloned().collect()
     }
 }
 
@@ -266,7 +266,7 @@ impl<'a> RegionRevocation<'a> {
     /// Scans for the mappings, and frees the nodes that the change removed.
     fn scan(mut self) -> Drain {
         self.flush();
-        let domains = self.guest.domains_with_rules();
+        let domains = self.guest.domains_with_tables();
         let views =
             core::iter::once(&self.guest.flat).chain(domains.iter().map(|domain| &domain.view));
         let retired: Vec<_> =
@@ -360,7 +360,7 @@ mod tests {
         for page in 0..100 {
             domain.grant(DeviceAddr(page << 20), GuestPhys(0), 4096, Access::RW).unwrap();
         }
-        let inner = Arc::clone(&guest.0.domains_with_rules()[0]);
+        let inner = Arc::clone(&guest.0.domains_with_tables()[0]);
         let mut reports = 0;
         refresh(&inner, guest.0.memory(), Span::new(GuestPhys(0), 1 << 20).unwrap(), |_| {
             assert!(guest.0.regions.try_write().is_some(), "a scan here would keep others waiting");

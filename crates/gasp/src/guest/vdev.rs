@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::domain::Domain;
+use super::fetch::Request;
 use super::guest::Guest;
 use super::inner::{Inner, VdevInner};
 use crate::addr::DeviceAddr;
@@ -112,7 +113,9 @@ impl Vdev {
     #[cold]
     #[inline(never)]
     fn map_general(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
-        self.port().map(Operation::Map, addr.0, len, flags)
+        let op = Operation::Map;
+        let request = Request { op, addr, len, flags };
+        self.fetching(request, |port| port.map(op, addr.0, len, flags))
     }
 
     /// [`map`](Self::map) of the device that `find` returns, if the range lies in one page of the
@@ -204,7 +207,10 @@ impl Vdev {
         flags: MapFlags,
         partial: Partial,
     ) -> Result<HostMapping> {
-        self.port().map_host_contig(addr.0, max, flags, partial)
+        let request = Request { op: Operation::MapHostContig, addr, len: max, flags };
+        self.fetching_part(request, partial, |port, partial| {
+            port.map_host_contig(addr.0, max, flags, partial)
+        })
     }
 
     /// Maps all of `[addr, addr + len)`, in as many pieces as it takes (decision 21).
@@ -212,7 +218,9 @@ impl Vdev {
     /// # Errors
     /// As [`map`](Self::map), except that the memory need not be consecutive.
     pub fn map_scatter(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Scatter> {
-        self.port().map_scatter(Operation::MapScatter, addr.0, len, flags)
+        let op = Operation::MapScatter;
+        let request = Request { op, addr, len, flags };
+        self.fetching(request, |port| port.map_scatter(op, addr.0, len, flags))
     }
 
     /// Maps all of `[addr, addr + len)` at consecutive addresses, by mapping its pieces once more
@@ -223,7 +231,8 @@ impl Vdev {
     /// As [`map_scatter`](Self::map_scatter); `EINVAL` if the pieces are not whole pages of their
     /// backing, or are memory without a descriptor; any mmap() error.
     pub fn map_stitched(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Stitched> {
-        self.port().map_stitched(addr.0, len, flags)
+        let request = Request { op: Operation::MapStitched, addr, len, flags };
+        self.fetching(request, |port| port.map_stitched(addr.0, len, flags))
     }
 
     /// Copies out of guest memory: all of `into`, or nothing.
@@ -232,7 +241,9 @@ impl Vdev {
     /// As [`map_scatter`](Self::map_scatter) with read access; `EIO` if memory is
     /// [guarded](crate::MemoryObject::is_guarded) and gone: part of `into` may then be written.
     pub fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<()> {
-        self.port().read(addr.0, into, MapFlags::READ)
+        let flags = MapFlags::READ;
+        let request = Request { op: Operation::Read, addr, len: into.len() as u64, flags };
+        self.fetching(request, |port| port.read(addr.0, into, flags))
     }
 
     /// Copies into guest memory: all of `from`, or nothing.
@@ -241,7 +252,9 @@ impl Vdev {
     /// As [`map_scatter`](Self::map_scatter) with write access; `EIO` if memory is
     /// [guarded](crate::MemoryObject::is_guarded) and gone: part of `from` may then be copied.
     pub fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<()> {
-        self.port().write(addr.0, from, MapFlags::WRITE)
+        let flags = MapFlags::WRITE;
+        let request = Request { op: Operation::Write, addr, len: from.len() as u64, flags };
+        self.fetching(request, |port| port.write(addr.0, from, flags))
     }
 
     /// Attaches the device to a domain, or moves it there from another domain of the same owner.
@@ -364,7 +377,7 @@ impl Vdev {
     }
 
     #[inline]
-    fn port(&self) -> Port<'_> {
+    pub(super) fn port(&self) -> Port<'_> {
         Port {
             attachment: &self.inner.attachment,
             guest: &self.guest.physical,

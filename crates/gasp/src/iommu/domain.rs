@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::ask::Asking;
+use super::translator::Translator;
 use crate::addr::DeviceAddr;
 use crate::mapping::DrainPolicy;
 use crate::span::Span;
@@ -24,10 +26,15 @@ pub enum DomainKind {
     /// A device address covered by a grant is translated to the guest-physical address that the
     /// grant gives, with the grant's access; others are refused.
     Translate,
+    /// A device address is translated as the domain's [`Translator`] answers, which is asked when
+    /// a map meets an address for the first time. The answers are kept until they are
+    /// [invalidated](crate::Domain::invalidate), or others need their place.
+    Ask,
 }
 
 impl DomainKind {
-    /// All kinds, in the order of their names.
+    /// The kinds that need no translator, in the order of their names: those that a
+    /// configuration can name.
     pub const ALL: [Self; 4] = [Self::Bypass, Self::Deny, Self::Identity, Self::Translate];
 
     /// The name in configuration files and reports, such as `"translate"`.
@@ -37,6 +44,7 @@ impl DomainKind {
             Self::Deny => "deny",
             Self::Identity => "identity",
             Self::Translate => "translate",
+            Self::Ask => "ask",
         }
     }
 }
@@ -48,10 +56,12 @@ impl fmt::Display for DomainKind {
 }
 
 /// The options of a new domain; see [`Guest::domain`](crate::Guest::domain).
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone)]
 pub struct DomainOptions {
     /// The translation of device addresses.
     pub kind: DomainKind,
+    /// Who is asked, in a domain of the kind [`DomainKind::Ask`]; `None` for all others.
+    pub translator: Option<Arc<dyn Translator>>,
     /// The name of who configures the domain. A device that is attached to a domain of one owner
     /// cannot be attached to one of another.
     pub owner: Arc<str>,
@@ -60,6 +70,9 @@ pub struct DomainOptions {
     /// of it, cuts it, into 1,023 entries at most. A revoke that would cut an entry past the limit
     /// is refused; one of whole entries never is. Grants that a change of memory would cut past
     /// the limit are revoked (docs/decisions.md).
+    ///
+    /// In a domain that asks, answers over the limit take the place of others. A map of more
+    /// pages than that, less those that are held, is refused with `ENOSPC`.
     pub limit: u64,
     /// How its drains wait; `None` for the guest's own policy.
     pub drain: Option<DrainPolicy>,
@@ -72,12 +85,29 @@ impl DomainOptions {
     /// Options for a domain of this kind: the owner `"guest"`, the default limit, and the drain
     /// policy of the guest.
     pub fn new(kind: DomainKind) -> Self {
-        Self { kind, owner: Arc::from("guest"), limit: Self::LIMIT, drain: None }
+        let (translator, drain) = (None, None);
+        Self { kind, translator, owner: Arc::from("guest"), limit: Self::LIMIT, drain }
+    }
+
+    /// Options for a domain that asks `translator`; otherwise as [`new`](Self::new).
+    pub fn ask(translator: Arc<dyn Translator>) -> Self {
+        Self { translator: Some(translator), ..Self::new(DomainKind::Ask) }
+    }
+}
+
+impl fmt::Debug for DomainOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, owner, limit, drain, .. } = self;
+        f.debug_struct("DomainOptions")
+            .field("kind", kind)
+            .field("owner", owner)
+            .field("limit", limit)
+            .field("drain", drain)
+            .finish_non_exhaustive()
     }
 }
 
 /// A domain, behind its handles.
-#[derive(Debug)]
 pub(crate) struct DomainInner {
     pub(crate) name: Arc<str>,
     pub(crate) kind: DomainKind,
@@ -88,6 +118,8 @@ pub(crate) struct DomainInner {
     pub(crate) width: u32,
     /// The domain's own view, or the one that all domains of a kind without grants share.
     pub(crate) view: Arc<View>,
+    /// Who is asked on a miss, in a domain that asks.
+    pub(crate) asking: Option<Asking>,
     /// Serialises the changes of the grants. A change is processed in chunks, and this is the only
     /// lock that it holds for all of them.
     pub(crate) changes: Mutex<()>,
@@ -96,9 +128,14 @@ pub(crate) struct DomainInner {
 }
 
 impl DomainInner {
-    /// Whether the domain has grants of its own.
+    /// Whether the domain is told its grants.
     pub(crate) fn takes_grants(&self) -> bool {
         matches!(self.kind, DomainKind::Identity | DomainKind::Translate)
+    }
+
+    /// Whether the domain has a table of its own: of grants, or of answers.
+    pub(crate) fn has_table(&self) -> bool {
+        self.takes_grants() || self.kind == DomainKind::Ask
     }
 
     /// All device addresses of the guest's width.

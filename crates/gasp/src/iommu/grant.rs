@@ -51,7 +51,7 @@ impl DomainInner {
         access: Access,
     ) -> Result<(), Reason> {
         if !self.takes_grants() {
-            return Err(Reason::Invalid("a domain that bypasses or denies has no grants"));
+            return Err(Reason::Invalid("a domain that bypasses, denies or asks has no grants"));
         }
         if access.is_empty() {
             return Err(Reason::BadFlags(0));

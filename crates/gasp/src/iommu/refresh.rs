@@ -42,7 +42,7 @@ pub(crate) fn refresh(
     let span = match domain.kind {
         DomainKind::Bypass | DomainKind::Deny => return,
         DomainKind::Identity => identity(changed),
-        DomainKind::Translate => domain.addresses(),
+        DomainKind::Translate | DomainKind::Ask => domain.addresses(),
     };
     let mut revoked = 0_u64;
     let unreported = RefCell::new(Vec::new());
@@ -141,7 +141,10 @@ impl Chunk<'_> {
                 // guard. So the segment that the leaf names is still there, and its address is
                 // only read.
                 let guest = GuestPhys(unsafe { guest_of(self.segments, leaf, 0) });
-                affected.extend(self.entry(whole, guest, rest));
+                // The refusal of a translator leads nowhere.
+                if leaf.refused().is_none() {
+                    affected.extend(self.entry(whole, guest, rest));
+                }
                 ControlFlow::Continue(())
             });
         let ControlFlow::Continue(next) = visited;

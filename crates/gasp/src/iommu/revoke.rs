@@ -29,22 +29,49 @@ impl DomainInner {
         spans: &[Span<DeviceAddr>],
     ) -> Result<Drain, Reason> {
         if !self.takes_grants() {
-            return Err(Reason::Invalid("a domain that bypasses or denies has no grants"));
+            return Err(Reason::Invalid("a domain that bypasses, denies or asks has no grants"));
         }
-        // Nothing is ever granted past the guest's address width.
+        let spans = self.rounded(spans);
+        let _changes = self.changes.lock();
+        self.check_cuts(memory, &spans)?;
+        Ok(self.take_out(memory, &spans, Ends::Cut))
+    }
+
+    /// Takes the answers of `spans` out of the table, whole words, with one scan. Those that are on
+    /// their way are void. The drain waits for the mappings of what was taken out.
+    pub(crate) fn invalidate(
+        &self,
+        memory: GuestMemory<'_>,
+        spans: &[Span<DeviceAddr>],
+    ) -> Result<Drain, Reason> {
+        let Some(asking) = &self.asking else {
+            return Err(Reason::Invalid("only a domain that asks has answers to invalidate"));
+        };
+        let spans = self.rounded(spans);
+        asking.questions.invalidate(&spans);
+        let _changes = self.changes.lock();
+        Ok(self.take_out(memory, &spans, Ends::Whole))
+    }
+
+    /// The spans in whole granules, in order and apart, inside the guest's address width: nothing
+    /// is ever in the table past it.
+    fn rounded(&self, spans: &[Span<DeviceAddr>]) -> Spans {
         let all = self.addresses();
         let inside = |span: &Span<DeviceAddr>| {
             span.rounded_out().map_or(Some(all), |span| all.intersection(&span))
         };
-        let spans = joined(spans.iter().filter_map(inside).collect());
-        let _changes = self.changes.lock();
-        self.check_cuts(memory, &spans)?;
+        joined(spans.iter().filter_map(inside).collect())
+    }
+
+    /// Takes `spans` out of the table, and scans for the mappings of what was in it. The caller has
+    /// the lock of changes.
+    fn take_out(&self, memory: GuestMemory<'_>, spans: &[Span<DeviceAddr>], ends: Ends) -> Drain {
         let mut revocation = Revocation::default();
         let mut kept = Kept::default();
         let mut retired = Retired::default();
-        for &span in &spans {
-            self.clear(memory, span, &mut kept, &mut retired);
-            revocation.range(self.view.id(), span);
+        for &span in spans {
+            let cleared = self.clear(memory, span, ends, &mut kept, &mut retired);
+            revocation.range(self.view.id(), cleared);
         }
         let keep = kept.keep;
         // The scan is under the lock of changes, so that it does not find mappings of grants that
@@ -54,7 +81,7 @@ impl DomainInner {
         // every reader that was in it when they were taken from its writer: `clear` took them
         // from it, and the scan came after.
         unsafe { free(&self.view, retired) };
-        Ok(drain)
+        drain
     }
 
     /// Revokes all grants of a domain that is marked as removed. No device is attached, so every
@@ -62,7 +89,11 @@ impl DomainInner {
     pub(crate) fn retire(&self, memory: GuestMemory<'_>) {
         // A grant that was being added when the domain was marked has been added after this.
         let _changes = self.changes.lock();
-        if self.takes_grants() {
+        if let Some(asking) = &self.asking {
+            // An answer that is entered after this finds the domain removed.
+            asking.questions.invalidate(&[self.addresses()]);
+        }
+        if self.has_table() {
             let _: ControlFlow<Infallible> =
                 in_chunks(&self.view, memory, self.addresses(), |_, writer, rest| {
                     ControlFlow::Continue(self.view.table.clear(writer, rest))
@@ -73,16 +104,25 @@ impl DomainInner {
     }
 
     /// Removes the entries of a span, in chunks. Adds the memory that they led to to `kept`, and
-    /// the nodes that are no longer needed to `retired`.
+    /// the nodes that are no longer needed to `retired`. Returns the span, with the entries at its
+    /// ends if those are removed whole.
     fn clear(
         &self,
         memory: GuestMemory<'_>,
         span: Span<DeviceAddr>,
+        ends: Ends,
         kept: &mut Kept,
         retired: &mut Retired,
-    ) {
+    ) -> Span<DeviceAddr> {
+        let table = &self.view.table;
+        let mut cleared = span;
         let _: ControlFlow<Infallible> = in_chunks(&self.view, memory, span, |_, writer, rest| {
-            let next = self.view.table.update(writer, rest, |_, leaf| {
+            let rest = match ends {
+                Ends::Cut => rest,
+                Ends::Whole => around_words(table, rest),
+            };
+            cleared = cleared.hull(&rest);
+            let next = table.update(writer, rest, |_, leaf| {
                 if let Behind::Memory { segment, .. } = leaf.behind()
                     && kept.segments.insert(segment)
                 {
@@ -99,6 +139,7 @@ impl DomainInner {
             }
             ControlFlow::Continue(next)
         });
+        cleared
     }
 
     /// Checks that the entries at the ends of `spans` can be cut there within the limit.
@@ -137,6 +178,17 @@ impl DomainInner {
         }
     }
 }
+
+/// What becomes of an entry of which a span covers a part.
+#[derive(Clone, Copy)]
+enum Ends {
+    /// It is cut, and the rest stays.
+    Cut,
+    /// It is removed whole.
+    Whole,
+}
+
+type Spans = SmallVec<[Span<DeviceAddr>; 1]>;
 
 /// A count of the entries that spans, in order and apart, cut.
 #[derive(Default)]
@@ -197,13 +249,19 @@ fn entry_at(table: &Table, addr: DeviceAddr) -> Option<Span<DeviceAddr>> {
     Span::new(DeviceAddr(addr.0 & !(found.size() - 1)), found.size()).ok()
 }
 
+/// The span, with the entries that its ends are in.
+fn around_words(table: &Table, span: Span<DeviceAddr>) -> Span<DeviceAddr> {
+    let ends = [span.start(), span.last()].into_iter().filter_map(|at| entry_at(table, at));
+    ends.fold(span, |span, entry| span.hull(&entry))
+}
+
 /// The part of `entry` past `span`.
 fn after(entry: Span<DeviceAddr>, span: Span<DeviceAddr>) -> Option<Span<DeviceAddr>> {
     Span::inclusive(span.last().checked_add(1)?, entry.last())
 }
 
 /// The spans in order, those that touch joined, so that no address is counted twice.
-fn joined(mut spans: SmallVec<[Span<DeviceAddr>; 1]>) -> SmallVec<[Span<DeviceAddr>; 1]> {
+fn joined(mut spans: Spans) -> Spans {
     spans.sort_unstable_by_key(Span::start);
     spans.dedup_by(|next, span| {
         let touches = span.last().checked_add(1).is_none_or(|after| next.start() <= after);

@@ -3,6 +3,7 @@
 //! A range in one page, as nearly every one is, takes the short path of a map. Other ranges are
 //! mapped whole first, in pieces if need be, so that nothing is copied if a part is refused.
 
+use super::failed::{Failed, Outcome};
 use super::handle::Mapping;
 use super::port::Port;
 use super::scatter::Scatter;
@@ -11,32 +12,32 @@ use crate::map_flags::MapFlags;
 
 impl Port<'_> {
     /// Copies out of guest memory.
-    pub(crate) fn read(&self, addr: u64, into: &mut [u8], flags: MapFlags) -> Result<()> {
+    pub(crate) fn read(&self, addr: u64, into: &mut [u8], flags: MapFlags) -> Outcome<()> {
         let len = into.len() as u64;
         match Self::map_page(|| Some(*self), addr, len, flags) {
-            Some(mapping) => mapping.read_at(0, into),
-            None => self.map_for_copy(Operation::Read, addr, len, flags)?.read(into),
+            Some(mapping) => Ok(mapping.read_at(0, into)?),
+            None => Ok(self.map_for_copy(Operation::Read, addr, len, flags)?.read(into)?),
         }
     }
 
     /// Copies into guest memory.
-    pub(crate) fn write(&self, addr: u64, from: &[u8], flags: MapFlags) -> Result<()> {
+    pub(crate) fn write(&self, addr: u64, from: &[u8], flags: MapFlags) -> Outcome<()> {
         let len = from.len() as u64;
         match Self::map_page(|| Some(*self), addr, len, flags) {
-            Some(mapping) => mapping.write_at(0, from),
-            None => self.map_for_copy(Operation::Write, addr, len, flags)?.write(from),
+            Some(mapping) => Ok(mapping.write_at(0, from)?),
+            None => Ok(self.map_for_copy(Operation::Write, addr, len, flags)?.write(from)?),
         }
     }
 
     /// Maps the range: as one mapping if it is consecutive, in pieces otherwise.
     #[inline(never)]
-    fn map_for_copy(&self, op: Operation, addr: u64, len: u64, flags: MapFlags) -> Result<Mapped> {
+    fn map_for_copy(&self, op: Operation, addr: u64, len: u64, flags: MapFlags) -> Outcome<Mapped> {
         match self.map(op, addr, len, flags) {
             Ok(mapping) => Ok(Mapped::Whole(mapping)),
-            Err(error) if is_scattered(error.reason()) => {
+            Err(Failed::Error(error)) if is_scattered(error.reason()) => {
                 self.map_scatter(op, addr, len, flags).map(Mapped::Scattered)
             }
-            Err(error) => Err(error),
+            Err(failed) => Err(failed),
         }
     }
 }

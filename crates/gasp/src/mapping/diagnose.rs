@@ -8,10 +8,10 @@ use crate::error::Reason;
 use crate::map_flags::MapFlags;
 use crate::span::Span;
 use crate::view::View;
-use crate::view::lookup::Diagnosis;
+use crate::view::lookup::{Diagnosed, Diagnosis};
 
 impl Port<'_> {
-    /// The reason why a map of all of `span` fails; `None` if it does not. It begins with
+    /// Why a map of all of `span` fails, if it does. It begins with
     /// `busy_view`, if the caller's slot is busy with a view, and calls `pause` when that has to
     /// end.
     ///
@@ -24,9 +24,9 @@ impl Port<'_> {
         span: Span<DeviceAddr>,
         flags: MapFlags,
         pause: impl FnOnce(),
-    ) -> Option<Reason> {
+    ) -> Diagnosed {
         if span.last().0 >> self.guest.width != 0 {
-            return Some(Reason::BeyondWidth { bits: self.guest.width });
+            return Diagnosed::Refused(Reason::BeyondWidth { bits: self.guest.width });
         }
         let mut diagnosis = Diagnosis::new(span, flags);
         if let Some(view) = busy_view {
@@ -44,9 +44,9 @@ impl Port<'_> {
     /// The steps of a diagnosis that need a busy slot of their own.
     #[cold]
     #[inline(never)]
-    fn diagnose_on(&self, mut diagnosis: Diagnosis, span: Span<DeviceAddr>) -> Option<Reason> {
+    fn diagnose_on(&self, mut diagnosis: Diagnosis, span: Span<DeviceAddr>) -> Diagnosed {
         loop {
-            let Some(step) = Hold::publish(span) else { return Some(TOO_MANY) };
+            let Some(step) = Hold::publish(span) else { return Diagnosed::Refused(TOO_MANY) };
             // SAFETY: `Attachment::view` asks that the caller's slot is busy, and that the view is
             // not used after that: the slot of `step` is busy until it is dropped, after the last
             // use of the view.

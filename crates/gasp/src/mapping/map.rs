@@ -4,6 +4,7 @@
 //! slow path, which finds the reason and records it in the guest's fault log.
 #![allow(unsafe_code, reason = "reads views and segments under its own busy slot")]
 
+use super::failed::{Failed, Outcome};
 use super::handle::Mapping;
 use super::hold::{Hold, TOO_MANY};
 use super::host_mapping::HostMapping;
@@ -14,9 +15,9 @@ use crate::error::{Operation, Reason, Result};
 use crate::map_flags::MapFlags;
 use crate::memory::{HostRun, Stability};
 use crate::span::Span;
-use crate::view::View;
 use crate::view::entry::Want;
-use crate::view::lookup::{self, Extent, ExtentWalk, Progress};
+use crate::view::lookup::{self, Diagnosed, Extent, ExtentWalk, Progress};
+use crate::view::{Absent, View};
 
 /// How often a map is tried whose look-up was interrupted, or refused for a reason that is gone
 /// when it is diagnosed.
@@ -31,6 +32,8 @@ struct LookedUp<'a> {
     busy_view: Option<&'a View>,
     /// Whether all that was looked up is allowed and has memory.
     whole: bool,
+    /// Whether what is absent in the view is a miss.
+    misses: bool,
 }
 
 /// The treatment of a range of which only the beginning can be mapped.
@@ -40,6 +43,8 @@ pub(crate) enum Partial {
     Refuse,
     /// Map the beginning (decision 9).
     Truncate,
+    /// Map the beginning, which a miss ends as a refusal does: the translator has been asked.
+    TruncateAtMiss,
 }
 
 impl Port<'_> {
@@ -142,7 +147,7 @@ impl Port<'_> {
         addr: u64,
         len: u64,
         flags: MapFlags,
-    ) -> Result<Mapping> {
+    ) -> Outcome<Mapping> {
         let span = self.span(op, addr, len)?;
         for _ in 0..TRIES {
             let mut first = None;
@@ -164,7 +169,7 @@ impl Port<'_> {
                 }
             }
         }
-        Err(self.unsettled(op, span, flags))
+        Err(self.unsettled(op, span, flags).into())
     }
 
     /// Maps the beginning of the range that is consecutive in host-physical memory.
@@ -175,7 +180,7 @@ impl Port<'_> {
         len: u64,
         flags: MapFlags,
         partial: Partial,
-    ) -> Result<HostMapping> {
+    ) -> Outcome<HostMapping> {
         let op = Operation::MapHostContig;
         let span = self.span(op, addr, len)?;
         for _ in 0..TRIES {
@@ -187,7 +192,9 @@ impl Port<'_> {
                 self.refuse(op, looked_up, span, flags, 0)?;
                 continue;
             };
-            if extent.len < span.len() && partial == Partial::Refuse {
+            let whole_wanted = partial == Partial::Refuse;
+            let may_miss = partial == Partial::Truncate && looked_up.misses && !looked_up.whole;
+            if extent.len < span.len() && (whole_wanted || may_miss) {
                 // The slot keeps the extent during a long diagnosis: it is established before
                 // revoking threads have to wait for it.
                 let hold = &looked_up.hold;
@@ -196,17 +203,20 @@ impl Port<'_> {
                 // SAFETY: `diagnose` asks that the slot under which the view was found is busy
                 // until `pause` is called: `look_up` returns a view only if `hold` is busy, and
                 // `pause` establishes it.
-                let reason = unsafe { self.diagnose(busy_view, span, flags, pause) };
-                if let Some(reason) = reason {
-                    drop(looked_up);
-                    return Err(self.refused(op, span, flags, reason));
+                match unsafe { self.diagnose(busy_view, span, flags, pause) } {
+                    Diagnosed::Missed(addr) => return Err(Failed::Missed(addr)),
+                    Diagnosed::Refused(reason) if whole_wanted => {
+                        drop(looked_up);
+                        return Err(self.refused(op, span, flags, reason).into());
+                    }
+                    Diagnosed::Refused(_) | Diagnosed::Allowed => {}
                 }
             }
             // SAFETY: `run` asks for the slot under which the extent was found to be busy or
             // established: `looked_up.hold` is, and was published before the look-up.
             let run = match unsafe { self.run(&extent) } {
                 Ok(run) => run,
-                Err(reason) => return Err(self.error(op, span, reason)),
+                Err(reason) => return Err(self.error(op, span, reason).into()),
             };
             extent.len = run.len;
             looked_up.hold.shorten(last_of(span.start(), run.len));
@@ -218,7 +228,7 @@ impl Port<'_> {
             let mapping = unsafe { Mapping::new(hold, extent, span.start(), flags.access()) };
             return Ok(HostMapping::new(mapping, run));
         }
-        Err(self.unsettled(op, span, flags))
+        Err(self.unsettled(op, span, flags).into())
     }
 
     /// Maps all pieces of the range, in order.
@@ -228,7 +238,7 @@ impl Port<'_> {
         addr: u64,
         len: u64,
         flags: MapFlags,
-    ) -> Result<Scatter> {
+    ) -> Outcome<Scatter> {
         let span = self.span(op, addr, len)?;
         for _ in 0..TRIES {
             let mut pieces = Pieces::new();
@@ -247,7 +257,7 @@ impl Port<'_> {
             }
             self.refuse(op, looked_up, span, flags, 0)?;
         }
-        Err(self.unsettled(op, span, flags))
+        Err(self.unsettled(op, span, flags).into())
     }
 
     /// Looks a range up, in steps, and calls `each` with its extents until it returns `false`.
@@ -281,7 +291,8 @@ impl Port<'_> {
         let progress = unsafe { walk.step(view, &self.guest.segments, &mut each) };
         let (view_id, whole) = (view.id(), progress == Progress::Whole);
         if progress != Progress::More {
-            return Ok(Some(LookedUp { hold, view_id, busy_view: Some(view), whole }));
+            let misses = view.absent == Absent::Missed;
+            return Ok(Some(LookedUp { hold, view_id, busy_view: Some(view), whole, misses }));
         }
         self.look_up_further(op, span, walk, each, (hold, view_id))
     }
@@ -312,6 +323,7 @@ impl Port<'_> {
             // of `step` is busy, and `hold`, which was busy in the first step, is established for
             // all of the span since.
             let progress = unsafe { walk.step(view, &self.guest.segments, &mut each) };
+            let misses = view.absent == Absent::Missed;
             drop(step);
             if progress != Progress::More {
                 let whole = progress == Progress::Whole;
@@ -321,6 +333,7 @@ impl Port<'_> {
                     view_id,
                     busy_view: None,
                     whole,
+                    misses,
                 }));
             }
         }
@@ -340,7 +353,7 @@ impl Port<'_> {
         }
     }
 
-    /// Ends a look-up that was refused: the error, or `Ok` if there is no reason any more.
+    /// Ends a look-up that was refused: why, or `Ok` if there is no reason any more.
     #[cold]
     fn refuse(
         &self,
@@ -349,20 +362,23 @@ impl Port<'_> {
         span: Span<DeviceAddr>,
         flags: MapFlags,
         prefix: u64,
-    ) -> Result<()> {
+    ) -> Outcome<()> {
         let mut hold = Some(looked_up.hold);
         // SAFETY: `diagnose` asks that the slot under which the view was found is busy until
         // `pause` is called: `look_up` returns a view only if `hold` is busy, and `pause` drops it.
-        let reason =
-            unsafe { self.diagnose(looked_up.busy_view, span, flags, || drop(hold.take())) };
+        let end = unsafe { self.diagnose(looked_up.busy_view, span, flags, || drop(hold.take())) };
         // The fault log has a lock, and the owner of a busy slot must not wait for any lock.
         drop(hold);
         // If the walk was refused, the first extent ends at the refusal, not where consecutive
         // memory does.
         let scattered = looked_up.whole && 0 < prefix && prefix < span.len();
-        match reason.or(scattered.then_some(Reason::NotConsecutive { prefix })) {
-            Some(reason) => Err(self.refused(op, span, flags, reason)),
-            None => Ok(()),
+        match end {
+            Diagnosed::Missed(addr) => Err(Failed::Missed(addr)),
+            Diagnosed::Refused(reason) => Err(self.refused(op, span, flags, reason).into()),
+            Diagnosed::Allowed if scattered => {
+                Err(self.error(op, span, Reason::NotConsecutive { prefix }).into())
+            }
+            Diagnosed::Allowed => Ok(()),
         }
     }
 }

@@ -6,7 +6,8 @@
 //! | file | |
 //! |---|---|
 //! | `port`, `map`, `diagnose` | a device's entry point; the map operations; the reason of a refusal |
-//! | `hold`, `own` | the slot of a look-up and of its mapping; what the calling thread holds |
+//! | `failed` | a refusal, or a miss: the domain's translator is to be asked |
+//! | `hold`, `own`, `peek` | the slot of a look-up and of its mapping; what the calling thread holds; a look without a mapping |
 //! | `handle`, `host_mapping`, `scatter`, `stitch` | the handles that maps return |
 //! | `token` | a mapping as plain data, for C |
 //! | `integer`, `typed`, `copy` | atomic accesses, values of a fixed layout, copies without a handle |
@@ -18,6 +19,7 @@ mod copy;
 mod detached;
 mod diagnose;
 mod drain;
+mod failed;
 mod fence;
 mod handle;
 mod hold;
@@ -25,6 +27,7 @@ mod host_mapping;
 mod integer;
 mod map;
 mod own;
+mod peek;
 mod port;
 mod remap;
 mod revocation;
@@ -34,8 +37,10 @@ mod token;
 mod typed;
 
 pub(crate) use detached::{Keep, reclaim};
+pub(crate) use failed::{Failed, Outcome};
 pub(crate) use map::Partial;
 pub(crate) use own::{check_not_looking_up, own};
+pub(crate) use peek::peek;
 pub(crate) use port::{Physical, Port};
 pub(crate) use revocation::Revocation;
 

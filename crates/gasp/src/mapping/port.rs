@@ -33,7 +33,7 @@ pub(crate) struct Port<'a> {
 impl Port<'_> {
     /// The range `[addr, addr + len)`.
     #[inline]
-    pub(super) fn span(&self, op: Operation, addr: u64, len: u64) -> Result<Span<DeviceAddr>> {
+    pub(crate) fn span(&self, op: Operation, addr: u64, len: u64) -> Result<Span<DeviceAddr>> {
         match Span::new(DeviceAddr::new(addr), len) {
             Ok(span) => Ok(span),
             Err(reason) => {
@@ -44,7 +44,7 @@ impl Port<'_> {
 
     /// The error for a reason, which is recorded in the guest's fault log if the IOMMU refused.
     /// No slot of the caller may be busy.
-    pub(super) fn refused(
+    pub(crate) fn refused(
         &self,
         op: Operation,
         span: Span<DeviceAddr>,
@@ -60,7 +60,7 @@ impl Port<'_> {
     /// The error for a range that was refused at each look-up and allowed at each diagnosis,
     /// because the guest keeps changing its grants.
     #[cold]
-    pub(super) fn unsettled(
+    pub(crate) fn unsettled(
         &self,
         op: Operation,
         span: Span<DeviceAddr>,

@@ -5,6 +5,7 @@
 
 use core::fmt;
 
+use super::failed::Outcome;
 use super::port::Port;
 use super::remap::Remap;
 use super::scatter::Scatter;
@@ -25,12 +26,12 @@ pub struct Stitched {
 }
 
 impl Port<'_> {
-    pub(crate) fn map_stitched(&self, addr: u64, len: u64, flags: MapFlags) -> Result<Stitched> {
+    pub(crate) fn map_stitched(&self, addr: u64, len: u64, flags: MapFlags) -> Outcome<Stitched> {
         let scatter = self.map_scatter(Operation::MapStitched, addr, len, flags)?;
         let device = self.device.map(|(name, _)| name);
         Stitched::new(scatter).map_err(|reason| {
             let error = Error::new(Operation::MapStitched, DeviceAddr(addr), len, reason);
-            device.map_or_else(|| error.clone(), |device| error.clone().of(device))
+            device.map_or_else(|| error.clone(), |device| error.clone().of(device)).into()
         })
     }
 }

@@ -10,8 +10,9 @@
 //! A *leaf* is memory: the accesses that the IOMMU allows, those that the region offers,
 //! whether it is system RAM, and its segment and page. A *hole* is an address that the IOMMU
 //! allows but that leads to no mappable memory; it keeps the guest-physical page, so that
-//! memory added there later is found. The *index* is the word's page among the 512 of its
-//! node, because small nodes store their words in any order.
+//! memory added there later is found. A hole that allows no access is a *refusal* by a
+//! translator, and has the fault reason in place of the page. The *index* is the word's page among
+//! the 512 of its node, because small nodes store their words in any order.
 
 use crate::access::Access;
 use crate::map_flags::MapFlags;
@@ -91,6 +92,19 @@ impl Leaf {
             }
             Behind::Hole { guest_page } => allowed | guest_page << SEGMENT_SHIFT,
         })
+    }
+
+    /// The leaf for a page of 4 KiB that a translator refuses, for this reason of its own.
+    pub(crate) fn refusal(reason: u32) -> Self {
+        Self::new(Access::empty(), Behind::Hole { guest_page: reason.into() })
+    }
+
+    /// The translator's reason, if the leaf is a [`refusal`](Self::refusal).
+    pub(crate) fn refused(self) -> Option<u32> {
+        match self.behind() {
+            Behind::Hole { guest_page } if self.allowed().is_empty() => Some(guest_page as u32),
+            _ => None,
+        }
     }
 
     /// The leaf in a word, if it is one.

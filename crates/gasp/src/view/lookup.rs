@@ -180,43 +180,52 @@ pub(crate) struct Diagnosis {
     findings: Findings,
 }
 
+/// The end of a diagnosis.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Diagnosed {
+    /// Nothing is refused (any more).
+    Allowed,
+    /// The range is refused, for this reason.
+    Refused(Reason),
+    /// The domain's translator is to be asked about this address.
+    Missed(DeviceAddr),
+}
+
 impl Diagnosis {
     pub(crate) fn new(span: Span<DeviceAddr>, flags: MapFlags) -> Self {
         let (requested, any) = (flags.access(), flags.accepts_any());
         Self { span, done: 0, findings: Findings { requested, any, ..Findings::default() } }
     }
 
-    /// Inspects a bounded number of words. Returns the reason as soon as it is known;
-    /// `Some(None)` if there is none (any more); `None` if it takes a further step.
+    /// Inspects a bounded number of words. Returns the end as soon as it is known; `None` if it
+    /// takes a further step.
     ///
     /// # Safety
     /// As for [`Segments::get`], in this step: the caller's slot is busy.
     #[inline]
-    pub(crate) unsafe fn step(
-        &mut self,
-        view: &View,
-        segments: &Segments,
-    ) -> Option<Option<Reason>> {
+    pub(crate) unsafe fn step(&mut self, view: &View, segments: &Segments) -> Option<Diagnosed> {
         let start = self.span.start();
         if let Absent::Refused(refusal @ (Refusal::Unattached | Refusal::DenyDomain)) = view.absent
         {
-            return Some(Some(Reason::Refused { addr: start, refusal }));
+            return Some(Diagnosed::Refused(Reason::Refused { addr: start, refusal }));
         }
         for _ in 0..STEP {
             if self.done == self.span.len() {
                 let Findings { no_memory, not_ram, forbidden, .. } = self.findings;
-                return Some(no_memory.or(not_ram).or(forbidden));
+                let reason = no_memory.or(not_ram).or(forbidden);
+                return Some(reason.map_or(Diagnosed::Allowed, Diagnosed::Refused));
             }
             // No overflow: the sum is an address inside the span.
             let addr = DeviceAddr(start.0 + self.done);
             let found = view.table.find(addr.0);
-            let Some(leaf) = found.leaf_at(addr.0) else { return Some(Some(absent(view, addr))) };
+            let Some(leaf) = found.leaf_at(addr.0) else { return Some(absent(view, addr)) };
+            if let Some(end) = refused(view, addr, leaf, self.findings.requested) {
+                return Some(end);
+            }
             // SAFETY: the leaf was found in a table of this guest, while the caller's slot was
             // busy, as it promises, and the slot still is.
             let guest = unsafe { guest_of(segments, leaf, addr.0 % GRANULE) };
-            if let Some(refused) = self.findings.inspect(addr, guest, leaf) {
-                return Some(Some(refused));
-            }
+            self.findings.inspect(guest, leaf);
             self.done += found.rest(addr.0).min(self.span.len() - self.done);
         }
         None
@@ -235,13 +244,9 @@ struct Findings {
 }
 
 impl Findings {
-    /// Records the reasons that one leaf gives; returns the reason if the IOMMU refuses.
-    fn inspect(&mut self, addr: DeviceAddr, guest: u64, leaf: Leaf) -> Option<Reason> {
-        let (allowed, requested) = (leaf.allowed(), self.requested);
-        if !allowed.contains(requested) {
-            let refusal = Refusal::Access { allowed, requested };
-            return Some(Reason::Refused { addr, refusal });
-        }
+    /// Records the reasons that the memory behind one leaf gives.
+    fn inspect(&mut self, guest: u64, leaf: Leaf) {
+        let requested = self.requested;
         match leaf.behind() {
             Behind::Hole { .. } => {
                 self.no_memory.get_or_insert(Reason::NoMemory { addr: GuestPhys(guest) });
@@ -255,15 +260,31 @@ impl Findings {
             }
             Behind::Memory { .. } => {}
         }
-        None
     }
 }
 
-fn absent(view: &View, addr: DeviceAddr) -> Reason {
+/// The end of a diagnosis at an address without a leaf.
+fn absent(view: &View, addr: DeviceAddr) -> Diagnosed {
     match view.absent {
-        Absent::NoMemory => Reason::NoMemory { addr: GuestPhys(addr.0) },
-        Absent::Refused(refusal) => Reason::Refused { addr, refusal },
+        Absent::NoMemory => Diagnosed::Refused(Reason::NoMemory { addr: GuestPhys(addr.0) }),
+        Absent::Refused(refusal) => Diagnosed::Refused(Reason::Refused { addr, refusal }),
+        Absent::Missed => Diagnosed::Missed(addr),
     }
+}
+
+/// The end of a diagnosis at a leaf whose domain does not allow the access, as far as is known.
+fn refused(view: &View, addr: DeviceAddr, leaf: Leaf, requested: Access) -> Option<Diagnosed> {
+    let allowed = leaf.allowed();
+    if allowed.contains(requested) {
+        return None;
+    }
+    let refusal = match leaf.refused() {
+        Some(reason) => Refusal::Translator { reason },
+        // What the leaf allows is a part of what the translator may allow by now.
+        None if view.absent == Absent::Missed => return Some(Diagnosed::Missed(addr)),
+        None => Refusal::Access { allowed, requested },
+    };
+    Some(Diagnosed::Refused(Reason::Refused { addr, refusal }))
 }
 
 /// The guest-physical address of the byte at offset `within` of a leaf's first granule.
@@ -345,10 +366,12 @@ mod tests {
         };
         use Progress::{More, Refused, Whole};
         let all = PAGES * GRANULE;
-        assert_eq!(steps(None), (vec![More, More, More, Whole], vec![all], 3, None));
+        let whole = (vec![More, More, More, Whole], vec![all], 3, Diagnosed::Allowed);
+        assert_eq!(steps(None), whole);
         let hole = STEP as u64 + 1;
         let reason = Reason::NoMemory { addr: GuestPhys(hole * GRANULE) };
-        let found = (vec![More, Refused], vec![hole * GRANULE], 1, Some(reason));
+        let refused = Diagnosed::Refused(reason);
+        let found = (vec![More, Refused], vec![hole * GRANULE], 1, refused);
         assert_eq!(steps(Some(hole)), found);
     }
 }

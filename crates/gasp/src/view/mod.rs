@@ -36,6 +36,8 @@ pub(crate) enum Absent {
     NoMemory,
     /// The IOMMU refuses the access, for this reason.
     Refused(Refusal),
+    /// It is not known what the IOMMU allows: the domain's translator is to be asked.
+    Missed,
 }
 
 /// A table of entries, its writer, and the number that mappings through it carry.

@@ -5,7 +5,7 @@
 //! as it is after.
 #![allow(unsafe_code, reason = "allocates a large array without touching it")]
 
-use core::ops::ControlFlow;
+use core::ops::{ControlFlow, RangeInclusive};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::entry::{self, EMPTY, Leaf};
@@ -26,6 +26,9 @@ const PAGE: u64 = (1 << PAGE_SHIFT) - 1;
 #[derive(Debug)]
 pub(crate) struct Table {
     top: Box<[AtomicU64]>,
+    /// The first and the last index of `top` that was ever in use; the writer's alone. So a walk
+    /// over all addresses does not read, and thereby map, all of the top level.
+    used: (AtomicU64, AtomicU64),
 }
 
 /// The result of a look-up: a word, and the size of the page that it stands for.
@@ -79,12 +82,12 @@ impl Table {
         // allocation and every element is valid. (Allocated as zeros, its pages are provided
         // by the kernel when they are touched.)
         let top = unsafe { Box::from_raw(Box::into_raw(zeros) as *mut [AtomicU64]) };
-        Self { top }
+        Self { top, used: (AtomicU64::new(u64::MAX), AtomicU64::new(0)) }
     }
 
     /// A table for no addresses: every look-up finds [`EMPTY`].
     pub(crate) fn empty() -> Self {
-        Self { top: Box::default() }
+        Self { top: Box::default(), used: Default::default() }
     }
 
     /// The word for an address; [`EMPTY`] past the end of the table.
@@ -115,8 +118,7 @@ impl Table {
         mut each: impl FnMut(Span<DeviceAddr>, Leaf) -> ControlFlow<B>,
     ) -> ControlFlow<B, Option<DeviceAddr>> {
         let range = (span.start().0, span.last().0);
-        for index in range.0 >> TOP_SHIFT..=range.1 >> TOP_SHIFT {
-            // The span may extend past the last word of the table.
+        for index in self.used(range) {
             let Some(top) = self.top.get(index as usize) else { break };
             let unit = Unit { start: index << TOP_SHIFT, shift: TOP_SHIFT };
             if work.is_spent() {
@@ -182,7 +184,11 @@ impl Table {
     ) -> Option<DeviceAddr> {
         debug_assert!(span.is_granular());
         let range = (span.start().0, span.last().0);
-        for index in range.0 >> TOP_SHIFT..=range.1 >> TOP_SHIFT {
+        let indices = match change.adds {
+            true => range.0 >> TOP_SHIFT..=range.1 >> TOP_SHIFT,
+            false => self.used(range),
+        };
+        for index in indices {
             let top = self.top.get(index as usize)?;
             let unit = Unit { start: index << TOP_SHIFT, shift: TOP_SHIFT };
             if writer.work.is_spent() {
@@ -193,12 +199,21 @@ impl Table {
             let Edited { word: new, paused } = writer.edit(word, unit, range, &mut change);
             if new != word {
                 top.store(new, Ordering::Release);
+                self.used.0.fetch_min(index, Ordering::Relaxed);
+                self.used.1.fetch_max(index, Ordering::Relaxed);
             }
             if paused.is_some() {
                 return paused.map(DeviceAddr);
             }
         }
         None
+    }
+
+    /// The part of the top level's indices of `range` that was ever in use.
+    fn used(&self, range: (u64, u64)) -> RangeInclusive<u64> {
+        let (first, last) = (&self.used.0, &self.used.1);
+        let first = first.load(Ordering::Relaxed).max(range.0 >> TOP_SHIFT);
+        first..=last.load(Ordering::Relaxed).min(range.1 >> TOP_SHIFT)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Runs each step on the engine and on the model, and compares the results.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gasp::{
-    DeviceAddr, Domain, DomainOptions, Drain, Guest, GuestPhys, MapFlags, Mapping, Reason, Region,
+    DeviceAddr, Domain, Drain, Guest, GuestPhys, MapFlags, Mapping, Reason, Refusal, Region,
     RegionKind, Scatter, Unattached, Vdev,
 };
 use proptest::prelude::*;
@@ -14,6 +15,7 @@ use crate::objects::{BASES, Objects, check_bytes};
 use crate::seen::Seen;
 use crate::steps::{DOMAINS, How, PAGES, Pages, Step, VDEVS};
 use crate::support::{PAGE, detach_after, span};
+use crate::tables::{ABSENT, Tables};
 
 pub(crate) type Checked = Result<(), TestCaseError>;
 
@@ -35,7 +37,8 @@ struct Held {
 pub(crate) struct Pair<'a> {
     objects: &'a Objects,
     guest: Guest,
-    domains: Vec<Domain>,
+    /// The domains, and the page tables of those that ask.
+    domains: Vec<(Domain, Option<Arc<Tables>>)>,
     vdevs: Vec<Vdev>,
     model: Model,
     held: Vec<Held>,
@@ -43,13 +46,11 @@ pub(crate) struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    pub(crate) fn new(objects: &'a Objects) -> Self {
+    /// If `asks`, all domains that have grants ask for them.
+    pub(crate) fn new(objects: &'a Objects, asks: bool) -> Self {
         let guest = Guest::builder().iommu(Unattached::Deny).address_width(32);
         let guest = guest.drain(detach_after(Duration::ZERO)).build().unwrap();
-        let domain = |index: usize| {
-            guest.domain(&format!("d{index}"), DomainOptions::new(KINDS[index])).unwrap()
-        };
-        let domains = (0..DOMAINS).map(domain).collect();
+        let domains = (0..DOMAINS).map(|index| Tables::domain(&guest, index, asks)).collect();
         let vdevs = (0..VDEVS).map(|index| guest.vdev(&format!("v{index}")).unwrap()).collect();
         let (model, seen) = (Model::new(), Seen::default());
         Self { objects, guest, domains, vdevs, model, held: Vec::new(), seen }
@@ -66,13 +67,18 @@ impl<'a> Pair<'a> {
                 let addr = DeviceAddr(pages.first as u64 * PAGE);
                 let len = pages.count as u64 * PAGE;
                 let guest = GuestPhys(to as u64 * PAGE);
-                let got = self.domains[domain].grant(addr, guest, len, access);
-                let got = got.map_err(|error| error.errno_name());
-                prop_assert_eq!(got, self.grant(domain, pages, to, access));
+                let want = self.grant(domain, pages, to, access);
+                match &self.domains[domain] {
+                    (_, Some(tables)) => tables.set(&self.model.grants[domain]),
+                    (domain, None) => {
+                        let got = domain.grant(addr, guest, len, access);
+                        prop_assert_eq!(got.map_err(|error| error.errno_name()), want);
+                    }
+                }
             }
             Step::Revoke { domain, pages } => self.revoke(domain, pages)?,
             Step::Attach { vdev, domain } => {
-                let drain = self.vdevs[vdev].attach(&self.domains[domain]).unwrap();
+                let drain = self.vdevs[vdev].attach(&self.domains[domain].0).unwrap();
                 self.moved(vdev, Some(domain), drain)?;
             }
             Step::Detach { vdev } => {
@@ -167,7 +173,16 @@ impl<'a> Pair<'a> {
 
     fn revoke(&mut self, domain: usize, pages: Pages) -> Checked {
         let addr = DeviceAddr(pages.first as u64 * PAGE + 5);
-        let drain = self.domains[domain].revoke(addr, pages.count as u64 * PAGE - 10);
+        let len = pages.count as u64 * PAGE - 10;
+        let drain = match &self.domains[domain] {
+            (domain, None) => domain.revoke(addr, len),
+            (asking, Some(tables)) => {
+                let mut grants = self.model.grants[domain].clone();
+                grants[pages.first..pages.first + pages.count].fill(None);
+                tables.set(&grants);
+                asking.invalidate(addr, len)
+            }
+        };
         if matches!(KINDS[domain], gasp::DomainKind::Bypass | gasp::DomainKind::Deny) {
             prop_assert_eq!(drain.map(drop).map_err(|error| error.errno_name()), Err("EINVAL"));
             return Ok(());
@@ -234,7 +249,8 @@ impl<'a> Pair<'a> {
                 }
                 (got, want) => {
                     let got = got.map(|_| vec![]).map_err(|error| error.reason());
-                    prop_assert_eq!(&got, want);
+                    let want = want.clone().map_err(|reason| self.as_asked(vdev, reason));
+                    prop_assert_eq!(&got, &want);
                     return self.check_faults(vdev, how, flags, got.err());
                 }
             },
@@ -264,11 +280,23 @@ impl<'a> Pair<'a> {
                 let want = want.map_err(|reason| match (reason, got.as_ref().err()) {
                     // The model does not know the engine's text.
                     (Reason::HostUnknown(_), Some(&said @ Reason::HostUnknown(_))) => said,
+                    (reason, Some(_)) => self.as_asked(vdev, reason),
                     (reason, _) => reason,
                 });
                 prop_assert_eq!(&got, &want, "{:?} {:#x} {:#x}", how, addr, len);
                 self.check_faults(vdev, how, flags, got.err())
             }
+        }
+    }
+
+    /// The reason that the device's domain has for what the model refuses.
+    fn as_asked(&self, vdev: usize, reason: Reason) -> Reason {
+        let asks = self.model.attached[vdev].is_some_and(|domain| self.domains[domain].1.is_some());
+        match reason {
+            Reason::Refused { addr, refusal: Refusal::NotGranted } if asks => {
+                Reason::Refused { addr, refusal: Refusal::Translator { reason: ABSENT } }
+            }
+            reason => reason,
         }
     }
 
@@ -334,8 +362,29 @@ impl<'a> Pair<'a> {
             }
         }
         prop_assert!(pages == self.model.pages, "regions differ");
-        for (index, domain) in self.domains.iter().enumerate() {
-            prop_assert_eq!(domain.grants(), self.model.grants(index));
+        for (index, (domain, tables)) in self.domains.iter().enumerate() {
+            match tables {
+                None => prop_assert_eq!(domain.grants(), self.model.grants(index)),
+                // It has a part of them, and never anything else.
+                Some(_) => {
+                    domain.grants().iter().try_for_each(|grant| self.is_granted(index, grant))?
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Pair<'_> {
+    /// Checks that the model has a translation that a domain has been answered.
+    fn is_granted(&self, domain: usize, grant: &gasp::Grant) -> Checked {
+        let first = (grant.device.start().0 / PAGE) as usize;
+        for index in 0..(grant.device.len() / PAGE) as usize {
+            let to = (grant.guest.0 / PAGE) as usize + index;
+            let had = self.model.grants[domain][first + index];
+            let is_granted =
+                had.is_some_and(|(there, access)| there == to && access.contains(grant.access));
+            prop_assert!(is_granted, "{grant:?} for {had:?}");
         }
         Ok(())
     }

@@ -75,7 +75,9 @@ impl Model {
             Some(domain) => match KINDS[domain] {
                 DomainKind::Bypass => View::Flat,
                 DomainKind::Deny => View::Refusing(Refusal::DenyDomain),
-                DomainKind::Identity | DomainKind::Translate => View::Grants(domain),
+                DomainKind::Identity | DomainKind::Translate | DomainKind::Ask => {
+                    View::Grants(domain)
+                }
             },
         }
     }

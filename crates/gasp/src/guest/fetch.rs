@@ -1,0 +1,101 @@
+//! Maps of devices whose domain asks: what a map misses is fetched, and the map tried again.
+
+use std::sync::Arc;
+
+use super::vdev::Vdev;
+use crate::addr::{DeviceAddr, GRANULE};
+use crate::error::{Operation, Reason, Result};
+use crate::map_flags::MapFlags;
+use crate::mapping::{Failed, Outcome, Partial, Port};
+use crate::span::Span;
+
+/// How often a map is tried. Each time all that is missing is fetched, and kept from being evicted
+/// until the map has been tried again: it misses once more only if the guest invalidates meanwhile.
+const TRIES: u32 = 64;
+
+/// A map of a device: what is done, and to what range.
+#[derive(Clone, Copy)]
+pub(super) struct Request {
+    pub(super) op: Operation,
+    pub(super) addr: DeviceAddr,
+    pub(super) len: u64,
+    pub(super) flags: MapFlags,
+}
+
+impl Vdev {
+    /// Calls `map` until it no longer misses.
+    #[inline]
+    pub(super) fn fetching<T>(
+        &self,
+        request: Request,
+        mut map: impl FnMut(Port<'_>) -> Outcome<T>,
+    ) -> Result<T> {
+        match map(self.port()) {
+            Ok(mapped) => Ok(mapped),
+            Err(Failed::Error(error)) => Err(error),
+            Err(Failed::Missed(addr)) => {
+                self.fetch(request, addr, Partial::Refuse, |port, _| map(port))
+            }
+        }
+    }
+
+    /// As [`fetching`](Self::fetching), for a map that may end before the range does.
+    #[inline]
+    pub(super) fn fetching_part<T>(
+        &self,
+        request: Request,
+        partial: Partial,
+        mut map: impl FnMut(Port<'_>, Partial) -> Outcome<T>,
+    ) -> Result<T> {
+        match map(self.port(), partial) {
+            Ok(mapped) => Ok(mapped),
+            Err(Failed::Error(error)) => Err(error),
+            Err(Failed::Missed(addr)) => self.fetch(request, addr, partial, map),
+        }
+    }
+
+    /// Fetches what is missing from `missed` on, and maps again.
+    #[cold]
+    #[inline(never)]
+    fn fetch<T>(
+        &self,
+        request: Request,
+        mut missed: DeviceAddr,
+        mut partial: Partial,
+        mut map: impl FnMut(Port<'_>, Partial) -> Outcome<T>,
+    ) -> Result<T> {
+        let Request { op, addr, len, flags } = request;
+        let span = self.port().span(op, addr.0, len)?;
+        for _ in 0..TRIES {
+            let domain = self.inner.domain().as_ref().map(Arc::clone);
+            let rest = Span::inclusive(missed, span.last());
+            let fetched = match (&domain, rest) {
+                (Some(domain), Some(rest)) => {
+                    domain.fetch(self.guest.memory(), rest, flags.access())
+                }
+                // Moved meanwhile, to a domain that does not ask.
+                _ => Ok(None),
+            };
+            let fetched = match fetched {
+                Ok(fetched) => fetched,
+                // The beginning can be mapped, unless that fails for a reason which gives way to
+                // this one (decision 1) and so comes to it again.
+                Err(Reason::Refused { addr: refused, .. })
+                    if partial == Partial::Truncate && refused.0 / GRANULE > addr.0 / GRANULE =>
+                {
+                    partial = Partial::TruncateAtMiss;
+                    None
+                }
+                Err(reason) => return Err(self.port().refused(op, span, flags, reason)),
+            };
+            let mapped = map(self.port(), partial);
+            drop(fetched);
+            match mapped {
+                Ok(mapped) => return Ok(mapped),
+                Err(Failed::Error(error)) => return Err(error),
+                Err(Failed::Missed(addr)) => missed = addr,
+            }
+        }
+        Err(self.port().unsettled(op, span, flags))
+    }
+}

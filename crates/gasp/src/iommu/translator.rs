@@ -1,0 +1,50 @@
+//! Who is asked for the translations of a domain that asks.
+
+use crate::access::Access;
+use crate::addr::{DeviceAddr, GuestPhys};
+
+/// The translations of a domain that asks ([`DomainKind::Ask`](crate::DomainKind::Ask)): page
+/// tables in the guest's memory, or a process that is asked by messages.
+///
+/// It is called on the thread of a device whose map misses, while no lock of the engine and no
+/// slot is held, so it may block; then that device waits. Several threads may call it at once,
+/// but not for the same page and access: one question, one answer (decision 25). If the page is
+/// [invalidated](crate::Domain::invalidate) before the answer is there, the answer is thrown away
+/// and the question asked again (decision 24).
+///
+/// A call must not map through the same domain at the same page: that is refused with `EDEADLK`.
+pub trait Translator: Send + Sync {
+    /// The page that `addr` is in, if `access` to it is allowed.
+    ///
+    /// The answer is used until its page is invalidated, and may allow more than `access`. One
+    /// that allows less is a refusal of the access, and kept for those that it allows.
+    ///
+    /// # Errors
+    /// The reason why the access is refused. It is recorded as a [`Fault`](crate::Fault) of the
+    /// device.
+    fn translate(&self, addr: DeviceAddr, access: Access) -> Result<Translation, TranslationFault>;
+}
+
+/// A page that a [`Translator`] has translated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Translation {
+    /// The size of the page in bytes: a power of two, at least 4,096. The page begins at a
+    /// multiple of it.
+    pub size: u64,
+    /// The guest-physical address of the page's first byte: a multiple of 4,096, below 2^52. There
+    /// need not be memory.
+    pub guest: GuestPhys,
+    /// The access that the page allows.
+    pub access: Access,
+}
+
+/// The refusal of an access by a [`Translator`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TranslationFault {
+    /// The reason, in numbers of the translator's own, such as the fault reasons of VT-d. It is
+    /// the [`Refusal::Translator`](crate::Refusal::Translator) of the error and the fault record.
+    pub reason: u32,
+    /// Whether the refusal holds, for every access to the 4 KiB at the address, until those are
+    /// invalidated. If not, the next access asks again.
+    pub keep: bool,
+}

@@ -1,0 +1,100 @@
+//! The bound on what a domain keeps, and what is evicted for it.
+
+use std::collections::HashSet;
+
+use gasp::{DeviceAddr, MapFlags, Mapping, Reason};
+
+use super::*;
+
+const READ: MapFlags = MapFlags::READ;
+
+fn map<F>(scene: &Scene<F>, page: u64) -> Mapping {
+    scene.disk.map(DeviceAddr(page * PAGE), 1, READ).unwrap()
+}
+
+#[test]
+fn a_guest_that_walks_its_space_does_not_grow_the_table() {
+    const LIMIT: u64 = 64;
+    let scene = Scene::with_limit(PAGE << 12, LIMIT, same);
+    let mut bytes = 0;
+    for round in 0..3 {
+        for page in 0..1 << 12 {
+            drop(map(&scene, page));
+            assert!(scene.domain.entries() <= LIMIT);
+        }
+        bytes = if round == 0 { scene.domain.table_bytes() } else { bytes };
+    }
+    assert!(scene.domain.table_bytes() <= bytes, "what is evicted is freed");
+    assert_eq!(scene.asked.take(), 3 << 12);
+    // One entry for each GiB of 48 bits, in nodes of their own.
+    let wide = Scene::with_limit(PAGE, LIMIT, |_, _| page(PAGE, 0, Access::RW));
+    for gib in (0..1_u64 << 18).step_by(97) {
+        wide.disk.map(DeviceAddr(gib << 30), 1, READ).unwrap();
+    }
+    assert!(wide.domain.entries() <= LIMIT && wide.domain.table_bytes() < 256 << 10);
+}
+
+#[test]
+fn what_is_held_is_not_evicted() {
+    const LIMIT: u64 = 64;
+    let scene = Scene::with_limit(PAGE << 10, LIMIT, same);
+    let held: Vec<_> = (0..20).map(|page| map(&scene, page * 3)).collect();
+    (0..1 << 10).for_each(|page| drop(map(&scene, page)));
+    let there: HashSet<_> = scene.domain.grants().iter().flat_map(pages).collect();
+    assert!((0..20).all(|page| there.contains(&(page * 3))), "{there:?}");
+    // So memory that goes finds them.
+    let mut drain = scene.guest.space().remove(span(0, 60 * PAGE)).unwrap();
+    assert_eq!(drain.pending(), 20);
+    drop(held);
+    drain.wait();
+}
+
+fn pages(grant: &gasp::Grant) -> std::ops::Range<u64> {
+    let first = grant.device.start().0 / PAGE;
+    first..first + grant.device.len() / PAGE
+}
+
+#[test]
+fn a_domain_full_of_what_is_held_refuses_more_with_enospc() {
+    const LIMIT: u64 = 32;
+    let scene = Scene::with_limit(PAGE << 10, LIMIT, same);
+    let mut held: Vec<_> = (0..LIMIT).map(|page| map(&scene, page)).collect();
+    for _ in 0..3 {
+        let refused = error(scene.disk.map(DeviceAddr(100 * PAGE), 1, READ));
+        assert!(matches!(refused.reason(), Reason::Limit { limit: LIMIT, .. }), "{refused}");
+        assert_eq!(refused.errno_name(), "ENOSPC");
+    }
+    held.pop();
+    drop(map(&scene, 100));
+    assert_eq!(scene.domain.entries(), LIMIT);
+}
+
+#[test]
+fn a_map_of_as_many_pages_as_the_limit_has_them_all_at_once() {
+    const LIMIT: u64 = 200;
+    // Every second page, so that none joins the next.
+    let scattered = |addr: DeviceAddr, _| page(PAGE, addr.0 * 2, Access::RW);
+    let scene = Scene::with_limit(PAGE << 10, LIMIT, scattered);
+    let map = |first, count| scene.disk.map_scatter(DeviceAddr(first * PAGE), count * PAGE, READ);
+    for first in [0, 150, 77, 0, 312] {
+        assert_eq!(map(first, LIMIT).unwrap().pieces().len() as u64, LIMIT);
+    }
+    assert_eq!(error(map(0, LIMIT + 1)).errno_name(), "ENOSPC");
+    assert_eq!(map(5, LIMIT).unwrap().pieces().len() as u64, LIMIT);
+    // A range of any length is refused after as many.
+    scene.asked.take();
+    assert_eq!(error(scene.disk.map_scatter(DeviceAddr(0), 1 << 40, READ)).errno_name(), "ENOSPC");
+    assert!(scene.asked.take() as u64 <= LIMIT + 1);
+}
+
+#[test]
+fn kept_refusals_count_and_are_evicted_as_others() {
+    const LIMIT: u64 = 16;
+    let keep = |_, _| Err(TranslationFault { reason: 1, keep: true });
+    let scene = Scene::with_limit(PAGE, LIMIT, keep);
+    for page in 0..1000 {
+        assert_eq!(errno(scene.disk.map(DeviceAddr(page * PAGE), 1, READ)), "EFAULT");
+        assert!(scene.domain.entries() <= LIMIT);
+    }
+    assert_eq!(scene.asked.take(), 1000);
+}
