@@ -39,7 +39,7 @@ pub(super) fn granted(grants: u64) -> String {
     if grants == 1 { "1 grant".into() } else { format!("{grants} grants") }
 }
 
-fn map(vdev: &Vdev, addr: u64) {
+pub(super) fn map(vdev: &Vdev, addr: u64) {
     if let Ok(mapping) = vdev.map(DeviceAddr(addr), LEN, MapFlags::RW) {
         black_box(mapping.as_ptr());
     }

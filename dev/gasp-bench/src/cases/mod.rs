@@ -1,5 +1,6 @@
 //! The cases: an operation, by gasp and by each peer that has it.
 
+mod ask;
 mod c;
 mod copy;
 mod map;
@@ -46,6 +47,7 @@ pub fn cases(filter: &str) -> Vec<Recipe> {
     all.extend(queue::recipes());
     all.extend(refuse::recipes());
     all.extend(revoke::recipes());
+    all.extend(ask::recipes());
     let filter = essence(filter);
     all.retain(|(name, _)| essence(name).contains(&filter));
     all
