@@ -77,6 +77,7 @@ pub use error::{
 pub use fault::{FAULTS_KEPT, Fault, Faults};
 pub use guest::{
     AddressSpace, Domain, Grant, Guest, GuestBuilder, SpaceChange, SpaceListener, SpaceLock, Vdev,
+    WeakGuest,
 };
 pub use iommu::{DomainKind, DomainOptions, Translation, TranslationFault, Translator, Unattached};
 pub use map_flags::MapFlags;

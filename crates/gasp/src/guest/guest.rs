@@ -1,7 +1,7 @@
 //! Guests.
 
 use core::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::inner::Inner;
 use super::space::AddressSpace;
@@ -40,7 +40,42 @@ use crate::mapping::{DrainPolicy, Failed, Mapping, Port, Scatter};
 #[derive(Clone)]
 pub struct Guest(pub(crate) Arc<Inner>);
 
+/// A handle of a guest that does not keep it: for what the guest itself keeps, such as the
+/// [`Translator`](crate::Translator) of one of its domains. A [`Guest`] there would be a cycle, and
+/// the guest would never be freed.
+///
+/// ```
+/// let guest = gasp::Guest::builder().build()?;
+/// let weak = guest.downgrade();
+/// assert!(weak.upgrade().is_some());
+/// drop(guest);
+/// assert!(weak.upgrade().is_none());
+/// # Ok::<(), gasp::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct WeakGuest(Weak<Inner>);
+
+impl WeakGuest {
+    /// The guest, if it still exists. It does as long as there is a [`Guest`], [`Vdev`](crate::Vdev)
+    /// or [`Domain`](crate::Domain) of it.
+    #[inline]
+    pub fn upgrade(&self) -> Option<Guest> {
+        self.0.upgrade().map(Guest)
+    }
+}
+
+impl fmt::Debug for WeakGuest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakGuest").finish_non_exhaustive()
+    }
+}
+
 impl Guest {
+    /// A handle that does not keep the guest.
+    pub fn downgrade(&self) -> WeakGuest {
+        WeakGuest(Arc::downgrade(&self.0))
+    }
+
     /// The guest's name.
     pub fn name(&self) -> &str {
         &self.0.name
