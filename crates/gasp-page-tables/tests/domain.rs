@@ -226,3 +226,24 @@ fn amd_tables_are_followed_likewise() {
     let denied = amd::Fault::Denied.reason();
     assert_eq!(fault(&guest, &disk, 8 * 4096, MapFlags::WRITE), denied);
 }
+
+#[test]
+fn an_address_wider_than_the_guests_is_refused_though_the_tables_translate_it() {
+    let guest = guest();
+    let entry = |address: u64| address | 3;
+    // Five levels; the same page at 0 and at 2^50.
+    write(&guest, 0x1000, entry(0x2000));
+    write(&guest, 0x1000 + 4 * 8, entry(0x2000));
+    for table in [0x2000, 0x3000, 0x4000] {
+        write(&guest, table, entry(table + 0x1000));
+    }
+    write(&guest, 0x5000, entry(0x8000));
+    let table = vtd::Table { root: ROOT, levels: vtd::Levels::Five };
+    let tables = Arc::new(vtd::SecondLevel::new(&guest, vtd::Capabilities::new(48), table));
+    let (_domain, disk) = attached(&guest, Arc::clone(&tables) as _);
+    assert_eq!(reached(&disk, 0, MapFlags::RW), Some(0x8000));
+    assert!(tables.translate(DeviceAddr(1 << 50), Access::READ).is_ok());
+    let error = disk.map(DeviceAddr(1 << 50), 16, MapFlags::RW).unwrap_err();
+    assert_eq!(error.errno_name(), "ENXIO");
+    assert_eq!(guest.take_faults().records, []);
+}

@@ -96,7 +96,8 @@ impl Place {
             if writes && !writable {
                 return Err(Fault::WriteDenied);
             }
-            if reads && !readable || !readable && !writable {
+            let nothing = !readable && !writable;
+            if nothing || reads && !readable {
                 return Err(Fault::ReadDenied);
             }
             if flawed(unit, level, entry) {
@@ -152,7 +153,7 @@ proptest! {
         };
         let mut words = Words::default();
         for (place, entry) in tables.into_iter().enumerate() {
-            words.set((place as u64 / 5) << 12 | INDEXES[place % 5] * 8, entry);
+            words.set(((place as u64 / 5) << 12) + INDEXES[place % 5] * 8, entry);
         }
         let mut places = Vec::new();
         expand(&words, &unit, (0, levels as u64, 0), &[], &mut places);

@@ -182,7 +182,7 @@ fn exactly_the_reserved_bits_are_refused() {
             let is_reserved = found == Err(Fault::Reserved);
             assert_eq!(is_reserved, reserved.contains(&bit), "{unit:?} {level} {leaf} {bit}");
             if !is_reserved && leaf {
-                let address = if bit >= 12 && bit < 52 { 1 << bit } else { 0 };
+                let address = if (12..52).contains(&bit) { 1 << bit } else { 0 };
                 assert_eq!(found.unwrap().guest, GuestPhys(address));
             }
         }
