@@ -2,12 +2,14 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gasp::{
-    Access, DeviceAddr, Domain, DomainOptions, GRANULE, GuestPhys, Translation, TranslationFault,
-    Translator, Vdev,
+    Access, DeviceAddr, Domain, DomainOptions, GRANULE, Guest, GuestPhys, MapFlags, Translation,
+    TranslationFault, Translator, Vdev,
 };
+use gasp_page_tables::vtd::{Capabilities, Levels, SecondLevel, Table};
 
 use super::map::{granted, map};
 use super::recipe::{Contestant, Recipe, contestant, pair, recipe};
@@ -20,10 +22,15 @@ pub(super) fn recipes() -> Vec<Recipe> {
         let name = format!("asks: hit, {}, {order}", granted(pages));
         all.push(recipe(name, move || hit(pages, order)));
     }
-    all.push(recipe("asks: miss, an answer at once".into(), || miss(AtOnce)));
-    all.push(recipe("asks: miss, an answer at once, 2 threads".into(), || two_threads(AtOnce)));
-    let name = "asks: random over 16384 pages, a limit of 1024, an answer at once";
-    all.push(recipe(name.into(), || evicting(AtOnce)));
+    all.push(recipe("asks: miss, an answer at once".into(), || miss(at_once)));
+    all.push(recipe("asks: miss, a walk of four levels".into(), || miss(walked)));
+    let name = "asks: miss, a walk of four levels, 2 threads";
+    all.push(recipe(name.into(), || two_threads(walked)));
+    let name = "asks: random over 16384 pages, a limit of 1024, a walk of four levels";
+    all.push(recipe(name.into(), || evicting(walked)));
+    all.push(recipe("asks: miss, 64 pages in one map, a walk of four levels".into(), || {
+        run(walked)
+    }));
     all.push(recipe("asks: invalidate a page, no holder".into(), invalidate));
     all
 }
@@ -38,14 +45,39 @@ impl Translator for AtOnce {
     }
 }
 
+type Created = gasp::Result<Arc<dyn Translator>>;
+
+fn at_once(_: &Guest) -> Created {
+    Ok(Arc::new(AtOnce))
+}
+
+/// The same translations as page tables of VT-d in the guest's memory.
+fn walked(guest: &Guest) -> Created {
+    const ROOT: u64 = 1 << 20;
+    let set = |table: u64, index: u64, to: u64| {
+        guest.write_firmware(GuestPhys(table + index * 8), &(to | 3).to_le_bytes())
+    };
+    // One table of each of the upper levels, and of the last as many as it takes.
+    let (third, second, first) = (ROOT + 0x1000, ROOT + 0x2000, ROOT + 0x3000);
+    set(ROOT, 0, third)?;
+    set(third, 0, second)?;
+    for page in 0..2 * MISSES as u64 {
+        let table = first + page / 512 * GRANULE;
+        set(second, page / 512, table)?;
+        set(table, page % 512, target(page))?;
+    }
+    let table = Table { root: GuestPhys(ROOT), levels: Levels::Four };
+    Ok(Arc::new(SecondLevel::new(guest, Capabilities::new(48), table)))
+}
+
 /// A domain that asks, of the guest of `setup`, and a device in it.
 fn asking(
     setup: &Setup,
-    translator: impl Translator + 'static,
+    translator: fn(&Guest) -> Created,
     limit: u64,
 ) -> gasp::Result<(Domain, Vdev)> {
     let guest = setup.vdev.guest();
-    let options = DomainOptions { limit, ..DomainOptions::ask(Arc::new(translator)) };
+    let options = DomainOptions { limit, ..DomainOptions::ask(translator(&guest)?) };
     let domain = guest.domain("asks", options)?;
     let vdev = guest.vdev("asks")?;
     vdev.attach(&domain)?.wait();
@@ -54,7 +86,7 @@ fn asking(
 
 fn hit(pages: u64, order: Order) -> gasp::Result<Vec<Contestant>> {
     let setup = Setup::with_grants(pages)?;
-    let (_, asks) = asking(&setup, AtOnce, DomainOptions::LIMIT)?;
+    let (_, asks) = asking(&setup, at_once, DomainOptions::LIMIT)?;
     (0..pages).for_each(|page| map(&asks, page * GRANULE));
     let a = addresses(pages, order);
     let b = a.clone();
@@ -68,7 +100,7 @@ fn hit(pages: u64, order: Order) -> gasp::Result<Vec<Contestant>> {
 /// The pages that are missed before all of them are invalidated, which counts as well.
 const MISSES: usize = 1 << 14;
 
-fn miss(translator: impl Translator + 'static) -> gasp::Result<Vec<Contestant>> {
+fn miss(translator: fn(&Guest) -> Created) -> gasp::Result<Vec<Contestant>> {
     let setup = Setup::with_grants(0)?;
     let (domain, vdev) = asking(&setup, translator, DomainOptions::LIMIT)?;
     Ok(vec![contestant("gasp", move |i| {
@@ -79,27 +111,40 @@ fn miss(translator: impl Translator + 'static) -> gasp::Result<Vec<Contestant>> 
     })])
 }
 
-fn two_threads(translator: impl Translator + 'static) -> gasp::Result<Vec<Contestant>> {
+fn two_threads(translator: fn(&Guest) -> Created) -> gasp::Result<Vec<Contestant>> {
     let setup = Setup::with_grants(0)?;
     let (_, vdev) = asking(&setup, translator, 1024)?;
+    let round = AtomicU64::new(0);
     Ok(vec![pair("gasp", move |thread| {
         let vdev = vdev.clone();
-        // Each walks pages of its own, and evicts what it has walked.
-        let first = thread as u64 % 2 * (MISSES as u64) * GRANULE;
-        move |i| map(&vdev, first + (i % MISSES) as u64 * GRANULE)
+        // Each walks pages of its own, evicts what it has walked, and goes on where it was.
+        let from = round.fetch_add(1, Ordering::Relaxed) as usize * MISSES / 3;
+        let first = thread % 2 * MISSES;
+        move |i| map(&vdev, (first + (from + i) % MISSES) as u64 * GRANULE)
     })])
 }
 
-fn evicting(translator: impl Translator + 'static) -> gasp::Result<Vec<Contestant>> {
+fn evicting(translator: fn(&Guest) -> Created) -> gasp::Result<Vec<Contestant>> {
     let setup = Setup::with_grants(0)?;
     let (_, vdev) = asking(&setup, translator, 1024)?;
     let a = addresses_of(0, 16_384, Order::Random);
     Ok(vec![contestant("gasp", move |i| map(&vdev, a.at(i)))])
 }
 
+fn run(translator: fn(&Guest) -> Created) -> gasp::Result<Vec<Contestant>> {
+    const LEN: u64 = 64 * GRANULE;
+    let setup = Setup::with_grants(0)?;
+    let (_, vdev) = asking(&setup, translator, 1024)?;
+    let map = move |i: usize| {
+        let at = DeviceAddr((i * 64 % MISSES) as u64 * GRANULE);
+        black_box(vdev.map_scatter(at, LEN, MapFlags::RW).is_ok());
+    };
+    Ok(vec![contestant("gasp", map)])
+}
+
 fn invalidate() -> gasp::Result<Vec<Contestant>> {
     let setup = Setup::with_grants(0)?;
-    let (domain, vdev) = asking(&setup, AtOnce, DomainOptions::LIMIT)?;
+    let (domain, vdev) = asking(&setup, at_once, DomainOptions::LIMIT)?;
     let work = move |count: u32| {
         let mut spent = Duration::ZERO;
         let mut rest = u64::from(count);
