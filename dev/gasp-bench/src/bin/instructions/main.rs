@@ -127,20 +127,35 @@ fn count(case: &str, operations: u32, out: &mut impl Write) -> Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
+/// How often a case is measured that takes more than its number: two runs can be set up
+/// differently if other programs take huge pages meanwhile.
+const TRIES: u32 = 3;
+
 fn measure(filter: &str, kept: &Numbers) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     for (case, operations) in HOT.into_iter().filter(|(case, _)| case.contains(filter)) {
-        let (once, twice) = (spawn(case, operations)?, spawn(case, operations * 2)?);
-        let now = match (collected(case, once)?, collected(case, twice)?) {
-            (Ok(once), Ok(twice)) => {
-                let operations = u64::from(operations);
-                Ok((twice.saturating_sub(once) + operations / 2) / operations)
+        let was = kept.instructions.get(case).copied();
+        let mut outcome = Outcome { case, was, now: measured(case, operations)? };
+        for _ in 1..TRIES {
+            if outcome.verdict() == Verdict::Worse {
+                outcome.now = measured(case, operations)?;
             }
-            (Err(why), _) | (_, Err(why)) => Err(why),
-        };
-        outcomes.push(Outcome { case, was: kept.instructions.get(case).copied(), now });
+        }
+        outcomes.push(outcome);
     }
     Ok(outcomes)
+}
+
+/// The instructions of one operation, or why they cannot be counted.
+fn measured(case: &str, operations: u32) -> Result<core::result::Result<u64, String>> {
+    let (once, twice) = (spawn(case, operations)?, spawn(case, operations * 2)?);
+    Ok(match (collected(case, once)?, collected(case, twice)?) {
+        (Ok(once), Ok(twice)) => {
+            let operations = u64::from(operations);
+            Ok((twice.saturating_sub(once) + operations / 2) / operations)
+        }
+        (Err(why), _) | (_, Err(why)) => Err(why),
+    })
 }
 
 fn spawn(case: &str, operations: u32) -> io::Result<Child> {
