@@ -21,7 +21,7 @@ fn main() {
         let guest = guest();
         write_tables(&guest, levels as u64, |_| 0x3);
         let table = vtd::Table { root: GuestPhys(0x1000), levels };
-        let tables = vtd::SecondLevel::new(&guest, vtd::Capabilities::new(48), table);
+        let tables = vtd::SecondLevel::new(vtd::Capabilities::new(48), table);
         show(&format!("VT-d, {} levels", levels as u64), &guest, tables);
     }
     for levels in [3, 4] {
@@ -29,7 +29,7 @@ fn main() {
         write_tables(&guest, levels, |next| 3 << 61 | next << 9 | 1);
         let (levels, access) = (amd::Levels::from_mode(levels as u8).unwrap(), Access::RW);
         let table = amd::Table { root: GuestPhys(0x1000), levels, access };
-        show(&format!("AMD-Vi, {levels:?}"), &guest, amd::HostTables::new(&guest, table));
+        show(&format!("AMD-Vi, {levels:?}"), &guest, amd::HostTables::new(table));
     }
 }
 
@@ -56,7 +56,7 @@ fn write_tables(guest: &Guest, levels: u64, bits: impl Fn(u64) -> u64) {
 fn show(what: &str, guest: &Guest, tables: impl Translator + 'static) {
     let page = |step: u64| DeviceAddr(step % PAGES * 4096);
     let walk = best(|step| {
-        black_box(tables.translate(page(step), Access::READ)).unwrap();
+        black_box(tables.translate(&guest.page_tables(), page(step), Access::READ)).unwrap();
     });
     // With room for fewer entries than the device uses in turn, every map misses.
     let options = DomainOptions { limit: PAGES / 2, ..DomainOptions::ask(Arc::new(tables)) };

@@ -20,7 +20,7 @@
 //!
 //! // The IOMMU has read from a context entry where the tables of the disk begin.
 //! let table = Table { root: GuestPhys(0x1000), levels: Levels::Three };
-//! let tables = Arc::new(SecondLevel::new(&guest, Capabilities::new(48), table));
+//! let tables = Arc::new(SecondLevel::new(Capabilities::new(48), table));
 //! let domain = guest.domain("disk", DomainOptions::ask(tables))?;
 //! let disk = guest.vdev("disk")?;
 //! disk.attach(&domain)?.wait();

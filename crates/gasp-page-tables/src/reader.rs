@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use gasp::{Guest, GuestPhys, MapFlags};
+use gasp::{Guest, GuestPhys, MapFlags, PageTables};
 
 /// The memory that page tables are in.
 pub trait EntryReader {
@@ -19,5 +19,12 @@ impl EntryReader for Guest {
         // A driver writes a table, and then the entry that leads to it: whoever sees the latter
         // must see the former.
         entry.load::<u64>(0, Ordering::Acquire).ok().map(u64::from_le)
+    }
+}
+
+impl EntryReader for PageTables<'_> {
+    #[inline]
+    fn entry(&self, addr: GuestPhys) -> Option<u64> {
+        PageTables::entry(self, addr)
     }
 }

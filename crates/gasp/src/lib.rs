@@ -77,13 +77,12 @@ pub use error::{
 pub use fault::{FAULTS_KEPT, Fault, Faults};
 pub use guest::{
     AddressSpace, Domain, Grant, Guest, GuestBuilder, SpaceChange, SpaceListener, SpaceLock, Vdev,
-    WeakGuest,
 };
 pub use iommu::{DomainKind, DomainOptions, Translation, TranslationFault, Translator, Unattached};
 pub use map_flags::MapFlags;
 pub use mapping::{
-    Deadline, Drain, DrainPolicy, Drained, Fence, HostMapping, Integer, Mapping, Piece, Scatter,
-    Stitched,
+    Deadline, Drain, DrainPolicy, Drained, Fence, HostMapping, Integer, Mapping, PageTables, Piece,
+    Scatter, Stitched,
 };
 pub use memory::{
     Adopt, Alias, Audit, Backing, BackingReport, Change, Contiguity, External, FileExtent,

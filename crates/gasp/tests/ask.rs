@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gasp::{
-    Access, DeviceAddr, Domain, DomainOptions, Guest, GuestPhys, Refusal, Translation,
+    Access, DeviceAddr, Domain, DomainOptions, Guest, GuestPhys, PageTables, Refusal, Translation,
     TranslationFault, Translator, Vdev,
 };
 use support::*;
@@ -36,7 +36,7 @@ impl<F: Fn(DeviceAddr, Access) -> Answer> Asked<F> {
 }
 
 impl<F: Fn(DeviceAddr, Access) -> Answer + Send + Sync> Translator for Asked<F> {
-    fn translate(&self, addr: DeviceAddr, access: Access) -> Answer {
+    fn translate(&self, _: &PageTables<'_>, addr: DeviceAddr, access: Access) -> Answer {
         self.count.fetch_add(1, Ordering::SeqCst);
         (self.answer)(addr, access)
     }

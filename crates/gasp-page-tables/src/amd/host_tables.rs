@@ -1,23 +1,20 @@
 //! The translator of a domain.
 
-use gasp::{Access, DeviceAddr, Guest, Translation, TranslationFault, Translator, WeakGuest};
+use gasp::{Access, DeviceAddr, PageTables, Translation, TranslationFault, Translator};
 
-use super::fault::Fault;
 use super::table::{Levels, Table};
 use super::walk::walk;
 use crate::root::AtomicRoot;
 
-/// The host tables of an AMD-Vi domain, as its translator. It does not keep the guest, which keeps
-/// it: if the guest is gone, every table is inaccessible.
+/// The host tables of an AMD-Vi domain, as its translator.
 pub struct HostTables {
-    guest: WeakGuest,
     root: AtomicRoot,
 }
 
 impl HostTables {
-    /// The tables of a domain, in the memory of `guest`.
-    pub fn new(guest: &Guest, table: Table) -> Self {
-        Self { guest: guest.downgrade(), root: AtomicRoot::new(table.root, packed(table)) }
+    /// The tables of a domain, in the memory of its guest.
+    pub fn new(table: Table) -> Self {
+        Self { root: AtomicRoot::new(table.root, packed(table)) }
     }
 
     /// Where walks begin.
@@ -40,8 +37,12 @@ fn packed(table: Table) -> u64 {
 }
 
 impl Translator for HostTables {
-    fn translate(&self, addr: DeviceAddr, access: Access) -> Result<Translation, TranslationFault> {
-        let guest = self.guest.upgrade().ok_or(Fault::TableInaccessible)?;
-        Ok(walk(&guest, self.table(), addr, access)?)
+    fn translate(
+        &self,
+        memory: &PageTables<'_>,
+        addr: DeviceAddr,
+        access: Access,
+    ) -> Result<Translation, TranslationFault> {
+        Ok(walk(memory, self.table(), addr, access)?)
     }
 }

@@ -1,27 +1,23 @@
 //! The translator of a domain.
 
-use gasp::{Access, DeviceAddr, Guest, Translation, TranslationFault, Translator, WeakGuest};
+use gasp::{Access, DeviceAddr, PageTables, Translation, TranslationFault, Translator};
 
 use super::capabilities::Capabilities;
-use super::fault::Fault;
 use super::levels::{Levels, Table};
 use super::walk::walk;
 use crate::root::AtomicRoot;
 
 /// The second-level tables of a VT-d domain, as its translator.
-///
-/// It does not keep the guest, which keeps it: if the guest is gone, every table is inaccessible.
 pub struct SecondLevel {
-    guest: WeakGuest,
     capabilities: Capabilities,
     root: AtomicRoot,
 }
 
 impl SecondLevel {
-    /// The tables of a domain, in the memory of `guest`.
-    pub fn new(guest: &Guest, capabilities: Capabilities, table: Table) -> Self {
+    /// The tables of a domain, in the memory of its guest.
+    pub fn new(capabilities: Capabilities, table: Table) -> Self {
         let root = AtomicRoot::new(table.root, table.levels as u64);
-        Self { guest: guest.downgrade(), capabilities, root }
+        Self { capabilities, root }
     }
 
     /// Where walks begin.
@@ -43,8 +39,12 @@ impl SecondLevel {
 }
 
 impl Translator for SecondLevel {
-    fn translate(&self, addr: DeviceAddr, access: Access) -> Result<Translation, TranslationFault> {
-        let guest = self.guest.upgrade().ok_or(Fault::TableInaccessible)?;
-        Ok(walk(&guest, &self.capabilities, self.table(), addr, access)?)
+    fn translate(
+        &self,
+        memory: &PageTables<'_>,
+        addr: DeviceAddr,
+        access: Access,
+    ) -> Result<Translation, TranslationFault> {
+        Ok(walk(memory, &self.capabilities, self.table(), addr, access)?)
     }
 }

@@ -49,7 +49,7 @@ pub(crate) fn serve(bytes: &[u8]) {
     // The address as it is, and with fewer bits, which the tables are more likely to translate.
     for (turn, narrow) in [0, 7, 16, 25, 40].into_iter().enumerate() {
         // One of them is mapped as well, which takes longer.
-        let mapped = (turn == usize::from(mapped % 5)).then_some(guest);
+        let mapped = turn == usize::from(mapped % 5);
         let addr = DeviceAddr(addr >> narrow);
         let count = Counting(guest, Cell::new(0));
         if kind % 2 == 0 {
@@ -64,14 +64,14 @@ pub(crate) fn serve(bytes: &[u8]) {
             let levels = vtd::Levels::from_aw(1 + levels % 3).unwrap();
             let table = vtd::Table { root, levels };
             let found = vtd::walk(&count, &unit, table, addr, access);
-            let tables = Arc::new(vtd::SecondLevel::new(guest, unit, table));
-            check(mapped, tables, addr, access, found.map_err(Into::into));
+            let tables = Arc::new(vtd::SecondLevel::new(unit, table));
+            check((guest, mapped), tables, addr, access, found.map_err(Into::into));
         } else {
             let levels = amd::Levels::from_mode(1 + levels % 6).unwrap();
             let table = amd::Table { root, levels, access: Access::from_bits_truncate(flags) };
             let found = amd::walk(&count, table, addr, access);
-            let tables = Arc::new(amd::HostTables::new(guest, table));
-            check(mapped, tables, addr, access, found.map_err(Into::into));
+            let tables = Arc::new(amd::HostTables::new(table));
+            check((guest, mapped), tables, addr, access, found.map_err(Into::into));
         }
     }
 }
@@ -83,23 +83,23 @@ fn guest() -> Guest {
     guest
 }
 
-/// Checks what a walk has found, by itself and against what a device of `mapped` reaches through the
-/// same tables.
+/// Checks what a walk has found, by itself and, if it is `mapped`, against what a device of the guest
+/// reaches through the same tables.
 fn check(
-    mapped: Option<&Guest>,
+    (guest, mapped): (&Guest, bool),
     tables: Arc<dyn Translator>,
     addr: DeviceAddr,
     access: Access,
     found: Result<Translation, TranslationFault>,
 ) {
-    assert_eq!(tables.translate(addr, access), found);
-    if let Ok(Translation { size, guest, access: allowed }) = found {
+    assert_eq!(tables.translate(&guest.page_tables(), addr, access), found);
+    if let Ok(Translation { size, guest: page, access: allowed }) = found {
         assert!(size.is_power_of_two() && size >= 4096, "{size:#x}");
-        assert!(guest.is_aligned(size), "{guest} {size:#x}");
-        assert!(guest.0 + (size - 1) < 1 << 52, "{guest} {size:#x}");
+        assert!(page.is_aligned(size), "{page} {size:#x}");
+        assert!(page.0 + (size - 1) < 1 << 52, "{page} {size:#x}");
         assert!(!allowed.is_empty() && allowed.contains(access), "{allowed} {access}");
     }
-    if let (Some(guest), Ok(flags)) = (mapped, MapFlags::new(access))
+    if let (true, Ok(flags)) = (mapped, MapFlags::new(access))
         && addr.0 >> guest.address_width() == 0
     {
         let domain = guest.domain("disk", DomainOptions::ask(tables)).unwrap();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::vdev::Vdev;
 use crate::addr::{DeviceAddr, GRANULE};
 use crate::error::{Operation, Reason, Result};
+use crate::iommu::Fetched;
 use crate::map_flags::MapFlags;
 use crate::mapping::{Failed, Outcome, Partial, Port};
 use crate::span::Span;
@@ -71,10 +72,10 @@ impl Vdev {
             let rest = Span::inclusive(missed, span.last());
             let fetched = match (&domain, rest) {
                 (Some(domain), Some(rest)) => {
-                    domain.fetch(self.guest.memory(), rest, flags.access())
+                    domain.fetch(self.guest.firmware_port(), rest, flags.access())
                 }
                 // Moved meanwhile, to a domain that does not ask.
-                _ => Ok(None),
+                _ => Ok(Fetched::Nothing),
             };
             let fetched = match fetched {
                 Ok(fetched) => fetched,
@@ -84,7 +85,7 @@ impl Vdev {
                     if partial == Partial::Truncate && refused.0 / GRANULE > addr.0 / GRANULE =>
                 {
                     partial = Partial::TruncateAtMiss;
-                    None
+                    Fetched::Nothing
                 }
                 Err(reason) => return Err(self.port().refused(op, span, flags, reason)),
             };

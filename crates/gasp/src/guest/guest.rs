@@ -1,7 +1,7 @@
 //! Guests.
 
 use core::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use super::inner::Inner;
 use super::space::AddressSpace;
@@ -10,7 +10,7 @@ use crate::error::{Operation, Result};
 use crate::fault::{Fault, Faults};
 use crate::iommu::Unattached;
 use crate::map_flags::MapFlags;
-use crate::mapping::{DrainPolicy, Failed, Mapping, Port, Scatter};
+use crate::mapping::{DrainPolicy, Failed, Mapping, PageTables, Port, Scatter};
 
 /// A guest: an address space, virtual devices, and possibly an IOMMU.
 ///
@@ -40,42 +40,7 @@ use crate::mapping::{DrainPolicy, Failed, Mapping, Port, Scatter};
 #[derive(Clone)]
 pub struct Guest(pub(crate) Arc<Inner>);
 
-/// A handle of a guest that does not keep it: for what the guest itself keeps, such as the
-/// [`Translator`](crate::Translator) of one of its domains. A [`Guest`] there would be a cycle, and
-/// the guest would never be freed.
-///
-/// ```
-/// let guest = gasp::Guest::builder().build()?;
-/// let weak = guest.downgrade();
-/// assert!(weak.upgrade().is_some());
-/// drop(guest);
-/// assert!(weak.upgrade().is_none());
-/// # Ok::<(), gasp::Error>(())
-/// ```
-#[derive(Clone)]
-pub struct WeakGuest(Weak<Inner>);
-
-impl WeakGuest {
-    /// The guest, if it still exists. It does as long as there is a [`Guest`], [`Vdev`](crate::Vdev)
-    /// or [`Domain`](crate::Domain) of it.
-    #[inline]
-    pub fn upgrade(&self) -> Option<Guest> {
-        self.0.upgrade().map(Guest)
-    }
-}
-
-impl fmt::Debug for WeakGuest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WeakGuest").finish_non_exhaustive()
-    }
-}
-
 impl Guest {
-    /// A handle that does not keep the guest.
-    pub fn downgrade(&self) -> WeakGuest {
-        WeakGuest(Arc::downgrade(&self.0))
-    }
-
     /// The guest's name.
     pub fn name(&self) -> &str {
         &self.0.name
@@ -153,6 +118,12 @@ impl Guest {
     /// then be copied.
     pub fn write_firmware(&self, addr: GuestPhys, from: &[u8]) -> Result<()> {
         self.0.firmware_port().write(addr.0, from, MapFlags::WRITE.any()).map_err(Failed::error)
+    }
+
+    /// The guest's memory as its IOMMU reads page tables in it, as a
+    /// [`Translator`](crate::Translator) has it.
+    pub fn page_tables(&self) -> PageTables<'_> {
+        PageTables::new(self.0.firmware_port())
     }
 
     /// Takes the fault records of what the IOMMU has refused: at most 64, the oldest first, and

@@ -40,7 +40,7 @@ mod vdev;
 
 pub use builder::GuestBuilder;
 pub use domain::{Domain, Grant};
-pub use guest::{Guest, WeakGuest};
+pub use guest::Guest;
 pub use listener::{SpaceChange, SpaceListener};
 pub use space::AddressSpace;
 pub use space_lock::SpaceLock;

@@ -115,7 +115,15 @@ impl Vdev {
     fn map_general(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
         let op = Operation::Map;
         let request = Request { op, addr, len, flags };
-        self.fetching(request, |port| port.map(op, addr.0, len, flags))
+        let mut hits = false;
+        self.fetching(request, |port| {
+            // What was missed is there the second time.
+            match core::mem::replace(&mut hits, true) {
+                true => Port::map_page(|| Some(port), addr.0, len, flags),
+                false => None,
+            }
+            .map_or_else(|| port.map(op, addr.0, len, flags), Ok)
+        })
     }
 
     /// [`map`](Self::map) of the device that `find` returns, if the range lies in one page of the

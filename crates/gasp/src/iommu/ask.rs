@@ -8,27 +8,27 @@
 //! mapping: an [eviction](super::evict) passes over what is held, and an answer never replaces a
 //! word that leads elsewhere. So a change of the guest's regions finds in the table all that leads
 //! to them, as in a domain that is told.
-#![allow(unsafe_code, reason = "reads segments under the lock that keeps them")]
+//!
+//! What is behind an answer is read from the firmware's view, after the domain's table is locked. A
+//! change of the regions updates the firmware's view first and this table later, so it meets what
+//! was entered from the earlier view.
 
 use core::cell::Cell;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::chunks::{GuestMemory, free_retired};
+use super::chunks::free_retired;
 use super::domain::DomainInner;
 use super::project::{around, entries};
-use super::questions::{Fetching, Invalidated, Questions, Ranges};
+use super::questions::{Asked, Fetching, Invalidated, Questions, Settled};
 use super::translator::{Translation, TranslationFault, Translator};
 use crate::access::Access;
 use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
 use crate::error::{Reason, Refusal};
-use crate::mapping::peek;
-use crate::space::Regions;
+use crate::mapping::{PageTables, Port, peek, target};
 use crate::span::Span;
-use crate::view::entry::{Behind, Leaf};
-use crate::view::lookup::guest_of;
-use crate::view::project::project;
+use crate::view::entry::Leaf;
 use crate::view::table::{Found, Writer};
 
 type Answer = Result<Translation, TranslationFault>;
@@ -42,8 +42,13 @@ pub(crate) struct Asking {
 }
 
 /// Translations that were fetched, and are not evicted while this lives.
-pub(crate) struct Fetched<'a> {
-    _fetching: Fetching<'a, Answer>,
+pub(crate) enum Fetched<'a> {
+    /// There was nothing to fetch.
+    Nothing,
+    /// Of one page.
+    Page { _asked: Asked<'a, Answer> },
+    /// Of a range.
+    Range { _fetching: Fetching<'a, Answer> },
 }
 
 impl Asking {
@@ -53,29 +58,36 @@ impl Asking {
 }
 
 impl DomainInner {
-    /// Asks the translator for all that the table does not have of `access` to `span`. `None` if
-    /// the domain does not ask. No lock and no slot may be held.
+    /// Asks the translator for all that the table does not have of `access` to `span`; nothing if
+    /// the domain does not ask. `firmware` is the guest's memory. No lock and no slot may be held.
     ///
     /// # Errors
     /// The first refusal; `Limit` if the translations of the range exceed the domain's limit, with
     /// those that are held or being fetched.
     pub(crate) fn fetch(
         &self,
-        memory: GuestMemory<'_>,
+        firmware: Port<'_>,
         span: Span<DeviceAddr>,
         access: Access,
-    ) -> Result<Option<Fetched<'_>>, Reason> {
-        let Some(asking) = &self.asking else { return Ok(None) };
-        let fetched = Fetched { _fetching: asking.questions.fetching(span) };
+    ) -> Result<Fetched<'_>, Reason> {
+        let Some(asking) = &self.asking else { return Ok(Fetched::Nothing) };
+        if span.start().0 / GRANULE == span.last().0 / GRANULE {
+            let asked = self.ask(asking, firmware, span.start(), access)?;
+            return Ok(asked.map_or(Fetched::Nothing, |_asked| Fetched::Page { _asked }));
+        }
+        let fetched = Fetched::Range { _fetching: asking.questions.fetching(span) };
         let mut next = Some(span.start());
         while let Some(addr) = next {
             let last = match self.known(addr, access)? {
                 Some(last) => last,
-                None => self.ask(asking, memory, addr, access)?,
+                None => {
+                    drop(self.ask(asking, firmware, addr, access)?);
+                    DeviceAddr(addr.0 | (GRANULE - 1))
+                }
             };
             next = last.checked_add(1).filter(|&next| next <= span.last());
         }
-        Ok(Some(fetched))
+        Ok(fetched)
     }
 
     /// The last address to which the same word of the table allows `access`; `None` if that is not
@@ -88,115 +100,123 @@ impl DomainInner {
         }
     }
 
-    /// Asks for the granule of `addr`, and returns its last address.
-    fn ask(
-        &self,
-        asking: &Asking,
-        memory: GuestMemory<'_>,
+    /// Asks for the granule of `addr`. `None` if another thread has, or it is known by now.
+    fn ask<'a>(
+        &'a self,
+        asking: &'a Asking,
+        firmware: Port<'_>,
         addr: DeviceAddr,
         access: Access,
-    ) -> Result<DeviceAddr, Reason> {
+    ) -> Result<Option<Asked<'a, Answer>>, Reason> {
         let page = Span::new(DeviceAddr(addr.0 & !(GRANULE - 1)), GRANULE)?;
+        let memory = PageTables::new(firmware);
         let wants_grace = Cell::new(false);
-        let answer = asking.questions.answer(
+        let settled = asking.questions.answer(
             page,
             access,
             || self.known(addr, access) != Ok(None),
-            || asking.translator.translate(page.start(), access),
-            |answer, invalidated, fetching| {
-                if self.is_removed() {
-                    return Ok(());
-                }
-                let regions = memory.regions.read();
+            || asking.translator.translate(&memory, page.start(), access),
+            |answer, valid| {
                 let mut writer = self.view.writer();
-                let mut entering = Entering { domain: self, memory, page, writer: &mut writer };
-                let entered = match *answer {
-                    Ok(translation) => {
-                        entering.page(&regions, translation, access, invalidated, fetching)
-                    }
-                    Err(fault) if fault.keep => entering.refusal(fault, fetching),
-                    Err(_) => Ok(()),
-                };
+                let Some(invalidated) = valid() else { return Ok(false) };
+                if !self.is_removed() {
+                    let entering =
+                        Entering { domain: self, asking, firmware, page, writer: &mut writer };
+                    entering.enter(*answer, access, &invalidated)?;
+                }
                 wants_grace.set(writer.wants_grace());
-                entered
+                Ok(true)
             },
         );
         if wants_grace.get() {
             free_retired(&self.view);
         }
-        let refused = |refusal| Err(Reason::Refused { addr, refusal });
-        match answer? {
-            Some(Err(fault)) => refused(Refusal::Translator { reason: fault.reason }),
-            Some(Ok(Translation { access: allowed, .. })) if !allowed.contains(access) => {
-                refused(Refusal::Access { allowed, requested: access })
-            }
+        let (answer, asked) = match settled? {
             // The map tries again.
-            Some(Ok(_)) | None => Ok(page.last()),
-        }
+            Settled::Nothing => return Ok(None),
+            Settled::Answered(answer) => (answer, None),
+            Settled::Entered(answer, asked) => (answer, Some(asked)),
+        };
+        let refusal = match answer {
+            Ok(Translation { access: allowed, .. }) if allowed.contains(access) => {
+                return Ok(asked);
+            }
+            Ok(Translation { access: allowed, .. }) => {
+                Refusal::Access { allowed, requested: access }
+            }
+            Err(TranslationFault { reason, .. }) => Refusal::Translator { reason },
+        };
+        Err(Reason::Refused { addr, refusal })
     }
 }
 
-/// The entry of an answer about `page`, a granule, in the table. The lock of the regions is held.
+/// The entry of an answer about `page`, a granule, in the table, which is locked.
 struct Entering<'a> {
     domain: &'a DomainInner,
-    memory: GuestMemory<'a>,
+    asking: &'a Asking,
+    firmware: Port<'a>,
     page: Span<DeviceAddr>,
     writer: &'a mut Writer,
 }
 
 impl Entering<'_> {
-    /// Enters a translation that was requested for `requested`.
-    fn page(
-        &mut self,
-        regions: &Regions,
+    /// Enters an answer to a question about `requested`, except for what was invalidated since.
+    fn enter(
+        self,
+        answer: Answer,
+        requested: Access,
+        invalidated: &Invalidated,
+    ) -> Result<(), Reason> {
+        match answer {
+            Ok(translation) => self.translation(translation, requested, invalidated),
+            Err(fault) if fault.keep => self.refusal(fault),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn translation(
+        mut self,
         translation: Translation,
         requested: Access,
         invalidated: &Invalidated,
-        fetching: &Ranges,
     ) -> Result<(), Reason> {
         let Translation { size, guest, access } = translation;
-        let whole = whole_page(self.page.start(), size, guest)?;
+        let at = self.page.start();
+        let whole = whole_page(at, size, guest)?;
         if access.is_empty() {
             return Ok(());
         }
         let to = |addr: DeviceAddr| GuestPhys(guest.0 + (addr.0 - whole.start().0));
-        let found = self.domain.view.table.find(self.page.start().0);
-        let there = found.leaf_at(self.page.start().0).filter(|leaf| leaf.refused().is_none());
+        let found = self.domain.view.table.find(at.0);
+        let there = found.leaf_at(at.0).filter(|leaf| leaf.refused().is_none());
         if let Some(leaf) = there {
-            // SAFETY: `guest_of` asks for the lock under which segments are removed: that of the
-            // regions, which the caller holds, since before the leaf was read.
-            let leads = GuestPhys(unsafe { guest_of(self.memory.segments, leaf, 0) });
-            if leads != to(self.page.start()) {
-                // The guest has changed the translation without an invalidation. What was there
-                // holds until there is one.
-                let (addr, allowed) = (self.page.start(), leaf.allowed());
-                let refusal = Refusal::Access { allowed, requested };
-                return Err(Reason::Refused { addr, refusal });
+            if target(&self.domain.view, &self.firmware.guest.segments, at) == Some(to(at)) {
+                return self.raise(found, whole, access);
             }
-            return self.raise(found, whole, access, fetching);
+            // The guest has changed the translation without an invalidation. What was there
+            // holds until there is one.
+            let refusal = Refusal::Access { allowed: leaf.allowed(), requested };
+            return Err(Reason::Refused { addr: at, refusal });
         }
         for size in [1 << 30, 1 << 21, GRANULE] {
-            let start = DeviceAddr(self.page.start().0 & !(size - 1));
-            let unit = Span::new(start, size)?;
-            if size > GRANULE
-                && (size > found.size() || !whole.covers(&unit) || invalidated.overlaps(unit))
-            {
+            let unit = Span::new(DeviceAddr(at.0 & !(size - 1)), size)?;
+            let fits = size <= found.size() && whole.covers(&unit) && !invalidated.overlaps(unit);
+            if size > GRANULE && !fits {
                 continue;
             }
-            match behind(regions, to(start), size) {
-                Some(behind) => return self.fill(unit, Leaf::new(access, behind), fetching),
-                None => continue,
+            if let Some(behind) = self.firmware.behind(Span::new(to(unit.start()), size)?)? {
+                return self.fill(unit, Leaf::new(access, behind));
             }
         }
         Ok(())
     }
 
-    /// Keeps a refusal.
-    fn refusal(&mut self, fault: TranslationFault, fetching: &Ranges) -> Result<(), Reason> {
-        // A translation that allows something else stays.
-        match self.domain.view.table.find(self.page.start().0).leaf_at(self.page.start().0) {
+    /// Keeps a refusal. A translation that is there, and allows something else, stays.
+    fn refusal(mut self, fault: TranslationFault) -> Result<(), Reason> {
+        let at = self.page.start().0;
+        match self.domain.view.table.find(at).leaf_at(at) {
             Some(_) => Ok(()),
-            None => self.fill(self.page, Leaf::refusal(fault.reason), fetching),
+            None => self.fill(self.page, Leaf::refusal(fault.reason)),
         }
     }
 
@@ -206,13 +226,12 @@ impl Entering<'_> {
         found: Found,
         whole: Span<DeviceAddr>,
         access: Access,
-        fetching: &Ranges,
     ) -> Result<(), Reason> {
         let start = DeviceAddr(self.page.start().0 & !(found.size() - 1));
         let word = Span::new(start, found.size())?;
         let part = word.intersection(&whole).unwrap_or(self.page);
         let cut = around(word, part).map(entries).sum::<u64>() + entries(part) - 1;
-        self.make_room(cut, fetching)?;
+        self.make_room(cut)?;
         self.writer.work.begin();
         let raised = |_, leaf: Leaf| Some(leaf.with_allowed(leaf.allowed() | access));
         let paused = self.domain.view.table.update(self.writer, part, raised);
@@ -221,13 +240,8 @@ impl Entering<'_> {
     }
 
     /// Enters one word.
-    fn fill(
-        &mut self,
-        unit: Span<DeviceAddr>,
-        leaf: Leaf,
-        fetching: &Ranges,
-    ) -> Result<(), Reason> {
-        self.make_room(1, fetching)?;
+    fn fill(&mut self, unit: Span<DeviceAddr>, leaf: Leaf) -> Result<(), Reason> {
+        self.make_room(1)?;
         self.writer.work.begin();
         let paused = self.domain.view.table.fill(self.writer, unit, leaf);
         debug_assert!(paused.is_none(), "a chunk has room for one word");
@@ -235,10 +249,10 @@ impl Entering<'_> {
     }
 
     /// Makes room for `new` words within the domain's limit.
-    fn make_room(&mut self, new: u64, fetching: &Ranges) -> Result<(), Reason> {
+    fn make_room(&mut self, new: u64) -> Result<(), Reason> {
         let limit = self.domain.limit;
         while self.writer.leaves().saturating_add(new) > limit {
-            if !self.domain.evict(self.writer, fetching) {
+            if !self.domain.evict(self.writer, self.asking) {
                 return Err(Reason::Limit { what: "translations of the domain", limit });
             }
         }
@@ -257,11 +271,4 @@ fn whole_page(addr: DeviceAddr, size: u64, guest: GuestPhys) -> Result<Span<Devi
         ));
     }
     Span::new(DeviceAddr(addr.0 & !(size - 1)), size)
-}
-
-/// What is behind `size` bytes of guest memory, if that is one thing.
-fn behind(regions: &Regions, start: GuestPhys, size: u64) -> Option<Behind> {
-    let span = Span::new(start, size).ok()?;
-    let (piece, behind) = project(regions, span).next()?;
-    (piece == span).then_some(behind)
 }

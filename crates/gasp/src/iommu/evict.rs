@@ -8,8 +8,8 @@
 
 use core::ops::ControlFlow;
 
+use super::ask::Asking;
 use super::domain::DomainInner;
-use super::questions::Ranges;
 use crate::addr::DeviceAddr;
 use crate::protocol::{Use, scan};
 use crate::span::Span;
@@ -27,15 +27,15 @@ impl DomainInner {
     ///
     /// The caller has locked the table's writer, so nothing else sees that words which are held
     /// are gone for a moment; but maps that meet such a word miss.
-    pub(super) fn evict(&self, writer: &mut Writer, fetching: &Ranges) -> bool {
-        let Some(asking) = &self.asking else { return false };
+    pub(super) fn evict(&self, writer: &mut Writer, asking: &Asking) -> bool {
         let mut hand = asking.hand.lock();
+        let in_use = asking.questions.in_use();
         let count = (self.limit / 8).clamp(1, BATCH) as usize;
         let mut held: Vec<Use> = Vec::new();
         let mut wrapped = 0;
         while wrapped < 2 {
             let passes = |word: Span<DeviceAddr>| {
-                !fetching.iter().any(|(_, span)| span.overlaps(&word))
+                !in_use.iter().any(|span| span.overlaps(&word))
                     && !held.iter().any(|found| found.overlaps(word))
             };
             let (victims, next) = self.victims(writer, *hand, count, passes);

@@ -27,7 +27,7 @@ pub use domain::{DomainKind, DomainOptions};
 pub use translator::{Translation, TranslationFault, Translator};
 pub use unattached::Unattached;
 
-pub(crate) use ask::Asking;
+pub(crate) use ask::{Asking, Fetched};
 pub(crate) use chunks::{GuestMemory, free, in_chunks};
 pub(crate) use domain::DomainInner;
 pub(crate) use refresh::{Reached, identity, refresh};

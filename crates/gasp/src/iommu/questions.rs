@@ -3,20 +3,20 @@
 //! | a device's thread that misses | a thread that invalidates |
 //! |---|---|
 //! | list the question | change the page tables |
-//! | ask the translator | lock; mark the questions listed; unlock |
-//! | lock; drop an answer that is void; enter the others in the table; unlock | remove the range from the table |
+//! | ask the translator | mark the questions that are listed |
+//! | lock the table; unless the question is marked, enter the answer; unlock | lock the table; remove the range; unlock |
 //!
 //! An answer that is entered in the table has been given after the last invalidation of its page:
-//! one whose question was listed before the mark is void, one that was entered before the mark is
-//! removed after it, and a question listed after the mark sees the changed page tables. (`mod
-//! proof` checks every interleaving.)
+//! if the question was marked before it was looked at, the answer is void; if after, the answer is
+//! in the table before the range is removed from it; and a question that is listed after the mark
+//! is answered from the changed page tables. (`mod proof` checks every interleaving.)
 
 use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
 
 use crate::access::Access;
-use crate::addr::DeviceAddr;
+use crate::addr::{DeviceAddr, GRANULE};
 use crate::error::Reason;
 use crate::span::Span;
 use crate::sync::{Condvar, Mutex, ThreadId, lock, this_thread, wait};
@@ -26,8 +26,21 @@ const TRIES: u32 = 64;
 /// The most ranges that are told apart for one question.
 const RANGES: usize = 64;
 
+/// The number of parts of the list of questions, each with a lock of its own, so that threads that
+/// miss different pages do not wait for one another.
+#[cfg(not(loom))]
+const PARTS: usize = 16;
+#[cfg(loom)]
+const PARTS: usize = 1;
+
 /// The open questions of a domain, and the ranges whose translations are being fetched.
 pub(super) struct Questions<A> {
+    parts: [Part<A>; PARTS],
+}
+
+/// The questions about some of the pages.
+#[repr(align(128))]
+struct Part<A> {
     open: Mutex<Open<A>>,
     closed: Condvar,
 }
@@ -35,13 +48,11 @@ pub(super) struct Questions<A> {
 struct Open<A> {
     next: u64,
     list: Vec<Question<A>>,
-    fetching: Ranges,
+    /// The range of each [`Fetching`], with its number.
+    fetching: Vec<(u64, Span<DeviceAddr>)>,
 }
 
-/// The ranges of each [`Fetching`], with its number.
-pub(super) type Ranges = Vec<(u64, Span<DeviceAddr>)>;
-
-/// A question, from the first time it is asked until its answer is in the table.
+/// A question, from the first time that it is asked until its answer has been used.
 struct Question<A> {
     number: u64,
     page: Span<DeviceAddr>,
@@ -57,32 +68,62 @@ struct Question<A> {
 pub(super) struct Invalidated(SmallVec<[Span<DeviceAddr>; 2]>);
 
 /// A range whose translations a thread fetches: while it lives, none of them is evicted.
-pub(super) struct Fetching<'a, A> {
-    questions: &'a Questions<A>,
+pub(crate) struct Fetching<'a, A> {
+    part: &'a Part<A>,
     number: u64,
+}
+
+/// A question that this thread asks, until it is dropped. Threads that ask the same wait for that,
+/// and meanwhile the translation of its page is not evicted.
+pub(crate) struct Asked<'a, A> {
+    part: &'a Part<A>,
+    number: u64,
+    /// The answer, for those threads, when it is in the table.
+    answer: Option<A>,
+}
+
+/// What has become of a question.
+pub(super) enum Settled<'a, A> {
+    /// There was nothing to ask, or every answer was void: the map tries again.
+    Nothing,
+    /// Another thread has asked.
+    Answered(A),
+    /// This thread has asked, and the answer is in the table.
+    Entered(A, Asked<'a, A>),
 }
 
 impl<A: Clone> Questions<A> {
     pub(super) fn new() -> Self {
-        let open = Open { next: 0, list: Vec::new(), fetching: Vec::new() };
-        Self { open: Mutex::new(open), closed: Condvar::new() }
+        let part = |_| Part {
+            open: Mutex::new(Open { next: 0, list: Vec::new(), fetching: Vec::new() }),
+            closed: Condvar::new(),
+        };
+        Self { parts: core::array::from_fn(part) }
+    }
+
+    /// The part for the page of `addr`.
+    fn part(&self, addr: DeviceAddr) -> &Part<A> {
+        let hash = (addr.0 / GRANULE).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let [first, ..] = &self.parts;
+        self.parts.get(hash as usize % PARTS).unwrap_or(first)
     }
 
     /// Keeps the translations of `span` from being evicted.
     pub(super) fn fetching(&self, span: Span<DeviceAddr>) -> Fetching<'_, A> {
-        let mut open = lock(&self.open);
+        let part = self.part(span.start());
+        let mut open = lock(&part.open);
         let number = open.number();
         open.fetching.push((number, span));
-        Fetching { questions: self, number }
+        Fetching { part, number }
     }
 
     /// The answer to the question whether `access` to `page` is allowed: by `ask`, or by another
     /// thread's `ask` to the same question.
     ///
-    /// `is_known` is called before: if it returns `true` there is nothing to ask, and the result
-    /// is `None`. `enter` enters the answer in the table, except for what was invalidated
-    /// meanwhile; it has the ranges that must not be evicted. Both are called under the lock of
-    /// the questions. The result is `None` as well if each answer was void.
+    /// `is_known` is called before, under the lock of the question, and returns `true` if there is
+    /// nothing to ask. `enter` enters the answer in the table: it takes the table's lock, calls the
+    /// function that it is given, and leaves the table as it is if that returns `None`, because the
+    /// answer is void; or else enters it, except for the ranges that it has got, and returns `true`.
     ///
     /// # Errors
     /// `Deadlock` if this thread is asking the same already; the error of `enter`.
@@ -92,54 +133,64 @@ impl<A: Clone> Questions<A> {
         access: Access,
         is_known: impl Fn() -> bool,
         ask: impl Fn() -> A,
-        mut enter: impl FnMut(&A, &Invalidated, &Ranges) -> Result<(), Reason>,
-    ) -> Result<Option<A>, Reason> {
-        let asking = match self.begin(page, access, is_known)? {
-            Asking::Known => return Ok(None),
-            Asking::Answered(answer) => return Ok(Some(answer)),
-            Asking::Mine(number) => Closing { questions: self, number },
+        mut enter: impl FnMut(&A, &dyn Fn() -> Option<Invalidated>) -> Result<bool, Reason>,
+    ) -> Result<Settled<'_, A>, Reason> {
+        let mut asked = match self.part(page.start()).begin(page, access, is_known)? {
+            Begun::Known => return Ok(Settled::Nothing),
+            Begun::Answered(answer) => return Ok(Settled::Answered(answer)),
+            Begun::Mine(asked) => asked,
         };
         for _ in 0..TRIES {
             let answer = ask();
-            let mut open = lock(&self.open);
-            let Open { list, fetching, .. } = &mut *open;
-            let Some(question) = list.iter_mut().find(|q| q.number == asking.number) else {
-                unreachable!("a question is listed until it is closed");
-            };
-            if question.invalidated.overlaps(page) {
-                question.invalidated = Invalidated::default();
-                continue;
+            if enter(&answer, &|| asked.valid(page))? {
+                asked.answer = Some(answer.clone());
+                return Ok(Settled::Entered(answer, asked));
             }
-            enter(&answer, &question.invalidated, fetching)?;
-            if let Some(waiting) = &question.waiting {
-                let _: Result<(), A> = waiting.set(answer.clone());
-            }
-            asking.close(&mut open);
-            return Ok(Some(answer));
         }
-        Ok(None)
+        Ok(Settled::Nothing)
     }
 
     /// Makes void the answers that are on their way for `spans`.
     pub(super) fn invalidate(&self, spans: &[Span<DeviceAddr>]) {
-        let mut open = lock(&self.open);
-        for question in &mut open.list {
-            spans.iter().for_each(|&span| question.invalidated.add(span));
+        for part in &self.parts {
+            for question in &mut lock(&part.open).list {
+                spans.iter().for_each(|&span| question.invalidated.add(span));
+            }
         }
     }
 
+    /// The ranges that must not be evicted.
+    pub(super) fn in_use(&self) -> Vec<Span<DeviceAddr>> {
+        let mut ranges = Vec::new();
+        for part in &self.parts {
+            let open = lock(&part.open);
+            ranges.extend(open.list.iter().map(|question| question.page));
+            ranges.extend(open.fetching.iter().map(|&(_, span)| span));
+        }
+        ranges
+    }
+}
+
+/// What [`Part::begin`] has found.
+enum Begun<'a, A> {
+    Known,
+    Answered(A),
+    Mine(Asked<'a, A>),
+}
+
+impl<A: Clone> Part<A> {
     /// Lists a question, or waits for the answer if another thread has listed the same.
     fn begin(
         &self,
         page: Span<DeviceAddr>,
         access: Access,
         is_known: impl Fn() -> bool,
-    ) -> Result<Asking<A>, Reason> {
+    ) -> Result<Begun<'_, A>, Reason> {
         let asker = this_thread();
         let mut open = lock(&self.open);
         loop {
             if is_known() {
-                return Ok(Asking::Known);
+                return Ok(Begun::Known);
             }
             let same = |q: &&mut Question<A>| q.page == page && q.access == access;
             let Some(question) = open.list.iter_mut().find(same) else { break };
@@ -152,13 +203,13 @@ impl<A: Clone> Questions<A> {
                 open = wait(&self.closed, open);
             }
             if let Some(answer) = answer.get() {
-                return Ok(Asking::Answered(answer.clone()));
+                return Ok(Begun::Answered(answer.clone()));
             }
         }
         let number = open.number();
         let (invalidated, waiting) = Default::default();
         open.list.push(Question { number, page, access, asker, invalidated, waiting });
-        Ok(Asking::Mine(number))
+        Ok(Begun::Mine(Asked { part: self, number, answer: None }))
     }
 }
 
@@ -167,48 +218,40 @@ impl<A> Open<A> {
         self.next += 1;
         self.next
     }
-}
 
-/// What [`Questions::begin`] has found.
-enum Asking<A> {
-    /// There is nothing to ask.
-    Known,
-    /// Another thread has asked.
-    Answered(A),
-    /// This thread is to ask the question of this number.
-    Mine(u64),
-}
-
-/// Closes a question, also if the translator panics.
-struct Closing<'a, A> {
-    questions: &'a Questions<A>,
-    number: u64,
-}
-
-impl<A> Closing<'_, A> {
-    /// Closes the question under the lock that the caller has.
-    fn close(self, open: &mut Open<A>) {
-        core::mem::ManuallyDrop::new(self).remove_from(open);
+    fn question(&mut self, number: u64) -> &mut Question<A> {
+        let question = self.list.iter_mut().find(|question| question.number == number);
+        question.unwrap_or_else(|| unreachable!("a question is listed until `Asked` is dropped"))
     }
+}
 
-    fn remove_from(&self, open: &mut Open<A>) {
+impl<A> Asked<'_, A> {
+    /// What was invalidated since the question was asked, if that does not make the answer for
+    /// `page` void. If it does, the question is as if it had not been asked yet.
+    fn valid(&self, page: Span<DeviceAddr>) -> Option<Invalidated> {
+        let mut open = lock(&self.part.open);
+        let invalidated = core::mem::take(&mut open.question(self.number).invalidated);
+        (!invalidated.overlaps(page)).then_some(invalidated)
+    }
+}
+
+impl<A> Drop for Asked<'_, A> {
+    fn drop(&mut self) {
+        let mut open = lock(&self.part.open);
         let at = open.list.iter().position(|question| question.number == self.number);
         let question = at.map(|at| open.list.swap_remove(at));
-        if question.is_some_and(|question| question.waiting.is_some()) {
-            self.questions.closed.notify_all();
+        if let Some(waiting) = question.and_then(|question| question.waiting) {
+            if let Some(answer) = self.answer.take() {
+                let _: Result<(), A> = waiting.set(answer);
+            }
+            self.part.closed.notify_all();
         }
-    }
-}
-
-impl<A> Drop for Closing<'_, A> {
-    fn drop(&mut self) {
-        self.remove_from(&mut lock(&self.questions.open));
     }
 }
 
 impl<A> Drop for Fetching<'_, A> {
     fn drop(&mut self) {
-        lock(&self.questions.open).fetching.retain(|&(number, _)| number != self.number);
+        lock(&self.part.open).fetching.retain(|&(number, _)| number != self.number);
     }
 }
 

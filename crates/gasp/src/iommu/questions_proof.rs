@@ -12,6 +12,8 @@ use loom::thread;
 
 struct World {
     questions: Questions<u64>,
+    /// The lock of the domain's table.
+    table: Mutex<()>,
     tables: AtomicU64,
     words: [AtomicU64; 2],
     asked: AtomicU64,
@@ -20,6 +22,7 @@ struct World {
 fn world() -> Arc<World> {
     Arc::new(World {
         questions: Questions::new(),
+        table: Mutex::new(()),
         tables: AtomicU64::new(1),
         words: [AtomicU64::new(0), AtomicU64::new(0)],
         asked: AtomicU64::new(0),
@@ -47,15 +50,17 @@ impl World {
                 self.asked.fetch_add(1, Ordering::Relaxed);
                 self.tables.load(Ordering::Relaxed)
             };
-            let enter = |&version: &u64, invalidated: &Invalidated, _: &Ranges| {
+            let enter = |&version: &u64, valid: &dyn Fn() -> Option<Invalidated>| {
+                let _table = lock(&self.table);
+                let Some(invalidated) = valid() else { return Ok(false) };
                 self.word(0).store(version, Ordering::Release);
                 if large && !invalidated.overlaps(page(1)) {
                     self.word(1).store(version, Ordering::Release);
                 }
-                Ok(())
+                Ok(true)
             };
             let is_known = || self.word(0).load(Ordering::Acquire) != 0;
-            self.questions.answer(page(0), Access::READ, is_known, ask, enter).unwrap();
+            drop(self.questions.answer(page(0), Access::READ, is_known, ask, enter).unwrap());
         }
     }
 
@@ -64,7 +69,9 @@ impl World {
     fn invalidate(&self, index: u64, version: u64) {
         self.tables.store(version, Ordering::Relaxed);
         self.questions.invalidate(&[page(index)]);
+        let table = lock(&self.table);
         self.word(index).store(0, Ordering::Release);
+        drop(table);
         self.check(index, version);
     }
 

@@ -2,6 +2,7 @@
 
 use crate::access::Access;
 use crate::addr::{DeviceAddr, GuestPhys};
+use crate::mapping::PageTables;
 
 /// The translations of a domain that asks ([`DomainKind::Ask`](crate::DomainKind::Ask)): page
 /// tables in the guest's memory, or a process that is asked by messages.
@@ -14,7 +15,9 @@ use crate::addr::{DeviceAddr, GuestPhys};
 ///
 /// A call must not map through the same domain at the same page: that is refused with `EDEADLK`.
 pub trait Translator: Send + Sync {
-    /// The page that `addr` is in, if `access` to it is allowed.
+    /// The page that `addr` is in, if `access` to it is allowed. `memory` is the guest's, for a
+    /// translator that walks page tables there; a translator that owned its guest would keep it for
+    /// ever, because the guest owns its domains, and they their translators.
     ///
     /// The answer is used until its page is invalidated, and may allow more than `access`. One
     /// that allows less is a refusal of the access, and kept for those that it allows.
@@ -22,7 +25,12 @@ pub trait Translator: Send + Sync {
     /// # Errors
     /// The reason why the access is refused. It is recorded as a [`Fault`](crate::Fault) of the
     /// device.
-    fn translate(&self, addr: DeviceAddr, access: Access) -> Result<Translation, TranslationFault>;
+    fn translate(
+        &self,
+        memory: &PageTables<'_>,
+        addr: DeviceAddr,
+        access: Access,
+    ) -> Result<Translation, TranslationFault>;
 }
 
 /// A page that a [`Translator`] has translated.

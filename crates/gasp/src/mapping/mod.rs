@@ -9,6 +9,7 @@
 //! | `failed` | a refusal, or a miss: the domain's translator is to be asked |
 //! | `hold`, `own`, `peek` | the slot of a look-up and of its mapping; what the calling thread holds; a look without a mapping |
 //! | `handle`, `host_mapping`, `scatter`, `stitch` | the handles that maps return |
+//! | `page_tables` | guest memory for translators |
 //! | `token` | a mapping as plain data, for C |
 //! | `integer`, `typed`, `copy` | atomic accesses, values of a fixed layout, copies without a handle |
 //! | `remap`, `fence` | a mapping's memory mapped once more, between guard pages |
@@ -27,6 +28,7 @@ mod host_mapping;
 mod integer;
 mod map;
 mod own;
+mod page_tables;
 mod peek;
 mod port;
 mod remap;
@@ -40,7 +42,7 @@ pub(crate) use detached::{Keep, reclaim};
 pub(crate) use failed::{Failed, Outcome};
 pub(crate) use map::Partial;
 pub(crate) use own::{check_not_looking_up, own};
-pub(crate) use peek::peek;
+pub(crate) use peek::{peek, target};
 pub(crate) use port::{Physical, Port};
 pub(crate) use revocation::Revocation;
 
@@ -49,6 +51,7 @@ pub use fence::Fence;
 pub use handle::Mapping;
 pub use host_mapping::HostMapping;
 pub use integer::Integer;
+pub use page_tables::PageTables;
 pub use scatter::{Piece, Scatter};
 pub use stitch::Stitched;
 pub use token::Token;

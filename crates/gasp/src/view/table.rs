@@ -14,7 +14,7 @@ use super::unit::{MIDDLE_SHIFT, PAGE_SHIFT, TOP_SHIFT, Unit};
 use super::work::Work;
 use super::writer::{Change, Edited};
 pub(crate) use super::writer::{Retired, Writer};
-use crate::addr::DeviceAddr;
+use crate::addr::{DeviceAddr, GRANULE};
 use crate::span::Span;
 
 /// The bits of an address within a page of each size.
@@ -143,8 +143,25 @@ impl Table {
         leaf: Leaf,
     ) -> Option<DeviceAddr> {
         let start = span.start().0;
+        if span.len() == GRANULE && self.put(writer, start, leaf) {
+            return None;
+        }
         let change = &mut |addr, _| Some(leaf.advanced((addr - start) >> PAGE_SHIFT));
         self.edit(writer, span, Change { adds: true, to: change })
+    }
+
+    /// Sets the leaf of one granule, if the node that it belongs in is there and has room. The
+    /// short path of [`fill`](Self::fill).
+    fn put(&self, writer: &mut Writer, addr: u64, leaf: Leaf) -> bool {
+        let index = |shift: u32| addr >> shift & (FANOUT - 1);
+        let top = self.top.get((addr >> TOP_SHIFT) as usize);
+        let middle = top.and_then(|top| Node::from_word(top.load(Ordering::Relaxed)));
+        let node = middle.and_then(|middle| Node::from_word(middle.get(index(MIDDLE_SHIFT))));
+        let Some(node) = node else { return false };
+        let is_new = entry::content(node.get(index(PAGE_SHIFT))) == EMPTY;
+        let put = node.put(index(PAGE_SHIFT), leaf.word());
+        writer.count_new(u64::from(put && is_new));
+        put
     }
 
     /// Replaces every leaf of `span`, which must be granular, by the result of `change`;

@@ -80,6 +80,12 @@ impl Writer {
         self.leaves
     }
 
+    /// Counts leaves that were added to a node by way of the table.
+    pub(super) fn count_new(&mut self, leaves: u64) {
+        self.leaves += leaves;
+        self.work.spend(1);
+    }
+
     /// The memory of all nodes, including retired ones, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes + self.retired_bytes + self.arena.bytes()

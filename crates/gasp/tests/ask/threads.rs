@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use gasp::{Access, DeviceAddr, MapFlags, Reason, Translator, Vdev};
+use gasp::{Access, DeviceAddr, MapFlags, PageTables, Reason, Translator, Vdev};
 use parking_lot::Mutex;
 
 use super::*;
@@ -20,7 +20,7 @@ struct Peer {
 }
 
 impl Translator for Peer {
-    fn translate(&self, addr: DeviceAddr, _: Access) -> Answer {
+    fn translate(&self, _: &PageTables<'_>, addr: DeviceAddr, _: Access) -> Answer {
         let (answer, answered) = channel();
         self.asked.lock().send((addr, answer)).unwrap();
         answered.recv_timeout(LONG).unwrap()

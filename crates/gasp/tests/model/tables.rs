@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use gasp::{
-    Access, DeviceAddr, Domain, DomainKind, DomainOptions, Guest, GuestPhys, Translation,
-    TranslationFault, Translator,
+    Access, DeviceAddr, Domain, DomainKind, DomainOptions, Guest, GuestPhys, PageTables,
+    Translation, TranslationFault, Translator,
 };
 use parking_lot::Mutex;
 
@@ -37,7 +37,12 @@ impl Tables {
 }
 
 impl Translator for Tables {
-    fn translate(&self, addr: DeviceAddr, _: Access) -> Result<Translation, TranslationFault> {
+    fn translate(
+        &self,
+        _: &PageTables<'_>,
+        addr: DeviceAddr,
+        _: Access,
+    ) -> Result<Translation, TranslationFault> {
         let page = (addr.0 / PAGE) as usize;
         match self.0.lock().get(page).copied().flatten() {
             Some((to, access)) => {

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gasp::{
-    Access, DeviceAddr, Domain, DomainOptions, GRANULE, Guest, GuestPhys, MapFlags, Translation,
-    TranslationFault, Translator, Vdev,
+    Access, DeviceAddr, Domain, DomainOptions, GRANULE, Guest, GuestPhys, MapFlags, PageTables,
+    Translation, TranslationFault, Translator, Vdev,
 };
 use gasp_page_tables::vtd::{Capabilities, Levels, SecondLevel, Table};
 
@@ -39,7 +39,12 @@ pub(super) fn recipes() -> Vec<Recipe> {
 struct AtOnce;
 
 impl Translator for AtOnce {
-    fn translate(&self, addr: DeviceAddr, _: Access) -> Result<Translation, TranslationFault> {
+    fn translate(
+        &self,
+        _: &PageTables<'_>,
+        addr: DeviceAddr,
+        _: Access,
+    ) -> Result<Translation, TranslationFault> {
         let guest = GuestPhys(target(addr.0 / GRANULE));
         Ok(Translation { size: GRANULE, guest, access: Access::RW })
     }
@@ -67,7 +72,7 @@ fn walked(guest: &Guest) -> Created {
         set(table, page % 512, target(page))?;
     }
     let table = Table { root: GuestPhys(ROOT), levels: Levels::Four };
-    Ok(Arc::new(SecondLevel::new(guest, Capabilities::new(48), table)))
+    Ok(Arc::new(SecondLevel::new(Capabilities::new(48), table)))
 }
 
 /// A domain that asks, of the guest of `setup`, and a device in it.
