@@ -195,6 +195,40 @@ fn a_guest_is_freed_with_its_last_handle_though_it_has_translators() {
 }
 
 #[test]
+fn a_map_of_several_pages_reads_the_entries_that_follow() {
+    let machine = Machine::new();
+    let all = |page: u64| 0x3000 + page * 8;
+    // 512 pages, in the reverse order; one of them only for reading, one reserved.
+    for page in 0..512 {
+        machine.write(all(page), (511 - page) << 12 | 3);
+    }
+    // What comes after the table looks as if it went on.
+    machine.write(all(512), 0x9000 | 3);
+    machine.write(all(20), 0x4000 | 1);
+    machine.write(all(40), 0x5000 | 3 | 1 << 11);
+    let kept = |page: u64, pages: u64, flags| {
+        machine.domain.invalidate_all().unwrap().wait();
+        let mapped = machine.disk.map_scatter(DeviceAddr(page << 12), pages << 12, flags);
+        (
+            mapped.map(|scatter| scatter.pieces().len()).map_err(|e| e.errno_name()),
+            machine.domain.entries(),
+        )
+    };
+    let (read, both) = (MapFlags::READ, MapFlags::RW);
+    assert_eq!(kept(0, 1, both), (Ok(1), 1), "none of a map of one page");
+    assert_eq!(kept(0, 8, both), (Ok(8), 8));
+    assert_eq!(kept(500, 12, both), (Ok(12), 12), "as far as the table goes");
+    assert_eq!(kept(509, 4, both), (Err("EFAULT"), 3));
+    assert_eq!(kept(18, 4, read), (Ok(4), 4));
+    assert_eq!(kept(18, 4, both), (Err("EFAULT"), 2));
+    assert_eq!(kept(38, 4, read), (Err("EFAULT"), 2));
+    // Those that follow are what each of them is alone.
+    let scatter = machine.disk.map_scatter(DeviceAddr(0), 8 << 12, both).unwrap();
+    let offsets: Vec<_> = scatter.pieces().map(|piece| piece.as_ptr() as u64 >> 12).collect();
+    assert!(offsets.is_sorted_by(|a, b| *a == b + 1), "{offsets:?}");
+}
+
+#[test]
 fn amd_tables_are_followed_likewise() {
     let guest = guest();
     let entry = |address: u64, next: u64| address | 3 << 61 | next << 9 | 1;

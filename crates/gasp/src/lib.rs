@@ -78,7 +78,9 @@ pub use fault::{FAULTS_KEPT, Fault, Faults};
 pub use guest::{
     AddressSpace, Domain, Grant, Guest, GuestBuilder, SpaceChange, SpaceListener, SpaceLock, Vdev,
 };
-pub use iommu::{DomainKind, DomainOptions, Translation, TranslationFault, Translator, Unattached};
+pub use iommu::{
+    DomainKind, DomainOptions, Following, Translation, TranslationFault, Translator, Unattached,
+};
 pub use map_flags::MapFlags;
 pub use mapping::{
     Deadline, Drain, DrainPolicy, Drained, Fence, HostMapping, Integer, Mapping, PageTables, Piece,

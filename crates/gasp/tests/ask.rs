@@ -7,6 +7,8 @@ mod answers;
 mod bounds;
 #[path = "ask/changes.rs"]
 mod changes;
+#[path = "ask/runs.rs"]
+mod runs;
 mod support;
 #[path = "ask/threads.rs"]
 mod threads;

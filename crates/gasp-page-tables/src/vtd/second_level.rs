@@ -1,10 +1,12 @@
 //! The translator of a domain.
 
-use gasp::{Access, DeviceAddr, PageTables, Translation, TranslationFault, Translator};
+use gasp::{
+    Access, DeviceAddr, Following, PageTables, Span, Translation, TranslationFault, Translator,
+};
 
 use super::capabilities::Capabilities;
 use super::levels::{Levels, Table};
-use super::walk::walk;
+use super::walk::{walk, walk_run};
 use crate::root::AtomicRoot;
 
 /// The second-level tables of a VT-d domain, as its translator.
@@ -46,5 +48,15 @@ impl Translator for SecondLevel {
         access: Access,
     ) -> Result<Translation, TranslationFault> {
         Ok(walk(memory, &self.capabilities, self.table(), addr, access)?)
+    }
+
+    fn translate_run(
+        &self,
+        memory: &PageTables<'_>,
+        run: Span<DeviceAddr>,
+        access: Access,
+        following: &mut Following,
+    ) -> Result<Translation, TranslationFault> {
+        Ok(walk_run(memory, &self.capabilities, self.table(), run, access, following)?)
     }
 }

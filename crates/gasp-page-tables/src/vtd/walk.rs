@@ -1,6 +1,6 @@
 //! One walk.
 
-use gasp::{Access, DeviceAddr, GuestPhys, Translation};
+use gasp::{Access, DeviceAddr, Following, GRANULE, GuestPhys, Span, Translation};
 
 use super::capabilities::Capabilities;
 use super::fault::Fault;
@@ -33,6 +33,59 @@ pub fn walk<R: EntryReader>(
     addr: DeviceAddr,
     access: Access,
 ) -> Result<Translation, Fault> {
+    let walked = descend(memory, capabilities, table, addr, access)?;
+    Ok(walked.translation)
+}
+
+/// [`walk`] for the first page of `run`, and from its last entry on for the pages that follow in
+/// the same table.
+///
+/// # Errors
+/// As [`walk`], about the first page.
+pub(crate) fn walk_run<R: EntryReader>(
+    memory: &R,
+    capabilities: &Capabilities,
+    table: Table,
+    run: Span<DeviceAddr>,
+    access: Access,
+    following: &mut Following,
+) -> Result<Translation, Fault> {
+    let Walked { translation, above, entry } =
+        descend(memory, capabilities, table, run.start(), access)?;
+    if translation.size != GRANULE {
+        return Ok(translation);
+    }
+    let requested = PERMISSIONS.bits_of(access);
+    let rest = run.len() / GRANULE - 1;
+    let in_table = (GRANULE - entry.0 % GRANULE) / 8 - 1;
+    for next in 1..=rest.min(in_table) {
+        let Some(entry) = memory.entry(GuestPhys(entry.0 + next * 8)) else { break };
+        let allowed = above & entry;
+        if denied(allowed, requested).is_err() || entry & reserved(capabilities, GRANULE) != 0 {
+            break;
+        }
+        if !following.push(GuestPhys(entry & ADDRESS), PERMISSIONS.access_of(allowed)) {
+            break;
+        }
+    }
+    Ok(translation)
+}
+
+/// The end of a walk: what was found, in which entry, and what those above it allow.
+struct Walked {
+    translation: Translation,
+    above: u64,
+    entry: GuestPhys,
+}
+
+#[inline]
+fn descend<R: EntryReader>(
+    memory: &R,
+    capabilities: &Capabilities,
+    table: Table,
+    addr: DeviceAddr,
+    access: Access,
+) -> Result<Walked, Fault> {
     let width = table.levels.address_width().min(capabilities.guest_address_width);
     if addr.0 >> width != 0 {
         return Err(Fault::BeyondWidth);
@@ -45,7 +98,9 @@ pub fn walk<R: EntryReader>(
     loop {
         let shift = 12 + 9 * (level - 1);
         let index = addr.0 >> shift & 0x1ff;
-        let entry = memory.entry(GuestPhys(next + index * 8)).ok_or(Fault::TableInaccessible)?;
+        let at = GuestPhys(next + index * 8);
+        let entry = memory.entry(at).ok_or(Fault::TableInaccessible)?;
+        let above = allowed;
         allowed &= entry;
         denied(allowed, requested)?;
         let large = match level {
@@ -63,19 +118,21 @@ pub fn walk<R: EntryReader>(
             continue;
         }
         let size = 1 << shift;
-        let mut reserved = beyond_host | ADDRESS & (size - 1);
-        if !capabilities.snoop_control {
-            reserved |= SNOOP;
-        }
-        if !capabilities.device_tlb {
-            reserved |= TRANSIENT;
-        }
-        if entry & reserved != 0 {
+        if entry & reserved(capabilities, size) != 0 {
             return Err(Fault::Reserved);
         }
-        let guest = GuestPhys(entry & ADDRESS);
-        return Ok(Translation { size, guest, access: PERMISSIONS.access_of(allowed) });
+        let (guest, access) = (GuestPhys(entry & ADDRESS), PERMISSIONS.access_of(allowed));
+        return Ok(Walked { translation: Translation { size, guest, access }, above, entry: at });
     }
+}
+
+/// The bits of an entry for a page of `size` that must be 0.
+#[inline]
+fn reserved(capabilities: &Capabilities, size: u64) -> u64 {
+    let beyond_host = ADDRESS & (!0 << capabilities.host_address_width.min(52));
+    let snoop = if capabilities.snoop_control { 0 } else { SNOOP };
+    let transient = if capabilities.device_tlb { 0 } else { TRANSIENT };
+    beyond_host | ADDRESS & (size - 1) | snoop | transient
 }
 
 /// Fails if the entries so far do not allow what is requested, or anything at all.

@@ -13,7 +13,7 @@
 //! change of the regions updates the firmware's view first and this table later, so it meets what
 //! was entered from the earlier view.
 
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -22,7 +22,7 @@ use super::chunks::free_retired;
 use super::domain::DomainInner;
 use super::project::{around, entries};
 use super::questions::{Asked, Fetching, Invalidated, Questions, Settled};
-use super::translator::{Translation, TranslationFault, Translator};
+use super::translator::{Following, Translation, TranslationFault, Translator};
 use crate::access::Access;
 use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
 use crate::error::{Reason, Refusal};
@@ -55,6 +55,30 @@ impl Asking {
     pub(crate) fn new(translator: Arc<dyn Translator>) -> Self {
         Self { translator, questions: Questions::new(), hand: Mutex::default() }
     }
+
+    /// Asks the translator about `page`, a granule, for a map up to `last`.
+    fn answer(
+        &self,
+        memory: &PageTables<'_>,
+        page: Span<DeviceAddr>,
+        last: DeviceAddr,
+        access: Access,
+        following: &mut Following,
+    ) -> Answer {
+        const MOST: u64 = (1 + Following::MOST as u64) * GRANULE;
+        let last =
+            DeviceAddr((last.0 | (GRANULE - 1)).min(page.start().0.saturating_add(MOST - 1)));
+        let run = Span::inclusive(page.start(), last).filter(|run| *run != page);
+        let Some(run) = run else {
+            return self.translator.translate(memory, page.start(), access);
+        };
+        *following = Following::default();
+        let answer = self.translator.translate_run(memory, run, access, following);
+        if !answer.is_ok_and(|page| page.size == GRANULE) {
+            *following = Following::default();
+        }
+        answer
+    }
 }
 
 impl DomainInner {
@@ -72,7 +96,7 @@ impl DomainInner {
     ) -> Result<Fetched<'_>, Reason> {
         let Some(asking) = &self.asking else { return Ok(Fetched::Nothing) };
         if span.start().0 / GRANULE == span.last().0 / GRANULE {
-            let asked = self.ask(asking, firmware, span.start(), access)?;
+            let asked = self.ask(asking, firmware, span, access)?;
             return Ok(asked.map_or(Fetched::Nothing, |_asked| Fetched::Page { _asked }));
         }
         let fetched = Fetched::Range { _fetching: asking.questions.fetching(span) };
@@ -81,7 +105,8 @@ impl DomainInner {
             let last = match self.known(addr, access)? {
                 Some(last) => last,
                 None => {
-                    drop(self.ask(asking, firmware, addr, access)?);
+                    let rest = Span::inclusive(addr, span.last()).unwrap_or(span);
+                    drop(self.ask(asking, firmware, rest, access)?);
                     DeviceAddr(addr.0 | (GRANULE - 1))
                 }
             };
@@ -100,29 +125,32 @@ impl DomainInner {
         }
     }
 
-    /// Asks for the granule of `addr`. `None` if another thread has, or it is known by now.
+    /// Asks for the first granule of `span`, which is needed. `None` if another thread has, or it
+    /// is known by now.
     fn ask<'a>(
         &'a self,
         asking: &'a Asking,
         firmware: Port<'_>,
-        addr: DeviceAddr,
+        span: Span<DeviceAddr>,
         access: Access,
     ) -> Result<Option<Asked<'a, Answer>>, Reason> {
+        let addr = span.start();
         let page = Span::new(DeviceAddr(addr.0 & !(GRANULE - 1)), GRANULE)?;
         let memory = PageTables::new(firmware);
         let wants_grace = Cell::new(false);
+        let following = RefCell::new(Following::default());
         let settled = asking.questions.answer(
             page,
             access,
             || self.known(addr, access) != Ok(None),
-            || asking.translator.translate(&memory, page.start(), access),
+            || asking.answer(&memory, page, span.last(), access, &mut following.borrow_mut()),
             |answer, valid| {
                 let mut writer = self.view.writer();
                 let Some(invalidated) = valid() else { return Ok(false) };
                 if !self.is_removed() {
                     let entering =
                         Entering { domain: self, asking, firmware, page, writer: &mut writer };
-                    entering.enter(*answer, access, &invalidated)?;
+                    entering.enter(*answer, &following.borrow(), access, &invalidated)?;
                 }
                 wants_grace.set(writer.wants_grace());
                 Ok(true)
@@ -162,20 +190,40 @@ struct Entering<'a> {
 impl Entering<'_> {
     /// Enters an answer to a question about `requested`, except for what was invalidated since.
     fn enter(
-        self,
+        mut self,
         answer: Answer,
+        following: &Following,
         requested: Access,
         invalidated: &Invalidated,
     ) -> Result<(), Reason> {
         match answer {
-            Ok(translation) => self.translation(translation, requested, invalidated),
-            Err(fault) if fault.keep => self.refusal(fault),
-            Err(_) => Ok(()),
+            Ok(translation) => self.translation(translation, requested, invalidated)?,
+            Err(fault) if fault.keep => return self.refusal(fault),
+            Err(_) => return Ok(()),
         }
+        let mut last = self.page.last();
+        for (guest, access) in following.pages() {
+            // Nobody has asked about this one, so what is wrong with it is no error.
+            let next = last.checked_add(1).and_then(|next| Span::new(next, GRANULE).ok());
+            let Some(page) = next.filter(|page| !invalidated.overlaps(*page)) else { break };
+            last = page.last();
+            let found = self.domain.view.table.find(page.start().0);
+            let is_known = Leaf::from_word(found.word).is_some();
+            let is_page = whole_page(page.start(), GRANULE, guest).is_ok();
+            if is_known || !is_page || !access.contains(requested) {
+                break;
+            }
+            let Some(behind) = self.firmware.behind(Span::new(guest, GRANULE)?)? else { break };
+            if self.writer.leaves() >= self.domain.limit {
+                break;
+            }
+            self.fill(page, Leaf::new(access, behind))?;
+        }
+        Ok(())
     }
 
     fn translation(
-        mut self,
+        &mut self,
         translation: Translation,
         requested: Access,
         invalidated: &Invalidated,
@@ -212,7 +260,7 @@ impl Entering<'_> {
     }
 
     /// Keeps a refusal. A translation that is there, and allows something else, stays.
-    fn refusal(mut self, fault: TranslationFault) -> Result<(), Reason> {
+    fn refusal(&mut self, fault: TranslationFault) -> Result<(), Reason> {
         let at = self.page.start().0;
         match self.domain.view.table.find(at).leaf_at(at) {
             Some(_) => Ok(()),

@@ -24,7 +24,7 @@ mod translator;
 mod unattached;
 
 pub use domain::{DomainKind, DomainOptions};
-pub use translator::{Translation, TranslationFault, Translator};
+pub use translator::{Following, Translation, TranslationFault, Translator};
 pub use unattached::Unattached;
 
 pub(crate) use ask::{Asking, Fetched};

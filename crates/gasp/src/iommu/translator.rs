@@ -1,8 +1,11 @@
 //! Who is asked for the translations of a domain that asks.
 
+use smallvec::SmallVec;
+
 use crate::access::Access;
 use crate::addr::{DeviceAddr, GuestPhys};
 use crate::mapping::PageTables;
+use crate::span::Span;
 
 /// The translations of a domain that asks ([`DomainKind::Ask`](crate::DomainKind::Ask)): page
 /// tables in the guest's memory, or a process that is asked by messages.
@@ -31,6 +34,49 @@ pub trait Translator: Send + Sync {
         addr: DeviceAddr,
         access: Access,
     ) -> Result<Translation, TranslationFault>;
+
+    /// [`translate`](Self::translate) for a map that needs more than one page: `run` begins at the
+    /// page that is asked about, and ends with the map or after [`Following::MOST`] pages more. A
+    /// translator that has read the translations of the pages of 4 KiB which follow in the same
+    /// step adds them to `following`; they are kept as if they had been asked about, if their pages
+    /// are not known already. By default, none is.
+    ///
+    /// # Errors
+    /// As [`translate`](Self::translate), about the first page.
+    fn translate_run(
+        &self,
+        memory: &PageTables<'_>,
+        run: Span<DeviceAddr>,
+        access: Access,
+        following: &mut Following,
+    ) -> Result<Translation, TranslationFault> {
+        let _ = following;
+        self.translate(memory, run.start(), access)
+    }
+}
+
+/// The translations of the pages of 4 KiB that follow the page which a [`Translator`] was asked
+/// about, if that is one of 4 KiB.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Following(SmallVec<[(GuestPhys, Access); Self::MOST]>);
+
+impl Following {
+    /// The most pages that are kept.
+    pub const MOST: usize = 7;
+
+    /// Adds the next page. Returns whether another one would be kept.
+    #[inline]
+    pub fn push(&mut self, guest: GuestPhys, access: Access) -> bool {
+        if self.0.len() < Self::MOST {
+            self.0.push((guest, access));
+        }
+        self.0.len() < Self::MOST
+    }
+
+    /// The pages, in order.
+    pub(super) fn pages(&self) -> impl Iterator<Item = (GuestPhys, Access)> + '_ {
+        self.0.iter().copied()
+    }
 }
 
 /// A page that a [`Translator`] has translated.
