@@ -41,7 +41,7 @@ impl Translator for Runs {
         *self.asked.lock().last_mut().unwrap() = (run.start().0 / PAGE, pages);
         for next in 1..pages + self.extra as u64 {
             let page = run.start().0 / PAGE + next;
-            let guest = if page == self.bad { 123 } else { page * PAGE };
+            let guest = if page == self.bad { (1 << 40) + 123 } else { page * PAGE };
             let access = if page == self.refused { Access::WRITE } else { Access::RW };
             following.push(gasp::GuestPhys(guest), access);
         }
