@@ -1,7 +1,12 @@
-//! A virtio queue: a chain of two descriptors is popped, its buffers are touched, and it is
-//! given back as used, by virtio-queue over each kind of memory.
+//! A virtio queue: a chain of two descriptors is popped, its buffers are touched, and in some cases
+//! it is given back as used, by virtio-queue over each kind of memory.
+//!
+//! Each contestant begins a turn as its own documentation says: gasp with a burst, vm-memory with
+//! a clone of an `Arc` of the memory.
 
 use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
 
 use gasp::{GRANULE, Location, Operation, Reason};
 use gasp_vm_memory::DeviceMemory;
@@ -9,7 +14,7 @@ use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
-use super::recipe::{Contestant, Recipe, contestant, recipe};
+use super::recipe::{Contestant, Recipe, recipe};
 use crate::peers::{Order, Setup, VmMemory, addresses};
 
 const GRANTS: u64 = 1024;
@@ -25,63 +30,93 @@ const BUFFERS: u64 = 3;
 
 pub(super) fn recipes() -> Vec<Recipe> {
     let mut all = Vec::new();
-    for chains in [1, 16] {
-        let turn = match chains {
-            1 => "a chain a turn".to_owned(),
-            chains => format!("{chains} chains a turn"),
-        };
-        all.push(recipe(format!("virtio queue, 1024 grants, {turn}"), move || {
-            let setup = Setup::with_grants(GRANTS)?;
-            let vm = VmMemory::with_grants(&setup, GRANTS)?;
-            let ours = DeviceMemory::new(setup.vdev);
-            Ok(vec![
-                turns("gasp", move || ours.burst(), chains)?,
-                turns("vm-memory IommuMemory, RwLock", move || vm.iommu.clone(), chains)?,
-            ])
-        }));
-        all.push(recipe(format!("virtio queue, no IOMMU, {turn}"), move || {
-            let setup = Setup::without_iommu()?;
-            let vm = VmMemory::without_iommu(&setup)?;
-            let ours = DeviceMemory::new(setup.vdev);
-            Ok(vec![
-                turns("gasp", move || ours.burst(), chains)?,
-                turns("vm-memory GuestMemoryMmap", move || vm.plain.clone(), chains)?,
-            ])
-        }));
+    for (chains, turn) in [(1, "a chain a turn"), (16, "16 chains a turn")] {
+        for (give_back, what) in [(false, "pop and touch"), (true, "pop, touch and give back")] {
+            let run = Run { chains, give_back };
+            all.push(recipe(format!("virtio queue: {what}, 1024 grants, {turn}"), move || {
+                let setup = Setup::with_grants(GRANTS)?;
+                let theirs = Arc::new(VmMemory::with_grants(&setup, GRANTS)?.iommu);
+                let ours = DeviceMemory::new(setup.vdev);
+                Ok(vec![
+                    run.contestant("gasp", move || ours.burst(), |burst| burst)?,
+                    run.contestant(
+                        "vm-memory IommuMemory, RwLock",
+                        move || Arc::clone(&theirs),
+                        |memory| &**memory,
+                    )?,
+                ])
+            }));
+            all.push(recipe(format!("virtio queue: {what}, no IOMMU, {turn}"), move || {
+                let setup = Setup::without_iommu()?;
+                let theirs = Arc::new(VmMemory::without_iommu(&setup)?.plain);
+                let ours = DeviceMemory::new(setup.vdev);
+                Ok(vec![
+                    run.contestant("gasp", move || ours.burst(), |burst| burst)?,
+                    run.contestant(
+                        "vm-memory GuestMemoryMmap",
+                        move || Arc::clone(&theirs),
+                        |memory| &**memory,
+                    )?,
+                ])
+            }));
+        }
     }
     all
 }
 
-/// A device that takes `chains` chains in each turn, through memory that `begin` returns for it.
-fn turns<M: GuestMemory + 'static>(
-    name: &'static str,
-    begin: impl Fn() -> M + 'static,
-    chains: usize,
-) -> gasp::Result<Contestant> {
-    let what = Reason::Invalid("the queue cannot be laid out");
-    let failed = || gasp::Error::new(Operation::Access, Location::Offset(0), GRANULE, what);
-    lay_out(&begin()).map_err(|_| failed())?;
-    let mut queue = ready().map_err(|_| failed())?;
-    let mut memory = begin();
-    Ok(contestant(name, move |i| {
-        if i % chains == 0 {
-            memory = begin();
-        }
-        let next = (i % usize::from(CHAINS)) as u16;
-        queue.set_next_avail(next);
-        queue.set_next_used(next);
-        black_box(take(&mut queue, &memory).is_some());
-    }))
+/// What a device does.
+#[derive(Clone, Copy)]
+struct Run {
+    /// How many chains it takes in each turn.
+    chains: u32,
+    /// Whether it marks them as used.
+    give_back: bool,
 }
 
-/// Takes one chain, reads from its first buffer, writes to its second.
-fn take(queue: &mut Queue, memory: &impl GuestMemory) -> Option<()> {
-    let mut chain = queue.pop_descriptor_chain(memory)?;
-    let head = chain.head_index();
-    let (first, second) = (chain.next()?, chain.next()?);
-    let request: u64 = memory.read_obj(first.addr()).ok()?;
-    memory.write_obj(request, second.addr()).ok()?;
-    queue.add_used(memory, head, second.len()).ok()
+impl Run {
+    /// A device that takes chains through memory that `begin` returns for each turn.
+    fn contestant<T: 'static, M: GuestMemory>(
+        self,
+        name: &'static str,
+        begin: impl Fn() -> T + 'static,
+        memory_of: impl Fn(&T) -> &M + 'static,
+    ) -> gasp::Result<Contestant> {
+        let what = Reason::Invalid("the queue cannot be laid out");
+        let failed = || gasp::Error::new(Operation::Access, Location::Offset(0), GRANULE, what);
+        lay_out(memory_of(&begin())).map_err(|_| failed())?;
+        let mut queue = ready().map_err(|_| failed())?;
+        let mut next = 0;
+        let work = move |count: u32| {
+            let start = Instant::now();
+            let mut left = count;
+            while left > 0 {
+                let turn = begin();
+                let memory = memory_of(&turn);
+                for _ in 0..self.chains.min(left) {
+                    queue.set_next_avail(next);
+                    queue.set_next_used(next);
+                    black_box(self.take(&mut queue, memory).is_some());
+                    next = (next + 1) % CHAINS;
+                }
+                left = left.saturating_sub(self.chains);
+            }
+            start.elapsed()
+        };
+        Ok(Contestant { name, work: Box::new(work) })
+    }
+
+    /// Takes one chain, reads from its first buffer, writes to its second.
+    fn take(self, queue: &mut Queue, memory: &impl GuestMemory) -> Option<()> {
+        let mut chain = queue.pop_descriptor_chain(memory)?;
+        let head = chain.head_index();
+        let (first, second) = (chain.next()?, chain.next()?);
+        let request: u64 = memory.read_obj(first.addr()).ok()?;
+        memory.write_obj(request, second.addr()).ok()?;
+        match self.give_back {
+            true => queue.add_used(memory, head, second.len()).ok(),
+            false => Some(()),
+        }
+    }
 }
 
 /// All chains are available, with buffers in random pages.

@@ -17,7 +17,7 @@ use numbers::{Numbers, Outcome, Result, Verdict, table};
 
 /// The hot cases, by their name in [`gasp_bench::cases`], and N: enough operations to hide the
 /// start of the process, whose count varies slightly.
-const HOT: [(&str, u32); 11] = [
+const HOT: [(&str, u32); 13] = [
     ("map+unmap, bypass, random", 20_000),
     ("map+unmap, 1 grant, same page", 20_000),
     ("map+unmap, 1024 grants, random", 20_000),
@@ -29,6 +29,8 @@ const HOT: [(&str, u32); 11] = [
     ("4 KiB copy, 1024 grants, random", 5_000),
     ("refused map, 1024 grants, random", 10_000),
     ("grant+revoke, no holder, 1024 grants more", 5_000),
+    ("virtio queue: pop and touch, 1024 grants, a chain a turn", 16_000),
+    ("virtio queue: pop and touch, 1024 grants, 16 chains a turn", 16_000),
 ];
 /// The case that needs frame numbers, which only privileged processes can read.
 const CONTIGUOUS: &str = "host-contiguous, 1024 grants, random";
