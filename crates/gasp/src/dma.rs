@@ -104,18 +104,22 @@ pub trait Dma {
 impl Dma for Vdev {
     type Error = Error;
 
+    #[inline]
     fn map(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
         Vdev::map(self, addr, len, flags)
     }
 
+    #[inline]
     fn map_scatter(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Scatter> {
         Vdev::map_scatter(self, addr, len, flags)
     }
 
+    #[inline]
     fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<()> {
         Vdev::read(self, addr, into)
     }
 
+    #[inline]
     fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<()> {
         Vdev::write(self, addr, from)
     }

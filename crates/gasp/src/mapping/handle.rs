@@ -26,8 +26,25 @@ pub struct Mapping {
     extent: Extent,
     pointer: NonNull<u8>,
     addr: DeviceAddr,
-    access: Access,
+    access: WordWide,
     hold: Hold,
+}
+
+/// An [`Access`], with no padding after it: a `Result` of a mapping is then moved in whole words,
+/// whose stores the processor can forward to the loads that follow.
+#[derive(Clone, Copy)]
+struct WordWide(u64);
+
+impl WordWide {
+    #[inline]
+    fn new(access: Access) -> Self {
+        Self(u64::from(access.bits()))
+    }
+
+    #[inline]
+    fn get(self) -> Access {
+        Access::from_bits_truncate(self.0 as u8)
+    }
 }
 
 // SAFETY: `Send` asks that a mapping may be used and dropped on another thread. Of its fields
@@ -54,7 +71,7 @@ impl Mapping {
         // extent was found: `hold` was published before, and is established, as this function's
         // contract asks.
         let pointer = unsafe { extent.pointer() };
-        Self { extent, pointer, addr, access, hold }
+        Self { extent, pointer, addr, access: WordWide::new(access), hold }
     }
 
     /// The slot of the mapping.
@@ -78,7 +95,7 @@ impl Mapping {
     /// The access that the mapping was created for.
     #[inline]
     pub fn access(&self) -> Access {
-        self.access
+        self.access.get()
     }
 
     /// The address of the first byte, for reading. It is valid for [`len`](Self::len) bytes while
@@ -94,9 +111,9 @@ impl Mapping {
     /// # Errors
     /// `EACCES` if the mapping was not created for writing.
     pub fn as_mut_ptr(&self) -> Result<*mut u8> {
-        match self.access.contains(Access::WRITE) {
+        match self.access().contains(Access::WRITE) {
             true => Ok(self.pointer.as_ptr()),
-            false => Err(self.error(0, self.len(), Reason::NotAllowed { allowed: self.access })),
+            false => Err(self.error(0, self.len(), Reason::NotAllowed { allowed: self.access() })),
         }
     }
 
@@ -140,6 +157,7 @@ impl Mapping {
 
     /// Whether a drain of the range has ended without this mapping (decision 15). The memory
     /// stays mapped, but the device may no longer use it.
+    #[inline]
     pub fn is_revoked(&self) -> bool {
         self.hold.is_revoked()
     }
@@ -192,8 +210,8 @@ impl Mapping {
         if offset.checked_add(len).is_none_or(|end| end > self.len()) {
             return Err(self.error(offset, len, Reason::OutOfBounds { size: self.extent.len }));
         }
-        if !self.access.contains(access) {
-            return Err(self.error(offset, len, Reason::NotAllowed { allowed: self.access }));
+        if !self.access().contains(access) {
+            return Err(self.error(offset, len, Reason::NotAllowed { allowed: self.access() }));
         }
         // SAFETY: `add` asks that the result is inside the allocation of the pointer, or at its
         // end: `offset` is at most the mapping's length, checked above, and the mapping lies in
@@ -224,7 +242,7 @@ impl fmt::Debug for Mapping {
         f.debug_struct("Mapping")
             .field("addr", &self.addr)
             .field("len", &self.len())
-            .field("access", &self.access)
+            .field("access", &self.access())
             .field("pointer", &self.pointer)
             .field("revoked", &self.is_revoked())
             .finish_non_exhaustive()

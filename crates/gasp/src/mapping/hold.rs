@@ -29,7 +29,8 @@ impl Hold {
         }
     }
 
-    /// The rare paths of [`publish`](Self::publish), out of line.
+    /// The other paths of [`publish`](Self::publish), out of line: this thread has no lane yet, or
+    /// still holds the mapping that it created last.
     #[cold]
     #[inline(never)]
     fn publish_elsewhere(span: Span<DeviceAddr>) -> Option<Self> {

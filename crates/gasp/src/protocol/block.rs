@@ -37,6 +37,7 @@ impl Block {
 
     /// Counts that the hint moves away from the slot `within`. The owner calls this before it
     /// moves the hint.
+    #[inline]
     pub(super) fn depart(&self, within: usize) {
         self.groups.depart(within);
     }
@@ -66,6 +67,7 @@ impl Groups {
         Self { whole: Departures::new(), each }
     }
 
+    #[inline]
     fn depart(&self, within: usize) {
         // The block's count last: a scan that loads it sees the group's.
         if let Some(group) = self.each.get(within / GROUP) {
@@ -115,6 +117,7 @@ impl Departures {
     }
 
     /// Counts one departure. Only the lane's owner calls this.
+    #[inline]
     fn increment(&self) {
         self.count.store(self.count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }

@@ -164,6 +164,7 @@ impl Lane {
     /// Takes a slot and publishes that `span` is about to be looked up; see
     /// [`Slot::publish`]. Returns the slot, which the caller has to release, and the stamp;
     /// `None` if all [`SLOTS_MAX`] slots are in use, or the process has no slots left.
+    #[inline]
     pub(crate) fn publish(&'static self, span: Span<DeviceAddr>) -> Option<(&'static Slot, u64)> {
         let slot = self.take()?;
         Some((slot, self.publish_in(slot, span)))
@@ -197,22 +198,25 @@ impl Lane {
     /// A free slot near the cursor, or a new one; moves the hint to it. The cursor goes round,
     /// so each released slot is found eventually, and a thread that holds very many mappings
     /// does not examine all their slots for each new one.
-    #[cold]
+    ///
+    /// A thread that holds its mappings while it creates others comes here for each of them, and
+    /// finds the slot at the cursor free: that is a few instructions.
+    #[inline]
     fn search(&'static self) -> Option<&'static Slot> {
-        let hinted = self.hinted_index.load(Ordering::Relaxed);
-        if self.is_busy(hinted) && !self.is_busy(self.outermost_index.load(Ordering::Relaxed)) {
-            self.outermost_index.store(hinted, Ordering::Relaxed);
+        let (hinted, hint) = (self.hinted_index.load(Ordering::Relaxed), self.hinted());
+        let since = self.since.load(Ordering::Relaxed);
+        if hint.is_some_and(|slot| slot.is_busy_since(since)) {
+            self.note_outermost(hinted);
         }
-        let used = self.used.load(Ordering::Relaxed);
-        let (index, slot) = match self.free_among(STRIDE.min(used), used) {
-            Some(found) => found,
-            None => match self.grow(used) {
-                Some(slot) => (used, slot),
-                None => self.free_among(used, used)?,
-            },
+        let (used, cursor) =
+            (self.used.load(Ordering::Relaxed), self.cursor.load(Ordering::Relaxed));
+        let next = if cursor < used { cursor } else { 0 };
+        let (index, slot) = match self.slot(next) {
+            Some(slot) if slot.is_free() => (next, slot),
+            _ => self.search_on(used)?,
         };
         self.cursor.store(index + 1, Ordering::Relaxed);
-        if self.hinted().is_some() {
+        if hint.is_some() {
             let (block, within) = position(hinted);
             if let Some(block) = self.blocks.get(block).and_then(OnceLock::get) {
                 block.depart(within);
@@ -221,6 +225,27 @@ impl Lane {
         self.hinted_index.store(index, Ordering::Relaxed);
         self.hint.store(core::ptr::from_ref(slot).cast_mut(), Ordering::Release);
         Some(slot)
+    }
+
+    /// Notes the slot `hinted`, which is busy, as that of the outermost look-up, if it is.
+    #[cold]
+    fn note_outermost(&'static self, hinted: u32) {
+        if !self.is_busy(self.outermost_index.load(Ordering::Relaxed)) {
+            self.outermost_index.store(hinted, Ordering::Relaxed);
+        }
+    }
+
+    /// A free slot among some after the cursor, or a new one, or any.
+    #[cold]
+    #[inline(never)]
+    fn search_on(&'static self, used: u32) -> Option<(u32, &'static Slot)> {
+        match self.free_among(STRIDE.min(used), used) {
+            Some(found) => Some(found),
+            None => match self.grow(used) {
+                Some(slot) => Some((used, slot)),
+                None => self.free_among(used, used),
+            },
+        }
     }
 
     /// A free slot among the `count` after the cursor, of the `used`; if there is none, the
@@ -277,6 +302,7 @@ impl Lane {
         self.slot(index).is_some_and(|slot| slot.is_busy_since(since))
     }
 
+    #[inline]
     fn slot(&'static self, index: u32) -> Option<&'static Slot> {
         let (block, within) = position(index);
         self.blocks.get(block)?.get()?.slots.get(within)
@@ -284,6 +310,7 @@ impl Lane {
 }
 
 /// The block of the slot or lane with this index, and its index in the block.
+#[inline]
 fn position(index: u32) -> (usize, usize) {
     let shifted = index as usize + FIRST_BLOCK;
     let block = shifted.ilog2() - FIRST_BLOCK.ilog2();
