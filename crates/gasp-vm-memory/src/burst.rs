@@ -25,7 +25,7 @@ use crate::slices::Slices;
 /// It can be used and dropped on any thread. A clone of the `Arc` that
 /// [`memory`](vm_memory::GuestAddressSpace::memory) returns is the same burst.
 ///
-/// A page is mapped once for reading and once for writing, when it is first used so. What a burst
+/// A page is mapped once for each kind of access, when it is first used so. What a burst
 /// holds it lends again even if it was revoked meanwhile, until the drain has ended: a drain with
 /// [`Deadline::Detach`](gasp::Deadline::Detach) can end before the burst, which then maps anew, and
 /// is refused. Slices that it has lent before stay valid, but are no longer the device's to use.
@@ -58,7 +58,7 @@ use crate::slices::Slices;
 /// waits for ever.
 pub struct Burst<D, B = ()> {
     shared: Arc<Shared<D, B>>,
-    /// Pages, with two keys each: for reading, and for writing.
+    /// Pages, with a key for each kind of access.
     pages: Kept<Mapping>,
     /// Ranges of more than one page.
     ranges: OnceLock<Box<boxcar::Vec<Range>>>,
@@ -82,9 +82,9 @@ impl<D, B> Burst<D, B> {
     /// 4 GiB of scattered pages, which take 24 MiB of the process's own memory.
     pub const MAX_PIECES: usize = 1 << 20;
 
+    #[inline]
     pub(crate) fn new(shared: Arc<Shared<D, B>>) -> Self {
-        let (pages, ranges) = (Kept::new(), OnceLock::new());
-        Self { shared, pages, ranges, pieces: AtomicUsize::new(0) }
+        Self { shared, pages: Kept::new(), ranges: OnceLock::new(), pieces: AtomicUsize::new(0) }
     }
 
     /// How many mappings it holds.
@@ -97,31 +97,60 @@ impl<D: Dma, B: Bitmap> Burst<D, B>
 where
     D::Error: Error + Send + Sync + 'static,
 {
-    /// The mapping of a page.
-    #[inline]
-    fn page(&self, number: u64, flags: MapFlags) -> Result<&Mapping> {
-        let access = flags.access();
-        let key = number << 1 | u64::from(access.contains(Access::WRITE));
-        // One that a drain has given up on is no longer the device's to use.
-        match self.pages.find(key) {
-            Some(held) if held.access().contains(access) && !held.is_revoked() => Ok(held),
-            _ => self.map_page(key, flags),
+    #[inline(always)]
+    fn slices(
+        &self,
+        addr: u64,
+        len: usize,
+        flags: MapFlags,
+    ) -> Result<Slices<'_, B, impl Iterator<Item = Piece<'_>>>> {
+        let bitmap = &self.shared.bitmap;
+        let offset = addr % GRANULE;
+        // A length of 0 becomes the longest.
+        if (len as u64).wrapping_sub(1) >= GRANULE - offset {
+            let range = self.range(addr, len as u64, flags)?;
+            return Ok(Slices::of_range(addr, range.map(Scatter::pieces), bitmap));
+        }
+        let key = key_of(addr, flags.access());
+        let mapping = match self.pages.find_near(key) {
+            Some(held) if !held.is_revoked() => held,
+            _ => self.page(key, addr, flags)?,
+        };
+        Ok(Slices::of_page(addr, mapping, (offset as usize, len), bitmap))
+    }
+
+    /// The mapping of a page that is not among the first ones, not held yet, or revoked.
+    #[cold]
+    #[inline(never)]
+    fn page(&self, key: u64, addr: u64, flags: MapFlags) -> Result<&Mapping> {
+        match self.pages.find_far(key) {
+            // One that a drain has given up on is no longer the device's to use.
+            Some(held) if !held.is_revoked() => Ok(held),
+            _ => self.map_page(key, addr, flags),
         }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn map_page(&self, key: u64, flags: MapFlags) -> Result<&Mapping> {
+    /// Maps the page of an address.
+    #[inline]
+    fn map_page(&self, key: u64, addr: u64, flags: MapFlags) -> Result<&Mapping> {
         self.check_room()?;
-        let addr = (key >> 1) * GRANULE;
-        let mapping = self.shared.dma.map(DeviceAddr(addr), GRANULE, flags).map_err(carry)?;
+        let addr = addr - addr % GRANULE;
+        let mapping = match self.shared.dma.map(DeviceAddr(addr), GRANULE, flags) {
+            Ok(mapping) => mapping,
+            Err(error) => return Err(carry(error)),
+        };
         check_requested(addr, (GRANULE, flags), mapping.len(), mapping.access())?;
         check_lendable(mapping.object())?;
         Ok(self.pages.insert(key, mapping))
     }
 
-    /// A mapping of a range of several pages.
-    fn range(&self, addr: u64, len: u64, flags: MapFlags) -> Result<&Scatter> {
+    /// A mapping of a range of several pages; `None` if it is empty.
+    #[cold]
+    #[inline(never)]
+    fn range(&self, addr: u64, len: u64, flags: MapFlags) -> Result<Option<&Scatter>> {
+        if len == 0 {
+            return Ok(None);
+        }
         let ranges = self.ranges.get_or_init(Box::default);
         let last = ranges.count().checked_sub(1).and_then(|last| ranges.get(last));
         let same = |last: &&Range| {
@@ -131,7 +160,7 @@ where
                 && !last.scatter.is_revoked()
         };
         if let Some(last) = last.filter(same) {
-            return Ok(&last.scatter);
+            return Ok(Some(&last.scatter));
         }
         self.check_room()?;
         let limit = Self::MAX_PIECES;
@@ -145,38 +174,27 @@ where
         }
         self.pieces.fetch_add(scatter.pieces().len(), Ordering::Relaxed);
         let index = ranges.push(Range { addr, scatter });
-        Ok(&ranges[index].scatter)
+        Ok(Some(&ranges[index].scatter))
     }
 
+    #[inline]
     fn check_room(&self) -> Result<()> {
         match self.held() < Self::MAX_HELD {
             true => Ok(()),
             false => Err(carry(Refused::TooMany { limit: Self::MAX_HELD })),
         }
     }
+}
 
-    #[inline]
-    fn slices(
-        &self,
-        addr: u64,
-        len: usize,
-        flags: MapFlags,
-    ) -> Result<Slices<'_, B, impl Iterator<Item = Piece<'_>>>> {
-        let (offset, bitmap) = (addr % GRANULE, &self.shared.bitmap);
-        if len == 0 {
-            return Ok(Slices::none(bitmap));
-        }
-        if len as u64 > GRANULE - offset {
-            let pieces = self.range(addr, len as u64, flags)?.pieces();
-            return Ok(Slices::of_range(addr, pieces, bitmap));
-        }
-        let mapping = self.page(addr / GRANULE, flags)?;
-        Ok(Slices::of_page(addr, mapping, (offset as usize, len), bitmap))
-    }
+/// The key of a page for a kind of access. Pages are fewer than 2^52.
+#[inline]
+fn key_of(addr: u64, access: Access) -> u64 {
+    (addr / GRANULE) << 3 | u64::from(access.bits())
 }
 
 /// Slices have the requested length and access. A [`Dma`] is safe to implement, so it may map
 /// something else.
+#[inline]
 fn check_requested(
     addr: u64,
     requested: (u64, MapFlags),
@@ -195,6 +213,7 @@ fn check_requested(
 
 /// Memory whose file can be cut off under its mapping is reached by copies that survive that,
 /// which vm-memory's slices do not make.
+#[inline]
 fn check_lendable(object: &MemoryObject) -> Result<()> {
     match object.is_guarded() {
         false => Ok(()),
@@ -204,6 +223,7 @@ fn check_lendable(object: &MemoryObject) -> Result<()> {
 
 /// What vm-memory asks for, of system RAM. Without access a range is asked for reading, the
 /// least that says that there is memory.
+#[inline]
 fn flags_of(permissions: Permissions) -> MapFlags {
     match permissions {
         Permissions::No | Permissions::Read => MapFlags::READ,
@@ -223,7 +243,7 @@ where
         self.slices(addr.0, count, flags_of(access)).is_ok()
     }
 
-    #[inline]
+    #[inline(always)]
     fn get_slices<'a>(
         &'a self,
         addr: GuestAddress,

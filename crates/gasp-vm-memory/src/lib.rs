@@ -75,6 +75,7 @@ mod cache;
 mod device;
 mod error;
 mod import;
+mod near;
 mod physical;
 mod shared;
 mod slices;

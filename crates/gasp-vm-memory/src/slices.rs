@@ -11,33 +11,20 @@ use vm_memory::guest_memory::{GuestMemorySliceIterator, Result};
 /// The [slices](VolatileSlice) of a range, in order of address: one for each piece that is
 /// consecutive in this process. They borrow from a [`Burst`](crate::Burst), which holds the
 /// pieces. `P` is the iterator of a scatter map's pieces.
+///
+/// Its parts are words, of which none is borrowed: the compiler then keeps them in registers.
 pub(crate) struct Slices<'a, B: Bitmap, P> {
-    /// What the next slice is of.
-    next: Next<'a, P>,
+    /// The start of the part of a page, and its length; 0 if it was returned, or there is none.
+    pointer: *mut u8,
+    len: usize,
+    /// The pieces that are left of a longer range.
+    pieces: Option<P>,
     /// The address of the next slice, in the requested range.
     addr: u64,
     bitmap: &'a B,
 }
 
-/// What is left of a range.
-enum Next<'a, P> {
-    /// A part of one page.
-    Page {
-        mapping: &'a Mapping,
-        offset: usize,
-        len: usize,
-    },
-    /// The pieces of a longer range.
-    Pieces(P),
-    Nothing,
-}
-
 impl<'a, B: Bitmap, P: Iterator<Item = Piece<'a>>> Slices<'a, B, P> {
-    /// Of an empty range.
-    pub(crate) fn none(bitmap: &'a B) -> Self {
-        Self { next: Next::Nothing, addr: 0, bitmap }
-    }
-
     /// Of `len` bytes at `addr`, at least one, which are at `offset` of a mapping and lie in it.
     #[inline]
     pub(crate) fn of_page(
@@ -47,48 +34,52 @@ impl<'a, B: Bitmap, P: Iterator<Item = Piece<'a>>> Slices<'a, B, P> {
         bitmap: &'a B,
     ) -> Self {
         debug_assert!(offset + len <= mapping.len());
-        Self { next: Next::Page { mapping, offset, len }, addr, bitmap }
+        let pointer = mapping.as_ptr().wrapping_add(offset).cast_mut();
+        Self { pointer, len, pieces: None, addr, bitmap }
     }
 
-    /// Of the pieces of a whole scatter map of the range at `addr`.
-    pub(crate) fn of_range(addr: u64, pieces: P, bitmap: &'a B) -> Self {
-        Self { next: Next::Pieces(pieces), addr, bitmap }
-    }
-
-    /// The next piece of a scatter map.
-    fn next_piece(&mut self) -> Option<VolatileSlice<'a, BS<'a, B>>> {
-        let Next::Pieces(pieces) = &mut self.next else { return None };
-        let Some(piece) = pieces.next() else {
-            self.next = Next::Nothing;
-            return None;
-        };
-        let dirty = self.bitmap.slice_at(self.addr as usize);
-        self.addr = self.addr.wrapping_add(piece.len() as u64);
-        let pointer = piece.as_ptr().cast_mut();
-        // SAFETY: `with_bitmap` asks that the memory is that long, and a piece has `len` bytes
-        // from its pointer on; that it is available for the slice's lifetime, for which the
-        // scatter map is borrowed, which keeps its pieces mapped while it lives; and that all
-        // other users use volatile accesses: as for a page.
-        Some(unsafe { VolatileSlice::with_bitmap(pointer, piece.len(), dirty, None) })
+    /// Of the pieces of a whole scatter map of the range at `addr`, if there are any.
+    #[inline]
+    pub(crate) fn of_range(addr: u64, pieces: Option<P>, bitmap: &'a B) -> Self {
+        Self { pointer: core::ptr::null_mut(), len: 0, pieces, addr, bitmap }
     }
 
     #[inline]
     fn next_slice(&mut self) -> Option<VolatileSlice<'a, BS<'a, B>>> {
-        let (mapping, offset, len) = match self.next {
-            Next::Page { mapping, offset, len } => (mapping, offset, len),
-            Next::Pieces(_) => return self.next_piece(),
-            Next::Nothing => return None,
-        };
-        self.next = Next::Nothing;
+        let len = core::mem::take(&mut self.len);
+        if len == 0 {
+            let (slice, pieces) = Self::next_of(self.pieces.take()?, self.addr, self.bitmap)?;
+            self.addr = self.addr.wrapping_add(slice.len() as u64);
+            self.pieces = Some(pieces);
+            return Some(slice);
+        }
         let dirty = self.bitmap.slice_at(self.addr as usize);
-        let pointer = mapping.as_ptr().wrapping_add(offset).cast_mut();
         // SAFETY: `with_bitmap` asks that the memory is `len` bytes long, which the mapping has
         // from `offset` on: the range lies in its page, and `Burst::map_page` keeps only mappings
         // of whole pages; that it is available for the slice's lifetime, in which the mapping is
         // borrowed, and a mapping keeps its memory mapped while it lives; and that all other users
         // of it use volatile accesses: this process reaches guest memory only by the engine's
         // atomic and volatile copies, and the guest is outside of it.
-        Some(unsafe { VolatileSlice::with_bitmap(pointer, len, dirty, None) })
+        Some(unsafe { VolatileSlice::with_bitmap(self.pointer, len, dirty, None) })
+    }
+
+    /// The slice of the next piece, and the pieces after it.
+    #[cold]
+    #[inline(never)]
+    fn next_of(
+        mut pieces: P,
+        addr: u64,
+        bitmap: &'a B,
+    ) -> Option<(VolatileSlice<'a, BS<'a, B>>, P)> {
+        let piece = pieces.next()?;
+        let dirty = bitmap.slice_at(addr as usize);
+        let pointer = piece.as_ptr().cast_mut();
+        // SAFETY: `with_bitmap` asks that the memory is that long, and a piece has `len` bytes
+        // from its pointer on; that it is available for the slice's lifetime, for which the
+        // scatter map is borrowed, which keeps its pieces mapped while it lives; and that all
+        // other users use volatile accesses: as for a page.
+        let slice = unsafe { VolatileSlice::with_bitmap(pointer, piece.len(), dirty, None) };
+        Some((slice, pieces))
     }
 }
 
