@@ -8,7 +8,7 @@
 #![allow(unsafe_code, reason = "tells KVM where guest memory is")]
 
 use std::error::Error;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gasp::{
     Access, DeviceAddr, DomainKind, DomainOptions, Errno, Guest, GuestPhys, MapFlags, MemoryObject,
@@ -29,42 +29,63 @@ const ENTRY: u64 = 0x1000;
 const RESULT: u64 = 0x2000;
 
 /// The memory slots of a VM, which follow the regions of a guest.
-struct Slots {
+pub(crate) struct Slots {
     vm: VmFd,
-    /// The region of each slot. It keeps its memory mapped for as long as KVM uses it.
-    regions: Mutex<Vec<Option<Region>>>,
+    /// What each slot of KVM is, at any time. A region keeps its memory mapped.
+    pub(crate) regions: Mutex<Vec<Option<Region>>>,
 }
 
 impl Slots {
-    fn new(vm: VmFd) -> Self {
+    pub(crate) fn new(vm: VmFd) -> Self {
         Self { vm, regions: Mutex::default() }
     }
 
-    /// Removes the slots of regions, and makes some for others.
-    fn exchange(&self, outgoing: &[Region], incoming: &[Region]) -> Result<(), Reason> {
+    /// Removes the slots of some regions, and creates slots for others: all of that, or nothing.
+    pub(crate) fn exchange(&self, outgoing: &[Region], incoming: &[Region]) -> Result<(), Reason> {
         let mut regions = self.regions.lock().map_err(|_| Reason::Invalid("a panic before"))?;
-        for (slot, place) in regions.iter_mut().enumerate() {
+        let before = regions.clone();
+        let mut after = regions.clone();
+        for place in &mut after {
             let goes = |gone: &Region| place.as_ref().is_some_and(|it| it.span() == gone.span());
             if outgoing.iter().any(goes) {
-                // A slot of size 0 is none.
-                self.set(slot, place.as_ref(), 0)?;
                 *place = None;
             }
         }
         for region in incoming.iter().filter(|region| region.as_ptr().is_some()) {
-            let free = regions.iter().position(Option::is_none);
-            let slot = free.unwrap_or_else(|| {
-                regions.push(None);
-                regions.len() - 1
-            });
-            self.set(slot, Some(region), region.span().len())?;
-            regions[slot] = Some(region.clone());
+            match after.iter_mut().find(|place| place.is_none()) {
+                Some(free) => *free = Some(region.clone()),
+                None => after.push(Some(region.clone())),
+            }
+        }
+        self.change(&mut regions, &after).inspect_err(|_| {
+            // What there was has fitted once.
+            let _ = self.change(&mut regions, &before);
+        })
+    }
+
+    /// Changes the slots from what they are to what is wanted, up to the first error.
+    fn change(&self, is: &mut Vec<Option<Region>>, to: &[Option<Region>]) -> Result<(), Reason> {
+        is.resize(is.len().max(to.len()), None);
+        let wanted = |slot: usize| to.get(slot).and_then(Option::as_ref);
+        for (slot, place) in is.iter_mut().enumerate() {
+            if let Some(region) =
+                place.as_ref().filter(|it| !wanted(slot).is_some_and(|to| same(it, to)))
+            {
+                // A slot of size 0 is none.
+                self.set(slot, region, 0)?;
+                *place = None;
+            }
+        }
+        for (slot, place) in is.iter_mut().enumerate().filter(|(_, place)| place.is_none()) {
+            if let Some(region) = wanted(slot) {
+                self.set(slot, region, region.span().len())?;
+                *place = Some(region.clone());
+            }
         }
         Ok(())
     }
 
-    fn set(&self, slot: usize, region: Option<&Region>, len: u64) -> Result<(), Reason> {
-        let Some(region) = region else { return Ok(()) };
+    fn set(&self, slot: usize, region: &Region, len: u64) -> Result<(), Reason> {
         let read_only =
             region.kind() == RegionKind::Rom || !region.access().contains(Access::WRITE);
         let memory = kvm_userspace_memory_region {
@@ -74,8 +95,10 @@ impl Slots {
             memory_size: len,
             userspace_addr: region.as_ptr().map_or(0, |pointer| pointer.addr() as u64),
         };
-        // SAFETY: KVM may use `len` bytes from that address on until the slot is changed again:
-        // `regions` keeps a clone of the region for as long, and a region its memory.
+        // SAFETY: KVM may use `len` bytes from that address on until the slot is removed:
+        // `regions` keeps a clone of the region for as long, and a region its memory. A VM lives
+        // as long as one of its vCPUs, which can be longer than `self`: `drop` removes the slots,
+        // or keeps the memory of those that stay for ever.
         let done = unsafe { self.vm.set_user_memory_region(memory) };
         done.map_err(|error| Reason::Os {
             what: "KVM_SET_USER_MEMORY_REGION",
@@ -84,9 +107,25 @@ impl Slots {
     }
 }
 
+/// Whether KVM's slot is the same for both.
+fn same(one: &Region, other: &Region) -> bool {
+    let slot = |it: &Region| (it.span(), it.as_ptr(), it.kind() == RegionKind::Rom, it.access());
+    slot(one) == slot(other)
+}
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        let regions = self.regions.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut regions = core::mem::take(regions);
+        if self.change(&mut regions, &[]).is_err() {
+            core::mem::forget(regions);
+        }
+    }
+}
+
 impl SpaceListener for Slots {
     fn before(&self, change: &SpaceChange) -> Result<(), Reason> {
-        self.exchange(&change.outgoing, &change.incoming).inspect_err(|_| self.undone(change))
+        self.exchange(&change.outgoing, &change.incoming)
     }
 
     fn undone(&self, change: &SpaceChange) {
