@@ -278,6 +278,15 @@ impl Dma for DeviceContext {
         Self::map_scatter(self, addr, len, flags)
     }
 
+    fn map_page(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping, DmaError> {
+        self.check_master(addr, len)?;
+        Dma::map_page(&self.vdev, addr, len, flags).map_err(|error| self.explain(error, addr, len))
+    }
+
+    fn allows(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> bool {
+        self.check_master(addr, len).is_ok() && self.vdev.allows(addr, len, flags)
+    }
+
     fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<(), DmaError> {
         Self::read(self, addr, into)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use gasp::{
     Access, Adopt, Deadline, DeviceAddr, DomainKind, DomainOptions, DrainPolicy, Errno, Guest,
-    GuestPhys, MemoryObject, Residency,
+    GuestPhys, Location, MemoryObject, Residency,
 };
 use gasp_vm_memory::{Burst, DeviceMemory, Refused};
 use support::{PAGE, PAGES, guest, guest_with, ram, scattered, target};
@@ -70,21 +70,31 @@ fn what_the_iommu_refuses_is_the_engines_error_and_a_fault_record() {
     let burst = DeviceMemory::new(vdev).burst();
     burst.read_obj::<u8>(GuestAddress(0)).unwrap();
     let refusals = [
-        burst.write_obj(1_u8, GuestAddress(0)).unwrap_err(),
-        burst.read_obj::<u8>(GuestAddress(PAGES * PAGE)).unwrap_err(),
+        burst.write_obj(1_u8, GuestAddress(24)).unwrap_err(),
+        burst.read_obj::<u8>(GuestAddress(PAGES * PAGE + 8)).unwrap_err(),
         burst.read_slice(&mut [0; 8], GuestAddress(PAGES * PAGE - 4)).unwrap_err(),
     ];
     for refusal in &refusals {
         assert_eq!(carried::<gasp::Error>(refusal).errno(), Errno::FAULT);
         assert!(refusal.to_string().contains("dev"), "{refusal}");
     }
-    assert_eq!(guest.take_faults().records.len(), refusals.len());
+    // Each is a fault at the address of the access.
+    let faults = guest.take_faults().records.into_iter();
+    let faults: Vec<u64> = faults.map(|fault| fault.addr.0).collect();
+    assert_eq!(faults, [24, PAGES * PAGE + 8, PAGES * PAGE]);
+    let lens = refusals.iter().map(|refusal| carried::<gasp::Error>(refusal).len());
+    assert_eq!(lens.collect::<Vec<_>>(), [1, 1, 8]);
     // What may be written may not be read, whether the page is held or not.
     domain.revoke(DeviceAddr(PAGE), PAGE).unwrap().wait();
     domain.grant(DeviceAddr(PAGE), GuestPhys(0), PAGE, Access::WRITE).unwrap();
     burst.write_obj(1_u8, GuestAddress(PAGE)).unwrap();
-    let held = |access| burst.check_range(GuestAddress(PAGE), 8, access);
+    let held = |access| burst.get_slices(GuestAddress(PAGE), 8, access).is_ok();
     assert!(held(Permissions::Write) && !held(Permissions::ReadWrite) && !held(Permissions::Read));
+    // Whoever asks for no access is content with any.
+    assert!(held(Permissions::No) && burst.check_range(GuestAddress(PAGE), 8, Permissions::No));
+    let outside = GuestAddress(PAGES * PAGE);
+    assert!(burst.get_slices(outside, 8, Permissions::No).is_err());
+    assert!(!burst.check_range(outside, 8, Permissions::No));
     let wraps = burst.read_slice(&mut [0; 16], GuestAddress(u64::MAX - 4)).unwrap_err();
     assert_eq!(carried::<gasp::Error>(&wraps).errno(), Errno::NXIO);
 
@@ -98,6 +108,21 @@ fn what_the_iommu_refuses_is_the_engines_error_and_a_fault_record() {
     assert!(range(2 * PAGE, 2 * PAGE as usize, Permissions::ReadWrite));
     assert!(!range((PAGES - 1) * PAGE, 2 * PAGE as usize, Permissions::Read));
     assert!(!range(u64::MAX, 2, Permissions::Read));
+}
+
+#[test]
+fn a_question_about_a_range_holds_nothing_and_is_no_fault() {
+    let guest = guest();
+    let (vdev, domain) = scattered(&guest);
+    let burst = DeviceMemory::new(vdev).burst();
+    let range = |addr, count| burst.check_range(GuestAddress(addr), count, Permissions::ReadWrite);
+    assert!(range(0, 8) && range(PAGE - 4, 8) && range(0, (PAGES * PAGE) as usize));
+    assert!(range(u64::MAX, 0), "nothing is nothing");
+    assert!(!range(PAGES * PAGE - 4, 8) && !range(PAGES * PAGE, 1) && !range(u64::MAX, 2));
+    assert_eq!((burst.held(), guest.take_faults().records.len()), (0, 0));
+    let all = domain.revoke(DeviceAddr(0), PAGES * PAGE).unwrap().poll().unwrap();
+    assert_eq!(all.holders, 0);
+    assert!(!range(0, 8));
 }
 
 #[test]
@@ -155,11 +180,11 @@ fn a_page_is_mapped_once_for_each_kind_of_access() {
         burst.read_obj::<u8>(GuestAddress(offset)).unwrap();
         burst.write_obj(1_u8, GuestAddress(offset)).unwrap();
     }
-    assert!(burst.check_range(GuestAddress(0), PAGE as usize, Permissions::Read), "to its end");
+    assert_eq!(lens(&burst, 0, PAGE as usize), [PAGE as usize], "to its end");
     assert_eq!(burst.held(), 2);
     assert_eq!(format!("{burst:?}"), "Burst { held: 2, .. }");
     for _ in 0..3 {
-        assert!(burst.check_range(GuestAddress(0), 3 * PAGE as usize, Permissions::Read));
+        assert_eq!(lens(&burst, 0, 3 * PAGE as usize).len(), 3);
     }
     assert_eq!(burst.held(), 3, "and a range of pages once in a row");
     assert_eq!(lens(&burst, 0, 2 * PAGE as usize).len(), 2, "and a shorter one is another");
@@ -225,7 +250,7 @@ fn the_pieces_of_long_ranges_are_limited_too() {
     assert_eq!(burst.held(), limit / SOME as usize);
     burst.read_obj::<u8>(GuestAddress(5 * PAGE)).unwrap();
     drop(burst);
-    assert!(memory.burst().check_range(GuestAddress(0), len, Permissions::Read));
+    assert_eq!(lens(&memory.burst(), 0, len).len() as u64, SOME);
 }
 
 #[test]
@@ -303,6 +328,11 @@ fn firmware_sees_guest_physical_memory() {
     guest.read_firmware(GuestPhys(2 * PAGE), &mut read).unwrap();
     assert_eq!(u64::from_ne_bytes(read), 9);
     assert!(memory.burst().physical_memory().is_none());
+    let outside = memory.burst().read_obj::<u8>(GuestAddress(PAGES * PAGE + 9)).unwrap_err();
+    let named = Some(Location::Guest(GuestPhys(PAGES * PAGE + 9)));
+    assert_eq!(carried::<gasp::Error>(&outside).location(), named);
+    let shared = DeviceMemory::new(Arc::new(guest));
+    assert_eq!(shared.burst().read_obj::<u64>(GuestAddress(2 * PAGE)).unwrap(), 9);
     // What is consecutive is one slice, however long.
     assert_eq!(lens(&memory.burst(), 100, 3 * PAGE as usize), [3 * PAGE as usize]);
 }

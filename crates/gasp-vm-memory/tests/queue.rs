@@ -4,7 +4,7 @@
 
 mod support;
 
-use gasp::{Access, DeviceAddr, Domain, Vdev};
+use gasp::{Access, DeviceAddr, Domain, Guest, Vdev};
 use gasp_vm_memory::{Burst, DeviceMemory};
 use support::{PAGE, PAGES, guest, scattered, target};
 use virtio_queue::desc::RawDescriptor;
@@ -33,6 +33,7 @@ where
 
 struct Driver {
     memory: DeviceMemory,
+    guest: Guest,
     domain: Domain,
     queue: Queue,
 }
@@ -41,7 +42,8 @@ impl Driver {
     /// A queue of 16 whose rings begin at the end of a page and go on in another one, and chains
     /// that `descriptors` makes available.
     fn new(descriptors: &[RawDescriptor]) -> Self {
-        let (vdev, domain) = scattered(&guest());
+        let guest = guest();
+        let (vdev, domain) = scattered(&guest);
         let memory = DeviceMemory::new(vdev);
         let burst = memory.burst();
         let mock = MockSplitQueue::create(&burst, GuestAddress(PAGE - 64), SIZE);
@@ -49,7 +51,7 @@ impl Driver {
         let queue: Queue = mock.create_queue().unwrap();
         assert!(queue.is_valid(&burst));
         drop(burst);
-        Self { memory, domain, queue }
+        Self { memory, guest, domain, queue }
     }
 
     fn burst(&self) -> Burst<Vdev> {
@@ -145,6 +147,7 @@ fn a_queue_whose_rings_are_not_granted_is_not_valid() {
     driver.domain.revoke(DeviceAddr(page * PAGE), PAGE).unwrap().wait();
     driver.domain.grant(DeviceAddr(page * PAGE), target(page), PAGE, Access::READ).unwrap();
     assert!(!driver.queue.is_valid(&driver.burst()));
+    assert!(driver.guest.take_faults().records.is_empty(), "a question is no fault");
 }
 
 #[test]

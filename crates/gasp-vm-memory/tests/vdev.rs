@@ -8,7 +8,7 @@ use gasp_vdev::testbus::{Options, until};
 use gasp_vdev::{Bar, Class, Device, DeviceContext, Identity, Model, Register};
 use gasp_vm_memory::DeviceMemory;
 use virtio_queue::{Queue, QueueT};
-use vm_memory::GuestAddress;
+use vm_memory::{GuestAddress, GuestMemory, Permissions};
 
 const DESCRIPTORS: u64 = 0x1000;
 const AVAILABLE: u64 = 0x2000;
@@ -28,6 +28,8 @@ impl Doubler {
         queue.try_set_avail_ring_address(GuestAddress(AVAILABLE))?;
         queue.try_set_used_ring_address(GuestAddress(USED))?;
         queue.set_ready(true);
+        assert!(queue.is_valid(&burst));
+        assert!(!burst.check_range(GuestAddress(BUFFERS), 0x1001, Permissions::Read));
         while let Some(chain) = queue.pop_descriptor_chain(&burst) {
             let head = chain.head_index();
             let byte: u8 = chain.clone().reader(&burst)?.read_obj()?;
@@ -84,4 +86,5 @@ fn a_device_of_gasp_vdev_serves_a_queue_through_its_borrowed_context() {
     let mut byte = [0];
     bus.load(BUFFERS + 1, &mut byte).unwrap();
     assert_eq!(byte, [42]);
+    assert!(bus.guest().take_faults().records.is_empty(), "a question is no fault");
 }

@@ -1,8 +1,10 @@
 //! The trait of everything that gives a device access to guest memory.
 
+use std::sync::Arc;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::addr::{DeviceAddr, GuestPhys};
+use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
 use crate::error::{Error, Result};
 use crate::guest::{Guest, Vdev};
 use crate::map_flags::MapFlags;
@@ -13,8 +15,8 @@ use crate::mapping::{Mapping, Scatter};
 /// A device model that is written against this trait works with any front end. A [`Vdev`]
 /// checks each access against the guest's IOMMU. A [`Guest`] is memory as firmware and vCPUs
 /// see it, with guest-physical addresses and without an IOMMU. `gasp_vdev::DeviceContext` is a
-/// `Vdev` some of whose memory can be reached only by messages. A reference to one of them is
-/// `Dma` as well, for a device that borrows its front end.
+/// `Vdev` some of whose memory can be reached only by messages. A reference to one of them, or an
+/// `Arc`, is `Dma` as well, for a device that borrows or shares its front end.
 ///
 /// ```
 /// use gasp::{DeviceAddr, Dma};
@@ -62,6 +64,30 @@ pub trait Dma {
         flags: MapFlags,
     ) -> core::result::Result<Scatter, Self::Error>;
 
+    /// Maps the page of [`GRANULE`] bytes in which `[addr, addr + len)` lies, for whoever uses more
+    /// of it later. An error, and a fault record, is about the range itself, as far as the
+    /// implementation can tell.
+    ///
+    /// # Errors
+    /// As for [`map`](Self::map).
+    #[inline]
+    fn map_page(
+        &self,
+        addr: DeviceAddr,
+        len: u64,
+        flags: MapFlags,
+    ) -> core::result::Result<Mapping, Self::Error> {
+        let _ = len;
+        self.map(page_of(addr), GRANULE, flags)
+    }
+
+    /// Whether [`map_scatter`](Self::map_scatter) would succeed now, without a fault record if it
+    /// would not; see [`Vdev::allows`]. An implementation that does not say otherwise maps the
+    /// range, and may leave a record.
+    fn allows(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> bool {
+        self.map_scatter(addr, len, flags).is_ok()
+    }
+
     /// Copies out of guest memory; see [`Vdev::read`].
     ///
     /// # Errors
@@ -101,6 +127,12 @@ pub trait Dma {
     }
 }
 
+/// The address of the page that an address lies in.
+#[inline]
+fn page_of(addr: DeviceAddr) -> DeviceAddr {
+    DeviceAddr(addr.0 - addr.0 % GRANULE)
+}
+
 impl Dma for Vdev {
     type Error = Error;
 
@@ -115,6 +147,18 @@ impl Dma for Vdev {
     }
 
     #[inline]
+    fn map_page(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
+        match Self::map_page_of(|| Some(self), page_of(addr), GRANULE, flags) {
+            Some(mapping) => Ok(mapping),
+            None => map_page_if_granted(self, addr, len, flags),
+        }
+    }
+
+    fn allows(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> bool {
+        Vdev::allows(self, addr, len, flags)
+    }
+
+    #[inline]
     fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<()> {
         Vdev::read(self, addr, into)
     }
@@ -123,6 +167,19 @@ impl Dma for Vdev {
     fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<()> {
         Vdev::write(self, addr, from)
     }
+}
+
+/// Maps a page of which the range was refused a moment ago, or returns why the range is.
+#[cold]
+#[inline(never)]
+fn map_page_if_granted<D: Dma>(
+    dma: &D,
+    addr: DeviceAddr,
+    len: u64,
+    flags: MapFlags,
+) -> core::result::Result<Mapping, D::Error> {
+    drop(dma.map(addr, len, flags)?);
+    dma.map(page_of(addr), GRANULE, flags)
 }
 
 impl Dma for Guest {
@@ -136,6 +193,17 @@ impl Dma for Guest {
         self.map_firmware_scatter(GuestPhys(addr.0), len, flags)
     }
 
+    fn map_page(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
+        match Dma::map(self, page_of(addr), GRANULE, flags) {
+            Err(_) => map_page_if_granted(self, addr, len, flags),
+            mapping => mapping,
+        }
+    }
+
+    fn allows(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> bool {
+        self.allows_firmware(GuestPhys(addr.0), len, flags)
+    }
+
     fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<()> {
         self.read_firmware(GuestPhys(addr.0), into)
     }
@@ -145,32 +213,61 @@ impl Dma for Guest {
     }
 }
 
-impl<D: Dma> Dma for &D {
-    type Error = D::Error;
+/// `Dma` through a pointer.
+macro_rules! through {
+    ($pointer:ty) => {
+        impl<D: Dma> Dma for $pointer {
+            type Error = D::Error;
 
-    fn map(
-        &self,
-        addr: DeviceAddr,
-        len: u64,
-        flags: MapFlags,
-    ) -> core::result::Result<Mapping, D::Error> {
-        D::map(self, addr, len, flags)
-    }
+            #[inline]
+            fn map(
+                &self,
+                addr: DeviceAddr,
+                len: u64,
+                flags: MapFlags,
+            ) -> core::result::Result<Mapping, D::Error> {
+                D::map(self, addr, len, flags)
+            }
 
-    fn map_scatter(
-        &self,
-        addr: DeviceAddr,
-        len: u64,
-        flags: MapFlags,
-    ) -> core::result::Result<Scatter, D::Error> {
-        D::map_scatter(self, addr, len, flags)
-    }
+            fn map_scatter(
+                &self,
+                addr: DeviceAddr,
+                len: u64,
+                flags: MapFlags,
+            ) -> core::result::Result<Scatter, D::Error> {
+                D::map_scatter(self, addr, len, flags)
+            }
 
-    fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> core::result::Result<(), D::Error> {
-        D::read(self, addr, into)
-    }
+            #[inline]
+            fn map_page(
+                &self,
+                addr: DeviceAddr,
+                len: u64,
+                flags: MapFlags,
+            ) -> core::result::Result<Mapping, D::Error> {
+                D::map_page(self, addr, len, flags)
+            }
 
-    fn write(&self, addr: DeviceAddr, from: &[u8]) -> core::result::Result<(), D::Error> {
-        D::write(self, addr, from)
-    }
+            fn allows(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> bool {
+                D::allows(self, addr, len, flags)
+            }
+
+            #[inline]
+            fn read(
+                &self,
+                addr: DeviceAddr,
+                into: &mut [u8],
+            ) -> core::result::Result<(), D::Error> {
+                D::read(self, addr, into)
+            }
+
+            #[inline]
+            fn write(&self, addr: DeviceAddr, from: &[u8]) -> core::result::Result<(), D::Error> {
+                D::write(self, addr, from)
+            }
+        }
+    };
 }
+
+through!(&D);
+through!(Arc<D>);

@@ -99,4 +99,35 @@ impl Vdev {
         }
         Err(self.port().unsettled(op, span, flags))
     }
+
+    /// [`allows`](Self::allows), of a range of which something is missing from `missed` on: asks the
+    /// translator, and records no fault.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn allows_fetched(
+        &self,
+        (addr, len): (DeviceAddr, u64),
+        flags: MapFlags,
+        mut missed: DeviceAddr,
+    ) -> bool {
+        let Ok(span) = Span::new(addr, len) else { return false };
+        for _ in 0..TRIES {
+            let domain = self.inner.domain().as_ref().map(Arc::clone);
+            let rest = Span::inclusive(missed, span.last());
+            let firmware = self.guest.firmware_port();
+            let fetched = match domain.as_ref().zip(rest) {
+                Some((domain, rest)) => domain.fetch(firmware, rest, flags.access()),
+                None => Ok(Fetched::Nothing),
+            };
+            if fetched.is_err() {
+                return false;
+            }
+            match self.port().allows(addr.0, len, flags) {
+                Ok(allows) => return allows,
+                Err(Failed::Missed(addr)) => missed = addr,
+                Err(Failed::Error(_)) => return false,
+            }
+        }
+        false
+    }
 }

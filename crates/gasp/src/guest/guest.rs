@@ -84,6 +84,11 @@ impl Guest {
         }
     }
 
+    /// Whether [`map_firmware_scatter`](Self::map_firmware_scatter) would find memory now.
+    pub(crate) fn allows_firmware(&self, addr: GuestPhys, len: u64, flags: MapFlags) -> bool {
+        self.0.firmware_port().allows(addr.0, len, flags).is_ok_and(|allows| allows)
+    }
+
     /// Maps guest memory as a vCPU would reach it, in as many pieces as it takes.
     ///
     /// # Errors

@@ -15,8 +15,8 @@ use crate::error::{Operation, Reason, Result};
 use crate::iommu::DomainInner;
 use crate::map_flags::MapFlags;
 use crate::mapping::{
-    Drain, DrainPolicy, HostMapping, Keep, Mapping, Partial, Port, Revocation, Scatter, Stitched,
-    check_not_looking_up, own,
+    Drain, DrainPolicy, Failed, HostMapping, Keep, Mapping, Partial, Port, Revocation, Scatter,
+    Stitched, check_not_looking_up, own,
 };
 use crate::space::Regions;
 use crate::view::View;
@@ -229,6 +229,33 @@ impl Vdev {
         let op = Operation::MapScatter;
         let request = Request { op, addr, len, flags };
         self.fetching(request, |port| port.map_scatter(op, addr.0, len, flags))
+    }
+
+    /// Whether [`map_scatter`](Self::map_scatter) of `[addr, addr + len)` would be allowed now, and
+    /// find memory. It leaves no fault record and holds nothing, so that the answer can change at
+    /// any time: a device that is to use the range maps it.
+    ///
+    /// ```
+    /// # use gasp::{DeviceAddr, DomainKind, DomainOptions, Guest, GuestPhys, MapFlags};
+    /// # use gasp::{Access, MemoryObject, Unattached};
+    /// # let guest = Guest::builder().iommu(Unattached::Deny).build()?;
+    /// # guest.space().add_ram(None, &MemoryObject::ram(2 << 20).create()?)?;
+    /// # let domain = guest.domain("net", DomainOptions::new(DomainKind::Translate))?;
+    /// # let net = guest.vdev("net")?;
+    /// # net.attach(&domain)?.wait();
+    /// domain.grant(DeviceAddr(0x8000), GuestPhys(0x3000), 0x2000, Access::READ)?;
+    /// assert!(net.allows(DeviceAddr(0x8ffc), 8, MapFlags::READ));
+    /// assert!(!net.allows(DeviceAddr(0x8ffc), 8, MapFlags::RW));
+    /// assert!(!net.allows(DeviceAddr(0x9ffc), 8, MapFlags::READ));
+    /// assert!(guest.take_faults().records.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn allows(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> bool {
+        match self.port().allows(addr.0, len, flags) {
+            Ok(allows) => allows,
+            Err(Failed::Missed(missed)) => self.allows_fetched((addr, len), flags, missed),
+            Err(Failed::Error(_)) => false,
+        }
     }
 
     /// Maps all of `[addr, addr + len)` at consecutive addresses, by mapping its pieces once more

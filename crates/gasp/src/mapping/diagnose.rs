@@ -1,6 +1,7 @@
 //! The reason of a refused map, found in steps.
 #![allow(unsafe_code, reason = "reads views and segments under a busy slot")]
 
+use super::failed::{Failed, Outcome};
 use super::hold::{Hold, TOO_MANY};
 use super::port::Port;
 use crate::addr::DeviceAddr;
@@ -11,6 +12,18 @@ use crate::view::View;
 use crate::view::lookup::{Diagnosed, Diagnosis};
 
 impl Port<'_> {
+    /// Whether a map of all of a range would find it allowed and with memory, in one piece or
+    /// several. It leaves no fault record.
+    pub(crate) fn allows(&self, addr: u64, len: u64, flags: MapFlags) -> Outcome<bool> {
+        let Ok(span) = Span::new(DeviceAddr(addr), len) else { return Ok(false) };
+        // SAFETY: `diagnose` asks for a busy slot under which its view was found: it gets no view.
+        match unsafe { self.diagnose(None, span, flags, || ()) } {
+            Diagnosed::Allowed => Ok(true),
+            Diagnosed::Refused(_) => Ok(false),
+            Diagnosed::Missed(addr) => Err(Failed::Missed(addr)),
+        }
+    }
+
     /// Why a map of all of `span` fails, if it does. It begins with
     /// `busy_view`, if the caller's slot is busy with a view, and calls `pause` when that has to
     /// end.
