@@ -228,12 +228,16 @@ fn check_requested(
 }
 
 /// Memory whose file can be cut off under its mapping is reached by copies that survive that,
-/// which vm-memory's slices do not make.
+/// which vm-memory's slices do not make; and every slice can be written through.
 #[inline]
 fn check_lendable(object: &MemoryObject) -> Result<()> {
-    match object.is_guarded() {
-        false => Ok(()),
-        true => Err(carry(Refused::Guarded { object: object.name().into() })),
+    let object_name = || object.name().into();
+    if object.is_guarded() {
+        return Err(carry(Refused::Guarded { object: object_name() }));
+    }
+    match object.access().contains(Access::RW) {
+        true => Ok(()),
+        false => Err(carry(Refused::ReadOnly { object: object_name() })),
     }
 }
 

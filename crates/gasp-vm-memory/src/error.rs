@@ -49,6 +49,16 @@ pub enum Refused {
         /// The name of the memory object.
         object: String,
     },
+    /// The memory is not mapped for reading and writing in this process. vm-memory's slices can be
+    /// written through in safe code whatever they were obtained for, which would end the process.
+    #[error(
+        "memory \"{object}\" is not mapped for reading and writing in this process, so no slice \
+         of it is lent; read through the device"
+    )]
+    ReadOnly {
+        /// The name of the memory object.
+        object: String,
+    },
 }
 
 /// An error that vm-memory can carry: it is found again by

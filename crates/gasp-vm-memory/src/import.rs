@@ -30,7 +30,9 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
 ///
 /// # Errors
 /// As [`MemoryObject::external`] and [`AddressSpace::add`](gasp::AddressSpace::add); `EMFILE` if
-/// there is no descriptor left for a region's file. Nothing is added then, except if a
+/// there is no descriptor left for a region's file; `EINVAL` if a region does not own its mapping
+/// ([`MmapRegion::owned`](vm_memory::MmapRegion::owned)): nothing says how long that stays, so add
+/// it with [`MemoryObject::external`] and an owner that keeps it. Nothing is added then, except if a
 /// [listener](gasp::SpaceListener) that has allowed a region refuses its removal: that region
 /// stays.
 ///
@@ -99,8 +101,12 @@ where
     let start = GuestPhys(region.start_addr().raw_value());
     let len = region.size();
     let fail = |reason| Error::new(Operation::AdoptMemory, start, len as u64, reason);
+    let mapping = region.get_mmap();
+    if !mapping.owned() {
+        return Err(fail(Reason::Invalid("the region does not own its mapping")));
+    }
     let base = NonNull::new(region.as_ptr()).ok_or_else(|| fail(Reason::ZeroLength))?;
-    let owner: Arc<dyn Any + Send + Sync> = region.get_mmap();
+    let owner: Arc<dyn Any + Send + Sync> = mapping;
     let mut external = External::new(base, len, owner);
     external.access = access_of(region.prot());
     external.residency = residency;
@@ -109,8 +115,9 @@ where
     })?;
     // SAFETY: `external` asks, until the owner is dropped,
     // * that the range stays mapped with that access to the same memory: the owner is the
-    //   region's mapping, which vm-memory unmaps when its last `Arc` is dropped, and never
-    //   changes, and this function's caller sees to it that a file is not truncated;
+    //   region's mapping, which it owns, as checked above: vm-memory unmaps it when the last `Arc`
+    //   is dropped, and never changes it; and this function's caller sees to it that a file is
+    //   not truncated;
     // * that a file is mapped shared from that offset on: `file_of` returns one only then;
     // * that nobody creates a reference, and of pinned memory that it stays: this function's
     //   caller sees to it.

@@ -57,9 +57,12 @@ impl<'a, B: Bitmap, P: Iterator<Item = Piece<'a>>> Slices<'a, B, P> {
         // SAFETY: `with_bitmap` asks that the memory is `len` bytes long, which the mapping has
         // from `offset` on: the range lies in its page, and `Burst::map_page` keeps only mappings
         // of whole pages; that it is available for the slice's lifetime, in which the mapping is
-        // borrowed, and a mapping keeps its memory mapped while it lives; and that all other users
-        // of it use volatile accesses: this process reaches guest memory only by the engine's
-        // atomic and volatile copies, and the guest is outside of it.
+        // borrowed, and a mapping keeps its memory mapped, for reading and writing as
+        // `check_lendable` found, while it lives; and that all other users of it use volatile
+        // accesses: the engine's are atomic, and there is no reference to the memory. Those of
+        // other slices are vm-memory's own, of which copies of more than 8 bytes are neither, as
+        // over any of its memories: what two of them, or one and the guest, do to the same bytes
+        // at once rests on what a machine's copy does, which is to move some bytes or others.
         Some(unsafe { VolatileSlice::with_bitmap(self.pointer, len, dirty, None) })
     }
 
@@ -77,7 +80,7 @@ impl<'a, B: Bitmap, P: Iterator<Item = Piece<'a>>> Slices<'a, B, P> {
         // SAFETY: `with_bitmap` asks that the memory is that long, and a piece has `len` bytes
         // from its pointer on; that it is available for the slice's lifetime, for which the
         // scatter map is borrowed, which keeps its pieces mapped while it lives; and that all
-        // other users use volatile accesses: as for a page.
+        // other users use volatile accesses: as for a page, and within the same limit.
         let slice = unsafe { VolatileSlice::with_bitmap(pointer, piece.len(), dirty, None) };
         Some((slice, pieces))
     }

@@ -7,13 +7,14 @@ use std::fs::File;
 use std::sync::Arc;
 
 use gasp::{Access, DeviceAddr, Guest, GuestPhys, MapFlags, MemoryObject, Region, Residency, Span};
-use gasp_vm_memory::add_guest_memory;
+use gasp_vm_memory::{DeviceMemory, Refused, add_guest_memory};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::{FdFlags, fcntl_getfd};
 use support::PAGE;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
-    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap,
+    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap,
+    GuestRegionMmap, MmapRegion,
 };
 
 const LEN: usize = 4 * PAGE as usize;
@@ -120,6 +121,34 @@ fn a_region_that_is_plugged_in_later_is_added_on_its_own() {
     memory.write_obj(7_u64, GuestAddress(1 << 20)).unwrap();
     let mapping = guest.vdev("net").unwrap().map(DeviceAddr(1 << 20), 8, MapFlags::READ).unwrap();
     assert_eq!(mapping.read_obj::<u64>(0).unwrap(), 7);
+}
+
+#[test]
+fn a_region_that_does_not_own_its_mapping_is_refused() {
+    let owner = region(0, SHARED, READ_WRITE).get_mmap();
+    // SAFETY: `owner` is mapped with these arguments for the whole test.
+    let borrowed = unsafe { MmapRegion::build_raw(owner.as_ptr(), LEN, READ_WRITE, SHARED) };
+    let regions = vec![GuestRegionMmap::new(borrowed.unwrap(), GuestAddress(0)).unwrap()];
+    let memory = GuestMemoryMmap::from_regions(regions).unwrap();
+    let guest = Guest::builder().build().unwrap();
+    let refused = import(&guest, &memory).unwrap_err();
+    assert!(refused.to_string().contains("does not own its mapping"), "{refused}");
+    assert!(guest.space().regions().is_empty());
+}
+
+#[test]
+fn memory_that_is_mapped_for_reading_only_is_not_lent() {
+    let regions = vec![region(0, SHARED, READ_EXECUTE)];
+    let memory = GuestMemoryMmap::from_regions(regions).unwrap();
+    let guest = Guest::builder().build().unwrap();
+    import(&guest, &memory).unwrap();
+    let vdev = guest.vdev("net").unwrap();
+    let mut read = [0; 8];
+    vdev.read(DeviceAddr(0), &mut read).unwrap();
+    let error = DeviceMemory::new(vdev).burst().read_obj::<u8>(GuestAddress(0)).unwrap_err();
+    let GuestMemoryError::IOError(error) = error else { panic!("{error}") };
+    let refused = error.get_ref().unwrap().downcast_ref();
+    assert_eq!(refused, Some(&Refused::ReadOnly { object: "memory at 0x0".into() }));
 }
 
 #[test]
