@@ -30,6 +30,14 @@ impl Input<'_> {
         (0..8).fold(0, |number, _| number << 8 | u64::from(self.byte()))
     }
 
+    /// A size that a queue may have mostly, and any number sometimes.
+    fn size(&mut self) -> u16 {
+        match self.byte() {
+            192.. => u16::from(self.byte()) << 8 | u16::from(self.byte()),
+            log => 1 << (log % 17).min(15),
+        }
+    }
+
     /// An address near memory mostly, and anywhere sometimes.
     fn addr(&mut self) -> u64 {
         match self.byte() {
@@ -39,10 +47,11 @@ impl Input<'_> {
     }
 }
 
-/// Serves a queue as its driver laid it out: nothing panics, hangs, or is held afterwards.
+/// Serves a queue as its driver laid it out: nothing panics, hangs, or is held afterwards, and
+/// nothing is written that the device may not write.
 ///
 /// # Panics
-/// If something is held after the burst.
+/// If something is held after the burst, or was written.
 pub(crate) fn serve(bytes: &[u8]) {
     let mut input = Input(bytes);
     let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
@@ -52,17 +61,20 @@ pub(crate) fn serve(bytes: &[u8]) {
     let domain = guest.domain("net", DomainOptions::new(DomainKind::Translate)).unwrap();
     let vdev = guest.vdev("net").unwrap();
     vdev.attach(&domain).unwrap().wait();
+    let mut writable = [false; PAGES as usize];
     for page in 0..PAGES {
         let choice = input.byte();
         let access = [Access::empty(), Access::READ, Access::WRITE, Access::RW, Access::RW];
         let access = access[usize::from(choice) % access.len()];
-        let target = GuestPhys(u64::from(choice >> 4) % PAGES * PAGE);
+        let target = u64::from(choice >> 4) % PAGES;
+        writable[target as usize] |= access.contains(Access::WRITE);
         if !access.is_empty() {
-            domain.grant(DeviceAddr(page * PAGE), target, PAGE, access).unwrap();
+            let (addr, target) = (DeviceAddr(page * PAGE), GuestPhys(target * PAGE));
+            domain.grant(addr, target, PAGE, access).unwrap();
         }
     }
     let mut queue = Queue::new(1 << 15).unwrap();
-    queue.set_size(1 << (input.byte() % 17).min(15));
+    queue.set_size(input.size());
     let rings = [input.addr(), input.addr(), input.addr()].map(GuestAddress);
     let _ = queue.try_set_desc_table_address(rings[0]);
     let _ = queue.try_set_avail_ring_address(rings[1]);
@@ -76,6 +88,12 @@ pub(crate) fn serve(bytes: &[u8]) {
         guest.write_firmware(GuestPhys(0), &fill).unwrap();
     }
 
+    let contents = || {
+        let mut all = vec![0; (PAGES * PAGE) as usize];
+        guest.read_firmware(GuestPhys(0), &mut all).unwrap();
+        all
+    };
+    let before = contents();
     let burst = DeviceMemory::new(vdev.clone()).burst();
     let _ = queue.is_valid(&burst);
     let mut drains = Vec::new();
@@ -86,6 +104,11 @@ pub(crate) fn serve(bytes: &[u8]) {
         assert!(drain.poll().is_some(), "nothing is held after the burst");
     }
     assert_eq!(vdev.held_by_this_thread(), 0);
+    let after = contents();
+    let pages = before.chunks(PAGE as usize).zip(after.chunks(PAGE as usize));
+    for (page, (before, after)) in pages.enumerate().filter(|(page, _)| !writable[*page]) {
+        assert!(before == after, "page {page} was written, and may only be read");
+    }
 }
 
 fn turns(
