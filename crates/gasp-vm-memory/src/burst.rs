@@ -91,6 +91,15 @@ impl<D, B> Burst<D, B> {
     pub fn held(&self) -> usize {
         self.pages.count() + self.ranges.get().map_or(0, |ranges| ranges.count())
     }
+
+    /// Whether a drain has given up on something that it holds
+    /// ([`Deadline::Detach`](gasp::Deadline::Detach)): slices of that are no longer the device's to
+    /// use, and the burst should end.
+    pub fn is_revoked(&self) -> bool {
+        let mut ranges = self.ranges.get().into_iter().flat_map(|ranges| ranges.iter());
+        self.pages.iter().any(Mapping::is_revoked)
+            || ranges.any(|(_, range)| range.scatter.is_revoked())
+    }
 }
 
 impl<D: Dma, B: Bitmap> Burst<D, B>

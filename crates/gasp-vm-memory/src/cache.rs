@@ -98,6 +98,12 @@ impl<T: Spare> Kept<T> {
         self.near.count() + self.far.get().map_or(0, |far| far.values.count())
     }
 
+    /// All values.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        let far = self.far.get().into_iter().flat_map(|far| far.values.iter());
+        self.near.iter().chain(far.map(|(_, entry)| &entry.value))
+    }
+
     /// The value of a key that was inserted last, if it is among the first ones.
     #[inline]
     pub(crate) fn find_near(&self, key: u64) -> Option<&T> {
@@ -172,7 +178,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
-    use crate::near::PLACES;
+    use crate::sync::PLACES;
 
     const MANY: u64 = 3 * PLACES as u64;
 

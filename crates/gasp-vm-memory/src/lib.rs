@@ -76,15 +76,20 @@ mod device;
 mod error;
 mod import;
 mod near;
+#[cfg(test)]
+mod near_tests;
 mod physical;
 mod shared;
 mod slices;
+mod sync;
 
 pub use burst::Burst;
 pub use device::DeviceMemory;
 pub use error::Refused;
 pub use import::add_guest_memory;
 pub use physical::NoPhysicalMemory;
+/// The version of vm-memory whose traits these are.
+pub use vm_memory;
 
 /// Compiles and runs the examples of `docs/using.md`.
 #[cfg(doctest)]

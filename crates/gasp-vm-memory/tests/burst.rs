@@ -161,7 +161,9 @@ fn what_a_drain_has_given_up_on_is_lent_no_more() {
     assert_eq!(lens(&burst, 4 * PAGE, 2 * PAGE as usize).len(), 2);
     let slice = burst.get_slices(GuestAddress(PAGE), 8, Permissions::Write).unwrap();
     let slice = slice.map(Result::unwrap).next().unwrap();
+    assert!(!burst.is_revoked());
     assert_eq!(domain.revoke(DeviceAddr(PAGE), PAGE).unwrap().wait().detached, 1);
+    assert!(burst.is_revoked());
     assert_eq!(domain.revoke(DeviceAddr(4 * PAGE), PAGE).unwrap().wait().detached, 1);
     // The memory of the slice stays.
     assert_eq!(slice.read_obj::<u64>(0).unwrap(), 5);
