@@ -22,13 +22,46 @@ use crate::slices::Slices;
 /// and one of other pages does not. So begin a burst for a piece of work, and drop it after; do
 /// not keep one while waiting for the guest.
 ///
-/// It can be used and dropped on any thread. A clone of the `Arc` that
+/// A slice that is used after its burst does not compile:
+///
+/// ```
+/// # use gasp::{Guest, MemoryObject};
+/// # use gasp_vm_memory::DeviceMemory;
+/// # use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
+/// # let guest = Guest::builder().build()?;
+/// # guest.space().add_ram(None, &MemoryObject::ram(2 << 20).create()?)?;
+/// # let memory = DeviceMemory::new(guest.vdev("net")?);
+/// let burst = memory.burst();
+/// let slice = burst.get_slices(GuestAddress(0), 8, Permissions::Read)?.next();
+/// let slice = slice.ok_or("there is none")??;
+/// slice.read_obj::<u64>(0)?;
+/// drop(burst);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// ```compile_fail,E0505
+/// # use gasp::{Guest, MemoryObject};
+/// # use gasp_vm_memory::DeviceMemory;
+/// # use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
+/// # let guest = Guest::builder().build()?;
+/// # guest.space().add_ram(None, &MemoryObject::ram(2 << 20).create()?)?;
+/// # let memory = DeviceMemory::new(guest.vdev("net")?);
+/// let burst = memory.burst();
+/// let slice = burst.get_slices(GuestAddress(0), 8, Permissions::Read)?.next();
+/// let slice = slice.ok_or("there is none")??;
+/// drop(burst);
+/// slice.read_obj::<u64>(0)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// It can be used and dropped on any thread, and is fastest on the one that has begun it. A clone of the `Arc` that
 /// [`memory`](vm_memory::GuestAddressSpace::memory) returns is the same burst.
 ///
 /// A page is mapped once for each kind of access, when it is first used so. What a burst
 /// holds it lends again even if it was revoked meanwhile, until the drain has ended: a drain with
 /// [`Deadline::Detach`](gasp::Deadline::Detach) can end before the burst, which then maps anew, and
-/// is refused. Slices that it has lent before stay valid, but are no longer the device's to use.
+/// is refused. Slices that it has lent before stay valid, but are no longer the device's to use:
+/// [`is_revoked`](Self::is_revoked).
 ///
 /// # Errors
 /// A refusal is a [`GuestMemoryError::IOError`](vm_memory::GuestMemoryError::IOError), whose

@@ -35,10 +35,11 @@ impl<D> DeviceMemory<D> {
 impl<D, B> DeviceMemory<D, B> {
     /// The memory that `dma` reaches. What is written through a slice is marked in `bitmap`, at
     /// its device address, as vm-memory's `IommuMemory` marks it. A mark past the end of an
-    /// [`AtomicBitmap`](vm_memory::bitmap::AtomicBitmap) is lost, so it has to be as long as the
-    /// highest address that the device is granted.
+    /// [`AtomicBitmap`] is lost, so it has to be as long as the highest address that the device is
+    /// granted.
     ///
-    /// An [`ArcSlice`](vm_memory::bitmap::ArcSlice) of a bitmap is one that several devices share:
+    /// An [`ArcSlice`] of a bitmap is one that several devices share. (Both types are behind
+    /// vm-memory's feature `backend-bitmap`.)
     ///
     /// ```
     /// use core::num::NonZeroUsize;
@@ -64,6 +65,9 @@ impl<D, B> DeviceMemory<D, B> {
     /// assert_eq!(pages, [false, true, true]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// [`AtomicBitmap`]: https://docs.rs/vm-memory/0.18/vm_memory/bitmap/struct.AtomicBitmap.html
+    /// [`ArcSlice`]: https://docs.rs/vm-memory/0.18/vm_memory/bitmap/type.ArcSlice.html
     pub fn with_bitmap(dma: D, bitmap: B) -> Self {
         Self { shared: Arc::new(Shared { dma, bitmap }) }
     }
