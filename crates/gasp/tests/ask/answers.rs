@@ -162,6 +162,23 @@ fn a_truncated_map_ends_where_the_translator_refuses() {
 }
 
 #[test]
+fn whether_a_range_is_allowed_is_asked_and_no_fault_is_recorded() {
+    let scene = Scene::new(16 * PAGE, |addr, access| match addr.0 / PAGE {
+        3 => refused(1),
+        20 => page(PAGE, 1 << 30, Access::RW),
+        _ => same(addr, access),
+    });
+    let allows =
+        |page, pages, flags| scene.disk.allows(DeviceAddr(page * PAGE), pages * PAGE, flags);
+    assert!(allows(0, 3, READ) && !allows(1, 3, READ) && !allows(3, 1, READ));
+    assert!(!allows(20, 1, READ), "it leads to no memory");
+    assert!(allows(4, 1, MapFlags::RW) && !allows(0, u64::MAX / PAGE, READ));
+    assert_eq!(scene.guest.take_faults().records, []);
+    scene.asked.take();
+    assert!(allows(0, 3, READ) && scene.asked.take() == 0);
+}
+
+#[test]
 fn an_answer_that_is_no_page_is_einval_and_nothing_is_kept() {
     let bad = [
         (PAGE / 2, 0),
