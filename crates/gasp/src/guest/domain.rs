@@ -198,8 +198,10 @@ impl Domain {
     }
 
     /// Invalidates what the translator of a domain that asks has answered about
-    /// `[device, device + len)`, rounded outward to 4 KiB, and what it is about to answer. An answer
-    /// for a larger page is invalidated whole.
+    /// `[device, device + len)`, rounded outward to 4 KiB, and what it is about to answer. An entry of
+    /// which the range covers a part goes whole; but an answer for a larger page can be in several
+    /// entries, such as where several regions are behind it, so the range must cover all of a page
+    /// that has changed.
     ///
     /// After this call the translator is asked again, and the invalidation is complete when the
     /// [`Drain`] has been waited for, as that of a [`revoke`](Self::revoke). The page tables, or

@@ -239,10 +239,13 @@ impl Entering<'_> {
         let there = found.leaf_at(at.0).filter(|leaf| leaf.refused().is_none());
         if let Some(leaf) = there {
             if target(&self.domain.view, &self.firmware.guest.segments, at) == Some(to(at)) {
-                return self.raise(found, whole, access);
+                return self.raise(found, translation, requested, invalidated);
             }
             // The guest has changed the translation without an invalidation. What was there
             // holds until there is one.
+            if leaf.allowed().contains(requested) {
+                return Ok(());
+            }
             let refusal = Refusal::Access { allowed: leaf.allowed(), requested };
             return Err(Reason::Refused { addr: at, refusal });
         }
@@ -268,19 +271,32 @@ impl Entering<'_> {
         }
     }
 
-    /// Adds to the access of a translation that is there.
+    /// Adds to the access of a translation that is there; of the page alone, if it has other parts
+    /// that were invalidated and are newer than the answer. If that cuts it into more words than
+    /// there is room for, and it is not held, the answer takes its place.
     fn raise(
-        &mut self,
+        mut self,
         found: Found,
-        whole: Span<DeviceAddr>,
-        access: Access,
+        translation: Translation,
+        requested: Access,
+        invalidated: &Invalidated,
     ) -> Result<(), Reason> {
-        let start = DeviceAddr(self.page.start().0 & !(found.size() - 1));
-        let word = Span::new(start, found.size())?;
-        let part = word.intersection(&whole).unwrap_or(self.page);
+        let at = self.page.start();
+        let whole = whole_page(at, translation.size, translation.guest)?;
+        let word = Span::new(DeviceAddr(at.0 & !(found.size() - 1)), found.size())?;
+        let part = word.intersection(&whole).filter(|&part| !invalidated.overlaps(part));
+        let part = part.unwrap_or(self.page);
         let cut = around(word, part).map(entries).sum::<u64>() + entries(part) - 1;
-        self.make_room(cut)?;
+        if let Err(full) = self.make_room(cut) {
+            return match Leaf::from_word(found.word) {
+                Some(leaf) if self.domain.remove_if_unheld(self.writer, (word, leaf)) => {
+                    self.translation(translation, requested, invalidated)
+                }
+                _ => Err(full),
+            };
+        }
         self.writer.work.begin();
+        let access = translation.access;
         let raised = |_, leaf: Leaf| Some(leaf.with_allowed(leaf.allowed() | access));
         let paused = self.domain.view.table.update(self.writer, part, raised);
         debug_assert!(paused.is_none(), "a chunk has room for one word that is cut");
@@ -300,7 +316,7 @@ impl Entering<'_> {
     fn make_room(&mut self, new: u64) -> Result<(), Reason> {
         let limit = self.domain.limit;
         while self.writer.leaves().saturating_add(new) > limit {
-            if !self.domain.evict(self.writer, self.asking) {
+            if new > limit || !self.domain.evict(self.writer, self.asking) {
                 return Err(Reason::Limit { what: "translations of the domain", limit });
             }
         }

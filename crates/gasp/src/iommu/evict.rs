@@ -11,7 +11,7 @@ use core::ops::ControlFlow;
 use super::ask::Asking;
 use super::domain::DomainInner;
 use crate::addr::DeviceAddr;
-use crate::protocol::{Use, scan};
+use crate::protocol::scan;
 use crate::span::Span;
 use crate::view::entry::Leaf;
 use crate::view::table::Writer;
@@ -20,7 +20,34 @@ use crate::view::table::Writer;
 const BATCH: u64 = 512;
 
 /// A word of the table.
-type Word = (Span<DeviceAddr>, Leaf);
+pub(super) type Word = (Span<DeviceAddr>, Leaf);
+
+/// Ranges of addresses, from the first to the last of each, in order and apart: a guest can hold as
+/// many as its table has words, and each word is looked up in them.
+#[derive(Default)]
+struct Ranges(Vec<(u64, u64)>);
+
+impl Ranges {
+    fn new(ranges: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        let mut ranges: Vec<_> = ranges.into_iter().collect();
+        ranges.sort_unstable();
+        ranges.dedup_by(|next, range| {
+            let joined = next.0 <= range.1;
+            if joined {
+                range.1 = range.1.max(next.1);
+            }
+            joined
+        });
+        Self(ranges)
+    }
+
+    /// Whether one of them has an address of `word`.
+    fn overlap(&self, word: Span<DeviceAddr>) -> bool {
+        let after = self.0.partition_point(|&(first, _)| first <= word.last().0);
+        let range = after.checked_sub(1).and_then(|index| self.0.get(index));
+        range.is_some_and(|&(_, last)| word.start().0 <= last)
+    }
+}
 
 impl DomainInner {
     /// Evicts some translations. Returns `false` if all are held or being fetched.
@@ -30,14 +57,12 @@ impl DomainInner {
     pub(super) fn evict(&self, writer: &mut Writer, asking: &Asking) -> bool {
         let mut hand = asking.hand.lock();
         let in_use = asking.questions.in_use();
+        let in_use = Ranges::new(in_use.iter().map(|span| (span.start().0, span.last().0)));
         let count = (self.limit / 8).clamp(1, BATCH) as usize;
-        let mut held: Vec<Use> = Vec::new();
+        let mut held = Ranges::default();
         let mut wrapped = 0;
         while wrapped < 2 {
-            let passes = |word: Span<DeviceAddr>| {
-                !in_use.iter().any(|span| span.overlaps(&word))
-                    && !held.iter().any(|found| found.overlaps(word))
-            };
+            let passes = |word| !in_use.overlap(word) && !held.overlap(word);
             let (victims, next) = self.victims(writer, *hand, count, passes);
             *hand = next.unwrap_or_default();
             wrapped += u32::from(next.is_none());
@@ -45,12 +70,16 @@ impl DomainInner {
                 continue;
             }
             held = self.remove_unheld(writer, &victims);
-            let kept = victims.iter().filter(|word| held.iter().any(|h| h.overlaps(word.0)));
-            if kept.count() < victims.len() {
+            if victims.iter().any(|&(word, _)| !held.overlap(word)) {
                 return true;
             }
         }
         false
+    }
+
+    /// Removes a word, and returns `true`, unless it is held. The caller has locked the writer.
+    pub(super) fn remove_if_unheld(&self, writer: &mut Writer, word: Word) -> bool {
+        !self.remove_unheld(writer, &[word]).overlap(word.0)
     }
 
     /// Up to `count` words from `from` on, and the address to continue at; `None` at the end.
@@ -84,7 +113,7 @@ impl DomainInner {
 
     /// Removes `victims`, puts back those that are held, and returns what holds words of the
     /// domain.
-    fn remove_unheld(&self, writer: &mut Writer, victims: &[Word]) -> Vec<Use> {
+    fn remove_unheld(&self, writer: &mut Writer, victims: &[Word]) -> Ranges {
         let table = &self.view.table;
         for &(word, _) in victims {
             writer.work.begin();
@@ -95,12 +124,13 @@ impl DomainInner {
         let mut held = Vec::new();
         scan(|found| {
             if found.view == self.view.id() {
-                held.push(found);
+                held.push((found.first, found.last));
             }
             false
         });
+        let held = Ranges::new(held);
         for &(word, leaf) in victims {
-            if held.iter().any(|found| found.overlaps(word)) {
+            if held.overlap(word) {
                 writer.work.begin();
                 let paused = table.fill(writer, word, leaf);
                 debug_assert!(paused.is_none(), "a chunk has room for one word");

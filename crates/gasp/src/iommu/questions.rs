@@ -141,7 +141,10 @@ impl<A: Clone> Questions<A> {
             Begun::Mine(asked) => asked,
         };
         for _ in 0..TRIES {
-            let answer = ask();
+            let answer = {
+                let _inside = Inside::begin();
+                ask()
+            };
             if enter(&answer, &|| asked.valid(page))? {
                 asked.answer = Some(answer.clone());
                 return Ok(Settled::Entered(answer, asked));
@@ -171,6 +174,46 @@ impl<A: Clone> Questions<A> {
     }
 }
 
+/// A thread that is inside a translator.
+struct Inside(());
+
+#[cfg(not(loom))]
+std::thread_local! {
+    /// How many translators the thread is inside.
+    static DEPTH: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };
+}
+
+#[cfg(not(loom))]
+impl Inside {
+    fn begin() -> Self {
+        DEPTH.set(DEPTH.get() + 1);
+        Self(())
+    }
+
+    fn is_inside() -> bool {
+        DEPTH.get() > 0
+    }
+}
+
+#[cfg(not(loom))]
+impl Drop for Inside {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
+    }
+}
+
+/// No translator of the proofs maps anything.
+#[cfg(loom)]
+impl Inside {
+    fn begin() -> Self {
+        Self(())
+    }
+
+    fn is_inside() -> bool {
+        false
+    }
+}
+
 /// What [`Part::begin`] has found.
 enum Begun<'a, A> {
     Known,
@@ -192,11 +235,14 @@ impl<A: Clone> Part<A> {
             if is_known() {
                 return Ok(Begun::Known);
             }
-            let same = |q: &&mut Question<A>| q.page == page && q.access == access;
-            let Some(question) = open.list.iter_mut().find(same) else { break };
-            if question.asker == asker {
+            let same = |q: &Question<A>| q.page == page && q.access == access;
+            if open.list.iter().any(|q| same(q) && q.asker == asker) {
                 return Err(Reason::Deadlock("the translator maps the page that it translates"));
             }
+            // Inside a translator it is asked once more: the other thread may be inside one as well,
+            // and wait for what this thread asks.
+            let other = open.list.iter_mut().find(|q| same(q) && !Inside::is_inside());
+            let Some(question) = other else { break };
             let number = question.number;
             let answer = Arc::clone(question.waiting.get_or_insert_default());
             while open.list.iter().any(|question| question.number == number) {
@@ -240,8 +286,10 @@ impl<A> Drop for Asked<'_, A> {
         let mut open = lock(&self.part.open);
         let at = open.list.iter().position(|question| question.number == self.number);
         let question = at.map(|at| open.list.swap_remove(at));
-        if let Some(waiting) = question.and_then(|question| question.waiting) {
-            if let Some(answer) = self.answer.take() {
+        if let Some(Question { page, invalidated, waiting: Some(waiting), .. }) = question {
+            // Some may have begun to wait after the invalidation: the answer is older than that.
+            let is_void = invalidated.overlaps(page);
+            if let Some(answer) = self.answer.take().filter(|_| !is_void) {
                 let _: Result<(), A> = waiting.set(answer);
             }
             self.part.closed.notify_all();
@@ -274,3 +322,46 @@ impl Invalidated {
 #[cfg(all(test, loom))]
 #[path = "questions_proof.rs"]
 mod proof;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use core::cell::Cell;
+    use core::sync::atomic::{AtomicBool, Ordering};
+    use core::time::Duration;
+    use std::thread;
+
+    #[test]
+    fn an_answer_that_is_invalidated_before_it_is_passed_on_is_asked_for_again() {
+        let questions = Questions::new();
+        let page = Span::new(DeviceAddr(0), GRANULE).unwrap();
+        let waits = AtomicBool::new(false);
+        let second = || {
+            let is_known = || {
+                waits.store(true, Ordering::SeqCst);
+                false
+            };
+            let answer = questions.answer(page, Access::READ, is_known, || 2, |_, _| Ok(true));
+            match answer {
+                Ok(Settled::Answered(answer) | Settled::Entered(answer, _)) => answer,
+                _ => 0,
+            }
+        };
+        thread::scope(|scope| {
+            let waiting = Cell::new(None);
+            let enter = |_: &i32, valid: &dyn Fn() -> Option<Invalidated>| {
+                let is_valid = valid().is_some();
+                questions.invalidate(&[page]);
+                waiting.set(Some(scope.spawn(second)));
+                while !waits.load(Ordering::SeqCst) {
+                    thread::yield_now();
+                }
+                thread::sleep(Duration::from_millis(50));
+                Ok(is_valid)
+            };
+            drop(questions.answer(page, Access::READ, || false, || 1, enter));
+            let answer = waiting.take().map(|thread| thread.join().unwrap());
+            assert_eq!(answer, Some(2), "asked after the invalidation, it gets a later answer");
+        });
+    }
+}

@@ -17,6 +17,8 @@ use crate::span::Span;
 /// and the question asked again (decision 24).
 ///
 /// A call must not map through the same domain at the same page: that is refused with `EDEADLK`.
+/// At another page, or through another domain, it may; what another thread asks just then it asks
+/// itself, so that two translators do not wait for each other.
 pub trait Translator: Send + Sync {
     /// The page that `addr` is in, if `access` to it is allowed. `memory` is the guest's, for a
     /// translator that walks page tables there; a translator that owned its guest would keep it for

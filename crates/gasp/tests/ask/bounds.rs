@@ -1,6 +1,9 @@
 //! The bound on what a domain keeps, and what is evicted for it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use gasp::{DeviceAddr, MapFlags, Mapping, Reason};
 
@@ -97,4 +100,45 @@ fn kept_refusals_count_and_are_evicted_as_others() {
         assert!(scene.domain.entries() <= LIMIT);
     }
     assert_eq!(scene.asked.take(), 1000);
+}
+
+#[test]
+fn a_domain_full_of_what_is_held_refuses_more_in_little_time() {
+    // The time of the refusal is that of a look at each word, not at each word and each mapping.
+    let time = |limit| {
+        let wraps = |addr: DeviceAddr, _| page(PAGE, addr.0 % (16 * PAGE), Access::RW);
+        let scene = Scene::with_limit(16 * PAGE, limit, wraps);
+        let held: Vec<_> = (0..limit).map(|page| map(&scene, page)).collect();
+        let refused = || {
+            let started = Instant::now();
+            assert_eq!(errno(scene.disk.map(DeviceAddr(limit * PAGE), 1, READ)), "ENOSPC");
+            started.elapsed()
+        };
+        let time = (0..5).map(|_| refused()).min().unwrap();
+        drop(held);
+        time
+    };
+    let (few, many) = (time(512), time(1 << 14));
+    assert!(many < few * 400, "with 512 words {few:?}, with 16,384 {many:?}");
+}
+
+#[test]
+fn a_page_of_a_larger_one_gets_more_access_however_small_the_limit_is() {
+    for limit in [1, 64] {
+        let writes = Arc::new(AtomicBool::new(false));
+        let scene = Scene::with_limit(HUGE, limit, {
+            let writes = Arc::clone(&writes);
+            move |addr, _| match writes.load(Ordering::SeqCst) {
+                true => page(PAGE, addr.0, Access::RW),
+                false => page(HUGE, 0, Access::READ),
+            }
+        });
+        let held = map(&scene, 9);
+        writes.store(true, Ordering::SeqCst);
+        // A cut takes 512 words, and what is held stays.
+        assert_eq!(errno(scene.disk.write(DeviceAddr(PAGE), &[1])), "ENOSPC");
+        drop(held);
+        scene.disk.write(DeviceAddr(PAGE), &[1]).unwrap();
+        assert_eq!(scene.domain.grants()[0].device, device_span(PAGE, PAGE));
+    }
 }

@@ -302,3 +302,67 @@ fn no_mapping_is_of_what_was_translated_before_the_last_invalidation() {
         }
     });
 }
+
+#[test]
+fn what_was_invalidated_meanwhile_does_not_get_the_access_of_an_older_answer() {
+    let (guest, domain, disk, questions) = peer();
+    drop(guest.space().remove(span(0, 16 * PAGE)).unwrap());
+    guest.space().add_ram(Some(gasp::GuestPhys(0)), &ram(2 * HUGE)).unwrap();
+    let answers = |page| next(page).1;
+    let writes = thread::spawn({
+        let disk = disk.clone();
+        move || disk.write(DeviceAddr(3 * PAGE), &[1]).is_ok()
+    });
+    let older = answers(&questions);
+    // The guest takes the access to write another part away.
+    drop(domain.invalidate(DeviceAddr(9 * PAGE), 1).unwrap());
+    let thread = mapping(&disk, 9);
+    answers(&questions).send(page(HUGE, 0, Access::READ)).unwrap();
+    assert_eq!(thread.join().unwrap(), Ok(9));
+    older.send(page(HUGE, 0, Access::RW)).unwrap();
+    assert!(writes.join().unwrap());
+    let grants = domain.grants();
+    let grant = grants.iter().find(|grant| grant.device.contains(DeviceAddr(9 * PAGE))).unwrap();
+    assert_eq!(grant.access, Access::READ);
+}
+
+#[test]
+fn translators_that_map_what_the_other_translates_do_not_wait_for_each_other() {
+    let disk: Arc<Mutex<Option<Vdev>>> = Arc::default();
+    let both = Arc::new(std::sync::Barrier::new(2));
+    let nested = Arc::new(AtomicU64::new(0));
+    let scene = Scene::new(4 * PAGE, {
+        let (disk, nested) = (Arc::clone(&disk), Arc::clone(&nested));
+        move |addr, access| {
+            let disk = disk.lock().clone().unwrap();
+            if nested.fetch_add(1, Ordering::SeqCst) < 2 {
+                both.wait();
+                drop(disk.map(DeviceAddr(addr.0 ^ PAGE), 1, READ));
+            }
+            same(addr, access)
+        }
+    });
+    *disk.lock() = Some(scene.disk.clone());
+    let threads = [0, 1].map(|page| mapping(&scene.disk, page));
+    let mapped = in_time(move || threads.map(|thread| thread.join().unwrap()));
+    assert_eq!(mapped, [Ok(0), Ok(1)]);
+    *disk.lock() = None;
+}
+
+#[test]
+fn an_answer_that_leads_elsewhere_does_not_refuse_what_is_allowed() {
+    let (_guest, _domain, disk, questions) = peer();
+    let reads = mapping(&disk, 3);
+    let (_, read) = next(&questions);
+    let writes = thread::spawn({
+        let disk = disk.clone();
+        move || disk.write(DeviceAddr(3 * PAGE), &[1]).map_err(|error| error.reason())
+    });
+    let (_, write) = next(&questions);
+    read.send(page(PAGE, 7 * PAGE, Access::RW)).unwrap();
+    assert_eq!(reads.join().unwrap(), Ok(7));
+    // The guest has changed the translation meanwhile, and has not invalidated it yet.
+    write.send(page(PAGE, 8 * PAGE, Access::RW)).unwrap();
+    assert_eq!(writes.join().unwrap(), Ok(()));
+    assert_eq!(mapping(&disk, 3).join().unwrap(), Ok(7));
+}
