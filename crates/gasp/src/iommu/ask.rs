@@ -275,7 +275,7 @@ impl Entering<'_> {
     /// that were invalidated and are newer than the answer. If that cuts it into more words than
     /// there is room for, and it is not held, the answer takes its place.
     fn raise(
-        mut self,
+        &mut self,
         found: Found,
         translation: Translation,
         requested: Access,

@@ -142,3 +142,52 @@ fn a_page_of_a_larger_one_gets_more_access_however_small_the_limit_is() {
         assert_eq!(scene.domain.grants()[0].device, device_span(PAGE, PAGE));
     }
 }
+fn a_page_of_a_large_one_is_allowed_more_if_the_limit_leaves_room_for_the_parts() {
+    for (limit, has_room) in [(511, false), (512, true)] {
+        let scene = Scene::with_limit(HUGE, limit, |addr, access| match access {
+            Access::READ => page(HUGE, 0, Access::READ),
+            _ => page(PAGE, addr.0, access | Access::READ),
+        });
+        drop(map(&scene, 0));
+        assert_eq!(scene.domain.entries(), 1);
+        let write = |number| scene.disk.map(DeviceAddr(number * PAGE), 1, MapFlags::WRITE);
+        if !has_room {
+            assert_eq!(errno(write(3)), "ENOSPC");
+            assert_eq!(scene.domain.entries(), 1);
+            continue;
+        }
+        drop(write(3).unwrap());
+        assert_eq!((scene.domain.entries(), scene.asked.take()), (512, 2));
+        drop(write(4).unwrap());
+        assert_eq!(scene.asked.take(), 1, "the others are as they were");
+        // An entry that is one already takes no room.
+        assert_eq!(scene.domain.entries(), 512);
+    }
+}
+
+#[test]
+fn an_eviction_looks_for_what_is_not_held_before_the_place_where_the_last_ended() {
+    const LIMIT: u64 = 16;
+    let scene = Scene::with_limit(PAGE << 10, LIMIT, same);
+    let map = |page| map(&scene, page);
+    let mut held: Vec<_> = (2..LIMIT).map(map).collect();
+    drop((map(0), map(1)));
+    // Evicts what is before those that are held.
+    held.push(map(LIMIT));
+    drop(map(0));
+    assert_eq!((scene.asked.take(), scene.domain.entries()), (18, LIMIT));
+    drop(map(1));
+    assert_eq!((scene.asked.take(), scene.domain.entries()), (1, LIMIT));
+    drop(held);
+}
+
+#[test]
+fn what_a_table_outgrows_is_freed_while_it_grows() {
+    const NODES: u64 = 96;
+    let scene = Scene::new(PAGE, |_, _| page(PAGE, 0, Access::RW));
+    (0..NODES * 512).for_each(|page| drop(map(&scene, page)));
+    assert_eq!(scene.domain.entries(), NODES * 512);
+    // What is in use, and less than 64 KiB that are not freed yet.
+    let bytes = scene.domain.table_bytes() as u64;
+    assert!(bytes < NODES * PAGE + (80 << 10), "{bytes}");
+}

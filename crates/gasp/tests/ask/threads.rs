@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use gasp::{Access, DeviceAddr, MapFlags, PageTables, Reason, Translator, Vdev};
+use gasp::{Access, DeviceAddr, MapFlags, PageTables, Reason, TranslationFault, Translator, Vdev};
 use parking_lot::Mutex;
 
 use super::*;
@@ -392,4 +392,108 @@ fn an_answer_that_allows_more_of_a_large_page_does_so_only_where_nothing_was_inv
     let writes = writing(&disk, 9);
     next(&questions).1.send(page(HUGE, 0, Access::READ)).unwrap();
     assert!(!writes.join().unwrap());
+}
+
+#[test]
+fn the_answer_of_a_domain_that_was_removed_is_not_kept() {
+    let (_guest, domain, disk, questions) = peer();
+    let thread = mapping(&disk, 3);
+    let (_, void) = next(&questions);
+    drop(disk.detach());
+    let removed = domain.clone();
+    domain.remove().unwrap();
+    void.send(page(PAGE, 7 * PAGE, Access::READ)).unwrap();
+    next(&questions).1.send(page(PAGE, 7 * PAGE, Access::READ)).unwrap();
+    assert!(matches!(thread.join().unwrap(), Err(Reason::Refused { .. })));
+    assert_eq!(removed.entries(), 0);
+}
+
+#[test]
+fn a_translation_and_a_refusal_of_the_same_page_are_one_entry_that_translates() {
+    for refusal_first in [false, true] {
+        let (_guest, domain, disk, questions) = peer();
+        let reads = mapping(&disk, 3);
+        let (_, to_read) = next(&questions);
+        let writes = writing(&disk, 3);
+        let (_, to_write) = next(&questions);
+        // The node that the entry goes to is there.
+        let other = mapping(&disk, 4);
+        next(&questions).1.send(page(PAGE, 0, Access::READ)).unwrap();
+        assert_eq!(other.join().unwrap(), Ok(0));
+        let read = || to_read.send(page(PAGE, 7 * PAGE, Access::READ)).unwrap();
+        let refuse = || to_write.send(Err(TranslationFault { reason: 5, keep: true })).unwrap();
+        if refusal_first {
+            refuse();
+            assert!(!writes.join().unwrap());
+            read();
+            assert_eq!(reads.join().unwrap(), Ok(7));
+        } else {
+            read();
+            assert_eq!(reads.join().unwrap(), Ok(7));
+            refuse();
+            assert!(!writes.join().unwrap());
+        }
+        assert_eq!(domain.entries(), 2, "refused first: {refusal_first}");
+        assert_eq!(mapping(&disk, 3).join().unwrap(), Ok(7));
+        quiet(&questions);
+    }
+}
+
+#[test]
+fn each_of_the_ranges_that_are_invalidated_makes_its_answer_void() {
+    // The second of two at once; one that is followed by more than are told apart.
+    for count in [0, 100] {
+        let (_guest, domain, disk, questions) = peer();
+        let thread = mapping(&disk, 3);
+        let (_, void) = next(&questions);
+        for number in 0..count {
+            drop(domain.invalidate(DeviceAddr((100 + number) * PAGE), 1).unwrap());
+        }
+        let both = [device_span(0, PAGE), device_span(3 * PAGE, PAGE)];
+        drop(domain.invalidate_ranges(&both).unwrap());
+        if count > 0 {
+            drop(domain.invalidate(DeviceAddr(1000 * PAGE), 1).unwrap());
+        }
+        void.send(page(PAGE, 7 * PAGE, Access::READ)).unwrap();
+        next(&questions).1.send(page(PAGE, 8 * PAGE, Access::READ)).unwrap();
+        assert_eq!(thread.join().unwrap(), Ok(8));
+    }
+}
+
+#[test]
+fn a_page_that_is_invalidated_while_the_next_is_fetched_is_fetched_again() {
+    let domain: Arc<Mutex<Option<Domain>>> = Arc::default();
+    let scene = Scene::new(4 * PAGE, {
+        let domain = Arc::clone(&domain);
+        move |addr, access| {
+            if addr.0 == PAGE
+                && let Some(domain) = domain.lock().take()
+            {
+                drop(domain.invalidate(DeviceAddr(0), 1).unwrap());
+            }
+            same(addr, access)
+        }
+    });
+    *domain.lock() = Some(scene.domain.clone());
+    scene.disk.map(DeviceAddr(0), 2 * PAGE, READ).unwrap();
+    assert_eq!(scene.asked.take(), 3);
+}
+
+#[test]
+fn what_a_map_has_fetched_is_not_evicted_by_others_before_it_has_all() {
+    let disk: Arc<Mutex<Option<Vdev>>> = Arc::default();
+    let scene = Scene::with_limit(PAGE << 8, 16, {
+        let disk = Arc::clone(&disk);
+        move |addr, access| {
+            let taken = if addr.0 == 7 * PAGE { disk.lock().take() } else { None };
+            for page in taken.iter().flat_map(|_| 100..140) {
+                let disk = taken.as_ref().unwrap();
+                drop(disk.map(DeviceAddr(page * PAGE), 1, READ).unwrap());
+            }
+            same(addr, access)
+        }
+    });
+    *disk.lock() = Some(scene.disk.clone());
+    scene.disk.map(DeviceAddr(0), 8 * PAGE, READ).unwrap();
+    assert_eq!(scene.asked.take(), 8 + 40, "each once");
 }
