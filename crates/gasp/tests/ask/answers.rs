@@ -159,6 +159,20 @@ fn a_truncated_map_ends_where_the_translator_refuses() {
     let reason = error(truncated(3 * PAGE + 1, PAGE)).reason();
     let at = DeviceAddr(3 * PAGE + 1);
     assert_eq!(reason, Reason::Refused { addr: at, refusal: by_translator(6) });
+    scene.asked.take();
+    assert_eq!(errno(truncated(3 * PAGE + 1, 2 * PAGE)), "EFAULT");
+    assert_eq!(scene.asked.take(), 1, "there is no beginning that could be mapped");
+}
+
+#[test]
+fn the_first_refusal_after_a_large_page_is_the_reason() {
+    let scene = Scene::new(2 * HUGE, |addr, _| match (addr.0 / HUGE, addr.0 % HUGE / PAGE) {
+        (0, _) => page(HUGE, 0, Access::RW),
+        (_, number) => refused(number as u32),
+    });
+    let reason = error(scene.disk.map(DeviceAddr(0), HUGE + 2 * PAGE, READ)).reason();
+    let addr = DeviceAddr(HUGE);
+    assert_eq!(reason, Reason::Refused { addr, refusal: by_translator(0) });
 }
 
 #[test]
