@@ -56,20 +56,16 @@ impl Asking {
         Self { translator, questions: Questions::new(), hand: Mutex::default() }
     }
 
-    /// Asks the translator about `page`, a granule, for a map up to `last`.
+    /// Asks the translator about `page`, a granule, for a map of `span`, a run that begins in it.
     fn answer(
         &self,
         memory: &PageTables<'_>,
         page: Span<DeviceAddr>,
-        last: DeviceAddr,
+        span: Span<DeviceAddr>,
         access: Access,
         following: &mut Following,
     ) -> Answer {
-        const MOST: u64 = (1 + Following::MOST as u64) * GRANULE;
-        let last =
-            DeviceAddr((last.0 | (GRANULE - 1)).min(page.start().0.saturating_add(MOST - 1)));
-        let run = Span::inclusive(page.start(), last).filter(|run| *run != page);
-        let Some(run) = run else {
+        let Some(run) = span.rounded_out().filter(|run| *run != page) else {
             return self.translator.translate(memory, page.start(), access);
         };
         *following = Following::default();
@@ -99,20 +95,26 @@ impl DomainInner {
             let asked = self.ask(asking, firmware, span, access)?;
             return Ok(asked.map_or(Fetched::Nothing, |_asked| Fetched::Page { _asked }));
         }
-        let fetched = Fetched::Range { _fetching: asking.questions.fetching(span) };
+        // A range of any length keeps what it has come to from being evicted, and no more.
+        let mut kept = run(span.start(), span.last());
+        let fetching = asking.questions.fetching(kept);
         let mut next = Some(span.start());
         while let Some(addr) = next {
+            if addr > kept.last() {
+                kept = run(addr, span.last());
+                fetching.extend(kept.last());
+            }
             let last = match self.known(addr, access)? {
                 Some(last) => last,
                 None => {
-                    let rest = Span::inclusive(addr, span.last()).unwrap_or(span);
+                    let rest = Span::inclusive(addr, kept.last()).unwrap_or(kept);
                     drop(self.ask(asking, firmware, rest, access)?);
                     DeviceAddr(addr.0 | (GRANULE - 1))
                 }
             };
             next = last.checked_add(1).filter(|&next| next <= span.last());
         }
-        Ok(fetched)
+        Ok(Fetched::Range { _fetching: fetching })
     }
 
     /// The last address to which the same word of the table allows `access`; `None` if that is not
@@ -125,8 +127,8 @@ impl DomainInner {
         }
     }
 
-    /// Asks for the first granule of `span`, which is needed. `None` if another thread has, or it
-    /// is known by now.
+    /// Asks for the first granule of `span`, of which more is needed if it has more. `None` if
+    /// another thread has, or it is known by now.
     fn ask<'a>(
         &'a self,
         asking: &'a Asking,
@@ -143,7 +145,7 @@ impl DomainInner {
             page,
             access,
             || self.known(addr, access) != Ok(None),
-            || asking.answer(&memory, page, span.last(), access, &mut following.borrow_mut()),
+            || asking.answer(&memory, page, span, access, &mut following.borrow_mut()),
             |answer, valid| {
                 let mut writer = self.view.writer();
                 let Some(invalidated) = valid() else { return Ok(false) };
@@ -322,6 +324,14 @@ impl Entering<'_> {
         }
         Ok(())
     }
+}
+
+/// The beginning of `addr` to `last` that one question can be about.
+fn run(addr: DeviceAddr, last: DeviceAddr) -> Span<DeviceAddr> {
+    const MOST: u64 = (1 + Following::MOST as u64) * GRANULE;
+    let end = DeviceAddr((addr.0 & !(GRANULE - 1)).saturating_add(MOST - 1));
+    Span::inclusive(addr, last.min(end))
+        .unwrap_or_else(|| unreachable!("`addr` is not past `last`"))
 }
 
 /// The page of an answer that `addr` is in.

@@ -297,6 +297,17 @@ impl<A> Drop for Asked<'_, A> {
     }
 }
 
+impl<A> Fetching<'_, A> {
+    /// Keeps what follows from being evicted as well, up to `last`.
+    pub(super) fn extend(&self, last: DeviceAddr) {
+        let mut open = lock(&self.part.open);
+        let fetching = open.fetching.iter_mut().find(|(number, _)| *number == self.number);
+        if let Some((_, span)) = fetching {
+            *span = Span::inclusive(span.start(), last.max(span.last())).unwrap_or(*span);
+        }
+    }
+}
+
 impl<A> Drop for Fetching<'_, A> {
     fn drop(&mut self) {
         lock(&self.part.open).fetching.retain(|&(number, _)| number != self.number);

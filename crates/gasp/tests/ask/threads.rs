@@ -476,3 +476,21 @@ fn what_a_map_has_fetched_is_not_evicted_by_others_before_it_has_all() {
     scene.disk.map(DeviceAddr(0), 8 * PAGE, READ).unwrap();
     assert_eq!(scene.asked.take(), 8 + 40, "each once");
 }
+
+#[test]
+fn a_range_that_is_fetched_does_not_keep_what_it_has_not_come_to() {
+    let disk: Arc<Mutex<Option<Vdev>>> = Arc::default();
+    let scene = Scene::with_limit(PAGE << 8, 16, {
+        let disk = Arc::clone(&disk);
+        move |addr, access| {
+            let taken = if addr.0 == PAGE { disk.lock().take() } else { None };
+            for page in taken.iter().flat_map(|_| 100..140) {
+                let disk = taken.as_ref().unwrap();
+                drop(disk.map(DeviceAddr(page * PAGE), 1, READ).unwrap());
+            }
+            if addr.0 > 8 * PAGE && addr.0 < 100 * PAGE { refused(1) } else { same(addr, access) }
+        }
+    });
+    *disk.lock() = Some(scene.disk.clone());
+    assert_eq!(errno(scene.disk.map(DeviceAddr(0), 1 << 40, READ)), "EFAULT");
+}
