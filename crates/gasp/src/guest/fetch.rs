@@ -67,6 +67,7 @@ impl Vdev {
     ) -> Result<T> {
         let Request { op, addr, len, flags } = request;
         let span = self.port().span(op, addr.0, len)?;
+        let mut full = 0;
         for _ in 0..TRIES {
             let domain = self.inner.domain().as_ref().map(Arc::clone);
             let rest = Span::inclusive(missed, span.last());
@@ -79,6 +80,13 @@ impl Vdev {
             };
             let fetched = match fetched {
                 Ok(fetched) => fetched,
+                // The beginning is all that there is room for. What follows it can have taken its
+                // place, if it was there already: then all is fetched once more.
+                Err(Reason::Limit { .. }) if partial != Partial::Refuse && full < 2 => {
+                    full += 1;
+                    partial = Partial::TruncateAtMiss;
+                    Fetched::Nothing
+                }
                 // The beginning can be mapped, unless that fails for a reason which gives way to
                 // this one (decision 1) and so comes to it again.
                 Err(Reason::Refused { addr: refused, .. })

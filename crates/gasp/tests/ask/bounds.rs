@@ -91,6 +91,22 @@ fn a_map_of_as_many_pages_as_the_limit_has_them_all_at_once() {
 }
 
 #[test]
+fn a_truncated_map_ends_where_the_limit_does() {
+    const LIMIT: u64 = 16;
+    let scene = Scene::with_limit(PAGE, LIMIT, same);
+    drop(scene.guest.space().remove(span(0, PAGE)).unwrap());
+    let window = window(64 * PAGE, 1 << 40);
+    let region = gasp::Region::pass_through(gasp::GuestPhys(0), &window).unwrap();
+    scene.guest.space().add(region).unwrap();
+    let map = |pages| scene.disk.map_host_contig_truncated(DeviceAddr(0), pages * PAGE, READ.any());
+    assert_eq!(map(LIMIT).unwrap().run().len, LIMIT * PAGE);
+    let shortened = map(64).unwrap();
+    assert!((PAGE..=LIMIT * PAGE).contains(&shortened.run().len), "{:?}", shortened.run());
+    let whole = scene.disk.map_host_contig(DeviceAddr(0), 64 * PAGE, READ.any());
+    assert_eq!(errno(whole), "ENOSPC");
+}
+
+#[test]
 fn kept_refusals_count_and_are_evicted_as_others() {
     const LIMIT: u64 = 16;
     let keep = |_, _| Err(TranslationFault { reason: 1, keep: true });
