@@ -67,31 +67,24 @@ impl Vdev {
     ) -> Result<T> {
         let Request { op, addr, len, flags } = request;
         let span = self.port().span(op, addr.0, len)?;
-        let mut full = 0;
+        let mut shortened = 0;
         for _ in 0..TRIES {
             let domain = self.inner.domain().as_ref().map(Arc::clone);
-            let rest = Span::inclusive(missed, span.last());
-            let fetched = match (&domain, rest) {
-                (Some(domain), Some(rest)) => {
-                    domain.fetch(self.guest.firmware_port(), rest, flags.access())
-                }
-                // Moved meanwhile, to a domain that does not ask.
-                _ => Ok(Fetched::Nothing),
+            let firmware = self.guest.firmware_port();
+            let fetched = match &domain {
+                Some(domain) => domain.fetch(firmware, span, missed, flags.access()),
+                // Moved meanwhile.
+                None => Ok(Fetched::Nothing),
             };
             let fetched = match fetched {
                 Ok(fetched) => fetched,
-                // The beginning is all that there is room for. What follows it can have taken its
-                // place, if it was there already: then all is fetched once more.
-                Err(Reason::Limit { .. }) if partial != Partial::Refuse && full < 2 => {
-                    full += 1;
-                    partial = Partial::TruncateAtMiss;
-                    Fetched::Nothing
-                }
-                // The beginning can be mapped, unless that fails for a reason which gives way to
-                // this one (decision 1) and so comes to it again.
-                Err(Reason::Refused { addr: refused, .. })
-                    if partial == Partial::Truncate && refused.0 / GRANULE > addr.0 / GRANULE =>
+                // The beginning can be mapped. Not if it is refused itself, or fails for a reason
+                // which gives way to this one (decision 1); then it comes to this again. So it does
+                // if what follows the beginning has taken its place in a full table, but once.
+                Err(reason)
+                    if partial != Partial::Refuse && shortened < 2 && is_past(reason, addr) =>
                 {
+                    shortened += 1;
                     partial = Partial::TruncateAtMiss;
                     Fetched::Nothing
                 }
@@ -121,10 +114,9 @@ impl Vdev {
         let Ok(span) = Span::new(addr, len) else { return false };
         for _ in 0..TRIES {
             let domain = self.inner.domain().as_ref().map(Arc::clone);
-            let rest = Span::inclusive(missed, span.last());
             let firmware = self.guest.firmware_port();
-            let fetched = match domain.as_ref().zip(rest) {
-                Some((domain, rest)) => domain.fetch(firmware, rest, flags.access()),
+            let fetched = match &domain {
+                Some(domain) => domain.fetch(firmware, span, missed, flags.access()),
                 None => Ok(Fetched::Nothing),
             };
             if fetched.is_err() {
@@ -137,5 +129,13 @@ impl Vdev {
             }
         }
         false
+    }
+}
+
+/// Whether a map from `addr` on can end before what this reason is about.
+fn is_past(reason: Reason, addr: DeviceAddr) -> bool {
+    match reason {
+        Reason::Refused { addr: refused, .. } => refused.0 / GRANULE > addr.0 / GRANULE,
+        reason => matches!(reason, Reason::Limit { .. }),
     }
 }

@@ -78,8 +78,9 @@ impl Asking {
 }
 
 impl DomainInner {
-    /// Asks the translator for all that the table does not have of `access` to `span`; nothing if
-    /// the domain does not ask. `firmware` is the guest's memory. No lock and no slot may be held.
+    /// Asks the translator for all that the table does not have of `access` to `span` from `missed`
+    /// on; nothing if the domain does not ask. What it has of `span` before that is not evicted
+    /// either. `firmware` is the guest's memory. No lock and no slot may be held.
     ///
     /// # Errors
     /// The first refusal; `Limit` if the translations of the range exceed the domain's limit, with
@@ -88,6 +89,7 @@ impl DomainInner {
         &self,
         firmware: Port<'_>,
         span: Span<DeviceAddr>,
+        missed: DeviceAddr,
         access: Access,
     ) -> Result<Fetched<'_>, Reason> {
         let Some(asking) = &self.asking else { return Ok(Fetched::Nothing) };
@@ -96,9 +98,10 @@ impl DomainInner {
             return Ok(asked.map_or(Fetched::Nothing, |_asked| Fetched::Page { _asked }));
         }
         // A range of any length keeps what it has come to from being evicted, and no more.
-        let mut kept = run(span.start(), span.last());
-        let fetching = asking.questions.fetching(kept);
-        let mut next = Some(span.start());
+        let mut kept = run(missed, span.last());
+        let fetching =
+            asking.questions.fetching(Span::inclusive(span.start(), kept.last()).unwrap_or(kept));
+        let mut next = Some(missed);
         while let Some(addr) = next {
             if addr > kept.last() {
                 kept = run(addr, span.last());
@@ -164,6 +167,10 @@ impl DomainInner {
         let (answer, asked) = match settled? {
             // The map tries again.
             Settled::Nothing => return Ok(None),
+            // A guest that invalidates without end keeps no device in a loop.
+            Settled::Void => {
+                return Err(Reason::Refused { addr, refusal: Refusal::NotGranted });
+            }
             Settled::Answered(answer) => (answer, None),
             Settled::Entered(answer, asked) => (answer, Some(asked)),
         };
@@ -240,6 +247,9 @@ impl Entering<'_> {
         let found = self.domain.view.table.find(at.0);
         let there = found.leaf_at(at.0).filter(|leaf| leaf.refused().is_none());
         if let Some(leaf) = there {
+            if leaf.allowed().contains(access) {
+                return Ok(());
+            }
             if target(&self.domain.view, &self.firmware.guest.segments, at) == Some(to(at)) {
                 return self.raise(found, translation, requested, invalidated);
             }

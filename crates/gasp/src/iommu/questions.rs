@@ -3,13 +3,15 @@
 //! | a device's thread that misses | a thread that invalidates |
 //! |---|---|
 //! | list the question | change the page tables |
-//! | ask the translator | mark the questions that are listed |
-//! | lock the table; unless the question is marked, enter the answer; unlock | lock the table; remove the range; unlock |
+//! | wait while its page is being invalidated | list the range; mark the questions that are listed |
+//! | ask the translator | lock the table; remove the range; unlock |
+//! | lock the table; unless the question is marked, enter the answer; unlock | scan for mappings; take the range off its list |
 //!
 //! An answer that is entered in the table has been given after the last invalidation of its page:
 //! if the question was marked before it was looked at, the answer is void; if after, the answer is
 //! in the table before the range is removed from it; and a question that is listed after the mark
-//! is answered from the changed page tables. (`mod proof` checks every interleaving.)
+//! is answered from the changed page tables. And it is answered after the scan, which so finds no
+//! mapping of a newer answer. (`mod proof` checks every interleaving.)
 
 use std::sync::{Arc, OnceLock};
 
@@ -19,7 +21,7 @@ use crate::access::Access;
 use crate::addr::{DeviceAddr, GRANULE};
 use crate::error::Reason;
 use crate::span::Span;
-use crate::sync::{Condvar, Mutex, ThreadId, lock, this_thread, wait};
+use crate::sync::{AtomicU64, Condvar, Mutex, Ordering, ThreadId, lock, this_thread, wait};
 
 /// How often a question is asked whose answers are void.
 const TRIES: u32 = 64;
@@ -36,6 +38,10 @@ const PARTS: usize = 1;
 /// The open questions of a domain, and the ranges whose translations are being fetched.
 pub(super) struct Questions<A> {
     parts: [Part<A>; PARTS],
+    /// The invalidations that have begun and not ended, and their number.
+    invalidations: Mutex<Vec<Arc<[Span<DeviceAddr>]>>>,
+    invalidating: AtomicU64,
+    ended: Condvar,
 }
 
 /// The questions about some of the pages.
@@ -84,8 +90,10 @@ pub(crate) struct Asked<'a, A> {
 
 /// What has become of a question.
 pub(super) enum Settled<'a, A> {
-    /// There was nothing to ask, or every answer was void: the map tries again.
+    /// There was nothing to ask: the map tries again.
     Nothing,
+    /// Each answer was void.
+    Void,
     /// Another thread has asked.
     Answered(A),
     /// This thread has asked, and the answer is in the table.
@@ -98,7 +106,12 @@ impl<A: Clone> Questions<A> {
             open: Mutex::new(Open { next: 0, list: Vec::new(), fetching: Vec::new() }),
             closed: Condvar::new(),
         };
-        Self { parts: core::array::from_fn(part) }
+        Self {
+            parts: core::array::from_fn(part),
+            invalidations: Mutex::new(Vec::new()),
+            invalidating: AtomicU64::new(0),
+            ended: Condvar::new(),
+        }
     }
 
     /// The part for the page of `addr`.
@@ -141,6 +154,7 @@ impl<A: Clone> Questions<A> {
             Begun::Mine(asked) => asked,
         };
         for _ in 0..TRIES {
+            self.wait_for_invalidations(page);
             let answer = {
                 let _inside = Inside::begin();
                 ask()
@@ -150,15 +164,34 @@ impl<A: Clone> Questions<A> {
                 return Ok(Settled::Entered(answer, asked));
             }
         }
-        Ok(Settled::Nothing)
+        Ok(Settled::Void)
     }
 
-    /// Makes void the answers that are on their way for `spans`.
-    pub(super) fn invalidate(&self, spans: &[Span<DeviceAddr>]) {
+    /// Makes void the answers that are on their way for `spans`, and lets none be entered until the
+    /// result is dropped, after the scan for the mappings of what was removed: the scan would take
+    /// those of newer answers for them.
+    pub(super) fn invalidate(&self, spans: &[Span<DeviceAddr>]) -> Invalidating<'_, A> {
+        let spans: Arc<[_]> = spans.into();
+        lock(&self.invalidations).push(Arc::clone(&spans));
+        // Whoever lists a question after it was looked for below sees this, by the part's lock.
+        self.invalidating.fetch_add(1, Ordering::Relaxed);
         for part in &self.parts {
             for question in &mut lock(&part.open).list {
                 spans.iter().for_each(|&span| question.invalidated.add(span));
             }
+        }
+        Invalidating { questions: self, spans }
+    }
+
+    /// Waits for the invalidations of `page` that have begun before its question was listed; those
+    /// that begin later make its answer void.
+    fn wait_for_invalidations(&self, page: Span<DeviceAddr>) {
+        if self.invalidating.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut invalidations = lock(&self.invalidations);
+        while invalidations.iter().any(|spans| spans.iter().any(|span| span.overlaps(&page))) {
+            invalidations = wait(&self.ended, invalidations);
         }
     }
 
@@ -171,6 +204,22 @@ impl<A: Clone> Questions<A> {
             ranges.extend(open.fetching.iter().map(|&(_, span)| span));
         }
         ranges
+    }
+}
+
+/// An invalidation, from the mark of the questions until its scan.
+pub(super) struct Invalidating<'a, A> {
+    questions: &'a Questions<A>,
+    spans: Arc<[Span<DeviceAddr>]>,
+}
+
+impl<A> Drop for Invalidating<'_, A> {
+    fn drop(&mut self) {
+        let mut invalidations = lock(&self.questions.invalidations);
+        let at = invalidations.iter().position(|spans| Arc::ptr_eq(spans, &self.spans));
+        at.map(|at| invalidations.swap_remove(at));
+        self.questions.invalidating.fetch_sub(1, Ordering::Relaxed);
+        self.questions.ended.notify_all();
     }
 }
 

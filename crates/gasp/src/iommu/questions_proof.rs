@@ -7,7 +7,7 @@
 
 use super::*;
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::sync::atomic::AtomicU64;
 use loom::thread;
 
 struct World {
@@ -68,10 +68,13 @@ impl World {
     /// older.
     fn invalidate(&self, index: u64, version: u64) {
         self.tables.store(version, Ordering::Relaxed);
-        self.questions.invalidate(&[page(index)]);
+        let invalidating = self.questions.invalidate(&[page(index)]);
         let table = lock(&self.table);
         self.word(index).store(0, Ordering::Release);
         drop(table);
+        // Here is the scan.
+        assert_eq!(self.word(index).load(Ordering::Acquire), 0, "nothing newer is there");
+        drop(invalidating);
         self.check(index, version);
     }
 

@@ -48,7 +48,7 @@ impl DomainInner {
             return Err(Reason::Invalid("only a domain that asks has answers to invalidate"));
         };
         let spans = self.rounded(spans);
-        asking.questions.invalidate(&spans);
+        let _invalidating = asking.questions.invalidate(&spans);
         let _changes = self.changes.lock();
         Ok(self.take_out(memory, &spans, Ends::Whole))
     }
@@ -75,7 +75,7 @@ impl DomainInner {
         }
         let keep = kept.keep;
         // The scan is under the lock of changes, so that it does not find mappings of grants that
-        // are added after this revoke.
+        // are added after this revoke; nor are answers entered before it.
         let drain = revocation.scan(self.policy, || keep);
         // SAFETY: `free` asks that the nodes are of this view's table and that a scan waited for
         // every reader that was in it when they were taken from its writer: `clear` took them
@@ -91,7 +91,7 @@ impl DomainInner {
         let _changes = self.changes.lock();
         if let Some(asking) = &self.asking {
             // An answer that is entered after this finds the domain removed.
-            asking.questions.invalidate(&[self.addresses()]);
+            drop(asking.questions.invalidate(&[self.addresses()]));
         }
         if self.has_table() {
             let _: ControlFlow<Infallible> =

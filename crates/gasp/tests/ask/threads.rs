@@ -160,6 +160,7 @@ fn a_map_whose_page_is_invalidated_for_ever_is_refused() {
     *domain.lock() = Some(scene.domain.clone());
     let disk = scene.disk.clone();
     assert_eq!(in_time(move || errno(disk.map(DeviceAddr(0), 1, READ))), "EFAULT");
+    assert_eq!(scene.asked.take(), 64);
     *domain.lock() = None;
 }
 
