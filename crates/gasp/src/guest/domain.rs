@@ -129,7 +129,7 @@ impl Domain {
     /// memory that is added later.
     ///
     /// # Errors
-    /// `EINVAL` for a length of 0, or if the domain bypasses or denies; `ENXIO` if the range
+    /// `EINVAL` for a length of 0, or if the domain bypasses, denies or asks; `ENXIO` if the range
     /// wraps or extends past the guest's address width, or `access` is empty; `EEXIST` if part
     /// of the range has a grant that leads elsewhere (in a translating domain); `ENOSPC` if the
     /// grant would exceed the domain's limit of entries; `ENOENT` if the domain was removed;
@@ -165,7 +165,7 @@ impl Domain {
     /// reported to the guest, after the [`Drain`] has been waited for (decision 15).
     ///
     /// # Errors
-    /// `EINVAL` for a length of 0, or if the domain bypasses or denies; `ENXIO` if the
+    /// `EINVAL` for a length of 0, or if the domain bypasses, denies or asks; `ENXIO` if the
     /// range wraps; `ENOSPC` if an end of the range cuts a large entry and that would exceed the
     /// domain's limit of entries: nothing has changed, and revoking all that was granted there
     /// succeeds; `EDEADLK` inside a look-up of a device (decision 22).
@@ -184,7 +184,7 @@ impl Domain {
     /// [`revoke`](Self::revoke).
     ///
     /// # Errors
-    /// `EINVAL` if the domain bypasses or denies; `ENOSPC` and `EDEADLK` as for
+    /// `EINVAL` if the domain bypasses, denies or asks; `ENOSPC` and `EDEADLK` as for
     /// [`revoke`](Self::revoke).
     ///
     /// # Deadlocks

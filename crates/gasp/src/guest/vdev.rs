@@ -101,6 +101,11 @@ impl Vdev {
     ///   not accept; `EACCES`: it is ROM and write access is requested;
     /// * `ENXIO`: the memory is not consecutive ([`Reason::NotConsecutive`] has the length of
     ///   the consecutive beginning; [`map_scatter`](Self::map_scatter) maps all of it).
+    ///
+    /// In a domain that [asks](crate::DomainKind::Ask) it waits for the translator if something is
+    /// missing, and also fails with `ENOSPC` if the domain is full of translations that are held,
+    /// `EDEADLK` if it is called by the translator about the same page, and `EINVAL` if an answer is
+    /// not a page.
     #[inline]
     pub fn map(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
         match Self::map_page_of(|| Some(self), addr, len, flags) {

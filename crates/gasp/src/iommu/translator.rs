@@ -12,13 +12,19 @@ use crate::span::Span;
 ///
 /// It is called on the thread of a device whose map misses, while no lock of the engine and no
 /// slot is held, so it may block; then that device waits. Several threads may call it at once,
-/// but not for the same page and access: one question, one answer (decision 25). If the page is
+/// but not for the same granule of 4 KiB and the same access, unless one is inside a translator
+/// already: one question, one answer (decision 25). If the page is
 /// [invalidated](crate::Domain::invalidate) before the answer is there, the answer is thrown away
 /// and the question asked again (decision 24).
 ///
 /// A call must not map through the same domain at the same page: that is refused with `EDEADLK`.
 /// At another page, or through another domain, it may; what another thread asks just then it asks
 /// itself, so that two translators do not wait for each other.
+///
+/// # Deadlocks
+/// A device that misses waits for the answer, with all that it holds. If whoever answers waits for
+/// something that this device is to release, such as the drain of one of its mappings, neither goes
+/// on: a peer that serves both invalidations and questions answers questions while it drains.
 pub trait Translator: Send + Sync {
     /// The page that `addr` is in, if `access` to it is allowed. `memory` is the guest's, for a
     /// translator that walks page tables there; a translator that owned its guest would keep it for
