@@ -70,6 +70,11 @@ impl Testbed {
         self.root.join("vmlinux")
     }
 
+    /// The guest's kernel as a bzImage.
+    pub fn vmlinuz(&self) -> PathBuf {
+        self.root.join("vmlinuz")
+    }
+
     /// The folder of the guest kernel's modules.
     pub fn modules(&self) -> PathBuf {
         self.root.join("modules")

@@ -26,7 +26,7 @@ const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 const BUSYBOX_PACKAGE: &str = "busybox-static";
 
 /// The folder of the complete testbed. Its number changes with the contents.
-const WHOLE: &str = "v1";
+const WHOLE: &str = "v2";
 const UNFINISHED: &str = "unfinished-";
 const OUTDATED: &str = "outdated";
 
@@ -142,10 +142,13 @@ fn make(root: &Path, codename: &str) -> Result<(), Unavailable> {
     clear_set_id_bits(&qemu)?;
     let guest = root.join("guest");
     let release = kernel.trim_start_matches("linux-image-");
-    kernel::extract(&guest.join("boot").join(format!("vmlinuz-{release}")), root)?;
-    for (from, to) in
-        [(format!("lib/modules/{release}"), "modules"), ("bin/busybox".into(), "busybox")]
-    {
+    let image = format!("boot/vmlinuz-{release}");
+    kernel::extract(&guest.join(&image), root)?;
+    for (from, to) in [
+        (format!("lib/modules/{release}"), "modules"),
+        ("bin/busybox".into(), "busybox"),
+        (image, "vmlinuz"),
+    ] {
         // Packages may use the paths from before the merge of /usr.
         let from = [guest.join(&from), guest.join("usr").join(&from)];
         let from = from.iter().find(|path| path.exists()).ok_or_else(|| {

@@ -66,11 +66,11 @@ impl Initramfs {
         Self { script: script.into(), ..self }
     }
 
-    /// Builds the cpio archive.
+    /// Builds the cpio archive, for a guest inside the guest.
     ///
     /// # Errors
     /// A module, a program, one of its libraries or a file is missing.
-    pub(crate) fn build(&self) -> Result<Vec<u8>> {
+    pub fn build(&self) -> Result<Vec<u8>> {
         let mut files = self.files.clone();
         let mut add = |path: String, host: PathBuf| files.insert(path, Source::Host(host));
         add("/bin/busybox".into(), self.testbed.busybox());

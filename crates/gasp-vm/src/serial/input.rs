@@ -1,0 +1,102 @@
+//! The input of a serial port: a thread that reads a terminal or a pipe.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, read, retry_on_intr};
+use rustix::termios::isatty;
+
+use super::SerialPort;
+use crate::ending::{End, Ending};
+use crate::error::MachineError;
+
+/// Ctrl-A, after which a key is for us.
+const ESCAPE: u8 = 1;
+/// How often the thread looks whether the VM has ended: 100 ms.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+pub(super) fn start(
+    port: Arc<SerialPort>,
+    ending: Ending,
+    source: impl AsFd + Send + 'static,
+) -> Result<JoinHandle<()>, MachineError> {
+    let run = move || {
+        let mut keys = isatty(&source).then(Keys::default);
+        while !ending.is_requested() {
+            let bytes = match next(&source) {
+                Ok(Some(bytes)) if bytes.is_empty() => return,
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "the serial port's input cannot be read");
+                    return;
+                }
+            };
+            let (bytes, ends) = match &mut keys {
+                Some(keys) => keys.sort(&bytes),
+                None => (bytes, false),
+            };
+            if ends {
+                ending.request(End::Stopped);
+            } else if !port.send(&bytes) {
+                return;
+            }
+        }
+    };
+    let thread = thread::Builder::new().name("serial-in".into()).spawn(run);
+    thread.map_err(MachineError::host("the serial port's thread"))
+}
+
+/// The next bytes, none at the source's end; `None` if there are none yet.
+fn next(source: &impl AsFd) -> Result<Option<Vec<u8>>, Errno> {
+    let mut fds = [PollFd::new(source, PollFlags::IN)];
+    match poll(&mut fds, Some(&LOOK)) {
+        Ok(0) | Err(Errno::INTR) => return Ok(None),
+        other => other?,
+    };
+    let mut buffer = [0; 256];
+    match retry_on_intr(|| read(source, &mut buffer)) {
+        Ok(len) => Ok(Some(buffer.get(..len).unwrap_or_default().to_vec())),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The keys of a terminal.
+#[derive(Default)]
+struct Keys {
+    escaped: bool,
+}
+
+impl Keys {
+    /// What is for the guest, and whether the VM is to end.
+    fn sort(&mut self, bytes: &[u8]) -> (Vec<u8>, bool) {
+        let mut guest = Vec::new();
+        for &byte in bytes {
+            match (core::mem::take(&mut self.escaped), byte) {
+                (true, b'x' | b'X') => return (guest, true),
+                (true, ESCAPE) => guest.push(ESCAPE),
+                (true, other) => guest.extend([ESCAPE, other]),
+                (false, ESCAPE) => self.escaped = true,
+                (false, other) => guest.push(other),
+            }
+        }
+        (guest, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ctrl_a_x_ends_the_vm_also_in_two_pieces() {
+        let mut keys = Keys::default();
+        assert_eq!(keys.sort(b"ab\x01\x01c"), (b"ab\x01c".to_vec(), false));
+        assert_eq!(keys.sort(b"\x01d"), (b"\x01d".to_vec(), false), "a key that is not ours");
+        assert_eq!(keys.sort(b"x\x01"), (b"x".to_vec(), false));
+        assert_eq!(keys.sort(b"x"), (vec![], true));
+    }
+}
