@@ -159,7 +159,7 @@ impl<A: Clone> Questions<A> {
                 let _inside = Inside::begin();
                 ask()
             };
-            if enter(&answer, &|| asked.valid(page))? {
+            if enter(&answer, &|| self.valid(&asked, page))? {
                 asked.answer = Some(answer.clone());
                 return Ok(Settled::Entered(answer, asked));
             }
@@ -181,6 +181,19 @@ impl<A: Clone> Questions<A> {
             }
         }
         Invalidating { questions: self, spans }
+    }
+
+    /// What has been or is being invalidated since a question was asked, if that does not make the
+    /// answer for `page` void. If it does, the question is as if it had not been asked yet.
+    fn valid(&self, asked: &Asked<'_, A>, page: Span<DeviceAddr>) -> Option<Invalidated> {
+        let mut open = lock(&asked.part.open);
+        let mut invalidated = core::mem::take(&mut open.question(asked.number).invalidated);
+        drop(open);
+        if self.invalidating.load(Ordering::Relaxed) > 0 {
+            let invalidations = lock(&self.invalidations);
+            invalidations.iter().flat_map(|spans| spans.iter()).for_each(|&s| invalidated.add(s));
+        }
+        (!invalidated.overlaps(page)).then_some(invalidated)
     }
 
     /// Waits for the invalidations of `page` that have begun before its question was listed; those
@@ -317,16 +330,6 @@ impl<A> Open<A> {
     fn question(&mut self, number: u64) -> &mut Question<A> {
         let question = self.list.iter_mut().find(|question| question.number == number);
         question.unwrap_or_else(|| unreachable!("a question is listed until `Asked` is dropped"))
-    }
-}
-
-impl<A> Asked<'_, A> {
-    /// What was invalidated since the question was asked, if that does not make the answer for
-    /// `page` void. If it does, the question is as if it had not been asked yet.
-    fn valid(&self, page: Span<DeviceAddr>) -> Option<Invalidated> {
-        let mut open = lock(&self.part.open);
-        let invalidated = core::mem::take(&mut open.question(self.number).invalidated);
-        (!invalidated.overlaps(page)).then_some(invalidated)
     }
 }
 

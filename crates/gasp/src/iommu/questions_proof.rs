@@ -91,7 +91,9 @@ fn spawn(world: &Arc<World>, body: impl FnOnce(&World) + 'static) -> thread::Joi
 
 #[test]
 fn no_answer_is_older_than_the_last_invalidation() {
-    loom::model(|| {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(4);
+    model.check(|| {
         let world = world();
         let device = spawn(&world, |world| {
             world.map(false);
