@@ -1,39 +1,24 @@
-//! The VM: KVM's, and what its parts share.
+//! The VM, and its builder.
 
 use core::fmt;
 use std::ffi::CString;
 use std::sync::Arc;
 
 use gasp::{Errno, Guest, SpaceListener};
-use kvm_bindings::{
-    KVM_API_VERSION, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_MAX_CPUID_ENTRIES,
-    KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_irqchip,
-};
-use kvm_ioctls::{Cap, Kvm, VmFd};
+use kvm_bindings::{KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::{Cap, Kvm};
 
 use crate::bus::Bus;
+use crate::controllers::{Interrupts, create_controllers};
 use crate::cpuid::Template;
 use crate::ending::Ending;
 use crate::error::{MachineError, errno_of};
 use crate::gate::Gate;
+use crate::inner::Inner;
 use crate::layout::{IDENTITY_MAP, TASK_STATE};
 use crate::running::Running;
 use crate::slots::Slots;
 use crate::vcpu::Vcpu;
-
-/// How many interrupt lines the I/O APIC has: global system interrupts 0 to 23.
-pub const LINES: u32 = 24;
-
-/// The interrupt controllers of a VM.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Interrupts {
-    /// An I/O APIC with 24 lines and a local APIC for each vCPU, all of them in the kernel. No
-    /// 8259 is connected.
-    #[default]
-    Kernel,
-    /// None: a vCPU that halts has ended.
-    None,
-}
 
 /// A VM on KVM: the memory of a guest, interrupt controllers, ports and registers.
 ///
@@ -59,19 +44,6 @@ pub enum Interrupts {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Machine(pub(crate) Arc<Inner>);
-
-pub(crate) struct Inner {
-    pub(crate) vm: Arc<VmFd>,
-    pub(crate) guest: Guest,
-    pub(crate) gate: Arc<Gate>,
-    pub(crate) ending: Ending,
-    pub(crate) ports: Arc<Bus>,
-    pub(crate) mmio: Arc<Bus>,
-    pub(crate) interrupts: Interrupts,
-    pub(crate) cpuid: Template,
-    most_vcpus: usize,
-    slots: Arc<dyn SpaceListener>,
-}
 
 /// A builder of a [`Machine`]; see [`Machine::builder`].
 #[derive(Clone, Debug)]
@@ -204,35 +176,6 @@ fn open(path: &str) -> Result<Kvm, MachineError> {
     match needed.into_iter().find(|&(cap, _)| !kvm.check_extension(cap)) {
         Some((_, what)) => Err(MachineError::Lacks { what }),
         None => Ok(kvm),
-    }
-}
-
-/// Creates the interrupt controllers, and leads every line to the I/O APIC alone: the 8259s that
-/// come with it stay unconnected, because what they are programmed to after power-on is nothing
-/// that a guest without legacy hardware would change.
-fn create_controllers(vm: &VmFd) -> Result<(), MachineError> {
-    vm.create_irq_chip().map_err(MachineError::call("KVM_CREATE_IRQCHIP"))?;
-    let routes: Vec<_> = (0..LINES)
-        .map(|gsi| {
-            let pin = kvm_irq_routing_irqchip { irqchip: KVM_IRQCHIP_IOAPIC, pin: gsi };
-            let mut entry =
-                kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };
-            entry.u.irqchip = pin;
-            entry
-        })
-        .collect();
-    let routes = KvmIrqRouting::from_entries(&routes)
-        .map_err(|_| MachineError::Kvm { what: "KVM_SET_GSI_ROUTING", errno: Errno::NOSPC })?;
-    vm.set_gsi_routing(&routes).map_err(MachineError::call("KVM_SET_GSI_ROUTING"))
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        // No vCPU is left, as each keeps this. If the lock is not free for this thread, the slots
-        // and the VM stay until the guest ends.
-        if let Err(error) = self.guest.space().remove_listener(&self.slots) {
-            tracing::warn!(%error, "the memory slots of a VM stay");
-        }
     }
 }
 

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use gasp::Errno;
 use kvm_ioctls::VcpuFd;
 
+use crate::controllers::Interrupts;
 use crate::ending::{End, Failure};
 use crate::error::MachineError;
 use crate::exit::{self, Exit};
 use crate::exits::Counters;
 use crate::gate::Passer;
-use crate::machine::{Inner, Interrupts};
+use crate::inner::Inner;
 
 /// A vCPU that does not run yet.
 pub struct Vcpu {

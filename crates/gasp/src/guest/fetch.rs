@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::vdev::Vdev;
+use super::vdev::{Request, Vdev};
 use crate::addr::{DeviceAddr, GRANULE};
-use crate::error::{Operation, Reason, Result};
+use crate::error::{Reason, Result};
 use crate::iommu::Fetched;
 use crate::map_flags::MapFlags;
 use crate::mapping::{Failed, Outcome, Partial, Port};
@@ -13,15 +13,6 @@ use crate::span::Span;
 /// How often a map is tried. Each time all that is missing is fetched, and kept from being evicted
 /// until the map has been tried again: it misses once more only if the guest invalidates meanwhile.
 const TRIES: u32 = 64;
-
-/// A map of a device: what is done, and to what range.
-#[derive(Clone, Copy)]
-pub(super) struct Request {
-    pub(super) op: Operation,
-    pub(super) addr: DeviceAddr,
-    pub(super) len: u64,
-    pub(super) flags: MapFlags,
-}
 
 impl Vdev {
     /// Calls `map` until it no longer misses.

@@ -1,45 +1,27 @@
 //! Domains that ask: their table is a cache of what the translator has answered.
 //!
 //! A map that misses leaves its slot, [fetches](DomainInner::fetch) the translations of its range,
-//! and tries again. Each answer is entered as one word: the largest page that the answer, the memory
+//! and tries again. Each answer is [entered](super::enter) as one word: the largest page that the answer, the memory
 //! behind it and the words that are there allow.
 //!
 //! Whatever is mapped is in the table, or was removed from it by a revoke that has found the
 //! mapping: an [eviction](super::evict) passes over what is held, and an answer never replaces a
 //! word that leads elsewhere. So a change of the guest's regions finds in the table all that leads
 //! to them, as in a domain that is told.
-//!
-//! What is behind an answer is read from the firmware's view, after the domain's table is locked. A
-//! change of the regions updates the firmware's view first and this table later, so it meets what
-//! was entered from the earlier view.
 
 use core::cell::{Cell, RefCell};
-use std::sync::Arc;
 
-use parking_lot::Mutex;
-
+use super::asking::{Answer, Asking};
 use super::chunks::free_retired;
 use super::domain::DomainInner;
-use super::project::{around, entries};
-use super::questions::{Asked, Fetching, Invalidated, Questions, Settled};
-use super::translator::{Following, Translation, TranslationFault, Translator};
+use super::enter::Entering;
+use super::questions::{Asked, Fetching, Settled};
+use super::translator::{Following, Translation, TranslationFault};
 use crate::access::Access;
-use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
+use crate::addr::{DeviceAddr, GRANULE};
 use crate::error::{Reason, Refusal};
-use crate::mapping::{PageTables, Port, peek, target};
+use crate::mapping::{PageTables, Port, peek};
 use crate::span::Span;
-use crate::view::entry::Leaf;
-use crate::view::table::{Found, Writer};
-
-type Answer = Result<Translation, TranslationFault>;
-
-/// What a domain that asks has besides its table.
-pub(crate) struct Asking {
-    translator: Arc<dyn Translator>,
-    pub(super) questions: Questions<Answer>,
-    /// Where the next eviction begins.
-    pub(super) hand: Mutex<DeviceAddr>,
-}
 
 /// Translations that were fetched, and are not evicted while this lives.
 pub(crate) enum Fetched<'a> {
@@ -49,32 +31,6 @@ pub(crate) enum Fetched<'a> {
     Page { _asked: Asked<'a, Answer> },
     /// Of a range.
     Range { _fetching: Fetching<'a, Answer> },
-}
-
-impl Asking {
-    pub(crate) fn new(translator: Arc<dyn Translator>) -> Self {
-        Self { translator, questions: Questions::new(), hand: Mutex::default() }
-    }
-
-    /// Asks the translator about `page`, a granule, for a map of `span`, a run that begins in it.
-    fn answer(
-        &self,
-        memory: &PageTables<'_>,
-        page: Span<DeviceAddr>,
-        span: Span<DeviceAddr>,
-        access: Access,
-        following: &mut Following,
-    ) -> Answer {
-        let Some(run) = span.rounded_out().filter(|run| *run != page) else {
-            return self.translator.translate(memory, page.start(), access);
-        };
-        *following = Following::default();
-        let answer = self.translator.translate_run(memory, run, access, following);
-        if !answer.is_ok_and(|page| page.size == GRANULE) {
-            *following = Following::default();
-        }
-        answer
-    }
 }
 
 impl DomainInner {
@@ -187,172 +143,10 @@ impl DomainInner {
     }
 }
 
-/// The entry of an answer about `page`, a granule, in the table, which is locked.
-struct Entering<'a> {
-    domain: &'a DomainInner,
-    asking: &'a Asking,
-    firmware: Port<'a>,
-    page: Span<DeviceAddr>,
-    writer: &'a mut Writer,
-}
-
-impl Entering<'_> {
-    /// Enters an answer to a question about `requested`, except for what was invalidated since.
-    fn enter(
-        mut self,
-        answer: Answer,
-        following: &Following,
-        requested: Access,
-        invalidated: &Invalidated,
-    ) -> Result<(), Reason> {
-        match answer {
-            Ok(translation) => self.translation(translation, requested, invalidated)?,
-            Err(fault) if fault.keep => return self.refusal(fault),
-            Err(_) => return Ok(()),
-        }
-        let mut last = self.page.last();
-        for (guest, access) in following.pages() {
-            // Nobody has asked about this one, so what is wrong with it is no error.
-            let next = last.checked_add(1).and_then(|next| Span::new(next, GRANULE).ok());
-            let Some(page) = next.filter(|page| !invalidated.overlaps(*page)) else { break };
-            last = page.last();
-            let found = self.domain.view.table.find(page.start().0);
-            let is_known = Leaf::from_word(found.word).is_some();
-            let is_page = whole_page(page.start(), GRANULE, guest).is_ok();
-            if is_known || !is_page || !access.contains(requested) {
-                break;
-            }
-            let Some(behind) = self.firmware.behind(Span::new(guest, GRANULE)?)? else { break };
-            if self.writer.leaves() >= self.domain.limit {
-                break;
-            }
-            self.fill(page, Leaf::new(access, behind))?;
-        }
-        Ok(())
-    }
-
-    fn translation(
-        &mut self,
-        translation: Translation,
-        requested: Access,
-        invalidated: &Invalidated,
-    ) -> Result<(), Reason> {
-        let Translation { size, guest, access } = translation;
-        let at = self.page.start();
-        let whole = whole_page(at, size, guest)?;
-        if access.is_empty() {
-            return Ok(());
-        }
-        let to = |addr: DeviceAddr| GuestPhys(guest.0 + (addr.0 - whole.start().0));
-        let found = self.domain.view.table.find(at.0);
-        let there = found.leaf_at(at.0).filter(|leaf| leaf.refused().is_none());
-        if let Some(leaf) = there {
-            if leaf.allowed().contains(access) {
-                return Ok(());
-            }
-            if target(&self.domain.view, &self.firmware.guest.segments, at) == Some(to(at)) {
-                return self.raise(found, translation, requested, invalidated);
-            }
-            // The guest has changed the translation without an invalidation. What was there
-            // holds until there is one.
-            if leaf.allowed().contains(requested) {
-                return Ok(());
-            }
-            let refusal = Refusal::Access { allowed: leaf.allowed(), requested };
-            return Err(Reason::Refused { addr: at, refusal });
-        }
-        for size in [1 << 30, 1 << 21, GRANULE] {
-            let unit = Span::new(DeviceAddr(at.0 & !(size - 1)), size)?;
-            let fits = size <= found.size() && whole.covers(&unit) && !invalidated.overlaps(unit);
-            if size > GRANULE && !fits {
-                continue;
-            }
-            if let Some(behind) = self.firmware.behind(Span::new(to(unit.start()), size)?)? {
-                return self.fill(unit, Leaf::new(access, behind));
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps a refusal. A translation that is there, and allows something else, stays.
-    fn refusal(&mut self, fault: TranslationFault) -> Result<(), Reason> {
-        let at = self.page.start().0;
-        match self.domain.view.table.find(at).leaf_at(at) {
-            Some(_) => Ok(()),
-            None => self.fill(self.page, Leaf::refusal(fault.reason)),
-        }
-    }
-
-    /// Adds to the access of a translation that is there; of the page alone, if it has other parts
-    /// that were invalidated and are newer than the answer. If that cuts it into more words than
-    /// there is room for, and it is not held, the answer takes its place.
-    fn raise(
-        &mut self,
-        found: Found,
-        translation: Translation,
-        requested: Access,
-        invalidated: &Invalidated,
-    ) -> Result<(), Reason> {
-        let at = self.page.start();
-        let whole = whole_page(at, translation.size, translation.guest)?;
-        let word = Span::new(DeviceAddr(at.0 & !(found.size() - 1)), found.size())?;
-        let part = word.intersection(&whole).filter(|&part| !invalidated.overlaps(part));
-        let part = part.unwrap_or(self.page);
-        let cut = around(word, part).map(entries).sum::<u64>() + entries(part) - 1;
-        if let Err(full) = self.make_room(cut) {
-            return match Leaf::from_word(found.word) {
-                Some(leaf) if self.domain.remove_if_unheld(self.writer, (word, leaf)) => {
-                    self.translation(translation, requested, invalidated)
-                }
-                _ => Err(full),
-            };
-        }
-        self.writer.work.begin();
-        let access = translation.access;
-        let raised = |_, leaf: Leaf| Some(leaf.with_allowed(leaf.allowed() | access));
-        let paused = self.domain.view.table.update(self.writer, part, raised);
-        debug_assert!(paused.is_none(), "a chunk has room for one word that is cut");
-        Ok(())
-    }
-
-    /// Enters one word.
-    fn fill(&mut self, unit: Span<DeviceAddr>, leaf: Leaf) -> Result<(), Reason> {
-        self.make_room(1)?;
-        self.writer.work.begin();
-        let paused = self.domain.view.table.fill(self.writer, unit, leaf);
-        debug_assert!(paused.is_none(), "a chunk has room for one word");
-        Ok(())
-    }
-
-    /// Makes room for `new` words within the domain's limit.
-    fn make_room(&mut self, new: u64) -> Result<(), Reason> {
-        let limit = self.domain.limit;
-        while self.writer.leaves().saturating_add(new) > limit {
-            if new > limit || !self.domain.evict(self.writer, self.asking) {
-                return Err(Reason::Limit { what: "translations of the domain", limit });
-            }
-        }
-        Ok(())
-    }
-}
-
 /// The beginning of `addr` to `last` that one question can be about.
 fn run(addr: DeviceAddr, last: DeviceAddr) -> Span<DeviceAddr> {
     const MOST: u64 = (1 + Following::MOST as u64) * GRANULE;
     let end = DeviceAddr((addr.0 & !(GRANULE - 1)).saturating_add(MOST - 1));
     Span::inclusive(addr, last.min(end))
         .unwrap_or_else(|| unreachable!("`addr` is not past `last`"))
-}
-
-/// The page of an answer that `addr` is in.
-fn whole_page(addr: DeviceAddr, size: u64, guest: GuestPhys) -> Result<Span<DeviceAddr>, Reason> {
-    const WIDTH: u32 = 52;
-    let is_page = size.is_power_of_two() && size >= GRANULE && guest.0.is_multiple_of(GRANULE);
-    let last = size.checked_sub(1).and_then(|within| guest.0.checked_add(within));
-    if !is_page || last.is_none_or(|last| last >> WIDTH != 0) {
-        return Err(Reason::Invalid(
-            "the translator's answer is not a page: a power of two from 4 KiB, below 2^52",
-        ));
-    }
-    Span::new(DeviceAddr(addr.0 & !(size - 1)), size)
 }

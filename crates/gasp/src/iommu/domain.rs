@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::ask::Asking;
+use super::asking::Asking;
 use super::translator::Translator;
 use crate::addr::DeviceAddr;
 use crate::mapping::DrainPolicy;

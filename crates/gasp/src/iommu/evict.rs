@@ -8,7 +8,7 @@
 
 use core::ops::ControlFlow;
 
-use super::ask::Asking;
+use super::asking::Asking;
 use super::domain::DomainInner;
 use crate::addr::DeviceAddr;
 use crate::protocol::scan;

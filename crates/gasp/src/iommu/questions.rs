@@ -17,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
 
+use super::inside::Inside;
 use crate::access::Access;
 use crate::addr::{DeviceAddr, GRANULE};
 use crate::error::Reason;
@@ -233,46 +234,6 @@ impl<A> Drop for Invalidating<'_, A> {
         at.map(|at| invalidations.swap_remove(at));
         self.questions.invalidating.fetch_sub(1, Ordering::Relaxed);
         self.questions.ended.notify_all();
-    }
-}
-
-/// A thread that is inside a translator.
-struct Inside(());
-
-#[cfg(not(loom))]
-std::thread_local! {
-    /// How many translators the thread is inside.
-    static DEPTH: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };
-}
-
-#[cfg(not(loom))]
-impl Inside {
-    fn begin() -> Self {
-        DEPTH.set(DEPTH.get() + 1);
-        Self(())
-    }
-
-    fn is_inside() -> bool {
-        DEPTH.get() > 0
-    }
-}
-
-#[cfg(not(loom))]
-impl Drop for Inside {
-    fn drop(&mut self) {
-        DEPTH.set(DEPTH.get() - 1);
-    }
-}
-
-/// No translator of the proofs maps anything.
-#[cfg(loom)]
-impl Inside {
-    fn begin() -> Self {
-        Self(())
-    }
-
-    fn is_inside() -> bool {
-        false
     }
 }
 
