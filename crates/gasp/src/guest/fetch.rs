@@ -49,7 +49,7 @@ impl Vdev {
     /// Fetches what is missing from `missed` on, and maps again.
     #[cold]
     #[inline(never)]
-    fn fetch<T>(
+    pub(super) fn fetch<T>(
         &self,
         request: Request,
         mut missed: DeviceAddr,

@@ -124,15 +124,19 @@ impl Vdev {
     fn map_general(&self, addr: DeviceAddr, len: u64, flags: MapFlags) -> Result<Mapping> {
         let op = Operation::Map;
         let request = Request { op, addr, len, flags };
-        let mut hits = false;
-        self.fetching(request, |port| {
+        match self.port().map(op, addr.0, len, flags) {
+            Ok(mapping) => Ok(mapping),
+            Err(Failed::Error(error)) => Err(error),
             // What was missed is there the second time.
-            match core::mem::replace(&mut hits, true) {
-                true => Port::map_page(|| Some(port), addr.0, len, flags),
-                false => None,
+            Err(Failed::Missed(missed)) => {
+                self.fetch(request, missed, Partial::Refuse, |port, _| {
+                    match Port::map_page(|| Some(port), addr.0, len, flags) {
+                        Some(mapping) => Ok(mapping),
+                        None => port.map(op, addr.0, len, flags),
+                    }
+                })
             }
-            .map_or_else(|| port.map(op, addr.0, len, flags), Ok)
-        })
+        }
     }
 
     /// [`map`](Self::map) of the device that `find` returns, if the range lies in one page of the
@@ -285,9 +289,14 @@ impl Vdev {
     /// As [`map_scatter`](Self::map_scatter) with read access; `EIO` if memory is
     /// [guarded](crate::MemoryObject::is_guarded) and gone: part of `into` may then be written.
     pub fn read(&self, addr: DeviceAddr, into: &mut [u8]) -> Result<()> {
-        let flags = MapFlags::READ;
-        let request = Request { op: Operation::Read, addr, len: into.len() as u64, flags };
-        self.fetching(request, |port| port.read(addr.0, into, flags))
+        let (len, flags) = (into.len() as u64, MapFlags::READ);
+        match Port::map_page(|| Some(self.port()), addr.0, len, flags) {
+            Some(mapping) => mapping.read_at(0, into),
+            None => {
+                let request = Request { op: Operation::Read, addr, len, flags };
+                self.fetching(request, |port| port.read(addr.0, into, flags))
+            }
+        }
     }
 
     /// Copies into guest memory: all of `from`, or nothing.
@@ -296,9 +305,14 @@ impl Vdev {
     /// As [`map_scatter`](Self::map_scatter) with write access; `EIO` if memory is
     /// [guarded](crate::MemoryObject::is_guarded) and gone: part of `from` may then be copied.
     pub fn write(&self, addr: DeviceAddr, from: &[u8]) -> Result<()> {
-        let flags = MapFlags::WRITE;
-        let request = Request { op: Operation::Write, addr, len: from.len() as u64, flags };
-        self.fetching(request, |port| port.write(addr.0, from, flags))
+        let (len, flags) = (from.len() as u64, MapFlags::WRITE);
+        match Port::map_page(|| Some(self.port()), addr.0, len, flags) {
+            Some(mapping) => mapping.write_at(0, from),
+            None => {
+                let request = Request { op: Operation::Write, addr, len, flags };
+                self.fetching(request, |port| port.write(addr.0, from, flags))
+            }
+        }
     }
 
     /// The number of mappings that this thread has created for the device, attached as it is now,
