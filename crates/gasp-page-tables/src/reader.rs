@@ -1,8 +1,6 @@
 //! Reading an entry of a table in guest memory.
 
-use core::sync::atomic::Ordering;
-
-use gasp::{Guest, GuestPhys, MapFlags, PageTables};
+use gasp::{Guest, GuestPhys, PageTables};
 
 /// The memory that page tables are in.
 pub trait EntryReader {
@@ -15,10 +13,7 @@ pub trait EntryReader {
 impl EntryReader for Guest {
     #[inline]
     fn entry(&self, addr: GuestPhys) -> Option<u64> {
-        let entry = self.map_firmware(addr, 8, MapFlags::READ).ok()?;
-        // A driver writes a table, and then the entry that leads to it: whoever sees the latter
-        // must see the former.
-        entry.load::<u64>(0, Ordering::Acquire).ok().map(u64::from_le)
+        self.page_tables().entry(addr)
     }
 }
 
