@@ -79,7 +79,8 @@ pub use guest::{
     AddressSpace, Domain, Grant, Guest, GuestBuilder, SpaceChange, SpaceListener, SpaceLock, Vdev,
 };
 pub use iommu::{
-    DomainKind, DomainOptions, Following, Translation, TranslationFault, Translator, Unattached,
+    AskCounts, DomainKind, DomainOptions, Following, Translation, TranslationFault, Translator,
+    Unattached,
 };
 pub use map_flags::MapFlags;
 pub use mapping::{

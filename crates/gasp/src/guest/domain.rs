@@ -14,7 +14,7 @@ use crate::access::Access;
 use crate::addr::{DeviceAddr, GuestPhys};
 use crate::error::Refusal;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::iommu::{Asking, DomainInner, DomainKind, DomainOptions, in_chunks};
+use crate::iommu::{AskCounts, Asking, DomainInner, DomainKind, DomainOptions, in_chunks};
 use crate::mapping::{Drain, DrainPolicy, check_not_looking_up};
 use crate::span::Span;
 use crate::view::lookup::guest_of;
@@ -198,10 +198,9 @@ impl Domain {
     }
 
     /// Invalidates what the translator of a domain that asks has answered about
-    /// `[device, device + len)`, rounded outward to 4 KiB, and what it is about to answer. An entry of
-    /// which the range covers a part goes whole; but an answer for a larger page can be in several
-    /// entries, such as where several regions are behind it, so the range must cover all of a page
-    /// that has changed.
+    /// `[device, device + len)`, rounded outward to 4 KiB, and what it is about to answer. A page of
+    /// which the range covers a part is invalidated whole, however large the translator's answer was
+    /// and however many entries it takes.
     ///
     /// After this call the translator is asked again, and the invalidation is complete when the
     /// [`Drain`] has been waited for, as that of a [`revoke`](Self::revoke). The page tables, or
@@ -287,6 +286,12 @@ impl Domain {
     /// The number of table entries that the grants or answers take, of [`DomainOptions::limit`].
     pub fn entries(&self) -> u64 {
         if self.inner.has_table() { self.inner.view.writer().leaves() } else { 0 }
+    }
+
+    /// How often the domain has asked, evicted and invalidated; `None` if it does not ask. (What is
+    /// found in its table is not counted: that would cost a map as much as the look-up.)
+    pub fn ask_counts(&self) -> Option<AskCounts> {
+        self.inner.asking.as_ref().map(Asking::counts)
     }
 
     /// The size in bytes of the nodes of the domain's table. Its top level, 8 bytes for each GiB

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::vdev::{Request, Vdev};
 use crate::addr::{DeviceAddr, GRANULE};
-use crate::error::{Reason, Result};
+use crate::error::{Error, Reason, Result};
 use crate::iommu::Fetched;
 use crate::map_flags::MapFlags;
 use crate::mapping::{Failed, Outcome, Partial, Port};
@@ -13,6 +13,8 @@ use crate::span::Span;
 /// How often a map is tried. Each time all that is missing is fetched, and kept from being evicted
 /// until the map has been tried again: it misses once more only if the guest invalidates meanwhile.
 const TRIES: u32 = 64;
+/// How much a map that may end before its range does fetches at first; twice as much each time.
+const AHEAD: u64 = 8 * GRANULE;
 
 impl Vdev {
     /// Calls `map` until it no longer misses.
@@ -52,44 +54,17 @@ impl Vdev {
     pub(super) fn fetch<T>(
         &self,
         request: Request,
-        mut missed: DeviceAddr,
-        mut partial: Partial,
-        mut map: impl FnMut(Port<'_>, Partial) -> Outcome<T>,
+        missed: DeviceAddr,
+        partial: Partial,
+        map: impl FnMut(Port<'_>, Partial) -> Outcome<T>,
     ) -> Result<T> {
         let Request { op, addr, len, flags } = request;
         let span = self.port().span(op, addr.0, len)?;
-        let mut shortened = 0;
-        for _ in 0..TRIES {
-            let domain = self.inner.domain().as_ref().map(Arc::clone);
-            let firmware = self.guest.firmware_port();
-            let fetched = match &domain {
-                Some(domain) => domain.fetch(firmware, span, missed, flags.access()),
-                // Moved meanwhile.
-                None => Ok(Fetched::Nothing),
-            };
-            let fetched = match fetched {
-                Ok(fetched) => fetched,
-                // The beginning can be mapped. Not if it is refused itself, or fails for a reason
-                // which gives way to this one (decision 1); then it comes to this again. So it does
-                // if what follows the beginning has taken its place in a full table, but once.
-                Err(reason)
-                    if partial != Partial::Refuse && shortened < 2 && is_past(reason, addr) =>
-                {
-                    shortened += 1;
-                    partial = Partial::TruncateAtMiss;
-                    Fetched::Nothing
-                }
-                Err(reason) => return Err(self.port().refused(op, span, flags, reason)),
-            };
-            let mapped = map(self.port(), partial);
-            drop(fetched);
-            match mapped {
-                Ok(mapped) => return Ok(mapped),
-                Err(Failed::Error(error)) => return Err(error),
-                Err(Failed::Missed(addr)) => missed = addr,
-            }
-        }
-        Err(self.port().unsettled(op, span, flags))
+        self.fetched(span, flags, missed, partial, map).map_err(|unfetched| match unfetched {
+            Unfetched::Refused(reason) => self.port().refused(op, span, flags, reason),
+            Unfetched::Unsettled => self.port().unsettled(op, span, flags),
+            Unfetched::Error(error) => error,
+        })
     }
 
     /// [`allows`](Self::allows), of a range of which something is missing from `missed` on: asks the
@@ -100,27 +75,73 @@ impl Vdev {
         &self,
         (addr, len): (DeviceAddr, u64),
         flags: MapFlags,
-        mut missed: DeviceAddr,
+        missed: DeviceAddr,
     ) -> bool {
         let Ok(span) = Span::new(addr, len) else { return false };
+        let allows = |port: Port<'_>, _| port.allows(addr.0, len, flags);
+        self.fetched(span, flags, missed, Partial::Refuse, allows).unwrap_or(false)
+    }
+
+    /// Fetches what is missing of `span` from `missed` on, and calls `map` again, until it no longer
+    /// misses.
+    fn fetched<T>(
+        &self,
+        span: Span<DeviceAddr>,
+        flags: MapFlags,
+        mut missed: DeviceAddr,
+        mut partial: Partial,
+        mut map: impl FnMut(Port<'_>, Partial) -> Outcome<T>,
+    ) -> core::result::Result<T, Unfetched> {
+        let mut shortened = 0;
+        // A map that may end before the range does may not need all of it.
+        let mut ahead = if partial == Partial::Refuse { u64::MAX } else { AHEAD };
         for _ in 0..TRIES {
+            let last = span.last().min(DeviceAddr(missed.0.saturating_add(ahead - 1)));
+            let ahead_span = Span::inclusive(span.start(), last).unwrap_or(span);
+            ahead = ahead.saturating_mul(2);
             let domain = self.inner.domain().as_ref().map(Arc::clone);
             let firmware = self.guest.firmware_port();
             let fetched = match &domain {
-                Some(domain) => domain.fetch(firmware, span, missed, flags.access()),
+                Some(domain) => domain.fetch(firmware, ahead_span, missed, flags.access()),
+                // Moved meanwhile.
                 None => Ok(Fetched::Nothing),
             };
-            if fetched.is_err() {
-                return false;
-            }
-            match self.port().allows(addr.0, len, flags) {
-                Ok(allows) => return allows,
+            let fetched = match fetched {
+                Ok(fetched) => fetched,
+                // The beginning can be mapped. Not if it is refused itself, or fails for a reason
+                // which gives way to this one (decision 1); then it comes to this again. So it does
+                // if what follows the beginning has taken its place in a full table, but once.
+                Err(reason)
+                    if partial != Partial::Refuse
+                        && shortened < 2
+                        && is_past(reason, span.start()) =>
+                {
+                    shortened += 1;
+                    partial = Partial::TruncateAtMiss;
+                    Fetched::Nothing
+                }
+                Err(reason) => return Err(Unfetched::Refused(reason)),
+            };
+            let mapped = map(self.port(), partial);
+            drop(fetched);
+            match mapped {
+                Ok(mapped) => return Ok(mapped),
+                Err(Failed::Error(error)) => return Err(Unfetched::Error(error)),
                 Err(Failed::Missed(addr)) => missed = addr,
-                Err(Failed::Error(_)) => return false,
             }
         }
-        false
+        Err(Unfetched::Unsettled)
     }
+}
+
+/// Why a map that has missed fails.
+enum Unfetched {
+    /// What it needs is refused.
+    Refused(Reason),
+    /// The guest has invalidated what it needs each time.
+    Unsettled,
+    /// The error of the map itself.
+    Error(Error),
 }
 
 /// Whether a map from `addr` on can end before what this reason is about.

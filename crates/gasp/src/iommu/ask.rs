@@ -11,10 +11,12 @@
 
 use core::cell::{Cell, RefCell};
 
+use parking_lot::MutexGuard;
+
 use super::asking::{Answer, Asking};
 use super::chunks::free_retired;
 use super::domain::DomainInner;
-use super::enter::Entering;
+use super::enter::{Entering, Unentered, whole_page};
 use super::questions::{Asked, Fetching, Settled};
 use super::translator::{Following, Translation, TranslationFault};
 use crate::access::Access;
@@ -105,16 +107,32 @@ impl DomainInner {
             access,
             || self.known(addr, access) != Ok(None),
             || asking.answer(&memory, page, span, access, &mut following.borrow_mut()),
+            |answer| whole(page, answer),
             |answer, valid| {
-                let mut writer = self.view.writer();
-                let Some(invalidated) = valid() else { return Ok(false) };
-                if !self.is_removed() {
-                    let entering =
-                        Entering { domain: self, asking, firmware, page, writer: &mut writer };
-                    entering.enter(*answer, &following.borrow(), access, &invalidated)?;
+                let eviction = &mut None;
+                loop {
+                    let mut writer = self.view.writer();
+                    let Some(invalidated) = valid() else { return Ok(false) };
+                    if self.is_removed() {
+                        return Ok(true);
+                    }
+                    let entering = Entering {
+                        domain: self,
+                        asking,
+                        firmware,
+                        page,
+                        writer: &mut writer,
+                        eviction,
+                    };
+                    let entered =
+                        entering.enter(*answer, &following.borrow(), access, &invalidated);
+                    wants_grace.set(writer.wants_grace());
+                    match entered {
+                        Ok(()) => return Ok(true),
+                        Err(Unentered::Refused(reason)) => return Err(reason),
+                        Err(Unentered::Later) => MutexGuard::unlock_fair(writer),
+                    }
                 }
-                wants_grace.set(writer.wants_grace());
-                Ok(true)
             },
         );
         if wants_grace.get() {
@@ -141,6 +159,12 @@ impl DomainInner {
         };
         Err(Reason::Refused { addr, refusal })
     }
+}
+
+/// The page that an answer to a question about `page` is about.
+fn whole(page: Span<DeviceAddr>, answer: &Answer) -> Span<DeviceAddr> {
+    let whole = answer.ok().and_then(|answer| whole_page(page.start(), &answer).ok());
+    whole.unwrap_or(page)
 }
 
 /// The beginning of `addr` to `last` that one question can be about.

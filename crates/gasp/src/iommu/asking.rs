@@ -1,9 +1,11 @@
 //! What a domain that asks has besides its table.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::parts::Parts;
 use super::questions::Questions;
 use super::translator::{Following, Translation, TranslationFault, Translator};
 use crate::access::Access;
@@ -18,13 +20,40 @@ pub(super) type Answer = Result<Translation, TranslationFault>;
 pub(crate) struct Asking {
     pub(super) translator: Arc<dyn Translator>,
     pub(super) questions: Questions<Answer>,
+    /// The pages of which the table has parts. Pages are recorded under the table's lock.
+    pub(super) parts: Parts,
     /// Where the next eviction begins.
     pub(super) hand: Mutex<DeviceAddr>,
+    pub(super) asked: AtomicU64,
+    pub(super) evicted: AtomicU64,
+    pub(super) invalidations: AtomicU64,
+}
+
+/// Counts of a domain that asks, since it was created; see
+/// [`Domain::ask_counts`](crate::Domain::ask_counts).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct AskCounts {
+    /// Calls of the translator: misses, those of which the answer was void included.
+    pub asked: u64,
+    /// Entries that were evicted for others.
+    pub evicted: u64,
+    /// Invalidations, each of any number of ranges.
+    pub invalidations: u64,
 }
 
 impl Asking {
     pub(crate) fn new(translator: Arc<dyn Translator>) -> Self {
-        Self { translator, questions: Questions::new(), hand: Mutex::default() }
+        let (parts, hand, asked, evicted, invalidations) = Default::default();
+        let questions = Questions::new();
+        Self { translator, questions, parts, hand, asked, evicted, invalidations }
+    }
+
+    pub(crate) fn counts(&self) -> AskCounts {
+        AskCounts {
+            asked: self.asked.load(Ordering::Relaxed),
+            evicted: self.evicted.load(Ordering::Relaxed),
+            invalidations: self.invalidations.load(Ordering::Relaxed),
+        }
     }
 
     /// Asks the translator about `page`, a granule, for a map of `span`, a run that begins in it.
@@ -36,6 +65,7 @@ impl Asking {
         access: Access,
         following: &mut Following,
     ) -> Answer {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let Some(run) = span.rounded_out().filter(|run| *run != page) else {
             return self.translator.translate(memory, page.start(), access);
         };

@@ -1,4 +1,5 @@
-//! The entry of answers in the table of a domain that asks: one word each.
+//! The entry of answers in the table of a domain that asks: one word each, of as much of the page as
+//! the memory behind it and the words that are there allow.
 //!
 //! What is behind an answer is read from the firmware's view, after the domain's table is locked. A
 //! change of the regions updates the firmware's view first and this table later, so it meets what
@@ -6,6 +7,7 @@
 
 use super::asking::{Answer, Asking};
 use super::domain::DomainInner;
+use super::evict::{Evicted, Eviction};
 use super::project::{around, entries};
 use super::questions::Invalidated;
 use super::translator::{Following, Translation, TranslationFault};
@@ -24,19 +26,35 @@ pub(super) struct Entering<'a> {
     pub(super) firmware: Port<'a>,
     pub(super) page: Span<DeviceAddr>,
     pub(super) writer: &'a mut Writer,
+    /// The search for room, once it has begun.
+    pub(super) eviction: &'a mut Option<Eviction>,
+}
+
+/// Why an answer is not entered.
+pub(super) enum Unentered {
+    /// Not yet: the search for room goes on when other threads have had the table.
+    Later,
+    Refused(Reason),
+}
+
+impl From<Reason> for Unentered {
+    fn from(reason: Reason) -> Self {
+        Self::Refused(reason)
+    }
 }
 
 impl Entering<'_> {
-    /// Enters an answer to a question about `requested`, except for what was invalidated since.
+    /// Enters an answer to a question about `requested`, and those that follow, except for what was
+    /// invalidated since.
     pub(super) fn enter(
         mut self,
         answer: Answer,
         following: &Following,
         requested: Access,
         invalidated: &Invalidated,
-    ) -> Result<(), Reason> {
+    ) -> Result<(), Unentered> {
         match answer {
-            Ok(translation) => self.translation(translation, requested, invalidated)?,
+            Ok(translation) => self.translation(translation, requested)?,
             Err(fault) if fault.keep => return self.refusal(fault),
             Err(_) => return Ok(()),
         }
@@ -48,7 +66,8 @@ impl Entering<'_> {
             last = page.last();
             let found = self.domain.view.table.find(page.start().0);
             let is_known = Leaf::from_word(found.word).is_some();
-            let is_page = whole_page(page.start(), GRANULE, guest).is_ok();
+            let answer = Translation { size: GRANULE, guest, access };
+            let is_page = whole_page(page.start(), &answer).is_ok();
             if is_known || !is_page || !access.contains(requested) {
                 break;
             }
@@ -65,11 +84,10 @@ impl Entering<'_> {
         &mut self,
         translation: Translation,
         requested: Access,
-        invalidated: &Invalidated,
-    ) -> Result<(), Reason> {
-        let Translation { size, guest, access } = translation;
+    ) -> Result<(), Unentered> {
+        let Translation { guest, access, .. } = translation;
         let at = self.page.start();
-        let whole = whole_page(at, size, guest)?;
+        let whole = whole_page(at, &translation)?;
         if access.is_empty() {
             return Ok(());
         }
@@ -81,7 +99,7 @@ impl Entering<'_> {
                 return Ok(());
             }
             if target(&self.domain.view, &self.firmware.guest.segments, at) == Some(to(at)) {
-                return self.raise(found, translation, requested, invalidated);
+                return self.raise(found, translation, requested);
             }
             // The guest has changed the translation without an invalidation. What was there
             // holds until there is one.
@@ -89,23 +107,27 @@ impl Entering<'_> {
                 return Ok(());
             }
             let refusal = Refusal::Access { allowed: leaf.allowed(), requested };
-            return Err(Reason::Refused { addr: at, refusal });
+            return Err(Reason::Refused { addr: at, refusal }.into());
         }
         for size in [1 << 30, 1 << 21, GRANULE] {
             let unit = Span::new(DeviceAddr(at.0 & !(size - 1)), size)?;
-            let fits = size <= found.size() && whole.covers(&unit) && !invalidated.overlaps(unit);
+            let fits = size <= found.size() && whole.covers(&unit);
             if size > GRANULE && !fits {
                 continue;
             }
             if let Some(behind) = self.firmware.behind(Span::new(to(unit.start()), size)?)? {
-                return self.fill(unit, Leaf::new(access, behind));
+                self.fill(unit, Leaf::new(access, behind))?;
+                if unit != whole {
+                    self.asking.parts.add(whole);
+                }
+                return Ok(());
             }
         }
         Ok(())
     }
 
     /// Keeps a refusal. A translation that is there, and allows something else, stays.
-    fn refusal(&mut self, fault: TranslationFault) -> Result<(), Reason> {
+    fn refusal(&mut self, fault: TranslationFault) -> Result<(), Unentered> {
         let at = self.page.start().0;
         match self.domain.view.table.find(at).leaf_at(at) {
             Some(_) => Ok(()),
@@ -113,40 +135,41 @@ impl Entering<'_> {
         }
     }
 
-    /// Adds to the access of a translation that is there; of the page alone, if it has other parts
-    /// that were invalidated and are newer than the answer. If that cuts it into more words than
-    /// there is room for, and it is not held, the answer takes its place.
+    /// Adds to the access of a translation that is there. If that cuts it into more words than there
+    /// is room for, and it is not held, the answer takes its place.
     fn raise(
         &mut self,
         found: Found,
         translation: Translation,
         requested: Access,
-        invalidated: &Invalidated,
-    ) -> Result<(), Reason> {
+    ) -> Result<(), Unentered> {
         let at = self.page.start();
-        let whole = whole_page(at, translation.size, translation.guest)?;
+        let whole = whole_page(at, &translation)?;
         let word = Span::new(DeviceAddr(at.0 & !(found.size() - 1)), found.size())?;
-        let part = word.intersection(&whole).filter(|&part| !invalidated.overlaps(part));
-        let part = part.unwrap_or(self.page);
+        let part = word.intersection(&whole).unwrap_or(self.page);
         let cut = around(word, part).map(entries).sum::<u64>() + entries(part) - 1;
-        if let Err(full) = self.make_room(cut) {
-            return match Leaf::from_word(found.word) {
-                Some(leaf) if self.domain.remove_if_unheld(self.writer, (word, leaf)) => {
-                    self.translation(translation, requested, invalidated)
-                }
-                _ => Err(full),
-            };
+        match (self.make_room(cut), Leaf::from_word(found.word)) {
+            (Ok(()), _) => {}
+            (Err(Unentered::Refused(_)), Some(leaf))
+                if self.domain.remove_if_unheld(self.writer, (word, leaf)) =>
+            {
+                return self.translation(translation, requested);
+            }
+            (Err(unentered), _) => return Err(unentered),
         }
         self.writer.work.begin();
         let access = translation.access;
         let raised = |_, leaf: Leaf| Some(leaf.with_allowed(leaf.allowed() | access));
         let paused = self.domain.view.table.update(self.writer, part, raised);
         debug_assert!(paused.is_none(), "a chunk has room for one word that is cut");
+        if word != whole {
+            self.asking.parts.add(word.hull(&whole));
+        }
         Ok(())
     }
 
     /// Enters one word.
-    fn fill(&mut self, unit: Span<DeviceAddr>, leaf: Leaf) -> Result<(), Reason> {
+    fn fill(&mut self, unit: Span<DeviceAddr>, leaf: Leaf) -> Result<(), Unentered> {
         self.make_room(1)?;
         self.writer.work.begin();
         let paused = self.domain.view.table.fill(self.writer, unit, leaf);
@@ -155,11 +178,17 @@ impl Entering<'_> {
     }
 
     /// Makes room for `new` words within the domain's limit.
-    fn make_room(&mut self, new: u64) -> Result<(), Reason> {
+    fn make_room(&mut self, new: u64) -> Result<(), Unentered> {
         let limit = self.domain.limit;
+        let full = Reason::Limit { what: "translations of the domain", limit };
         while self.writer.leaves().saturating_add(new) > limit {
-            if new > limit || !self.domain.evict(self.writer, self.asking) {
-                return Err(Reason::Limit { what: "translations of the domain", limit });
+            if new > limit {
+                return Err(full.into());
+            }
+            match self.domain.evict(self.writer, self.asking, self.eviction) {
+                Evicted::Some => {}
+                Evicted::None => return Err(full.into()),
+                Evicted::Later => return Err(Unentered::Later),
             }
         }
         Ok(())
@@ -167,7 +196,10 @@ impl Entering<'_> {
 }
 
 /// The page of an answer that `addr` is in.
-fn whole_page(addr: DeviceAddr, size: u64, guest: GuestPhys) -> Result<Span<DeviceAddr>, Reason> {
+pub(super) fn whole_page(
+    addr: DeviceAddr,
+    &Translation { size, guest, .. }: &Translation,
+) -> Result<Span<DeviceAddr>, Reason> {
     const WIDTH: u32 = 52;
     let is_page = size.is_power_of_two() && size >= GRANULE && guest.0.is_multiple_of(GRANULE);
     let last = size.checked_sub(1).and_then(|within| guest.0.checked_add(within));

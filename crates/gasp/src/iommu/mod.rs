@@ -5,8 +5,8 @@
 //! is no copy that could be out of date.
 //!
 //! * `grant`, `revoke`: adding grants, and revoking them.
-//! * `translator`, `asking`, `ask`, `questions`, `inside`, `enter`, `evict`: domains whose table is
-//!   a cache of the answers of a translator.
+//! * `translator`, `asking`, `ask`, `questions`, `inside`, `enter`, `parts`, `evict`: domains whose
+//!   table is a cache of the answers of a translator.
 //! * `refresh`: following a change of the guest's regions.
 //! * `chunks`: the loop of all three, which holds the locks for a bounded time.
 //! * `project`: what is behind device addresses, and how many table entries that takes.
@@ -19,6 +19,7 @@ mod enter;
 mod evict;
 mod grant;
 mod inside;
+mod parts;
 mod project;
 mod questions;
 mod refresh;
@@ -26,6 +27,7 @@ mod revoke;
 mod translator;
 mod unattached;
 
+pub use asking::AskCounts;
 pub use domain::{DomainKind, DomainOptions};
 pub use translator::{Following, Translation, TranslationFault, Translator};
 pub use unattached::Unattached;

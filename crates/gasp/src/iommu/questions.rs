@@ -26,8 +26,8 @@ use crate::sync::{AtomicU64, Condvar, Mutex, Ordering, ThreadId, lock, this_thre
 
 /// How often a question is asked whose answers are void.
 const TRIES: u32 = 64;
-/// The most ranges that are told apart for one question.
-const RANGES: usize = 64;
+/// The most invalidations that are told apart for one question.
+const INVALIDATIONS: usize = 64;
 
 /// The number of parts of the list of questions, each with a lock of its own, so that threads that
 /// miss different pages do not wait for one another.
@@ -40,7 +40,7 @@ const PARTS: usize = 1;
 pub(super) struct Questions<A> {
     parts: [Part<A>; PARTS],
     /// The invalidations that have begun and not ended, and their number.
-    invalidations: Mutex<Vec<Arc<[Span<DeviceAddr>]>>>,
+    invalidations: Mutex<Vec<Ranges>>,
     invalidating: AtomicU64,
     ended: Condvar,
 }
@@ -70,9 +70,12 @@ struct Question<A> {
     waiting: Option<Arc<OnceLock<A>>>,
 }
 
+/// Ranges that are invalidated together, in order and apart.
+type Ranges = Arc<[Span<DeviceAddr>]>;
+
 /// The ranges that were invalidated since a question was asked.
-#[derive(Default)]
-pub(super) struct Invalidated(SmallVec<[Span<DeviceAddr>; 2]>);
+#[derive(Clone, Default)]
+pub(super) struct Invalidated(SmallVec<[Ranges; 2]>);
 
 /// A range whose translations a thread fetches: while it lives, none of them is evicted.
 pub(crate) struct Fetching<'a, A> {
@@ -85,8 +88,8 @@ pub(crate) struct Fetching<'a, A> {
 pub(crate) struct Asked<'a, A> {
     part: &'a Part<A>,
     number: u64,
-    /// The answer, for those threads, when it is in the table.
-    answer: Option<A>,
+    /// The answer, for those threads, when it is in the table; and the page that it is about.
+    answer: Option<(A, Span<DeviceAddr>)>,
 }
 
 /// What has become of a question.
@@ -135,9 +138,11 @@ impl<A: Clone> Questions<A> {
     /// thread's `ask` to the same question.
     ///
     /// `is_known` is called before, under the lock of the question, and returns `true` if there is
-    /// nothing to ask. `enter` enters the answer in the table: it takes the table's lock, calls the
-    /// function that it is given, and leaves the table as it is if that returns `None`, because the
-    /// answer is void; or else enters it, except for the ranges that it has got, and returns `true`.
+    /// nothing to ask. `about` is the page that an answer is about, which can be larger. `enter`
+    /// enters the answer in the table: it takes the table's lock, calls the function that it is
+    /// given, and leaves the table as it is if that returns `None`, because a part of that page was
+    /// invalidated; or else enters it, and returns `true`. What it enters besides must not be in the
+    /// ranges that it has got. It may release the lock and begin anew.
     ///
     /// # Errors
     /// `Deadlock` if this thread is asking the same already; the error of `enter`.
@@ -147,6 +152,7 @@ impl<A: Clone> Questions<A> {
         access: Access,
         is_known: impl Fn() -> bool,
         ask: impl Fn() -> A,
+        about: impl Fn(&A) -> Span<DeviceAddr>,
         mut enter: impl FnMut(&A, &dyn Fn() -> Option<Invalidated>) -> Result<bool, Reason>,
     ) -> Result<Settled<'_, A>, Reason> {
         let mut asked = match self.part(page.start()).begin(page, access, is_known)? {
@@ -154,14 +160,17 @@ impl<A: Clone> Questions<A> {
             Begun::Answered(answer) => return Ok(Settled::Answered(answer)),
             Begun::Mine(asked) => asked,
         };
+        let mut whole = page;
         for _ in 0..TRIES {
-            self.wait_for_invalidations(page);
+            self.wait_for_invalidations(whole);
             let answer = {
                 let _inside = Inside::begin();
                 ask()
             };
-            if enter(&answer, &|| self.valid(&asked, page))? {
-                asked.answer = Some(answer.clone());
+            whole = about(&answer);
+
+            if enter(&answer, &|| self.valid(&asked, whole))? {
+                asked.answer = Some((answer.clone(), whole));
                 return Ok(Settled::Entered(answer, asked));
             }
         }
@@ -170,31 +179,35 @@ impl<A: Clone> Questions<A> {
 
     /// Makes void the answers that are on their way for `spans`, and lets none be entered until the
     /// result is dropped, after the scan for the mappings of what was removed: the scan would take
-    /// those of newer answers for them.
+    /// those of newer answers for them. The spans are in order and apart.
     pub(super) fn invalidate(&self, spans: &[Span<DeviceAddr>]) -> Invalidating<'_, A> {
-        let spans: Arc<[_]> = spans.into();
+        debug_assert!(spans.is_sorted_by(|span, next| span.last() < next.start()));
+        let spans: Ranges = spans.into();
         lock(&self.invalidations).push(Arc::clone(&spans));
         // Whoever lists a question after it was looked for below sees this, by the part's lock.
         self.invalidating.fetch_add(1, Ordering::Relaxed);
         for part in &self.parts {
             for question in &mut lock(&part.open).list {
-                spans.iter().for_each(|&span| question.invalidated.add(span));
+                question.invalidated.add(&spans);
             }
         }
         Invalidating { questions: self, spans }
     }
 
     /// What has been or is being invalidated since a question was asked, if that does not make the
-    /// answer for `page` void. If it does, the question is as if it had not been asked yet.
-    fn valid(&self, asked: &Asked<'_, A>, page: Span<DeviceAddr>) -> Option<Invalidated> {
+    /// answer about `whole` void. If it does, the question is as if it had not been asked yet.
+    fn valid(&self, asked: &Asked<'_, A>, whole: Span<DeviceAddr>) -> Option<Invalidated> {
         let mut open = lock(&asked.part.open);
-        let mut invalidated = core::mem::take(&mut open.question(asked.number).invalidated);
-        drop(open);
+        let question = open.question(asked.number);
+        let mut invalidated = question.invalidated.clone();
         if self.invalidating.load(Ordering::Relaxed) > 0 {
-            let invalidations = lock(&self.invalidations);
-            invalidations.iter().flat_map(|spans| spans.iter()).for_each(|&s| invalidated.add(s));
+            lock(&self.invalidations).iter().for_each(|spans| invalidated.add(spans));
         }
-        (!invalidated.overlaps(page)).then_some(invalidated)
+        if invalidated.overlaps(whole) {
+            question.invalidated = Invalidated::default();
+            return None;
+        }
+        Some(invalidated)
     }
 
     /// Waits for the invalidations of `page` that have begun before its question was listed; those
@@ -204,7 +217,7 @@ impl<A: Clone> Questions<A> {
             return;
         }
         let mut invalidations = lock(&self.invalidations);
-        while invalidations.iter().any(|spans| spans.iter().any(|span| span.overlaps(&page))) {
+        while invalidations.iter().any(|spans| overlap(spans, page)) {
             invalidations = wait(&self.ended, invalidations);
         }
     }
@@ -299,10 +312,10 @@ impl<A> Drop for Asked<'_, A> {
         let mut open = lock(&self.part.open);
         let at = open.list.iter().position(|question| question.number == self.number);
         let question = at.map(|at| open.list.swap_remove(at));
-        if let Some(Question { page, invalidated, waiting: Some(waiting), .. }) = question {
+        if let Some(Question { invalidated, waiting: Some(waiting), .. }) = question {
             // Some may have begun to wait after the invalidation: the answer is older than that.
-            let is_void = invalidated.overlaps(page);
-            if let Some(answer) = self.answer.take().filter(|_| !is_void) {
+            let answer = self.answer.take().filter(|&(_, whole)| !invalidated.overlaps(whole));
+            if let Some((answer, _)) = answer {
                 let _: Result<(), A> = waiting.set(answer);
             }
             self.part.closed.notify_all();
@@ -330,17 +343,29 @@ impl<A> Drop for Fetching<'_, A> {
 impl Invalidated {
     /// Whether a part of `span` was invalidated.
     pub(super) fn overlaps(&self, span: Span<DeviceAddr>) -> bool {
-        self.0.iter().any(|range| range.overlaps(&span))
+        self.0.iter().any(|spans| overlap(spans, span))
     }
 
-    fn add(&mut self, span: Span<DeviceAddr>) {
+    fn add(&mut self, spans: &Ranges) {
         let count = self.0.len();
         match self.0.last_mut() {
             // Too many to tell apart: the last one grows over those that follow.
-            Some(last) if count >= RANGES => *last = last.hull(&span),
-            _ => self.0.push(span),
+            Some(last) if count >= INVALIDATIONS => *last = hull(last, spans),
+            _ => self.0.push(Arc::clone(spans)),
         }
     }
+}
+
+/// Whether one of `spans` has an address of `span`.
+fn overlap(spans: &Ranges, span: Span<DeviceAddr>) -> bool {
+    let next = spans.partition_point(|before| before.last() < span.start());
+    spans.get(next).is_some_and(|next| next.overlaps(&span))
+}
+
+/// One range around all of both.
+fn hull(spans: &Ranges, more: &Ranges) -> Ranges {
+    let all = spans.iter().chain(&**more).copied();
+    all.reduce(|all, span| all.hull(&span)).into_iter().collect()
 }
 
 #[cfg(all(test, loom))]
@@ -359,13 +384,16 @@ mod tests {
     fn an_answer_that_is_invalidated_before_it_is_passed_on_is_asked_for_again() {
         let questions = Questions::new();
         let page = Span::new(DeviceAddr(0), GRANULE).unwrap();
+        let other = Span::new(DeviceAddr(GRANULE), GRANULE).unwrap();
+        let both = |_: &i32| page.hull(&other);
         let waits = AtomicBool::new(false);
         let second = || {
             let is_known = || {
                 waits.store(true, Ordering::SeqCst);
                 false
             };
-            let answer = questions.answer(page, Access::READ, is_known, || 2, |_, _| Ok(true));
+            let answer =
+                questions.answer(page, Access::READ, is_known, || 2, both, |_, _| Ok(true));
             match answer {
                 Ok(Settled::Answered(answer) | Settled::Entered(answer, _)) => answer,
                 _ => 0,
@@ -375,7 +403,7 @@ mod tests {
             let waiting = Cell::new(None);
             let enter = |_: &i32, valid: &dyn Fn() -> Option<Invalidated>| {
                 let is_valid = valid().is_some();
-                questions.invalidate(&[page]);
+                questions.invalidate(&[other]);
                 waiting.set(Some(scope.spawn(second)));
                 while !waits.load(Ordering::SeqCst) {
                     thread::yield_now();
@@ -383,7 +411,7 @@ mod tests {
                 thread::sleep(Duration::from_millis(50));
                 Ok(is_valid)
             };
-            drop(questions.answer(page, Access::READ, || false, || 1, enter));
+            drop(questions.answer(page, Access::READ, || false, || 1, both, enter));
             let answer = waiting.take().map(|thread| thread.join().unwrap());
             assert_eq!(answer, Some(2), "asked after the invalidation, it gets a later answer");
         });

@@ -190,6 +190,11 @@ impl Chunk<'_> {
     /// Updates the entry to what the regions have now, as far as the chunk's work allows. Returns
     /// the address to continue at.
     fn update(&self, writer: &mut Writer, entry: &Entry) -> Option<DeviceAddr> {
+        if let Some(asking) = &self.domain.asking
+            && entry.whole.len() > GRANULE
+        {
+            asking.parts.add(entry.whole);
+        }
         for (piece, behind) in project_device(self.regions, entry.part, entry.guest) {
             let start = piece.start().0;
             writer.work.spend(PIECE_COST);

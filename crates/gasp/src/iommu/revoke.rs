@@ -3,9 +3,11 @@
 
 use core::convert::Infallible;
 use core::ops::ControlFlow;
+use core::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
+use super::asking::Asking;
 use super::chunks::{GuestMemory, free, free_retired, in_chunks};
 use super::domain::DomainInner;
 use super::project::entries;
@@ -34,10 +36,10 @@ impl DomainInner {
         let spans = self.rounded(spans);
         let _changes = self.changes.lock();
         self.check_cuts(memory, &spans)?;
-        Ok(self.take_out(memory, &spans, Ends::Cut))
+        Ok(self.take_out(memory, &spans, None))
     }
 
-    /// Takes the answers of `spans` out of the table, whole words, with one scan. Those that are on
+    /// Takes the answers of `spans` out of the table, whole pages, with one scan. Those that are on
     /// their way are void. The drain waits for the mappings of what was taken out.
     pub(crate) fn invalidate(
         &self,
@@ -47,10 +49,27 @@ impl DomainInner {
         let Some(asking) = &self.asking else {
             return Err(Reason::Invalid("only a domain that asks has answers to invalidate"));
         };
-        let spans = self.rounded(spans);
+        asking.invalidations.fetch_add(1, Ordering::Relaxed);
+        let spans = self.whole_pages(asking, &self.rounded(spans));
         let _invalidating = asking.questions.invalidate(&spans);
         let _changes = self.changes.lock();
-        Ok(self.take_out(memory, &spans, Ends::Whole))
+        Ok(self.take_out(memory, &spans, Some(asking)))
+    }
+
+    /// The spans, with all of the pages and words that their ends are in.
+    fn whole_pages(&self, asking: &Asking, spans: &[Span<DeviceAddr>]) -> Spans {
+        let mut whole = Spans::new();
+        for some in spans.chunks(SOME) {
+            // Whatever is entered in the table is recorded under the same lock.
+            let _writer = self.view.writer();
+            whole.extend(some.iter().map(|&span| self.whole_page(asking, span)));
+        }
+        joined(whole)
+    }
+
+    /// [`whole_pages`](Self::whole_pages) of one span, with the table locked.
+    fn whole_page(&self, asking: &Asking, span: Span<DeviceAddr>) -> Span<DeviceAddr> {
+        asking.parts.around(around_words(&self.view.table, span))
     }
 
     /// The spans in whole granules, in order and apart, inside the guest's address width: nothing
@@ -63,15 +82,27 @@ impl DomainInner {
         joined(spans.iter().filter_map(inside).collect())
     }
 
-    /// Takes `spans` out of the table, and scans for the mappings of what was in it. The caller has
-    /// the lock of changes.
-    fn take_out(&self, memory: GuestMemory<'_>, spans: &[Span<DeviceAddr>], ends: Ends) -> Drain {
+    /// Takes `spans` out of the table, in a domain that is `asking` with the rest of the pages that
+    /// they end in, and scans for the mappings of what was in it. The caller has the lock of changes.
+    fn take_out(
+        &self,
+        memory: GuestMemory<'_>,
+        spans: &[Span<DeviceAddr>],
+        asking: Option<&Asking>,
+    ) -> Drain {
         let mut revocation = Revocation::default();
         let mut kept = Kept::default();
         let mut retired = Retired::default();
         for &span in spans {
-            let cleared = self.clear(memory, span, ends, &mut kept, &mut retired);
-            revocation.range(self.view.id(), cleared);
+            let mut span = self.clear(memory, span, asking, &mut kept, &mut retired);
+            // An answer that was entered before it could become void, or a change of the regions,
+            // may have made the last page larger since it was looked for.
+            while let Some((asking, whole)) =
+                asking.and_then(|asking| Some((asking, self.is_larger(asking, span)?)))
+            {
+                span = self.clear(memory, whole, Some(asking), &mut kept, &mut retired);
+            }
+            revocation.range(self.view.id(), span);
         }
         let keep = kept.keep;
         // The scan is under the lock of changes, so that it does not find mappings of grants that
@@ -82,6 +113,17 @@ impl DomainInner {
         // from it, and the scan came after.
         unsafe { free(&self.view, retired) };
         drain
+    }
+
+    /// The whole pages that `span`, which is no longer in the table, ends in, if they are larger. If
+    /// not, they are no longer recorded.
+    fn is_larger(&self, asking: &Asking, span: Span<DeviceAddr>) -> Option<Span<DeviceAddr>> {
+        let _writer = self.view.writer();
+        let whole = self.whole_page(asking, span);
+        if whole == span {
+            asking.parts.remove(span);
+        }
+        (whole != span).then_some(whole)
     }
 
     /// Revokes all grants of a domain that is marked as removed. No device is attached, so every
@@ -104,23 +146,20 @@ impl DomainInner {
     }
 
     /// Removes the entries of a span, in chunks. Adds the memory that they led to to `kept`, and
-    /// the nodes that are no longer needed to `retired`. Returns the span, with the entries at its
-    /// ends if those are removed whole.
+    /// the nodes that are no longer needed to `retired`. Returns the span, with the words at its
+    /// ends in a domain that is `asking`, where none is cut.
     fn clear(
         &self,
         memory: GuestMemory<'_>,
         span: Span<DeviceAddr>,
-        ends: Ends,
+        asking: Option<&Asking>,
         kept: &mut Kept,
         retired: &mut Retired,
     ) -> Span<DeviceAddr> {
         let table = &self.view.table;
         let mut cleared = span;
         let _: ControlFlow<Infallible> = in_chunks(&self.view, memory, span, |_, writer, rest| {
-            let rest = match ends {
-                Ends::Cut => rest,
-                Ends::Whole => around_words(table, rest),
-            };
+            let rest = asking.map_or(rest, |_| around_words(table, rest));
             cleared = cleared.hull(&rest);
             let next = table.update(writer, rest, |_, leaf| {
                 if let Behind::Memory { segment, .. } = leaf.behind()
@@ -148,8 +187,6 @@ impl DomainInner {
         memory: GuestMemory<'_>,
         spans: &[Span<DeviceAddr>],
     ) -> Result<(), Reason> {
-        /// How many spans are counted each time the lock is taken.
-        const SOME: usize = 1024;
         let (mut cuts, mut leaves) = (Cuts::default(), 0);
         for some in spans.chunks(SOME) {
             let writer = self.view.writer();
@@ -179,14 +216,8 @@ impl DomainInner {
     }
 }
 
-/// What becomes of an entry of which a span covers a part.
-#[derive(Clone, Copy)]
-enum Ends {
-    /// It is cut, and the rest stays.
-    Cut,
-    /// It is removed whole.
-    Whole,
-}
+/// How many spans are looked at each time the table is locked.
+const SOME: usize = 1024;
 
 type Spans = SmallVec<[Span<DeviceAddr>; 1]>;
 

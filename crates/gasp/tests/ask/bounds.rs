@@ -107,6 +107,44 @@ fn a_truncated_map_ends_where_the_limit_does() {
 }
 
 #[test]
+fn a_map_that_may_end_early_asks_for_little_more_than_it_gets() {
+    // The memory behind the page of this number is elsewhere.
+    for broken in [2_u64, 20, 1000] {
+        let scene = Scene::with_limit(PAGE, 1 << 20, move |addr, _| {
+            let at = addr.0 / PAGE;
+            page(PAGE, (if at < broken { at } else { at + 1 } % 1024) * PAGE, Access::RW)
+        });
+        drop(scene.guest.space().remove(span(0, PAGE)).unwrap());
+        let region = gasp::Region::pass_through(gasp::GuestPhys(0), &window(1024 * PAGE, 1 << 40));
+        scene.guest.space().add(region.unwrap()).unwrap();
+        let all = 1 << 30;
+        let mapped = scene.disk.map_host_contig_truncated(DeviceAddr(0), all, READ.any()).unwrap();
+        assert_eq!(mapped.run().len, broken * PAGE);
+        let asked = scene.asked.take() as u64;
+        assert!((broken + 1..=2 * broken + 8).contains(&asked), "{asked} for {broken}");
+    }
+}
+
+#[test]
+fn a_domain_counts_what_it_asks_evicts_and_is_told_to_invalidate() {
+    let scene = Scene::with_limit(64 * PAGE, 16, same);
+    let counts = || {
+        let gasp::AskCounts { asked, evicted, invalidations } = scene.domain.ask_counts().unwrap();
+        (asked, evicted, invalidations)
+    };
+    assert_eq!(counts(), (0, 0, 0));
+    (0..20).for_each(|page| drop(map(&scene, page)));
+    let there = scene.domain.entries();
+    assert_eq!(counts(), (20, 20 - there, 0));
+    drop(map(&scene, 19));
+    let spans = [device_span(0, PAGE), device_span(19 * PAGE, PAGE)];
+    scene.domain.invalidate_ranges(&spans).unwrap().wait();
+    assert_eq!(counts(), (20, 20 - there, 1), "an invalidation is no eviction");
+    let told = scene.guest.domain("told", DomainOptions::new(gasp::DomainKind::Translate)).unwrap();
+    assert_eq!(told.ask_counts(), None);
+}
+
+#[test]
 fn kept_refusals_count_and_are_evicted_as_others() {
     const LIMIT: u64 = 16;
     let keep = |_, _| Err(TranslationFault { reason: 1, keep: true });

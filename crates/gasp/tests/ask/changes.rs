@@ -1,7 +1,7 @@
 //! Invalidation, and changes of the guest's memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use gasp::{Access, DeviceAddr, GuestPhys, MapFlags, Reason};
 
@@ -108,6 +108,81 @@ fn entries_that_are_there_are_not_replaced_by_a_larger_page() {
 }
 
 #[test]
+fn an_invalidation_inside_a_page_takes_out_all_of_its_parts() {
+    // 2 MiB and 12 KiB of RAM, in an answer of 16 GiB, of which the invalidated address has none.
+    let scene = Scene::new(HUGE + 3 * PAGE, |_, _| page(16 << 30, 0, Access::RW));
+    let map = |at| scene.disk.map(DeviceAddr(at), 1, READ).unwrap();
+    let held = [map(5 * PAGE), map(HUGE + PAGE)];
+    drop(map(HUGE + 2 * PAGE));
+    assert_eq!((scene.asked.take(), scene.domain.entries()), (3, 3));
+    let mut drain = scene.domain.invalidate(DeviceAddr(3 << 30), 1).unwrap();
+    assert_eq!((scene.domain.entries(), drain.pending()), (0, 2));
+    drop(held);
+    drain.wait();
+}
+
+#[test]
+fn what_a_page_was_does_not_matter_after_its_invalidation() {
+    let size = Arc::new(AtomicU64::new(HUGE));
+    let scene = Scene::new(4 * HUGE, {
+        let size = Arc::clone(&size);
+        move |addr, _| {
+            let size = size.load(Ordering::SeqCst);
+            page(size, (addr.0 & !(size - 1)) + HUGE + PAGE, Access::RW)
+        }
+    });
+    let map = |page: u64| scene.disk.map(DeviceAddr(page * PAGE), 1, READ).unwrap();
+    // The memory behind it is not aligned to 2 MiB.
+    [0, 1, 511, 512].into_iter().for_each(|page| drop(map(page)));
+    assert_eq!(scene.domain.entries(), 4);
+    scene.domain.invalidate(DeviceAddr(7 * PAGE), 1).unwrap().wait();
+    assert_eq!(scene.domain.grants()[0].device, device_span(HUGE, PAGE), "the next page stays");
+    size.store(PAGE, Ordering::SeqCst);
+    [0, 1, 511].into_iter().for_each(|page| drop(map(page)));
+    scene.domain.invalidate(DeviceAddr(7 * PAGE), 1).unwrap().wait();
+    assert_eq!(scene.domain.entries(), 4, "of 4 KiB each");
+    scene.domain.invalidate(DeviceAddr(PAGE), 1).unwrap().wait();
+    assert_eq!(scene.domain.entries(), 3);
+    // The second large page is in the table in a part still.
+    let held = map(512);
+    let mut drain = scene.domain.invalidate(DeviceAddr(2 * HUGE - 1), 1).unwrap();
+    assert_eq!((scene.domain.entries(), drain.pending()), (2, 1));
+    drop(held);
+    drain.wait();
+}
+
+#[test]
+fn a_page_that_a_change_of_memory_has_cut_is_invalidated_whole() {
+    let scene = Scene::new(2 * HUGE, |addr, _| page(HUGE, addr.0 & !(HUGE - 1), Access::RW));
+    let map = |page: u64| scene.disk.map(DeviceAddr(page * PAGE), 1, READ).unwrap();
+    let held = map(3);
+    scene.guest.space().remove(span(9 * PAGE, PAGE)).unwrap().wait();
+    assert_eq!(scene.domain.entries(), 512);
+    let mut drain = scene.domain.invalidate(DeviceAddr(HUGE - 1), 1).unwrap();
+    assert_eq!((scene.domain.entries(), drain.pending()), (0, 1));
+    drop(held);
+    drain.wait();
+}
+
+#[test]
+fn a_page_that_more_access_has_cut_is_invalidated_whole() {
+    let writes = Arc::new(AtomicBool::new(false));
+    let scene = Scene::new(2 * HUGE, {
+        let writes = Arc::clone(&writes);
+        move |addr, _| match writes.load(Ordering::SeqCst) {
+            true => page(PAGE, addr.0 & !(PAGE - 1), Access::RW),
+            false => page(HUGE, addr.0 & !(HUGE - 1), Access::READ),
+        }
+    });
+    drop(scene.disk.map(DeviceAddr(0), 1, READ).unwrap());
+    writes.store(true, Ordering::SeqCst);
+    scene.disk.write(DeviceAddr(3 * PAGE), &[1]).unwrap();
+    assert_eq!(scene.domain.entries(), 512);
+    scene.domain.invalidate(DeviceAddr(9 * PAGE), 1).unwrap().wait();
+    assert_eq!(scene.domain.entries(), 0);
+}
+
+#[test]
 fn what_leads_elsewhere_without_an_invalidation_stays_as_it_was() {
     let to = Arc::new(AtomicU64::new(PAGE));
     let scene = Scene::new(16 * PAGE, {
@@ -156,4 +231,50 @@ fn a_domain_is_removed_with_all_that_it_was_answered() {
     scene.domain.remove().unwrap();
     assert_eq!(again.entries(), 0);
     assert_eq!(errno(scene.disk.attach(&again)), "ENOENT");
+}
+
+#[test]
+fn no_part_of_a_page_is_older_than_the_last_invalidation_of_another_part() {
+    const PAGES: u64 = HUGE / PAGE;
+    // Where the page leads, from version to version: to what can be one word, and to what cannot.
+    let to = |version: u64| [0, HUGE + PAGE, HUGE, 3 * PAGE][version as usize % 4];
+    let version = Arc::new(AtomicU64::new(0));
+    let scene = Scene::new(3 * HUGE, {
+        let version = Arc::clone(&version);
+        move |_, _| page(HUGE, to(version.load(Ordering::SeqCst)), Access::RW)
+    });
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (scene, stop) = (&scene, &stop);
+        for seed in 0..2 {
+            scope.spawn(move || {
+                let mut random = Random::new(seed);
+                while !stop.load(Ordering::Relaxed) {
+                    drop(scene.disk.map(DeviceAddr(random.below(PAGES) * PAGE), 1, READ));
+                }
+            });
+        }
+        // Words are cut by a change of memory.
+        scope.spawn(move || {
+            for round in 0.. {
+                let access = if round % 2 == 0 { Access::RW } else { Access::RWX };
+                let changed = span(round % 1024 * PAGE, PAGE);
+                drop(scene.guest.space().set_access(changed, access).unwrap());
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        let mut random = Random::new(9);
+        let older = (1..2000).find_map(|round| {
+            version.store(round, Ordering::SeqCst);
+            let part = DeviceAddr(random.below(HUGE));
+            scene.domain.invalidate(part, 1).unwrap().wait();
+            let is_older =
+                |grant: &gasp::Grant| grant.guest.0 != to(round) + grant.device.start().0;
+            scene.domain.grants().into_iter().find(is_older).map(|grant| (round, grant))
+        });
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(older, None);
+    });
 }

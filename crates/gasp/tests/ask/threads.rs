@@ -117,7 +117,7 @@ fn an_answer_whose_page_is_invalidated_meanwhile_is_asked_for_again() {
 }
 
 #[test]
-fn of_a_large_answer_only_the_page_is_kept_if_a_part_was_invalidated_meanwhile() {
+fn a_large_answer_of_which_a_part_was_invalidated_meanwhile_is_asked_for_again() {
     let (guest, domain, disk, questions) = peer();
     drop(guest.space().remove(span(0, 16 * PAGE)).unwrap());
     guest.space().add_ram(Some(gasp::GuestPhys(0)), &ram(2 * HUGE)).unwrap();
@@ -125,12 +125,27 @@ fn of_a_large_answer_only_the_page_is_kept_if_a_part_was_invalidated_meanwhile()
     let (_, answer) = next(&questions);
     drop(domain.invalidate(DeviceAddr(9 * PAGE), 1).unwrap());
     answer.send(page(HUGE, 0, Access::READ)).unwrap();
+    let (at, answer) = next(&questions);
+    assert_eq!((at, domain.entries()), (DeviceAddr(3 * PAGE), 0));
+    // What the invalidation of a part makes void again is the next answer alone.
+    answer.send(page(HUGE, 0, Access::READ)).unwrap();
     assert_eq!(thread.join().unwrap(), Ok(3));
-    assert_eq!(domain.grants()[0].device, device_span(3 * PAGE, PAGE));
-    // The page that was invalidated is asked for.
-    let thread = mapping(&disk, 9);
-    next(&questions).1.send(page(PAGE, PAGE, Access::READ)).unwrap();
-    assert_eq!(thread.join().unwrap(), Ok(1));
+    assert_eq!(domain.grants()[0].device, device_span(0, HUGE));
+    quiet(&questions);
+}
+
+#[test]
+fn an_answer_for_several_threads_is_asked_for_again_if_a_part_of_it_was_invalidated() {
+    let (guest, domain, disk, questions) = peer();
+    drop(guest.space().remove(span(0, 16 * PAGE)).unwrap());
+    guest.space().add_ram(Some(gasp::GuestPhys(0)), &ram(2 * HUGE)).unwrap();
+    let threads = [mapping(&disk, 3), mapping(&disk, 3)];
+    let (_, answer) = next(&questions);
+    quiet(&questions);
+    drop(domain.invalidate(DeviceAddr(9 * PAGE), 1).unwrap());
+    answer.send(page(HUGE, HUGE, Access::READ)).unwrap();
+    next(&questions).1.send(page(HUGE, 0, Access::READ)).unwrap();
+    assert_eq!(threads.map(|thread| thread.join().unwrap()), [Ok(3), Ok(3)]);
 }
 
 #[test]
@@ -321,10 +336,10 @@ fn what_was_invalidated_meanwhile_does_not_get_the_access_of_an_older_answer() {
     answers(&questions).send(page(HUGE, 0, Access::READ)).unwrap();
     assert_eq!(thread.join().unwrap(), Ok(9));
     older.send(page(HUGE, 0, Access::RW)).unwrap();
-    assert!(writes.join().unwrap());
-    let grants = domain.grants();
-    let grant = grants.iter().find(|grant| grant.device.contains(DeviceAddr(9 * PAGE))).unwrap();
-    assert_eq!(grant.access, Access::READ);
+    answers(&questions).send(page(HUGE, 0, Access::READ)).unwrap();
+    assert!(!writes.join().unwrap());
+    let [grant] = domain.grants()[..] else { panic!("{:?}", domain.grants()) };
+    assert_eq!((grant.device, grant.access), (device_span(0, HUGE), Access::READ));
 }
 
 #[test]

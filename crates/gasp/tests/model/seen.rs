@@ -11,6 +11,8 @@ pub(crate) struct Seen {
     pub(crate) shortened: u32,
     pub(crate) pieces: u32,
     pub(crate) drained: u32,
+    /// Invalidations of a part of a larger answer.
+    pub(crate) widened: u32,
     refused: BTreeMap<String, u32>,
 }
 
@@ -20,6 +22,7 @@ impl Seen {
         self.shortened += other.shortened;
         self.pieces += other.pieces;
         self.drained += other.drained;
+        self.widened += other.widened;
         for (name, count) in &other.refused {
             *self.refused.entry(name.clone()).or_default() += count;
         }
@@ -33,8 +36,9 @@ impl Seen {
     }
 
     /// Whether every result has occurred, and the most important ones often enough.
-    pub(crate) fn is_varied(&self) -> bool {
-        let enough = [self.mapped, self.shortened, self.pieces, self.drained];
+    pub(crate) fn is_varied(&self, asks: bool) -> bool {
+        let widened = if asks { self.widened } else { u32::MAX };
+        let enough = [self.mapped, self.shortened, self.pieces, self.drained, widened];
         let reasons =
             ["Refused", "NoMemory", "NotRam", "Forbidden", "NotConsecutive", "HostUnknown"];
         enough.iter().all(|&count| count >= 20)
