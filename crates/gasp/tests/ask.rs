@@ -7,8 +7,12 @@ mod answers;
 mod bounds;
 #[path = "ask/changes.rs"]
 mod changes;
+#[path = "ask/peer.rs"]
+mod peer;
 #[path = "ask/runs.rs"]
 mod runs;
+#[path = "ask/stale.rs"]
+mod stale;
 mod support;
 #[path = "ask/threads.rs"]
 mod threads;

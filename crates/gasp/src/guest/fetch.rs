@@ -1,11 +1,12 @@
 //! Maps of devices whose domain asks: what a map misses is fetched, and the map tried again.
+#![allow(unsafe_code, reason = "says which guest a domain is of")]
 
 use std::sync::Arc;
 
 use super::vdev::{Request, Vdev};
 use crate::addr::{DeviceAddr, GRANULE};
 use crate::error::{Error, Reason, Result};
-use crate::iommu::Fetched;
+use crate::iommu::{DomainInner, Fetched};
 use crate::map_flags::MapFlags;
 use crate::mapping::{Failed, Outcome, Partial, Port};
 use crate::span::Span;
@@ -102,7 +103,11 @@ impl Vdev {
             let domain = self.inner.domain().as_ref().map(Arc::clone);
             let firmware = self.guest.firmware_port();
             let fetched = match &domain {
-                Some(domain) => domain.fetch(firmware, ahead_span, missed, flags.access()),
+                // SAFETY: `fetch` asks that the firmware's port is of the guest whose domain this is:
+                // it is of `self.guest`, and a device is attached only to domains of its guest.
+                Some(domain) => unsafe {
+                    domain.fetch(firmware, ahead_span, missed, flags.access())
+                },
                 // Moved meanwhile.
                 None => Ok(Fetched::Nothing),
             };
@@ -120,6 +125,8 @@ impl Vdev {
                     partial = Partial::TruncateAtMiss;
                     Fetched::Nothing
                 }
+                // What the domain says that the device was moved away from does not matter.
+                Err(_) if !self.is_attached_to(domain.as_ref()) => Fetched::Nothing,
                 Err(reason) => return Err(Unfetched::Refused(reason)),
             };
             let mapped = map(self.port(), partial);
@@ -131,6 +138,11 @@ impl Vdev {
             }
         }
         Err(Unfetched::Unsettled)
+    }
+
+    fn is_attached_to(&self, domain: Option<&Arc<DomainInner>>) -> bool {
+        let current = self.inner.domain();
+        current.as_ref().map(Arc::as_ptr) == domain.map(Arc::as_ptr)
     }
 }
 

@@ -1,13 +1,14 @@
 //! Domains that ask: their table is a cache of what the translator has answered.
 //!
 //! A map that misses leaves its slot, [fetches](DomainInner::fetch) the translations of its range,
-//! and tries again. Each answer is [entered](super::enter) as one word: the largest page that the answer, the memory
-//! behind it and the words that are there allow.
+//! and tries again. Each answer is [entered](super::enter) as one word: the largest page that the
+//! answer, the memory behind it and the words that are there allow.
 //!
 //! Whatever is mapped is in the table, or was removed from it by a revoke that has found the
 //! mapping: an [eviction](super::evict) passes over what is held, and an answer never replaces a
 //! word that leads elsewhere. So a change of the guest's regions finds in the table all that leads
 //! to them, as in a domain that is told.
+#![allow(unsafe_code, reason = "passes on which guest the memory is of")]
 
 use core::cell::{Cell, RefCell};
 
@@ -38,12 +39,15 @@ pub(crate) enum Fetched<'a> {
 impl DomainInner {
     /// Asks the translator for all that the table does not have of `access` to `span` from `missed`
     /// on; nothing if the domain does not ask. What it has of `span` before that is not evicted
-    /// either. `firmware` is the guest's memory. No lock and no slot may be held.
+    /// either. No lock and no slot may be held.
+    ///
+    /// # Safety
+    /// `firmware` is of the guest whose domain this is.
     ///
     /// # Errors
     /// The first refusal; `Limit` if the translations of the range exceed the domain's limit, with
     /// those that are held or being fetched.
-    pub(crate) fn fetch(
+    pub(crate) unsafe fn fetch(
         &self,
         firmware: Port<'_>,
         span: Span<DeviceAddr>,
@@ -52,7 +56,8 @@ impl DomainInner {
     ) -> Result<Fetched<'_>, Reason> {
         let Some(asking) = &self.asking else { return Ok(Fetched::Nothing) };
         if span.start().0 / GRANULE == span.last().0 / GRANULE {
-            let asked = self.ask(asking, firmware, span, access)?;
+            // SAFETY: the contract of `ask` is that of this function.
+            let asked = unsafe { self.ask(asking, firmware, span, access) }?;
             return Ok(asked.map_or(Fetched::Nothing, |_asked| Fetched::Page { _asked }));
         }
         // A range of any length keeps what it has come to from being evicted, and no more.
@@ -69,7 +74,8 @@ impl DomainInner {
                 Some(last) => last,
                 None => {
                     let rest = Span::inclusive(addr, kept.last()).unwrap_or(kept);
-                    drop(self.ask(asking, firmware, rest, access)?);
+                    // SAFETY: the contract of `ask` is that of this function.
+                    drop(unsafe { self.ask(asking, firmware, rest, access) }?);
                     DeviceAddr(addr.0 | (GRANULE - 1))
                 }
             };
@@ -90,7 +96,10 @@ impl DomainInner {
 
     /// Asks for the first granule of `span`, of which more is needed if it has more. `None` if
     /// another thread has, or it is known by now.
-    fn ask<'a>(
+    ///
+    /// # Safety
+    /// As [`fetch`](Self::fetch).
+    unsafe fn ask<'a>(
         &'a self,
         asking: &'a Asking,
         firmware: Port<'_>,

@@ -4,6 +4,7 @@
 //! What is behind an answer is read from the firmware's view, after the domain's table is locked. A
 //! change of the regions updates the firmware's view first and this table later, so it meets what
 //! was entered from the earlier view.
+#![allow(unsafe_code, reason = "compares an answer with where a word leads")]
 
 use super::asking::{Answer, Asking};
 use super::domain::DomainInner;
@@ -23,6 +24,7 @@ use crate::view::table::{Found, Writer};
 pub(super) struct Entering<'a> {
     pub(super) domain: &'a DomainInner,
     pub(super) asking: &'a Asking,
+    /// Of the guest whose domain this is.
     pub(super) firmware: Port<'a>,
     pub(super) page: Span<DeviceAddr>,
     pub(super) writer: &'a mut Writer,
@@ -98,7 +100,10 @@ impl Entering<'_> {
             if leaf.allowed().contains(access) {
                 return Ok(());
             }
-            if target(&self.domain.view, &self.firmware.guest.segments, at) == Some(to(at)) {
+            // SAFETY: `target` asks that the view and the segments are of one guest: that of
+            // `firmware` is the domain's, as whoever creates an `Entering` says.
+            let leads = unsafe { target(&self.domain.view, &self.firmware.guest.segments, at) };
+            if leads == Some(to(at)) {
                 return self.raise(found, translation, requested);
             }
             // The guest has changed the translation without an invalidation. What was there

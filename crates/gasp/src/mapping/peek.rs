@@ -21,13 +21,20 @@ pub(crate) fn peek(view: &View, addr: DeviceAddr) -> Option<(Leaf, DeviceAddr)> 
     Some((leaf, DeviceAddr(addr.0 + (found.rest(addr.0) - 1))))
 }
 
-/// The guest-physical address that `addr` leads to in a view of this guest.
-pub(crate) fn target(view: &View, segments: &Segments, addr: DeviceAddr) -> Option<GuestPhys> {
+/// The guest-physical address that `addr` leads to in a view.
+///
+/// # Safety
+/// The view and the segments are of the same guest.
+pub(crate) unsafe fn target(
+    view: &View,
+    segments: &Segments,
+    addr: DeviceAddr,
+) -> Option<GuestPhys> {
     let _busy = Hold::publish(Span::new(addr, 1).ok()?)?;
     let leaf = view.table.find(addr.0).leaf_at(addr.0)?;
-    // SAFETY: `guest_of` asks that the leaf was found in a table of this guest, and that the slot
-    // under which it was found is busy: the caller gives a view of the guest that `segments` are
-    // of, and `_busy` was published before the look-up and is not dropped yet.
+    // SAFETY: `guest_of` asks that the leaf was found in a table of the guest of `segments`, which
+    // is the contract of this function, and that the slot under which it was found is busy: `_busy`
+    // was published before the look-up and is not dropped yet.
     let guest = unsafe { guest_of(segments, leaf, addr.0 % GRANULE) };
     Some(GuestPhys(guest))
 }
