@@ -199,8 +199,12 @@ impl<A: Clone> Questions<A> {
     fn valid(&self, asked: &Asked<'_, A>, whole: Span<DeviceAddr>) -> Option<Invalidated> {
         let mut open = lock(&asked.part.open);
         let question = open.question(asked.number);
+        let is_any = self.invalidating.load(Ordering::Relaxed) > 0;
+        if !is_any && question.invalidated.0.is_empty() {
+            return Some(Invalidated::default());
+        }
         let mut invalidated = question.invalidated.clone();
-        if self.invalidating.load(Ordering::Relaxed) > 0 {
+        if is_any {
             lock(&self.invalidations).iter().for_each(|spans| invalidated.add(spans));
         }
         if invalidated.overlaps(whole) {

@@ -24,7 +24,7 @@ pub(super) fn recipes() -> Vec<Recipe> {
     }
     all.push(recipe("asks: miss, an answer at once".into(), || miss(at_once)));
     all.push(recipe("asks: miss, a walk of four levels".into(), || miss(walked)));
-    let name = "asks: miss, a walk of four levels, 2 threads";
+    let name = "asks: miss, a walk of four levels, a limit of 1024, 2 threads";
     all.push(recipe(name.into(), || two_threads(walked)));
     let name = "asks: random over 16384 pages, a limit of 1024, a walk of four levels";
     all.push(recipe(name.into(), || evicting(walked)));
@@ -32,6 +32,7 @@ pub(super) fn recipes() -> Vec<Recipe> {
         run(walked)
     }));
     all.push(recipe("asks: invalidate a page, no holder".into(), invalidate));
+    all.push(recipe("asks: invalidate 1024 pages at once, no holder".into(), invalidate_all));
     all
 }
 
@@ -119,14 +120,18 @@ fn miss(translator: fn(&Guest) -> Created) -> gasp::Result<Vec<Contestant>> {
 fn two_threads(translator: fn(&Guest) -> Created) -> gasp::Result<Vec<Contestant>> {
     let setup = Setup::with_grants(0)?;
     let (_, vdev) = asking(&setup, translator, 1024)?;
+    let alone = vdev.clone();
     let round = AtomicU64::new(0);
-    Ok(vec![pair("gasp", move |thread| {
-        let vdev = vdev.clone();
-        // Each walks pages of its own, evicts what it has walked, and goes on where it was.
-        let from = round.fetch_add(1, Ordering::Relaxed) as usize * MISSES / 3;
-        let first = thread % 2 * MISSES;
-        move |i| map(&vdev, (first + (from + i) % MISSES) as u64 * GRANULE)
-    })])
+    Ok(vec![
+        pair("gasp", move |thread| {
+            let vdev = vdev.clone();
+            // Each walks pages of its own, evicts what it has walked, and goes on where it was.
+            let from = round.fetch_add(1, Ordering::Relaxed) as usize * MISSES / 3;
+            let first = thread % 2 * MISSES;
+            move |i| map(&vdev, (first + (from + i) % MISSES) as u64 * GRANULE)
+        }),
+        contestant("gasp, 1 thread", move |i| map(&alone, (i % MISSES) as u64 * GRANULE)),
+    ])
 }
 
 fn evicting(translator: fn(&Guest) -> Created) -> gasp::Result<Vec<Contestant>> {
@@ -163,6 +168,22 @@ fn invalidate() -> gasp::Result<Vec<Contestant>> {
             }
             spent += start.elapsed();
             rest -= some;
+        }
+        spent
+    };
+    Ok(vec![Contestant { name: "gasp", work: Box::new(work) }])
+}
+
+fn invalidate_all() -> gasp::Result<Vec<Contestant>> {
+    let setup = Setup::with_grants(0)?;
+    let (domain, vdev) = asking(&setup, at_once, DomainOptions::LIMIT)?;
+    let work = move |count: u32| {
+        let mut spent = Duration::ZERO;
+        for _ in 0..count {
+            (0..1024).for_each(|page| map(&vdev, page * GRANULE));
+            let start = Instant::now();
+            black_box(domain.invalidate_all().map(gasp::Drain::wait).is_ok());
+            spent += start.elapsed();
         }
         spent
     };
