@@ -24,6 +24,7 @@ use gasp::{
     Access, DeviceAddr, Domain, DomainOptions, Guest, GuestPhys, PageTables, Refusal, Translation,
     TranslationFault, Translator, Vdev,
 };
+use parking_lot::Mutex;
 use support::*;
 
 type Answer = Result<Translation, TranslationFault>;
@@ -31,6 +32,8 @@ type Answer = Result<Translation, TranslationFault>;
 /// A translator that counts how often it is asked.
 struct Asked<F> {
     count: AtomicUsize,
+    /// The refusals that it was told of.
+    told: Mutex<Vec<(DeviceAddr, Access, Refusal)>>,
     answer: F,
 }
 
@@ -45,6 +48,10 @@ impl<F: Fn(DeviceAddr, Access) -> Answer + Send + Sync> Translator for Asked<F> 
     fn translate(&self, _: &PageTables<'_>, addr: DeviceAddr, access: Access) -> Answer {
         self.count.fetch_add(1, Ordering::SeqCst);
         (self.answer)(addr, access)
+    }
+
+    fn refused(&self, addr: DeviceAddr, access: Access, refusal: Refusal) {
+        self.told.lock().push((addr, access, refusal));
     }
 }
 
@@ -63,7 +70,7 @@ impl<F: Fn(DeviceAddr, Access) -> Answer + Send + Sync + 'static> Scene<F> {
 
     fn with_limit(len: u64, limit: u64, answer: F) -> Self {
         let (guest, _ram) = iommu_guest(len);
-        let asked = Arc::new(Asked { count: AtomicUsize::new(0), answer });
+        let asked = Arc::new(Asked { count: AtomicUsize::new(0), told: Mutex::default(), answer });
         let options = DomainOptions { limit, ..DomainOptions::ask(Arc::clone(&asked) as _) };
         let domain = guest.domain("domain", options).unwrap();
         let disk = guest.vdev("disk").unwrap();

@@ -62,7 +62,13 @@ impl Vdev {
         let Request { op, addr, len, flags } = request;
         let span = self.port().span(op, addr.0, len)?;
         self.fetched(span, flags, missed, partial, map).map_err(|unfetched| match unfetched {
-            Unfetched::Refused(reason) => self.port().refused(op, span, flags, reason),
+            Unfetched::Refused(reason, domain) => {
+                let error = self.port().refused(op, span, flags, reason);
+                if let Some(domain) = domain {
+                    domain.tell_refused(flags.access(), reason);
+                }
+                error
+            }
             Unfetched::Unsettled => self.port().unsettled(op, span, flags),
             Unfetched::Error(error) => error,
         })
@@ -127,7 +133,7 @@ impl Vdev {
                 }
                 // What the domain says that the device was moved away from does not matter.
                 Err(_) if !self.is_attached_to(domain.as_ref()) => Fetched::Nothing,
-                Err(reason) => return Err(Unfetched::Refused(reason)),
+                Err(reason) => return Err(Unfetched::Refused(reason, domain)),
             };
             let mapped = map(self.port(), partial);
             drop(fetched);
@@ -148,8 +154,8 @@ impl Vdev {
 
 /// Why a map that has missed fails.
 enum Unfetched {
-    /// What it needs is refused.
-    Refused(Reason),
+    /// What it needs is refused, by this domain.
+    Refused(Reason, Option<Arc<DomainInner>>),
     /// The guest has invalidated what it needs each time.
     Unsettled,
     /// The error of the map itself.

@@ -84,6 +84,14 @@ impl DomainInner {
         Ok(Fetched::Range { _fetching: fetching })
     }
 
+    /// Tells the translator that `access` was refused for `reason`, if that is a refusal by the IOMMU.
+    /// No lock and no slot may be held.
+    pub(crate) fn tell_refused(&self, access: Access, reason: Reason) {
+        if let (Some(asking), Reason::Refused { addr, refusal }) = (&self.asking, reason) {
+            asking.translator.refused(addr, access, refusal);
+        }
+    }
+
     /// The last address to which the same word of the table allows `access`; `None` if that is not
     /// known.
     fn known(&self, addr: DeviceAddr, access: Access) -> Result<Option<DeviceAddr>, Reason> {

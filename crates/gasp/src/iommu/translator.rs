@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use crate::access::Access;
 use crate::addr::{DeviceAddr, GuestPhys};
+use crate::error::Refusal;
 use crate::mapping::PageTables;
 use crate::span::Span;
 
@@ -60,6 +61,19 @@ pub trait Translator: Send + Sync {
     ) -> Result<Translation, TranslationFault> {
         let _ = following;
         self.translate(memory, run.start(), access)
+    }
+
+    /// Called after an access was refused and recorded as a [`Fault`](crate::Fault): for an IOMMU
+    /// that reports faults to its guest. `addr` is the first refused address, `access` what the
+    /// device requested. It is called as [`translate`](Self::translate) is, on the device's thread.
+    /// By default, it does nothing.
+    ///
+    /// It is not called for what is no fault: a question whether an access is
+    /// [allowed](crate::Vdev::allows), and a map that is shortened to what is allowed. Nor is it
+    /// called for a refusal that the domain has [kept](TranslationFault::keep) since an earlier
+    /// access.
+    fn refused(&self, addr: DeviceAddr, access: Access, refusal: Refusal) {
+        let _ = (addr, access, refusal);
     }
 }
 

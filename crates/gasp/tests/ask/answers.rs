@@ -96,6 +96,40 @@ fn a_refusal_that_is_kept_is_asked_for_once_until_it_is_invalidated() {
 }
 
 #[test]
+fn the_translator_is_told_of_each_refusal_that_is_recorded_and_of_no_other() {
+    let scene = Scene::new(16 * PAGE, |addr, access| match addr.0 / PAGE {
+        0 => same(addr, access),
+        1 => page(PAGE, PAGE, Access::READ),
+        2 => refused(7),
+        _ => Err(TranslationFault { reason: 9, keep: true }),
+    });
+    let at = |page| DeviceAddr(page * PAGE + 8);
+    let told = || core::mem::take(&mut *scene.asked.told.lock());
+    assert!(!scene.disk.allows(at(2), 1, READ) && !scene.disk.allows(at(0), 3 * PAGE, READ));
+    scene.disk.map(at(0), 1, MapFlags::RW).unwrap();
+    // A shortened map is refused itself, or not at all.
+    let flags = READ.any();
+    assert_eq!(errno(scene.disk.map_host_contig_truncated(at(2), PAGE, flags)), "EFAULT");
+    assert_eq!(told(), [(at(2), Access::READ, by_translator(7))]);
+    drop(scene.disk.map_host_contig_truncated(at(0), 3 * PAGE, flags));
+    assert_eq!(told(), []);
+
+    error(scene.disk.read(at(0), &mut [0; 3 * PAGE as usize]));
+    error(scene.disk.map(at(1), 1, WRITE));
+    error(scene.disk.map(at(3), 1, WRITE));
+    let access = Refusal::Access { allowed: Access::READ, requested: Access::WRITE };
+    let expected = [
+        (DeviceAddr(2 * PAGE), Access::READ, by_translator(7)),
+        (at(1), Access::WRITE, access),
+        (at(3), Access::WRITE, by_translator(9)),
+    ];
+    assert_eq!(told(), expected);
+    let faults = scene.guest.take_faults().records;
+    let recorded: Vec<_> = faults.iter().skip(1).map(|f| (f.addr, f.access, f.refusal)).collect();
+    assert_eq!(recorded, expected);
+}
+
+#[test]
 fn what_a_page_does_not_allow_yet_is_asked_for() {
     let allowed = Arc::new(AtomicUsize::new(Access::READ.bits().into()));
     let scene = Scene::new(16 * PAGE, {
@@ -224,7 +258,11 @@ fn only_a_domain_that_asks_has_a_translator() {
     let (guest, _ram) = iommu_guest(PAGE);
     let create = |options| errno(guest.domain("domain", options));
     assert_eq!(create(DomainOptions::new(DomainKind::Ask)), "EINVAL");
-    let translator = DomainOptions::ask(Arc::new(Asked { count: 0.into(), answer: same }));
+    let translator = DomainOptions::ask(Arc::new(Asked {
+        count: 0.into(),
+        told: Mutex::default(),
+        answer: same,
+    }));
     for kind in DomainKind::ALL {
         assert_eq!(create(DomainOptions { kind, ..translator.clone() }), "EINVAL");
     }
