@@ -1,0 +1,158 @@
+//! Invalidations, however the guest has asked for them, and what they take out of which domains.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gasp::{DeviceAddr, Domain, Drain, Result, Span};
+use smallvec::SmallVec;
+
+use crate::capabilities::Capabilities;
+use crate::domain_ids::DomainIds;
+use crate::requester::RequesterId;
+use crate::translator::Remapping;
+
+/// A requester's domain, and its translator.
+pub(crate) struct Requester {
+    pub(crate) domain: Domain,
+    pub(crate) remapping: Arc<Remapping>,
+}
+
+/// The requesters that are connected.
+pub(crate) type Requesters = BTreeMap<RequesterId, Requester>;
+
+/// What the guest asks for, as it is coded in descriptors and registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Granularity {
+    Global,
+    Domain,
+    /// A device of the context cache, or pages of the IOTLB.
+    Selective,
+}
+
+impl Granularity {
+    /// `None` for the value that is reserved.
+    pub(crate) fn of(field: u8) -> Option<Self> {
+        match field {
+            1 => Some(Self::Global),
+            2 => Some(Self::Domain),
+            3 => Some(Self::Selective),
+            _ => None,
+        }
+    }
+}
+
+/// The pages of an invalidation: address in bits 63 to 12, address mask in bits 5 to 0, as in a
+/// descriptor and in IVA. Bit 6, the hint that only leaf entries have changed, needs no care: nothing
+/// but leaf entries is cached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Pages(Option<Span<DeviceAddr>>);
+
+impl Pages {
+    /// None if the mask is larger than the unit's largest.
+    pub(crate) fn new(word: u64, capabilities: &Capabilities) -> Self {
+        let mask = (word & 0x3f) as u32;
+        if mask > capabilities.most_mask() {
+            return Self(None);
+        }
+        let size = 1 << (12 + mask);
+        Self(Span::new(DeviceAddr(word & !(size - 1)), size).ok())
+    }
+}
+
+/// An invalidation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Invalidation {
+    /// Everything of every requester.
+    All,
+    /// Everything of requesters whose id is this one, but for the bits of the mask.
+    Requesters { id: u16, mask: u16 },
+    /// All translations.
+    Iotlb,
+    /// Those of a domain of the guest.
+    Domain(u16),
+    /// Those of pages of a domain of the guest.
+    Pages(u16, Span<DeviceAddr>),
+}
+
+impl Invalidation {
+    /// An invalidation of the context cache. There is none; but a walk may be on its way from an entry
+    /// of before, and has not added that entry's domain id yet. So it is made void. Contexts change
+    /// rarely, and their translations are to be invalidated next anyway.
+    pub(crate) fn context_cache(granularity: Granularity, id: u16, mask: u8) -> Self {
+        match granularity {
+            Granularity::Global | Granularity::Domain => Self::All,
+            Granularity::Selective => {
+                // Function bit 2, bits 2 and 1, or all three.
+                let mask = match mask & 3 {
+                    0 => 0,
+                    1 => 4,
+                    2 => 6,
+                    _ => 7,
+                };
+                Self::Requesters { id, mask }
+            }
+        }
+    }
+
+    /// An invalidation of the IOTLB; `None` if the pages are not valid.
+    pub(crate) fn iotlb(granularity: Granularity, domain: u16, pages: Pages) -> Option<Self> {
+        match granularity {
+            Granularity::Global => Some(Self::Iotlb),
+            Granularity::Domain => Some(Self::Domain(domain)),
+            Granularity::Selective => Some(Self::Pages(domain, pages.0?)),
+        }
+    }
+
+    fn reach(self, id: RequesterId, ids: &DomainIds) -> Reach {
+        let all = |is_reached| if is_reached { Reach::All } else { Reach::Nothing };
+        match self {
+            Self::All => Reach::All,
+            Self::Requesters { id: other, mask } => all((id.0 ^ other) & !mask == 0),
+            Self::Iotlb => all(!ids.is_empty()),
+            Self::Domain(domain) => all(ids.may_have(domain)),
+            Self::Pages(domain, pages) if ids.may_have(domain) => Reach::Pages(pages),
+            Self::Pages(..) => Reach::Nothing,
+        }
+    }
+}
+
+/// What an invalidation takes out of one domain.
+enum Reach {
+    Nothing,
+    All,
+    Pages(Span<DeviceAddr>),
+}
+
+/// Makes invalidations, of each domain those that concern it at once. Adds the drains that have to be
+/// waited for to `drains`.
+pub(crate) fn invalidate(
+    requesters: &Requesters,
+    invalidations: &[Invalidation],
+    drains: &mut Vec<Drain>,
+) -> Result<()> {
+    DomainIds::look();
+    for (&id, Requester { domain, remapping }) in requesters {
+        let mut pages = SmallVec::<[Span<DeviceAddr>; 4]>::new();
+        let mut all = false;
+        for invalidation in invalidations {
+            match invalidation.reach(id, &remapping.ids) {
+                Reach::Nothing => {}
+                Reach::All => all = true,
+                Reach::Pages(span) => pages.push(span),
+            }
+        }
+        let drain = if all {
+            remapping.ids.clear();
+            domain.invalidate_all().inspect_err(|_| remapping.ids.add_any())
+        } else if pages.is_empty() {
+            continue;
+        } else {
+            domain.invalidate_ranges(&pages)
+        };
+        let mut drain = drain?;
+        if drain.poll().is_none() {
+            drains.push(drain);
+        }
+    }
+    Ok(())
+}
