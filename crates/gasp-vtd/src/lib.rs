@@ -61,18 +61,23 @@
 //! says.
 //!
 //! **Faults** are recorded if a device was refused, not for what it only asks
-//! ([`Vdev::allows`](gasp::Vdev::allows)). The device's access fails with `EFAULT`. An access to the
-//! addresses of interrupts (0xfee0_0000 to 0xfeef_ffff) while translation is enabled is refused as if
-//! no entry allowed it (5h, 6h), whatever the tables say, unless addresses pass through: MSIs are no
-//! memory accesses here. An address beyond the guest's [width](gasp::Guest::address_width), which is
-//! also MGAW, is refused by the engine (`ENXIO`), and not recorded.
+//! ([`Vdev::allows`](gasp::Vdev::allows)). The device's access fails with `EFAULT`; the
+//! [reason](gasp::Refusal::Translator) is that of the specification, plus 0x100 if the context entry
+//! disables fault processing, so that nothing is recorded for the guest. An access to the addresses of
+//! interrupts (0xfee0_0000 to 0xfeef_ffff) is refused as if no entry allowed it (5h, 6h), whatever the
+//! tables say, unless addresses pass through: MSIs are no memory accesses here. An address beyond the
+//! guest's [width](gasp::Guest::address_width), which is also MGAW, is refused by the engine (`ENXIO`),
+//! and not recorded.
 //!
 //! # What a guest can do to it
 //!
 //! Registers, descriptors and tables are the guest's, and none is trusted. An access to a register
 //! processes at most 256 descriptors, and leaves further ones to the unit's thread. While drains are
-//! waited for, the queue stands still and commands by register are ignored, so that what is waited for
-//! is bounded. A full set of fault recording registers drops faults until software clears the overflow.
+//! waited for, the queue stands still, and so does each command that is in progress: a second one of
+//! its kind is ignored, so that what is waited for is bounded. A full set of fault recording registers
+//! drops faults until software clears the overflow.
+//!
+//! Where the specification leaves room, docs/decisions.md says what the unit does.
 
 mod acpi;
 mod capabilities;

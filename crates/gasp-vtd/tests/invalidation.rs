@@ -482,6 +482,7 @@ fn a_reset_ends_translation_and_forgets_what_is_waited_for() {
     machine.start_queue_again();
     let next = machine.post(&[]);
     assert!(!machine.is_complete(next) && !machine.is_complete(stamp));
+    assert!(!held.is_revoked(), "it is drained on");
     drop(held);
     wait_until("it completes", || machine.is_complete(next));
     machine.command(0, QIE);
