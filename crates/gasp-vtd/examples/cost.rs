@@ -64,6 +64,16 @@ fn main() {
     let all = || (0..PAGES).for_each(|page| touch(&disk, page));
     let one = best(PAGES, all, &mut invalidate);
     println!("an invalidation of a page, with its wait   {one:7.1}");
+    let unit_all = || unit.write(0x508, &(1_u64 << 63 | 2 << 60 | 1 << 32).to_le_bytes());
+    let few = best(
+        64,
+        || (),
+        |page| {
+            touch(&disk, page);
+            unit_all();
+        },
+    );
+    println!("one of a domain with one page, and a miss  {few:7.1}");
     let plain = best(
         PAGES,
         || (0..PAGES).for_each(|page| touch(&plain, page)),

@@ -7,7 +7,7 @@ use gasp::{DeviceAddr, Domain, Drain, Result, Span};
 use smallvec::SmallVec;
 
 use crate::capabilities::Capabilities;
-use crate::domain_ids::DomainIds;
+use crate::context_cache::ContextCache;
 use crate::requester::RequesterId;
 use crate::translator::Remapping;
 
@@ -75,9 +75,8 @@ pub(crate) enum Invalidation {
 }
 
 impl Invalidation {
-    /// An invalidation of the context cache. There is none; but a walk may be on its way from an entry
-    /// of before, and has not added that entry's domain id yet. So it is made void. Contexts change
-    /// rarely, and their translations are to be invalidated next anyway.
+    /// An invalidation of the context cache; of all of it, unless it is for a device. The translations
+    /// that were read with a context entry go with it.
     pub(crate) fn context_cache(granularity: Granularity, id: u16, mask: u8) -> Self {
         match granularity {
             Granularity::Global | Granularity::Domain => Self::All,
@@ -103,24 +102,26 @@ impl Invalidation {
         }
     }
 
-    fn reach(self, id: RequesterId, ids: &DomainIds) -> Reach {
-        let all = |is_reached| if is_reached { Reach::All } else { Reach::Nothing };
+    fn reach(self, id: RequesterId, context: &ContextCache) -> Reach {
         match self {
-            Self::All => Reach::All,
-            Self::Requesters { id: other, mask } => all((id.0 ^ other) & !mask == 0),
-            Self::Iotlb => all(!ids.is_empty()),
-            Self::Domain(domain) => all(ids.may_have(domain)),
-            Self::Pages(domain, pages) if ids.may_have(domain) => Reach::Pages(pages),
-            Self::Pages(..) => Reach::Nothing,
+            Self::All => Reach::Context,
+            Self::Requesters { id: other, mask } if (id.0 ^ other) & !mask == 0 => Reach::Context,
+            Self::Iotlb if context.domain().is_some() => Reach::Translations,
+            Self::Domain(domain) if context.domain() == Some(domain) => Reach::Translations,
+            Self::Pages(domain, pages) if context.domain() == Some(domain) => Reach::Pages(pages),
+            _ => Reach::Nothing,
         }
     }
 }
 
-/// What an invalidation takes out of one domain.
+/// What an invalidation takes from one requester.
 enum Reach {
     Nothing,
-    All,
     Pages(Span<DeviceAddr>),
+    /// All translations.
+    Translations,
+    /// The context entry, and all translations.
+    Context,
 }
 
 /// Makes invalidations, of each domain those that concern it at once. Adds the drains that have to be
@@ -130,20 +131,23 @@ pub(crate) fn invalidate(
     invalidations: &[Invalidation],
     drains: &mut Vec<Drain>,
 ) -> Result<()> {
-    DomainIds::look();
+    ContextCache::look();
     for (&id, Requester { domain, remapping }) in requesters {
         let mut pages = SmallVec::<[Span<DeviceAddr>; 4]>::new();
         let mut all = false;
         for invalidation in invalidations {
-            match invalidation.reach(id, &remapping.ids) {
+            match invalidation.reach(id, &remapping.context) {
                 Reach::Nothing => {}
-                Reach::All => all = true,
                 Reach::Pages(span) => pages.push(span),
+                Reach::Translations => all = true,
+                Reach::Context => {
+                    all = true;
+                    remapping.context.clear();
+                }
             }
         }
         let drain = if all {
-            remapping.ids.clear();
-            domain.invalidate_all().inspect_err(|_| remapping.ids.add_any())
+            domain.invalidate_all()
         } else if pages.is_empty() {
             continue;
         } else {

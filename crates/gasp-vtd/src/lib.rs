@@ -48,9 +48,10 @@
 //! | faults | 8 fault recording registers |
 //! | not | caching mode, device-TLBs, interrupt remapping, scalable mode, protected memory, fault logs in memory |
 //!
-//! **Misses.** A map of a device that is not in the requester's domain yet reads root entry, context
-//! entry and page tables. Nothing that leads to a page is cached, only pages are, so a guest that maps
-//! a page writes an entry and no register.
+//! **Misses.** A map of a device that is not in the requester's domain yet reads the page tables, and
+//! before the first of them root and context entry. Those are kept until the context cache is
+//! invalidated; nothing that is not present is, so a guest that maps a page writes an entry and no
+//! register.
 //!
 //! **Invalidation is a revoke.** It takes pages out of the domains that have them under the guest's
 //! domain id, and drains the mappings of them. A wait descriptor completes after the drains of all
@@ -83,9 +84,9 @@ mod acpi;
 mod capabilities;
 mod commands;
 mod context;
+mod context_cache;
 mod control;
 mod descriptor;
-mod domain_ids;
 mod faults;
 mod invalidation;
 mod message;

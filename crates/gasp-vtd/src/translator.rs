@@ -8,8 +8,8 @@ use gasp::{
 };
 use gasp_page_tables::vtd::SecondLevel;
 
-use crate::context::look_up;
-use crate::domain_ids::DomainIds;
+use crate::context::{NoContext, look_up};
+use crate::context_cache::ContextCache;
 use crate::faults::Fault;
 use crate::requester::RequesterId;
 use crate::shared::{Shared, denied};
@@ -25,31 +25,18 @@ const LARGE: u64 = 1 << 30;
 pub(crate) struct Remapping {
     shared: Arc<Shared>,
     requester: RequesterId,
-    /// The domain ids under which the requester's domain has translations.
-    pub(crate) ids: DomainIds,
+    pub(crate) context: ContextCache,
 }
 
-/// What a requester's addresses go through.
-enum Through {
-    Nothing,
-    Tables(SecondLevel, bool),
+/// Why there is no context entry.
+enum Without {
+    Translation,
+    Context(NoContext),
 }
 
 impl Remapping {
     pub(crate) fn new(shared: &Arc<Shared>, requester: RequesterId) -> Self {
-        Self { shared: Arc::clone(shared), requester, ids: DomainIds::default() }
-    }
-
-    /// Finds out what addresses go through now.
-    fn through(&self, memory: &PageTables<'_>) -> Result<Through, TranslationFault> {
-        let Some(root) = self.shared.root.table() else { return Ok(Through::Nothing) };
-        let capabilities = &self.shared.capabilities;
-        let context = look_up(memory, root, self.requester, capabilities)
-            .map_err(|none| refusal(none.reason.into(), none.is_silent))?;
-        self.ids.add(context.domain);
-        Ok(context.table.map_or(Through::Nothing, |table| {
-            Through::Tables(SecondLevel::new(capabilities.walk, table), context.is_silent)
-        }))
+        Self { shared: Arc::clone(shared), requester, context: ContextCache::default() }
     }
 
     fn answer(
@@ -59,10 +46,22 @@ impl Remapping {
         access: Access,
         walk: impl FnOnce(&SecondLevel) -> Result<Translation, TranslationFault>,
     ) -> Result<Translation, TranslationFault> {
-        let (tables, is_silent) = match self.through(memory)? {
-            Through::Nothing => return Ok(identity(addr)),
-            Through::Tables(tables, is_silent) => (tables, is_silent),
+        let Shared { capabilities, root, .. } = &*self.shared;
+        let context = self.context.entry(|| {
+            // In this order, the cache has no entry of an earlier root table either, and none while
+            // translation is disabled: both changes invalidate it.
+            let root = root.table().ok_or(Without::Translation)?;
+            look_up(memory, root, self.requester, capabilities).map_err(Without::Context)
+        });
+        let context = match context {
+            Ok(context) => context,
+            Err(Without::Translation) => return Ok(identity(addr)),
+            Err(Without::Context(none)) => {
+                return Err(refusal(none.reason.into(), none.is_silent));
+            }
         };
+        let Some(table) = context.table else { return Ok(identity(addr)) };
+        let (tables, is_silent) = (SecondLevel::new(capabilities.walk, table), context.is_silent);
         if INTERRUPTS.contains(&addr.0) {
             return Err(refusal(denied(access).into(), is_silent));
         }

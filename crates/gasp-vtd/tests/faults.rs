@@ -57,12 +57,14 @@ fn each_flaw_of_the_entries_has_its_reason() {
     for &(at, flaw, reason) in flaws {
         let before = machine.word(at);
         machine.write(at, flaw);
+        machine.submit(&[context_all()]);
         machine.assert_refused(&machine.disk, 0x5678, READ);
         let expected = record(DISK.0, 0x5000, true, reason);
         assert_eq!(machine.take_fault(), expected, "{at:#x}: {flaw:#x}");
         machine.write(at, before);
     }
     // Bits that software may use, and snoop control.
+    machine.submit(&[context_all()]);
     machine.write(context + 8, high | 0x78);
     machine.write(leaf, machine.word(leaf) | 1 << 11 | 0x7 << 52);
     assert!(machine.reached(&machine.disk, 0x5678, READ).is_ok());
@@ -70,8 +72,8 @@ fn each_flaw_of_the_entries_has_its_reason() {
     machine.submit(&[context_all(), iotlb_all()]);
     machine.write(context, 1 << 63 | 2 << 2 | 1);
     assert_eq!(machine.reached(&machine.disk, 0x5678, READ).unwrap(), 0x5678);
-    machine.submit(&[context_all(), iotlb_all()]);
     machine.write(context, 2 << 2 | 1 << 4 | 1);
+    machine.submit(&[context_all(), iotlb_all()]);
     machine.assert_refused(&machine.disk, 0x5678, READ);
     assert_eq!(machine.take_fault().reason, 0xb);
     machine.write(context, 2 << 2 | 1);
@@ -133,14 +135,17 @@ fn a_context_that_disables_fault_processing_leaves_no_record_but_the_refusal() {
     machine.map(tables, 0x6000, RAM, R | W);
     for low in [tables.root | 3, 2, tables.root | 1 << 2 | 3, tables.root | 1 << 4 | 3] {
         machine.write(context, low);
+        machine.submit(&[context_all()]);
         machine.assert_refused(&machine.disk, 0x5000, READ);
         assert_eq!(machine.get32(FSTS), 0, "{low:#x}");
     }
     machine.write(context, tables.root | 3);
+    machine.submit(&[context_all()]);
     machine.assert_refused(&machine.disk, 0xfee0_0000, WRITE);
     assert_eq!(machine.get32(FSTS), 0);
     // What comes before the context entry is recorded.
     machine.write(ROOT, 0);
+    machine.submit(&[context_all()]);
     machine.assert_refused(&machine.disk, 0x5000, READ);
     assert_eq!(machine.take_fault().reason, 1);
 }

@@ -229,31 +229,43 @@ fn status_bits_of_commands_wait_for_the_drain() {
 }
 
 #[test]
-fn a_domain_id_that_changes_without_a_context_invalidation_is_found_by_both_ids() {
+fn translations_belong_to_the_domain_id_of_the_context_entry_that_they_were_read_with() {
     let (machine, tables, _) = mapped();
-    machine.set_context(DISK, Tables { id: 9, ..tables });
-    // One page under the old id, and one under the new one.
-    machine.submit(&[iotlb_pages(1, 0x3000, 0)]);
-    machine.reached(&machine.disk, 0x3000, RW).unwrap();
-    for id in [1, 9] {
-        machine.unmap(tables, 0x2000);
-        machine.submit(&[iotlb_pages(id, 0x2000, 0)]);
-        machine.assert_refused(&machine.disk, 0x2000, RW);
-        machine.map(tables, 0x2000, 0x20_2000, R | W);
-        machine.reached(&machine.disk, 0x2000, RW).unwrap();
-        machine.submit(&[iotlb_domain(id)]);
-        assert_eq!(cached(&machine), [vec![], all()]);
-        // From now on there is one id again.
-        touch(&machine);
-        machine.submit(&[iotlb_domain(1)]);
-        assert_eq!(cached(&machine), [all(), all()]);
-        machine.set_context(DISK, Tables { id: 1, ..tables });
-        machine.submit(&[context_all()]);
-        touch(&machine);
-        machine.set_context(DISK, Tables { id: 9, ..tables });
-        machine.submit(&[iotlb_pages(1, 0x3000, 0)]);
+    let mut ids = [1, 9];
+    for _ in 0..4 {
+        let [old, new] = ids;
+        // The guest has changed the id, and has not invalidated the context cache yet.
+        machine.set_context(DISK, Tables { id: new, ..tables });
+        machine.submit(&[iotlb_pages(old, 0x3000, 0)]);
+        assert_eq!(cached(&machine), [without(3..4), all()]);
         machine.reached(&machine.disk, 0x3000, RW).unwrap();
+        machine.submit(&[iotlb_domain(old)]);
+        assert_eq!(cached(&machine), [vec![], all()]);
+        touch(&machine);
+        machine.submit(&[context_device(old, DISK.0, 0), iotlb_domain(old)]);
+        assert_eq!(cached(&machine), [vec![], all()]);
+        touch(&machine);
+        machine.submit(&[iotlb_domain(old)]);
+        assert_eq!(cached(&machine), [all(), all()]);
+        ids = [new, old];
     }
+}
+
+#[test]
+fn a_context_entry_is_used_until_the_context_cache_is_invalidated() {
+    let (machine, tables, others) = mapped();
+    // The tables of the net, and what comes of an entry that is not present any more.
+    machine.set_context(DISK, Tables { id: 1, ..others });
+    machine.submit(&[iotlb_all()]);
+    assert_eq!(machine.reached(&machine.disk, 0x3000, RW).unwrap(), 0x20_3000);
+    machine.submit(&[context_device(1, DISK.0, 0)]);
+    assert_eq!(machine.reached(&machine.disk, 0x3000, RW).unwrap(), 0x30_3000);
+    machine.write(machine.context(DISK), 0);
+    machine.submit(&[context_device(1, DISK.0, 0)]);
+    machine.assert_refused(&machine.disk, 0x3000, RW);
+    // From then on none is needed.
+    machine.set_context(DISK, tables);
+    assert_eq!(machine.reached(&machine.disk, 0x3000, RW).unwrap(), 0x20_3000);
 }
 
 #[test]
@@ -468,6 +480,7 @@ fn a_reset_ends_translation_and_forgets_what_is_waited_for() {
     machine.set64(machine.iva() + 8, 1 << 63 | 1 << 60);
     machine.assert_refused(&machine.disk, 0x9000, READ);
     machine.set32(FECTL, 0);
+    assert_eq!(machine.reached(&machine.net, 0x4000, RW).unwrap(), 0x30_4000);
     machine.unit.reset();
     for register in (0x18..0x1000).step_by(8) {
         let expected = match register {
@@ -477,6 +490,7 @@ fn a_reset_ends_translation_and_forgets_what_is_waited_for() {
         assert_eq!(machine.get64(register), expected, "{register:#x}");
     }
     assert_eq!(machine.reached(&machine.disk, 0x3000, RW).unwrap(), 0x3000);
+    assert_eq!(machine.reached(&machine.net, 0x4000, RW).unwrap(), 0x4000);
     // The driver of a guest that has started again.
     machine.set64(IQA, QUEUE);
     machine.start_queue_again();
@@ -485,7 +499,11 @@ fn a_reset_ends_translation_and_forgets_what_is_waited_for() {
     assert!(!held.is_revoked(), "it is drained on");
     drop(held);
     wait_until("it completes", || machine.is_complete(next));
-    machine.command(0, QIE);
+    // The root table is not what it was before the reset.
+    machine.command(TE, TE);
+    machine.assert_refused(&machine.disk, 0x3000, RW);
+    assert_eq!(machine.take_fault().reason, 1, "there is nothing at 0");
+    machine.command(0, QIE | TE);
     machine.start();
     assert_eq!(machine.reached(&machine.disk, 0x3000, RW).unwrap(), 0x20_3000);
 }

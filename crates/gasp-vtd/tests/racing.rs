@@ -117,7 +117,7 @@ fn what_was_taken_away_is_never_written_again() {
         }
         let start = Instant::now();
         let mut turn = 0;
-        while start.elapsed() < Duration::from_millis(1500) {
+        while turn < 100 && start.elapsed() < Duration::from_secs(5) {
             let way = &WAYS[turn as usize % WAYS.len()];
             let page = turn * 7 % PAGES;
             let stamp = machine.post(&(way.take)(&machine, tables, page));
@@ -135,7 +135,7 @@ fn what_was_taken_away_is_never_written_again() {
             turn += 1;
         }
         ends.store(true, Ordering::Relaxed);
-        assert!(turn > 50, "{turn} turns");
+        assert!(turn >= 2 * WAYS.len() as u64, "{turn} turns");
     });
 }
 
