@@ -20,7 +20,7 @@ const SHOWN: usize = 20;
 /// Arguments of `gasp audit`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Configuration of the guest
+    /// Configuration of the guest, in TOML or (*.qvmconf, or @FILE) in the language of qvm
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
     /// Repeat the audit at this interval, until SIGINT or SIGTERM; 1 if only --for is given

@@ -35,7 +35,7 @@
 //! | mapping | [`Mapping`], [`Scatter`], [`Stitched`], [`Fence`]; revoke and [`Drain`] |
 //! | iommu | domains and their grants |
 //! | guest | [`Guest`], [`Domain`], [`Vdev`]: the API of programs |
-//! | [`config`] | a guest from a TOML file |
+//! | [`config`] | a guest from a file, in TOML or the configuration language of qvm |
 //! | [`broker`] | frame numbers for processes without the privilege to read them |
 //! | [`signal`] | system calls without their signals; knows none of the others |
 

@@ -8,6 +8,14 @@ mod build;
 mod examples;
 #[path = "config/files.rs"]
 mod files;
+#[path = "config/machine.rs"]
+mod machine;
+#[path = "config/qvm.rs"]
+mod qvm;
+#[path = "config/qvm_files.rs"]
+mod qvm_files;
+#[path = "config/qvm_random.rs"]
+mod qvm_random;
 #[path = "config/random.rs"]
 mod random;
 

@@ -86,12 +86,13 @@ errno_t gasp_set_log(uint32_t level, gasp_log_t log, void *context);
 /* ---- Guests ------------------------------------------------------------------------- */
 
 /*
- * Creates a guest from a TOML file, with its memory, IOMMU domains and devices. Relative paths
- * in the file are relative to its folder. On failure nothing is created, and
+ * Creates a guest from a file in TOML or, if its name ends in .qvmconf, in the configuration
+ * language of qvm, with its memory, IOMMU domains and devices. Relative paths in the file are
+ * relative to its folder. On failure nothing is created, and
  * gasp_last_error() names the line of the file.
  *
  * ENOENT and other errors of opening the file; EFBIG if it is larger than 4 MiB; EINVAL,
- * EEXIST or ENXIO if it is not valid; ENOMEM if the host has not enough memory; and errors of
+ * EEXIST, ENXIO or EOPNOTSUPP if it is not valid; ENOMEM if the host has not enough memory; and errors of
  * what it describes, as in the calls below.
  */
 errno_t gasp_guest_load(const char *path, gasp_guest_t **guest);

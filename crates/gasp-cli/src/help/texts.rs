@@ -13,8 +13,12 @@ The file describes a guest, in TOML. This one has RAM, and a device that reaches
   [[vdev]]
   name = \"disk\"
 
+The same in the configuration language of qvm, in a file with the extension qvmconf:
+  ram 1G
+  vdev virtio-blk name disk
+
 The source tree has a file for each feature, in examples/guest; the documentation of the Rust
-module gasp::config describes all keys.
+module gasp::config describes all keys, and docs/configuration.md the language of qvm.
 
 ",
             $after

@@ -33,7 +33,7 @@ use scale::Scale;
 /// Arguments of `gasp layout`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Configuration of the guest
+    /// Configuration of the guest, in TOML or (*.qvmconf, or @FILE) in the language of qvm
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
     /// File to write the picture to; `-` is stdout

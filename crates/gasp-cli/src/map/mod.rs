@@ -27,7 +27,7 @@ const RUNS_SHOWN: usize = 40;
 /// Arguments of `gasp map`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Configuration of the guest
+    /// Configuration of the guest, in TOML or (*.qvmconf, or @FILE) in the language of qvm
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
     /// Device that maps
@@ -107,7 +107,7 @@ fn check(config: &Config, name: &str) -> Result<(), Failure> {
 fn no_such_device(config: &Config, name: &str) -> Failure {
     let known: Vec<&str> = config.vdevs().collect();
     let hint = match known.as_slice() {
-        [] => "; its configuration has no [[vdev]]".into(),
+        [] => "; its configuration has no `vdev`".into(),
         known => hint(name, known),
     };
     Failure::Usage(format!("--vdev: the guest `{}` has no device `{name}`{hint}", config.name()))

@@ -1,12 +1,10 @@
 //! Creates the guest that a configuration file describes.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
-
 use rustix::fs::OFlags;
 
 use super::error::ConfigError;
+use super::form::Form;
+use super::loads::{copy, grown, load};
 use super::plan::{Content, DomainPlan, Image, Plan, RamPlan, RegionPlan};
 use super::source::{Mark, Source, open_file};
 use crate::access::Access;
@@ -17,10 +15,7 @@ use crate::guest::{Guest, SpaceLock};
 use crate::memory::{
     Adopt, Backing, FrameAccess, MemoryObject, RamProgress, Residency, frame_access,
 };
-use crate::space::Region;
-
-/// Size of the buffer with which a ROM image is copied, in bytes.
-const COPY: usize = 1 << 20;
+use crate::space::{Region, RegionKind};
 
 pub(super) fn build(
     source: &Source,
@@ -60,6 +55,7 @@ pub(super) fn build(
         add_region(source, &lock, region, &mut progress)?;
     }
     drop(lock);
+    load(source, &space, &plan.loads)?;
     for domain in &plan.domains {
         add_domain(source, &guest, domain)?;
     }
@@ -100,27 +96,38 @@ fn add_region(
             let ram = ram.create().map_err(at_size)?;
             Region::ram(start, &ram)
         }
-        Content::Rom { image, file_at } => {
+        Content::Rom { image } => {
             let name = match image {
-                Image::File(path) => path.file_name().unwrap_or_default().to_string_lossy(),
-                Image::Bytes { name, .. } => name.into(),
+                Some((Image::File(path), _)) => {
+                    path.file_name().unwrap_or_default().to_string_lossy()
+                }
+                Some((Image::Bytes { name, .. }, _)) => name.into(),
+                None => "rom".into(),
             };
             let rom = MemoryObject::ram(len).name(&name).prefer(&[Backing::Base]);
             let rom = rom.create().map_err(at_size)?;
             match image {
-                Image::File(path) => fill(&rom, path).map_err(|error| {
+                None => {}
+                Some((Image::File(path), file_at)) => copy(path, &mut |offset, bytes| {
+                    rom.write_at(offset, bytes).map_err(|_| grown())
+                })
+                .map_err(|error| {
                     let what = format!("cannot read the ROM image {}", path.display());
                     source.failed(*file_at, &what, &error)
                 })?,
-                Image::Bytes { bytes, .. } => {
+                Some((Image::Bytes { bytes, .. }, file_at)) => {
                     rom.write_at(0, bytes).map_err(|error| source.refused(*file_at, error))?;
                 }
             }
             Region::rom(start, &rom)
         }
-        Content::Pass { path, path_at, host, offset, access } => {
+        Content::Pass { path, path_at, host, offset, access, ram, uncached } => {
             let write = access.contains(Access::WRITE);
-            let mode = if write { OFlags::RDWR } else { OFlags::RDONLY };
+            let mut mode = if write { OFlags::RDWR } else { OFlags::RDONLY };
+            if *uncached {
+                // How `/dev/mem` is asked for an uncached mapping.
+                mode |= OFlags::SYNC;
+            }
             let file = open_file(path, mode).map_err(|error| {
                 let how = if write { "read and write" } else { "read" };
                 source.failed(*path_at, &format!("cannot {how} {}", path.display()), &error)
@@ -135,7 +142,8 @@ fn add_region(
             let window = MemoryObject::pass_through(file.into(), *host, how)
                 .map_err(|error| source.refused(*path_at, error))?;
             // Readable memory would be executable as well; the file says exactly what is offered.
-            Region::pass_through(start, &window).map(|region| region.restricted(*access))
+            let kind = if *ram { RegionKind::Ram } else { RegionKind::PassThrough };
+            Region::memory(kind, plan.span, &window, 0).map(|region| region.restricted(*access))
         }
         Content::Reserve => Ok(Region::reserved(plan.span)),
         Content::Device { vdev } => Ok(Region::device(plan.span, vdev)),
@@ -156,28 +164,6 @@ fn add_domain(source: &Source, guest: &Guest, plan: &DomainPlan) -> Result<(), C
     Ok(())
 }
 
-/// Copies a file to the start of an object. That it fits was checked when the configuration
-/// was read, and can have changed.
-fn fill(object: &MemoryObject, path: &Path) -> io::Result<()> {
-    let mut file: File = open_file(path, OFlags::RDONLY)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no longer a regular file"));
-    }
-    let mut buffer = vec![0; COPY];
-    let mut offset = 0_u64;
-    loop {
-        let read = match file.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        let bytes = buffer.get(..read).unwrap_or_default();
-        object.write_at(offset, bytes).map_err(|_| io::Error::other("it has grown"))?;
-        offset = offset.saturating_add(read as u64);
-    }
-}
-
 /// Refuses more memory than the host has in total, before the kernel runs out of memory and
 /// kills a process. Less can still be too much, which the engine reports.
 fn fits_host(source: &Source, plan: &Plan) -> Result<(), ConfigError> {
@@ -192,9 +178,12 @@ fn fits_host(source: &Source, plan: &Plan) -> Result<(), ConfigError> {
         }
         sum = sum.saturating_add(region.span.len());
         if sum > total {
+            let advice = match source.form() {
+                Form::Toml => ", or set `residency = \"on-demand\"` in a configuration file",
+                Form::Qvm => "",
+            };
             let message = format!(
-                "RAM and ROM take {} together, and the host has {} of memory; ask for less, or \
-                 set `residency = \"on-demand\"` in a configuration file",
+                "RAM and ROM take {} together, and the host has {} of memory; ask for less{advice}",
                 Bytes(sum),
                 Bytes(total)
             );

@@ -135,8 +135,8 @@ impl<'a> Check<'a> {
                 Ok(text)
             }
             Entry::Occupied(entry) => {
-                let line = self.source.line(*entry.get());
-                let message = format!("the name `{text}` is taken on line {line}");
+                let line = self.source.line(*entry.get(), at);
+                let message = format!("the name `{text}` is taken on {line}");
                 Err(self.source.wrong(at, &message).with_errno(Errno::EXIST))
             }
         }

@@ -112,9 +112,9 @@ fn displacement(grant: &GrantPlan) -> u64 {
 fn contradiction(source: &Source, a: &GrantPlan, b: &GrantPlan, addr: u64) -> ConfigError {
     let (old, new) = if a.at.is_after(b.at) { (b, a) } else { (a, b) };
     let message = format!(
-        "device address {addr:#x} already leads to guest-physical {:#x}, on line {}",
+        "device address {addr:#x} already leads to guest-physical {:#x}, on {}",
         addr.wrapping_add(displacement(old)),
-        source.line(old.at)
+        source.line(old.at, new.at)
     );
     source.wrong(new.at, &message).with_errno(Errno::EXIST)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Errno, Error};
 
-/// An error in a configuration file: line, key, and what was expected.
+/// An error in a configuration: file, line, key, and what was expected.
 ///
 /// It prints as `file:line: key: message`, without the line or the key if it has none.
 /// Control characters from the file are printed escaped, so that a file cannot send control
@@ -73,8 +73,8 @@ impl ConfigError {
     }
 
     /// The key of the wrong value, after those of its tables: `ram.size`,
-    /// `domain.drain.deadline-ms`. `None` if the error is about the file as a whole, or if it
-    /// is not TOML at that line.
+    /// `domain.drain.deadline-ms`; in the qvm language the option. `None` if the error is about
+    /// the file as a whole, or if it has no such thing at that line.
     pub fn key(&self) -> Option<&str> {
         self.0.key.as_deref()
     }
@@ -88,7 +88,8 @@ impl ConfigError {
     /// two objects in one range or of one name; `ENXIO` if a range extends past the guest's
     /// address width or has no memory; `EFBIG` if the file is too large; `ENOENT` for a name
     /// that is not defined; `ENOSPC` for too many grants; `ENOMEM` for more memory than the host
-    /// has; `EISDIR` or `ENODEV` for a file of the wrong kind; `EINVAL` for everything else.
+    /// has; `EISDIR` or `ENODEV` for a file of the wrong kind; `EOPNOTSUPP` for an option of the
+    /// qvm language that is known and not supported; `EINVAL` for everything else.
     pub fn errno(&self) -> Errno {
         self.0.errno
     }

@@ -5,6 +5,7 @@
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::machine::{Action, LogLevel, LogTo};
 use super::size::{Bytes, Contiguous, Number};
 use super::words::{Letters, Named};
 use crate::iommu::DomainKind;
@@ -12,7 +13,7 @@ use crate::iommu::Unattached;
 use crate::mapping::Deadline;
 use crate::memory::{Backing, PinMethod, Residency};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Document {
     #[serde(default)]
@@ -25,6 +26,8 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) rom: Vec<Spanned<RomTable>>,
     #[serde(default)]
+    pub(super) load: Vec<Spanned<LoadTable>>,
+    #[serde(default)]
     pub(super) reserve: Vec<Spanned<ReserveTable>>,
     #[serde(default)]
     pub(super) pass: Vec<Spanned<PassTable>>,
@@ -34,6 +37,8 @@ pub(super) struct Document {
     pub(super) domain: Vec<Spanned<DomainTable>>,
     #[serde(default)]
     pub(super) vdev: Vec<Spanned<VdevTable>>,
+    #[serde(default)]
+    pub(super) machine: MachineTable,
 }
 
 #[derive(Deserialize, Default)]
@@ -78,6 +83,13 @@ pub(super) struct RamTable {
 pub(super) struct RomTable {
     pub(super) start: Option<Spanned<Bytes>>,
     pub(super) size: Option<Spanned<Bytes>>,
+    pub(super) file: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct LoadTable {
+    pub(super) address: Spanned<Bytes>,
     pub(super) file: Spanned<String>,
 }
 
@@ -97,6 +109,10 @@ pub(super) struct PassTable {
     pub(super) path: Spanned<String>,
     pub(super) offset: Option<Spanned<Bytes>>,
     pub(super) access: Option<Letters>,
+    #[serde(default)]
+    pub(super) ram: bool,
+    #[serde(default)]
+    pub(super) uncached: bool,
 }
 
 #[derive(Deserialize)]
@@ -145,4 +161,50 @@ pub(super) struct GrantTable {
 pub(super) struct VdevTable {
     pub(super) name: Spanned<String>,
     pub(super) domain: Option<Spanned<String>>,
+    pub(super) r#type: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) loc: Vec<Spanned<String>>,
+    pub(super) intr: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) log: Vec<Spanned<LogTable>>,
+    /// Each an option's name, followed by its argument, if it takes one.
+    #[serde(default)]
+    pub(super) options: Vec<Spanned<String>>,
+    /// The same as words, each with whether it is quoted, from a form that does not know which of
+    /// them are arguments.
+    #[serde(skip)]
+    pub(super) words: Vec<(Spanned<String>, bool)>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct MachineTable {
+    pub(super) cpus: Option<Spanned<Number>>,
+    pub(super) kernel: Option<Spanned<String>>,
+    pub(super) kernel_address: Option<Spanned<Bytes>>,
+    pub(super) initrd: Option<Spanned<String>>,
+    pub(super) initrd_address: Option<Spanned<Bytes>>,
+    pub(super) cmdline: Option<Spanned<String>>,
+    pub(super) exit_on_halt: Option<bool>,
+    #[serde(default)]
+    pub(super) dry_run: bool,
+    #[serde(default)]
+    pub(super) unsupported: UnsupportedTable,
+    #[serde(default)]
+    pub(super) log: Vec<Spanned<LogTable>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct UnsupportedTable {
+    pub(super) instruction: Option<Named<Action>>,
+    pub(super) reference: Option<Named<Action>>,
+    pub(super) register: Option<Named<Action>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct LogTable {
+    pub(super) levels: Vec<Named<LogLevel>>,
+    pub(super) to: Named<LogTo>,
 }

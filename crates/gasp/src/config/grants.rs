@@ -8,6 +8,7 @@ use super::check::Check;
 use super::disjoint::disjoint;
 use super::error::ConfigError;
 use super::file::{DomainTable, GrantIdentityTable, GrantTable};
+use super::memory::Memory;
 use super::plan::{Content, DomainPlan, GrantPlan, RegionPlan};
 use super::source::Mark;
 use crate::addr::{DeviceAddr, GRANULE, GuestPhys};
@@ -28,7 +29,9 @@ pub(super) fn plan_domains(
     regions: &[RegionPlan],
     policy: DrainPolicy,
 ) -> Result<Vec<DomainPlan>, ConfigError> {
-    let memory = Memory::of(regions);
+    let memory = Memory::of(regions, |content| {
+        matches!(content, Content::Ram { .. } | Content::Rom { .. } | Content::Pass { .. })
+    });
     tables.iter().map(|table| plan_domain(check, table.get_ref(), &memory, policy)).collect()
 }
 
@@ -103,7 +106,7 @@ fn plan_identity(
     let size = (grant.size.get_ref().0, Mark::of(&grant.size, "domain.grant-identity.size"));
     let guest = check.span((grant.start.get_ref().0, at), size)?;
     if !grant.hole {
-        memory.expect(check, guest, at)?;
+        expect(memory, check, guest, at)?;
     }
     let (guest, len) = (guest.start(), guest.len());
     Ok(GrantPlan { at, device: DeviceAddr::identity(guest), guest, len, access: grant.access.0 })
@@ -124,54 +127,24 @@ fn plan_grant(
         return Err(check.source.wrong(guest_at, &message));
     }
     if !grant.hole {
-        memory.expect(check, guest, guest_at)?;
+        expect(memory, check, guest, guest_at)?;
     }
     let (device, guest, len) = (device.start(), guest.start(), guest.len());
     Ok(GrantPlan { at, device, guest, len, access: grant.access.0 })
 }
 
-/// The ranges with memory, in order and merged.
-struct Memory(Vec<Span<GuestPhys>>);
-
-impl Memory {
-    fn of(regions: &[RegionPlan]) -> Self {
-        let is_memory = |region: &&RegionPlan| {
-            let content = &region.content;
-            matches!(content, Content::Ram { .. } | Content::Rom { .. } | Content::Pass { .. })
-        };
-        let mut spans: Vec<_> = regions.iter().filter(is_memory).map(|r| r.span).collect();
-        spans.sort_by_key(Span::start);
-        let mut joined: Vec<Span<GuestPhys>> = Vec::with_capacity(spans.len());
-        for span in spans {
-            let last = joined.last_mut();
-            match last.filter(|last| last.last().checked_add(1) == Some(span.start())) {
-                Some(last) => *last = Span::inclusive(last.start(), span.last()).unwrap_or(span),
-                None => joined.push(span),
-            }
-        }
-        Self(joined)
-    }
-
-    /// Refuses a grant part of which has no memory: in a file, which adds no memory later, it is
-    /// most likely a mistake.
-    fn expect(
-        &self,
-        check: &Check<'_>,
-        span: Span<GuestPhys>,
-        at: Mark,
-    ) -> Result<(), ConfigError> {
-        let after = self.0.partition_point(|memory| memory.start() <= span.start());
-        let memory = after.checked_sub(1).and_then(|index| self.0.get(index));
-        let end = memory.filter(|memory| memory.contains(span.start())).map(Span::last);
-        let hole = match end {
-            Some(end) if span.last() <= end => return Ok(()),
-            Some(end) => end.checked_add(1).unwrap_or(end),
-            None => span.start(),
-        };
-        let message = format!(
-            "no RAM, ROM or pass-through memory is at {hole}, inside the grant's {span}; say \
-             `hole = true` if that is meant"
-        );
-        Err(check.source.wrong(at, &message).with_errno(Errno::NXIO))
-    }
+/// Refuses a grant part of which has no memory: in a file, which adds no memory later, it is
+/// most likely a mistake.
+fn expect(
+    memory: &Memory,
+    check: &Check<'_>,
+    span: Span<GuestPhys>,
+    at: Mark,
+) -> Result<(), ConfigError> {
+    let Some(hole) = memory.hole(span) else { return Ok(()) };
+    let message = format!(
+        "no RAM, ROM or pass-through memory is at {hole}, inside the grant's {span}; say \
+         `hole = true` if that is meant"
+    );
+    Err(check.source.wrong(at, &message).with_errno(Errno::NXIO))
 }

@@ -1,12 +1,11 @@
 //! Places the regions of a configuration file, and checks that no two overlap.
 
-use std::path::Path;
-
 use toml::Spanned;
 
 use super::check::{Check, Names};
 use super::error::ConfigError;
 use super::file::{MmioTable, PassTable, RamTable, ReserveTable, RomTable};
+use super::loads::file_len;
 use super::plan::{Content, Image, RamPlan, RegionPlan};
 use super::size::Bytes;
 use super::source::Mark;
@@ -60,18 +59,33 @@ impl<'a> Layout<'a> {
     pub(super) fn rom(&mut self, table: &Spanned<RomTable>) -> Result<(), ConfigError> {
         let rom = table.get_ref();
         let start_at = Mark::or(rom.start.as_ref(), "rom.start", table);
-        let file_at = Mark::of(&rom.file, "rom.file");
-        let (image, len) = self.image(rom.file.get_ref(), file_at)?;
-        let size = match &rom.size {
-            Some(size) => self.check.region_size(size, "rom.size")?,
-            None => (len.checked_next_multiple_of(GRANULE).unwrap_or(u64::MAX), file_at),
+        let image = match &rom.file {
+            Some(file) => {
+                let file_at = Mark::of(file, "rom.file");
+                let (image, len) = self.image(file.get_ref(), file_at)?;
+                Some((image, len, file_at))
+            }
+            None => None,
         };
-        if len > size.0 {
+        let size = match (&rom.size, &image) {
+            (Some(size), _) => self.check.region_size(size, "rom.size")?,
+            (None, Some((_, len, file_at))) => {
+                (len.checked_next_multiple_of(GRANULE).unwrap_or(u64::MAX), *file_at)
+            }
+            (None, None) => {
+                let message = "the key `size` or `file` is missing";
+                return Err(self.check.source.wrong(Mark::of(table, "rom.size"), message));
+            }
+        };
+        if let Some((_, len, file_at)) = image
+            && len > size.0
+        {
             let message =
                 format!("the file has {:#}, but its region only {:#}", Bytes(len), Bytes(size.0));
             return Err(self.check.source.wrong(file_at, &message));
         }
-        self.memory(rom.start.as_ref(), start_at, size, Content::Rom { image, file_at })
+        let image = image.map(|(image, _, file_at)| (image, file_at));
+        self.memory(rom.start.as_ref(), start_at, size, Content::Rom { image })
     }
 
     pub(super) fn reserve(&mut self, table: &Spanned<ReserveTable>) -> Result<(), ConfigError> {
@@ -109,12 +123,15 @@ impl<'a> Layout<'a> {
             let message = "`host` or `offset`, and `size`, extend past 64 bits";
             return Err(self.check.source.wrong(size.1, message));
         }
+        let path_at = Mark::of(&pass.path, "pass.path");
         let content = Content::Pass {
-            path: self.check.source.resolve(pass.path.get_ref()),
-            path_at: Mark::of(&pass.path, "pass.path"),
+            path: self.check.source.resolve(path_at, pass.path.get_ref()),
+            path_at,
             host: HostPhys(host),
             offset,
             access: pass.access.map_or(Access::RW, |letters| letters.0),
+            ram: pass.ram,
+            uncached: pass.uncached,
         };
         self.place(pass.start.get_ref().0, Mark::of(&pass.start, "pass.start"), size, content)
     }
@@ -132,10 +149,10 @@ impl<'a> Layout<'a> {
                 let (old, new) = if swap { (region, before) } else { (before, region) };
                 let source = self.check.source;
                 let message = format!(
-                    "{} overlaps {} of line {}",
+                    "{} overlaps {} of {}",
                     new.span,
                     old.span,
-                    source.line(old.start_at)
+                    source.line(old.start_at, new.start_at)
                 );
                 return Err(source.wrong(new.start_at, &message).with_errno(Errno::EXIST));
             }
@@ -182,26 +199,8 @@ impl<'a> Layout<'a> {
         if let Some(bytes) = source.image(name) {
             return Ok((Image::Bytes { name: name.into(), bytes }, bytes.len() as u64));
         }
-        let file = source.resolve(name);
-        let len = self.file_len(&file, at)?;
+        let file = source.resolve(at, name);
+        let len = file_len(source, &file, at, "ROM image")?;
         Ok((Image::File(file), len))
-    }
-
-    /// Length of a ROM image in bytes; never 0.
-    fn file_len(&self, path: &Path, at: Mark) -> Result<u64, ConfigError> {
-        let source = self.check.source;
-        let metadata = std::fs::metadata(path).map_err(|error| {
-            source.failed(at, &format!("cannot find the ROM image {}", path.display()), &error)
-        })?;
-        let fail = |what: &str, errno| {
-            let message = format!("expected a ROM image, but {} {what}", path.display());
-            Err(source.wrong(at, &message).with_errno(errno))
-        };
-        match metadata.len() {
-            _ if metadata.is_dir() => fail("is a directory", Errno::ISDIR),
-            _ if !metadata.is_file() => fail("is not a regular file", Errno::NODEV),
-            0 => fail("is empty; an image has at least one byte", Errno::INVAL),
-            len => Ok(len),
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! Guests described by TOML files.
+//! Guests described by files, in TOML or in the configuration language of qvm.
 //!
 //! ```
 //! use std::path::Path;
@@ -33,7 +33,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # The file
+//! # The two forms
+//!
+//! A file whose name ends in `.qvmconf`, or is written with a leading `@`, is in the publicly
+//! documented configuration language of qvm: options such as `ram 1G` and `vdev virtio-blk`. What
+//! of it is supported, and what becomes of the rest, is in `docs/configuration.md` of the source
+//! tree. A file whose name ends in `.toml` is in TOML, with the tables below. In any other file
+//! the first line that is not a comment decides.
+//!
+//! Both describe the same guests: memory ([`Config::build`]), and the machine that a VMM makes of
+//! it ([`Config::machine`]). Only TOML has the keys that the engine has beyond the language: how
+//! RAM is backed and pinned, domains and their grants.
+//!
+//! # The file in TOML
 //!
 //! A table in double brackets can occur many times, once for each object; one in single
 //! brackets at most once. An unknown key is an error, which suggests the nearest known one. A
@@ -89,11 +101,19 @@
 //! |---|---|---|---|
 //! | `start` | bytes | past the highest RAM or ROM so far | guest-physical address |
 //! | `size` | bytes, at least the size of the image | the image's, rounded up to 4 KiB | length; zeros follow the image |
-//! | `file` | path of a regular file, not empty | | the image |
+//! | `file` | path of a regular file, not empty | none, if there is a `size` | the image |
 //!
 //! All RAM is placed before all ROM, each in the order of the file. "So far" is in this
 //! order. Only RAM and ROM count: a region without `start` is not moved out of the way of
 //! other regions.
+//!
+//! ## `[[load]]`
+//! A file that is copied into RAM or ROM when the guest is created, in the order of the file.
+//!
+//! | key | type | default | meaning |
+//! |---|---|---|---|
+//! | `address` | bytes | | guest-physical address of its first byte |
+//! | `file` | path of a regular file, not empty | | the file; all of it must be in RAM and ROM |
 //!
 //! ## `[[reserve]]`
 //! | key | type | default | meaning |
@@ -110,6 +130,8 @@
 //! | `path` | path of a file or character device | | the file to map: `/dev/mem`, a UIO or VFIO resource |
 //! | `offset` | bytes | `host` for `/dev/mem`, else 0 | offset of the window in that file |
 //! | `access` | access | `"rw"` | the access that it is opened with, and the most that it offers |
+//! | `ram` | boolean | `false` | system RAM to the guest, which every map accepts, and not only one that [accepts any memory](crate::MapFlags::any) |
+//! | `uncached` | boolean | `false` | opened with `O_SYNC`, by which `/dev/mem` maps it uncached |
 //!
 //! ## `[[mmio]]`
 //! | key | type | default | meaning |
@@ -159,20 +181,49 @@
 //! |---|---|---|---|
 //! | `name` | name, no two the same | | |
 //! | `domain` | name of a `[[domain]]` | none: see `unattached` | the domain that it is attached to |
+//! | `type` | name | none | what a VMM makes of it: see [`DeviceConfig`]. Without a type it is only a name under which a program maps, and has none of the keys below |
+//! | `loc` | list of [locations](Location) | none | where it is in the guest: `"mem:0xfa000000"`, `"io:0x3f8"`, `"pci:0:3.0"` |
+//! | `intr` | [interrupt](Interrupt) | none | its interrupt: `"ioapic:4"`. A controller that is a device must be before it in the file |
+//! | `options` | list of strings | none | options of its type: a name, and an argument after a space (`"hostdev disk.img"`) |
+//! | `log` | list of tables as in `[machine]` | none | where its messages are written |
+//!
+//! A device of the type `iommu` gives a guest without `[iommu]` one in which devices without a
+//! domain have bypass: until the driver in the guest enables it, as on hardware.
+//!
+//! ## `[machine]`
+//! What a VMM needs beside memory and devices. Nothing of it matters to [`Config::build`].
+//!
+//! | key | type | default | meaning |
+//! |---|---|---|---|
+//! | `cpus` | number, 1 to 255 | 1 | virtual processors |
+//! | `kernel` | path | none | the image that is started |
+//! | `initrd` | path | none | the initial RAM disk of a Linux kernel |
+//! | `kernel-address`, `initrd-address` | bytes | the image's, or the loader's choice | where they are loaded |
+//! | `cmdline` | string | none | the kernel's command line |
+//! | `exit-on-halt` | boolean | `true` | whether a processor that halts leaves the guest |
+//! | `unsupported` | table with `instruction`, `reference`, `register`, each `"abort"`, `"fail"` or `"ignore"` | fail, ignore, fail | what becomes of accesses that nothing handles: see [`Unsupported`] |
+//! | `log` | list of tables with `levels` (of `"fatal"`, `"internal"`, `"error"`, `"warning"`, `"info"`, `"debug"`, `"verbose"`) and `to` (`"stdout"`, `"stderr"` or `"none"`) | none | where messages are written |
+//! | `dry-run` | boolean | `false` | check the machine, and do not start it |
 
-// From text to guest: `source` has the text and the lines of its values, `file` its tables, with
-// the values of `size` and `words`; `planner` checks them (`check`, `layout` of regions, `grants`
-// and `disjoint`) and returns a `plan`, from which `build` creates the guest.
+// From text to guest: `source` has the texts and the lines of their values, in a `form`. `file` has
+// the tables of a TOML file, with the values of `size` and `words`; `qvm` makes the same tables of
+// options. `planner` checks them (`check`, `layout` of regions, `loads`, `machine`, `grants` and
+// `disjoint`) and returns a `plan`, from which `build` creates the guest.
 mod build;
 mod check;
 mod disjoint;
 mod error;
 mod file;
+mod form;
 mod grants;
 mod layout;
+mod loads;
+mod machine;
+mod memory;
 pub(crate) mod near;
 mod plan;
 mod planner;
+mod qvm;
 mod size;
 mod source;
 mod words;
@@ -180,13 +231,18 @@ mod words;
 use std::path::Path;
 
 pub use error::ConfigError;
+pub use machine::{
+    Action, DeviceConfig, DeviceOption, ImageConfig, Interrupt, Location, LogConfig, LogLevel,
+    LogTo, MachineConfig, Place, Unsupported, Word,
+};
 
 use crate::guest::Guest;
 use crate::memory::RamProgress;
+use form::Form;
 use plan::Plan;
 use source::Source;
 
-/// The description of a guest, parsed and checked; see the [module](self) for the format.
+/// The description of a guest, parsed and checked; see the [module](self) for the formats.
 #[derive(Clone, Debug)]
 pub struct Config {
     source: Source,
@@ -194,26 +250,27 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads a file. Paths in it are relative to its folder.
+    /// Reads a file, and those that it includes. Paths in a file are relative to its folder.
     ///
     /// Checks everything that can be checked without creating anything: values, names,
     /// overlaps, that grants lead to memory and do not contradict each other, that ROM images
     /// exist and fit.
     ///
     /// # Errors
-    /// If the file cannot be read, is larger than 4 MiB, is not UTF-8 or is not valid; see
-    /// [`ConfigError::errno`].
+    /// If a file cannot be read, is not UTF-8 or is not valid, or if all are larger than 4 MiB
+    /// together; see [`ConfigError::errno`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::checked(Source::read(path)?)
+        Self::checked(Source::read(path)?, path)
     }
 
     /// Parses the text of a file, as [`load`](Self::load) does. `origin` is the path of the
-    /// file for messages, and its parent the folder of relative paths.
+    /// file for messages, decides the form by its extension, and its parent is the folder of
+    /// relative paths.
     ///
     /// # Errors
     /// As for [`load`](Self::load).
     pub fn parse(text: &str, origin: &Path) -> Result<Self, ConfigError> {
-        Self::checked(Source::new(text, origin)?)
+        Self::checked(Source::new(text, origin)?, origin)
     }
 
     /// Parses a text, as [`parse`](Self::parse) does, whose ROM images are part of the program
@@ -227,7 +284,33 @@ impl Config {
         origin: &Path,
         images: &'static [(&'static str, &'static [u8])],
     ) -> Result<Self, ConfigError> {
-        Self::checked(Source::new(text, origin)?.with_images(images))
+        Self::checked(Source::new(text, origin)?.with_images(images), origin)
+    }
+
+    /// Reads the arguments of a command line, as `qvm` has them: options of the qvm language, each
+    /// word an argument, and files as `@guest.qvmconf`. Paths in arguments are relative to the
+    /// current folder. Errors name the number of the argument as the line.
+    ///
+    /// ```
+    /// use gasp::config::Config;
+    /// let config = Config::from_arguments(["system", "demo", "ram", "16M", "cpu", "cpu"])?;
+    /// assert_eq!((config.name(), config.machine().cpus), ("demo", 2));
+    ///
+    /// let error = Config::from_arguments(["ram", "16Q"]).unwrap_err();
+    /// assert!(error.to_string().starts_with("command line:2: ram: expected bytes"));
+    /// # Ok::<(), gasp::config::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn from_arguments<T: Into<String>>(
+        arguments: impl IntoIterator<Item = T>,
+    ) -> Result<Self, ConfigError> {
+        let arguments: Vec<String> = arguments.into_iter().map(Into::into).collect();
+        let mut source = Source::empty(Form::Qvm);
+        let document = qvm::arguments(&mut source, &arguments)?;
+        let plan = Plan::new(&source, document)?;
+        Ok(Self { source, plan })
     }
 
     /// The guest's name.
@@ -255,8 +338,17 @@ impl Config {
         build::build(&self.source, &self.plan, progress)
     }
 
-    fn checked(source: Source) -> Result<Self, ConfigError> {
-        let plan = Plan::new(&source, source.parse()?)?;
+    /// The machine that the configuration describes, beside its memory.
+    pub fn machine(&self) -> &MachineConfig {
+        &self.plan.machine
+    }
+
+    fn checked(mut source: Source, path: &Path) -> Result<Self, ConfigError> {
+        let document = match source.form() {
+            Form::Toml => source.parse()?,
+            Form::Qvm => qvm::document(&mut source, path)?,
+        };
+        let plan = Plan::new(&source, document)?;
         Ok(Self { source, plan })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::machine::MachineConfig;
 use super::source::Mark;
 use crate::access::Access;
 use crate::addr::{DeviceAddr, GuestPhys, HostPhys};
@@ -24,6 +25,17 @@ pub(super) struct Plan {
     pub(super) regions: Vec<RegionPlan>,
     pub(super) domains: Vec<DomainPlan>,
     pub(super) vdevs: Vec<VdevPlan>,
+    /// In the order in which they are copied.
+    pub(super) loads: Vec<LoadPlan>,
+    pub(super) machine: MachineConfig,
+}
+
+/// A file that is copied into RAM or ROM.
+#[derive(Clone, Debug)]
+pub(super) struct LoadPlan {
+    pub(super) span: Span<GuestPhys>,
+    pub(super) path: PathBuf,
+    pub(super) at: Mark,
 }
 
 /// A region with its place.
@@ -39,10 +51,25 @@ pub(super) struct RegionPlan {
 #[derive(Clone, Debug)]
 pub(super) enum Content {
     Ram(RamPlan),
-    Rom { image: Image, file_at: Mark },
+    /// Empty without an image.
+    Rom {
+        image: Option<(Image, Mark)>,
+    },
     Reserve,
-    Pass { path: PathBuf, path_at: Mark, host: HostPhys, offset: u64, access: Access },
-    Device { vdev: String },
+    Pass {
+        path: PathBuf,
+        path_at: Mark,
+        host: HostPhys,
+        offset: u64,
+        access: Access,
+        /// Whether it is system RAM to the guest.
+        ram: bool,
+        /// Whether the host maps it uncached.
+        uncached: bool,
+    },
+    Device {
+        vdev: String,
+    },
 }
 
 /// Source of a ROM's bytes.

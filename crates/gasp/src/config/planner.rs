@@ -1,10 +1,14 @@
 //! Turns a document into a plan: checks each table, and all of them together.
 
+use toml::Spanned;
+
 use super::check::{Check, Names};
 use super::error::ConfigError;
-use super::file::Document;
+use super::file::{Document, VdevTable};
 use super::grants::plan_domains;
 use super::layout::Layout;
+use super::loads::plan_loads;
+use super::machine::{DeviceConfig, plan_machine};
 use super::plan::{Plan, VdevPlan};
 use super::source::{Mark, Source};
 use crate::iommu::Unattached;
@@ -16,9 +20,12 @@ impl Plan {
         let check = Check::new(source, guest.address_width.as_ref())?;
         let name = guest.name.map_or(Ok("guest".into()), |name| check.name(&name, "guest.name"))?;
         let drain = check.drain(&document.drain, DrainPolicy::default(), "drain.deadline-ms")?;
-        let iommu = document
-            .iommu
-            .map(|table| table.unattached.map_or_else(Unattached::default, |word| word.0));
+        let iommu = match document.iommu {
+            Some(table) => Some(table.unattached.map_or_else(Unattached::default, |word| word.0)),
+            // Until the guest's driver enables it, devices in front of it bypass it.
+            None if document.vdev.iter().any(is_iommu) => Some(Unattached::Bypass),
+            None => None,
+        };
         if let (None, Some(first)) = (iommu, document.domain.first()) {
             let message = "the guest has no IOMMU for domains: add an [iommu] table";
             return Err(source.wrong(Mark::of(first, "domain"), message));
@@ -43,6 +50,8 @@ impl Plan {
             });
         }
 
+        let machine = plan_machine(&check, &document.machine, &document.vdev)?;
+
         let mut layout = Layout::new(&check);
         document.ram.iter().try_for_each(|table| layout.ram(table))?;
         document.rom.iter().try_for_each(|table| layout.rom(table))?;
@@ -50,6 +59,7 @@ impl Plan {
         document.pass.iter().try_for_each(|table| layout.pass(table))?;
         document.mmio.iter().try_for_each(|table| layout.mmio(table, &vdev_names))?;
         let regions = layout.finish()?;
+        let loads = plan_loads(&check, &document.load, &regions)?;
         let domains = plan_domains(&check, &document.domain, &regions, drain)?;
         Ok(Self {
             name,
@@ -57,13 +67,20 @@ impl Plan {
             allow_unpinned: guest.allow_unpinned,
             frame_broker: guest.frame_broker.map(|path| {
                 let at = Mark::of(&path, "guest.frame-broker");
-                (source.resolve(path.get_ref()), at)
+                (source.resolve(at, path.get_ref()), at)
             }),
             drain,
             iommu,
             regions,
             domains,
             vdevs,
+            loads,
+            machine,
         })
     }
+}
+
+fn is_iommu(vdev: &Spanned<VdevTable>) -> bool {
+    let kind = vdev.get_ref().r#type.as_ref();
+    kind.is_some_and(|kind| kind.get_ref() == DeviceConfig::IOMMU)
 }

@@ -7,6 +7,17 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 pub(super) use crate::bytes::Bytes;
 use crate::memory::Contiguity;
 
+/// Parses a number of the qvm language: decimal, with or without the prefix `0d`, or hexadecimal
+/// with `0x`, and with or without one of the units K, M, G, T.
+pub(super) fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0d") {
+        Some(decimal) if decimal.starts_with("0x") => None,
+        Some(decimal) => Bytes::parse(decimal),
+        None => Bytes::parse(text),
+    }
+    .map(|bytes| bytes.0)
+}
+
 /// A number of something other than bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Number(pub(super) u64);

@@ -5,6 +5,7 @@ use core::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
+use super::machine::{Action, LogLevel, LogTo};
 use super::near::nearest;
 use crate::access::Access;
 use crate::iommu::DomainKind;
@@ -52,6 +53,28 @@ impl Word for DomainKind {
     ];
 }
 
+impl Word for Action {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("abort", Self::Abort), ("fail", Self::Fail), ("ignore", Self::Ignore)];
+}
+
+impl Word for LogLevel {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("fatal", Self::Fatal),
+        ("internal", Self::Internal),
+        ("error", Self::Error),
+        ("warning", Self::Warning),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("verbose", Self::Verbose),
+    ];
+}
+
+impl Word for LogTo {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("stdout", Self::Stdout), ("stderr", Self::Stderr), ("none", Self::Nowhere)];
+}
+
 /// The value of a [`Word`] in the file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Named<W>(pub(super) W);
@@ -60,6 +83,11 @@ impl<'de, W: Word> Deserialize<'de> for Named<W> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_str(WordVisitor(PhantomData))
     }
+}
+
+/// The value of a word, if it is one.
+pub(super) fn word<W: Word>(text: &str) -> Option<W> {
+    W::WORDS.iter().find(|(word, _)| *word == text).map(|&(_, value)| value)
 }
 
 struct WordVisitor<W>(PhantomData<W>);
@@ -77,8 +105,7 @@ impl<W: Word> Visitor<'_> for WordVisitor<W> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Named<W>, E> {
-        let found = W::WORDS.iter().find(|(word, _)| *word == text);
-        found.map(|&(_, value)| Named(value)).ok_or_else(|| {
+        word(text).map(Named).ok_or_else(|| {
             match nearest(text, W::WORDS.iter().map(|(word, _)| *word)) {
                 Some(near) => E::custom(format!("unknown word {text:?}; did you mean {near:?}?")),
                 None => E::invalid_value(Unexpected::Str(text), &self),

@@ -42,12 +42,13 @@ fn refusal(
 
 #[test]
 fn every_example_is_tested() {
-    const TESTED: [&str; 10] = [
+    const TESTED: [&str; 11] = [
         "demo.toml",
         "drain.toml",
         "iommu-identity.toml",
         "iommu-translate.toml",
         "iommu-unattached.toml",
+        "machine.toml",
         "pass-through.toml",
         "ram-backing.toml",
         "reserve.toml",

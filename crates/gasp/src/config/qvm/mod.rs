@@ -1,0 +1,53 @@
+//! The qvm configuration language: the same tables as those of a TOML file, from options.
+//!
+//! [`lex`] cuts texts into words, [`reader`] follows includes, and [`options`] has the names.
+//! [`draft`] has the tables as far as they were read, and the context; what options mean is in
+//! [`memory`], [`places`] with the attributes of [`pass`], [`settings`] and [`vdev`].
+
+mod draft;
+mod lex;
+mod memory;
+mod options;
+mod pass;
+mod places;
+mod reader;
+mod settings;
+mod vdev;
+
+use std::path::Path;
+
+use super::error::ConfigError;
+use super::file::Document;
+use super::source::Source;
+use draft::Draft;
+use lex::Token;
+use reader::Reader;
+
+/// Reads the first text of `source`, and the files that it includes, which are added.
+pub(super) fn document(source: &mut Source, path: &Path) -> Result<Document, ConfigError> {
+    Draft::read(Reader::new(source, path)?)
+}
+
+/// Reads the arguments of a command line, which are added to `source` as one text, with an argument
+/// a line.
+pub(super) fn arguments(
+    source: &mut Source,
+    arguments: &[String],
+) -> Result<Document, ConfigError> {
+    // An argument that has line breaks is one line of the text, so that lines are counted right.
+    let lines: Vec<String> = arguments.iter().map(|text| text.replace('\n', " ")).collect();
+    let mut offset = source.add(lines.join("\n"), Path::new("command line"))?;
+    let mut words = Vec::with_capacity(arguments.len());
+    for text in arguments {
+        // What has a space was quoted for the shell.
+        let quoted = text.is_empty() || text.contains(char::is_whitespace);
+        words.push(Token { text: text.clone(), offset, quoted });
+        offset = offset.saturating_add(text.len()).saturating_add(1);
+    }
+    Draft::read(Reader::of_words(source, words)?)
+}
+
+/// Whether a word is an option of the language, or a type of content before one.
+pub(super) fn is_option(word: &str) -> bool {
+    options::option(word).is_some() || options::content(word).is_some()
+}

@@ -1,0 +1,131 @@
+//! Places and interrupts, in the context that they belong to: `loc` and `intr`.
+
+use toml::Spanned;
+
+use super::draft::{Draft, range, spanned};
+use super::lex::Token;
+use super::options::Context;
+use super::pass::attributes;
+use crate::config::error::ConfigError;
+use crate::config::file::{PassTable, ReserveTable};
+use crate::config::near::hint;
+use crate::config::size::Bytes;
+use crate::config::words::Letters;
+
+impl Draft<'_> {
+    pub(super) fn loc(&mut self, name: &Token) -> Result<(), ConfigError> {
+        let text = self.reader.argument(name, key_of_loc(self.context), "a location")?;
+        match self.context {
+            Context::Vdev => {
+                if let Some(vdev) = self.vdev() {
+                    vdev.loc.push(spanned(text));
+                }
+                Ok(())
+            }
+            Context::Pass => self.pass(&text),
+            Context::Reserve => self.reserve(&text),
+            Context::None | Context::Cpu => self.astray(name, "loc", "`vdev`, `pass` or `reserve`"),
+        }
+    }
+
+    pub(super) fn intr(&mut self, name: &Token) -> Result<(), ConfigError> {
+        let text = self.reader.argument(name, "intr", "an interrupt")?;
+        match self.context {
+            Context::Vdev => {
+                if let Some(vdev) = self.vdev() {
+                    vdev.intr = Some(spanned(text));
+                }
+                Ok(())
+            }
+            Context::Pass => {
+                self.refuse(name, "intr", "no interrupt of the host is passed through")
+            }
+            Context::Reserve => {
+                self.refuse(name, "intr", "no interrupt is given to a device that does not name it")
+            }
+            Context::None | Context::Cpu => self.astray(name, "intr", "`vdev`"),
+        }
+    }
+
+    /// `[mem:]START,LENGTH,ATTRIBUTES[=HOST]` of a window.
+    fn pass(&mut self, text: &Token) -> Result<(), ConfigError> {
+        let key = "pass.loc";
+        let rest =
+            self.memory(text, key, "ports and PCI devices of the host are not passed through")?;
+        let (place, host) = match rest.split_once('=') {
+            Some((place, host)) => (place, Some(host)),
+            None => (rest.as_str(), None),
+        };
+        let mut parts = place.trim_end_matches(',').splitn(3, ',');
+        let (Some(start), Some(len), Some(letters)) = (parts.next(), parts.next(), parts.next())
+        else {
+            let message = format!("expected `START,LENGTH,ATTRIBUTES[=HOST]`, not `{rest}`");
+            return self.wrong(text, key, &message);
+        };
+        let start = self.number(text, start, key)?;
+        let len = self.number(text, len, key)?;
+        let host = match host {
+            Some(host) => self.number(text, host, key)?,
+            None => start,
+        };
+        let found = match attributes(letters) {
+            Ok(found) => found,
+            Err(message) => return self.wrong(text, key, &message),
+        };
+        let bytes = |value| Spanned::new(range(text), Bytes(value));
+        let table = PassTable {
+            start: bytes(start),
+            size: bytes(len),
+            host: bytes(host),
+            path: Spanned::new(range(text), "/dev/mem".into()),
+            offset: None,
+            access: Some(Letters(found.access)),
+            ram: found.memory,
+            uncached: !found.cached,
+        };
+        self.lacking = None;
+        self.document.pass.push(Spanned::new(range(text), table));
+        Ok(())
+    }
+
+    /// `[mem:]START,LENGTH` that is kept free.
+    fn reserve(&mut self, text: &Token) -> Result<(), ConfigError> {
+        let key = "reserve.loc";
+        let why = "only memory is given out by this host where a text does not say so";
+        let rest = self.memory(text, key, why)?;
+        let Some((start, len)) = rest.split_once(',') else {
+            let message = format!("expected `START,LENGTH`, not `{rest}`");
+            return self.wrong(text, key, &message);
+        };
+        let start = self.number(text, start, key)?;
+        let len = self.number(text, len, key)?;
+        let bytes = |value| Spanned::new(range(text), Bytes(value));
+        let table = ReserveTable { start: bytes(start), size: bytes(len) };
+        self.lacking = None;
+        self.document.reserve.push(Spanned::new(range(text), table));
+        Ok(())
+    }
+
+    /// A location in memory, without its prefix. `why` says why another is not supported.
+    fn memory(&self, text: &Token, key: &'static str, why: &str) -> Result<String, ConfigError> {
+        match text.text.split_once(':') {
+            None => Ok(text.text.clone()),
+            Some(("mem", rest)) => Ok(rest.into()),
+            Some((space @ ("io" | "pci"), _)) => {
+                Err(self.refused(text, key, &format!("`{space}:`: {why}")))
+            }
+            Some((space, _)) => {
+                let message = format!("unknown space `{space}`{}", hint(space, &["mem"]));
+                Err(self.error(text, key, &message))
+            }
+        }
+    }
+}
+
+fn key_of_loc(context: Context) -> &'static str {
+    match context {
+        Context::Pass => "pass.loc",
+        Context::Reserve => "reserve.loc",
+        _ => "loc",
+    }
+}
