@@ -2,6 +2,8 @@
 //! refused with the line, the key and what was expected, and no text makes `parse` panic.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "support/any_config.rs"]
+mod any_config;
 #[path = "config/build.rs"]
 mod build;
 #[path = "config/examples.rs"]

@@ -18,8 +18,13 @@ pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> O
     let near = known.into_iter().filter_map(|word| {
         let other = word.to_lowercase();
         let begins = letters >= 3 && other.starts_with(&unknown);
+        let others = other.chars().count();
+        if !begins && letters.abs_diff(others) * 3 > letters.max(others) {
+            // Too far apart, and a word of a file can be as long as the file.
+            return None;
+        }
         let distance = strsim::osa_distance(&unknown, &other);
-        (begins || distance * 3 <= letters.max(other.chars().count())).then_some((distance, word))
+        (begins || distance * 3 <= letters.max(others)).then_some((distance, word))
     });
     near.min_by_key(|&(distance, _)| distance).map(|(_, word)| word)
 }

@@ -92,7 +92,7 @@ fn a_machine_has_what_its_text_says() {
     assert_eq!(console.kind, "ser8250");
     assert_eq!(console.locations, [Location::Port(0x3f8)]);
     let interrupt = console.interrupt.as_ref().unwrap();
-    assert_eq!((interrupt.controller.as_str(), interrupt.line), ("ioapic", Some(4)));
+    assert_eq!((interrupt.controller.as_str(), interrupt.line()), ("ioapic", Some(4)));
     assert_eq!(machine.devices[0].kind, DeviceConfig::IOMMU);
 }
 

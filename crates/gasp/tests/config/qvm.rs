@@ -58,7 +58,7 @@ fn the_last_of_an_option_in_a_context_counts_and_locations_add_up() {
     let config = parse(text).unwrap();
     let [device] = config.machine().devices.as_slice() else { panic!() };
     assert_eq!(device.name, "c");
-    assert_eq!(device.interrupt.as_ref().unwrap().line, Some(2));
+    assert_eq!(device.interrupt.as_ref().unwrap().line(), Some(2));
     assert_eq!(device.locations.len(), 2);
     assert_eq!(device.logs.len(), 1);
     assert_eq!(config.machine().cmdline.as_deref(), Some("b"));

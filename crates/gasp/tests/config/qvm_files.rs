@@ -150,6 +150,9 @@ fn all_files_together_are_bounded() {
     // The most devices of one type, each with a place.
     let devices = Config::parse(&"vdev a\n".repeat(1 << 15), Path::new("a.qvmconf")).unwrap();
     assert_eq!(devices.machine().devices[(1 << 15) - 1].place.line(), 1 << 15);
+    // The longest word.
+    let error = Config::parse(&"a".repeat(4 << 20), Path::new("a.qvmconf")).unwrap_err();
+    assert!(error.message().starts_with("unknown option `aaa"), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 

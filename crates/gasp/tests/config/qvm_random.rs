@@ -6,6 +6,8 @@ use gasp::config::Config;
 use gasp::{Errno, GuestPhys, RegionKind};
 use proptest::prelude::*;
 
+use crate::any_config;
+
 const WORDS: &[&str] = &[
     "system",
     "ram",
@@ -68,23 +70,6 @@ fn words() -> impl Strategy<Value = Vec<&'static str>> {
     prop::collection::vec(prop::sample::select(WORDS), 0..24)
 }
 
-fn check(text: &str) -> Result<(), TestCaseError> {
-    match Config::parse(text, Path::new("test.qvmconf")) {
-        Ok(config) => {
-            prop_assert!(!config.name().is_empty());
-            for device in &config.machine().devices {
-                let _ = device.options(&["a", "0on"]);
-            }
-        }
-        Err(error) => {
-            let lines = text.split('\n').count();
-            prop_assert!(error.line().is_some_and(|line| (1..=lines).contains(&line)), "{error}");
-            prop_assert!(!error.to_string().contains(char::is_control), "{error}");
-        }
-    }
-    Ok(())
-}
-
 /// ROM or RAM, the first page if it is given, the number of pages.
 fn memory() -> impl Strategy<Value = Vec<(bool, Option<u64>, u64)>> {
     prop::collection::vec((any::<bool>(), prop::option::of(0..24_u64), 1..6_u64), 1..6)
@@ -95,22 +80,45 @@ proptest! {
 
     #[test]
     fn no_text_makes_the_parser_panic(text: String) {
-        check(&text)?;
+        any_config::read(text.as_bytes());
     }
 
     #[test]
     fn no_bytes_make_the_parser_panic(bytes: Vec<u8>) {
-        check(&String::from_utf8_lossy(&bytes))?;
+        any_config::read(&bytes);
     }
 
     #[test]
     fn no_sequence_of_words_makes_the_parser_panic(words in words()) {
-        check(&words.join(" "))?;
-        if let Err(error) = Config::from_arguments(words.clone()) {
-            let line = error.line();
-            prop_assert!(line.is_some_and(|line| (1..=words.len()).contains(&line)), "{error}");
-        }
+        any_config::read(words.join(" ").as_bytes());
+        any_config::read(words.join("\n").as_bytes());
     }
+
+    #[test]
+    fn no_change_to_a_machine_makes_the_parser_panic(
+        patches in prop::collection::vec(
+            (any::<prop::sample::Index>(), 0..20_usize, prop::sample::select(WORDS)), 1..4
+        )
+    ) {
+        let mut bytes = include_bytes!("../../../../examples/guest/machine.qvmconf").to_vec();
+        for (position, remove, patch) in patches {
+            let start = position.index(bytes.len() + 1);
+            let end = (start + remove).min(bytes.len());
+            bytes.splice(start..end, patch.bytes());
+        }
+        any_config::read(&bytes);
+    }
+}
+
+#[test]
+fn the_kept_inputs_of_the_fuzzer_are_read() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/qvmconf");
+    let mut read = 0;
+    for entry in std::fs::read_dir(corpus).unwrap() {
+        any_config::read(&std::fs::read(entry.unwrap().path()).unwrap());
+        read += 1;
+    }
+    assert!(read > 0, "there are inputs in {corpus}");
 }
 
 proptest! {

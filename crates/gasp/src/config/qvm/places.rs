@@ -53,10 +53,11 @@ impl Draft<'_> {
         let rest =
             self.memory(text, key, "ports and PCI devices of the host are not passed through")?;
         let (place, host) = match rest.split_once('=') {
-            Some((place, host)) => (place, Some(host)),
+            // One edition of the language has a comma before it.
+            Some((place, host)) => (place.strip_suffix(',').unwrap_or(place), Some(host)),
             None => (rest.as_str(), None),
         };
-        let mut parts = place.trim_end_matches(',').splitn(3, ',');
+        let mut parts = place.splitn(3, ',');
         let (Some(start), Some(len), Some(letters)) = (parts.next(), parts.next(), parts.next())
         else {
             let message = format!("expected `START,LENGTH,ATTRIBUTES[=HOST]`, not `{rest}`");
@@ -127,5 +128,52 @@ fn key_of_loc(context: Context) -> &'static str {
         Context::Pass => "pass.loc",
         Context::Reserve => "reserve.loc",
         _ => "loc",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::access::Access;
+    use crate::config::Config;
+    use crate::config::plan::{Content, RegionPlan};
+
+    /// Start, length, path, host address, offset, access, RAM and uncached.
+    type Window = (u64, u64, String, u64, u64, Access, bool, bool);
+
+    fn windows(text: &str, path: &str) -> Vec<Window> {
+        let config = Config::parse(text, Path::new(path)).unwrap();
+        let window = |region: &RegionPlan| match &region.content {
+            Content::Pass { path, host, offset, access, ram, uncached, .. } => {
+                let path = path.display().to_string();
+                let (start, len) = (region.span.start().0, region.span.len());
+                Some((start, len, path, host.0, *offset, *access, *ram, *uncached))
+            }
+            _ => None,
+        };
+        config.plan.regions.iter().filter_map(window).collect()
+    }
+
+    #[test]
+    fn windows_are_those_of_a_toml_file_through_dev_mem() {
+        for (qvm, toml) in [
+            ("pass loc 0xd0000000,0x2000,rwnc", "host = 0xd0000000"),
+            ("pass loc mem:0xd0000000,8K,rw=0x1000", "host = 0x1000\nuncached = true"),
+            ("pass loc 0xd0000000,8K,rc,=4K", "host = 0x1000\naccess = 'r'"),
+            ("ram 4K pass loc 0xd0000000,8K,m=4K", "host = 4096\naccess = 'rwx'\nram = true"),
+        ] {
+            let toml =
+                format!("[[pass]]\nstart = 0xd0000000\nsize = '8K'\npath = '/dev/mem'\n{toml}");
+            let found = windows(qvm, "/a/b.qvmconf");
+            assert_eq!(found, windows(&toml, "/a/b.toml"), "{qvm}");
+            assert_eq!((found.len(), found[0].2.as_str()), (1, "/dev/mem"), "{qvm}");
+        }
+    }
+
+    #[test]
+    fn a_pass_has_a_window_for_each_location() {
+        let found = windows("pass loc 0,4K,rw loc 4K,4K,r pass loc 8K,4K,x", "a.qvmconf");
+        assert_eq!(found.iter().map(|window| window.0).collect::<Vec<_>>(), [0, 4096, 8192]);
     }
 }
