@@ -243,16 +243,58 @@ fn every_subcommand_has_help_with_an_example_and_its_exit_status() {
 fn the_file_that_the_help_shows_describes_a_guest() {
     for command in ["map", "audit", "layout"] {
         let help = stdout(&gasp(&[command, "--help"]));
-        let (_, file) = help.split_once("The file describes a guest").unwrap();
-        let lines = file.lines().skip(1).take_while(|line| line.starts_with("  "));
-        let text = lines.collect::<Vec<_>>().join("\n").replace("1G", "16M");
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("guest.toml");
-        std::fs::write(&path, text).unwrap();
-        let config = path.to_str().unwrap();
-        let map = ["map", "--vdev", "disk", "--addr", "1M", "--len", "64K", "--access", "r"];
-        let mapped = gasp(&[&map[..], &["--config", config]].concat());
-        assert!(mapped.status.success(), "{command}: {}", String::from_utf8_lossy(&mapped.stderr));
+        let forms =
+            [("The file describes a guest", "toml"), ("language of qvm, in a file", "qvmconf")];
+        for (before, extension) in forms {
+            let (_, file) = help.split_once(before).unwrap();
+            let lines = file.lines().skip(1).take_while(|line| line.starts_with("  "));
+            let text = lines.collect::<Vec<_>>().join("\n").replace("1G", "16M");
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("guest").with_extension(extension);
+            std::fs::write(&path, text).unwrap();
+            let config = path.to_str().unwrap();
+            let map = ["map", "--vdev", "disk", "--addr", "1M", "--len", "64K", "--access", "r"];
+            let mapped = gasp(&[&map[..], &["--config", config]].concat());
+            let errors = String::from_utf8_lossy(&mapped.stderr);
+            assert!(mapped.status.success(), "{command}: {errors}");
+        }
+    }
+}
+
+#[test]
+fn a_guest_in_the_language_of_qvm_is_mapped_as_the_same_one_in_toml() {
+    let map = |file: &str| {
+        let config = format!("{}/../../examples/guest/{file}", env!("CARGO_MANIFEST_DIR"));
+        let range = ["--vdev", "disk0", "--addr", "0x100000", "--len", "64M", "--access", "rw"];
+        let map = json(&[&["map", "--json", "--config", &config][..], &range].concat());
+        // Where its pages are on the host differs from one guest to the next.
+        let runs = map["runs"].as_array().unwrap();
+        let bytes: u64 = runs.iter().map(|run| run["len"].as_u64().unwrap()).sum();
+        let keys = ["vdev", "addr", "len", "access", "stability"];
+        (keys.map(|key| map[key].clone()), runs[0]["guest"].clone(), bytes)
+    };
+    let found = map("machine.qvmconf");
+    assert_eq!(found, map("machine.toml"));
+    assert_eq!((found.1, found.2), (0x100000.into(), 64 << 20));
+}
+
+#[test]
+fn an_option_that_is_not_supported_is_an_error_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("guest.qvmconf");
+    std::fs::write(&path, "ram 16M\ncpu\n  sched 10\nvdev disk\n").unwrap();
+    let named = format!("@{}", path.display());
+    for config in [path.to_str().unwrap(), &named] {
+        let range = ["--vdev", "disk", "--addr", "0", "--len", "4K", "--access", "r", "--json"];
+        let output = gasp(&[&["map", "--config", config][..], &range].concat());
+        assert_eq!(output.status.code(), Some(2));
+        let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(error["error"]["errno"], "ENOTSUP", "{error}");
+        let message = error["error"]["message"].as_str().unwrap();
+        assert!(message.contains("guest.qvmconf:3: sched: ") && message.contains("; leave it out"));
+        let layout = gasp(&["layout", "--config", config, "--svg", "-"]);
+        assert_eq!(layout.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&layout.stderr).contains("guest.qvmconf:3: sched: "));
     }
 }
 

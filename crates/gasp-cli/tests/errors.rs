@@ -218,7 +218,7 @@ fn errors_about_a_configuration_name_file_line_key_and_what_is_expected() {
         ("\"16M\"", "100", &["c.toml:7", "expected a multiple of 4 KiB, not 100 bytes"]),
         ("\"16M\"", "\"512T\"", &["512 TiB from 0x0 on", "48 bits (`address-width`)"]),
         ("rom.bin", "nope.bin", &["c.toml:10: rom.file: ", "nope.bin: No such file"]),
-        ("rom.bin", "empty", &["c.toml:10", "is empty; an image has at least one byte"]),
+        ("rom.bin", "empty", &["c.toml:10", "is empty; it must have at least one byte"]),
         ("rom.bin", ".", &["c.toml:10", "is a directory"]),
         (
             "start = \"1G\"\n",

@@ -92,7 +92,7 @@ errno_t gasp_set_log(uint32_t level, gasp_log_t log, void *context);
  * gasp_last_error() names the line of the file.
  *
  * ENOENT and other errors of opening the file; EFBIG if it is larger than 4 MiB; EINVAL,
- * EEXIST, ENXIO or EOPNOTSUPP if it is not valid; ENOMEM if the host has not enough memory; and errors of
+ * EEXIST, ENXIO or ENOTSUP if it is not valid; ENOMEM if the host has not enough memory; and errors of
  * what it describes, as in the calls below.
  */
 errno_t gasp_guest_load(const char *path, gasp_guest_t **guest);

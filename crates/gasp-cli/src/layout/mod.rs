@@ -113,6 +113,28 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_in_the_language_of_qvm_is_drawn_as_the_same_one_in_toml() {
+        let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/guest");
+        let drawn = |file: &str| {
+            let path = std::path::Path::new(examples).join(file);
+            let model = Model::of(&configured::guest(&path).unwrap());
+            let region = |region: &Region| (region.kind(), region.span(), region.access());
+            let regions: Vec<_> = model.regions.iter().map(region).collect();
+            let column = |column: &model::DomainColumn| {
+                let cells: Vec<_> = column.cells.iter().map(|c| (c.part, c.access)).collect();
+                (column.name.clone(), column.kind, column.devices.clone(), cells)
+            };
+            let columns: Vec<_> = model.columns.iter().map(column).collect();
+            (model.name.clone(), regions, model.guest_parts(), columns)
+        };
+        let found = drawn("machine.qvmconf");
+        assert_eq!(found, drawn("machine.toml"));
+        assert_eq!((found.0.as_str(), found.1.len()), ("machine", 4));
+        let devices: Vec<_> = found.3.iter().flat_map(|column| column.2.clone()).collect();
+        assert_eq!(devices, ["com1", "disk0", "iommu", "virtio-blk"]);
+    }
+
+    #[test]
     fn a_picture_is_well_formed_and_names_what_it_shows() {
         let text = picture(&guest(Backing::Base)).to_string();
         let tree = roxmltree::Document::parse(&text).unwrap();

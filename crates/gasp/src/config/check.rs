@@ -10,6 +10,7 @@ use toml::Spanned;
 
 use super::error::ConfigError;
 use super::file::DrainTable;
+use super::form::Form;
 use super::near;
 use super::size::{Bytes, Number};
 use super::source::{Mark, Source};
@@ -60,9 +61,12 @@ impl<'a> Check<'a> {
         }
         let beyond = |at| {
             let width = self.width;
+            let key = match self.source.form() {
+                Form::Toml => " (`address-width`)",
+                Form::Qvm => "",
+            };
             let message = format!(
-                "{:#} from {start:#x} on extend past the guest's address width of {width} bits \
-                 (`address-width`)",
+                "{:#} from {start:#x} on extend past the guest's address width of {width} bits{key}",
                 Bytes(len)
             );
             Err(self.source.wrong(at, &message).with_errno(Errno::NXIO))

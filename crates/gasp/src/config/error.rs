@@ -88,7 +88,7 @@ impl ConfigError {
     /// two objects in one range or of one name; `ENXIO` if a range extends past the guest's
     /// address width or has no memory; `EFBIG` if the file is too large; `ENOENT` for a name
     /// that is not defined; `ENOSPC` for too many grants; `ENOMEM` for more memory than the host
-    /// has; `EISDIR` or `ENODEV` for a file of the wrong kind; `EOPNOTSUPP` for an option of the
+    /// has; `EISDIR` or `ENODEV` for a file of the wrong kind; `ENOTSUP` for an option of the
     /// qvm language that is known and not supported; `EINVAL` for everything else.
     pub fn errno(&self) -> Errno {
         self.0.errno

@@ -35,11 +35,11 @@
 //!
 //! # The two forms
 //!
-//! A file whose name ends in `.qvmconf`, or is written with a leading `@`, is in the publicly
-//! documented configuration language of qvm: options such as `ram 1G` and `vdev virtio-blk`. What
-//! of it is supported, and what becomes of the rest, is in `docs/configuration.md` of the source
-//! tree. A file whose name ends in `.toml` is in TOML, with the tables below. In any other file
-//! the first line that is not a comment decides.
+//! A file whose name ends in `.qvmconf`, or is given with a leading `@`, is in the publicly
+//! documented configuration language of qvm: options such as `ram 1G` and `vdev virtio-blk`.
+//! `docs/configuration.md` in the source tree says what is supported. A file whose name ends in
+//! `.toml` is in TOML, with the tables below. In any other file the first line that is not a
+//! comment decides.
 //!
 //! Both describe the same guests: memory ([`Config::build`]), and the machine that a VMM makes of
 //! it ([`Config::machine`]). Only TOML has the keys that the engine has beyond the language: how
@@ -181,14 +181,14 @@
 //! |---|---|---|---|
 //! | `name` | name, no two the same | | |
 //! | `domain` | name of a `[[domain]]` | none: see `unattached` | the domain that it is attached to |
-//! | `type` | name | none | what a VMM makes of it: see [`DeviceConfig`]. Without a type it is only a name under which a program maps, and has none of the keys below |
+//! | `type` | name | none | its kind, for a VMM: see [`DeviceConfig`]. Without a type it is only a name under which a program maps, and has none of the keys below |
 //! | `loc` | list of [locations](Location) | none | where it is in the guest: `"mem:0xfa000000"`, `"io:0x3f8"`, `"pci:0:3.0"` |
 //! | `intr` | [interrupt](Interrupt) | none | its interrupt: `"ioapic:4"`. A controller that is a device must be before it in the file |
 //! | `options` | list of strings | none | options of its type: a name, and an argument after a space (`"hostdev disk.img"`) |
 //! | `log` | list of tables as in `[machine]` | none | where its messages are written |
 //!
-//! A device of the type `iommu` gives a guest without `[iommu]` one in which devices without a
-//! domain have bypass: until the driver in the guest enables it, as on hardware.
+//! A device of the type `iommu` gives a guest without an `[iommu]` table an IOMMU that devices in
+//! no domain bypass: as on hardware, until the guest's driver enables it.
 //!
 //! ## `[machine]`
 //! What a VMM needs beside memory and devices. Nothing of it matters to [`Config::build`].
@@ -201,7 +201,7 @@
 //! | `kernel-address`, `initrd-address` | bytes | the image's, or the loader's choice | where they are loaded |
 //! | `cmdline` | string | none | the kernel's command line |
 //! | `exit-on-halt` | boolean | `true` | whether a processor that halts leaves the guest |
-//! | `unsupported` | table with `instruction`, `reference`, `register`, each `"abort"`, `"fail"` or `"ignore"` | fail, ignore, fail | what becomes of accesses that nothing handles: see [`Unsupported`] |
+//! | `unsupported` | table with `instruction`, `reference`, `register`, each `"abort"`, `"fail"` or `"ignore"` | fail, ignore, fail | what happens on accesses that nothing handles: see [`Unsupported`] |
 //! | `log` | list of tables with `levels` (of `"fatal"`, `"internal"`, `"error"`, `"warning"`, `"info"`, `"debug"`, `"verbose"`) and `to` (`"stdout"`, `"stderr"` or `"none"`) | none | where messages are written |
 //! | `dry-run` | boolean | `false` | check the machine, and do not start it |
 

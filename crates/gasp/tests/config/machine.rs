@@ -223,7 +223,7 @@ fn a_table_of_a_machine_that_is_wrong_names_line_key_and_what_was_expected() {
             "[[vdev]]\nname = 'a'\ntype = 'b'\nintr = 'p:1'\n[[vdev]]\nname = 'p'\ntype = 'pic'",
             4,
             "vdev.intr",
-            "`p` is defined on line 6: put it before",
+            "`p` is defined on line 6; move it before",
             E::NOENT,
         ),
         ("[[rom]]\nstart = 0", 1, "rom.size", "`size` or `file` is missing", E::INVAL),

@@ -102,24 +102,29 @@ fn a_line_is_shown_with_every_error_and_what_to_do() {
     for (text, error) in [
         (
             "cpu\n\n  sched 10",
-            "test.qvmconf:3: sched: threads are scheduled as the process is that starts the \
-             machine (`chrt`); leave it out",
+            "test.qvmconf:3: sched: vCPU threads inherit the scheduling of the process: use `chrt`; \
+             leave it out",
         ),
         ("rma 1M", "test.qvmconf:1: unknown option `rma`; did you mean `ram`?"),
-        ("ram 1M\nram", "test.qvmconf:2: ram: `[START,]LENGTH` must follow"),
+        ("ram 1M\nram", "test.qvmconf:2: ram: the argument is missing: expected `[START,]LENGTH`"),
         (
             "# a\nram $asinfo_length{x}",
-            "test.qvmconf:2: ram: `$asinfo_length{x}`: the system page that this reads is not on \
-             this host: write the number",
+            "test.qvmconf:2: ram: `$asinfo_length{x}`: this host has no QNX system page; write \
+             the number",
+        ),
+        (
+            "ram 256T\nram 4K",
+            "test.qvmconf:2: ram: 4 KiB from 0x1000000000000 on extend past the guest's \
+             address width of 48 bits",
         ),
         (
             "vdev a loc 0\nset slog-buffer 8K",
-            "test.qvmconf:2: set: `slog-buffer`: this host has no slog; leave it out",
+            "test.qvmconf:2: set: `slog-buffer`: there is no slog on this host; leave it out",
         ),
         (
             "pass loc 0x1000,0x1000,rwd",
-            "test.qvmconf:1: pass: `d`: the DMA of host devices is not confined here; pass only \
-             devices that make none (`n`)",
+            "test.qvmconf:1: pass: `d`: DMA of host devices is not confined here; pass only \
+             devices without DMA (`n`)",
         ),
     ] {
         assert_eq!(parse(text).unwrap_err().to_string(), error, "{text}");
@@ -132,8 +137,8 @@ fn what_is_wrong_names_line_option_and_what_to_do() {
     let wrong: &[Wrong] = &[
         // Words.
         ("ram 1M\ncmdline \"a\nb\"", 2, "", "not closed on its line", E::INVAL),
-        ("ram 1M\n\"ram\" 1M", 2, "", "`ram` is quoted", E::INVAL),
-        ("ram 1M\n64", 2, "", "takes no further argument", E::INVAL),
+        ("ram 1M\n\"ram\" 1M", 2, "", "unexpected argument `ram`", E::INVAL),
+        ("ram 1M\n64", 2, "", "unexpected argument `64`", E::INVAL),
         ("vdve a", 1, "", "did you mean `vdev`?", E::INVAL),
         ("colour", 1, "", "there are `system`", E::INVAL),
         ("ram 1M\nkernel load a", 2, "", "`load FILE`", E::INVAL),
@@ -155,32 +160,32 @@ fn what_is_wrong_names_line_option_and_what_to_do() {
         ("ram 1M\nrom 0xff000,4K", 2, "rom", "overlaps [0x0, 0xfffff] of line 1", E::EXIST),
         ("ram 1M\nreserve loc 0,1", 2, "reserve", "of line 1", E::EXIST),
         // Loads.
-        ("load a\nram 1M", 1, "load", "put `ram` and `rom` before it", E::INVAL),
+        ("load a\nram 1M", 1, "load", "move `ram` and `rom` before it", E::INVAL),
         ("ram 1M load a\nload b", 2, "load", "`initrd load FILE`", E::INVAL),
-        ("ram 1M data load b", 1, "load", "say where", E::INVAL),
-        ("ram 1M load a\nguest load b", 2, "load", "an image to start already", E::INVAL),
-        ("ram 1M initrd load a\ninitrd load b", 2, "load", "RAM disk already", E::INVAL),
+        ("ram 1M data load b", 1, "load", "give an address", E::INVAL),
+        ("ram 1M load a\nguest load b", 2, "load", "already a boot image", E::INVAL),
+        ("ram 1M initrd load a\ninitrd load b", 2, "load", "already an initrd", E::INVAL),
         ("ram 1M\ndata load 0,none", 2, "load", "cannot find the file to load none", E::NOENT),
         ("ram 4K\ndata load 0xfff,Cargo.toml", 2, "load", "no RAM or ROM is at 0x1000", E::NXIO),
         ("ram 1M\ndata load 256T,Cargo.toml", 2, "load", "address width", E::NXIO),
         ("ram 1M load \"\"", 1, "load", "the path of a file", E::INVAL),
-        ("ram 1M acpi load a", 1, "acpi", "ACPI tables of a guest are generated", E::OPNOTSUPP),
-        ("ram 1M fdt load a", 1, "fdt", "no device tree; leave it out", E::OPNOTSUPP),
-        ("data pass loc 0,4K,r", 1, "data", "no typed content is passed", E::OPNOTSUPP),
+        ("ram 1M acpi load a", 1, "acpi", "ACPI tables are generated", E::NOTSUP),
+        ("ram 1M fdt load a", 1, "fdt", "no device tree; leave it out", E::NOTSUP),
+        ("data pass loc 0,4K,r", 1, "data", "typed content is not passed", E::NOTSUP),
         // Contexts.
         ("loc 0", 1, "loc", "`vdev`, `pass` or `reserve`", E::INVAL),
         ("cpu loc 0", 1, "loc", "`vdev`, `pass` or `reserve`", E::INVAL),
-        ("pass loc 0,4K,r name a", 1, "name", "must be `vdev`", E::INVAL),
-        ("cpu intr a:1", 1, "intr", "must be `vdev`", E::INVAL),
+        ("pass loc 0,4K,r name a", 1, "name", "only valid after `vdev`", E::INVAL),
+        ("cpu intr a:1", 1, "intr", "only valid after `vdev`", E::INVAL),
         ("cpu log info none", 1, "log", "use `logger`", E::INVAL),
-        ("pass\nram 1M", 1, "pass", "`loc` must follow", E::INVAL),
-        ("\nreserve vdev a", 2, "reserve", "`loc` must follow", E::INVAL),
-        ("vdev", 1, "vdev", "the type of the device must follow", E::INVAL),
-        ("vdev a loc", 1, "loc", "a location must follow", E::INVAL),
+        ("pass\nram 1M", 1, "pass", "a `loc` must follow", E::INVAL),
+        ("\nreserve vdev a", 2, "reserve", "a `loc` must follow", E::INVAL),
+        ("vdev", 1, "vdev", "expected the type of the device", E::INVAL),
+        ("vdev a loc", 1, "loc", "expected a location", E::INVAL),
         // Machines.
         ("cpu\nsystem a", 2, "system", "must be the first option", E::INVAL),
         ("system \"\"", 1, "system", "1 to 128 bytes", E::INVAL),
-        ("system", 1, "system", "the name of the guest must follow", E::INVAL),
+        ("system", 1, "system", "expected the name of the guest", E::INVAL),
         ("vdev a name \"\"", 1, "name", "1 to 128 bytes", E::INVAL),
         ("vdev \"\"", 1, "name", "1 to 128 bytes", E::INVAL),
         ("vdev a name b\nvdev a name b", 2, "name", "taken on line 1", E::EXIST),
@@ -191,14 +196,20 @@ fn what_is_wrong_names_line_option_and_what_to_do() {
         ("vdev p intr p:1", 1, "intr", "`p` is defined on line 1", E::NOENT),
         ("unsupported registre fail", 1, "unsupported", "mean `register`?", E::INVAL),
         ("unsupported register fial", 1, "unsupported", "mean `fail`?", E::INVAL),
-        ("unsupported register", 1, "unsupported", "must follow", E::INVAL),
+        (
+            "unsupported register",
+            1,
+            "unsupported",
+            "expected `abort`, `fail` or `ignore`",
+            E::INVAL,
+        ),
         ("set exit-on-hlt on", 1, "set", "mean `exit-on-halt`?", E::INVAL),
         ("set exit-on-halt\n2", 2, "set", "`on` or `off`, not `2`", E::INVAL),
-        ("set exit-on-halt", 1, "set", "the value of the variable", E::INVAL),
+        ("set exit-on-halt", 1, "set", "expected the value of the variable", E::INVAL),
         ("logger errr none", 1, "logger", "mean `error`?", E::INVAL),
-        ("logger error slog", 1, "logger", "use `stderr`", E::OPNOTSUPP),
+        ("logger error slog", 1, "logger", "use `stderr`", E::NOTSUP),
         ("logger error nowhere", 1, "logger", "`stdout`, `stderr`, `none`", E::INVAL),
-        ("vdev a log error slog", 1, "log", "use `stderr`", E::OPNOTSUPP),
+        ("vdev a log error slog", 1, "log", "use `stderr`", E::NOTSUP),
         // Windows.
         ("pass loc 0,4K", 1, "pass", "`START,LENGTH,ATTRIBUTES[=HOST]`", E::INVAL),
         ("pass loc 0x2000,r=0x1000", 1, "pass", "not `0x2000,r=0x1000`", E::INVAL),
@@ -206,15 +217,15 @@ fn what_is_wrong_names_line_option_and_what_to_do() {
         ("pass loc 0,4K,r=x", 1, "pass", "not `x`", E::INVAL),
         ("pass loc 0,4K,r=1", 1, "pass", "multiple of 4 KiB", E::INVAL),
         ("pass loc 0,1,r", 1, "pass", "multiple of 4 KiB", E::INVAL),
-        ("pass loc 0,4K,re", 1, "pass", "`e`: exceptions", E::INVAL),
+        ("pass loc 0,4K,re", 1, "pass", "`e`: access exceptions", E::INVAL),
         ("ram 4K\npass loc 0,4K,r", 2, "pass", "of line 1", E::EXIST),
-        ("pass loc io:0x60,1,rw", 1, "pass", "are not passed through", E::OPNOTSUPP),
-        ("pass loc pci:0:1", 1, "pass", "are not passed through", E::OPNOTSUPP),
-        ("pass loc 0,4K,r\nintr gic:4", 2, "intr", "no interrupt of the host", E::OPNOTSUPP),
+        ("pass loc io:0x60,1,rw", 1, "pass", "are not passed through", E::NOTSUP),
+        ("pass loc pci:0:1", 1, "pass", "are not passed through", E::NOTSUP),
+        ("pass loc 0,4K,r\nintr gic:4", 2, "intr", "host interrupts are not", E::NOTSUP),
         ("reserve loc 0", 1, "reserve", "`START,LENGTH`", E::INVAL),
         ("reserve loc me:0,4", 1, "reserve", "did you mean `mem`?", E::INVAL),
-        ("reserve loc io:0,4", 1, "reserve", "leave it out", E::OPNOTSUPP),
-        ("reserve\nintr 4", 2, "intr", "leave it out", E::OPNOTSUPP),
+        ("reserve loc io:0,4", 1, "reserve", "leave it out", E::NOTSUP),
+        ("reserve\nintr 4", 2, "intr", "leave it out", E::NOTSUP),
     ];
     for &wrong in wrong {
         assert_wrong(Path::new("test.qvmconf"), parse(wrong.0).err(), wrong);
@@ -227,13 +238,13 @@ fn everything_that_is_known_and_not_supported_says_so_by_its_name() {
         for context in ["", "cpu", "vdev a", "pass loc 0,4K,r"] {
             let error = parse(&format!("{context}\n{word} x")).unwrap_err();
             assert_eq!((error.line(), error.key()), (Some(2), Some(word)), "{error}");
-            assert_eq!(error.errno(), Errno::OPNOTSUPP, "{error}");
+            assert_eq!(error.errno(), Errno::NOTSUP, "{error}");
             assert!(error.message().ends_with("; leave it out"), "{error}");
         }
     }
     for word in ["runmask", "partition", "cluster"] {
         let error = parse(&format!("cpu {word} x")).unwrap_err();
-        assert_eq!((error.key(), error.errno()), (Some(word), Errno::OPNOTSUPP), "{error}");
+        assert_eq!((error.key(), error.errno()), (Some(word), Errno::NOTSUP), "{error}");
     }
     for variable in [
         "counter-offset",
@@ -248,7 +259,7 @@ fn everything_that_is_known_and_not_supported_says_so_by_its_name() {
         "vdev-message-block-timeout",
     ] {
         let error = parse(&format!("set {variable} 1")).unwrap_err();
-        assert_eq!((error.key(), error.errno()), (Some("set"), Errno::OPNOTSUPP), "{error}");
+        assert_eq!((error.key(), error.errno()), (Some("set"), Errno::NOTSUP), "{error}");
         assert!(error.message().starts_with(&format!("`{variable}`: ")), "{error}");
     }
 }
@@ -273,13 +284,13 @@ fn an_option_of_a_device_is_found_in_the_list_of_its_type() {
         config.machine().devices[0].options(&["a", "b", "0c"]).unwrap_err()
     };
     let error = fails("vdev d a \"b\" c\nb \"a\" c \n\"c\" x");
-    let text = "test.qvmconf:3: vdev: `c` is quoted: it is an argument, and no option takes it";
+    let text = "test.qvmconf:3: vdev: unexpected argument `c`: a quoted word is never an option";
     assert_eq!((error.to_string().as_str(), error.errno()), (text, Errno::INVAL));
     let error = fails("vdev d a b\ninrt p:1");
     let text = "test.qvmconf:2: vdev: `d` has no option `inrt`; did you mean `intr`?";
     assert_eq!((error.to_string().as_str(), error.errno()), (text, Errno::NOENT));
     let error = fails("vdev d a b c\na");
-    let text = "test.qvmconf:2: vdev: the option `a` of `d` lacks its argument";
+    let text = "test.qvmconf:2: vdev: the option `a` of `d` requires an argument";
     assert_eq!((error.to_string().as_str(), error.errno()), (text, Errno::INVAL));
     let config = parse("vdev d a \"b\" c\nb \"a\" c").unwrap();
     let options = config.machine().devices[0].options(&["a", "b", "0c"]).unwrap();

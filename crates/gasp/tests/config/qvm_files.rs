@@ -62,24 +62,24 @@ fn an_error_in_an_included_file_names_that_file_and_others_by_theirs() {
         // An argument is of the same file as its option, and a context ends with its file.
         (
             [("a.qvmconf", "@b.qvmconf\n1M"), ("b.qvmconf", "ram")],
-            "b.qvmconf:1: ram: `[START,]LENGTH` must follow",
+            "b.qvmconf:1: ram: the argument is missing: expected `[START,]LENGTH`",
         ),
         (
             [("a.qvmconf", "vdev a @b.qvmconf"), ("b.qvmconf", "loc 0")],
-            "b.qvmconf:1: loc: it belongs to an option before it, which must be `vdev`, `pass` or `reserve`",
+            "b.qvmconf:1: loc: this option is only valid after `vdev`, `pass` or `reserve`",
         ),
         (
             [("a.qvmconf", "@b.qvmconf\nloc 0"), ("b.qvmconf", "vdev a")],
-            "a.qvmconf:2: loc: it belongs to an option before it, which must be `vdev`, `pass` or `reserve`",
+            "a.qvmconf:2: loc: this option is only valid after `vdev`, `pass` or `reserve`",
         ),
         (
             [("a.qvmconf", "pass @b.qvmconf loc 0,4K,r"), ("b.qvmconf", "")],
-            "a.qvmconf:1: pass: `loc` must follow, and does not",
+            "a.qvmconf:1: pass: a `loc` must follow",
         ),
         // A controller is defined before, in whatever file.
         (
             [("a.qvmconf", "vdev a intr p:1\n@b.qvmconf"), ("b.qvmconf", "vdev p")],
-            "a.qvmconf:1: intr: the controller `p` is defined on line 1 of b.qvmconf: put it before the devices that it is for",
+            "a.qvmconf:1: intr: the controller `p` is defined on line 1 of b.qvmconf; move it before the devices that use it",
         ),
     ] {
         assert_eq!(
@@ -105,7 +105,7 @@ fn includes_that_cannot_end_or_be_read_are_refused_where_they_are() {
     );
     assert_eq!(
         fails(&[("a.qvmconf", "@ b")]),
-        "a.qvmconf:1: @: a path must follow, without a space: `@other.qvmconf`"
+        "a.qvmconf:1: @: expected a path right after it: `@other.qvmconf`"
     );
     assert_eq!(
         fails(&[("a.qvmconf", "@none")]),
@@ -123,7 +123,7 @@ fn includes_that_cannot_end_or_be_read_are_refused_where_they_are() {
     files[7].1 = "ram 1M";
     load(&folder, &files).unwrap();
     files[7].1 = &texts[7];
-    assert_eq!(fails(&files), "7.qvmconf:1: @: files include each other 8 deep");
+    assert_eq!(fails(&files), "7.qvmconf:1: @: includes are nested more than 8 deep");
     // The same file many times, one after the other.
     let sixty_three = "@b.qvmconf\n".repeat(63);
     load(&folder, &[("a.qvmconf", &sixty_three), ("b.qvmconf", "cpu")]).unwrap();
@@ -190,7 +190,7 @@ fn a_command_line_has_options_and_files_and_its_lines_are_arguments() {
     );
     assert_eq!(
         fails(&["ram", "1M", "", "x"]),
-        "command line:3: `` is quoted: it is an argument, and no option takes it"
+        "command line:3: unexpected argument ``: a quoted word is never an option"
     );
     assert_eq!(
         fails(&["vdev", "é", "loc", "é"]),

@@ -100,7 +100,7 @@ impl DeviceConfig {
                 true => {
                     let missing = || {
                         let message = format!(
-                            "the option `{}` of `{}` lacks its argument",
+                            "the option `{}` of `{}` requires an argument",
                             word.text, self.kind
                         );
                         word.place.error(&message)
@@ -118,7 +118,7 @@ impl DeviceConfig {
     fn unknown(&self, word: &Word, known: &[(String, bool)]) -> ConfigError {
         if word.argument {
             let message =
-                format!("`{}` is quoted: it is an argument, and no option takes it", word.text);
+                format!("unexpected argument `{}`: a quoted word is never an option", word.text);
             return word.place.error(&message);
         }
         let mut names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();

@@ -181,8 +181,8 @@ impl<'a> Devices<'a> {
             Some((other, controller)) if *other >= number => {
                 let line = source.line(*controller, at);
                 let message = format!(
-                    "the controller `{name}` is defined on {line}: put it before the devices that \
-                     it is for"
+                    "the controller `{name}` is defined on {line}; move it before the devices that \
+                     use it"
                 );
                 Err(source.wrong(at, &message).with_errno(Errno::NOENT))
             }

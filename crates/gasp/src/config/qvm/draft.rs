@@ -130,13 +130,13 @@ impl<'a> Draft<'a> {
         }
         let text = &word.text;
         let message = match (word.quoted, before_load) {
-            (true, _) => format!("`{text}` is quoted: it is an argument, and no option takes it"),
+            (true, _) => format!("unexpected argument `{text}`: a quoted word is never an option"),
             (_, true) => format!(
-                "unknown type of content `{text}`; an image that the machine starts needs none: \
-                 `load FILE`; others are `initrd`, `data`"
+                "unknown content type `{text}`; a boot image needs none (`load FILE`), and others \
+                 are `initrd` and `data`"
             ),
             _ if number(text).is_some() => {
-                format!("`{text}` is no option, and the option before it takes no further argument")
+                format!("unexpected argument `{text}`: the option before it takes no more")
             }
             _ => format!("unknown option `{text}`{}", hint(text, &options::names())),
         };
@@ -166,7 +166,7 @@ impl<'a> Draft<'a> {
         self.context = context;
         match self.lacking.take() {
             None => Ok(()),
-            Some(name) => self.wrong(&name, key_of(&name), "`loc` must follow, and does not"),
+            Some(name) => self.wrong(&name, key_of(&name), "a `loc` must follow"),
         }
     }
 
@@ -177,7 +177,7 @@ impl<'a> Draft<'a> {
 
     fn system(&mut self, name: &Token, first: bool) -> Result<(), ConfigError> {
         if !first {
-            return self.wrong(name, "guest.name", "it must be the first option");
+            return self.wrong(name, "guest.name", "this must be the first option");
         }
         let system = self.reader.argument(name, "guest.name", "the name of the guest")?;
         self.document.guest.name = Some(spanned(system));
@@ -218,7 +218,7 @@ impl<'a> Draft<'a> {
 
     #[cold]
     pub(super) fn refused(&self, at: &Token, key: &'static str, why: &str) -> ConfigError {
-        self.error(at, key, &format!("{why}; leave it out")).with_errno(Errno::OPNOTSUPP)
+        self.error(at, key, &format!("{why}; leave it out")).with_errno(Errno::NOTSUP)
     }
 
     pub(super) fn wrong(
@@ -247,7 +247,7 @@ impl<'a> Draft<'a> {
         key: &'static str,
         of: &str,
     ) -> Result<(), ConfigError> {
-        self.wrong(at, key, &format!("it belongs to an option before it, which must be {of}"))
+        self.wrong(at, key, &format!("this option is only valid after {of}"))
     }
 }
 

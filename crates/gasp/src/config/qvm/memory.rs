@@ -62,9 +62,7 @@ impl Draft<'_> {
         let load = self.reader.argument(name, key_of(name), "`load`")?;
         match load.text.as_str() {
             "load" => self.load(&load, Some(content)),
-            _ => {
-                self.refuse(name, key_of(name), "no typed content is passed through from the host")
-            }
+            _ => self.refuse(name, key_of(name), "typed content is not passed through"),
         }
     }
 
@@ -76,7 +74,7 @@ impl Draft<'_> {
     ) -> Result<(), ConfigError> {
         let text = self.reader.argument(name, "load", "`[ADDRESS,]FILE`")?;
         if self.document.ram.is_empty() && self.document.rom.is_empty() {
-            let message = "there is no memory to load into yet: put `ram` and `rom` before it";
+            let message = "there is no memory to load into yet; move `ram` and `rom` before it";
             return self.wrong(name, "load", message);
         }
         // A path can have a comma.
@@ -97,13 +95,13 @@ impl Draft<'_> {
         match (content, address) {
             (Content::Guest, address) => {
                 if machine.kernel.is_some() {
-                    return self.wrong(name, "load", "the machine has an image to start already");
+                    return self.wrong(name, "load", "there is already a boot image");
                 }
                 (machine.kernel, machine.kernel_address) = (Some(file), address);
             }
             (Content::Initrd, address) => {
                 if machine.initrd.is_some() {
-                    return self.wrong(name, "load", "the machine has an initial RAM disk already");
+                    return self.wrong(name, "load", "there is already an initrd");
                 }
                 (machine.initrd, machine.initrd_address) = (Some(file), address);
             }
@@ -112,8 +110,8 @@ impl Draft<'_> {
                 self.document.load.push(Spanned::new(range(name), load));
             }
             (Content::Data, None) => {
-                let message = "the machine has an image to start already: say where this is \
-                               loaded (`data load ADDRESS,FILE`), or what it is (`initrd load FILE`)";
+                let message = "there is already a boot image; give an address (`data load \
+                               ADDRESS,FILE`), or the type (`initrd load FILE`)";
                 return self.wrong(name, "load", message);
             }
             (Content::Refused(why), _) => return self.refuse(name, "load", why),

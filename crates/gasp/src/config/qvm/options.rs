@@ -66,23 +66,23 @@ const OPTIONS: &[(&str, Meaning)] = &[
     ("set", Meaning::Set),
     ("unsupported", Meaning::Unsupported),
     ("dryrun", Meaning::DryRun),
-    ("sched", Refused("threads are scheduled as the process is that starts the machine (`chrt`)")),
-    ("hostvector", Refused("no interrupt of the host is passed through")),
-    ("safety", Refused("nothing on this host is certified")),
-    ("dump", Refused("there are no dumps of guests")),
+    ("sched", Refused("vCPU threads inherit the scheduling of the process: use `chrt`")),
+    ("hostvector", Refused("host interrupts are not passed through")),
+    ("safety", Refused("nothing here is safety-certified")),
+    ("dump", Refused("guest dumps are not supported")),
     (
         "runmask",
-        RefusedOfCpu("threads run where the process may that starts the machine (`taskset`)"),
+        RefusedOfCpu("vCPU threads inherit the CPU affinity of the process: use `taskset`"),
     ),
-    ("partition", RefusedOfCpu("this host has no scheduling partitions")),
-    ("cluster", RefusedOfCpu("this host has no clusters of processors to choose from")),
+    ("partition", RefusedOfCpu("the host has no scheduling partitions")),
+    ("cluster", RefusedOfCpu("CPU clusters are not supported")),
 ];
 
 const CONTENTS: &[(&str, Content)] = &[
     ("guest", Content::Guest),
     ("initrd", Content::Initrd),
     ("data", Content::Data),
-    ("acpi", Content::Refused("the ACPI tables of a guest are generated")),
+    ("acpi", Content::Refused("the guest's ACPI tables are generated")),
     ("fdt", Content::Refused("an x86-64 guest has ACPI tables, and no device tree")),
 ];
 
@@ -94,18 +94,18 @@ pub(super) enum Variable {
     Refused(&'static str),
 }
 
-const NO_MESSAGES: &str = "this host has no message passing to limit";
+const NO_MESSAGES: &str = "there are no messages to servers that could block";
 const NO_GIC: &str = "an x86-64 machine has no GIC";
 
 const VARIABLES: &[(&str, Variable)] = &[
     ("exit-on-halt", Variable::ExitOnHalt),
-    ("counter-offset", Variable::Refused("time stamps of a guest begin at 0")),
-    ("debug", Variable::Refused("every device is in the reports")),
+    ("counter-offset", Variable::Refused("the guest's time-stamp counter starts at 0")),
+    ("debug", Variable::Refused("every device is in the status reports")),
     ("fdt-dump-file", Variable::Refused("an x86-64 guest has ACPI tables, and no device tree")),
-    ("grow-heap", Variable::Refused("the heap grows by itself")),
+    ("grow-heap", Variable::Refused("the heap grows as needed")),
     ("message-block-timeout", Variable::Refused(NO_MESSAGES)),
     ("vdev-message-block-timeout", Variable::Refused(NO_MESSAGES)),
-    ("slog-buffer", Variable::Refused("this host has no slog")),
+    ("slog-buffer", Variable::Refused("there is no slog on this host")),
     ("gic-hwassist", Variable::Refused(NO_GIC)),
     ("host-paddr-gicd", Variable::Refused(NO_GIC)),
     ("host-paddr-gich", Variable::Refused(NO_GIC)),
@@ -132,7 +132,7 @@ pub(super) fn names() -> Vec<&'static str> {
     options.chain(CONTENTS.iter().map(|(name, _)| *name)).collect()
 }
 
-/// The names of all variables that are supported, for suggestions.
+/// The names of all variables, for suggestions.
 pub(super) fn variables() -> Vec<&'static str> {
     VARIABLES.iter().map(|(name, _)| *name).collect()
 }

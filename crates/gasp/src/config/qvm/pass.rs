@@ -35,13 +35,13 @@ pub(super) fn attributes(text: &str) -> Result<Attributes, String> {
             'd' | 'e' if !add => {}
             'd' => {
                 return Err(
-                    "`d`: the DMA of host devices is not confined here; pass only devices \
-                            that make none (`n`)"
+                    "`d`: DMA of host devices is not confined here; pass only devices without \
+                            DMA (`n`)"
                         .into(),
                 );
             }
             'e' => {
-                return Err("`e`: exceptions of accesses are not reported; leave it out".into());
+                return Err("`e`: access exceptions are not reported; leave it out".into());
             }
             other => {
                 return Err(format!(
@@ -80,8 +80,8 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_refused_by_its_letter() {
         for (text, part) in [
-            ("rwd", "`d`: the DMA"),
-            ("rwe", "`e`: exceptions"),
+            ("rwd", "`d`: DMA"),
+            ("rwe", "`e`: access"),
             ("", "at least one"),
             ("c", "at least one"),
             ("r-r", "at least one"),

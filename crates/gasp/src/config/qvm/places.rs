@@ -37,11 +37,9 @@ impl Draft<'_> {
                 }
                 Ok(())
             }
-            Context::Pass => {
-                self.refuse(name, "intr", "no interrupt of the host is passed through")
-            }
+            Context::Pass => self.refuse(name, "intr", "host interrupts are not passed through"),
             Context::Reserve => {
-                self.refuse(name, "intr", "no interrupt is given to a device that does not name it")
+                self.refuse(name, "intr", "interrupts are not allocated automatically")
             }
             Context::None | Context::Cpu => self.astray(name, "intr", "`vdev`"),
         }
@@ -50,8 +48,7 @@ impl Draft<'_> {
     /// `[mem:]START,LENGTH,ATTRIBUTES[=HOST]` of a window.
     fn pass(&mut self, text: &Token) -> Result<(), ConfigError> {
         let key = "pass.loc";
-        let rest =
-            self.memory(text, key, "ports and PCI devices of the host are not passed through")?;
+        let rest = self.memory(text, key, "host ports and PCI devices are not passed through")?;
         let (place, host) = match rest.split_once('=') {
             // One edition of the language has a comma before it.
             Some((place, host)) => (place.strip_suffix(',').unwrap_or(place), Some(host)),
@@ -92,7 +89,7 @@ impl Draft<'_> {
     /// `[mem:]START,LENGTH` that is kept free.
     fn reserve(&mut self, text: &Token) -> Result<(), ConfigError> {
         let key = "reserve.loc";
-        let why = "only memory is given out by this host where a text does not say so";
+        let why = "only addresses of memory are allocated automatically";
         let rest = self.memory(text, key, why)?;
         let Some((start, len)) = rest.split_once(',') else {
             let message = format!("expected `START,LENGTH`, not `{rest}`");

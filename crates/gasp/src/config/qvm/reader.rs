@@ -94,7 +94,9 @@ impl<'a> Reader<'a> {
     ) -> Result<Token, ConfigError> {
         let word = self.open.last_mut().and_then(|file| file.words.next());
         let mark = Mark::at(option.offset, key);
-        let word = word.ok_or_else(|| self.source.wrong(mark, &format!("{what} must follow")))?;
+        let word = word.ok_or_else(|| {
+            self.source.wrong(mark, &format!("the argument is missing: expected {what}"))
+        })?;
         self.is_literal(&word, key)?;
         Ok(word)
     }
@@ -104,12 +106,10 @@ impl<'a> Reader<'a> {
         if word.quoted || !word.text.contains("$asinfo_") {
             return Ok(());
         }
-        let message = format!(
-            "`{}`: the system page that this reads is not on this host: write the number",
-            word.text
-        );
+        let message =
+            format!("`{}`: this host has no QNX system page; write the number", word.text);
         let mark = Mark::at(word.offset, key);
-        Err(self.source.wrong(mark, &message).with_errno(Errno::OPNOTSUPP))
+        Err(self.source.wrong(mark, &message).with_errno(Errno::NOTSUP))
     }
 
     fn include(&mut self, word: &Token) -> Result<(), ConfigError> {
@@ -117,10 +117,10 @@ impl<'a> Reader<'a> {
         let name = word.text.get(1..).unwrap_or_default();
         let wrong = |source: &Source, message: &str| Err(source.wrong(mark, message));
         if name.is_empty() {
-            return wrong(self.source, "a path must follow, without a space: `@other.qvmconf`");
+            return wrong(self.source, "expected a path right after it: `@other.qvmconf`");
         }
         if self.open.len() >= DEPTH_MAX {
-            return wrong(self.source, &format!("files include each other {DEPTH_MAX} deep"));
+            return wrong(self.source, &format!("includes are nested more than {DEPTH_MAX} deep"));
         }
         if self.source.count() >= FILES_MAX {
             return wrong(self.source, &format!("more than {FILES_MAX} files are included"));
