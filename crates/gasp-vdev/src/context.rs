@@ -2,13 +2,14 @@
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use gasp::{DeviceAddr, Dma, Errno, HostMapping, MapFlags, Mapping, Reason, Scatter, Vdev};
 
 use crate::doorbell::Doorbell;
 use crate::error::DmaError;
-use crate::pci::Interrupts;
+use crate::pci::{Interrupts, Register};
 
 /// Memory that a VMM shares without a descriptor: each copy is a message to the VMM.
 ///
@@ -45,6 +46,22 @@ pub trait MessageMemory: Send + Sync {
     }
 }
 
+/// Register writes that ring a doorbell without a call of the device.
+///
+/// Implemented by a front end that can have the kernel do so (an ioeventfd of KVM).
+pub trait WriteEvents: Send + Sync {
+    /// From now on, has writes to `at` signal `event`, an eventfd, which is duplicated if it is
+    /// kept: writes of this value, or all of them. Returns whether that is possible. The same
+    /// register and value a second time change nothing.
+    fn connect(&self, at: Register, value: Option<u64>, event: BorrowedFd<'_>) -> bool;
+
+    /// Undoes [`connect`](Self::connect) of the same register and value, if there was one.
+    fn disconnect(&self, at: Register, value: Option<u64>);
+
+    /// Undoes every [`connect`](Self::connect): the device is being reset or detached.
+    fn disconnect_all(&self);
+}
+
 /// A device's access to its guest, for as long as one VMM is attached.
 ///
 /// | call | for |
@@ -60,6 +77,7 @@ pub trait MessageMemory: Send + Sync {
 pub struct DeviceContext {
     pub(crate) vdev: Vdev,
     pub(crate) messages: Option<Arc<dyn MessageMemory>>,
+    pub(crate) events: Option<Arc<dyn WriteEvents>>,
     pub(crate) interrupts: Arc<Interrupts>,
     pub(crate) master: Arc<AtomicBool>,
     pub(crate) doorbell: Doorbell,
@@ -182,6 +200,30 @@ impl DeviceContext {
         self.doorbell.ring();
     }
 
+    /// From now on, has writes to `at` [ring](Self::ring) without a call of
+    /// [`Device::write`](crate::Device::write), and without leaving the kernel: those of `value`,
+    /// or all of them. For a register whose writes say nothing but that there is work. Returns
+    /// whether the front end can do that; if not, writes go on to arrive as before.
+    ///
+    /// A write may still arrive, such as one that had begun, or while the guest moves the BAR: the
+    /// device rings then, as it would without this call. All writes that begin at the register may
+    /// ring if no `value` is given, even those of another width.
+    ///
+    /// A second call for the same register and value changes nothing. A reset and a detachment undo
+    /// it, and so does [`stop_ringing`](Self::stop_ringing).
+    pub fn ring_on_write(&self, at: Register, value: Option<u64>) -> bool {
+        let events = self.events.as_ref();
+        events.is_some_and(|events| events.connect(at, value, self.doorbell.event()))
+    }
+
+    /// Has writes to `at` arrive again: undoes [`ring_on_write`](Self::ring_on_write) of the same
+    /// register and value, if there was one.
+    pub fn stop_ringing(&self, at: Register, value: Option<u64>) {
+        if let Some(events) = &self.events {
+            events.disconnect(at, value);
+        }
+    }
+
     /// Whether work in progress should end: the device is being detached, or a reset is waiting.
     #[inline]
     pub fn should_stop(&self) -> bool {
@@ -192,6 +234,13 @@ impl DeviceContext {
     /// bus master bit.
     pub fn vdev(&self) -> &Vdev {
         &self.vdev
+    }
+
+    /// Has all writes arrive again.
+    pub(crate) fn stop_all_ringing(&self) {
+        if let Some(events) = &self.events {
+            events.disconnect_all();
+        }
     }
 
     /// Cancels in-flight copies by message, or re-enables them.

@@ -1,7 +1,7 @@
 //! The doorbell that wakes a device's thread: an eventfd, so that rings add up and none is lost.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -23,6 +23,11 @@ impl Doorbell {
         {
             tracing::error!(%errno, "a doorbell cannot be rung");
         }
+    }
+
+    /// The eventfd that a ring signals.
+    pub(crate) fn event(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// Waits until the doorbell has been rung since the last wait.

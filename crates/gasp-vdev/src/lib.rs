@@ -27,6 +27,7 @@
 //! | [`dma`] | an example device, for tests too: a DMA engine |
 //! | [`Shell`], [`Interrupts`] | the function around a device, as a front end drives it |
 //! | [`MessageMemory`] | guest memory that a front end reaches by messages |
+//! | [`WriteEvents`] | register writes that a front end turns into rings of the doorbell |
 
 mod context;
 mod device;
@@ -38,7 +39,7 @@ mod shell;
 pub mod testbus;
 mod transfer;
 
-pub use context::{DeviceContext, MessageMemory};
+pub use context::{DeviceContext, MessageMemory, WriteEvents};
 pub use device::Device;
 pub use error::{AttachError, DmaError, IrqError, ModelError, RegionError};
 pub use pci::{

@@ -10,7 +10,7 @@ use std::time::Instant;
 use gasp::{DeviceAddr, Span, Vdev};
 use parking_lot::{Mutex, RwLock};
 
-use crate::context::{DeviceContext, MessageMemory};
+use crate::context::{DeviceContext, MessageMemory, WriteEvents};
 use crate::device::Device;
 use crate::doorbell::Doorbell;
 use crate::error::{AttachError, ModelError, RegionError};
@@ -93,7 +93,8 @@ impl Shell {
     /// Attaches the device to a VMM: resets it, and starts its thread.
     ///
     /// `vdev` is the engine's device, which checks its accesses; `messages` is this VMM's memory
-    /// that cannot be mapped and is copied by messages, if its protocol has any.
+    /// that cannot be mapped and is copied by messages, if its protocol has any; `events` is what
+    /// turns register writes into rings, if the front end can.
     ///
     /// # Errors
     /// If it is already attached, or its thread or doorbell cannot be created.
@@ -101,6 +102,7 @@ impl Shell {
         &self,
         vdev: Vdev,
         messages: Option<Arc<dyn MessageMemory>>,
+        events: Option<Arc<dyn WriteEvents>>,
     ) -> Result<(), AttachError> {
         let mut attached = self.attached.write();
         if attached.is_some() {
@@ -111,6 +113,7 @@ impl Shell {
         let context = Arc::new(DeviceContext {
             vdev,
             messages,
+            events,
             interrupts: Arc::clone(&self.interrupts),
             master: Arc::clone(&self.master),
             doorbell: Doorbell::new().map_err(AttachError::Thread)?,
@@ -136,6 +139,8 @@ impl Shell {
         context.pause_messages(true);
         context.ring();
         self.wait_until(|| thread.is_finished().then_some(()));
+        // The device's thread cannot connect more.
+        context.stop_all_ringing();
         if thread.join().is_err() {
             tracing::error!(device = %self.name, "the device's thread panicked");
         }
@@ -179,6 +184,8 @@ impl Shell {
         self.reset_registers();
         self.device.reset();
         if let Some(context) = context {
+            // Last: a register access before the device's reset can have connected more.
+            context.stop_all_ringing();
             context.pause_messages(false);
             context.pausing.store(false, Ordering::Release);
         }

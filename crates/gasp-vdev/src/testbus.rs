@@ -24,7 +24,7 @@
 //! ```
 
 use core::time::Duration;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -37,10 +37,10 @@ use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use thiserror::Error;
 
-use crate::context::MessageMemory;
+use crate::context::{MessageMemory, WriteEvents};
 use crate::device::Device;
 use crate::error::{AttachError, IrqError, ModelError, RegionError};
-use crate::pci::{IrqKind, Msix};
+use crate::pci::{IrqKind, Msix, Register, Width};
 use crate::shell::Shell;
 
 /// The default size of the guest's RAM, which begins at guest-physical 0.
@@ -92,11 +92,12 @@ pub struct Options {
     ram: u64,
     iommu: bool,
     messages: Option<Span<DeviceAddr>>,
+    write_events: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ram: RAM, iommu: false, messages: None }
+        Self { ram: RAM, iommu: false, messages: None, write_events: false }
     }
 }
 
@@ -115,6 +116,12 @@ impl Options {
     /// passed no descriptor for it. All of it is allocated, so keep it small.
     pub fn messages(self, span: Span<DeviceAddr>) -> Self {
         Self { messages: Some(span), ..self }
+    }
+
+    /// Turns register writes into rings, as the device requests
+    /// ([`DeviceContext::ring_on_write`](crate::DeviceContext::ring_on_write)).
+    pub fn write_events(self) -> Self {
+        Self { write_events: true, ..self }
     }
 
     /// Creates a bus with these options, and attaches `device` to it.
@@ -138,7 +145,9 @@ impl Options {
         }
         let messages = self.messages.map(|span| Arc::new(Messages::new(span)));
         let shell = Shell::new("test", device)?;
-        let mut bus = TestBus { shell, guest, vdev, ram, domain, messages, events: Vec::new() };
+        let connected = self.write_events.then(Arc::default);
+        let events = Vec::new();
+        let mut bus = TestBus { shell, guest, vdev, ram, domain, messages, connected, events };
         bus.attach()?;
         Ok(bus)
     }
@@ -153,6 +162,7 @@ pub struct TestBus {
     ram: MemoryObject,
     domain: Option<Domain>,
     messages: Option<Arc<Messages>>,
+    connected: Option<Arc<Connected>>,
     /// One for each vector of the kind of interrupt in use.
     events: Vec<OwnedFd>,
 }
@@ -174,7 +184,8 @@ impl TestBus {
     /// If it is already attached, or its thread cannot be started.
     pub fn attach(&mut self) -> Result<()> {
         let messages = self.messages.clone().map(|messages| messages as Arc<dyn MessageMemory>);
-        self.shell.attach(self.vdev.clone(), messages)?;
+        let events = self.connected.clone().map(|connected| connected as Arc<dyn WriteEvents>);
+        self.shell.attach(self.vdev.clone(), messages, events)?;
         self.shell.config_write(COMMAND, &MEMORY_AND_MASTER)?;
         self.events.clear();
         let kind = self.interrupt_kind();
@@ -244,7 +255,7 @@ impl TestBus {
     /// # Errors
     /// If there is no such register.
     pub fn write32(&self, bar: u32, offset: u64, value: u32) -> Result<()> {
-        Ok(self.shell.bar_write(bar, offset, &value.to_le_bytes())?)
+        self.write(bar, offset, Width::Four, value.into())
     }
 
     /// Writes a register of 8 bytes.
@@ -252,7 +263,20 @@ impl TestBus {
     /// # Errors
     /// If there is no such register.
     pub fn write64(&self, bar: u32, offset: u64, value: u64) -> Result<()> {
-        Ok(self.shell.bar_write(bar, offset, &value.to_le_bytes())?)
+        self.write(bar, offset, Width::Eight, value)
+    }
+
+    /// Writes a register, or rings if the device has requested that.
+    fn write(&self, bar: u32, offset: u64, width: Width, value: u64) -> Result<()> {
+        let at = u8::try_from(bar).map(|bar| Register { bar, offset, width });
+        if let (Ok(at), Some(connected)) = (at, &self.connected)
+            && connected.ring(at, value)
+        {
+            return Ok(());
+        }
+        let bytes = value.to_le_bytes();
+        let bytes = bytes.get(..width as usize).unwrap_or_default();
+        Ok(self.shell.bar_write(bar, offset, bytes)?)
     }
 
     /// Copies out of the guest's memory, as its CPU would: out of the RAM, or the memory that is
@@ -338,6 +362,39 @@ pub fn until<T>(mut there: impl FnMut() -> Option<T>) -> Option<T> {
         std::thread::yield_now();
     }
     None
+}
+
+/// Registers whose writes ring: with which value, if not with any.
+#[derive(Debug, Default)]
+struct Connected(Mutex<Vec<(Register, Option<u64>, OwnedFd)>>);
+
+impl Connected {
+    /// Signals the event of a write, if there is one.
+    fn ring(&self, at: Register, value: u64) -> bool {
+        let events = self.0.lock();
+        let rings = |(place, with, _): &&(Register, Option<u64>, OwnedFd)| {
+            *place == at && with.is_none_or(|with| with == value)
+        };
+        let event = events.iter().find(rings);
+        event.is_some_and(|(_, _, event)| rustix::io::write(event, &1_u64.to_ne_bytes()).is_ok())
+    }
+}
+
+impl WriteEvents for Connected {
+    fn connect(&self, at: Register, value: Option<u64>, event: BorrowedFd<'_>) -> bool {
+        let Ok(event) = event.try_clone_to_owned() else { return false };
+        self.disconnect(at, value);
+        self.0.lock().push((at, value, event));
+        true
+    }
+
+    fn disconnect(&self, at: Register, value: Option<u64>) {
+        self.0.lock().retain(|(place, with, _)| (*place, *with) != (at, value));
+    }
+
+    fn disconnect_all(&self) {
+        self.0.lock().clear();
+    }
 }
 
 /// Memory that is reached by messages, of a VMM that always answers.

@@ -8,6 +8,7 @@ use gasp_vdev::dma::{self, DmaEngine};
 use gasp_vdev::testbus::{Options, TestBus, until};
 use gasp_vdev::{
     AttachError, Bar, Class, Device, DeviceContext, Identity, Model, RegionError, Register, Shell,
+    Width,
 };
 
 /// Starts the engine, waits until it has finished, and returns its status.
@@ -27,7 +28,7 @@ fn the_engine_copies_and_can_be_attached_again() {
     let mut bus = TestBus::new(DmaEngine::new()).unwrap();
     for round in 0..3_u8 {
         let other = bus.guest().vdev(&format!("again-{round}")).unwrap();
-        let again = bus.shell().attach(other, None);
+        let again = bus.shell().attach(other, None, None);
         assert!(matches!(again, Err(AttachError::Attached)));
         assert_eq!(bus.read64(0, 0x08).unwrap(), 0, "as after a reset");
         let data: Vec<u8> = (0..1_500_000_u32).map(|n| (n / 3) as u8 ^ round).collect();
@@ -129,6 +130,77 @@ fn work_runs_once_a_ring_ends_before_a_reset_and_ends_when_the_vmm_goes() {
     wait(3);
     bus.detach();
     assert_eq!(works.load(Ordering::Relaxed), 3 | 3 << 16);
+}
+
+/// Register 8 has the writes of 7 to register 0 ring, register 16 undoes it. Counts the writes that
+/// arrive, and the calls of `work` above.
+#[derive(Default)]
+struct Rung {
+    counts: Arc<[AtomicU32; 2]>,
+}
+
+impl Device for Rung {
+    fn model(&self) -> Model {
+        Counter { works: Arc::default(), long: AtomicU32::new(0) }.model()
+    }
+
+    fn read(&self, _: &DeviceContext, _: Register) -> u64 {
+        0
+    }
+
+    fn write(&self, context: &DeviceContext, at: Register, value: u64) {
+        let register = Register { bar: 0, offset: 0, width: Width::Four };
+        match at.offset {
+            8 => assert_eq!(context.ring_on_write(register, Some(7)), value != 0),
+            16 => context.stop_ringing(register, Some(7)),
+            _ => drop(self.counts[0].fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    fn work(&self, _: &DeviceContext) {
+        self.counts[1].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn reset(&self) {}
+}
+
+#[test]
+fn writes_ring_instead_of_arriving_until_a_stop_a_reset_or_a_detachment() {
+    let device = Rung::default();
+    let counts = Arc::clone(&device.counts);
+    let count = |index: usize| counts[index].load(Ordering::Relaxed);
+    let mut bus = Options::default().write_events().attach(device).unwrap();
+    type End = fn(&mut TestBus);
+    let ends: [End; 3] = [
+        |bus| bus.write32(0, 16, 0).unwrap(),
+        |bus| bus.shell().reset(),
+        |bus| {
+            bus.detach();
+            bus.attach().unwrap();
+        },
+    ];
+    for (round, end) in (1..).zip(ends) {
+        bus.write32(0, 8, 1).unwrap();
+        bus.write32(0, 8, 1).unwrap();
+        bus.write32(0, 0, 7).unwrap();
+        until(|| (count(1) == round).then_some(())).unwrap();
+        assert_eq!(count(0), 2 * (round - 1));
+        bus.write32(0, 0, 6).unwrap();
+        end(&mut bus);
+        bus.write32(0, 0, 7).unwrap();
+        assert_eq!((count(0), count(1)), (2 * round, round));
+    }
+}
+
+#[test]
+fn a_front_end_without_write_events_says_so() {
+    let device = Rung::default();
+    let counts = Arc::clone(&device.counts);
+    let bus = TestBus::new(device).unwrap();
+    bus.write32(0, 8, 0).unwrap();
+    bus.write32(0, 16, 0).unwrap();
+    bus.write32(0, 0, 7).unwrap();
+    assert_eq!(counts[0].load(Ordering::Relaxed), 1);
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl Rig {
     pub(crate) fn attached(backing: &Backing, options: Options) -> Self {
         let guest = Guest::builder().build().unwrap();
         let rig = Self::of(guest, backing, options);
-        rig.shell.attach(rig.guest.vdev("disk").unwrap(), None).unwrap();
+        rig.shell.attach(rig.guest.vdev("disk").unwrap(), None, None).unwrap();
         rig.shell.config_write(4, &[6, 0]).unwrap();
         rig
     }

@@ -281,7 +281,7 @@ fn power_that_is_lost_is_counted_unless_a_shutdown_was_complete() {
     let (mut rig, _) = Rig::started();
     let attach = |rig: &mut Rig| {
         rig.guest.vdevs().into_iter().for_each(|vdev| _ = vdev.remove());
-        rig.shell.attach(rig.guest.vdev("disk").unwrap(), None).unwrap();
+        rig.shell.attach(rig.guest.vdev("disk").unwrap(), None, None).unwrap();
         rig.shell.config_write(4, &[6, 0]).unwrap();
     };
     let counted = |rig: &Rig| {

@@ -47,7 +47,7 @@ pub(crate) fn gated(backing: &Backing) -> (Rig, Pair, Arc<Gate>) {
         changed: Condvar::new(),
         task: Mutex::default(),
     });
-    rig.shell.attach(vdev, Some(Arc::clone(&gate) as _)).unwrap();
+    rig.shell.attach(vdev, Some(Arc::clone(&gate) as _), None).unwrap();
     rig.shell.config_write(4, &[6, 0]).unwrap();
     rig.enable();
     let pair = rig.make_pair(1, 64);

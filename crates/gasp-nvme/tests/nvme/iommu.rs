@@ -27,7 +27,7 @@ fn rig_with(messages: Option<Arc<dyn MessageMemory>>) -> (Rig, Domain) {
     let vdev = rig.guest.vdev("disk").unwrap();
     assert!(vdev.attach(&domain).unwrap().wait().completed());
     domain.grant_identity(GuestPhys(0), DATA, Access::RW).unwrap();
-    rig.shell.attach(vdev, messages).unwrap();
+    rig.shell.attach(vdev, messages, None).unwrap();
     rig.shell.config_write(4, &[6, 0]).unwrap();
     (rig, domain)
 }
@@ -92,7 +92,7 @@ fn a_queue_that_is_revoked_is_fatal_until_the_reset() {
 fn a_device_in_no_domain_reaches_not_even_its_queues() {
     let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
     let mut rig = Rig::of(guest, &Backing::null(1 << 20), Options::default());
-    rig.shell.attach(rig.guest.vdev("disk").unwrap(), None).unwrap();
+    rig.shell.attach(rig.guest.vdev("disk").unwrap(), None, None).unwrap();
     rig.shell.config_write(4, &[6, 0]).unwrap();
     rig.enable();
     rig.ring(&crate::driver::Pair { tail: 1, ..rig.admin.clone() });

@@ -103,7 +103,7 @@ fn a_reset_in_the_middle_ends_all_access_and_the_controller_starts_again() {
             _ => {
                 rig.shell.detach();
                 rig.guest.vdevs().into_iter().for_each(|vdev| _ = vdev.remove());
-                rig.shell.attach(rig.guest.vdev("disk").unwrap(), None).unwrap();
+                rig.shell.attach(rig.guest.vdev("disk").unwrap(), None, None).unwrap();
             }
         }
         rig.shell.config_write(4, &[6, 0]).unwrap();
@@ -150,7 +150,7 @@ fn data_outlasts_reset_shutdown_and_another_guest() {
     rig.ram = crate::driver::ram();
     guest.space().add_ram(None, &rig.ram).unwrap();
     rig.guest = guest;
-    rig.shell.attach(rig.guest.vdev("disk").unwrap(), None).unwrap();
+    rig.shell.attach(rig.guest.vdev("disk").unwrap(), None, None).unwrap();
     rig.shell.config_write(4, &[6, 0]).unwrap();
     rig.write32(0x14, SHUTDOWN);
     rig.wait_status(0b1111, 0b1000);

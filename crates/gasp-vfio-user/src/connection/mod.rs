@@ -103,7 +103,7 @@ fn attach<'a>(
     let most = client.max_data_xfer_size.min(u64::from(options.max_data_xfer_size));
     let messages = space.messages(usize::try_from(most).unwrap_or(4096), options);
     shell
-        .attach(space.vdev().clone(), Some(messages))
+        .attach(space.vdev().clone(), Some(messages), None)
         .map_err(|error| fail("the device cannot be attached", &error))?;
     *service.guest.lock() = Some(space.guest().clone());
     let connection = Connection {
