@@ -1,6 +1,6 @@
-//! Eventfds that are shared with a VMM that is not trusted.
+//! Eventfds, most of them shared with a VMM that is not trusted.
 //!
-//! The VMM shares the counter and the flags of an eventfd: it can fill the counter, and make writes
+//! Such a VMM shares the counter and the flags of an eventfd: it can fill the counter, and make writes
 //! block. So nothing is written to a full counter, nor under the lock. A VMM that does both between
 //! the check and the write still blocks the thread that signals, which is its own device's. A
 //! device's thread that is to stop is unblocked by emptying the counter, unless the VMM has removed
@@ -17,13 +17,21 @@ use rustix::io::{Errno, ReadWriteFlags};
 use super::irq_kind::IrqKind;
 use crate::error::IrqError;
 
+/// The eventfd of an interrupt.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub(super) fd: OwnedFd,
+    /// Whether a VMM that is not trusted has it as well.
+    pub(super) shared: bool,
+}
+
 /// Signals eventfds. The caller does not hold the lock.
-pub(super) fn notify(events: impl IntoIterator<Item = Arc<OwnedFd>>) {
+pub(super) fn notify(events: impl IntoIterator<Item = Arc<Event>>) {
     for event in events {
         // A VMM whose counter is full has not read 2^64 - 2 interrupts: it will notice this one,
         // too.
-        if !is_full(&event)
-            && let Err(errno) = rustix::io::write(&event, &1_u64.to_ne_bytes())
+        if !(event.shared && is_full(&event.fd))
+            && let Err(errno) = rustix::io::write(&event.fd, &1_u64.to_ne_bytes())
         {
             tracing::debug!(%errno, "an interrupt was not delivered");
         }

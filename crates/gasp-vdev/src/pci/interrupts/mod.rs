@@ -107,8 +107,8 @@ impl Interrupts {
     /// Empties full counters, which unblocks whoever waits to write to them.
     pub(crate) fn empty_full_events(&self) {
         let events: Vec<_> = self.state().events().cloned().collect();
-        for event in events.iter().filter(|event| is_full(event)) {
-            empty(event);
+        for event in events.iter().filter(|event| event.shared && is_full(&event.fd)) {
+            empty(&event.fd);
         }
     }
 

@@ -5,6 +5,7 @@ use core::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::super::eventfd::Event;
 use super::super::irq_kind::IrqKind;
 use super::super::model::Model;
 use crate::error::IrqError;
@@ -24,7 +25,7 @@ pub(super) struct State {
 
 #[derive(Debug, Default)]
 pub(super) struct Vector {
-    pub(super) event: Option<Arc<OwnedFd>>,
+    pub(super) event: Option<Arc<Event>>,
     pub(super) masked: bool,
     pub(super) table_masked: bool,
     pub(super) pending: bool,
@@ -67,7 +68,7 @@ impl State {
     }
 
     /// All eventfds of vectors.
-    pub(super) fn events(&self) -> impl Iterator<Item = &Arc<OwnedFd>> {
+    pub(super) fn events(&self) -> impl Iterator<Item = &Arc<Event>> {
         self.kinds.iter().flatten().filter_map(|vector| vector.event.as_ref())
     }
 
@@ -86,7 +87,7 @@ impl State {
 
     /// Delivers an interrupt, or marks it as pending. Returns the eventfd to signal.
     #[must_use]
-    pub(super) fn deliver(&mut self, kind: IrqKind, index: usize) -> Option<Arc<OwnedFd>> {
+    pub(super) fn deliver(&mut self, kind: IrqKind, index: usize) -> Option<Arc<Event>> {
         let used = self.vectors(kind).iter().any(|vector| vector.event.is_some());
         if let Some(vector) = self.vectors_mut(kind).get_mut(index) {
             // Without an eventfd of this kind nobody listens, and nothing is kept for later.
@@ -97,7 +98,7 @@ impl State {
 
     /// Delivers an interrupt that is pending and no longer masked. Returns the eventfd to signal.
     #[must_use]
-    pub(super) fn deliver_pending(&mut self, kind: IrqKind, index: usize) -> Option<Arc<OwnedFd>> {
+    pub(super) fn deliver_pending(&mut self, kind: IrqKind, index: usize) -> Option<Arc<Event>> {
         let held_back = match kind {
             IrqKind::Pin => self.pin_disabled,
             IrqKind::Msix => self.function_masked,

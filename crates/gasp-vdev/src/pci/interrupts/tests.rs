@@ -128,6 +128,24 @@ fn a_full_counter_does_not_hold_the_device_up() {
 }
 
 #[test]
+fn an_eventfd_of_ones_own_gets_what_is_pending_and_a_full_one_loses_nothing() {
+    let irqs = interrupts();
+    let (given, first) = event();
+    irqs.connect(IrqKind::Msix, 0, given).unwrap();
+    irqs.signal(0);
+    irqs.signal(4);
+    assert_eq!((count(&first), irqs.pending(0)), (1, 1 << 4), "the kind is in use");
+    let (given, later) = event();
+    rustix::io::write(&later, &(u64::MAX - 2).to_ne_bytes()).unwrap();
+    irqs.connect(IrqKind::Msix, 4, given).unwrap();
+    irqs.signal(4);
+    assert_eq!((count(&later), irqs.pending(0)), (u64::MAX - 1, 0));
+    assert!(irqs.connect(IrqKind::Msix, 70, event().0).is_err());
+    irqs.disable(IrqKind::Msix);
+    assert_eq!(irqs.assigned(IrqKind::Msix), 0);
+}
+
+#[test]
 fn an_unmask_event_that_blocks_does_not_hold_the_front_end_up() {
     let irqs = interrupts();
     let (given, pin) = event();

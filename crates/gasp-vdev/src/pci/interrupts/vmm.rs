@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use super::super::eventfd::{empty, notify, prepare_event};
+use super::super::eventfd::{Event, empty, notify, prepare_event};
 use super::super::irq_kind::IrqKind;
 use super::Interrupts;
 use super::state::Vector;
@@ -41,13 +41,31 @@ impl Interrupts {
         for (index, event) in range.zip(events) {
             if let Some(vector) = state.vectors_mut(kind).get_mut(index) {
                 let removed = event.is_none();
-                vector.event = event.map(Arc::new);
+                vector.event = event.map(|fd| Arc::new(Event { fd, shared: true }));
                 if removed {
                     vector.masked = false;
                 }
             }
             due.extend(state.deliver_pending(kind, index));
         }
+        drop(state);
+        notify(due);
+        Ok(())
+    }
+
+    /// Assigns an eventfd that is not blocking and that no peer shares, such as an irqfd of KVM: an
+    /// interrupt is one write to it.
+    ///
+    /// # Errors
+    /// `EINVAL` if the device has fewer vectors.
+    pub fn connect(&self, kind: IrqKind, vector: u32, event: OwnedFd) -> Result<(), IrqError> {
+        let mut state = self.state();
+        let range = state.range(kind, vector, 1)?;
+        let index = range.start;
+        if let Some(vector) = state.vectors_mut(kind).get_mut(index) {
+            vector.event = Some(Arc::new(Event { fd: event, shared: false }));
+        }
+        let due = state.deliver_pending(kind, index);
         drop(state);
         notify(due);
         Ok(())
