@@ -43,8 +43,8 @@ pub use context::{DeviceContext, MessageMemory, WriteEvents};
 pub use device::Device;
 pub use error::{AttachError, DmaError, IrqError, ModelError, RegionError};
 pub use pci::{
-    Bar, BarKind, CONFIG_SIZE, Class, Identity, Interrupts, IrqKind, Model, Msix, Register, Shared,
-    Width,
+    Bar, BarKind, CONFIG_SIZE, Class, Identity, Interrupts, IrqKind, Model, Msix, PinLine,
+    Register, Shared, Width,
 };
 pub use shell::Shell;
 pub use transfer::Transfer;

@@ -1,7 +1,7 @@
 //! A complete VMM: boots a Linux kernel with a console on the terminal.
 //!
 //! `cargo run --release -p gasp-vm --example boot -- vmlinux [--initrd initrd.img] [--ram MIB]
-//! [--cpus 1] [--cmdline console=ttyS0] [--reset end]`
+//! [--disk FILE]... [--cpus 1] [--cmdline console=ttyS0] [--reset end]`
 //!
 //! SIGTERM or SIGINT is the power button, and a second one ends the VM; Ctrl-A x ends it from the terminal.
 //! The exit status is 0 after a power-off or a reset, and 1 otherwise.
@@ -13,8 +13,13 @@ mod vmm {
     use std::io;
     use std::process::ExitCode;
 
-    use gasp::{Guest, MemoryObject, Residency};
+    use std::sync::Arc;
+
+    use gasp::{Guest, MemoryObject, Residency, Vdev};
+    use gasp_nvme::{Backing, Nvme};
+    use gasp_vdev::Shell;
     use gasp_vm::boot::Boot;
+    use gasp_vm::pci::PciRoot;
     use gasp_vm::serial::SerialPort;
     use gasp_vm::{End, Ending, Machine, PowerButton, RawTerminal, acpi, layout};
     use signal_hook::consts::{SIGINT, SIGTERM};
@@ -24,6 +29,7 @@ mod vmm {
         kernel: String,
         initrd: Option<String>,
         cmdline: String,
+        disks: Vec<String>,
         ram: u64,
         cpus: u32,
         reset_ends: bool,
@@ -48,9 +54,11 @@ mod vmm {
         let guest = Guest::builder().build()?;
         let ram = MemoryObject::ram(options.ram).residency(Residency::OnDemand).create()?;
         layout::add_ram(&guest, &ram)?;
+        let disks = options.disks.iter().map(|path| disk(&guest, path));
+        let disks = disks.collect::<Result<Vec<_>, _>>()?;
         let terminal = RawTerminal::enter(io::stdin())?;
         loop {
-            let end = once(&guest, &options)?;
+            let end = once(&guest, &disks, &options)?;
             // A reset is a new machine on the same guest. As a PC's, its RAM keeps what it has.
             if end != End::Reset || options.reset_ends {
                 drop(terminal);
@@ -60,12 +68,21 @@ mod vmm {
     }
 
     /// From power-on to the end.
-    fn once(guest: &Guest, options: &Options) -> Result<End, Box<dyn Error>> {
+    fn once(
+        guest: &Guest,
+        disks: &[(Arc<Shell>, Vdev)],
+        options: &Options,
+    ) -> Result<End, Box<dyn Error>> {
         let machine = Machine::builder().build(guest)?;
+        let pci = PciRoot::new(&machine)?;
+        for (shell, vdev) in disks {
+            let place = pci.free().ok_or("there are more disks than places for them")?;
+            pci.attach(place, Arc::clone(shell), vdev.clone())?;
+        }
         let console = SerialPort::connect(&machine, io::stdout())?;
         let button = PowerButton::connect(&machine)?;
         let vcpus = machine.vcpus(options.cpus.try_into()?)?;
-        let root = acpi::Tables::new(options.cpus).write(guest)?;
+        let root = pci.describe(acpi::Tables::new(options.cpus)).write(guest)?;
         let mut boot = Boot::new(&options.kernel).cmdline(&options.cmdline).acpi(root);
         if let Some(initrd) = &options.initrd {
             boot = boot.initrd(initrd);
@@ -86,6 +103,12 @@ mod vmm {
         Ok(end)
     }
 
+    /// An NVMe controller with the file as its disk.
+    fn disk(guest: &Guest, path: &str) -> Result<(Arc<Shell>, Vdev), Box<dyn Error>> {
+        let nvme = Nvme::new(&Backing::file(path), gasp_nvme::Options::default())?;
+        Ok((Arc::new(Shell::new(path, nvme)?), guest.vdev(path)?))
+    }
+
     fn press(button: &PowerButton, ending: &Ending, signals: &mut Signals) {
         for (count, _) in signals.forever().enumerate() {
             match count {
@@ -99,12 +122,13 @@ mod vmm {
         let mut arguments = std::env::args().skip(1);
         let kernel = arguments.next().ok_or("which kernel? boot KERNEL [--initrd FILE] ...")?;
         let cmdline = "console=ttyS0".to_string();
-        let (initrd, ram, cpus, reset_ends) = (None, 512 << 20, 1, false);
-        let mut options = Options { kernel, initrd, cmdline, ram, cpus, reset_ends };
+        let (initrd, disks, ram, cpus, reset_ends) = (None, Vec::new(), 512 << 20, 1, false);
+        let mut options = Options { kernel, initrd, cmdline, disks, ram, cpus, reset_ends };
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or(format!("{name} needs a value"))?;
             match name.as_str() {
                 "--initrd" => options.initrd = Some(value),
+                "--disk" => options.disks.push(value),
                 "--cmdline" => options.cmdline = value,
                 "--ram" => options.ram = value.parse::<u64>()?.saturating_mul(1 << 20),
                 "--cpus" => options.cpus = value.parse()?,

@@ -102,6 +102,13 @@ impl Bus {
         Some(entries.remove(at).device)
     }
 
+    /// The last address of the first device that has a part of `start..=last`.
+    pub(crate) fn last_in(&self, start: u64, last: u64) -> Option<u64> {
+        let entries = self.entries.read();
+        let entry = entries.get(entries.partition_point(|entry| entry.last < start))?;
+        (entry.start <= last).then_some(entry.last)
+    }
+
     /// Reads as the guest does.
     pub fn read(&self, addr: u64, data: &mut [u8]) {
         data.fill(0xff);

@@ -10,6 +10,7 @@ use crate::controllers::Interrupts;
 use crate::cpuid::Template;
 use crate::ending::Ending;
 use crate::gate::Gate;
+use crate::routes::Routes;
 
 /// The state of a VM, behind its handle and its vCPUs.
 pub(crate) struct Inner {
@@ -20,6 +21,8 @@ pub(crate) struct Inner {
     pub(crate) ports: Arc<Bus>,
     pub(crate) mmio: Arc<Bus>,
     pub(crate) interrupts: Interrupts,
+    /// Of its interrupt controllers, if it has any.
+    pub(crate) routes: Option<Arc<Routes>>,
     pub(crate) cpuid: Template,
     pub(crate) most_vcpus: usize,
     pub(crate) slots: Arc<dyn SpaceListener>,

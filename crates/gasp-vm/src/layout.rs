@@ -6,6 +6,15 @@ use gasp::{Guest, GuestPhys, MemoryObject, Operation, Region, RegionKind, Result
 pub const HOLE: GuestPhys = GuestPhys(3 << 30);
 /// The first address after the hole, where the RAM that is left continues.
 pub const HIGH: GuestPhys = GuestPhys(4 << 30);
+/// Where the base address registers of PCI devices are that have to lie below 4 GiB, and how many
+/// bytes there are.
+pub const PCI_MEMORY: (GuestPhys, u64) = (GuestPhys(0xc000_0000), 512 << 20);
+/// The configuration space of PCI bus 0 (ECAM), and its length.
+pub const PCI_CONFIG: (GuestPhys, u64) = (GuestPhys(0xe000_0000), 1 << 20);
+/// The ports of PCI devices: the first, and how many.
+pub const PCI_PORTS: (u16, u16) = (0x1000, 0xf000);
+/// How many bytes there are for the base address registers of PCI devices past the end of RAM.
+pub const PCI_HIGH_MEMORY: u64 = 64 << 30;
 /// The I/O APIC of KVM.
 pub const IO_APIC: GuestPhys = GuestPhys(0xfec0_0000);
 /// The local APICs of KVM.

@@ -14,7 +14,8 @@
 //! | [`serial`], [`RawTerminal`] | the console: a 16550, and the terminal that it is shown on |
 //! | [`boot`] | a kernel, its command line, initrd and memory map |
 //! | [`acpi`], [`PowerButton`] | the tables that Linux finds it all by; power-off, reset, the power button |
-//! | [`Line`], [`Doorbell`] | interrupts by irqfd, doorbells by ioeventfd |
+//! | [`pci`] | a PCI bus with devices of [`gasp_vdev`] |
+//! | [`Line`], [`MessageSender`], [`Doorbell`] | interrupts by irqfd, messages, doorbells by ioeventfd |
 //!
 //! # Signals
 //!
@@ -33,6 +34,7 @@ mod cpuid;
 mod ending;
 mod error;
 mod event;
+mod eventfd;
 mod exit;
 mod exits;
 mod gate;
@@ -40,7 +42,9 @@ mod inner;
 mod kick;
 pub mod layout;
 mod machine;
+pub mod pci;
 mod power;
+mod routes;
 mod running;
 pub mod serial;
 mod slots;
@@ -55,6 +59,7 @@ pub use event::{Doorbell, DoorbellAddr, Line, Rings};
 pub use exits::Exits;
 pub use machine::{Machine, MachineBuilder};
 pub use power::PowerButton;
+pub use routes::{Message, MessageSender};
 pub use running::Running;
 pub use terminal::RawTerminal;
 pub use vcpu::Vcpu;

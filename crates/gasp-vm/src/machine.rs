@@ -16,6 +16,7 @@ use crate::error::{MachineError, errno_of};
 use crate::gate::Gate;
 use crate::inner::Inner;
 use crate::layout::{IDENTITY_MAP, TASK_STATE};
+use crate::routes::{MessageSender, Routes};
 use crate::running::Running;
 use crate::slots::Slots;
 use crate::vcpu::Vcpu;
@@ -75,6 +76,11 @@ impl Machine {
         &self.0.mmio
     }
 
+    /// A sender of messages to the local APICs.
+    pub fn messages(&self) -> MessageSender {
+        MessageSender::new(&self.0.vm)
+    }
+
     /// Ends the VM.
     pub fn ending(&self) -> &Ending {
         &self.0.ending
@@ -127,9 +133,16 @@ impl MachineBuilder {
         vm.set_tss_address(address).map_err(MachineError::call("KVM_SET_TSS_ADDR"))?;
         vm.set_identity_map_address(IDENTITY_MAP.0)
             .map_err(MachineError::call("KVM_SET_IDENTITY_MAP_ADDR"))?;
-        if self.interrupts == Interrupts::Kernel {
-            create_controllers(&vm)?;
-        }
+        let routes = match self.interrupts {
+            Interrupts::Kernel => {
+                create_controllers(&vm)?;
+                Some(Routes::new(
+                    &vm,
+                    usize::try_from(kvm.check_extension_int(Cap::IrqRouting)).unwrap_or(0),
+                )?)
+            }
+            Interrupts::None => None,
+        };
         let supported = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(MachineError::call("KVM_GET_SUPPORTED_CPUID"))?;
@@ -149,6 +162,7 @@ impl MachineBuilder {
             ports: Arc::default(),
             mmio: Arc::default(),
             interrupts: self.interrupts,
+            routes,
             cpuid,
             most_vcpus: kvm.get_max_vcpus(),
             slots,
@@ -170,6 +184,8 @@ fn open(path: &str) -> Result<Kvm, MachineError> {
         (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
         (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
         (Cap::Irqfd, "KVM_CAP_IRQFD"),
+        (Cap::IrqRouting, "KVM_CAP_IRQ_ROUTING"),
+        (Cap::SignalMsi, "KVM_CAP_SIGNAL_MSI"),
         (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
         (Cap::ReadonlyMem, "KVM_CAP_READONLY_MEM"),
     ];

@@ -10,7 +10,7 @@ mod register;
 
 pub use config::CONFIG_SIZE;
 pub(crate) use config::ConfigSpace;
-pub use interrupts::Interrupts;
+pub use interrupts::{Interrupts, PinLine};
 pub use irq_kind::IrqKind;
 pub use model::{Bar, BarKind, Class, Identity, Model, Msix, Shared};
 pub(crate) use msix::{Part, Table};

@@ -54,9 +54,9 @@ const FIRMWARE: [u8; 9] = [
 /// Each table begins at a multiple.
 const ALIGNMENT: u64 = 64;
 
-const OEM: [u8; 6] = *b"GASP  ";
-const OEM_TABLE: [u8; 8] = *b"GASPVM  ";
-const OEM_REVISION: u32 = 1;
+pub(crate) const OEM: [u8; 6] = *b"GASP  ";
+pub(crate) const OEM_TABLE: [u8; 8] = *b"GASPVM  ";
+pub(crate) const OEM_REVISION: u32 = 1;
 
 /// The most vCPUs that the tables can name: the numbers of local APICs are bytes, and 255 is all of
 /// them.

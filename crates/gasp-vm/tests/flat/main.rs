@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod boot;
+mod code;
 mod ends;
 mod interrupts;
 #[path = "../support/kernel.rs"]
 mod kernel;
 mod memory;
+mod pci;
 mod registers;
 mod support;
 
@@ -19,6 +21,7 @@ fn main() {
         interrupts::trials(),
         ends::trials(),
         boot::trials(),
+        pci::trials(),
     ]
     .into_iter()
     .flatten()

@@ -6,10 +6,12 @@
 //! once when the last mask is cleared.
 //!
 //! The pin is level-triggered. Each delivery masks it, until the VMM unmasks it because the guest
-//! has acknowledged it; if the device still holds it up then, it is delivered again.
+//! has acknowledged it; if the device still holds it up then, it is delivered again. A front end
+//! that has a line to set (`PinLine`) needs none of that.
 
 use parking_lot::{Mutex, MutexGuard};
 
+pub use self::state::PinLine;
 use self::state::State;
 use super::eventfd::{empty, is_full, notify};
 use super::irq_kind::IrqKind;
@@ -73,6 +75,7 @@ impl Interrupts {
             }
         }
         state.raised = true;
+        state.follow_pin();
         let event = state.deliver(IrqKind::Pin, 0);
         drop(state);
         notify(event);
@@ -82,6 +85,7 @@ impl Interrupts {
     pub fn lower(&self) {
         let mut state = self.state();
         state.raised = false;
+        state.follow_pin();
         if let Some(pin) = state.vectors_mut(IrqKind::Pin).first_mut() {
             pin.pending = false;
         }

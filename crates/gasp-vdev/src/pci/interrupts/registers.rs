@@ -30,6 +30,7 @@ impl Interrupts {
     pub(crate) fn set_pin_disabled(&self, disabled: bool) {
         let mut state = self.state();
         state.pin_disabled = disabled;
+        state.follow_pin();
         let event = state.deliver_pending(IrqKind::Pin, 0);
         drop(state);
         notify(event);

@@ -1,6 +1,7 @@
 //! The state of each vector, and when an interrupt is delivered or stays pending. Nothing here
 //! signals: what is due is returned, for `notify` once the lock is released.
 
+use core::fmt;
 use core::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -9,6 +10,13 @@ use super::super::eventfd::Event;
 use super::super::irq_kind::IrqKind;
 use super::super::model::Model;
 use crate::error::IrqError;
+
+/// The line that an interrupt pin leads to.
+pub trait PinLine: fmt::Debug + Send + Sync {
+    /// Sets the pin's level. Called for each change, in order, under the lock of the device's
+    /// interrupts: it must not call them.
+    fn set(&self, raised: bool);
+}
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -21,6 +29,10 @@ pub(super) struct State {
     pub(super) raised: bool,
     /// What the VMM signals to unmask the pin, if it does so without a message.
     pub(super) unmask: Option<Arc<OwnedFd>>,
+    /// The line that follows the pin.
+    line: Option<Arc<dyn PinLine>>,
+    /// Its level.
+    level: bool,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +54,15 @@ impl State {
             vectors(1),
             vectors(1),
         ];
-        Self { kinds, function_masked: false, pin_disabled: false, raised: false, unmask: None }
+        Self {
+            kinds,
+            function_masked: false,
+            pin_disabled: false,
+            raised: false,
+            unmask: None,
+            line: None,
+            level: false,
+        }
     }
 
     pub(super) fn vectors(&self, kind: IrqKind) -> &Vec<Vector> {
@@ -115,11 +135,30 @@ impl State {
         Some(event)
     }
 
+    /// Has another line follow the pin, or none. The one before is lowered.
+    pub(super) fn set_line(&mut self, line: Option<Arc<dyn PinLine>>) {
+        if let Some(line) = self.line.take().filter(|_| self.level) {
+            line.set(false);
+        }
+        (self.line, self.level) = (line, false);
+        self.follow_pin();
+    }
+
+    /// Sets the line to the pin's level.
+    pub(super) fn follow_pin(&mut self) {
+        let level = self.raised && !self.pin_disabled;
+        if let Some(line) = self.line.as_ref().filter(|_| self.level != level) {
+            line.set(level);
+            self.level = level;
+        }
+    }
+
     /// Resets to the state after power-on; the VMM's eventfds and masks stay.
     pub(super) fn reset(&mut self) {
         self.function_masked = false;
         self.pin_disabled = false;
         self.raised = false;
+        self.follow_pin();
         for vector in self.kinds.iter_mut().flatten() {
             vector.pending = false;
             vector.table_masked = false;
@@ -130,6 +169,7 @@ impl State {
     pub(super) fn detach_events(&mut self) {
         self.kinds.iter_mut().flatten().for_each(Vector::detach_event);
         self.unmask = None;
+        self.set_line(None);
     }
 }
 

@@ -145,6 +145,52 @@ fn an_eventfd_of_ones_own_gets_what_is_pending_and_a_full_one_loses_nothing() {
     assert_eq!(irqs.assigned(IrqKind::Msix), 0);
 }
 
+#[derive(Debug, Default)]
+struct Levels(Mutex<Vec<bool>>);
+
+impl PinLine for Levels {
+    fn set(&self, raised: bool) {
+        self.0.lock().push(raised);
+    }
+}
+
+#[test]
+fn a_line_follows_the_pin_and_hears_of_changes_alone() {
+    let irqs = interrupts();
+    let line = std::sync::Arc::new(Levels::default());
+    let heard = || core::mem::take(&mut *line.0.lock());
+    irqs.signal(0);
+    irqs.connect_pin(line.clone()).unwrap();
+    irqs.signal(1);
+    assert_eq!(heard(), [true]);
+    irqs.set_pin_disabled(true);
+    irqs.lower();
+    irqs.signal(0);
+    irqs.set_pin_disabled(false);
+    assert_eq!(heard(), [false, true]);
+    irqs.lower();
+    irqs.lower();
+    irqs.signal(0);
+    irqs.reset();
+    irqs.signal(0);
+    assert_eq!(heard(), [false, true, false, true]);
+    // Messages are used instead.
+    let (given, _event) = event();
+    irqs.connect(IrqKind::Msix, 0, given).unwrap();
+    irqs.disable(IrqKind::Pin);
+    assert_eq!(heard(), [false]);
+    irqs.lower();
+    irqs.signal(0);
+    irqs.disable(IrqKind::Msix);
+    irqs.connect_pin(line.clone()).unwrap();
+    irqs.signal(0);
+    irqs.detach_events();
+    irqs.signal(0);
+    assert_eq!(heard(), [true, false]);
+    let none = Interrupts::new(&Model::new(IDENTITY));
+    assert!(none.connect_pin(line.clone()).is_err());
+}
+
 #[test]
 fn an_unmask_event_that_blocks_does_not_hold_the_front_end_up() {
     let irqs = interrupts();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::eventfd::{Event, empty, notify, prepare_event};
 use super::super::irq_kind::IrqKind;
 use super::Interrupts;
-use super::state::Vector;
+use super::state::{PinLine, Vector};
 use crate::error::IrqError;
 
 impl Interrupts {
@@ -71,12 +71,25 @@ impl Interrupts {
         Ok(())
     }
 
-    /// Removes all eventfds of this kind.
+    /// Has `line` follow the interrupt pin, until [`disable`](Self::disable) of it lowers the line:
+    /// raised while the device holds the pin up and the command register does not disable it.
+    ///
+    /// # Errors
+    /// `EINVAL` if the device has no pin.
+    pub fn connect_pin(&self, line: Arc<dyn PinLine>) -> Result<(), IrqError> {
+        let mut state = self.state();
+        state.range(IrqKind::Pin, 0, 1)?;
+        state.set_line(Some(line));
+        Ok(())
+    }
+
+    /// Removes all eventfds of this kind, and the line of the pin.
     pub fn disable(&self, kind: IrqKind) {
         let mut state = self.state();
         state.vectors_mut(kind).iter_mut().for_each(Vector::detach_event);
         if kind == IrqKind::Pin {
             state.unmask = None;
+            state.set_line(None);
         }
     }
 

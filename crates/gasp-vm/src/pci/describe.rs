@@ -1,0 +1,118 @@
+//! The host bridge in ACPI: a PCI Express root with its windows, the lines of its pins, its
+//! configuration space.
+
+use core::ops::Range;
+
+use acpi_tables::aml::{
+    AddressSpace, AddressSpaceCacheable, Arg, CreateDWordField, Device, EISAName, IO, If,
+    Memory32Fixed, Method, Name, NotEqual, Or, Package, PackageBuilder, Path, ResourceTemplate,
+    Return, Uuid,
+};
+use acpi_tables::mcfg::MCFG;
+use acpi_tables::{Aml, AmlSink};
+
+use super::address::Bdf;
+use super::config::PORTS;
+use super::pins::line_of;
+use crate::acpi::{OEM, OEM_REVISION, OEM_TABLE, Tables};
+use crate::layout::{PCI_CONFIG, PCI_MEMORY, PCI_PORTS};
+
+/// The interface of `_OSC` for PCI host bridges (PCI Firmware 3.2, 4.5.1).
+const OSC: &str = "33db4d5b-1ff7-401c-9657-7441c03dd766";
+/// `_OSC`: the identifier is unknown.
+const OSC_UNKNOWN: u32 = 1 << 2;
+
+/// Adds the bridge to the tables of a VM. `high` is its window past the end of RAM.
+pub(super) fn describe(tables: Tables, high: &Range<u64>) -> Tables {
+    let mut mcfg = MCFG::new(OEM, OEM_TABLE, OEM_REVISION);
+    mcfg.add_ecam(PCI_CONFIG.0.0, 0, 0, 0);
+    tables.table(&mcfg).device(&Config).device(&Bridge { high })
+}
+
+/// The range of ECAM, as a resource of the mainboard: Linux uses it only if somebody has it.
+struct Config;
+
+impl Aml for Config {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        let config = Memory32Fixed::new(true, PCI_CONFIG.0.0 as u32, PCI_CONFIG.1 as u32);
+        Device::new(
+            Path::new("MBRD"),
+            vec![
+                &Name::new(Path::new("_HID"), &EISAName::new("PNP0C02")),
+                &Name::new(Path::new("_UID"), &0_u8),
+                &Name::new(Path::new("_CRS"), &ResourceTemplate::new(vec![&config])),
+            ],
+        )
+        .to_aml_bytes(sink);
+    }
+}
+
+struct Bridge<'a> {
+    high: &'a Range<u64>,
+}
+
+impl Aml for Bridge<'_> {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        let memory = PCI_MEMORY.0.0..PCI_MEMORY.0.0 + PCI_MEMORY.1;
+        let buses = AddressSpace::new_bus_number(0_u16, 0);
+        // Its own registers.
+        let config = IO::new(PORTS.0 as u16, PORTS.0 as u16, 1, PORTS.1 as u8);
+        let ports = AddressSpace::new_io(PCI_PORTS.0, PCI_PORTS.0 + (PCI_PORTS.1 - 1), None);
+        let [memory, high] = [&memory, self.high].map(|range| {
+            let last = range.end.saturating_sub(1);
+            let cacheable = AddressSpaceCacheable::NotCacheable;
+            AddressSpace::new_memory(cacheable, true, range.start, last, None)
+        });
+        let resources = ResourceTemplate::new(vec![&buses, &config, &ports, &memory, &high]);
+        Device::new(
+            Path::new("PCI0"),
+            vec![
+                &Name::new(Path::new("_HID"), &EISAName::new("PNP0A08")),
+                &Name::new(Path::new("_CID"), &EISAName::new("PNP0A03")),
+                &Name::new(Path::new("_UID"), &0_u8),
+                &Name::new(Path::new("_SEG"), &0_u8),
+                &Name::new(Path::new("_BBN"), &0_u8),
+                &Name::new(Path::new("_CRS"), &resources),
+                &Name::new(Path::new("_PRT"), &lines()),
+                &Control,
+            ],
+        )
+        .to_aml_bytes(sink);
+    }
+}
+
+/// The line of each pin of each device: level-triggered, and active low as all of PCI.
+fn lines() -> PackageBuilder {
+    let mut table = PackageBuilder::new();
+    for at in (0..32).filter_map(|device| Bdf::new(0, device, 0)) {
+        let functions = u32::from(at.device()) << 16 | 0xffff;
+        for pin in 0..4_u8 {
+            let line = line_of(at, pin.into());
+            table.add_element(&Package::new(vec![&functions, &pin, &0_u8, &line]));
+        }
+    }
+    table
+}
+
+/// `_OSC`: the guest may control what it asks for.
+struct Control;
+
+impl Aml for Control {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        let status = Path::new("CDW1");
+        Method::new(
+            Path::new("_OSC"),
+            4,
+            true,
+            vec![
+                &CreateDWordField::new(&status, &Arg(3), &0_u8),
+                &If::new(
+                    &NotEqual::new(&Arg(0), &Uuid::new(OSC)),
+                    vec![&Or::new(&status, &status, &OSC_UNKNOWN)],
+                ),
+                &Return::new(&Arg(3)),
+            ],
+        )
+        .to_aml_bytes(sink);
+    }
+}
