@@ -116,3 +116,45 @@ impl Aml for Control {
         .to_aml_bytes(sink);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gasp::{Guest, GuestPhys, MemoryObject, Residency};
+
+    use super::*;
+
+    #[test]
+    fn the_tables_have_the_bridge_its_windows_and_the_lines_of_its_pins() {
+        let guest = Guest::builder().build().unwrap();
+        let ram = MemoryObject::ram(2 << 20).residency(Residency::OnDemand).create().unwrap();
+        guest.space().add_ram(None, &ram).unwrap();
+        let high = 5 << 30..69 << 30;
+        describe(Tables::new(1), &high).write(&guest).unwrap();
+        let mut bytes = vec![0; 128 << 10];
+        guest.read_firmware(GuestPhys(0xe_0000), &mut bytes).unwrap();
+        let find = |what: &[u8]| {
+            let mut places = bytes.windows(what.len()).enumerate();
+            places.find(|(_, bytes)| *bytes == what).map(|(at, _)| at)
+        };
+        let mcfg = find(b"MCFG").unwrap();
+        assert_eq!(bytes[mcfg + 44..][..12], [0, 0, 0, 0xe0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let bridge = find(b"PCI0").unwrap();
+        // PNP0A08 in its compressed form.
+        assert!(find(&[0x0c, 0x41, 0xd0, 0x0a, 0x08]).unwrap() > bridge);
+        assert!(find(&[0x0c, 0x41, 0xd0, 0x0c, 0x02]).unwrap() < bridge, "its configuration space");
+        // A window of memory: 64-bit, fixed, not cached, read and written.
+        let window = |start: u64, end: u64| {
+            let mut descriptor = vec![0x8a, 0x2b, 0, 0, 0x0c, 1];
+            for field in [0, start, end - 1, 0, end - start] {
+                descriptor.extend_from_slice(&field.to_le_bytes());
+            }
+            descriptor
+        };
+        assert!(find(&window(0xc000_0000, 0xe000_0000)).is_some());
+        assert!(find(&window(high.start, high.end)).is_some());
+        // Device 3: pin A leads to line 19, pin B to line 20.
+        let entry =
+            |pin: &[u8], line| [&[4, 0x0c, 0xff, 0xff, 3, 0], pin, &[0, 0x0a, line]].concat();
+        assert!(find(&entry(&[0], 19)).is_some() && find(&entry(&[1], 20)).is_some());
+    }
+}

@@ -8,10 +8,13 @@ use gasp_testbed::{Initramfs, Testbed, Vm};
 use libtest_mimic::Failed;
 
 /// The time limit of a run, for a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The inner kernel's command line; without `quiet` its whole log would be an exit a byte.
 const CMDLINE: &str = "console=ttyS0 panic=-1 quiet mitigations=off cryptomgr.notests";
+
+/// The length of the disk of a guest inside.
+pub(crate) const DISK: u64 = 64 << 20;
 
 #[derive(Clone)]
 pub(crate) struct Nested {
@@ -52,6 +55,24 @@ impl Nested {
             start("/vmlinux", options)
         );
         self.outer(script, modules, &outer)
+    }
+
+    /// Boots the kernel inside once for each set of options and further words of its command line,
+    /// one after another, with a disk that they share at `/tmp/disk` outside. `command` runs outside
+    /// at the end.
+    pub(crate) fn with_disk(
+        &self,
+        script: &str,
+        boots: &[(&str, &str)],
+        command: &str,
+    ) -> Result<Vec<String>, Failed> {
+        let mut outer = format!("truncate -s {DISK} /tmp/disk\n");
+        for (options, words) in boots {
+            let options = format!("--disk /tmp/disk {options} --cmdline '{CMDLINE} {words}'");
+            let boot = start("/vmlinux", &options);
+            outer.push_str(&format!("{boot} < /dev/null || status=$?\n"));
+        }
+        self.outer(script, &[], &format!("{outer}{command}"))
     }
 
     fn outer(&self, script: &str, modules: &[&str], run: &str) -> Result<Vec<String>, Failed> {
