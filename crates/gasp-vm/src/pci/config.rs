@@ -13,6 +13,8 @@ use crate::bus::BusDevice;
 pub(super) const PORTS: (u64, u64) = (0xcf8, 8);
 const DATA: u64 = 4;
 const ENABLE: u32 = 1 << 31;
+/// The bits of the address register that can be written.
+const WRITABLE: u32 = 0x80ff_fffc;
 
 /// Configuration space as a range of memory: 4 KiB for each function, by its number.
 pub(super) struct Ecam(pub(super) Arc<PciBus>);
@@ -68,7 +70,7 @@ impl ConfigPorts {
     fn selected(&self) -> Option<(Bdf, u64)> {
         let address = self.address.load(Ordering::Relaxed);
         let bdf = Bdf::from_requester_id((address >> 8) as u16);
-        (address & ENABLE != 0).then_some((bdf, u64::from(address & 0xfc)))
+        (address & ENABLE != 0).then_some((bdf, u64::from(address & 0xff)))
     }
 }
 
@@ -86,7 +88,7 @@ impl BusDevice for ConfigPorts {
 
     fn write(&self, offset: u64, data: &[u8]) {
         if let (0, Ok(bytes)) = (offset, <[u8; 4]>::try_from(data)) {
-            self.address.store(u32::from_le_bytes(bytes), Ordering::Relaxed);
+            self.address.store(u32::from_le_bytes(bytes) & WRITABLE, Ordering::Relaxed);
             return;
         }
         let skipped = usize::try_from(DATA.saturating_sub(offset)).unwrap_or(usize::MAX);

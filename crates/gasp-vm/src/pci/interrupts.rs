@@ -132,7 +132,7 @@ impl Wiring {
         let Some(Msix { vectors, bar: table_bar, table, .. }) = shell.model().msix else { return };
         let end = (offset.saturating_add(len)).saturating_sub(u64::from(table));
         let start = offset.saturating_sub(u64::from(table));
-        if bar != u32::from(table_bar) || end == 0 || start >= ENTRY * u64::from(vectors) {
+        if bar != u32::from(table_bar) || start >= ENTRY * u64::from(vectors) {
             return;
         }
         let mut state = self.state.lock();
@@ -194,13 +194,11 @@ impl Wiring {
         Connected::Msi(wires)
     }
 
-    /// Holds all vectors back: the function keeps what comes meanwhile as pending.
+    /// Has the function keep as pending what comes until a vector is connected.
     fn begin_msix(&self, shell: &Shell) -> Connected {
         let interrupts = shell.interrupts();
-        let all = vec![true; interrupts.count(IrqKind::Msix) as usize];
-        // There are as many vectors.
-        let _ = interrupts.set_masked(IrqKind::Msix, 0, &all, true);
-        // One eventfd, and the kind is in use.
+        // One eventfd, and the kind is in use. Nothing is to go there: the vector is masked first.
+        let _ = interrupts.set_masked(IrqKind::Msix, 0, &[true], true);
         if let Ok(event) = create() {
             let _ = interrupts.connect(IrqKind::Msix, 0, event);
         }

@@ -173,7 +173,7 @@ fn config() {
     code = code
         .store8(ECAM + SLOT + 0x3c, 0x11)
         .copy(1, ECAM + SLOT + 0x3c, to)
-        .output(4, 0xcf8, 0x8000_083c)
+        .output(4, 0xcf8, 0xff00_083f)
         .output(1, 0xcfc, 0x22)
         .output(1, 0xcf8, 0)
         .output(2, 0xcfa, 0)
@@ -243,6 +243,9 @@ fn places() {
     assert!(matches!(rig.pci.reset(bdf(7, 0)), Err(PciError::Absent(_))));
     let again = rig.pci.attach(bdf(4, 0), Arc::clone(&rig.shell), vdev(&rig.flat.guest, "twice"));
     assert!(matches!(again, Err(PciError::Attach(_))));
+    // What is refused takes no addresses.
+    rig.attach(bdf(2, 0)).unwrap();
+    assert_eq!(rig.bar(bdf(2, 0), 0), rig.bar(bdf(1, 0), 1) + 0x1000);
     // All of them fit, at addresses of their own.
     while let Some(at) = rig.pci.free() {
         rig.attach(at).unwrap();
@@ -265,11 +268,14 @@ fn places() {
         fn write(&self, _: &DeviceContext, _: Register, _: u64) {}
         fn reset(&self) {}
     }
-    rig.pci.detach(bdf(3, 0)).unwrap();
+    let before = [0, 1].map(|index| rig.bar(bdf(3, 0), index));
+    let third = rig.pci.detach(bdf(3, 0)).unwrap();
     let large = Arc::new(Shell::new("large", Large).unwrap());
     let refused = rig.pci.attach(bdf(3, 0), Arc::clone(&large), vdev(&rig.flat.guest, "large"));
     assert!(matches!(refused, Err(PciError::NoRoom { bar: 1, .. })), "{refused:?}");
     assert!(!large.is_attached() && rig.pci.free() == Some(bdf(3, 0)));
+    rig.pci.attach(bdf(3, 0), third, vdev(&rig.flat.guest, "third")).unwrap();
+    assert_eq!([0, 1].map(|index| rig.bar(bdf(3, 0), index)), before);
 }
 
 const IDENTITY: Identity = Identity {
@@ -711,6 +717,7 @@ fn new_machine() {
         let mut bytes = [0; 4];
         flat.machine.mmio().read(config_of(at), &mut bytes);
         assert_eq!(bytes, [0xff; 4], "nothing is left of it");
+        drop(PciRoot::new(&flat.machine).unwrap());
         let guest = flat.guest.clone();
         drop(flat);
         let machine = Machine::builder().build(&guest).unwrap();
