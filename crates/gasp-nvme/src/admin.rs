@@ -1,8 +1,9 @@
 //! Admin commands (NVMe 1.4, 5).
 
+use gasp_disk::Direction;
+
 use super::command::{COMPLETION, Command, ENTRY};
 use super::controller::{Controller, Work};
-use super::data::Direction;
 use super::events::Event;
 use super::identify::identify;
 use super::identity::TRANSFER_MAX;

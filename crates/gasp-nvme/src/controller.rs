@@ -6,15 +6,14 @@
 
 use core::mem;
 
+use gasp_disk::{Data, Part};
 use gasp_vdev::{DeviceContext, DmaError, IrqKind};
 
 use super::command::Command;
-use super::data::Data;
 use super::events::{Event, Events};
 use super::features::Features;
 use super::log::{Entry, ErrorLog};
 use super::power::Power;
-use super::prp::Part;
 use super::queue::{CompletionQueue, SubmissionQueue};
 use super::status::Status;
 use super::subsystem::Subsystem;

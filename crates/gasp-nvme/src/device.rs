@@ -1,17 +1,16 @@
 //! The device: its PCI function and its life cycle.
 
+use gasp_disk::{Backing, Disk, serial};
 use gasp_vdev::{Bar, Device, DeviceContext, Model, Msix, Register};
 use parking_lot::{Mutex, MutexGuard};
 
-use super::backing::Backing;
 use super::controller::{Controller, Work};
 use super::counters::Counters;
-use super::disk::Disk;
 use super::error::NvmeError;
 use super::identity::IDENTITY;
 use super::options::Options;
+use super::registers;
 use super::subsystem::Subsystem;
-use super::{registers, serial};
 
 /// The only BAR: registers, then doorbells, the MSI-X table, its pending bits.
 const BAR_SIZE: u64 = 0x4000;

@@ -1,5 +1,6 @@
 //! Identify: what the controller and its namespace are (NVMe 1.4, 5.15).
 
+use gasp_disk::serial::hash;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, Immutable, IntoBytes, transmute};
 
@@ -9,7 +10,6 @@ use super::features::WARNING_TEMPERATURE;
 use super::identity::{IDENTITY, REVISION, TRANSFER_SHIFT, padded};
 use super::log::ENTRIES_MAX;
 use super::registers::VERSION;
-use super::serial::hash;
 use super::status::Status;
 use super::subsystem::Subsystem;
 

@@ -1,12 +1,11 @@
 //! I/O commands (NVMe 1.4, 6).
 
+use gasp_disk::{Allocation, Direction};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::command::{ALL, Command, ONLY};
 use super::controller::{Controller, Work};
-use super::data::Direction;
-use super::disk::Allocation;
 use super::identity::TRANSFER_MAX;
 use super::prp::find_parts;
 use super::status::Status;
@@ -148,13 +147,13 @@ impl Controller {
         direction: Direction,
     ) -> Result<(), Status> {
         find_parts(work.device, command.prps(), len, self.page, &mut self.parts)?;
-        self.data.map(work.device, &self.parts, direction)
+        Ok(self.data.map(work.device, &self.parts, direction)?)
     }
 
     /// Flushes what was written if the command requires it, or the write cache is disabled.
     fn flush_if_needed(&self, work: &Work<'_>, command: &Command) -> Result<(), Status> {
         match command.dword12.get() & FORCE != 0 || !self.features.may_cache() {
-            true => work.subsystem.disk.flush(),
+            true => Ok(work.subsystem.disk.flush()?),
             false => Ok(()),
         }
     }

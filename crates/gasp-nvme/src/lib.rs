@@ -34,8 +34,9 @@
 //! | `life` | enable, disable, reset, shutdown |
 //! | `admin` | admin commands (`identify`, `features`, `log` and `power`, `events`) |
 //! | `io` | read, write, flush, write zeroes, deallocate |
-//! | `prp`, `data` | the location of a command's data; its maps |
-//! | `disk` | the blocks in their `backing`: an `image`, with its `serial` (`vectored`, `anonymous`: the unsafe code) |
+//! | `prp` | the location of a command's data |
+//!
+//! The blocks and their backing are [`gasp_disk`]'s.
 //!
 //! Not supported: scatter-gather lists, metadata, protection information, fused commands,
 //! reservations, firmware updates, several namespaces, a controller memory buffer, NVM subsystem
@@ -43,20 +44,15 @@
 //! the guest (the front end has [`Shell::reset`](gasp_vdev::Shell::reset)).
 
 mod admin;
-mod anonymous;
-mod backing;
 mod command;
 mod controller;
 mod counters;
-mod data;
 mod device;
-mod disk;
 mod error;
 mod events;
 mod features;
 mod identify;
 mod identity;
-mod image;
 mod io;
 mod life;
 mod log;
@@ -66,14 +62,12 @@ mod power;
 mod prp;
 mod queue;
 mod registers;
-mod serial;
 mod status;
 mod subsystem;
-mod throttle;
-mod vectored;
 
-pub use backing::Backing;
 pub use counters::{Counters, Snapshot};
 pub use device::Nvme;
 pub use error::NvmeError;
+/// The backing of a namespace, and why it cannot be opened.
+pub use gasp_disk::{Backing, DiskError};
 pub use options::Options;

@@ -65,14 +65,14 @@ impl Controller {
                 self.power.shut_down();
                 work.subsystem.mmio.registers().set_shut_down();
             }
-            Err(status) => {
+            Err(failure) => {
                 if let Some(times) = work.subsystem.warnings.next_logged() {
                     tracing::warn!(
                         times,
                         "a shutdown failed: written data may not be on stable storage"
                     );
                 }
-                self.record_failure_without_command(work, status);
+                self.record_failure_without_command(work, failure.into());
                 work.subsystem.mmio.registers().set_shutdown_failed();
             }
         }

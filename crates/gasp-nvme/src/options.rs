@@ -1,7 +1,8 @@
 //! Options of a controller.
 
+use gasp_disk::serial;
+
 use super::error::NvmeError;
-use super::serial;
 
 /// Options of a controller.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -10,18 +10,12 @@
 //! one is the address of the next page of the list.
 
 use gasp::{DeviceAddr, Dma};
+use gasp_disk::Part;
 use gasp_vdev::{DeviceContext, DmaError};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U64;
 
 use super::status::Status;
-
-/// Part of the data: contiguous device addresses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Part {
-    pub(super) addr: u64,
-    pub(super) len: u64,
-}
 
 /// The number of entries of a list that are read at a time.
 const BATCH: usize = 64;

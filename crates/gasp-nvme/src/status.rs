@@ -1,5 +1,6 @@
 //! The status field of a completion (NVMe 1.4, 4.6.1).
 
+use gasp_disk::Failure;
 use zerocopy::little_endian::U16;
 
 /// Status code type and status code, as in the status field without its phase tag, and the "do not
@@ -73,6 +74,19 @@ impl Status {
             Self::NOT_SAVEABLE => 43 | 7 << 8,
             Self::INTERRUPT_VECTOR => 46,
             _ => u16::MAX,
+        }
+    }
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Memory => Self::DATA_TRANSFER,
+            Failure::Full => Self::CAPACITY,
+            Failure::Busy => Self::INTERNAL,
+            Failure::Read => Self::READ_ERROR,
+            Failure::Write | Failure::ReadOnly => Self::WRITE_FAULT,
+            Failure::Stopped => Self::ABORTED,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The state that the front end's thread and the device's thread share.
 
+use gasp_disk::Disk;
+use gasp_vdev::Throttle;
+
 use super::counters::Counters;
-use super::disk::Disk;
 use super::mmio::Mmio;
 use super::options::Options;
-use super::throttle::Throttle;
 
 /// The disk, and the part of the controller that both threads use.
 #[derive(Debug)]

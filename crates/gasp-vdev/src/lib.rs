@@ -26,6 +26,7 @@
 //! | [`testbus`] | a guest without a VMM, for tests of devices |
 //! | [`dma`] | an example device, for tests too: a DMA engine |
 //! | [`Shell`], [`Interrupts`] | the function around a device, as a front end drives it |
+//! | [`Throttle`] | a limit on warnings that a guest can cause |
 //! | [`MessageMemory`] | guest memory that a front end reaches by messages |
 //! | [`WriteEvents`] | register writes that a front end turns into rings of the doorbell |
 
@@ -37,6 +38,7 @@ mod error;
 mod pci;
 mod shell;
 pub mod testbus;
+mod throttle;
 mod transfer;
 
 pub use context::{DeviceContext, MessageMemory, WriteEvents};
@@ -47,4 +49,5 @@ pub use pci::{
     Register, Shared, Width,
 };
 pub use shell::Shell;
+pub use throttle::Throttle;
 pub use transfer::Transfer;

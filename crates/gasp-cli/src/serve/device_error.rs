@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use gasp::Errno;
-use gasp_nvme::NvmeError;
+use gasp_nvme::{DiskError, NvmeError};
 use gasp_vfio_user::BindError;
 
 use super::plan::Plan;
@@ -65,11 +65,11 @@ impl DeviceError {
     /// The disk cannot be opened.
     pub(super) fn disk(plan: &Plan, error: &NvmeError) -> Self {
         let why = match error {
-            NvmeError::File { path, source } => no_file(path, source),
-            NvmeError::InUse { path, by } => {
+            NvmeError::Disk(DiskError::File { path, source }) => no_file(path, source),
+            NvmeError::Disk(DiskError::InUse { path, by }) => {
                 format!("{} {}", path.display(), in_use(*by))
             }
-            NvmeError::Memory { size, .. } => no_memory(*size),
+            NvmeError::Disk(DiskError::Memory { size, .. }) => no_memory(*size),
             other => other.to_string(),
         };
         Self::new(plan, "backing", error.errno(), &why)

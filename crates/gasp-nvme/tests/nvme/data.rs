@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use gasp_nvme::{Backing, Nvme, NvmeError, Options};
+use gasp_nvme::{Backing, DiskError, Nvme, NvmeError, Options};
 
 use crate::driver::{Command, DATA, LISTS, Noise, Rig};
 
@@ -110,7 +110,10 @@ fn what_the_guest_writes_is_in_the_file_at_its_place() {
     assert_eq!(rig.counters.snapshot().flushes, 2);
     let again = Nvme::new(&Backing::file(&file.0), Options::default()).unwrap_err();
     let me = std::process::id();
-    assert!(matches!(again, NvmeError::InUse { by: Some(id), .. } if id == me), "{again:?}");
+    assert!(
+        matches!(again, NvmeError::Disk(DiskError::InUse { by: Some(id), .. }) if id == me),
+        "{again:?}"
+    );
     let path = file.0.display();
     let text = format!("{path} is in use by another disk of this process: each disk needs");
     assert!(again.to_string().starts_with(&text), "{again}");
@@ -146,7 +149,7 @@ fn an_image_whose_tail_would_be_lost_is_refused_and_the_error_says_what_to_do() 
     }
     let empty = Scratch::new("empty", 0);
     let error = Nvme::new(&Backing::file(&empty.0), Options::default()).unwrap_err();
-    assert!(matches!(error, NvmeError::Empty { .. }), "{error:?}");
+    assert!(matches!(error, NvmeError::Disk(DiskError::Empty { .. })), "{error:?}");
     let path = empty.0.display();
     assert_eq!(
         error.to_string(),
@@ -159,7 +162,7 @@ fn an_image_whose_tail_would_be_lost_is_refused_and_the_error_says_what_to_do() 
 #[test]
 fn what_is_no_disk_is_named_and_not_opened() {
     let kind = |path: &str| match Nvme::new(&Backing::file(path), Options::default()) {
-        Err(NvmeError::NotADisk { kind, .. }) => kind,
+        Err(NvmeError::Disk(DiskError::NotADisk { kind, .. })) => kind,
         other => panic!("{path}: {other:?}"),
     };
     assert_eq!(kind("/dev"), "a directory");

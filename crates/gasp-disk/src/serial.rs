@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | a file | its canonical path | survives restarts of the process and of the host, and writes to the file; changes if the file is moved |
 //! | a block device | the path as given, made absolute | survives for names below `/dev/disk`, whose targets can have other names after each boot |
-//! | memory, nothing | process, time, and a count | is new for each controller, as the contents are |
+//! | memory, nothing | process, time, and a count | is new for each disk, as the contents are |
 //!
 //! Paths rather than device and inode: inode numbers change when an image is restored from
 //! a backup, and numbers of block devices and of FUSE's inodes with each boot.
@@ -17,17 +17,21 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::backing::Backing;
-use super::error::NvmeError;
+use crate::backing::Backing;
+use crate::error::DiskError;
 
-/// The maximum length of a serial number (NVMe 1.4, 5.15.2.2: SN).
-pub(super) const LEN_MAX: usize = 20;
+/// The maximum length of a serial number, in bytes: that of NVMe (1.4, 5.15.2.2: SN) and of virtio
+/// (1.2, 5.2.6: VIRTIO_BLK_T_GET_ID).
+pub const LEN_MAX: usize = 20;
 
 /// The default serial number of a disk with this backing.
-pub(super) fn of(backing: &Backing) -> Result<String, NvmeError> {
+///
+/// # Errors
+/// If there is no such file.
+pub fn of(backing: &Backing) -> Result<String, DiskError> {
     match backing.path() {
         Some(path) => {
-            of_file(path).map_err(|source| NvmeError::File { path: path.to_owned(), source })
+            of_file(path).map_err(|source| DiskError::File { path: path.to_owned(), source })
         }
         None => Ok(of_nothing()),
     }
@@ -42,7 +46,7 @@ fn of_file(path: &Path) -> io::Result<String> {
     Ok(text(hash(name.as_os_str().as_bytes().iter().copied())))
 }
 
-/// A serial number that no other controller has.
+/// A serial number that no other disk has.
 fn of_nothing() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -61,7 +65,7 @@ fn text(hash: u128) -> String {
 }
 
 /// FNV-1a of 128 bits.
-pub(super) fn hash(bytes: impl Iterator<Item = u8>) -> u128 {
+pub fn hash(bytes: impl Iterator<Item = u8>) -> u128 {
     const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     bytes.fold(BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))

@@ -12,7 +12,7 @@ use rustix::param::page_size;
 
 /// Private memory of this process.
 #[derive(Debug)]
-pub(super) struct Anonymous {
+pub(crate) struct Anonymous {
     base: NonNull<u8>,
     len: usize,
 }
@@ -27,7 +27,7 @@ impl Anonymous {
     ///
     /// # References
     /// [mmap(2)](https://man7.org/linux/man-pages/man2/mmap.2.html)
-    pub(super) fn new(len: u64) -> Result<Self, Errno> {
+    pub(crate) fn new(len: u64) -> Result<Self, Errno> {
         // A slice has at most this length.
         let len = usize::try_from(len).ok().filter(|&len| isize::try_from(len).is_ok());
         let len = len.ok_or(Errno::NOMEM)?;
@@ -50,7 +50,7 @@ impl Anonymous {
     ///
     /// # References
     /// [madvise(2)](https://man7.org/linux/man-pages/man2/madvise.2.html)
-    pub(super) fn zero(&mut self, range: Range<usize>) {
+    pub(crate) fn zero(&mut self, range: Range<usize>) {
         let page = page_size();
         let (first, last) = (range.start.next_multiple_of(page), range.end / page * page);
         let mut done = range.start..range.start;

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 
 use libc::iovec;
 
-use super::data::{Data, Direction, Piece};
+use crate::data::{Data, Direction, Piece};
 
 /// The maximum number of buffers of one call (IOV_MAX on Linux).
 const BUFFERS_MAX: usize = 1024;
@@ -23,7 +23,7 @@ const BUFFERS_MAX: usize = 1024;
 ///
 /// # References
 /// [preadv(2), pwritev(2)](https://man7.org/linux/man-pages/man2/preadv.2.html)
-pub(super) fn transfer(
+pub(crate) fn transfer(
     file: &File,
     offset: u64,
     data: &mut Data,

@@ -1,14 +1,22 @@
-//! The data of a command: mapped in place in the guest's memory, for as long as the command takes.
+//! The data of a transfer: mapped in place in the guest's memory, for as long as the transfer takes.
 
 use gasp::{DeviceAddr, MapFlags, Mapping, Scatter};
 use gasp_vdev::{DeviceContext, DmaError};
 
-use super::prp::Part;
-use super::status::Status;
+use crate::error::Failure;
+
+/// A part of the data: consecutive device addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// The device address of its first byte.
+    pub addr: u64,
+    /// Its length in bytes; not 0.
+    pub len: u64,
+}
 
 /// The direction of a transfer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Direction {
+pub enum Direction {
     /// The device writes the guest's memory.
     ToGuest,
     /// The device reads the guest's memory.
@@ -17,7 +25,7 @@ pub(super) enum Direction {
 
 /// One part of the data.
 #[derive(Debug)]
-pub(super) enum Piece {
+pub(crate) enum Piece {
     /// Contiguous in the process, too.
     Whole(Mapping),
     /// Contiguous only in device addresses.
@@ -26,26 +34,30 @@ pub(super) enum Piece {
     Copied(DeviceAddr, Vec<u8>),
 }
 
-/// All of the data, in order.
+/// All of the data of a transfer, in order.
 #[derive(Debug, Default)]
-pub(super) struct Data {
+pub struct Data {
     pieces: Vec<Piece>,
     direction: Option<Direction>,
-    /// The number of bytes that a failed transfer moved.
-    pub(super) moved: u64,
+    /// The number of bytes that the last transfer between a file and the guest moved, if it failed.
+    pub moved: u64,
 }
 
 /// A source of zeros.
 static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
 
 impl Data {
-    /// Maps all parts, or nothing.
-    pub(super) fn map(
+    /// Maps all parts, or nothing. Memory that is reached only by messages is copied to or from a
+    /// buffer of a part's length: bound that.
+    ///
+    /// # Errors
+    /// [`Failure::Memory`] if the guest's IOMMU, or its memory, does not allow a part.
+    pub fn map(
         &mut self,
         device: &DeviceContext,
         parts: &[Part],
         direction: Direction,
-    ) -> Result<(), Status> {
+    ) -> Result<(), Failure> {
         self.release();
         self.direction = Some(direction);
         for part in parts {
@@ -61,18 +73,21 @@ impl Data {
     }
 
     /// Unmaps all parts.
-    pub(super) fn release(&mut self) {
+    pub fn release(&mut self) {
         self.pieces.clear();
     }
 
     /// Ends the use of the data: if the transfer was complete, sends what goes to the guest by
     /// messages. Unmaps all parts in any case. Stops at the first message that fails: a VMM that
     /// does not answer one would not answer the others, either.
-    pub(super) fn finish(
+    ///
+    /// # Errors
+    /// That of the transfer, or [`Failure::Memory`] if a message fails.
+    pub fn finish(
         &mut self,
         device: &DeviceContext,
-        complete: Result<(), Status>,
-    ) -> Result<(), Status> {
+        complete: Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let mut pieces = self.pieces.iter();
         let sent = match (complete, self.direction) {
             (Ok(()), Some(Direction::ToGuest)) => pieces.try_for_each(|piece| match piece {
@@ -87,12 +102,15 @@ impl Data {
         sent
     }
 
-    pub(super) fn pieces(&mut self) -> &mut [Piece] {
+    pub(crate) fn pieces(&mut self) -> &mut [Piece] {
         &mut self.pieces
     }
 
     /// Copies `from` to the guest. The lengths are the same.
-    pub(super) fn copy_to_guest(&mut self, from: &[u8]) -> Result<(), Status> {
+    ///
+    /// # Errors
+    /// [`Failure::Memory`] if an access fails.
+    pub fn copy_to_guest(&mut self, from: &[u8]) -> Result<(), Failure> {
         let mut rest = from;
         for piece in &mut self.pieces {
             let (part, after) = rest.split_at_checked(piece.len()).unwrap_or_default();
@@ -103,7 +121,10 @@ impl Data {
     }
 
     /// Copies the guest's data to `into`. The lengths are the same.
-    pub(super) fn copy_from_guest(&self, into: &mut [u8]) -> Result<(), Status> {
+    ///
+    /// # Errors
+    /// [`Failure::Memory`] if an access fails.
+    pub fn copy_from_guest(&self, into: &mut [u8]) -> Result<(), Failure> {
         let mut rest = into;
         for piece in &self.pieces {
             let (part, after) = rest.split_at_mut_checked(piece.len()).unwrap_or_default();
@@ -118,7 +139,7 @@ impl Data {
     }
 
     /// Zeros the guest's memory.
-    pub(super) fn zero_guest(&mut self) -> Result<(), Status> {
+    pub(crate) fn zero_guest(&mut self) -> Result<(), Failure> {
         for piece in &mut self.pieces {
             for done in (0..piece.len()).step_by(ZEROS.len()) {
                 let zeros = ZEROS.get(..piece.len() - done).unwrap_or(&ZEROS);
@@ -142,7 +163,7 @@ impl Piece {
         };
         match mapped {
             Err(DmaError::NoDescriptor { .. }) => {
-                // The length was checked: no command moves more than `TRANSFER_MAX`.
+                // Callers bound the length.
                 let mut bytes = vec![0; len as usize];
                 if direction == Direction::FromGuest {
                     device.read(at, &mut bytes)?;
@@ -153,7 +174,7 @@ impl Piece {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Whole(mapping) => mapping.len(),
             Self::Scattered(scatter) => scatter.len(),
@@ -161,7 +182,7 @@ impl Piece {
         }
     }
 
-    fn write(&mut self, offset: usize, from: &[u8]) -> Result<(), Status> {
+    fn write(&mut self, offset: usize, from: &[u8]) -> Result<(), Failure> {
         match self {
             Self::Whole(mapping) => mapping.write_at(offset, from).map_err(failed),
             Self::Scattered(scatter) => scatter.write_at(offset, from).map_err(failed),
@@ -176,14 +197,14 @@ impl Piece {
 
 /// The status for an access that the engine refuses.
 #[cold]
-fn refused(error: &DmaError) -> Status {
+fn refused(error: &DmaError) -> Failure {
     tracing::debug!(%error, "data cannot be accessed");
-    Status::DATA_TRANSFER
+    Failure::Memory
 }
 
 /// An access to a mapping failed, although its range was inside and its access allowed.
 #[cold]
-fn failed(error: gasp::Error) -> Status {
+fn failed(error: gasp::Error) -> Failure {
     tracing::error!(%error, "an access inside a mapping failed");
-    Status::DATA_TRANSFER
+    Failure::Memory
 }

@@ -8,20 +8,25 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock, major, minor};
 use rustix::io::Errno;
 
-use super::error::NvmeError;
+use crate::error::DiskError;
 
-/// Opens an image, locked for one controller at a time. Returns it and its size.
-pub(super) fn open(path: &Path) -> Result<(File, u64), NvmeError> {
-    let failed = |source| NvmeError::File { path: path.to_owned(), source };
+/// Opens an image, locked for one disk at a time, or for those that only read it. Returns it and its
+/// size.
+pub(crate) fn open(path: &Path, read_only: bool) -> Result<(File, u64), DiskError> {
+    let failed = |source| DiskError::File { path: path.to_owned(), source };
     let kind = std::fs::metadata(path).map_err(failed)?.file_type();
     if !kind.is_file() && !kind.is_block_device() {
-        return Err(NvmeError::NotADisk { path: path.to_owned(), kind: name_of(kind) });
+        return Err(DiskError::NotADisk { path: path.to_owned(), kind: name_of(kind) });
     }
-    let mut file = File::options().read(true).write(true).open(path).map_err(failed)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let mut file = File::options().read(true).write(!read_only).open(path).map_err(failed)?;
+    let lock = match read_only {
+        true => FlockOperation::NonBlockingLockShared,
+        false => FlockOperation::NonBlockingLockExclusive,
+    };
+    match flock(&file, lock) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
-            return Err(NvmeError::InUse { path: path.to_owned(), by: holder_of(&file) });
+            return Err(DiskError::InUse { path: path.to_owned(), by: holder_of(&file) });
         }
         Err(errno) => return Err(failed(errno.into())),
     }

@@ -1,14 +1,14 @@
-//! The backing of a namespace, as requested.
+//! The backing of a disk, as requested.
 
 use core::fmt;
 use std::path::{Path, PathBuf};
 
-/// The backing of a namespace: what its blocks are stored in.
+/// The backing of a disk: what its blocks are stored in.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Backing(pub(super) Kind);
+pub struct Backing(pub(crate) Kind);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     File(PathBuf),
     Memory(u64),
     Null(u64),
@@ -16,12 +16,12 @@ pub(super) enum Kind {
 
 impl Backing {
     /// An existing file or block device, with its size when it is opened: a multiple of the block
-    /// size. It is locked (flock(2)) against a second controller.
+    /// size. It is locked (flock(2)) against a second disk.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Kind::File(path.into()))
     }
 
-    /// Memory of `size` bytes, zero at first, and freed with the controller.
+    /// Memory of `size` bytes, zero at first, and freed with the disk.
     pub fn memory(size: u64) -> Self {
         Self(Kind::Memory(size))
     }
@@ -31,7 +31,7 @@ impl Backing {
         Self(Kind::Null(size))
     }
 
-    pub(super) fn path(&self) -> Option<&Path> {
+    pub(crate) fn path(&self) -> Option<&Path> {
         match &self.0 {
             Kind::File(path) => Some(path),
             Kind::Memory(_) | Kind::Null(_) => None,
