@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use gasp::{DeviceAddr, Dma, Errno, HostMapping, MapFlags, Mapping, Reason, Scatter, Vdev};
 
-use crate::doorbell::Doorbell;
+use crate::doorbell::{Bell, Doorbell};
 use crate::error::DmaError;
 use crate::pci::{Interrupts, Register};
 
@@ -198,6 +198,14 @@ impl DeviceContext {
     /// least once from now.
     pub fn ring(&self) {
         self.doorbell.ring();
+    }
+
+    /// A handle that rings the doorbell from another thread of the device, for this VMM.
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
+    pub fn bell(&self) -> std::io::Result<Bell> {
+        self.doorbell.bell()
     }
 
     /// From now on, has writes to `at` [ring](Self::ring) without a call of

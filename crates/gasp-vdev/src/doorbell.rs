@@ -25,6 +25,11 @@ impl Doorbell {
         }
     }
 
+    /// A handle to the same doorbell.
+    pub(crate) fn bell(&self) -> io::Result<Bell> {
+        Ok(Bell(Self(self.0.try_clone()?)))
+    }
+
     /// The eventfd that a ring signals.
     pub(crate) fn event(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -34,6 +39,20 @@ impl Doorbell {
     pub(crate) fn wait(&self) -> Result<(), Errno> {
         let mut count = [0; 8];
         rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut count)).map(|_| ())
+    }
+}
+
+/// A handle that rings a device's doorbell from any thread, such as one that waits for a file.
+///
+/// [`DeviceContext::bell`](crate::DeviceContext::bell) returns one. It can be kept longer than its
+/// VMM is attached; it then rings for nobody.
+#[derive(Debug)]
+pub struct Bell(Doorbell);
+
+impl Bell {
+    /// Wakes the device's thread, as [`DeviceContext::ring`](crate::DeviceContext::ring) does.
+    pub fn ring(&self) {
+        self.0.ring();
     }
 }
 

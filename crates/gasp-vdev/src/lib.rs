@@ -23,6 +23,7 @@
 //! |---|---|
 //! | [`Device`], [`Model`] | the trait that a device implements; its identity, BARs and registers |
 //! | [`DeviceContext`] | what a device can do: DMA ([`DeviceContext::transfer`] first), interrupts, its doorbell |
+//! | [`Bell`] | rings the doorbell from a thread of the device |
 //! | [`testbus`] | a guest without a VMM, for tests of devices |
 //! | [`dma`] | an example device, for tests too: a DMA engine |
 //! | [`Shell`], [`Interrupts`] | the function around a device, as a front end drives it |
@@ -43,10 +44,11 @@ mod transfer;
 
 pub use context::{DeviceContext, MessageMemory, WriteEvents};
 pub use device::Device;
+pub use doorbell::Bell;
 pub use error::{AttachError, DmaError, IrqError, ModelError, RegionError};
 pub use pci::{
     Bar, BarKind, CONFIG_SIZE, Class, Identity, Interrupts, IrqKind, Model, Msix, PinLine,
-    Register, Shared, Width,
+    Register, Shared, VendorCapability, Width, Window,
 };
 pub use shell::Shell;
 pub use throttle::Throttle;

@@ -15,7 +15,7 @@ use crate::device::Device;
 use crate::doorbell::Doorbell;
 use crate::error::{AttachError, ModelError, RegionError};
 use crate::pci::{
-    Bar, CONFIG_SIZE, ConfigSpace, Interrupts, Model, Part, Register, Table, accesses,
+    Bar, CONFIG_SIZE, ConfigSpace, Interrupts, Model, Part, Register, Table, WindowAccess, accesses,
 };
 
 /// How a device's thread that is to stop is polled: at short intervals for a while, then at long
@@ -217,6 +217,15 @@ impl Shell {
     /// If the range extends past its end.
     pub fn config_read(&self, offset: u64, into: &mut [u8]) -> Result<(), RegionError> {
         let offset = inside(offset, into.len(), CONFIG_SIZE)?;
+        let window = self.config.lock().window_access(offset, into.len());
+        if let Some(WindowAccess { bar, offset, len }) = window {
+            let mut bytes = [0; 4];
+            let data = bytes.get_mut(..len).unwrap_or_default();
+            // What selects no register of an attached device reads as before.
+            if self.bar_read(bar, offset, data).is_ok() {
+                self.config.lock().set_window_data(data);
+            }
+        }
         let raised = self.interrupts.is_raised();
         self.config.lock().read(offset, into, raised);
         Ok(())
@@ -231,6 +240,12 @@ impl Shell {
         let mut config = self.config.lock();
         config.write(offset, from);
         self.config_changed(&config);
+        let window = config.window_access(offset, from.len()).map(|it| (it, config.window_data()));
+        drop(config);
+        if let Some((WindowAccess { bar, offset, len }, data)) = window {
+            // One that selects no register of an attached device has no effect.
+            let _ = self.bar_write(bar, offset, data.get(..len).unwrap_or_default());
+        }
         Ok(())
     }
 

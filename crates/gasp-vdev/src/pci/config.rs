@@ -5,6 +5,7 @@
 //! Extended space, up to 4 KiB, reads as zero: it has no capabilities.
 
 use super::model::{BarKind, Model};
+use super::vendor::{HEADER, VendorCapability, Window, WindowAccess};
 
 /// The size of configuration space in bytes, including extended space.
 pub const CONFIG_SIZE: u64 = 4096;
@@ -33,12 +34,14 @@ pub(crate) struct ConfigSpace {
     initial: [u8; SIZE],
     /// The offset of the MSI-X capability.
     msix: Option<usize>,
+    /// The window, with the offset of its contents.
+    window: Option<(usize, Window)>,
 }
 
 impl ConfigSpace {
     pub(crate) fn new(model: &Model) -> Self {
-        let mut space =
-            Self { bytes: [0; SIZE], writable: [0; SIZE], initial: [0; SIZE], msix: None };
+        let [bytes, writable, initial] = [[0; SIZE]; 3];
+        let mut space = Self { bytes, writable, initial, msix: None, window: None };
         let identity = &model.identity;
         space.put(0x00, &identity.vendor.to_le_bytes());
         space.put(0x02, &identity.device.to_le_bytes());
@@ -97,7 +100,18 @@ impl ConfigSpace {
             // Enable, number of vectors granted; address, data.
             self.allow(at + 2, &0x71_u16.to_le_bytes());
             self.allow(at + 4, &[0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
-            link = at + 1;
+            (link, next) = (at + 1, at + 0x10);
+        }
+        for capability in &model.vendor {
+            let VendorCapability { contents, writable, window } = capability;
+            let at = next;
+            self.put(link, &[at as u8]);
+            self.put(at, &[0x09, 0, capability.len() as u8]);
+            self.put(at + HEADER, contents);
+            let writable = writable.get(..contents.len()).unwrap_or(writable);
+            self.allow(at + HEADER, writable);
+            self.window = window.map(|window| (at + HEADER, window)).or(self.window);
+            (link, next) = (at + 1, at + capability.len().next_multiple_of(4));
         }
         if link != CAPABILITIES {
             self.put(STATUS, &STATUS_CAPABILITIES.to_le_bytes());
@@ -134,9 +148,42 @@ impl ConfigSpace {
         }
     }
 
+    /// The access to a BAR that an access to `[offset, offset + len)` is, if it touches the data of
+    /// the window, and the window's registers select something.
+    pub(crate) fn window_access(&self, offset: usize, len: usize) -> Option<WindowAccess> {
+        let (at, window) = self.window?;
+        let data = at + usize::from(window.data);
+        if offset >= data + 4 || offset.saturating_add(len) <= data {
+            return None;
+        }
+        let bar = self.bytes.get(at + usize::from(window.bar)).copied()?;
+        let (offset, len) =
+            (self.long(at + usize::from(window.offset)), self.long(at + usize::from(window.len)));
+        let selects = [1, 2, 4].contains(&len) && offset.is_multiple_of(len);
+        let (bar, offset, len) = (bar.into(), offset.into(), len as usize);
+        selects.then_some(WindowAccess { bar, offset, len })
+    }
+
+    /// The data of the window.
+    pub(crate) fn window_data(&self) -> [u8; 4] {
+        let at = self.window.map(|(at, window)| at + usize::from(window.data));
+        at.map_or(0, |at| self.long(at)).to_le_bytes()
+    }
+
+    /// Sets the first bytes of the window's data to what was read.
+    pub(crate) fn set_window_data(&mut self, bytes: &[u8]) {
+        if let Some((at, window)) = self.window {
+            self.put(at + usize::from(window.data), bytes);
+        }
+    }
+
     fn word(&self, at: usize) -> u16 {
         let byte = |at| self.bytes.get(at).copied().unwrap_or(0);
         u16::from_le_bytes([byte(at), byte(at + 1)])
+    }
+
+    fn long(&self, at: usize) -> u32 {
+        u32::from(self.word(at)) | u32::from(self.word(at + 2)) << 16
     }
 
     /// Whether the device may access memory.
@@ -242,5 +289,44 @@ mod tests {
         space.write(255, &[0xff; 64]);
         space.write(4000, &[0xff; 200]);
         assert_eq!(read::<8>(&space, 4090), [0; 8]);
+    }
+
+    #[test]
+    fn vendor_capabilities_follow_in_order_and_their_window_selects_an_access() {
+        let window = Window { bar: 1, offset: 5, len: 9, data: 13 };
+        let mut writable = vec![0; 17];
+        for at in [1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16] {
+            writable[at] = 0xff;
+        }
+        let first = VendorCapability::new(vec![1, 2, 3, 4, 5]);
+        let second = VendorCapability { contents: vec![5; 17], writable, window: Some(window) };
+        let model = Model::new(IDENTITY).msi(1).vendor(first).vendor(second);
+        model.check().unwrap();
+        let mut space = ConfigSpace::new(&model);
+        assert_eq!(read::<2>(&space, 0x40), [0x05, 0x50]);
+        assert_eq!(read::<8>(&space, 0x50), [0x09, 0x58, 8, 1, 2, 3, 4, 5]);
+        assert_eq!(read::<4>(&space, 0x58), [0x09, 0, 20, 5]);
+        // BAR at 0x5c, offset at 0x60, length at 0x64, data at 0x68.
+        assert_eq!(space.window_access(0x68, 4), None, "a length of 0x05050505");
+        space.write(0x58, &[0xff; 20]);
+        assert_eq!(read::<6>(&space, 0x58), [0x09, 0, 20, 5, 0xff, 5]);
+        space.write(0x5c, &[2]);
+        space.write(0x60, &0x104_u32.to_le_bytes());
+        for (len, is_access) in
+            [(0, false), (1, true), (2, true), (3, false), (4, true), (8, false)]
+        {
+            space.write(0x64, &u32::to_le_bytes(len));
+            let access = WindowAccess { bar: 2, offset: 0x104, len: len as usize };
+            assert_eq!(space.window_access(0x68, 1), is_access.then_some(access), "{len}");
+        }
+        space.write(0x64, &4_u32.to_le_bytes());
+        let touches = [(0x67, 1), (0x67, 2), (0x6b, 1), (0x6c, 1), (0, usize::MAX)];
+        let touches = touches.map(|(at, len)| space.window_access(at, len).is_some());
+        assert_eq!(touches, [false, true, true, false, true]);
+        space.write(0x60, &0x106_u32.to_le_bytes());
+        assert_eq!(space.window_access(0x68, 4), None, "it is not aligned");
+        space.write(0x68, &[1, 2, 3, 4]);
+        space.set_window_data(&[9, 8]);
+        assert_eq!(space.window_data(), [9, 8, 3, 4]);
     }
 }

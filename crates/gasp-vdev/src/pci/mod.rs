@@ -7,6 +7,7 @@ pub(crate) mod irq_kind;
 mod model;
 mod msix;
 mod register;
+mod vendor;
 
 pub use config::CONFIG_SIZE;
 pub(crate) use config::ConfigSpace;
@@ -16,3 +17,5 @@ pub use model::{Bar, BarKind, Class, Identity, Model, Msix, Shared};
 pub(crate) use msix::{Part, Table};
 pub(crate) use register::accesses;
 pub use register::{Register, Width};
+pub(crate) use vendor::WindowAccess;
+pub use vendor::{VendorCapability, Window};

@@ -2,7 +2,12 @@
 
 use gasp::MemoryObject;
 
+use super::vendor::VendorCapability;
 use crate::error::ModelError;
+
+/// The bytes of configuration space that vendor-specific capabilities can take: what the header, and
+/// the largest MSI-X and MSI capabilities, leave of 256.
+const VENDOR_SPACE: usize = 256 - 0x68;
 
 /// A PCI class code: what kind of device it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,6 +99,8 @@ pub struct Model {
     pub msi: u8,
     /// Its MSI-X vectors.
     pub msix: Option<Msix>,
+    /// Its vendor-specific capabilities, in the order of the list; at most one is a window.
+    pub vendor: Vec<VendorCapability>,
 }
 
 impl Bar {
@@ -111,7 +118,7 @@ impl Bar {
 impl Model {
     /// Creates a model with this identity, without BARs and interrupts.
     pub const fn new(identity: Identity) -> Self {
-        Self { identity, bars: Vec::new(), pin: false, msi: 0, msix: None }
+        Self { identity, bars: Vec::new(), pin: false, msi: 0, msix: None, vendor: Vec::new() }
     }
 
     /// Adds a BAR.
@@ -133,6 +140,12 @@ impl Model {
     /// Adds MSI-X vectors.
     pub fn msix(self, msix: Msix) -> Self {
         Self { msix: Some(msix), ..self }
+    }
+
+    /// Adds a vendor-specific capability.
+    pub fn vendor(mut self, capability: VendorCapability) -> Self {
+        self.vendor.push(capability);
+        self
     }
 
     /// The BAR with this index, if there is one.
@@ -188,10 +201,25 @@ impl Model {
                 self.msi
             ));
         }
+        self.check_vendor()?;
         match self.msix {
             Some(msix) => self.check_msix(msix),
             None => Ok(()),
         }
+    }
+
+    fn check_vendor(&self) -> Result<(), ModelError> {
+        let taken: usize = self.vendor.iter().map(|one| one.len().next_multiple_of(4)).sum();
+        let windows = self.vendor.iter().filter(|one| one.window.is_some()).count();
+        let inside = self.vendor.iter().all(VendorCapability::is_window_inside);
+        if taken > VENDOR_SPACE || windows > 1 || !inside {
+            let what = format!(
+                "vendor-specific capabilities: {taken} bytes of at most {VENDOR_SPACE}, {windows} \
+                 windows of at most one, whose registers must be inside"
+            );
+            return Err(ModelError { what });
+        }
+        Ok(())
     }
 
     fn check_msix(&self, msix: Msix) -> Result<(), ModelError> {
@@ -214,6 +242,7 @@ impl Model {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::vendor::Window;
     use super::*;
 
     pub(crate) const IDENTITY: Identity = Identity {
@@ -240,6 +269,20 @@ pub(crate) mod tests {
             ok.clone().msix(Msix { vectors: 0, bar: 0, table: 0, pending: 16 }),
             ok.clone().msix(Msix { vectors: 256, bar: 0, table: 0, pending: 4096 }),
         ];
+        let window = Window { bar: 1, offset: 5, len: 9, data: 13 };
+        let capability =
+            |len, window| VendorCapability { window, ..VendorCapability::new(vec![0; len]) };
+        ok.clone()
+            .vendor(capability(17, Some(window)))
+            .vendor(capability(100, None))
+            .check()
+            .unwrap();
+        let bad = bad.into_iter().chain([
+            ok.clone().vendor(capability(16, Some(window))),
+            ok.clone().vendor(capability(17, Some(window))).vendor(capability(17, Some(window))),
+            ok.clone().vendor(capability(150, None)),
+        ]);
+        let bad: Vec<Model> = bad.collect();
         for (case, model) in bad.iter().enumerate() {
             assert!(model.check().is_err(), "case {case}");
         }
