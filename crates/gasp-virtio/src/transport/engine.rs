@@ -1,0 +1,117 @@
+//! The device's thread: it starts and stops the queues, and gives each its turn.
+
+use core::sync::atomic::AtomicBool;
+
+use gasp_vdev::{DeviceContext, Register, Width};
+use gasp_vm_memory::DeviceMemory;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::GuestAddress;
+
+use super::layout::{BAR, NOTIFY, NOTIFY_STEP};
+use super::registers::QueueRegisters;
+use super::status::EVENT_IDX;
+use crate::device::{VirtioDevice, Waits};
+use crate::queue::{ActiveQueue, Broken};
+
+/// The queues in use, by index.
+#[derive(Debug, Default)]
+pub(super) struct Engine {
+    queues: Vec<Option<Queue>>,
+    /// The generation of the configuration that the driver was last interrupted for.
+    pub(super) generation: u8,
+}
+
+/// What a round of all queues leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Left {
+    /// There is more to do.
+    More,
+    /// The doorbell will ring.
+    Nothing,
+}
+
+impl Engine {
+    /// Whether the driver has started the device.
+    pub(super) fn is_running(&self) -> bool {
+        !self.queues.is_empty()
+    }
+
+    /// Forgets the queues.
+    pub(super) fn stop(&mut self) {
+        self.queues.clear();
+    }
+
+    /// Takes the queues as their registers describe them.
+    pub(super) fn start(
+        &mut self,
+        context: &DeviceContext,
+        registers: &[QueueRegisters],
+        features: u64,
+    ) -> Result<(), Broken> {
+        let made = registers.iter().map(|registers| match registers.enabled {
+            true => queue(context, registers, features).map(Some),
+            false => Ok(None),
+        });
+        self.queues = made.collect::<Result<_, _>>()?;
+        for (index, _) in (0_u64..).zip(&self.queues).filter(|(_, queue)| queue.is_some()) {
+            let offset = NOTIFY + index * u64::from(NOTIFY_STEP);
+            // If the front end cannot, the writes arrive in `VirtioPci::write`.
+            context.ring_on_write(Register { bar: BAR, offset, width: Width::Two }, None);
+        }
+        Ok(())
+    }
+
+    /// Gives each queue a turn. `interrupt` is called for each that has used chains.
+    pub(super) fn round(
+        &mut self,
+        device: &dyn VirtioDevice,
+        context: &DeviceContext,
+        reset: &AtomicBool,
+        mut interrupt: impl FnMut(u16),
+    ) -> Result<Left, Broken> {
+        let mut left = Left::Nothing;
+        for (index, queue) in (0..).zip(&mut self.queues) {
+            let Some(queue) = queue else { continue };
+            let mut active = ActiveQueue::new(queue, context, reset);
+            active.mute()?;
+            let served = device.serve(index, &mut active);
+            // Those that were used before an error were used.
+            if active.needs_interrupt()? {
+                interrupt(index);
+            }
+            let waits = served?;
+            if active.should_stop() {
+                return Ok(Left::Nothing);
+            }
+            if active.is_over() || (waits == Waits::ForDriver && active.listen()?) {
+                left = Left::More;
+            }
+        }
+        Ok(left)
+    }
+}
+
+/// A queue at its place, if that is one.
+fn queue(
+    context: &DeviceContext,
+    registers: &QueueRegisters,
+    features: u64,
+) -> Result<Queue, Broken> {
+    let QueueRegisters { size, places: [descriptors, driver, device], .. } = *registers;
+    let place = || Broken::Place { size, descriptors, driver, device };
+    let set = || {
+        let mut queue = Queue::new(size)?;
+        queue.try_set_desc_table_address(GuestAddress(descriptors))?;
+        queue.try_set_avail_ring_address(GuestAddress(driver))?;
+        queue.try_set_used_ring_address(GuestAddress(device))?;
+        Ok::<_, virtio_queue::Error>(queue)
+    };
+    let mut queue = set().map_err(|_| place())?;
+    queue.set_event_idx(features & EVENT_IDX != 0);
+    queue.set_ready(true);
+    // virtio-queue takes an available ring at 0 for one that was not set.
+    match driver != 0 && queue.is_valid(&DeviceMemory::new(context).burst()) {
+        true => Ok(queue),
+        false => Err(place()),
+    }
+}

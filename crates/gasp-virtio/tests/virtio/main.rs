@@ -1,0 +1,8 @@
+//! Virtio devices in a guest behind a strict IOMMU, with a driver in the test's own process.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod block;
+mod broken;
+mod driver;
+mod entropy;
+mod transport;
