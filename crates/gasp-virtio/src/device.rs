@@ -1,5 +1,7 @@
 //! The trait that a kind of virtio device implements.
 
+use std::sync::Arc;
+
 use gasp_vdev::{Bell, Class};
 
 use crate::queue::{ActiveQueue, Broken};
@@ -20,12 +22,16 @@ pub enum Waits {
     ForDriver,
     /// The device's own outside: its [`Bell`] will ring. The driver need not notify.
     ForOutside,
+    /// Nothing: there is more to do, and the other queues have their turn first.
+    NotAtAll,
 }
 
 /// A kind of virtio device, which [`VirtioPci`](crate::VirtioPci) makes a PCI function of.
 ///
 /// [`serve`](Self::serve), [`start`](Self::start) and [`reset`](Self::reset) are called on one
 /// thread at a time. The configuration is read and written on the front end's thread meanwhile.
+///
+/// An `Arc` of a device is one, too: its program keeps the other handle (to resize a console, say).
 pub trait VirtioDevice: Send + Sync + 'static {
     /// What kind of device it is; always the same.
     fn kind(&self) -> Kind;
@@ -80,4 +86,50 @@ pub trait VirtioDevice: Send + Sync + 'static {
 
     /// The VMM has gone. End threads that [`attached`](Self::attached) has started.
     fn detached(&self) {}
+}
+
+impl<D: VirtioDevice> VirtioDevice for Arc<D> {
+    fn kind(&self) -> Kind {
+        D::kind(self)
+    }
+
+    fn queues(&self) -> Vec<u16> {
+        D::queues(self)
+    }
+
+    fn features(&self) -> u64 {
+        D::features(self)
+    }
+
+    fn config(&self) -> Vec<u8> {
+        D::config(self)
+    }
+
+    fn write_config(&self, offset: usize, bytes: &[u8]) {
+        D::write_config(self, offset, bytes);
+    }
+
+    fn config_generation(&self) -> u8 {
+        D::config_generation(self)
+    }
+
+    fn start(&self, features: u64) {
+        D::start(self, features);
+    }
+
+    fn serve(&self, index: u16, queue: &mut ActiveQueue<'_>) -> Result<Waits, Broken> {
+        D::serve(self, index, queue)
+    }
+
+    fn reset(&self) {
+        D::reset(self);
+    }
+
+    fn attached(&self, bell: Option<Bell>) {
+        D::attached(self, bell);
+    }
+
+    fn detached(&self) {
+        D::detached(self);
+    }
 }

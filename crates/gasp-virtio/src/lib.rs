@@ -34,7 +34,8 @@
 //! | file | |
 //! |---|---|
 //! | `device` | the trait of a kind of device |
-//! | `block`, `entropy` | the devices |
+//! | `block`, `entropy`, `console`, `net` | the devices |
+//! | `watch` | a thread that waits for a device's files |
 //! | `queue` | chains of descriptors, on their way to the device and back |
 //! | `transport` | registers, status, interrupts, and the device's thread |
 //!
@@ -43,11 +44,15 @@
 //! at device address 0.
 
 pub mod block;
+mod console;
 mod device;
 pub mod entropy;
+pub mod net;
 mod queue;
 mod transport;
+mod watch;
 
+pub use console::Console;
 pub use device::{Kind, VirtioDevice, Waits};
 /// The backing of a block device, and why it cannot be opened.
 pub use gasp_disk::{Backing, DiskError};

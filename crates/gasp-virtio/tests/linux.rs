@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs::File;
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,7 +17,8 @@ use gasp_vdev::Shell;
 use gasp_vfio_user::{Options, Server};
 use gasp_virtio::block::{self, Block};
 use gasp_virtio::entropy::Entropy;
-use gasp_virtio::{Backing, VirtioDevice, VirtioPci};
+use gasp_virtio::net::{Net, Port};
+use gasp_virtio::{Backing, Console, VirtioDevice, VirtioPci};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Time limit of a boot on a busy machine.
@@ -49,6 +52,14 @@ echo \"random: $(wc -c < /tmp/one)\"
 if cmp -s /tmp/one /tmp/two; then false; fi
 echo \"rng: $(cat /sys/class/misc/hw_random/rng_current)\"
 dmesg | grep -iE 'virtio.*(fail|error|broken)|DMAR.*fault|Oops|WARNING' | sed 's/^/complaint: /' || true
+stty size < /dev/hvc0 | sed 's/^/size: /'
+stty raw -echo < /dev/hvc0
+head -c 100000 /data/bytes > /dev/hvc0
+head -c 20000 < /dev/hvc0 > /tmp/typed
+head -c 20000 /data/bytes | cmp - /tmp/typed
+ifconfig eth0 10.9.8.7 netmask 255.255.255.0 up
+echo \"address: $(cat /sys/class/net/eth0/address)\"
+ping -c 20 -i 0.05 -s 1400 10.9.8.1 > /dev/null
 echo compared
 read answer
 # The drivers leave and come back.
@@ -125,6 +136,47 @@ fn data() -> Vec<u8> {
     words.flat_map(u64::to_le_bytes).collect()
 }
 
+/// Types 20,000 bytes at the other end of a console, and reads 100,000.
+fn type_and_read(far: UnixStream) -> Vec<u8> {
+    let mut read = vec![0; 100_000];
+    (&far).read_exact(&mut read).unwrap();
+    (&far).write_all(&data()[..20_000]).unwrap();
+    read
+}
+
+/// A neighbour in the guest's network, which says that it is 10.9.8.1 (ARP), and echoes (ICMP).
+/// Ends with the network device.
+fn neighbour(wire: &UnixDatagram) {
+    let mut frame = [0; 2048];
+    while let Ok(len) = wire.recv(&mut frame) {
+        let frame = &mut frame[..len];
+        let is_arp = len >= 42 && frame[12..14] == [8, 6];
+        let is_echo = len >= 42 && frame[12..14] == [8, 0] && frame[23] == 1 && frame[34] == 8;
+        if is_arp && frame[38..42] == [10, 9, 8, 1] {
+            let asks = <[u8; 10]>::try_from(&frame[22..32]).unwrap();
+            frame[32..42].copy_from_slice(&asks);
+            frame[22..28].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
+            frame[28..32].copy_from_slice(&[10, 9, 8, 1]);
+            frame[21] = 2;
+        } else if is_echo {
+            // Addresses change places, and so the header's checksum stays.
+            let source = <[u8; 4]>::try_from(&frame[26..30]).unwrap();
+            frame.copy_within(30..34, 26);
+            frame[30..34].copy_from_slice(&source);
+            // An echo reply has type 0: the checksum grows by what the type shrinks.
+            frame[34] = 0;
+            let sum = u32::from(u16::from_be_bytes([frame[36], frame[37]])) + 0x800;
+            let sum = (sum & 0xffff) + (sum >> 16);
+            frame[36..38].copy_from_slice(&(sum as u16).to_be_bytes());
+        } else {
+            continue;
+        }
+        frame.copy_within(6..12, 0);
+        frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
+        wire.send(frame).unwrap();
+    }
+}
+
 fn keeps(testbed: &Testbed, iommu: bool) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let image = folder.path().join("disk");
@@ -133,16 +185,25 @@ fn keeps(testbed: &Testbed, iommu: bool) -> Result<(), Failed> {
     let block = Block::new(&Backing::file(&image), options)?;
     let block = if iommu { VirtioPci::behind_iommu(block) } else { VirtioPci::new(block) };
     let (disk, rng) = (Served::new(block), Served::new(VirtioPci::new(Entropy::new())));
+    let (terminal, far) = UnixStream::pair()?;
+    let console = Console::new(Some(terminal.try_clone()?.into()), terminal.into()).sized(93, 31);
+    let console = Served::new(VirtioPci::new(console));
+    let typist = std::thread::spawn(move || type_and_read(far));
+    let (port, wire) = UnixDatagram::pair()?;
+    let net = Served::new(VirtioPci::new(Net::new(Port::datagrams(port), [2, 0, 0, 0, 8, 7])));
+    std::thread::spawn(move || neighbour(&wire));
 
     let mut initramfs = Initramfs::new(testbed).file("/data/bytes", data()).script(SCRIPT);
-    for module in ["virtio_pci", "virtio_blk", "virtio_rng", "ext4"] {
+    for module in ["virtio_pci", "virtio_blk", "virtio_rng", "virtio_console", "virtio_net", "ext4"]
+    {
         initramfs = initramfs.module(module);
     }
     let mut vm = Vm::linux(testbed, initramfs);
     if iommu {
         vm = vm.device(IOMMU).kernel_arg("intel_iommu=on").kernel_arg("iommu.strict=1");
     }
-    let vm = vm.device(disk.device()).device(rng.device()).start()?;
+    let all = [&disk, &rng, &console, &net];
+    let vm = all.into_iter().fold(vm, |vm, served| vm.device(served.device())).start()?;
     assert_eq!(vm.wait_for("serial: ", PATIENCE)?.text, "serial: a disk of gasp");
     let features = vm.wait_for("features: ", PATIENCE)?.text;
     // Bit 0 is first. Event index, indirect tables, version 1, access platform.
@@ -152,8 +213,11 @@ fn keeps(testbed: &Testbed, iommu: bool) -> Result<(), Failed> {
     }
     vm.wait_for("random: 4096", PATIENCE)?;
     assert!(vm.wait_for("rng: ", PATIENCE)?.text.starts_with("rng: virtio_rng"));
+    assert_eq!(vm.wait_for("size: ", PATIENCE)?.text, "size: 31 93");
+    assert_eq!(vm.wait_for("address: ", PATIENCE)?.text, "address: 02:00:00:00:08:07");
     vm.wait_for("compared", PATIENCE)?;
-    for served in [&disk, &rng] {
+    assert!(typist.join().unwrap() == data()[..100_000], "what the guest has written");
+    for served in all {
         let guest = served.server.guest().ok_or("the guest is attached")?;
         assert_eq!(guest.take_faults(), gasp::Faults::default());
         let status = served.server.status();

@@ -83,7 +83,13 @@ impl Engine {
             if active.should_stop() {
                 return Ok(Left::Nothing);
             }
-            if active.is_over() || (waits == Waits::ForDriver && active.listen()?) {
+            let has_more = match waits {
+                _ if active.is_over() => true,
+                Waits::NotAtAll => true,
+                Waits::ForDriver => active.listen()?,
+                Waits::ForOutside => false,
+            };
+            if has_more {
                 left = Left::More;
             }
         }

@@ -84,19 +84,25 @@ impl<D: VirtioDevice> VirtioPci<D> {
 
     /// Ends a reset by the driver, which then reads a status of 0.
     fn finish_reset(&self, context: &DeviceContext, engine: &mut Engine) {
-        engine.stop();
-        self.device.reset();
+        self.stop(engine);
         self.isr.take(context);
         let mut registers = self.registers.lock();
         registers.reset();
         self.resetting.store(false, Ordering::Release);
     }
 
+    fn stop(&self, engine: &mut Engine) {
+        engine.stop();
+        self.device.reset();
+        // The driver reads the configuration after this, and hears of later changes once it has
+        // started the device.
+        engine.generation = self.device.config_generation();
+    }
+
     fn start(&self, context: &DeviceContext, engine: &mut Engine) -> Result<(), Broken> {
         let registers = self.registers.lock();
         let (queues, features) = (registers.queues().to_vec(), registers.accepted());
         drop(registers);
-        engine.generation = self.device.config_generation();
         self.device.start(features);
         engine.start(context, &queues, features)
     }
@@ -232,8 +238,7 @@ impl<D: VirtioDevice> Device for VirtioPci<D> {
     }
 
     fn reset(&self) {
-        self.engine.lock().stop();
-        self.device.reset();
+        self.stop(&mut self.engine.lock());
         self.isr.clear();
         let mut registers = self.registers.lock();
         registers.reset();

@@ -3,6 +3,8 @@
 
 mod block;
 mod broken;
+mod console;
 mod driver;
 mod entropy;
+mod net;
 mod transport;
