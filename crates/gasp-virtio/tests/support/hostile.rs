@@ -155,7 +155,7 @@ fn step(hostile: &mut Hostile, input: &mut Input<'_>) {
             assert!(domain.revoke(DeviceAddr(page * PAGE), PAGE).unwrap().wait().completed());
         }
         10 => shell.bar_write(0, COMMON + 0x14, &[0]).unwrap(),
-        _ if input.byte() % 8 == 0 => {
+        _ if input.byte().is_multiple_of(8) => {
             shell.reset();
             shell.config_write(4, &[6, 0]).unwrap();
         }
