@@ -133,7 +133,7 @@ impl Vdev {
                 }
                 // What the domain says that the device was moved away from does not matter.
                 Err(_) if !self.is_attached_to(domain.as_ref()) => Fetched::Nothing,
-                Err(reason) => return Err(Unfetched::Refused(reason, domain)),
+                Err(reason) => return Err(Unfetched::Refused(reason, domain.clone())),
             };
             let mapped = map(self.port(), partial);
             drop(fetched);
