@@ -10,6 +10,7 @@ use super::identity::TRANSFER_MAX;
 use super::log::{self, Request, Sources};
 use super::prp::find_parts;
 use super::queue::{CompletionQueue, Ring, SubmissionQueue};
+use super::shadow::Side;
 use super::status::Status;
 
 /// Opcodes.
@@ -23,6 +24,7 @@ const ABORT: u8 = 0x08;
 const SET_FEATURES: u8 = 0x09;
 const GET_FEATURES: u8 = 0x0a;
 const EVENT_REQUEST: u8 = 0x0c;
+const DOORBELL_BUFFERS: u8 = 0x7c;
 
 /// Bits of dword 11 when a queue is created: contiguous memory, interrupts.
 const CONTIGUOUS: u32 = 1;
@@ -41,10 +43,10 @@ impl Controller {
         command.check()?;
         let (dword10, dword11) = (command.dword10.get(), command.dword11.get());
         let result = match command.opcode {
-            DELETE_SUBMISSION_QUEUE => self.delete_submission(dword10)?,
+            DELETE_SUBMISSION_QUEUE => self.delete_submission(work, dword10)?,
             CREATE_SUBMISSION_QUEUE => self.create_submission(work, command)?,
             GET_LOG_PAGE => self.get_log(work, command)?,
-            DELETE_COMPLETION_QUEUE => self.delete_completion(dword10)?,
+            DELETE_COMPLETION_QUEUE => self.delete_completion(work, dword10)?,
             CREATE_COMPLETION_QUEUE => self.create_completion(work, command)?,
             IDENTIFY => {
                 let page = identify(work.subsystem, dword10 as u8, command.namespace.get())?;
@@ -57,6 +59,7 @@ impl Controller {
                 self.events.request(command.id.get())?;
                 return Ok(None);
             }
+            DOORBELL_BUFFERS => self.use_shadow(work, command)?,
             _ => return Err(Status::INVALID_OPCODE),
         };
         Ok(Some(result))
@@ -92,6 +95,8 @@ impl Controller {
         if let Some(place) = self.completions.get_mut(usize::from(id)) {
             *place = Some(CompletionQueue::new(ring, vector));
         }
+        self.begin_shadow(work, id, Side::Head)
+            .inspect_err(|_| forget(&mut self.completions, id))?;
         Ok(0)
     }
 
@@ -109,6 +114,8 @@ impl Controller {
         if let Some(place) = self.submissions.get_mut(usize::from(id)) {
             *place = Some(SubmissionQueue::new(ring, completes_to));
         }
+        self.begin_shadow(work, id, Side::Tail)
+            .inspect_err(|_| forget(&mut self.submissions, id))?;
         Ok(0)
     }
 
@@ -132,19 +139,21 @@ impl Controller {
     }
 
     /// Delete I/O Submission Queue (5.6). Commands in it that were not fetched are void.
-    fn delete_submission(&mut self, dword10: u32) -> Result<u32, Status> {
+    fn delete_submission(&mut self, work: &Work<'_>, dword10: u32) -> Result<u32, Status> {
         *old_queue(&mut self.submissions, dword10)? = None;
+        self.end_shadow(work, dword10 as u16, Side::Tail);
         Ok(0)
     }
 
     /// Delete I/O Completion Queue (5.5), which no submission queue may use any more.
-    fn delete_completion(&mut self, dword10: u32) -> Result<u32, Status> {
+    fn delete_completion(&mut self, work: &Work<'_>, dword10: u32) -> Result<u32, Status> {
         let queue = old_queue(&mut self.completions, dword10)?;
         let users = self.submissions.iter().flatten();
         if users.clone().any(|user| u32::from(user.completes_to) == dword10 & 0xffff) {
             return Err(Status::QUEUE_DELETION);
         }
         *queue = None;
+        self.end_shadow(work, dword10 as u16, Side::Head);
         Ok(0)
     }
 
@@ -197,6 +206,12 @@ impl Controller {
             self.events.clear(request.page);
         }
         Ok(0)
+    }
+}
+
+fn forget<Queue>(queues: &mut [Option<Queue>], id: u16) {
+    if let Some(place) = queues.get_mut(usize::from(id)) {
+        *place = None;
     }
 }
 

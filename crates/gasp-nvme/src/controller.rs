@@ -15,6 +15,7 @@ use super::features::Features;
 use super::log::{Entry, ErrorLog};
 use super::power::Power;
 use super::queue::{CompletionQueue, SubmissionQueue};
+use super::shadow::Shadow;
 use super::status::Status;
 use super::subsystem::Subsystem;
 
@@ -62,6 +63,7 @@ pub(super) struct Controller {
     pub(super) completions: Vec<Option<CompletionQueue>>,
     pub(super) events: Events,
     pub(super) features: Features,
+    pub(super) shadow: Option<Shadow>,
     /// These outlast a reset.
     pub(super) errors: ErrorLog,
     pub(super) power: Power,
@@ -84,6 +86,7 @@ impl Controller {
             completions: (0..=pairs).map(|_| None).collect(),
             events: Events::default(),
             features: Features::new(pairs),
+            shadow: None,
             errors: ErrorLog::default(),
             power: Power::default(),
             first: 0,
@@ -137,7 +140,7 @@ impl Controller {
 
     /// Reads all doorbells and gives each queue its turn. Returns whether there was anything to do.
     fn round(&mut self, work: &Work<'_>) -> Result<bool, DmaError> {
-        let mut busy = self.take_doorbells(work);
+        let mut busy = self.take_doorbells(work) | self.take_shadow(work)?;
         if [State::Running, State::ShuttingDown].contains(&self.state) {
             busy |= self.post_events(work)?;
             let count = self.submissions.len() as u16;
@@ -157,7 +160,7 @@ impl Controller {
         if self.pin {
             self.update_pin(work);
         }
-        Ok(busy)
+        Ok(busy || self.arm_shadow(work)?)
     }
 
     /// Takes the values written to doorbells. Returns whether there were any. New commands are void
@@ -166,10 +169,13 @@ impl Controller {
         let mmio = &work.subsystem.mmio;
         let (mut no_such, mut bad) = (mmio.take_stray(), false);
         let mut any = no_such;
+        // What was written to the register may be older than the shadow doorbell.
+        let has_shadow = self.shadow.is_some();
+        let is_shadowed = |id: u16| has_shadow && id > 0;
         for (id, queue) in (0..).zip(&mut self.submissions) {
             if let Some(tail) = mmio.take_tail(id) {
                 any = true;
-                if self.state == State::Running {
+                if self.state == State::Running && !is_shadowed(id) {
                     no_such |= queue.is_none();
                     bad |= queue.as_mut().is_some_and(|queue| queue.set_tail(tail).is_err());
                 }
@@ -178,6 +184,9 @@ impl Controller {
         for (id, queue) in (0..).zip(&mut self.completions) {
             if let Some(head) = mmio.take_head(id) {
                 any = true;
+                if is_shadowed(id) {
+                    continue;
+                }
                 no_such |= queue.is_none();
                 bad |= queue.as_mut().is_some_and(|queue| queue.set_head(head).is_err());
             }

@@ -59,7 +59,8 @@ struct Controller {
     rtd3e: U32,
     _92: [u8; 19],
     cntrltype: u8,
-    _112: [u8; 146],
+    _112: [u8; 144],
+    oacs: U16,
     /// The maximum numbers of aborts and event requests at a time, counted from 0.
     acl: u8,
     aerl: u8,
@@ -96,6 +97,7 @@ impl Controller {
         const EXTENDED_LOG_REQUESTS: u8 = 1 << 2;
         const ONE_READ_ONLY_SLOT: u8 = 1 << 1 | 1;
         const IO_CONTROLLER: u8 = 1;
+        const DOORBELL_BUFFER_CONFIG: u16 = 1 << 8;
         let (serial, model) = (&subsystem.serial, &subsystem.options.model);
         let both = |shift: u32| (shift | shift << 4) as u8;
         Self {
@@ -112,6 +114,7 @@ impl Controller {
             // long.
             rtd3e: 60_000_000.into(),
             cntrltype: IO_CONTROLLER,
+            oacs: DOORBELL_BUFFER_CONFIG.into(),
             acl: 3,
             aerl: REQUESTS_MAX - 1,
             frmw: ONE_READ_ONLY_SLOT,

@@ -47,6 +47,8 @@ impl Controller {
             (Some(Shutdown::Normal), State::Running) => {
                 // Commands submitted before are part of the shutdown; later ones are not.
                 self.take_doorbells(work);
+                // If the guest's memory has gone, the next round fails.
+                let _ = self.take_shadow(work);
                 self.state = State::ShuttingDown;
             }
             (Some(Shutdown::Normal), State::ShuttingDown) => {}
@@ -95,6 +97,7 @@ impl Controller {
     fn stop(&mut self, work: &Work<'_>) {
         work.subsystem.mmio.clear_doorbells();
         self.lower_pin(work);
+        self.stop_shadow(work);
         self.reset(work.subsystem.options.queues);
     }
 

@@ -11,6 +11,7 @@ use gasp_vdev::{DeviceContext, DmaError};
 use zerocopy::{IntoBytes, transmute};
 
 use super::command::{COMPLETION, Command, Completion};
+use super::shadow::Known;
 use super::status::Status;
 
 /// The location and the size of a ring.
@@ -56,11 +57,18 @@ pub(super) struct SubmissionQueue {
     tail: u32,
     /// The queue that its completions go to.
     pub(super) completes_to: u16,
+    /// Of its tail.
+    pub(super) shadow: Known,
 }
 
 impl SubmissionQueue {
     pub(super) fn new(ring: Ring, completes_to: u16) -> Self {
-        Self { ring, head: 0, tail: 0, completes_to }
+        Self { ring, head: 0, tail: 0, completes_to, shadow: Known::default() }
+    }
+
+    /// The index after the last entry that the guest has submitted.
+    pub(super) fn tail(&self) -> u32 {
+        self.tail
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -100,11 +108,18 @@ pub(super) struct CompletionQueue {
     pub(super) phase: bool,
     /// The interrupt vector of completions, if any.
     pub(super) vector: Option<u16>,
+    /// Of its head.
+    pub(super) shadow: Known,
 }
 
 impl CompletionQueue {
     pub(super) fn new(ring: Ring, vector: Option<u16>) -> Self {
-        Self { ring, head: 0, tail: 0, phase: true, vector }
+        Self { ring, head: 0, tail: 0, phase: true, vector, shadow: Known::default() }
+    }
+
+    /// The index of the first entry that the guest has not consumed.
+    pub(super) fn head(&self) -> u32 {
+        self.head
     }
 
     pub(super) fn is_full(&self) -> bool {

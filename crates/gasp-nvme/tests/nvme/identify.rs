@@ -62,7 +62,7 @@ fn each_byte_of_the_controller_means_something() {
         (92..96, "OAES: none is optional", bytes(&[0; 4])),
         (96..100, "CTRATT", bytes(&[0; 4])),
         (111..112, "CNTRLTYPE: I/O controller", bytes(&[1])),
-        (256..258, "OACS: nothing optional", bytes(&[0, 0])),
+        (256..258, "OACS: Doorbell Buffer Config", bytes(&[0, 1])),
         (258..259, "ACL: 4 aborts at a time, as recommended", bytes(&[3])),
         (259..260, "AERL: 4 event requests, as recommended", bytes(&[3])),
         (260..261, "FRMW: one slot, read only", bytes(&[0b011])),

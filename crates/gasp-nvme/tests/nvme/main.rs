@@ -11,5 +11,6 @@ mod gate;
 mod identify;
 mod iommu;
 mod life;
+mod shadow;
 mod speed;
 mod transitions;
