@@ -16,7 +16,7 @@
 
 use core::sync::atomic::{Ordering, fence};
 
-use gasp::{DeviceAddr, Dma, MapFlags};
+use gasp::{DeviceAddr, Dma, MapFlags, Mapping};
 use gasp_vdev::{DeviceContext, DmaError, IrqKind, Register, Width};
 use zerocopy::little_endian::U32;
 
@@ -66,25 +66,19 @@ impl Shadow {
         mut each: impl FnMut(u16, Side, u32),
     ) -> Result<(), DmaError> {
         let first = Self::offset(1, Side::Tail);
-        let cells = match device.map(
-            DeviceAddr(self.doorbells + first),
-            8 * u64::from(last),
-            MapFlags::READ,
-        ) {
-            Ok(cells) => Some(cells),
-            Err(DmaError::NoDescriptor { .. }) => None,
+        let (at, len) = (DeviceAddr(self.doorbells + first), 8 * usize::from(last));
+        let cells = match device.map(at, len as u64, MapFlags::READ) {
+            Ok(cells) => Cells::Mapped(cells),
+            Err(DmaError::NoDescriptor { .. }) => {
+                let mut copy = vec![0; len];
+                device.read(at, &mut copy)?;
+                Cells::Copied(copy)
+            }
             Err(error) => return Err(error),
         };
         for id in 1..=last {
             for side in [Side::Tail, Side::Head] {
-                let offset = Self::offset(id, side);
-                let value = match &cells {
-                    Some(cells) => {
-                        u32::from_le(cells.load((offset - first) as usize, Ordering::Acquire)?)
-                    }
-                    None => device.read_obj::<U32>(DeviceAddr(self.doorbells + offset))?.get(),
-                };
-                each(id, side, value);
+                each(id, side, cells.load((Self::offset(id, side) - first) as usize)?);
             }
         }
         Ok(())
@@ -113,6 +107,25 @@ impl Shadow {
         Self::write(device, self.events, offset, value)?;
         device.ring_on_write(register(id, side), None);
         Ok(Known { value, event: value })
+    }
+}
+
+/// The shadow doorbells, as they are read.
+enum Cells {
+    Mapped(Mapping),
+    /// By a message to the VMM.
+    Copied(Vec<u8>),
+}
+
+impl Cells {
+    fn load(&self, offset: usize) -> Result<u32, DmaError> {
+        match self {
+            Self::Mapped(cells) => Ok(u32::from_le(cells.load(offset, Ordering::Acquire)?)),
+            Self::Copied(copy) => {
+                let cell = copy.get(offset..).and_then(|rest| rest.first_chunk());
+                Ok(cell.map_or(0, |cell| u32::from_le_bytes(*cell)))
+            }
+        }
     }
 }
 

@@ -223,6 +223,28 @@ fn memory_without_a_descriptor_is_reached_by_messages() {
     until(|| (messages.0.lock().unwrap()[at + 12..at + 16] == [7, 0, 1, 0]).then_some(()));
 }
 
+#[test]
+fn shadow_doorbells_are_reached_by_messages_as_well() {
+    let messages = Arc::new(Messages(Mutex::new(vec![0xee; 0x2000])));
+    let (mut rig, domain) = rig_with(Some(Arc::clone(&messages) as _));
+    domain.grant_identity(GuestPhys(BASE), 0x2000, Access::RW).unwrap();
+    domain.grant_identity(GuestPhys(DATA), 0x1000, Access::RW).unwrap();
+    rig.enable();
+    let mut pair = rig.make_pair(1, 16);
+    let config = Command::new(0x7c).prps((BASE, BASE + 0x1000));
+    assert_eq!(rig.administer(config).status, 0);
+    let word =
+        |at: usize| u32::from_le_bytes(messages.0.lock().unwrap()[at..at + 4].try_into().unwrap());
+    for round in 1..40 {
+        rig.put(&mut pair, Command::blocks(READ, 0, 1, (DATA, 0)));
+        messages.write(DeviceAddr(BASE + 8), &pair.tail.to_le_bytes()).unwrap();
+        rig.write32(0x1008, 0);
+        assert_eq!(until(|| rig.take(&mut pair)).status, 0);
+        messages.write(DeviceAddr(BASE + 12), &pair.head.to_le_bytes()).unwrap();
+        until(|| (word(0x1008) == round % 16).then_some(()));
+    }
+}
+
 /// Memory of a VMM that does not answer writes.
 struct Deaf(Messages, AtomicU32);
 
