@@ -91,10 +91,12 @@ fn the_first_load_without_a_type_is_the_image_that_is_started() {
 
 #[test]
 fn words_of_a_content_are_options_of_a_device_if_nothing_is_loaded() {
-    let config = parse("ram 1M vdev a data initrd x cluster 2 data load 0,Cargo.toml").unwrap();
+    let config =
+        parse("ram 1M vdev a data initrd x cluster 2 data \"load\" data load 0,Cargo.toml")
+            .unwrap();
     let words: Vec<&str> =
         config.machine().devices[0].words.iter().map(|word| word.text.as_str()).collect();
-    assert_eq!(words, ["data", "initrd", "x", "cluster", "2"]);
+    assert_eq!(words, ["data", "initrd", "x", "cluster", "2", "data", "load"]);
 }
 
 #[test]
@@ -176,6 +178,8 @@ fn what_is_wrong_names_line_option_and_what_to_do() {
         ("loc 0", 1, "loc", "`vdev`, `pass` or `reserve`", E::INVAL),
         ("cpu loc 0", 1, "loc", "`vdev`, `pass` or `reserve`", E::INVAL),
         ("pass loc 0,4K,r name a", 1, "name", "only valid after `vdev`", E::INVAL),
+        ("vdev a\ncpu name b", 2, "name", "only valid after `vdev`", E::INVAL),
+        ("vdev a\ncpu readonly", 2, "", "unknown option `readonly`", E::INVAL),
         ("cpu intr a:1", 1, "intr", "only valid after `vdev`", E::INVAL),
         ("cpu log info none", 1, "log", "use `logger`", E::INVAL),
         ("pass\nram 1M", 1, "pass", "a `loc` must follow", E::INVAL),
@@ -230,6 +234,17 @@ fn what_is_wrong_names_line_option_and_what_to_do() {
     for &wrong in wrong {
         assert_wrong(Path::new("test.qvmconf"), parse(wrong.0).err(), wrong);
     }
+}
+
+#[test]
+fn a_quoted_word_is_taken_as_it_is() {
+    let config = parse("cmdline \"$asinfo_start{a} @b # c\" vdev a b \"ram\" \"@c\"").unwrap();
+    assert_eq!(config.machine().cmdline.as_deref(), Some("$asinfo_start{a} @b # c"));
+    let [device] = config.machine().devices.as_slice() else { panic!() };
+    let words: Vec<&str> = device.words.iter().map(|word| word.text.as_str()).collect();
+    assert_eq!(words, ["b", "ram", "@c"]);
+    let error = parse("vdev a b $asinfo_length{c}").unwrap_err();
+    assert_eq!(error.errno(), Errno::NOTSUP, "{error}");
 }
 
 #[test]

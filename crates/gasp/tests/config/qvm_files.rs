@@ -196,6 +196,12 @@ fn a_command_line_has_options_and_files_and_its_lines_are_arguments() {
         fails(&["vdev", "é", "loc", "é"]),
         "command line:4: loc: expected a location: `mem:ADDRESS`, `io:PORT`, `pci:BUS:DEVICE.FUNCTION` or a number, not `é`"
     );
+    let file = folder.join("b c.qvmconf");
+    fs::write(&file, "system b").unwrap();
+    let spaced = Config::from_arguments([format!("@{}", file.display())]).unwrap();
+    assert_eq!(spaced.name(), "b");
+    let spaced = Config::from_arguments(["cmdline", "a $asinfo_start{b}"]).unwrap();
+    assert_eq!(spaced.machine().cmdline.as_deref(), Some("a $asinfo_start{b}"));
     // A number sign and a quotation mark are those of the shell.
     let config = Config::from_arguments(["cmdline", "a#\"b"]).unwrap();
     assert_eq!(config.machine().cmdline.as_deref(), Some("a#\"b"));

@@ -39,8 +39,9 @@ pub(super) fn arguments(
     let mut offset = source.add(lines.join("\n"), Path::new("command line"))?;
     let mut words = Vec::with_capacity(arguments.len());
     for text in arguments {
-        // What has a space was quoted for the shell.
-        let quoted = text.is_empty() || text.contains(char::is_whitespace);
+        // What has a space was quoted for the shell; so was a path with one.
+        let spaced = text.contains(char::is_whitespace) && !text.starts_with('@');
+        let quoted = text.is_empty() || spaced;
         words.push(Token { text: text.clone(), offset, quoted });
         offset = offset.saturating_add(text.len()).saturating_add(1);
     }

@@ -70,10 +70,7 @@ impl Draft<'_> {
         for level in filters.text.split(',') {
             let level = if level == "warn" { "warning" } else { level };
             let level = Token { text: level.into(), ..filters.clone() };
-            let level = self.one_of(&level, key)?;
-            if !levels.iter().any(|known| known.0 == level) {
-                levels.push(Named(level));
-            }
+            levels.push(Named(self.one_of(&level, key)?));
         }
         if to.text == "slog" {
             return Err(self.refused(&to, key, "`slog`: this host has none; use `stderr`, or"));
