@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::machine::{Action, LogLevel, LogTo};
+use super::machine::settings::{Action, LogLevel, LogTo};
 use super::size::{Bytes, Contiguous, Number};
 use super::words::{Letters, Named};
 use crate::iommu::DomainKind;

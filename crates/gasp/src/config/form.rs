@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use super::qvm;
+use super::qvm::options::is_option;
 
 /// The language that a configuration is written in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,7 +29,7 @@ impl Form {
         let mut words = first.split_whitespace();
         let word = words.next().unwrap_or("");
         let assigned = words.next().is_some_and(|second| second.starts_with('='));
-        match !assigned && (word.starts_with('@') || qvm::is_option(word)) {
+        match !assigned && (word.starts_with('@') || is_option(word)) {
             true => Self::Qvm,
             false => Self::Toml,
         }

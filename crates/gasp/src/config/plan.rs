@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::machine::MachineConfig;
+use super::machine::machine_config::MachineConfig;
 use super::source::Mark;
 use crate::access::Access;
 use crate::addr::{DeviceAddr, GuestPhys, HostPhys};

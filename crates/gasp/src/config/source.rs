@@ -12,7 +12,7 @@ use toml::Spanned;
 use super::error::ConfigError;
 use super::file::Document;
 use super::form::Form;
-use super::machine::Place;
+use super::machine::place::Place;
 use super::near;
 use crate::error::{Errno, Error, system_words};
 

@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
-use super::machine::{Action, LogLevel, LogTo};
+use super::machine::settings::{Action, LogLevel, LogTo};
 use super::near::nearest;
 use crate::access::Access;
 use crate::iommu::DomainKind;

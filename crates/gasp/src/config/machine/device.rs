@@ -1,7 +1,10 @@
 //! A device of a machine, and its options.
 
-use super::{Interrupt, Location, LogConfig, Place};
-use crate::config::ConfigError;
+use super::interrupt::Interrupt;
+use super::location::Location;
+use super::place::Place;
+use super::settings::LogConfig;
+use crate::config::error::ConfigError;
 use crate::config::near::hint;
 use crate::error::Errno;
 

@@ -4,7 +4,7 @@ use core::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::ConfigError;
+use crate::config::error::ConfigError;
 
 /// Where a configuration says something: file, line and key. Prints as `file:line`.
 #[derive(Clone, PartialEq, Eq)]

@@ -4,8 +4,11 @@ use std::collections::HashMap;
 
 use toml::Spanned;
 
-use super::{DeviceConfig, ImageConfig, Interrupt, Location, LogConfig, MachineConfig};
-use super::{Unsupported, Word};
+use super::device::{DeviceConfig, Word};
+use super::interrupt::Interrupt;
+use super::location::Location;
+use super::machine_config::{ImageConfig, MachineConfig};
+use super::settings::{LogConfig, Unsupported};
 use crate::addr::GuestPhys;
 use crate::config::check::Check;
 use crate::config::error::ConfigError;

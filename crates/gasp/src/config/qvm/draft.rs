@@ -57,20 +57,21 @@ impl<'a> Draft<'a> {
     /// Reads a word in the place of an option, with its arguments.
     fn word(&mut self, name: Token) -> Result<(), ConfigError> {
         let found = if name.quoted { None } else { options::option(&name.text) };
+        // What only `cpu` has is a device's own.
+        let found = found.filter(|(_, meaning)| {
+            self.context != Context::Vdev || !matches!(meaning, Meaning::RefusedOfCpu(_))
+        });
         let first = core::mem::replace(&mut self.first, false);
         let before_load = self
             .reader
             .peek()
             .is_some_and(|next| !next.quoted && matches!(next.text.as_str(), "load" | "pass"));
         match found {
-            Some((key, Meaning::RefusedOfCpu(why))) if self.context != Context::Vdev => {
+            Some((key, Meaning::Refused(why) | Meaning::RefusedOfCpu(why))) => {
                 self.refuse(&name, key, why)
             }
-            Some((key, Meaning::Refused(why))) => self.refuse(&name, key, why),
-            Some((_, meaning)) if !matches!(meaning, Meaning::RefusedOfCpu(_)) => {
-                self.option(&name, meaning, first)
-            }
-            _ => match options::content(&name.text) {
+            Some((_, meaning)) => self.option(&name, meaning, first),
+            None => match options::content(&name.text) {
                 Some(content) if before_load && !name.quoted => self.content(&name, content),
                 _ => self.other(name, before_load),
             },
@@ -85,7 +86,7 @@ impl<'a> Draft<'a> {
             Meaning::Load => self.load(name, None),
             Meaning::Cmdline => {
                 let text = self.reader.argument(name, "cmdline", "the command line")?;
-                self.document.machine.cmdline = Some(spanned(text));
+                self.document.machine.cmdline = Some(text.spanned());
                 Ok(())
             }
             Meaning::Set => self.set(name),
@@ -105,7 +106,7 @@ impl<'a> Draft<'a> {
             Meaning::Name => {
                 let text = self.reader.argument(name, "name", "a name")?;
                 match self.vdev() {
-                    Some(vdev) => vdev.name = Some(spanned(text)),
+                    Some(vdev) => vdev.name = Some(text.spanned()),
                     None => return self.astray(name, "name", "`vdev`"),
                 }
                 Ok(())
@@ -150,7 +151,7 @@ impl<'a> Draft<'a> {
             Context::Cpu => {
                 let so_far = self.document.machine.cpus.as_ref();
                 let count = so_far.map_or(0, |cpus| cpus.get_ref().0).saturating_add(1);
-                self.document.machine.cpus = Some(Spanned::new(range(name), Number(count)));
+                self.document.machine.cpus = Some(Spanned::new(name.range(), Number(count)));
             }
             Context::Pass | Context::Reserve => self.lacking = Some(name.clone()),
             Context::Vdev => {
@@ -180,7 +181,7 @@ impl<'a> Draft<'a> {
             return self.wrong(name, "guest.name", "this must be the first option");
         }
         let system = self.reader.argument(name, "guest.name", "the name of the guest")?;
-        self.document.guest.name = Some(spanned(system));
+        self.document.guest.name = Some(system.spanned());
         Ok(())
     }
 
@@ -249,15 +250,6 @@ impl<'a> Draft<'a> {
     ) -> Result<(), ConfigError> {
         self.wrong(at, key, &format!("this option is only valid after {of}"))
     }
-}
-
-/// A value with the place of its word.
-pub(super) fn spanned(token: Token) -> Spanned<String> {
-    Spanned::new(range(&token), token.text)
-}
-
-pub(super) fn range(token: &Token) -> core::ops::Range<usize> {
-    token.offset..token.offset
 }
 
 /// The name of an option or a type of content, which was found.

@@ -1,7 +1,10 @@
 //! Words of the qvm language.
 
 use core::iter::Peekable;
+use core::ops::Range;
 use core::str::CharIndices;
+
+use toml::Spanned;
 
 /// A word, without its quotes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -11,6 +14,18 @@ pub(super) struct Token {
     pub(super) offset: usize,
     /// Whether a part of it is quoted: then it can only be an argument.
     pub(super) quoted: bool,
+}
+
+impl Token {
+    /// The text with its place, as the tables of a TOML file have it.
+    pub(super) fn spanned(self) -> Spanned<String> {
+        Spanned::new(self.range(), self.text)
+    }
+
+    /// The place of the word, of which only the beginning matters.
+    pub(super) fn range(&self) -> Range<usize> {
+        self.offset..self.offset
+    }
 }
 
 /// A text that cannot be cut into words, at an offset.

@@ -2,7 +2,7 @@
 
 use toml::Spanned;
 
-use super::draft::{Draft, key_of, range};
+use super::draft::{Draft, key_of};
 use super::lex::Token;
 use super::options::Content;
 use crate::config::error::ConfigError;
@@ -13,7 +13,7 @@ impl Draft<'_> {
     pub(super) fn ram(&mut self, name: &Token) -> Result<(), ConfigError> {
         let (start, size) = self.extent(name, "ram")?;
         self.document.ram.push(Spanned::new(
-            range(name),
+            name.range(),
             RamTable {
                 start: Some(start),
                 size,
@@ -31,7 +31,7 @@ impl Draft<'_> {
     pub(super) fn rom(&mut self, name: &Token) -> Result<(), ConfigError> {
         let (start, size) = self.extent(name, "rom")?;
         let rom = RomTable { start: Some(start), size: Some(size), file: None };
-        self.document.rom.push(Spanned::new(range(name), rom));
+        self.document.rom.push(Spanned::new(name.range(), rom));
         Ok(())
     }
 
@@ -50,7 +50,7 @@ impl Draft<'_> {
         let start = start.unwrap_or(self.next);
         // A range that wraps is refused when its table is checked.
         self.next = self.next.max(start.saturating_add(len));
-        let value = |bytes| Spanned::new(range(&text), Bytes(bytes));
+        let value = |bytes| Spanned::new(text.range(), Bytes(bytes));
         Ok((value(start), value(len)))
     }
 
@@ -82,11 +82,11 @@ impl Draft<'_> {
         let numbered = numbered.and_then(|(start, path)| Some((number(start)?, path)));
         let (address, path) = match numbered {
             Some((address, path)) => {
-                (Some(Spanned::new(range(&text), Bytes(address))), path.to_owned())
+                (Some(Spanned::new(text.range(), Bytes(address))), path.to_owned())
             }
             None => (None, text.text.clone()),
         };
-        let file = Spanned::new(range(&text), path);
+        let file = Spanned::new(text.range(), path);
         let machine = &mut self.document.machine;
         let content = content.unwrap_or(match machine.kernel {
             None => Content::Guest,
@@ -107,7 +107,7 @@ impl Draft<'_> {
             }
             (Content::Data, Some(address)) => {
                 let load = LoadTable { address, file };
-                self.document.load.push(Spanned::new(range(name), load));
+                self.document.load.push(Spanned::new(name.range(), load));
             }
             (Content::Data, None) => {
                 let message = "there is already a boot image; give an address (`data load \

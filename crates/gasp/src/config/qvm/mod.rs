@@ -7,7 +7,7 @@
 mod draft;
 mod lex;
 mod memory;
-mod options;
+pub(super) mod options;
 mod pass;
 mod places;
 mod reader;
@@ -46,9 +46,4 @@ pub(super) fn arguments(
         offset = offset.saturating_add(text.len()).saturating_add(1);
     }
     Draft::read(Reader::of_words(source, words)?)
-}
-
-/// Whether a word is an option of the language, or a type of content before one.
-pub(super) fn is_option(word: &str) -> bool {
-    options::option(word).is_some() || options::content(word).is_some()
 }

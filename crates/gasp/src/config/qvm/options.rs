@@ -126,6 +126,11 @@ pub(super) fn variable(name: &str) -> Option<Variable> {
     VARIABLES.iter().find(|(known, _)| *known == name).map(|&(_, variable)| variable)
 }
 
+/// Whether a word is an option of the language, or a type of content before one.
+pub(in crate::config) fn is_option(word: &str) -> bool {
+    option(word).is_some() || content(word).is_some()
+}
+
 /// The names of all options and types of content, for suggestions.
 pub(super) fn names() -> Vec<&'static str> {
     let options = OPTIONS.iter().map(|(name, _)| *name);

@@ -2,7 +2,7 @@
 
 use toml::Spanned;
 
-use super::draft::{Draft, range, spanned};
+use super::draft::Draft;
 use super::lex::Token;
 use super::options::Context;
 use super::pass::attributes;
@@ -18,7 +18,7 @@ impl Draft<'_> {
         match self.context {
             Context::Vdev => {
                 if let Some(vdev) = self.vdev() {
-                    vdev.loc.push(spanned(text));
+                    vdev.loc.push(text.spanned());
                 }
                 Ok(())
             }
@@ -33,7 +33,7 @@ impl Draft<'_> {
         match self.context {
             Context::Vdev => {
                 if let Some(vdev) = self.vdev() {
-                    vdev.intr = Some(spanned(text));
+                    vdev.intr = Some(text.spanned());
                 }
                 Ok(())
             }
@@ -70,19 +70,19 @@ impl Draft<'_> {
             Ok(found) => found,
             Err(message) => return self.wrong(text, key, &message),
         };
-        let bytes = |value| Spanned::new(range(text), Bytes(value));
+        let bytes = |value| Spanned::new(text.range(), Bytes(value));
         let table = PassTable {
             start: bytes(start),
             size: bytes(len),
             host: bytes(host),
-            path: Spanned::new(range(text), "/dev/mem".into()),
+            path: Spanned::new(text.range(), "/dev/mem".into()),
             offset: None,
             access: Some(Letters(found.access)),
             ram: found.memory,
             uncached: !found.cached,
         };
         self.lacking = None;
-        self.document.pass.push(Spanned::new(range(text), table));
+        self.document.pass.push(Spanned::new(text.range(), table));
         Ok(())
     }
 
@@ -97,10 +97,10 @@ impl Draft<'_> {
         };
         let start = self.number(text, start, key)?;
         let len = self.number(text, len, key)?;
-        let bytes = |value| Spanned::new(range(text), Bytes(value));
+        let bytes = |value| Spanned::new(text.range(), Bytes(value));
         let table = ReserveTable { start: bytes(start), size: bytes(len) };
         self.lacking = None;
-        self.document.reserve.push(Spanned::new(range(text), table));
+        self.document.reserve.push(Spanned::new(text.range(), table));
         Ok(())
     }
 

@@ -2,12 +2,12 @@
 
 use toml::Spanned;
 
-use super::draft::{Draft, range};
+use super::draft::Draft;
 use super::lex::Token;
 use super::options::{self, Variable};
 use crate::config::error::ConfigError;
 use crate::config::file::LogTable;
-use crate::config::machine::LogLevel;
+use crate::config::machine::settings::LogLevel;
 use crate::config::near::hint;
 use crate::config::words::Named;
 
@@ -76,6 +76,6 @@ impl Draft<'_> {
             return Err(self.refused(&to, key, "`slog`: this host has none; use `stderr`, or"));
         }
         let to = Named(self.one_of(&to, key)?);
-        Ok(Spanned::new(range(name), LogTable { levels, to }))
+        Ok(Spanned::new(name.range(), LogTable { levels, to }))
     }
 }

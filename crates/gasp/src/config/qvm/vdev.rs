@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 
 use toml::Spanned;
 
-use super::draft::spanned;
 use super::lex::Token;
 use crate::config::file::{LogTable, VdevTable};
 
@@ -26,7 +25,7 @@ impl VdevDraft {
     /// Adds an option of the device's type, or an argument of one.
     pub(super) fn word(&mut self, word: Token) {
         let quoted = word.quoted;
-        self.words.push((spanned(word), quoted));
+        self.words.push((word.spanned(), quoted));
     }
 }
 
@@ -52,7 +51,7 @@ pub(super) fn tables(drafts: Vec<VdevDraft>) -> Vec<Spanned<VdevTable>> {
         let table = VdevTable {
             name: draft.name.unwrap_or_else(|| default(&draft.kind)),
             domain: None,
-            r#type: Some(spanned(draft.kind)),
+            r#type: Some(draft.kind.spanned()),
             loc: draft.loc,
             intr: draft.intr,
             log: draft.log.into_iter().collect(),
