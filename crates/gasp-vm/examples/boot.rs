@@ -25,6 +25,9 @@ mod vmm {
     use signal_hook::consts::{SIGINT, SIGTERM};
     use signal_hook::iterator::Signals;
 
+    type Result<T> = core::result::Result<T, Box<dyn Error>>;
+    type Disk = (Arc<Shell>, Vdev);
+
     struct Options {
         kernel: String,
         initrd: Option<String>,
@@ -49,13 +52,13 @@ mod vmm {
         }
     }
 
-    fn run() -> Result<End, Box<dyn Error>> {
+    fn run() -> Result<End> {
         let options = options()?;
         let guest = Guest::builder().build()?;
         let ram = MemoryObject::ram(options.ram).residency(Residency::OnDemand).create()?;
         layout::add_ram(&guest, &ram)?;
         let disks = options.disks.iter().map(|path| disk(&guest, path));
-        let disks = disks.collect::<Result<Vec<_>, _>>()?;
+        let disks = disks.collect::<Result<Vec<_>>>()?;
         let terminal = RawTerminal::enter(io::stdin())?;
         loop {
             let end = once(&guest, &disks, &options)?;
@@ -68,11 +71,7 @@ mod vmm {
     }
 
     /// From power-on to the end.
-    fn once(
-        guest: &Guest,
-        disks: &[(Arc<Shell>, Vdev)],
-        options: &Options,
-    ) -> Result<End, Box<dyn Error>> {
+    fn once(guest: &Guest, disks: &[Disk], options: &Options) -> Result<End> {
         let machine = Machine::builder().build(guest)?;
         let pci = PciRoot::new(&machine)?;
         for (shell, vdev) in disks {
@@ -104,7 +103,7 @@ mod vmm {
     }
 
     /// An NVMe controller with the file as its disk.
-    fn disk(guest: &Guest, path: &str) -> Result<(Arc<Shell>, Vdev), Box<dyn Error>> {
+    fn disk(guest: &Guest, path: &str) -> Result<Disk> {
         let nvme = Nvme::new(&Backing::file(path), gasp_nvme::Options::default())?;
         Ok((Arc::new(Shell::new(path, nvme)?), guest.vdev(path)?))
     }
@@ -118,7 +117,7 @@ mod vmm {
         }
     }
 
-    fn options() -> Result<Options, Box<dyn Error>> {
+    fn options() -> Result<Options> {
         let mut arguments = std::env::args().skip(1);
         let kernel = arguments.next().ok_or("which kernel? boot KERNEL [--initrd FILE] ...")?;
         let cmdline = "console=ttyS0".to_string();

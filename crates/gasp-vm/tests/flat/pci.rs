@@ -1,6 +1,6 @@
 //! Devices on the PCI bus: configuration space, BARs, interrupts, doorbells, hostile guests.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -604,8 +604,19 @@ fn pin() {
     for _ in 0..3 {
         assert!(reports.recv_timeout(PATIENCE).is_ok(), "until it is lowered");
     }
+    // Another device on the same line holds it up.
+    let other = rig.attach(Bdf::new(0, 9, 0).unwrap()).unwrap();
+    other.interrupts().signal(0);
     rig.shell.interrupts().lower();
     assert_eq!(status(), 0);
+    while reports.try_recv().is_ok() {}
+    for _ in 0..3 {
+        assert!(reports.recv_timeout(PATIENCE).is_ok(), "until both are lowered");
+    }
+    drop(rig.pci.detach(Bdf::new(0, 9, 0).unwrap()).unwrap());
+    while reports.try_recv().is_ok() {}
+    let after = (0..3).filter(|_| reports.recv_timeout(pause).is_ok()).count();
+    assert!(after <= 2, "it is lowered with the device");
 }
 
 /// Rings its doorbell by writes of register 0x20, and by the value 7 at 0x24.
@@ -736,51 +747,79 @@ fn new_machine() {
     assert!(pci.detach(at).is_ok() && !shell.is_attached());
 }
 
-fn nonsense() {
-    let rig = Rig::with(Interrupts::Kernel, DmaEngine::new());
-    let kinds = Arc::new(Shell::new("kinds", Kinds).unwrap());
-    rig.pci.attach(Bdf::new(0, 2, 0).unwrap(), kinds, vdev(&rig.flat.guest, "kinds")).unwrap();
-    let home = [rig.bar(rig.at, 0), rig.bar(rig.at, 1)];
-    let seed = AtomicU64::new(0x9e37_79b9_7f4a_7c15);
-    let random = |below: u64| {
-        let next = |mut state: u64| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^ state << 17
+/// A sequence of numbers that looks random, and is the same each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+/// Writes and reads at random where PCI is, and makes the engine's BARs overlap now and then.
+fn write_nonsense(rig: &Rig, home: [u64; 2], seed: u64) {
+    let mut random = Random(seed);
+    let (mmio, config) = (rig.flat.machine.mmio(), config_of(rig.at));
+    for _ in 0..10_000 {
+        let width = 1 + random.below(8) as usize;
+        let mut data = match random.below(3) {
+            0 => [[0xff; 8], [0; 8]][random.below(2) as usize],
+            _ => random.below(u64::MAX).to_le_bytes(),
         };
-        let value = next(seed.load(Ordering::Relaxed));
-        seed.store(value, Ordering::Relaxed);
-        value % below
-    };
-    let mmio = rig.flat.machine.mmio();
-    for _ in 0..20_000 {
-        let width = 1 + random(8) as usize;
-        let mut data = (random(u64::MAX)).to_le_bytes();
-        if random(3) == 0 {
-            data = [[0xff; 8], [0; 8]][random(2) as usize];
-        }
-        let bar = u64::from(rig.read32(config_of(rig.at) + 0x10 + 4 * random(2)) & !0xf);
-        let (bus, addr) = match random(5) {
-            0 => (rig.flat.machine.ports(), 0xcf0 + random(24)),
-            1 => (mmio, u64::from(ECAM) + random(1 << 20)),
-            2 => (mmio, config_of(rig.at) + random(0x60)),
-            3 => (mmio, config_of(Bdf::new(0, 2, 0).unwrap()) + random(0x60)),
-            _ => {
-                (mmio, home[1].wrapping_add(bar & (random(2) * u64::MAX)).wrapping_add(random(64)))
-            }
+        let bar = u64::from(rig.read32(config + 0x10 + 4 * random.below(2)) & !0xf);
+        let (bus, addr) = match random.below(6) {
+            0 => (rig.flat.machine.ports(), 0xcf0 + random.below(24)),
+            1 => (mmio, u64::from(ECAM) + random.below(1 << 20)),
+            2 => (mmio, config + random.below(0x60)),
+            3 => (mmio, config + 0x8000 + random.below(0x60)),
+            4 => (mmio, home[1] + random.below(64)),
+            _ => (mmio, bar + random.below(64)),
         };
-        bus.write(addr, data.get(..width).unwrap());
-        bus.read(addr, data.get_mut(..width).unwrap());
-        if random(16) == 0 {
+        bus.write(addr, &data[..width]);
+        bus.read(addr, &mut data[..width]);
+        if random.below(16) == 0 {
             rig.shell.interrupts().signal(0);
         }
-        if random(64) == 0 {
-            rig.write32(config_of(rig.at) + 0x10 + 4 * random(2), home[random(2) as usize] as u32);
-            rig.write32(config_of(rig.at) + 4, COMMAND);
+        if random.below(64) == 0 {
+            let place = home[random.below(2) as usize] as u32;
+            rig.write32(config + 0x10 + 4 * random.below(2), place);
+            rig.write32(config + 4, COMMAND);
         }
     }
+}
+
+fn nonsense() {
+    let rig = Rig::new(Interrupts::Kernel);
+    let kinds = Arc::new(Shell::new("kinds", Kinds).unwrap());
+    let other = Bdf::new(0, 2, 0).unwrap();
+    rig.pci.attach(other, kinds, vdev(&rig.flat.guest, "kinds")).unwrap();
+    let home = [rig.bar(rig.at, 0), rig.bar(rig.at, 1)];
+    let (sender, ended) = channel();
+    let rig = Arc::new(rig);
+    // As two vCPUs, and resets by the host at the same time.
+    for seed in [0x9e37_79b9_7f4a_7c15, 0x1234_5678_9abc_def1] {
+        let (rig, sender) = (Arc::clone(&rig), sender.clone());
+        std::thread::spawn(move || {
+            write_nonsense(&rig, home, seed);
+            sender.send(()).unwrap();
+        });
+    }
+    let resets = Arc::clone(&rig);
+    std::thread::spawn(move || {
+        for _ in 0..100 {
+            resets.pci.reset(resets.at).unwrap();
+            resets.pci.reset(other).unwrap();
+        }
+        sender.send(()).unwrap();
+    });
+    for _ in 0..3 {
+        ended.recv_timeout(2 * PATIENCE).expect("a thread hangs or has panicked");
+    }
     rig.pci.reset(rig.at).unwrap();
-    rig.pci.reset(Bdf::new(0, 2, 0).unwrap()).unwrap();
+    rig.pci.reset(other).unwrap();
     rig.write32(config_of(rig.at) + 4, COMMAND);
     rig.copies(home[0]);
 }
