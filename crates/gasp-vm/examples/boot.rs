@@ -40,16 +40,11 @@ mod vmm {
 
     pub(crate) fn main() -> ExitCode {
         match run() {
-            Ok(End::PowerOff | End::Reset) => ExitCode::SUCCESS,
-            Ok(end) => {
-                eprintln!("boot: {end}");
-                ExitCode::FAILURE
-            }
-            Err(error) => {
-                eprintln!("boot: {error}");
-                ExitCode::FAILURE
-            }
+            Ok(End::PowerOff | End::Reset) => return ExitCode::SUCCESS,
+            Ok(end) => eprintln!("boot: {end}"),
+            Err(error) => eprintln!("boot: {error}"),
         }
+        ExitCode::FAILURE
     }
 
     fn run() -> Result<End> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use gasp::{Guest, GuestPhys, Vdev};
 use gasp_vdev::dma::{self, DmaEngine};
 use gasp_vdev::{
-    Bar, BarKind, Class, Device, DeviceContext, Identity, Model, Register, Shell, Width,
+    Bar, BarKind, Class, Device, DeviceContext, Identity, Model, Msix, Register, Shell, Width,
 };
 use gasp_vm::pci::{Bdf, PciError, PciRoot};
 use gasp_vm::{BusDevice, Interrupts, Machine, Message, layout};
@@ -30,6 +30,8 @@ pub(crate) fn trials() -> Trials {
         ("pci_msi_vectors_go_to_their_messages", msi),
         ("pci_pin_stays_up_until_the_device_lowers_it", pin),
         ("pci_doorbell_rings_without_an_exit_and_follows_its_bar", doorbell),
+        ("pci_doorbell_ends_with_a_reset", doorbell_resets),
+        ("pci_device_has_as_many_messages_as_it_has_vectors", many_vectors),
         ("pci_device_works_after_1000_resets", resets),
         ("pci_device_goes_to_a_new_machine_of_the_guest", new_machine),
         ("pci_device_works_after_a_guest_wrote_nonsense", nonsense),
@@ -45,7 +47,7 @@ const COMMAND: u32 = 0x06;
 /// The machine's bus, with a DMA engine in the first free slot.
 struct Rig {
     flat: Flat,
-    pci: PciRoot,
+    pci: Arc<PciRoot>,
     at: Bdf,
     shell: Arc<Shell>,
 }
@@ -57,7 +59,7 @@ impl Rig {
 
     fn with(interrupts: Interrupts, device: impl Device) -> Self {
         let flat = Flat::new(interrupts, &[]);
-        let pci = PciRoot::new(&flat.machine).unwrap();
+        let pci = Arc::new(PciRoot::new(&flat.machine).unwrap());
         let at = pci.free().unwrap();
         let shell = Arc::new(Shell::new("device", device).unwrap());
         pci.attach(at, Arc::clone(&shell), vdev(&flat.guest, "device")).unwrap();
@@ -619,6 +621,54 @@ fn pin() {
     assert!(after <= 2, "it is lowered with the device");
 }
 
+/// 300 MSI-X vectors.
+struct Many;
+
+const MANY: u16 = 300;
+
+impl Device for Many {
+    fn model(&self) -> Model {
+        let msix = Msix { vectors: MANY, bar: 0, table: 0, pending: 0x2000 };
+        Model::new(IDENTITY).bar(Bar::memory(0, 0x4000)).msix(msix)
+    }
+    fn read(&self, _: &DeviceContext, _: Register) -> u64 {
+        0
+    }
+    fn write(&self, _: &DeviceContext, _: Register, _: u64) {}
+    fn reset(&self) {}
+}
+
+fn many_vectors() {
+    let rig = Rig::with(Interrupts::Kernel, Many);
+    let reports = reports(&rig.flat);
+    interrupt_tables(&rig.flat, &[(0x41, HANDLER), (0x42, OTHER_HANDLER)]);
+    rig.put(HANDLER.into(), handler(1));
+    rig.put(OTHER_HANDLER.into(), handler(2));
+    rig.put(0x1000, Code::new().take_interrupts().output(1, 0x80, 9).wait_for_interrupts());
+    let _running = rig.flat.start();
+    assert_eq!(reports.recv_timeout(PATIENCE), Ok(9));
+    let (config, table) = (config_of(rig.at), rig.bar(rig.at, 0));
+    let mut shell = Arc::clone(&rig.shell);
+    for round in 0..2 {
+        rig.write32(config + 4, COMMAND);
+        rig.write32(config + 0x40, 0x8000_0000);
+        for vector in 0..u64::from(MANY) {
+            rig.write32(table + 16 * vector, 0xfee0_0000);
+            rig.write32(table + 16 * vector + 8, if vector % 2 == 0 { 0x41 } else { 0x42 });
+            rig.write32(table + 16 * vector + 12, 0);
+        }
+        for vector in [0, 1, 127, 128, MANY - 1] {
+            shell.interrupts().signal(vector);
+            let expected = 1 + vector as u8 % 2;
+            assert_eq!(reports.recv_timeout(PATIENCE), Ok(expected), "{round}: {vector}");
+        }
+        // Detached, it gives back the numbers of its routes.
+        shell = rig.pci.detach(rig.at).unwrap();
+        let again = vdev(&rig.flat.guest, &format!("again {round}"));
+        rig.pci.attach(rig.at, Arc::clone(&shell), again).unwrap();
+    }
+}
+
 /// Rings its doorbell by writes of register 0x20, and by the value 7 at 0x24.
 #[derive(Default)]
 struct Rung {
@@ -657,7 +707,7 @@ fn doorbell() {
     let rig = Rig::with(Interrupts::None, device);
     let (config, bar) = (config_of(rig.at) as u32, rig.bar(rig.at, 0) as u32);
     let moved = 0xd000_0000;
-    let waits = Arc::new(Waits(Arc::clone(&counts)));
+    let waits = Arc::new(Waits(Arc::clone(&counts), AtomicU32::new(0)));
     rig.flat.machine.ports().add(0x90, 1, waits).unwrap();
     // Each `in` waits until the device's thread has been woken.
     let wait = |code: Code| code.raw(&[0xe4, 0x90]);
@@ -673,19 +723,38 @@ fn doorbell() {
     assert_eq!((arrived, worked), (2, 4));
     // Two of configuration, two of register 0, and what has arrived, at the old place too.
     assert_eq!((exits.mmio, exits.port), (2 + 2 + 2 + 1, 4 + 1));
-    // A reset undoes the rest.
-    rig.pci.reset(rig.at).unwrap();
-    rig.write32(config.into(), 0);
-    assert_eq!(counts[0].load(Ordering::SeqCst), 2);
+}
+
+fn doorbell_resets() {
+    let device = Rung::default();
+    let counts = Arc::clone(&device.counts);
+    let rig = Rig::with(Interrupts::None, device);
+    let (config, bar) = (config_of(rig.at) as u32, rig.bar(rig.at, 0) as u32);
+    let (pci, at) = (Arc::clone(&rig.pci), rig.at);
+    rig.flat.machine.ports().add(0x91, 1, Arc::new(Resets(pci, at))).unwrap();
+    let code = Code::new().store16(config + 4, COMMAND as u16).store32(bar, 1);
+    let code = code.store32(bar + 0x24, 7).output(1, 0x91, 0);
+    let code = code.store16(config + 4, COMMAND as u16).store32(bar + 0x24, 7);
+    let exits = rig.run(code.store32(bar + 0x20, 7));
+    assert_eq!((counts[0].load(Ordering::SeqCst), exits.mmio), (2, 2 + 1 + 2));
+}
+
+/// A write resets a device.
+struct Resets(Arc<PciRoot>, Bdf);
+
+impl BusDevice for Resets {
+    fn read(&self, _: u64, _: &mut [u8]) {}
+    fn write(&self, _: u64, _: &[u8]) {
+        self.0.reset(self.1).unwrap();
+    }
 }
 
 /// A read waits until there was one more call of `work`.
-struct Waits(Arc<[AtomicU32; 2]>);
+struct Waits(Arc<[AtomicU32; 2]>, AtomicU32);
 
 impl BusDevice for Waits {
     fn read(&self, _: u64, _: &mut [u8]) {
-        static SEEN: AtomicU32 = AtomicU32::new(0);
-        let seen = SEEN.fetch_add(1, Ordering::SeqCst);
+        let seen = self.1.fetch_add(1, Ordering::SeqCst);
         let since = Instant::now();
         while self.0[1].load(Ordering::SeqCst) <= seen && since.elapsed() < PATIENCE {
             std::thread::yield_now();
@@ -733,7 +802,7 @@ fn new_machine() {
         drop(flat);
         let machine = Machine::builder().build(&guest).unwrap();
         let flat = Flat { guest, machine };
-        let pci = PciRoot::new(&flat.machine).unwrap();
+        let pci = Arc::new(PciRoot::new(&flat.machine).unwrap());
         assert!(PciRoot::new(&flat.machine).is_err(), "there is one");
         pci.attach(at, Arc::clone(&shell), vdev.clone()).unwrap();
         let rig = Rig { flat, pci, at, shell: Arc::clone(&shell) };
