@@ -94,13 +94,7 @@ impl Wiring {
             Connected::Msix(_) => chosen == Some(IrqKind::Msix),
         };
         if as_before {
-            if let State { connected: Connected::Msi(wires), warned, .. } = &mut *state {
-                let messages = self.msi_messages(shell);
-                wires.iter_mut().zip(messages).for_each(|(wire, message)| {
-                    warn_once(warned, shell, wire.lead_to(message));
-                });
-            }
-            return;
+            return self.follow_messages(&mut state, shell);
         }
         // The new kind is there before the old one goes: there is always one that an interrupt of
         // the device can use.
@@ -120,11 +114,26 @@ impl Wiring {
                 Connected::Pin
             }
         };
-        if chosen == Some(IrqKind::Msix) {
-            let vectors = shell.model().msix.map_or(0, |msix| msix.vectors);
-            (0..vectors).for_each(|vector| self.follow_vector(&mut state, shell, vector));
-        }
+        self.follow_messages(&mut state, shell);
         disconnect(&mut before, shell);
+    }
+
+    /// Follows the messages of the kind that is connected. Those of MSI-X can be written through
+    /// configuration space, too, if the function has a window on its BARs.
+    fn follow_messages(&self, state: &mut State, shell: &Shell) {
+        match &mut state.connected {
+            Connected::Nothing | Connected::Pin => {}
+            Connected::Msi(wires) => {
+                let messages = self.msi_messages(shell);
+                wires.iter_mut().zip(messages).for_each(|(wire, message)| {
+                    warn_once(&mut state.warned, shell, wire.lead_to(message));
+                });
+            }
+            Connected::Msix(_) => {
+                let vectors = shell.model().msix.map_or(0, |msix| msix.vectors);
+                (0..vectors).for_each(|vector| self.follow_vector(state, shell, vector));
+            }
+        }
     }
 
     /// A BAR was written: follows the entries of the MSI-X table that have changed.

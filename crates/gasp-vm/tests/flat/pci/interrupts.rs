@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gasp::GuestPhys;
 use gasp_vdev::dma;
-use gasp_vdev::{Bar, Device, DeviceContext, Model, Msix, Register};
+use gasp_vdev::{Bar, Device, DeviceContext, Model, Msix, Register, VendorCapability, Window};
 use gasp_vm::pci::Bdf;
 use gasp_vm::{Interrupts, Message};
 
@@ -106,6 +106,54 @@ pub(super) fn msix_masks() {
     enable(0x8000);
     signal();
     quiet();
+}
+
+/// One MSI-X vector, and a window on the BARs in configuration space.
+struct Windowed;
+
+impl Device for Windowed {
+    fn model(&self) -> Model {
+        let msix = Msix { vectors: 1, bar: 0, table: 0, pending: 0x800 };
+        let window = Some(Window { bar: 1, offset: 5, len: 9, data: 13 });
+        let (contents, writable) = (vec![0; 17], vec![0xff; 17]);
+        let window = VendorCapability { contents, writable, window };
+        Model::new(IDENTITY).bar(Bar::memory(0, 4096)).msix(msix).vendor(window)
+    }
+    fn read(&self, _: &DeviceContext, _: Register) -> u64 {
+        0
+    }
+    fn write(&self, _: &DeviceContext, _: Register, _: u64) {}
+    fn reset(&self) {}
+}
+
+pub(super) fn window() {
+    let rig = Rig::with(Interrupts::Kernel, Windowed);
+    let reports = reports(&rig.flat);
+    interrupt_tables(&rig.flat, &[(0x41, HANDLER)]);
+    rig.put(HANDLER.into(), handler(1));
+    rig.put(0x1000, Code::new().take_interrupts().output(1, 0x80, 9).wait_for_interrupts());
+    let _running = rig.flat.start();
+    assert_eq!(reports.recv_timeout(PATIENCE), Ok(9));
+    let config = config_of(rig.at);
+    let capability = |id: u32| {
+        let mut at = u64::from(rig.read32(config + 0x34) & 0xff);
+        while rig.read32(config + at) & 0xff != id {
+            at = u64::from(rig.read32(config + at) >> 8 & 0xff);
+        }
+        config + at
+    };
+    let (msix, window) = (capability(0x11), capability(0x09));
+    let store = |offset: u32, value: u32| {
+        for (at, value) in [(8, offset), (12, 4), (16, value)] {
+            rig.write32(window + at, value);
+        }
+    };
+    rig.write32(msix, 0x8000_0000);
+    store(0, 0xfee0_0000);
+    store(8, 0x41);
+    store(12, 0);
+    rig.shell.interrupts().signal(0);
+    assert_eq!(reports.recv_timeout(PATIENCE), Ok(1));
 }
 
 /// Four MSI vectors.

@@ -19,6 +19,7 @@ pub(crate) fn trials() -> Trials {
         ("pci_bars_are_ports_low_or_high_memory", bars::kinds),
         ("pci_dma_moves_bytes_and_raises_msix", interrupts::dma_msix),
         ("pci_msix_is_held_back_while_masked_and_goes_to_its_new_message", interrupts::msix_masks),
+        ("pci_msix_is_set_through_a_window_of_configuration_space", interrupts::window),
         ("pci_msi_vectors_go_to_their_messages", interrupts::msi),
         ("pci_pin_stays_up_until_the_device_lowers_it", interrupts::pin),
         ("pci_device_has_as_many_messages_as_it_has_vectors", interrupts::many_vectors),
