@@ -26,7 +26,7 @@
 //! | [`Bell`] | rings the doorbell from a thread of the device |
 //! | [`testbus`] | a guest without a VMM, for tests of devices |
 //! | [`dma`] | an example device, for tests too: a DMA engine |
-//! | [`Shell`], [`Interrupts`] | the function around a device, as a front end drives it |
+//! | [`Shell`], [`Interrupts`], [`PinLine`] | the function around a device, as a front end drives it |
 //! | [`Throttle`] | a limit on warnings that a guest can cause |
 //! | [`MessageMemory`] | guest memory that a front end reaches by messages |
 //! | [`WriteEvents`] | register writes that a front end turns into rings of the doorbell |

@@ -1,7 +1,7 @@
 //! A complete VMM: boots a Linux kernel with a console on the terminal.
 //!
 //! `cargo run --release -p gasp-vm --example boot -- vmlinux [--initrd initrd.img] [--ram MIB]
-//! [--disk FILE]... [--cpus 1] [--cmdline console=ttyS0] [--reset end]`
+//! [--disk FILE] [--virtio FILE]... [--cpus 1] [--cmdline console=ttyS0] [--reset end]`
 //!
 //! SIGTERM or SIGINT is the power button, and a second one ends the VM; Ctrl-A x ends it from the terminal.
 //! The exit status is 0 after a power-off or a reset, and 1 otherwise.
@@ -18,6 +18,7 @@ mod vmm {
     use gasp::{Guest, MemoryObject, Residency, Vdev};
     use gasp_nvme::{Backing, Nvme};
     use gasp_vdev::Shell;
+    use gasp_virtio::{VirtioPci, block::Block};
     use gasp_vm::boot::Boot;
     use gasp_vm::pci::PciRoot;
     use gasp_vm::serial::SerialPort;
@@ -32,7 +33,7 @@ mod vmm {
         kernel: String,
         initrd: Option<String>,
         cmdline: String,
-        disks: Vec<String>,
+        disks: Vec<(bool, String)>, // whether by virtio, or by NVMe
         ram: u64,
         cpus: u32,
         reset_ends: bool,
@@ -52,7 +53,7 @@ mod vmm {
         let guest = Guest::builder().build()?;
         let ram = MemoryObject::ram(options.ram).residency(Residency::OnDemand).create()?;
         layout::add_ram(&guest, &ram)?;
-        let disks = options.disks.iter().map(|path| disk(&guest, path));
+        let disks = options.disks.iter().map(|disk| open(&guest, disk));
         let disks = disks.collect::<Result<Vec<_>>>()?;
         let terminal = RawTerminal::enter(io::stdin())?;
         loop {
@@ -77,10 +78,8 @@ mod vmm {
         let button = PowerButton::connect(&machine)?;
         let vcpus = machine.vcpus(options.cpus.try_into()?)?;
         let root = pci.describe(acpi::Tables::new(options.cpus)).write(guest)?;
-        let mut boot = Boot::new(&options.kernel).cmdline(&options.cmdline).acpi(root);
-        if let Some(initrd) = &options.initrd {
-            boot = boot.initrd(initrd);
-        }
+        let boot = Boot::new(&options.kernel).cmdline(&options.cmdline).acpi(root);
+        let boot = options.initrd.iter().fold(boot, Boot::initrd);
         boot.load(guest)?.apply(guest, &vcpus[0])?;
 
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
@@ -97,10 +96,14 @@ mod vmm {
         Ok(end)
     }
 
-    /// An NVMe controller with the file as its disk.
-    fn disk(guest: &Guest, path: &str) -> Result<Disk> {
-        let nvme = Nvme::new(&Backing::file(path), gasp_nvme::Options::default())?;
-        Ok((Arc::new(Shell::new(path, nvme)?), guest.vdev(path)?))
+    /// A controller with the file as its disk.
+    fn open(guest: &Guest, (virtio, path): &(bool, String)) -> Result<Disk> {
+        let file = Backing::file(path);
+        let shell = match virtio {
+            true => Shell::new(path, VirtioPci::new(Block::new(&file, Default::default())?))?,
+            false => Shell::new(path, Nvme::new(&file, Default::default())?)?,
+        };
+        Ok((Arc::new(shell), guest.vdev(path)?))
     }
 
     fn press(button: &PowerButton, ending: &Ending, signals: &mut Signals) {
@@ -122,7 +125,8 @@ mod vmm {
             let value = arguments.next().ok_or(format!("{name} needs a value"))?;
             match name.as_str() {
                 "--initrd" => options.initrd = Some(value),
-                "--disk" => options.disks.push(value),
+                "--disk" => options.disks.push((false, value)),
+                "--virtio" => options.disks.push((true, value)),
                 "--cmdline" => options.cmdline = value,
                 "--ram" => options.ram = value.parse::<u64>()?.saturating_mul(1 << 20),
                 "--cpus" => options.cpus = value.parse()?,

@@ -1,4 +1,4 @@
-//! An NVMe disk of ours on the PCI bus of the guest inside.
+//! An NVMe disk and a virtio disk of ours on the PCI bus of the guest inside.
 
 use libtest_mimic::Failed;
 
@@ -6,9 +6,10 @@ use crate::nested::Nested;
 
 /// What each boot does, by a word of its command line.
 const SCRIPT: &str = r#"
-until [ -b /dev/nvme0n1 ]; do sleep 0.1; done
+until [ -b /dev/nvme0n1 ] && [ -b /dev/vda ]; do sleep 0.1; done
 sum() { md5sum | cut -d ' ' -f 1; }
 raw() { dd if=/dev/nvme0n1 bs=1M skip=40 count=4 iflag=direct 2> /dev/null; }
+other() { dd if=/dev/vda bs=1M skip=10 count=4 iflag=direct 2> /dev/null; }
 tree() {
     echo 3 > /proc/sys/vm/drop_caches
     mount -t ext4 /dev/nvme0n1 /mnt
@@ -27,6 +28,7 @@ if grep -q first /proc/cmdline; then
         sum < /tmp/bytes > /mnt/sum
         umount /mnt
         dd if=/tmp/bytes of=/dev/nvme0n1 bs=1M seek=40 oflag=direct 2> /dev/null
+        dd if=/tmp/bytes of=/dev/vda bs=64k seek=160 oflag=direct 2> /dev/null
         echo "written: $(sum < /tmp/bytes)"
         tree written-tree
         echo before | dd of=/dev/nvme0n1 bs=512 seek=122880 conv=sync 2> /dev/null
@@ -36,6 +38,7 @@ if grep -q first /proc/cmdline; then
     fi
     tree reset-tree
     echo "reset: $(raw | sum)"
+    echo "reset other: $(other | sum)"
 fi
 if grep -q second /proc/cmdline; then
     tree two-tree
@@ -47,13 +50,15 @@ if grep -q second /proc/cmdline; then
         wait
     done
     echo "two: $(nproc) $(raw | sum)"
-    grep nvme /proc/interrupts | sed 's/^/irq: /'
+    echo "two other: $(other | sum)"
+    grep -E 'nvme|virtio' /proc/interrupts | sed 's/^/irq: /'
 fi
 if grep -q third /proc/cmdline; then
     dmesg -r | grep '^<[0-4]>' | sed 's/^/complaint: /'
     tree pin-tree
     echo "pin: $(raw | sum)"
-    grep nvme /proc/interrupts | sed 's/^/pin irq: /'
+    echo "pin other: $(other | sum)"
+    grep -E 'nvme|virtio' /proc/interrupts | sed 's/^/pin irq: /'
 fi
 "#;
 
@@ -73,12 +78,15 @@ pub(crate) fn keeps(nested: &Nested) -> Result<(), Failed> {
         let both = after(text)?;
         assert_eq!(both, format!("{sum} of {sum}"), "{text}");
     }
-    assert_eq!([after("reset: ")?, after("pin: ")?], [sum.clone(), sum.clone()]);
+    for text in ["reset: ", "pin: ", "reset other: ", "two other: ", "pin other: "] {
+        assert_eq!(after(text)?, sum, "{text}");
+    }
     assert_eq!(after("two: ")?, format!("2 {sum}"));
     assert!(after("outside: ")?.starts_with(&sum), "each byte is in the file: {lines:#?}");
     let found = |text: &str| lines.iter().any(|line| line.contains(text));
     assert!(found("irq: ") && after("irq: ")?.contains("PCI-MSI"), "{lines:#?}");
-    assert!(after("pin irq: ")?.contains("IO-APIC  17-fasteoi"), "{lines:#?}");
+    assert!(found("IO-APIC  17-fasteoi   nvme0q0"), "{lines:#?}");
+    assert!(found("IO-APIC  18-fasteoi   virtio0"), "{lines:#?}");
     assert!(found("[mem 0xe0000000-0xe00fffff] reserved"), "{lines:#?}");
     // The rest of it after the first 256 is reached by ECAM alone.
     assert!(found("bridge: 4096 bytes"), "{lines:#?}");

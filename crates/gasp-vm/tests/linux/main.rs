@@ -18,7 +18,7 @@ fn main() {
         ("linux_decompresses_itself", bz_image),
         ("linux_with_two_vcpus_reads_its_console_and_starts_anew_after_a_reset", two_vcpus),
         ("linux_hears_the_power_button", power_button),
-        ("linux_finds_an_nvme_disk_that_keeps_what_is_written", disk::keeps),
+        ("linux_finds_an_nvme_and_a_virtio_disk_that_keep_what_is_written", disk::keeps),
     ];
     let mut arguments = Arguments::from_args();
     // Each has the machine to itself.

@@ -58,21 +58,22 @@ impl Nested {
     }
 
     /// Boots the kernel inside once for each set of options and further words of its command line,
-    /// one after another, with a disk that they share at `/tmp/disk` outside. `command` runs outside
-    /// at the end.
+    /// one after another, with an NVMe disk and a virtio disk that they share, at `/tmp/disk` and
+    /// `/tmp/other` outside. `command` runs outside at the end.
     pub(crate) fn with_disk(
         &self,
         script: &str,
         boots: &[(&str, &str)],
         command: &str,
     ) -> Result<Vec<String>, Failed> {
-        let mut outer = format!("truncate -s {DISK} /tmp/disk\n");
+        let mut outer = format!("truncate -s {DISK} /tmp/disk /tmp/other\n");
         for (options, words) in boots {
-            let options = format!("--disk /tmp/disk {options} --cmdline '{CMDLINE} {words}'");
+            let disks = "--disk /tmp/disk --virtio /tmp/other";
+            let options = format!("{disks} {options} --cmdline '{CMDLINE} {words}'");
             let boot = start("/vmlinux", &options);
             outer.push_str(&format!("{boot} < /dev/null || status=$?\n"));
         }
-        self.outer(script, &[], &format!("{outer}{command}"))
+        self.outer(script, &["virtio_pci", "virtio_blk"], &format!("{outer}{command}"))
     }
 
     fn outer(&self, script: &str, modules: &[&str], run: &str) -> Result<Vec<String>, Failed> {
