@@ -5,6 +5,7 @@
 
 #![no_main]
 
+use std::error::Error;
 use std::sync::{Arc, OnceLock};
 
 use gasp::{Guest, MemoryObject, Residency};
@@ -24,18 +25,18 @@ struct Rig {
 }
 
 impl Rig {
-    fn new() -> Option<Self> {
-        let guest = Guest::builder().build().ok()?;
-        let ram = MemoryObject::ram(1 << 20).residency(Residency::OnDemand).create().ok()?;
-        guest.space().add_ram(None, &ram).ok()?;
-        let machine = Machine::builder().build(&guest).map_err(|why| eprintln!("{why}")).ok()?;
-        let pci = PciRoot::new(&machine).ok()?;
-        let at = pci.free()?;
-        let shell = Arc::new(Shell::new("dma", DmaEngine::new()).ok()?);
-        pci.attach(at, shell, guest.vdev("dma").ok()?).ok()?;
+    fn new() -> Result<Self, Box<dyn Error>> {
+        let guest = Guest::builder().build()?;
+        let ram = MemoryObject::ram(1 << 20).residency(Residency::OnDemand).create()?;
+        guest.space().add_ram(None, &ram)?;
+        let machine = Machine::builder().build(&guest)?;
+        let pci = PciRoot::new(&machine)?;
+        let at = pci.free().ok_or("the bus is full")?;
+        let shell = Arc::new(Shell::new("dma", DmaEngine::new())?);
+        pci.attach(at, shell, guest.vdev("dma")?)?;
         let mut rig = Self { machine, pci, at, home: [0; 2] };
         rig.home = [0x10, 0x14].map(|register| rig.read32(rig.config() + register));
-        Some(rig)
+        Ok(rig)
     }
 
     fn config(&self) -> u64 {
@@ -51,7 +52,9 @@ impl Rig {
 
 fuzz_target!(|input: &[u8]| {
     static RIG: OnceLock<Option<Rig>> = OnceLock::new();
-    let Some(rig) = RIG.get_or_init(Rig::new) else { return };
+    let rig =
+        RIG.get_or_init(|| Rig::new().map_err(|why| eprintln!("nothing is tested: {why}")).ok());
+    let Some(rig) = rig else { return };
     let (ports, mmio) = (rig.machine.ports(), rig.machine.mmio());
     for step in input.chunks_exact(12).take(256) {
         let [kind, width, low, high, data @ ..] = step else { continue };
