@@ -1,11 +1,10 @@
 //! The context entry of a requester, as it was when its translations were read.
 
-use core::sync::atomic::{AtomicU64, Ordering, fence};
-
 use gasp::GuestPhys;
 use gasp_page_tables::vtd::{Levels, Table};
 
 use crate::context::Context;
+use crate::sync::{AtomicU64, Ordering, fence};
 
 /// A valid context entry, from the first miss until the context cache is invalidated. All
 /// translations of the requester have been read with it, so they belong to its domain id.
@@ -20,7 +19,7 @@ use crate::context::Context;
 /// A context entry of before an invalidation is not entered after it. And with a fence between the last
 /// two steps of a walk, and one before an invalidation looks here, either the invalidation finds the
 /// domain id, or the walk finds the tables as they are by then.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ContextCache {
     /// An entry, with [`VALID`]; or the generation, shifted by one.
     word: AtomicU64,
@@ -36,6 +35,11 @@ const DOMAIN: u32 = 8;
 const ADDRESS: u32 = 24;
 
 impl ContextCache {
+    /// Without an entry.
+    pub(crate) fn new() -> Self {
+        Self { word: AtomicU64::new(0), generation: AtomicU64::new(0) }
+    }
+
     /// The entry that is here, or else what `read` returns, which is entered.
     #[inline]
     pub(crate) fn entry<E>(&self, read: impl FnOnce() -> Result<Context, E>) -> Result<Context, E> {
@@ -70,7 +74,7 @@ impl ContextCache {
     /// Removes the entry. All translations of the requester are to be invalidated next.
     pub(crate) fn clear(&self) {
         let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
-        self.word.store(generation << 1, Ordering::SeqCst);
+        self.word.swap(generation << 1, Ordering::SeqCst);
     }
 }
 
@@ -99,70 +103,4 @@ fn unpack(word: u64) -> Option<Context> {
     let table = Table { root: GuestPhys(word >> ADDRESS << 12), levels };
     let domain = (word >> DOMAIN) as u16;
     Some(Context { domain, table: (!has(PASSES)).then_some(table), is_silent: has(SILENT) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn context(domain: u16) -> Context {
-        let table = Table { root: GuestPhys(0xf_ffff_ffff_f000), levels: Levels::Four };
-        Context { domain, table: Some(table), is_silent: false }
-    }
-
-    fn entry(cache: &ContextCache, read: impl FnOnce() -> Context) -> Context {
-        cache.entry(|| Ok::<_, ()>(read())).unwrap()
-    }
-
-    #[test]
-    fn an_entry_is_what_was_entered() {
-        for levels in [Levels::Three, Levels::Four, Levels::Five] {
-            for (domain, root) in [(0, 0), (0xffff, 0x1000), (0x8001, (1 << 52) - 4096)] {
-                for is_silent in [false, true] {
-                    let table = Some(Table { root: GuestPhys(root), levels });
-                    for table in [table, None] {
-                        let context = Context { domain, table, is_silent };
-                        assert_eq!(unpack(pack(context)), Some(context));
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_first_entry_holds_until_it_is_cleared() {
-        let cache = ContextCache::default();
-        assert_eq!(cache.domain(), None);
-        assert_eq!(cache.entry(|| Err(7)), Err(7));
-        assert_eq!(cache.domain(), None, "errors are not kept");
-        // A walk that has read something else meanwhile goes on with what is there.
-        let raced = entry(&cache, || {
-            assert_eq!(entry(&cache, || context(1)), context(1));
-            context(2)
-        });
-        assert_eq!((raced, cache.domain()), (context(1), Some(1)));
-        assert_eq!(entry(&cache, || unreachable!()), context(1));
-        cache.clear();
-        assert_eq!(cache.domain(), None);
-        assert_eq!(entry(&cache, || context(3)), context(3));
-    }
-
-    #[test]
-    fn what_was_read_before_a_clear_is_not_entered_after_it() {
-        let cache = ContextCache::default();
-        for _ in 0..3 {
-            let read = entry(&cache, || {
-                cache.clear();
-                context(1)
-            });
-            assert_eq!((read, cache.domain()), (context(1), None));
-        }
-        // Nor if there is another one by then, which is newer.
-        let read = entry(&cache, || {
-            cache.clear();
-            entry(&cache, || context(2));
-            context(1)
-        });
-        assert_eq!((read, cache.domain()), (context(2), Some(2)));
-    }
 }

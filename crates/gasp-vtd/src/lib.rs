@@ -85,6 +85,8 @@ mod capabilities;
 mod commands;
 mod context;
 mod context_cache;
+#[cfg(test)]
+mod context_cache_tests;
 mod control;
 mod descriptor;
 mod faults;
@@ -97,6 +99,7 @@ mod requester;
 mod ring;
 mod root;
 mod shared;
+mod sync;
 mod thread;
 mod translator;
 mod unit;

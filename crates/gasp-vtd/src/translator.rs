@@ -36,7 +36,7 @@ enum Without {
 
 impl Remapping {
     pub(crate) fn new(shared: &Arc<Shared>, requester: RequesterId) -> Self {
-        Self { shared: Arc::clone(shared), requester, context: ContextCache::default() }
+        Self { shared: Arc::clone(shared), requester, context: ContextCache::new() }
     }
 
     fn answer(

@@ -203,6 +203,7 @@ fn status_bits_of_commands_wait_for_the_drain() {
     let (machine, ..) = mapped();
     let iotlb = machine.iva() + 8;
     let held = machine.hold(&machine.net, 0x3000);
+    machine.set64(machine.iva(), 0x4000);
     machine.set64(iotlb, 1 << 63 | 1 << 60);
     assert_eq!(machine.get64(iotlb), 1 << 63 | 1 << 60, "in progress");
     machine.set64(iotlb, 1 << 63 | 2 << 60);
@@ -219,6 +220,9 @@ fn status_bits_of_commands_wait_for_the_drain() {
     wait_until("the commands are done", || machine.get64(iotlb) >> 63 == 0);
     assert_eq!(machine.get64(CCMD), 1 << 61 | 1 << 59);
     assert_eq!(machine.get32(GSTS), QIE | TE | SRTP);
+    touch(&machine);
+    machine.set64(iotlb, 1 << 63 | 3 << 60 | 2 << 32);
+    assert_eq!(cached(&machine), [all(), without(4..5)], "the pages are those of before");
 
     let held = machine.hold(&machine.net, 0x3000);
     machine.set32(GCMD, QIE);
@@ -282,7 +286,7 @@ fn a_wait_writes_its_status_raises_its_event_or_both() {
     assert_eq!((machine.word(STATUS), machine.get32(ICS)), (0xabcd << 32, 0));
     assert_eq!(machine.messages(), []);
     // The event alone, and with the fence flag. It is raised once until software clears it.
-    tail(&[[5 | 1 << 4 | 1 << 6 | 7 << 32, STATUS], [5 | 1 << 4, STATUS]]);
+    tail(&[[5 | 1 << 4 | 1 << 6 | 7 << 32, STATUS], [5 | 1 << 4 | 8 << 32, STATUS]]);
     assert_eq!((machine.word(STATUS), machine.get32(ICS)), (0xabcd << 32, 1));
     assert_eq!(machine.messages(), [event(1 << 32 | 0xfee0_1000)]);
     tail(&[[5 | 1 << 4, STATUS]]);
@@ -432,8 +436,8 @@ fn a_disabled_queue_is_not_processed_and_begins_again_at_its_first_descriptor() 
     machine.set64(IQT, 16);
     assert_eq!((machine.get64(IQH), machine.get64(IQT)), (0, 16));
     assert_eq!(cached(&machine)[0], all());
-    machine.command(QIE | TE, QIE);
-    assert_eq!((machine.get64(IQH), cached(&machine)[0].len()), (16, 0));
+    machine.set32(GCMD, QIE | TE);
+    assert_eq!((cached(&machine)[0].len(), machine.get64(IQH)), (0, 16));
 }
 
 #[test]
