@@ -12,6 +12,15 @@ use support::*;
 const PAGES: u64 = 8;
 const TARGET: u64 = 0x20_0000;
 
+/// Ends the threads, also if the test fails.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A guest's way to take pages away, and to give them back.
 struct Way {
     what: &'static str,
@@ -98,6 +107,7 @@ fn what_was_taken_away_is_never_written_again() {
         bytes == [0; 8]
     };
     std::thread::scope(|scope| {
+        let _end = End(&ends);
         for (number, vdev) in [&machine.disk, &machine.disk, &machine.net].into_iter().enumerate() {
             let (ends, written) = (&ends, &written);
             scope.spawn(move || {
@@ -134,7 +144,6 @@ fn what_was_taken_away_is_never_written_again() {
             wait_until("devices go on", || written.load(Ordering::Relaxed) > before);
             turn += 1;
         }
-        ends.store(true, Ordering::Relaxed);
         assert!(turn >= 2 * WAYS.len() as u64, "{turn} turns");
     });
 }
@@ -147,6 +156,7 @@ fn domain_ids_and_contexts_that_change_all_the_time_end_in_what_was_set_last() {
     machine.map(second, 0, TARGET + 0x1000, R | W);
     let ends = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _end = End(&ends);
         for _ in 0..2 {
             scope.spawn(|| {
                 while !ends.load(Ordering::Relaxed) {
@@ -164,6 +174,60 @@ fn domain_ids_and_contexts_that_change_all_the_time_end_in_what_was_set_last() {
             let expected = if turn % 2 == 0 { TARGET + 0x1000 } else { TARGET };
             assert_eq!(machine.reached(&machine.disk, 0, RW).unwrap(), expected, "turn {turn}");
         }
-        ends.store(true, Ordering::Relaxed);
     });
+}
+
+#[test]
+fn tables_that_are_scribbled_over_while_they_are_walked_do_no_harm() {
+    let (machine, tables) = Machine::started();
+    machine.set_context(NET, Tables { levels: 4, ..tables });
+    (0..PAGES).for_each(|page| machine.map(tables, page << 12, TARGET + (page << 12), R | W));
+    let last = machine.table();
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _end = End(&ends);
+        for vdev in [&machine.disk, &machine.net] {
+            scope.spawn(|| {
+                let mut addr = 1_u64;
+                while !ends.load(Ordering::Relaxed) {
+                    addr = addr.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                    let held = vdev.map_scatter(DeviceAddr(addr >> 40), 1 + (addr & 0x3fff), READ);
+                    drop(held);
+                }
+            });
+        }
+        scope.spawn(|| {
+            // Any table may lead to any other, or to itself, or nowhere.
+            let mut word = 1_u64;
+            let mut random = || {
+                word = word.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+                word >> 16
+            };
+            while !ends.load(Ordering::Relaxed) {
+                let at = ROOT + random() % (last - ROOT) / 8 * 8;
+                let in_queue = (QUEUE..STATUS + 8).contains(&at);
+                let to = match random() % 4 {
+                    0 => random() << 12,
+                    _ => (ROOT + random() % (last - ROOT)) & !0xfff,
+                };
+                if !in_queue {
+                    machine.write(at, to | [0, 1, 3, 0x83][(random() % 4) as usize]);
+                }
+            }
+        });
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(400) {
+            for descriptor in [iotlb_pages(1, 0, 9), iotlb_domain(1), context_all(), iotlb_all()] {
+                let stamp = machine.post(&[descriptor]);
+                wait_until("it completes", || machine.is_complete(stamp));
+            }
+        }
+    });
+    assert_eq!(machine.get32(FSTS) & IQE, 0);
+    machine.guest.write_firmware(GuestPhys(ROOT), &[0; 4096]).unwrap();
+    let tables = machine.tables(3, 1);
+    machine.set_context(DISK, tables);
+    machine.map(tables, 0x5000, TARGET, R);
+    machine.submit(&[context_all(), iotlb_all()]);
+    assert_eq!(machine.reached(&machine.disk, 0x5000, READ).unwrap(), TARGET);
 }
