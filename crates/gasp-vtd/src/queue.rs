@@ -13,9 +13,6 @@ use crate::registers::WAIT_COMPLETE;
 
 /// The most descriptors that one access of a vCPU processes. The unit's thread goes on with the rest.
 const BUDGET: u32 = 256;
-/// The most invalidations that are made at once.
-const BATCH: usize = 64;
-
 impl Control {
     /// Enables or disables the queue. A wait that is not complete then is none any more.
     pub(crate) fn enable_queue(&mut self, is_enabled: bool) {
@@ -48,7 +45,7 @@ impl Control {
         }
         let mut invalidations = SmallVec::<[Invalidation; 8]>::new();
         let mut end = Ok(None);
-        while *budget > 0 && !self.queue.is_empty() && invalidations.len() < BATCH {
+        while *budget > 0 && !self.queue.is_empty() {
             *budget -= 1;
             match self.fetch() {
                 Ok(Descriptor::Invalidate(invalidation)) => {

@@ -103,11 +103,8 @@ impl Translator for Remapping {
             // What is cached allows less than the tables do by now, and the guest has not said so.
             _ => denied(access),
         };
-        let is_write = match reason {
-            0x5 => true,
-            0x6 => false,
-            _ => access.contains(Access::WRITE),
-        };
+        // An access that reads and writes may lack the permission to read.
+        let is_write = reason != 0x6 && access.contains(Access::WRITE);
         let requester = self.requester;
         self.shared.record(Fault { requester, addr: addr.0, is_write, reason });
     }

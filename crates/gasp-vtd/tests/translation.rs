@@ -144,6 +144,9 @@ fn the_addresses_of_interrupts_are_no_memory_inside_a_large_page_either() {
     let scatter = machine.disk.map_scatter(DeviceAddr(0xfedf_8000), 8 << 12, READ);
     assert_eq!(scatter.unwrap().len(), 8 << 12);
     assert!(machine.disk.map_scatter(DeviceAddr(0xfedf_8000), 9 << 12, READ).is_err());
+    // They are not read ahead either.
+    machine.submit(&[iotlb_all()]);
+    assert!(machine.disk.map_scatter(DeviceAddr(0xfedf_c000), 8 << 12, READ).is_err());
     let entries = machine.disk.domain().unwrap().grants();
     let span = gasp::Span::new(DeviceAddr(0xfee0_0000), 1 << 20).unwrap();
     assert!(entries.iter().all(|grant| !grant.device.overlaps(&span)), "{entries:?}");
