@@ -51,15 +51,19 @@
 //! **Misses.** A map of a device that is not in the requester's domain yet reads the page tables, and
 //! before the first of them root and context entry. Those are kept until the context cache is
 //! invalidated; nothing that is not present is, so a guest that maps a page writes an entry and no
-//! register.
+//! register. A miss costs what the walk of the page tables costs: 226 ns with four levels, and 225 in
+//! a domain without root and context (`cargo run --release -p gasp-vtd --example cost`, November 2026,
+//! two busy cores).
 //!
 //! **Invalidation is a revoke.** It takes pages out of the domains that have them under the guest's
 //! domain id, and drains the mappings of them. A wait descriptor completes after the drains of all
 //! that precedes it; the same holds for the status bits of registers. Invalidations next to each other
 //! in the queue are made at once. A vCPU makes an invalidation itself, but does not wait for a mapping
-//! that is held: that does a thread of the unit's, which runs only meanwhile. A device that does not
-//! release a mapping keeps its own guest waiting, as long as the [drain policy](gasp::DrainPolicy)
-//! says.
+//! that is held: that does a thread of the unit's, which runs only meanwhile. A page and its wait
+//! descriptor take 744 ns, of which 615 are the engine's (the same run). A device that does not release
+//! a mapping keeps its own guest waiting, as long as the [drain policy](gasp::DrainPolicy) says. An
+//! invalidation of more than what has changed, such as of a whole domain, waits for all that is held of
+//! it: a device should hold what it maps for one request, and not for ever.
 //!
 //! **Faults** are recorded if a device was refused, not for what it only asks
 //! ([`Vdev::allows`](gasp::Vdev::allows)). The device's access fails with `EFAULT`; the

@@ -11,7 +11,10 @@ use support::*;
 #[test]
 fn devices_in_front_of_a_disabled_unit_reach_all_memory() {
     let machine = Machine::new();
-    assert_eq!(machine.reached(&machine.disk, 0x12_3000, RW).unwrap(), 0x12_3000);
+    let fetch = gasp::MapFlags::new(gasp::Access::EXEC).unwrap();
+    for flags in [READ, WRITE, RW, fetch] {
+        assert_eq!(machine.reached(&machine.disk, 0x12_3000, flags).unwrap(), 0x12_3000);
+    }
     let error = machine.reached(&machine.disk, RAM, READ).unwrap_err();
     assert_eq!(error.errno_name(), "ENXIO", "where there is memory");
     assert_eq!(machine.get32(FSTS), 0);
