@@ -5,8 +5,7 @@ use crate::registers::{event_control, half, pair};
 /// A message-signalled interrupt: a write of 4 bytes to the interrupt controllers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Message {
-    /// The address, as the guest has programmed it: 0xfee0_0000 to 0xfeef_ffff in its lower half if
-    /// the guest is in its right mind.
+    /// The address, as the guest has programmed it. Those of interrupts have 0xfee in bits 31 to 20.
     pub address: u64,
     /// What is written there.
     pub data: u32,
