@@ -140,7 +140,7 @@ fn a_thread_completes_what_nobody_asks_for() {
 
 #[test]
 fn a_held_mapping_is_waited_for_until_the_guests_policy_ends_that() {
-    let deadline = Duration::from_millis(200);
+    let deadline = Duration::from_secs(1);
     let policy = DrainPolicy { deadline, at_deadline: Deadline::Detach };
     let machine = Machine::with(policy, 48);
     machine.start();
