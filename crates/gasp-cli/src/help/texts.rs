@@ -178,6 +178,7 @@ pub(super) const SERVE: &str = "\
 Examples:
   gasp serve --device nvme,backing=null:64M --socket /tmp/disk.sock
   gasp serve --device nvme,backing=file:disk.img,queues=2 --socket /tmp/disk.sock --json
+  gasp serve --device virtio-blk,backing=file:disk.img --socket /tmp/disk.sock
   gasp serve --config examples/serve/nvme.toml
 
 Prints the arguments with which QEMU attaches the devices. VMMs may come and go, one at a time
@@ -205,13 +206,14 @@ Values of --residency:
               are not known
 
 The file has a [[device]] table for each device, with the keys that --device takes, too:
-  kind        nvme (a disk) or dma (an engine that copies, for tests)
+  kind        nvme or virtio-blk (disks), virtio-rng (random bytes), or dma (an engine that
+              copies, for tests)
   socket      path of the socket; relative paths start at the file's directory
-  backing     nvme only: null:SIZE (stores nothing, reads zeros), mem:SIZE (keeps its data
+  backing     disks only: null:SIZE (stores nothing, reads zeros), mem:SIZE (keeps its data
               until the process ends) or file:PATH (a file or a block device)
-  block-size  nvme only: 512 or 4096
+  block-size  disks only: 512 or 4096
   queues      nvme only: the most I/O queue pairs, 1 to 128
-  serial      nvme only: the serial number; by default derived from the path of the file, or
+  serial      disks only: the serial number; by default derived from the path of the file, or
               of the socket if there is no file
   mode        permissions of the socket, by default 0o600
   name        name of the device in reports, by default its kind and number

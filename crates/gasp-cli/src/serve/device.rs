@@ -14,6 +14,9 @@ use gasp_nvme::{Backing, Nvme, NvmeError};
 use gasp_vdev::Shell;
 use gasp_vdev::dma::DmaEngine;
 use gasp_vfio_user::{Options, ServeError, Server, ServerEvent};
+use gasp_virtio::VirtioPci;
+use gasp_virtio::block::{self, Block, BlockError};
+use gasp_virtio::entropy::Entropy;
 use parking_lot::Mutex;
 
 use super::device_error::DeviceError;
@@ -209,6 +212,17 @@ impl Unbound {
                 let counted = Box::new(move || counted(counters.snapshot()));
                 (Shell::new(&plan.name, nvme), "nvme", counted, Some(serial))
             }
+            Kind::VirtioBlk(options) => {
+                let block =
+                    virtio_blk(plan, options).map_err(|error| DeviceError::block(plan, &error))?;
+                let serial = block.serial().trim_end().to_owned();
+                let shell = Shell::new(&plan.name, VirtioPci::new(block));
+                (shell, "virtio-blk", Box::new(Vec::new), Some(serial))
+            }
+            Kind::VirtioRng => {
+                let shell = Shell::new(&plan.name, VirtioPci::new(Entropy::new()));
+                (shell, "virtio-rng", Box::new(Vec::new), None)
+            }
         };
         // Every device model here is a PCI function, which a shell accepts.
         let shell = shell.map_err(|error| DeviceError::system(plan, &io::Error::other(error)))?;
@@ -216,22 +230,32 @@ impl Unbound {
     }
 }
 
-fn nvme(plan: &Plan, options: &plan::Nvme) -> Result<Nvme, NvmeError> {
-    let backing = match &options.backing {
-        plan::Backing::Null(size) => Backing::null(*size),
-        plan::Backing::Memory(size) => Backing::memory(*size),
-        plan::Backing::File(path) => Backing::file(path),
+/// What a disk is stored in, and its serial if it is not derived from the file: given, or derived
+/// from the socket.
+fn backing(plan: &Plan, options: &plan::Disk) -> (Backing, Option<String>) {
+    let by_socket = || Some(serial(&plan.socket));
+    let (backing, derived) = match &options.backing {
+        plan::Backing::Null(size) => (Backing::null(*size), by_socket()),
+        plan::Backing::Memory(size) => (Backing::memory(*size), by_socket()),
+        plan::Backing::File(path) => (Backing::file(path), None),
     };
+    (backing, options.serial.clone().or(derived))
+}
+
+fn virtio_blk(plan: &Plan, options: &plan::Disk) -> Result<Block, BlockError> {
+    let own = block::Options::default();
+    let (backing, serial) = backing(plan, options);
+    let block_size = options.block_size.unwrap_or(own.block_size);
+    Block::new(&backing, block::Options { block_size, serial, ..own })
+}
+
+fn nvme(plan: &Plan, options: &plan::Disk) -> Result<Nvme, NvmeError> {
     let own = gasp_nvme::Options::default();
-    // The serial of a disk in a file is derived from the file, of any other from its socket.
-    let by_socket = || match options.backing {
-        plan::Backing::File(_) => None,
-        _ => Some(serial(&plan.socket)),
-    };
+    let (backing, serial) = backing(plan, options);
     let options = gasp_nvme::Options {
         block_size: options.block_size.unwrap_or(own.block_size),
         queues: options.queues.unwrap_or(own.queues),
-        serial: options.serial.clone().or_else(by_socket),
+        serial,
         ..own
     };
     Nvme::new(&backing, options)

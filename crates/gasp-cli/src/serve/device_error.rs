@@ -6,6 +6,7 @@ use std::path::Path;
 use gasp::Errno;
 use gasp_nvme::{DiskError, NvmeError};
 use gasp_vfio_user::BindError;
+use gasp_virtio::block::BlockError;
 
 use super::plan::Plan;
 use crate::failure::Failure;
@@ -62,14 +63,28 @@ impl DeviceError {
         Self::new(plan, "socket", errno, &why)
     }
 
-    /// The disk cannot be opened.
+    /// The NVMe disk cannot be created.
     pub(super) fn disk(plan: &Plan, error: &NvmeError) -> Self {
+        match error {
+            NvmeError::Disk(error) => Self::backing(plan, error),
+            other => Self::new(plan, "backing", error.errno(), &other.to_string()),
+        }
+    }
+
+    /// The virtio disk cannot be created.
+    pub(super) fn block(plan: &Plan, error: &BlockError) -> Self {
+        match error {
+            BlockError::Disk(error) => Self::backing(plan, error),
+            other => Self::new(plan, "backing", Errno::INVAL, &other.to_string()),
+        }
+    }
+
+    /// The backing cannot be opened.
+    fn backing(plan: &Plan, error: &DiskError) -> Self {
         let why = match error {
-            NvmeError::Disk(DiskError::File { path, source }) => no_file(path, source),
-            NvmeError::Disk(DiskError::InUse { path, by }) => {
-                format!("{} {}", path.display(), in_use(*by))
-            }
-            NvmeError::Disk(DiskError::Memory { size, .. }) => no_memory(*size),
+            DiskError::File { path, source } => no_file(path, source),
+            DiskError::InUse { path, by } => format!("{} {}", path.display(), in_use(*by)),
+            DiskError::Memory { size, .. } => no_memory(*size),
             other => other.to_string(),
         };
         Self::new(plan, "backing", error.errno(), &why)

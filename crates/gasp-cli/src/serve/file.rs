@@ -239,7 +239,7 @@ socket = \"dma.sock\"
             (
                 "kind = \"dma\"",
                 "kind = \"edu\"",
-                "a/b.toml:9: device \"edu1\": kind: expected nvme or dma",
+                "a/b.toml:9: device \"edu1\": kind: expected nvme, virtio-blk, virtio-rng or dma",
             ),
             (
                 "dma.sock",

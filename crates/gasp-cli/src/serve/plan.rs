@@ -29,7 +29,9 @@ pub(super) struct Plan {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Dma,
-    Nvme(Nvme),
+    Nvme(Disk),
+    VirtioBlk(Disk),
+    VirtioRng,
 }
 
 impl Kind {
@@ -38,17 +40,19 @@ impl Kind {
         match self {
             Self::Dma => "dma",
             Self::Nvme(_) => "nvme",
+            Self::VirtioBlk(_) => "virtio-blk",
+            Self::VirtioRng => "virtio-rng",
         }
     }
 }
 
-/// The options of an NVMe controller; `None` is its own default.
+/// The options of a disk; `None` is its own default.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Nvme {
+pub(super) struct Disk {
     pub(super) backing: Backing,
     /// The size of a block, in bytes.
     pub(super) block_size: Option<u32>,
-    /// The number of I/O queue pairs.
+    /// The number of I/O queue pairs, of an NVMe controller.
     pub(super) queues: Option<u16>,
     pub(super) serial: Option<String>,
 }
@@ -68,9 +72,17 @@ impl Plan {
     /// Checks a requested device. `index` is its position among the devices; paths are relative to `folder`.
     pub(super) fn of(requested: &Requested, index: usize, folder: &Path) -> Result<Self, Wrong> {
         let kind = match requested.kind.as_str() {
-            "dma" => dma(requested)?,
-            "nvme" => nvme(requested, folder)?,
-            other => return wrong("kind", format!("expected nvme or dma, not {other:?}")),
+            "dma" => plain(requested, Kind::Dma)?,
+            "nvme" => Kind::Nvme(disk(requested, folder)?),
+            "virtio-blk" if requested.queues.is_some() => {
+                return wrong("queues", "the kind virtio-blk has no such key");
+            }
+            "virtio-blk" => Kind::VirtioBlk(disk(requested, folder)?),
+            "virtio-rng" => plain(requested, Kind::VirtioRng)?,
+            other => {
+                let kinds = "nvme, virtio-blk, virtio-rng or dma";
+                return wrong("kind", format!("expected {kinds}, not {other:?}"));
+            }
         };
         let name = requested.label(index);
         // It becomes the name of a thread, and part of lines of output.
@@ -103,21 +115,25 @@ impl Plan {
     /// The file with its data.
     pub(super) fn image(&self) -> Option<&Path> {
         match &self.kind {
-            Kind::Nvme(Nvme { backing: Backing::File(path), .. }) => Some(path),
-            Kind::Nvme(_) | Kind::Dma => None,
+            Kind::Nvme(disk) | Kind::VirtioBlk(disk) => match &disk.backing {
+                Backing::File(path) => Some(path),
+                Backing::Null(_) | Backing::Memory(_) => None,
+            },
+            Kind::Dma | Kind::VirtioRng => None,
         }
     }
 
     fn serial(&self) -> Option<&str> {
         match &self.kind {
             // Without trailing spaces, because a guest sees it padded with spaces.
-            Kind::Nvme(nvme) => nvme.serial.as_deref().map(str::trim_end),
-            Kind::Dma => None,
+            Kind::Nvme(disk) | Kind::VirtioBlk(disk) => disk.serial.as_deref().map(str::trim_end),
+            Kind::Dma | Kind::VirtioRng => None,
         }
     }
 }
 
-fn dma(requested: &Requested) -> Result<Kind, Wrong> {
+/// A kind without options of its own.
+fn plain(requested: &Requested, kind: Kind) -> Result<Kind, Wrong> {
     let Requested { backing, block_size, queues, serial, .. } = requested;
     let surplus = [
         ("backing", backing.is_some()),
@@ -126,14 +142,16 @@ fn dma(requested: &Requested) -> Result<Kind, Wrong> {
         ("serial", serial.is_some()),
     ];
     match surplus.iter().find(|(_, there)| *there) {
-        Some((key, _)) => wrong(key, "the kind dma has no such key"),
-        None => Ok(Kind::Dma),
+        Some((key, _)) => wrong(key, format!("the kind {} has no such key", kind.name())),
+        None => Ok(kind),
     }
 }
 
-fn nvme(requested: &Requested, folder: &Path) -> Result<Kind, Wrong> {
+fn disk(requested: &Requested, folder: &Path) -> Result<Disk, Wrong> {
     let Some(backing) = &requested.backing else {
-        return wrong("backing", "the kind nvme requires it: null:64M, mem:64M or file:PATH");
+        let message =
+            format!("the kind {} requires it: null:64M, mem:64M or file:PATH", requested.kind);
+        return wrong("backing", message);
     };
     let block_size = match requested.block_size {
         None => None,
@@ -152,7 +170,7 @@ fn nvme(requested: &Requested, folder: &Path) -> Result<Kind, Wrong> {
     if serial.as_ref().is_some_and(|text| !fits(text) || text.trim().is_empty()) {
         return wrong("serial", "expected 1 to 20 printable ASCII characters, not only spaces");
     }
-    Ok(Kind::Nvme(Nvme { backing: backing_of(backing, folder)?, block_size, queues, serial }))
+    Ok(Disk { backing: backing_of(backing, folder)?, block_size, queues, serial })
 }
 
 fn backing_of(text: &str, folder: &Path) -> Result<Backing, Wrong> {

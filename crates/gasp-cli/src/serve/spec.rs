@@ -77,13 +77,13 @@ fn set(requested: &mut Requested, key: &str, value: &str) -> Result<(), String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::plan::{Backing, Kind, Nvme};
+    use crate::serve::plan::{Backing, Disk, Kind};
 
     #[test]
     fn a_device_is_parsed_from_one_argument() {
         let spec = "nvme,backing=mem:1M,block-size=4096,queues=3,mode=660,name=disk";
         let plan = parse(spec, Path::new("a.sock")).unwrap();
-        let nvme = Nvme {
+        let nvme = Disk {
             backing: Backing::Memory(1 << 20),
             block_size: Some(4096),
             queues: Some(3),
@@ -91,6 +91,11 @@ mod tests {
         };
         assert_eq!((plan.kind, plan.mode, plan.name.as_str()), (Kind::Nvme(nvme), 0o660, "disk"));
         assert_eq!(parse("dma", Path::new("a.sock")).unwrap().kind, Kind::Dma);
+        assert_eq!(parse("virtio-rng", Path::new("a.sock")).unwrap().kind, Kind::VirtioRng);
+        let plan = parse("virtio-blk,backing=mem:1M,serial=7", Path::new("a.sock")).unwrap();
+        let (backing, serial) = (Backing::Memory(1 << 20), Some("7".into()));
+        let disk = Disk { backing, block_size: None, queues: None, serial };
+        assert_eq!((plan.kind, plan.name.as_str()), (Kind::VirtioBlk(disk), "virtio-blk0"));
     }
 
     #[test]
@@ -110,6 +115,10 @@ mod tests {
             ("dma,colour=red", "colour: unknown key; there are `backing`"),
             ("nvme,queue=2", "queue: unknown key; did you mean `queues`?"),
             ("dma,mode=9", "octal"),
+            ("virtio-blk", "the kind virtio-blk requires it"),
+            ("virtio-blk,backing=null:1M,queues=2", "queues: the kind virtio-blk has no such key"),
+            ("virtio-rng,backing=null:1M", "backing: the kind virtio-rng has no such key"),
+            ("virtio,backing=null:1M", "expected nvme, virtio-blk, virtio-rng or dma"),
             ("nvme,backing=null:1M,queues=many", "queues: expected a number"),
         ] {
             let Err(Failure::Usage(message)) = parse(spec, Path::new("a")) else {

@@ -155,9 +155,9 @@ impl<D: VirtioDevice> Device for VirtioPci<D> {
         let queues = registers.queues().len();
         let identity = Identity {
             vendor: VENDOR,
-            device: MODERN + kind.id,
+            device: MODERN.saturating_add(kind.id),
             subsystem_vendor: VENDOR,
-            subsystem: MODERN + kind.id,
+            subsystem: MODERN.saturating_add(kind.id),
             revision: 1,
             class: kind.class,
         };

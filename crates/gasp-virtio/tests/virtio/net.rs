@@ -150,6 +150,21 @@ fn a_driver_that_sends_faster_than_the_port_takes_waits_and_loses_nothing() {
 }
 
 #[test]
+fn a_driver_need_not_notify_of_buffers_while_there_are_some() {
+    let (mut driver, far) = net();
+    driver.start(1 << 5, 64);
+    driver.put(RECEIVE, &[(DATA, 100, true)]);
+    driver.notify(RECEIVE);
+    until(|| (driver.asks(RECEIVE).0 == 1).then_some(()));
+    far.send(&[1; 20]).unwrap();
+    assert_eq!(driver.wait(RECEIVE).1, 32);
+    far.send(&[1; 20]).unwrap();
+    // There is a frame, and no buffer.
+    until(|| (driver.asks(RECEIVE).0 == 0).then_some(()));
+    assert_eq!(driver.run(RECEIVE, &[(DATA, 100, true)]), 32);
+}
+
+#[test]
 fn a_frame_without_a_header_breaks_the_device() {
     let (mut driver, far) = net();
     driver.put(SEND, &[(DATA, 11, false), (DATA, 100, true)]);

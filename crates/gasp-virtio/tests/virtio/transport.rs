@@ -1,8 +1,11 @@
 //! The transport: capabilities, registers, status, interrupts, notifications, resets.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+
 use gasp::Access;
 use gasp_vdev::testbus::Options;
-use gasp_vdev::{IrqKind, Width};
+use gasp_vdev::{IrqKind, Register, Width, WriteEvents};
 use gasp_virtio::block::{self, Block};
 use gasp_virtio::entropy::Entropy;
 use gasp_virtio::{Backing, VirtioPci};
@@ -277,6 +280,46 @@ fn any_write_to_a_notification_register_notifies_also_if_the_kernel_takes_it() {
             assert_eq!(driver.wait(0).1, 16);
         }
     }
+}
+
+/// What the kernel would be asked for.
+#[derive(Default)]
+struct Kernel(Mutex<Vec<(Register, Option<u64>, OwnedFd)>>);
+
+impl WriteEvents for Kernel {
+    fn connect(&self, at: Register, value: Option<u64>, event: BorrowedFd<'_>) -> bool {
+        self.0.lock().unwrap().push((at, value, event.try_clone_to_owned().unwrap()));
+        true
+    }
+
+    fn disconnect(&self, _: Register, _: Option<u64>) {}
+
+    fn disconnect_all(&self) {
+        self.0.lock().unwrap().clear();
+    }
+}
+
+#[test]
+fn notifications_need_not_leave_the_kernel() {
+    let mut driver = Driver::attach(Entropy::new());
+    driver.bus.detach();
+    let vdev = driver.bus.guest().vdev("again").unwrap();
+    vdev.attach(driver.bus.domain().unwrap()).unwrap().wait();
+    let kernel = Arc::new(Kernel::default());
+    let shell = driver.bus.shell();
+    shell.attach(vdev, None, Some(kernel.clone())).unwrap();
+    shell.config_write(4, &[6, 0]).unwrap();
+    driver.start(EVENT_IDX, 8);
+    until(|| (kernel.0.lock().unwrap().len() == 1).then_some(()));
+    driver.put(0, &[(DATA, 16, true)]);
+    let at = Register { bar: 0, offset: driver.notify, width: Width::Two };
+    {
+        let connected = kernel.0.lock().unwrap();
+        let (register, value, event) = &connected[0];
+        assert_eq!((*register, *value), (at, None));
+        rustix::io::write(event, &1_u64.to_ne_bytes()).unwrap();
+    }
+    assert_eq!(driver.wait(0).1, 16);
 }
 
 #[test]
