@@ -6,5 +6,6 @@ mod broken;
 mod console;
 mod driver;
 mod entropy;
+mod late;
 mod net;
 mod transport;

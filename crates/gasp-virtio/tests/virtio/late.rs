@@ -1,0 +1,69 @@
+//! Chains that arrive at the worst moment: after the device has looked for the last time, and before
+//! it asks to be notified.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use gasp::MemoryObject;
+use gasp_vdev::Class;
+use gasp_virtio::{ActiveQueue, Broken, Kind, VirtioDevice, VirtioPci, Waits};
+use std::sync::Arc;
+
+use crate::driver::{DATA, Driver, EVENT_IDX, RINGS};
+
+/// The available index.
+const INDEX: u64 = RINGS + 0x1002;
+
+/// Makes the next chain available itself, as a driver on another processor would, when it has taken
+/// all there were.
+#[derive(Default)]
+struct Late {
+    ram: OnceLock<MemoryObject>,
+    served: AtomicU16,
+}
+
+impl VirtioDevice for Late {
+    fn kind(&self) -> Kind {
+        Kind { id: 63, class: Class { base: 0xff, sub: 0, interface: 0 } }
+    }
+
+    fn queues(&self) -> Vec<u16> {
+        vec![8]
+    }
+
+    fn serve(&self, _: u16, queue: &mut ActiveQueue<'_>) -> Result<Waits, Broken> {
+        while let Some(chain) = queue.next()? {
+            queue.complete(&chain, 0)?;
+            self.served.fetch_add(1, Ordering::Relaxed);
+        }
+        let served = self.served.load(Ordering::Relaxed);
+        if (1..5).contains(&served) {
+            let next = (served + 1).to_le_bytes();
+            self.ram.get().unwrap().write_at(INDEX, &next).unwrap();
+        }
+        Ok(Waits::ForDriver)
+    }
+
+    fn reset(&self) {
+        self.served.store(0, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_chain_of_which_the_driver_does_not_notify_any_more_is_found() {
+    let device = Arc::new(Late::default());
+    let mut driver = Driver::attach_to(VirtioPci::new(Arc::clone(&device)), Default::default());
+    device.ram.set(driver.bus.ram().clone()).unwrap();
+    for features in [0, EVENT_IDX] {
+        driver.start(features, 8);
+        // The ring has all five of them; the driver makes the first available.
+        for at in 0..5 {
+            driver.put(0, &[(DATA + at, 1, false)]);
+        }
+        driver.bus.store(INDEX, &1_u16.to_le_bytes()).unwrap();
+        driver.notify(0);
+        for head in 0..5 {
+            assert_eq!(driver.wait(0), (head, 0));
+        }
+    }
+}
