@@ -2,6 +2,7 @@
 //! inputs, and the fuzzer.
 
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::time::Duration;
 
 use gasp::{Access, DeviceAddr, GuestPhys};
 use gasp_vdev::testbus::{Options, TestBus};
@@ -159,7 +160,11 @@ fn step(hostile: &mut Hostile, input: &mut Input<'_>) {
             shell.reset();
             shell.config_write(4, &[6, 0]).unwrap();
         }
-        _ => shell.bar_write(0, NOTIFY, &[0, 0]).unwrap(),
+        _ => {
+            shell.bar_write(0, NOTIFY, &[0, 0]).unwrap();
+            // The device's thread has its turn before the next step, mostly.
+            std::thread::sleep(Duration::from_micros(200));
+        }
     }
 }
 
