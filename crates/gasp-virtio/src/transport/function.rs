@@ -115,8 +115,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
             let name = context.vdev().name();
             tracing::warn!(device = name, %broken, times, "a driver has broken its device");
         }
-        let is_news = self.registers.lock().set_needs_reset();
-        if is_news {
+        let listens = self.registers.lock().set_needs_reset();
+        if listens {
             self.interrupt_config(context);
         }
     }

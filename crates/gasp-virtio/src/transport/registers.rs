@@ -275,9 +275,8 @@ impl Registers {
     /// Sets the bit that asks the driver for a reset. Returns whether it is to be interrupted for
     /// that (2.1.2).
     pub(super) fn set_needs_reset(&mut self) -> bool {
-        let is_news = self.status & NEEDS_RESET == 0;
         self.status |= NEEDS_RESET;
-        is_news && self.status & DRIVER_OK != 0
+        self.status & DRIVER_OK != 0
     }
 }
 
@@ -287,5 +286,101 @@ fn half(bits: u64, select: u32) -> u32 {
         0 => bits as u32,
         1 => (bits >> 32) as u32,
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: u64 = VERSION_1 | ACCESS_PLATFORM;
+
+    fn write(registers: &mut Registers, field: u64, value: u64, len: usize) -> bool {
+        registers.write(field, &value.to_le_bytes()[..len])
+    }
+
+    fn status(registers: &Registers) -> u8 {
+        let mut byte = [0];
+        registers.read(STATUS, 0, &mut byte);
+        byte[0]
+    }
+
+    /// A device that its driver has started.
+    fn started() -> Registers {
+        let mut registers = Registers::new(0, false, &[8, 8]);
+        write(&mut registers, STATUS, 3, 1);
+        write(&mut registers, DRIVER_SELECT, 1, 4);
+        write(&mut registers, DRIVER_FEATURE, ALL >> 32, 4);
+        write(&mut registers, STATUS, 11, 1);
+        assert!(write(&mut registers, STATUS, 15, 1), "there is something to do");
+        assert_eq!(registers.take_order(), Some(Order::Start));
+        assert_eq!(registers.take_order(), None);
+        registers
+    }
+
+    #[test]
+    fn until_a_reset_is_complete_nothing_is_accepted_and_the_status_stays() {
+        let mut registers = started();
+        assert!(write(&mut registers, STATUS, 0, 1) && registers.is_resetting());
+        write(&mut registers, STATUS, 1, 1);
+        write(&mut registers, QUEUE_SELECT, 1, 2);
+        assert_eq!((status(&registers), registers.queue_select), (15, 0));
+        assert_eq!(registers.take_order(), Some(Order::Reset));
+        assert_eq!(registers.take_order(), Some(Order::Reset), "it is not complete");
+        registers.reset();
+        assert_eq!((status(&registers), registers.take_order()), (0, None));
+        // A device that was not started is reset at once.
+        write(&mut registers, STATUS, 3, 1);
+        write(&mut registers, QUEUE_SIZE, 4, 2);
+        assert!(!write(&mut registers, STATUS, 0, 1));
+        assert_eq!((status(&registers), registers.queues[0].size), (0, 8));
+    }
+
+    #[test]
+    fn a_reset_overtakes_a_start() {
+        let mut registers = started();
+        registers.order = Some(Order::Start);
+        write(&mut registers, STATUS, 0, 1);
+        assert_eq!(registers.take_order(), Some(Order::Reset));
+    }
+
+    #[test]
+    fn the_driver_sets_its_own_bits_and_clears_none() {
+        let mut registers = Registers::new(0, false, &[8]);
+        write(&mut registers, STATUS, 0xff, 1);
+        assert_eq!(status(&registers), 1 | 2 | 128);
+        write(&mut registers, STATUS, 1, 1);
+        assert_eq!(status(&registers), 1 | 2 | 128);
+        assert!(!registers.set_needs_reset(), "nobody listens before the start");
+        let mut registers = started();
+        assert!(registers.set_needs_reset());
+        write(&mut registers, STATUS, 15, 1);
+        assert_eq!(status(&registers), 15 | 64);
+    }
+
+    #[test]
+    fn queues_are_fixed_by_the_start_and_their_vectors_are_not() {
+        let mut registers = started();
+        for (field, value) in [(QUEUE_SIZE, 4), (QUEUE_ENABLE, 1), (QUEUE_PLACES[1], 0x1000)] {
+            write(&mut registers, field, value, 2);
+        }
+        write(&mut registers, QUEUE_VECTOR, 2, 2);
+        let queue = &registers.queues[0];
+        let fixed = (queue.size, queue.enabled, queue.places);
+        assert_eq!((fixed, queue.vector), ((8, false, [0; 3]), 2));
+    }
+
+    #[test]
+    fn a_wide_write_reaches_each_field_that_it_touches() {
+        let mut registers = Registers::new(0, false, &[8, 8]);
+        // Vector of the configuration, number of queues, status, generation, queue.
+        registers.write(CONFIG_VECTOR, &[2, 0, 9, 9, 3, 9, 1, 0]);
+        assert_eq!((registers.config_vector, registers.queue_select), (2, 1));
+        assert_eq!((status(&registers), registers.queues.len()), (3, 2));
+        // The middle of a place, across two of them.
+        registers.write(QUEUE_PLACES[0] + 6, &[1, 2, 3, 4]);
+        assert_eq!(registers.queues[1].places, [0x0201 << 48, 0x0403, 0]);
+        registers.write(u64::MAX, &[1]);
+        registers.write(COMMON_LEN, &[1; 8]);
     }
 }

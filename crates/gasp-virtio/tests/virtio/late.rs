@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use gasp::MemoryObject;
-use gasp_vdev::Class;
+use gasp_vdev::{Bell, Class};
 use gasp_virtio::{ActiveQueue, Broken, Kind, VirtioDevice, VirtioPci, Waits};
 use std::sync::Arc;
 
@@ -20,6 +20,8 @@ const INDEX: u64 = RINGS + 0x1002;
 struct Late {
     ram: OnceLock<MemoryObject>,
     served: AtomicU16,
+    /// How many VMMs it has.
+    attached: AtomicU16,
 }
 
 impl VirtioDevice for Late {
@@ -44,6 +46,15 @@ impl VirtioDevice for Late {
         Ok(Waits::ForDriver)
     }
 
+    fn attached(&self, bell: Option<Bell>) {
+        assert!(bell.is_some());
+        self.attached.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn detached(&self) {
+        self.attached.fetch_sub(1, Ordering::Relaxed);
+    }
+
     fn reset(&self) {
         self.served.store(0, Ordering::Relaxed);
     }
@@ -66,4 +77,7 @@ fn a_chain_of_which_the_driver_does_not_notify_any_more_is_found() {
             assert_eq!(driver.wait(0), (head, 0));
         }
     }
+    assert_eq!(device.attached.load(Ordering::Relaxed), 1);
+    driver.bus.detach();
+    assert_eq!(device.attached.load(Ordering::Relaxed), 0);
 }

@@ -232,6 +232,11 @@ fn without_msix_the_pin_is_up_until_the_isr_is_read() {
     driver.reset();
     assert!(!raised(&driver), "a reset lowers it");
     assert_eq!(driver.read::<1>(driver.isr), 0);
+    driver.start(0, 8);
+    driver.run(0, &[(DATA, 16, true)]);
+    until(|| raised(&driver).then_some(()));
+    driver.bus.shell().reset();
+    assert_eq!((raised(&driver), driver.read::<1>(driver.isr)), (false, 0));
 }
 
 #[test]
