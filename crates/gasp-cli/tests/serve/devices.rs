@@ -242,3 +242,27 @@ fn memory_that_is_copied_by_messages_is_not_reported_as_mapped() {
     serving.signal(Signal::TERM);
     assert_eq!(serving.event("stopped")["by_message_bytes"], 0);
 }
+
+#[test]
+fn virtio_devices_are_served_and_a_disk_locks_its_image() {
+    let folder = Folder::new();
+    let image = folder.text("disk.img");
+    std::fs::write(&image, [0; 4096]).unwrap();
+    let disk = format!("virtio-blk,backing=file:{image}");
+    let mut serving =
+        Serving::start(&["--device", &disk, "--socket", &folder.text("blk.sock"), "--json"]);
+    assert_eq!(serving.event("listening")["kind"], "virtio-blk");
+    attach(&folder.path("blk.sock"));
+    serving.event("attached");
+    let second = gasp(&["--device", &disk, "--socket", &folder.text("b.sock")]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(stderr(&second).contains("disk.img"), "{second:?}");
+    let missing = format!("virtio-blk,backing=file:{}", folder.text("no.img"));
+    let missing = gasp(&["--device", &missing, "--socket", &folder.text("b.sock")]);
+    assert!(stderr(&missing).contains("no.img"), "{missing:?}");
+    let mut rng =
+        Serving::start(&["--device", "virtio-rng", "--socket", &folder.text("rng.sock"), "--json"]);
+    assert_eq!(rng.event("listening")["kind"], "virtio-rng");
+    attach(&folder.path("rng.sock"));
+    rng.event("attached");
+}

@@ -129,21 +129,18 @@ impl Block {
     }
 
     /// Carries out a request, and returns its status and how many bytes of data were written to the
-    /// guest; `None` if it was to stop.
-    fn carry_out(&self, queue: &ActiveQueue<'_>, chain: &Chain, room: u64) -> Option<(u32, u64)> {
+    /// guest.
+    fn carry_out(&self, queue: &ActiveQueue<'_>, chain: &Chain, room: u64) -> (u32, u64) {
         let mut header = [0; HEADER as usize];
         let done = match chain.readable.read(queue.context(), 0, &mut header) {
             Ok(()) => self.execute(queue, chain, Operation::of(header), room),
             Err(_) => Err(Refusal::Failed),
         };
-        if queue.should_stop() {
-            return None;
-        }
-        Some(match done {
+        match done {
             Ok(written) => (VIRTIO_BLK_S_OK, written),
             Err(Refusal::Unsupported) => (VIRTIO_BLK_S_UNSUPP, 0),
             Err(Refusal::Failed) => (VIRTIO_BLK_S_IOERR, 0),
-        })
+        }
     }
 
     fn execute(
@@ -306,8 +303,9 @@ impl VirtioDevice for Block {
             // The status is the last byte that the device may write.
             let room = chain.writable.len().checked_sub(1);
             let room = room.ok_or_else(|| request("it has no room for a status"))?;
-            let Some((status, written)) = self.carry_out(queue, &chain, room) else { break };
+            let (status, written) = self.carry_out(queue, &chain, room);
             let answered = chain.writable.write(queue.context(), room, &[status as u8]);
+            // What has ended early for that is never complete.
             if queue.should_stop() {
                 break;
             }

@@ -6,6 +6,6 @@ mod broken;
 mod console;
 mod driver;
 mod entropy;
-mod late;
 mod net;
 mod transport;
+mod turns;

@@ -1,13 +1,12 @@
-//! Chains that arrive at the worst moment: after the device has looked for the last time, and before
-//! it asks to be notified.
+//! Turns of a queue, as a device sees them: how many chains one has, and chains that arrive at the
+//! worst moment, after the device has looked for the last time and before it asks to be notified.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use gasp::MemoryObject;
 use gasp_vdev::{Bell, Class};
 use gasp_virtio::{ActiveQueue, Broken, Kind, VirtioDevice, VirtioPci, Waits};
-use std::sync::Arc;
 
 use crate::driver::{DATA, Driver, EVENT_IDX, RINGS};
 
@@ -80,4 +79,54 @@ fn a_chain_of_which_the_driver_does_not_notify_any_more_is_found() {
     assert_eq!(device.attached.load(Ordering::Relaxed), 1);
     driver.bus.detach();
     assert_eq!(device.attached.load(Ordering::Relaxed), 0);
+}
+
+/// Counts the chains of each turn, of two queues.
+#[derive(Default)]
+struct Counting(Mutex<Vec<(u16, usize)>>);
+
+impl VirtioDevice for Counting {
+    fn kind(&self) -> Kind {
+        Kind { id: 63, class: Class { base: 0xff, sub: 0, interface: 0 } }
+    }
+
+    fn queues(&self) -> Vec<u16> {
+        vec![128, 128]
+    }
+
+    fn serve(&self, index: u16, queue: &mut ActiveQueue<'_>) -> Result<Waits, Broken> {
+        let mut count = 0;
+        while let Some(chain) = queue.next()? {
+            queue.complete(&chain, 0)?;
+            count += 1;
+        }
+        if count > 0 {
+            self.0.lock().unwrap().push((index, count));
+        }
+        Ok(Waits::ForDriver)
+    }
+}
+
+#[test]
+fn a_turn_has_a_few_chains_and_none_is_lost() {
+    let device = Arc::new(Counting::default());
+    let mut driver = Driver::attach_to(VirtioPci::new(Arc::clone(&device)), Default::default());
+    driver.start(0, 128);
+    for _ in 0..100 {
+        driver.put(0, &[(DATA, 1, false)]);
+    }
+    for _ in 0..40 {
+        driver.put(1, &[(DATA, 1, false)]);
+    }
+    driver.notify(0);
+    for index in [1; 40].into_iter().chain([0; 100]) {
+        driver.wait(index);
+    }
+    let turns = device.0.lock().unwrap().clone();
+    assert!(turns.iter().all(|&(_, count)| count <= 32), "{turns:?}");
+    let of = |wanted| {
+        let turns = turns.iter().filter(move |(index, _)| *index == wanted);
+        turns.map(|(_, count)| count).sum::<usize>()
+    };
+    assert_eq!((of(0), of(1)), (100, 40));
 }
