@@ -235,9 +235,7 @@ impl VirtioDevice for Console {
     }
 
     fn reset(&self) {
-        let mut state = self.state.lock();
-        let has_ended = state.has_ended;
-        *state = State { has_ended, ..State::default() };
+        *self.state.lock() = State::default();
     }
 
     fn attached(&self, bell: Option<Bell>) {

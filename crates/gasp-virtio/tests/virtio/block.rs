@@ -8,6 +8,7 @@ use gasp_virtio::block::{Block, BlockError, Options};
 use gasp_virtio::{Backing, DiskError};
 
 use crate::driver::{Buffer, DATA, Driver, EVENT_IDX, INDIRECT, IOVA, Noise};
+use crate::faults::fail;
 
 pub(crate) const IN: u32 = 0;
 pub(crate) const OUT: u32 = 1;
@@ -286,15 +287,29 @@ fn a_request_of_hundreds_of_megabytes_takes_no_memory_of_its_size() {
 }
 
 #[test]
-fn a_driver_without_flush_has_its_writes_on_stable_storage() {
-    // /dev/full cannot be used here, so this only shows that each write is still complete.
-    let image = Image::new("through", &[0; 4096]);
-    let block = Block::new(&Backing::file(&image.0), Options::default()).unwrap();
-    let mut driver = Driver::attach(block);
-    driver.start(0, 64);
+fn errors_of_the_file_fail_the_request_and_a_driver_without_flush_hears_of_them_at_once() {
+    let image = Image::new("errors", &[0; 1 << 16]);
+    // The device's thread inherits what this thread may not do.
+    fail(libc::SYS_fdatasync, libc::EIO);
+    let new = || Block::new(&Backing::file(&image.0), Options::default()).unwrap();
+    let mut driver = Driver::attach(new());
+    driver.start(WITH_CACHE, 64);
     driver.bus.store(BYTES, &[5; 512]).unwrap();
     assert_eq!(request(&mut driver, OUT, 1, &[(BYTES, 512, false)]), (OK, 1));
-    assert_eq!(fs::read(&image.0).unwrap()[512..1024], [5; 512]);
+    assert_eq!(request(&mut driver, FLUSH, 0, &[]), (IOERR, 1));
+    driver.start(0, 64);
+    assert_eq!(request(&mut driver, OUT, 2, &[(BYTES, 512, false)]), (IOERR, 1));
+    let range = [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+    driver.bus.store(BYTES, &range).unwrap();
+    assert_eq!(request(&mut driver, DISCARD, 0, &[(BYTES, 16, false)]), (IOERR, 1));
+    assert_eq!(request(&mut driver, IN, 1, &[(BYTES, 512, true)]), (OK, 513));
+    assert_eq!(driver.bytes(BYTES, 512), [5; 512]);
+    drop(driver);
+    fail(libc::SYS_preadv, libc::EIO);
+    let mut driver = Driver::attach(new());
+    driver.start(WITH_CACHE, 64);
+    assert_eq!(request(&mut driver, IN, 1, &[(BYTES, 512, true)]), (IOERR, 0));
+    assert_eq!(request(&mut driver, OUT, 1, &[(BYTES, 512, false)]), (OK, 1));
 }
 
 #[test]

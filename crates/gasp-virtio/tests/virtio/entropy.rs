@@ -4,6 +4,7 @@ use gasp::DeviceAddr;
 use gasp_virtio::entropy::Entropy;
 
 use crate::driver::{DATA, Driver, IOVA};
+use crate::faults::fail;
 
 #[test]
 fn each_request_is_filled_with_other_bytes_and_only_that() {
@@ -46,4 +47,13 @@ fn what_the_iommu_refuses_is_not_written_and_recorded() {
     driver.grant(DATA + 8192, gasp::Access::READ);
     assert_eq!(driver.run(0, &[(DATA + 8192, 4096, true)]), 0);
     assert_eq!(driver.status(), 15, "the device goes on");
+}
+
+#[test]
+fn a_kernel_without_random_bytes_gives_none() {
+    fail(libc::SYS_getrandom, libc::ENOSYS);
+    let mut driver = Driver::attach(Entropy::new());
+    driver.start(0, 16);
+    assert_eq!(driver.run(0, &[(DATA, 64, true)]), 0);
+    assert_eq!((driver.bytes(DATA, 64), driver.status()), (vec![0; 64], 15));
 }

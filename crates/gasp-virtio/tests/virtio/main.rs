@@ -6,6 +6,7 @@ mod broken;
 mod console;
 mod driver;
 mod entropy;
+mod faults;
 mod net;
 mod transport;
 mod turns;
