@@ -117,36 +117,72 @@ fn a_frame_that_is_too_long_for_its_chain_is_lost_and_the_chain_takes_the_next()
 #[test]
 fn a_driver_that_sends_faster_than_the_port_takes_waits_and_loses_nothing() {
     let (mut driver, far) = net();
-    let mut received = [0; 2000];
-    for round in 0..3 {
-        for at in 0..50_u8 {
-            driver.bus.store(DATA + 4096 * u64::from(at) + 12, &[at + round; 1000]).unwrap();
-            driver.put(SEND, &[(DATA + 4096 * u64::from(at), 1012, false)]);
+    // More than a socket keeps.
+    let (frame, step) = (9000, 0x4000);
+    let put_all = |driver: &mut Driver, byte: u8| {
+        for at in 0..50 {
+            let place = DATA + step * u64::from(at);
+            driver.bus.store(place + 12, &vec![byte + at; frame]).unwrap();
+            driver.put(SEND, &[(place, frame as u32 + HEADER, false)]);
         }
         driver.notify(SEND);
+    };
+    let mut received = vec![0; 10_000];
+    for round in 0..3 {
+        put_all(&mut driver, round);
         // It receives meanwhile.
         far.send(&[1; 60]).unwrap();
-        assert_eq!(driver.run(RECEIVE, &[(DATA + 0x10_0000, 100, true)]), 72);
+        assert_eq!(driver.run(RECEIVE, &[(DATA + 0x20_0000, 100, true)]), 72);
         for at in 0..50 {
-            assert_eq!(far.recv(&mut received).unwrap(), 1000);
-            assert_eq!(received[..1000], [at + round; 1000]);
+            assert_eq!(far.recv(&mut received).unwrap(), frame);
+            assert!(received[..frame].iter().all(|&byte| byte == at + round));
         }
         for _ in 0..50 {
             driver.wait(SEND);
         }
     }
-    // A reset while it waits.
-    for at in 0..50 {
-        driver.put(SEND, &[(DATA + 4096 * at, 1012, false)]);
-    }
-    driver.notify(SEND);
+    // A reset while it waits: what was not sent never is.
+    put_all(&mut driver, 100);
     until(|| driver.take(SEND));
     driver.start(0, 64);
+    far.set_nonblocking(true).unwrap();
+    let sent = core::iter::from_fn(|| far.recv(&mut received).ok()).count();
+    assert!((1..50).contains(&sent), "{sent}");
+    far.set_nonblocking(false).unwrap();
+    driver.bus.store(DATA + 12, &[9; 60]).unwrap();
+    driver.run(SEND, &[(DATA, 72, false)]);
+    assert_eq!(far.recv(&mut received).unwrap(), 60);
     // The other side has gone: frames are lost, and the driver goes on.
     drop(far);
     for _ in 0..20 {
         assert_eq!(driver.run(SEND, &[(DATA, 100, false)]), 0);
     }
+}
+
+#[test]
+fn buffers_and_frames_that_a_reset_overtakes_are_void() {
+    let (mut driver, far) = net();
+    driver.bus.store(DATA, &[0; 4096]).unwrap();
+    driver.put(RECEIVE, &[(DATA, 100, true)]);
+    driver.notify(RECEIVE);
+    // It is too long for this chain, which is kept for the next.
+    far.send(&[1; 200]).unwrap();
+    // So that it has been taken.
+    driver.run(SEND, &[(DATA + 8192, 12, false)]);
+    driver.start(0, 64);
+    far.send(&[2; 50]).unwrap();
+    assert_eq!(driver.run(RECEIVE, &[(DATA + 4096, 100, true)]), 62);
+    assert_eq!(driver.bytes(DATA + 4096 + 12, 50), [2; 50]);
+    assert_eq!(driver.bytes(DATA, 100), [0; 100], "that buffer is the driver's again");
+    // A frame without a buffer.
+    far.send(&[3; 50]).unwrap();
+    driver.run(SEND, &[(DATA + 8192, 12, false)]);
+    driver.notify(RECEIVE);
+    driver.run(SEND, &[(DATA + 8192, 12, false)]);
+    driver.start(0, 64);
+    far.send(&[4; 50]).unwrap();
+    driver.run(RECEIVE, &[(DATA, 100, true)]);
+    assert_eq!(driver.bytes(DATA + 12, 50), [4; 50]);
 }
 
 #[test]

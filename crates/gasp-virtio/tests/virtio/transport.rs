@@ -185,6 +185,12 @@ fn interrupts_come_by_the_vector_of_their_queue_or_not_at_all() {
     let mut driver = Driver::attach(Entropy::new());
     driver.watch(1);
     driver.start(0, 8);
+    // Without anything that was used there is none.
+    for _ in 0..20 {
+        driver.notify(0);
+    }
+    driver.start(0, 8);
+    assert!(!driver.has_interrupt());
     driver.run(0, &[(DATA, 16, true)]);
     until(|| driver.has_interrupt().then_some(()));
     // The driver wants none: flags of the available ring.
@@ -250,8 +256,9 @@ fn with_the_event_index_the_driver_is_told_what_to_notify_of_and_no_request_is_l
         if event == count.wrapping_sub(1) {
             driver.notify(0);
         }
-        assert_eq!(driver.wait(0).0, before, "{count}");
+        // A driver that looks before may have told the device to interrupt for the next one alone.
         assert!(driver.bus.interrupt(1).unwrap());
+        assert_eq!(driver.wait(0).0, before, "{count}");
         until(|| (driver.asks(0).1 == count).then_some(()));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use gasp::MemoryObject;
 use gasp_vdev::{Bell, Class};
@@ -129,4 +130,41 @@ fn a_turn_has_a_few_chains_and_none_is_lost() {
         turns.map(|(_, count)| count).sum::<usize>()
     };
     assert_eq!((of(0), of(1)), (100, 40));
+}
+
+/// Works until it is to stop.
+struct Endless;
+
+impl VirtioDevice for Endless {
+    fn kind(&self) -> Kind {
+        Kind { id: 63, class: Class { base: 0xff, sub: 0, interface: 0 } }
+    }
+
+    fn queues(&self) -> Vec<u16> {
+        vec![8]
+    }
+
+    fn serve(&self, _: u16, queue: &mut ActiveQueue<'_>) -> Result<Waits, Broken> {
+        while !queue.should_stop() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Waits::NotAtAll)
+    }
+}
+
+#[test]
+fn a_device_is_asked_to_stop_by_resets_of_either_kind_and_by_the_end() {
+    let mut driver = Driver::attach(Endless);
+    for _ in 0..3 {
+        driver.start(0, 8);
+        driver.notify(0);
+        std::thread::sleep(Duration::from_millis(5));
+        driver.reset();
+        driver.start(0, 8);
+        driver.notify(0);
+        driver.bus.shell().reset();
+        driver.bus.shell().config_write(4, &[6, 0]).unwrap();
+    }
+    driver.start(0, 8);
+    driver.bus.detach();
 }
