@@ -2,6 +2,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use gasp::Access;
 use gasp_vdev::testbus::Options;
@@ -188,6 +189,7 @@ fn interrupts_come_by_the_vector_of_their_queue_or_not_at_all() {
     // Without anything that was used there is none.
     for _ in 0..20 {
         driver.notify(0);
+        std::thread::sleep(Duration::from_millis(1));
     }
     driver.start(0, 8);
     assert!(!driver.has_interrupt());
