@@ -109,9 +109,9 @@ fn rings_that_the_iommu_refuses_break_the_device_whenever_that_is() {
         driver.wait_broken();
         driver.grant(page, Access::RW);
         works_again(&mut driver);
-        // While it runs.
-        driver.put(0, &[(DATA, 16, true)]);
+        // While it runs: first the page, as the device may still look for chains.
         driver.revoke(page);
+        driver.put(0, &[(DATA, 16, true)]);
         driver.notify(0);
         driver.wait_broken();
         let faults = driver.bus.guest().take_faults();
@@ -126,9 +126,9 @@ fn rings_that_the_iommu_refuses_break_the_device_whenever_that_is() {
         works_again(&mut driver);
     }
     // The used ring may only be read.
-    driver.put(0, &[(DATA, 16, true)]);
     driver.revoke(USED);
     driver.grant(USED, Access::READ);
+    driver.put(0, &[(DATA, 16, true)]);
     let before = driver.bytes(USED, 64);
     driver.notify(0);
     driver.wait_broken();
@@ -168,8 +168,8 @@ fn rings_at_impossible_places_break_the_device_as_it_starts() {
 #[test]
 fn a_device_that_is_not_bus_master_breaks_and_nothing_else() {
     let mut driver = entropy();
-    driver.put(0, &[(DATA, 16, true)]);
     driver.bus.shell().config_write(4, &[2, 0]).unwrap();
+    driver.put(0, &[(DATA, 16, true)]);
     driver.notify(0);
     driver.wait_broken();
     driver.bus.shell().config_write(4, &[6, 0]).unwrap();
