@@ -50,6 +50,9 @@ enum Command {
     Layout(layout::Args),
     /// Serve devices to VMMs over vfio-user
     Serve(serve::Args),
+    /// Run a virtual machine on KVM
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Vm(crate::vm::Args),
     /// Print shell completions
     Completions(companions::CompletionsArgs),
     /// Print the man page, or write one for each subcommand to a directory
@@ -89,6 +92,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Broker(args) => (broker::run(&args), false),
         Command::Layout(args) => (layout::run(&args), false),
         Command::Serve(args) => (serve::run(&args), args.json),
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Command::Vm(args) => (crate::vm::run(&args), args.json.is_some()),
         Command::Completions(args) => (companions::completions(&args, command()), false),
         Command::Man(args) => (companions::man(&args, command()), false),
     };

@@ -24,6 +24,14 @@ pub(crate) enum Failure {
     Arguments(clap::Error),
     /// The output has already reported what is wrong.
     Reported,
+    /// A guest has ended in a way that its host may want to know of.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "`vm` is not built"))]
+    Ended {
+        /// The exit status.
+        status: u8,
+        /// What has happened.
+        message: String,
+    },
     /// A file or a directory cannot be written.
     Unwritable {
         /// The operation, with the path.
@@ -76,6 +84,7 @@ impl Failure {
                 return ExitCode::SUCCESS;
             }
             Self::Reported => return ExitCode::from(REFUSED),
+            Self::Ended { status, .. } => *status,
             Self::Config(_) | Self::Usage(_) | Self::Arguments(_) => USAGE,
             _ => REFUSED,
         };
@@ -97,8 +106,14 @@ impl Failure {
         ExitCode::from(status)
     }
 
+    /// The message, of one line.
+    pub(crate) fn message(&self) -> String {
+        self.fields().message
+    }
+
     fn fields(&self) -> ErrorFields {
         let (errno, reason, message) = match self {
+            Self::Ended { message, .. } => ("ECANCELED", message.clone(), message.clone()),
             Self::Reported => ("EIO", String::new(), String::new()),
             Self::Io(error) => (errno_of(error), system_words(error), system_words(error)),
             Self::Unwritable { what, error } => {
@@ -146,7 +161,7 @@ fn remedy(error: &io::Error) -> &'static str {
 }
 
 /// A message without the error numbers in it.
-fn plain(message: &str) -> String {
+pub(crate) fn plain(message: &str) -> String {
     let mut parts = message.split(" (os error ");
     let mut text = parts.next().unwrap_or_default().to_owned();
     for part in parts {

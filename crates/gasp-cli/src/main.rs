@@ -11,11 +11,13 @@
 //! | [`broker`] | frame numbers or tokens for unprivileged processes |
 //! | [`layout`] | a picture of where a configured guest's memory lies |
 //! | [`serve`] | devices on vfio-user sockets, for VMMs to attach |
+//! | `vm` | a virtual machine on KVM, on x86-64 |
 //! | [`configured`] | a guest from a configuration file |
 //! | [`companions`] | shell completions and man pages |
 //! | [`failure`] | errors and exit statuses |
-//! | [`socket`] | why a socket cannot be created |
+//! | [`socket`], [`disk_error`] | why a socket cannot be created, or a disk cannot be opened |
 //! | [`output`], [`columns`] | output to stdout: paragraphs, tables, JSON |
+//! | [`out`] | a writer that drops reports that cannot be written |
 //! | [`quantity`], [`progress`], [`signal`], [`logging`] | sizes and addresses; progress on stderr; signals; log lines |
 
 mod audit;
@@ -25,11 +27,13 @@ mod columns;
 mod companions;
 mod configured;
 mod demo;
+mod disk_error;
 mod failure;
 mod help;
 mod layout;
 mod logging;
 mod map;
+mod out;
 mod output;
 mod probe;
 mod progress;
@@ -37,6 +41,8 @@ mod quantity;
 mod serve;
 mod signal;
 mod socket;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod vm;
 
 use std::process::ExitCode;
 

@@ -17,6 +17,8 @@ pub const PCI_PORTS: (u16, u16) = (0x1000, 0xf000);
 pub const PCI_HIGH_MEMORY: u64 = 64 << 30;
 /// The I/O APIC of KVM.
 pub const IO_APIC: GuestPhys = GuestPhys(0xfec0_0000);
+/// The registers of the guest's IOMMU: one page.
+pub const IOMMU: GuestPhys = GuestPhys(0xfed9_0000);
 /// The local APICs of KVM.
 pub const LOCAL_APIC: GuestPhys = GuestPhys(0xfee0_0000);
 /// One page that KVM itself uses on Intel's processors, for real mode.

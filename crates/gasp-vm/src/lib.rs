@@ -15,6 +15,7 @@
 //! | [`boot`] | a kernel, its command line, initrd and memory map |
 //! | [`acpi`], [`PowerButton`] | the tables that Linux finds it all by; power-off, reset, the power button |
 //! | [`pci`] | a PCI bus with devices of [`gasp_vdev`] |
+//! | [`Iommu`] | the guest's own IOMMU, which the devices are behind |
 //! | [`Line`], [`MessageSender`], [`Doorbell`] | interrupts by irqfd, messages, doorbells by ioeventfd |
 //!
 //! # Signals
@@ -39,6 +40,7 @@ mod exit;
 mod exits;
 mod gate;
 mod inner;
+mod iommu;
 mod kick;
 pub mod layout;
 mod machine;
@@ -57,6 +59,7 @@ pub use ending::{End, Ending, Failure};
 pub use error::MachineError;
 pub use event::{Doorbell, DoorbellAddr, Line, Rings};
 pub use exits::Exits;
+pub use iommu::Iommu;
 pub use machine::{Machine, MachineBuilder};
 pub use power::PowerButton;
 pub use routes::{Message, MessageSender};

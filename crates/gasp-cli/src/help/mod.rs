@@ -62,6 +62,7 @@ pub(crate) fn sections(command: &str) -> Vec<Section> {
         "broker" => texts::BROKER,
         "layout" => texts::LAYOUT,
         "serve" => texts::SERVE,
+        "vm" => texts::VM,
         "completions" => texts::COMPLETIONS,
         "man" => texts::MAN,
         _ => texts::GASP,

@@ -263,6 +263,71 @@ Exit status:
   1  a socket is in use or cannot be created, a disk cannot be opened, or all devices failed
   2  wrong usage or a wrong configuration";
 
+pub(super) const VM: &str = "\
+Examples:
+  gasp vm --kernel vmlinux --initrd initrd.img --ram 1G --disk disk.img
+  gasp vm --kernel vmlinux --disk a.img --cmdline 'console=ttyS0 root=/dev/nvme0n1 intel_iommu=on'
+  gasp vm guest.qvmconf
+  gasp vm @guest.qvmconf cmdline 'console=ttyS0 quiet'
+
+Boots a kernel on KVM, on x86-64, with its serial port on stdin and stdout. A terminal is in raw
+mode meanwhile: Ctrl-A x ends the VM, and Ctrl-A Ctrl-A is one Ctrl-A.
+
+Disks and other devices are in this process. What they move goes through maps that the guest's
+IOMMU checks: a VT-d, which Linux enables with `intel_iommu=on` on its command line (and uses in
+strict mode with `iommu.strict=1`). Until then, and with --iommu off, devices reach all of the
+guest's memory.
+
+Values of --disk, --net and --iommu:
+  --disk PATH      an NVMe disk; the image is a file or a block device
+  --disk virtio-blk:PATH
+                   a virtio disk; with `,readonly` at the end the guest cannot write it
+  --net tap:NAME   a virtio network device at a tap interface
+  --net unix:OWN:PEER
+                   the same at a datagram socket OWN, connected to PEER: a frame a message
+  --iommu vtd, --iommu off
+                   the guest's IOMMU, or none
+In the place of PATH, null:SIZE is a disk that stores nothing, and mem:SIZE one whose data ends
+with the VM.
+
+A configuration file has the devices by type, each with its options; PCI devices can have a
+`loc pci:0:DEVICE`:
+  nvme             hostdev PATH, serial TEXT, block-size 512|4096, queues NUMBER
+  virtio-blk       (or disk) hostdev PATH, serial TEXT, block-size 512|4096, readonly
+  virtio-net       tap NAME, or socket OWN:PEER; mac ADDRESS
+  virtio-console   hostdev PATH: a terminal or a FIFO
+  virtio-entropy   none
+  ser8250          the serial port, which is there anyway
+  iommu            the VT-d; without it there is none
+
+SIGINT, SIGTERM, SIGHUP and SIGQUIT are the power button; a second one ends the VM at once.
+SIGUSR1 prints counters to stderr: exits by reason, misses and invalidations of the IOMMU by
+device. A reset starts the guest anew, on the same disks; --reset end ends the command.
+
+Fields of --json, one object per line; `at` is in seconds since the start, lengths and
+addresses are integers, in bytes:
+  at, event    in all objects; the other fields depend on `event`:
+  started      `name`, `kernel`, `ram_bytes`, `cpus`, `iommu`; `devices`: `name`, `type`, `at`
+               (the PCI function)
+  totals       counters since the start, once a second while they change: `exits` to this
+               process: `port`, `mmio`, `interrupted`, `other`; `devices`: `name`, `at`;
+               `iommu`: `misses`, `evictions`, `invalidations`, `entries` (held now), or null;
+               `nvme`: `reads`, `read_bytes`, `writes`, `written_bytes`, `errors`, or null
+  fault        an access that the guest's IOMMU refused: `device`, `addr`, `access`, `reason`
+  faults-dropped
+               `count` of faults that were not reported, because there were too many
+  power-button the power button was pressed
+  reset        the guest starts anew
+  ended        `status`: the exit status; `why`
+
+Exit status:
+  0    the guest has powered off
+  1    no KVM, or a kernel, disk or device is unavailable
+  2    wrong usage or a wrong configuration
+  3    the guest has reset itself, with --reset end
+  4    the guest cannot go on: a triple fault, or KVM has failed
+  130  ended at once: by a second signal, or by Ctrl-A x";
+
 pub(super) const COMPLETIONS: &str = "\
 Example:
   gasp completions bash > ~/.local/share/bash-completion/completions/gasp

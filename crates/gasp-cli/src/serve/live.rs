@@ -20,9 +20,9 @@ use unicode_width::UnicodeWidthStr;
 
 use super::event::{Event, ServiceEvent};
 use super::log::Format;
-use super::out::{Lost, Out};
 use super::sink::{Intro, Row, Sink};
 use super::table;
+use crate::out::{Lost, Out};
 
 /// The size of a terminal that does not report it.
 const SIZE: (usize, usize) = (80, 24);

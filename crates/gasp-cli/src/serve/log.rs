@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::event::{Event, ServiceEvent, Snapshot};
-use super::out::{Lost, Out};
 use super::qemu;
 use super::sink::{Intro, Row, Sink};
+use crate::out::{Lost, Out};
 
 /// The interval of totals in JSON, while they change.
 const EVERY: Duration = Duration::from_secs(1);

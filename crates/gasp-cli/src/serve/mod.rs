@@ -14,7 +14,6 @@
 //! | [`event`] | device events, as text and as JSON |
 //! | [`outbox`], [`reporter`] | the queue of reports, which never blocks; the thread that writes them |
 //! | [`sink`]: [`log`]; [`live`], [`table`] | output formats: lines and JSON; a live view on a terminal |
-//! | [`out`] | a writer that drops reports that cannot be written |
 //! | [`qemu`] | QEMU's arguments to attach a device |
 
 mod device;
@@ -27,7 +26,7 @@ mod limits;
 mod live;
 mod log;
 mod orders;
-mod out;
+
 mod outbox;
 mod plan;
 mod qemu;
@@ -47,9 +46,9 @@ use gasp::Residency;
 
 use crate::failure::Failure;
 use crate::logging;
+use crate::out::Lost;
 use fleet::Fleet;
 use orders::Orders;
-use out::Lost;
 use plan::Plan;
 use reload::Current;
 use reporter::Reporting;

@@ -6,8 +6,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use super::event::{Event, ServiceEvent};
-use super::out::Lost;
 use super::sink::Intro;
+use crate::out::Lost;
 
 /// The length of the queue at which reports that clients can cause are dropped and counted, so
 /// that a misbehaving VMM costs no memory.

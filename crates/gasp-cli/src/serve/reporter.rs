@@ -8,9 +8,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::fleet::Fleet;
-use super::out::Lost;
 use super::outbox::{Inbox, Notice, Outbox};
 use super::sink::{Row, Sink};
+use crate::out::Lost;
 
 /// The interval at which faults are polled and the live view is redrawn.
 const TICK: Duration = Duration::from_millis(100);

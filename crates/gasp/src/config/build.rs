@@ -20,9 +20,10 @@ use crate::space::{Region, RegionKind};
 pub(super) fn build(
     source: &Source,
     plan: &Plan,
+    residency: Residency,
     mut progress: Option<&mut dyn FnMut(RamProgress)>,
 ) -> Result<Guest, ConfigError> {
-    fits_host(source, plan)?;
+    fits_host(source, plan, residency)?;
     if let Some((path, at)) = &plan.frame_broker
         && frame_access() != FrameAccess::Allowed
     {
@@ -52,7 +53,7 @@ pub(super) fn build(
     let space = guest.space();
     let lock = space.lock().map_err(refused)?;
     for region in &plan.regions {
-        add_region(source, &lock, region, &mut progress)?;
+        add_region(source, &lock, region, residency, &mut progress)?;
     }
     drop(lock);
     load(source, &space, &plan.loads)?;
@@ -75,6 +76,7 @@ fn add_region(
     source: &Source,
     lock: &SpaceLock,
     plan: &RegionPlan,
+    residency: Residency,
     progress: &mut Option<&mut dyn FnMut(RamProgress)>,
 ) -> Result<(), ConfigError> {
     let (start, len) = (plan.span.start(), plan.span.len());
@@ -84,7 +86,7 @@ fn add_region(
             let mut ram = MemoryObject::ram(len)
                 .name(&plan.name)
                 .prefer(&plan.prefer)
-                .residency(plan.residency)
+                .residency(plan.residency.unwrap_or(residency))
                 .pin(&plan.pins)
                 .exclusive(plan.exclusive);
             if let Some(contiguity) = plan.contiguity {
@@ -166,13 +168,17 @@ fn add_domain(source: &Source, guest: &Guest, plan: &DomainPlan) -> Result<(), C
 
 /// Refuses more memory than the host has in total, before the kernel runs out of memory and
 /// kills a process. Less can still be too much, which the engine reports.
-fn fits_host(source: &Source, plan: &Plan) -> Result<(), ConfigError> {
+fn fits_host(source: &Source, plan: &Plan, residency: Residency) -> Result<(), ConfigError> {
     let Some(total) = host_memory() else { return Ok(()) };
     let mut sum = 0_u64;
     for region in &plan.regions {
         match region.content {
             // Takes only the memory that the guest touches, which can be far less.
-            Content::Ram(RamPlan { residency: Residency::OnDemand, .. }) => continue,
+            Content::Ram(RamPlan { residency: it, .. })
+                if it.unwrap_or(residency) == Residency::OnDemand =>
+            {
+                continue;
+            }
             Content::Ram(_) | Content::Rom { .. } => {}
             Content::Reserve | Content::Pass { .. } | Content::Device { .. } => continue,
         }

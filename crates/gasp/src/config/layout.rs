@@ -43,7 +43,7 @@ impl<'a> Layout<'a> {
             }
             Some(list) => list.get_ref().iter().map(|word| word.0).collect(),
         };
-        let residency = ram.residency.map(|word| word.0).unwrap_or_default();
+        let residency = ram.residency.map(|word| word.0);
         let size = self.check.region_size(&ram.size, "ram.size")?;
         let pins = match &ram.pin {
             None => PinMethod::PREFERENCE.to_vec(),

@@ -237,7 +237,7 @@ pub use machine::{
 };
 
 use crate::guest::Guest;
-use crate::memory::RamProgress;
+use crate::memory::{RamProgress, Residency};
 use form::Form;
 use plan::Plan;
 use source::Source;
@@ -247,6 +247,7 @@ use source::Source;
 pub struct Config {
     source: Source,
     plan: Plan,
+    residency: Residency,
 }
 
 impl Config {
@@ -310,7 +311,7 @@ impl Config {
         let mut source = Source::empty(Form::Qvm);
         let document = qvm::arguments(&mut source, &arguments)?;
         let plan = Plan::new(&source, document)?;
-        Ok(Self { source, plan })
+        Ok(Self { source, plan, residency: Residency::default() })
     }
 
     /// The guest's name.
@@ -335,7 +336,13 @@ impl Config {
         &self,
         progress: Option<&mut dyn FnMut(RamProgress)>,
     ) -> Result<Guest, ConfigError> {
-        build::build(&self.source, &self.plan, progress)
+        build::build(&self.source, &self.plan, self.residency, progress)
+    }
+
+    /// Sets how RAM is held whose text does not say it; [`Residency::Pinned`] by default.
+    #[must_use]
+    pub fn default_residency(self, residency: Residency) -> Self {
+        Self { residency, ..self }
     }
 
     /// The machine that the configuration describes, beside its memory.
@@ -349,6 +356,6 @@ impl Config {
             Form::Qvm => qvm::document(&mut source, path)?,
         };
         let plan = Plan::new(&source, document)?;
-        Ok(Self { source, plan })
+        Ok(Self { source, plan, residency: Residency::default() })
     }
 }

@@ -88,7 +88,8 @@ pub(super) enum Image {
 pub(super) struct RamPlan {
     pub(super) name: String,
     pub(super) prefer: Vec<Backing>,
-    pub(super) residency: Residency,
+    /// `None` if the text does not say.
+    pub(super) residency: Option<Residency>,
     pub(super) pins: Vec<PinMethod>,
     pub(super) contiguity: Option<Contiguity>,
     pub(super) exclusive: bool,

@@ -18,27 +18,27 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The count of reports that were lost: not written, or too many for the queue.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Lost(Arc<AtomicU64>);
+pub(crate) struct Lost(Arc<AtomicU64>);
 
 impl Lost {
     /// Counts a lost report.
-    pub(super) fn count(&self) {
+    pub(crate) fn count(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds reports that were taken from the count.
-    pub(super) fn restore(&self, count: u64) {
+    pub(crate) fn restore(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
     /// The number of lost reports since the last call.
-    pub(super) fn take(&self) -> u64 {
+    pub(crate) fn take(&self) -> u64 {
         self.0.swap(0, Ordering::Relaxed)
     }
 }
 
 /// An unbuffered writer of whole reports, which never waits long.
-pub(super) struct Out<W> {
+pub(crate) struct Out<W> {
     to: W,
     /// The last report was cut off, so the next one begins with a newline.
     torn: bool,
@@ -51,7 +51,7 @@ impl Out<File> {
     ///
     /// # Errors
     /// If the process has no descriptor left.
-    pub(super) fn to(stream: impl AsFd) -> io::Result<Self> {
+    pub(crate) fn to(stream: impl AsFd) -> io::Result<Self> {
         Ok(Self::new(File::from(stream.as_fd().try_clone_to_owned()?)))
     }
 }
@@ -66,7 +66,7 @@ impl<W: Write + AsFd> Out<W> {
     ///
     /// # Errors
     /// If it was dropped, and the report before it was not.
-    pub(super) fn write(&mut self, report: &str) -> io::Result<bool> {
+    pub(crate) fn write(&mut self, report: &str) -> io::Result<bool> {
         match self.try_write(report) {
             Ok(()) => {
                 self.failing = false;

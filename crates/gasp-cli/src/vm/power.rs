@@ -1,0 +1,113 @@
+//! From power-on to the end of a VM: a machine, which the next reset replaces.
+
+use core::time::Duration;
+use std::io;
+use std::sync::Arc;
+
+use gasp::Errno;
+use gasp_vm::boot::{Boot, BootError};
+use gasp_vm::pci::{PciError, PciRoot};
+use gasp_vm::serial::SerialPort;
+use gasp_vm::{End, Machine, MachineError, PowerButton, acpi};
+
+use super::guest::Vm;
+use super::plan::Plan;
+use super::report::Report;
+use super::signals::Signalled;
+use crate::failure::Failure;
+
+/// How often counters, faults and signals are looked at.
+const TICK: Duration = Duration::from_millis(200);
+/// How long the rest of the console's output may take.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Runs the VM from power-on to the end.
+pub(super) fn cycle(
+    vm: &Vm,
+    plan: &Plan,
+    kvm: &str,
+    signalled: &Signalled,
+    report: &mut Report,
+) -> Result<End, Failure> {
+    let machine = Machine::builder().kvm(kvm).build(&vm.guest)?;
+    if let Some(iommu) = &vm.iommu {
+        iommu.connect(&machine)?;
+    }
+    let pci = PciRoot::new(&machine)?;
+    for device in &vm.devices {
+        pci.attach(device.at, Arc::clone(&device.shell), device.vdev.clone())?;
+    }
+    let console = SerialPort::connect(&machine, io::stdout())?;
+    let button = PowerButton::connect(&machine)?;
+    let vcpus = machine.vcpus(usize::try_from(plan.cpus).unwrap_or(usize::MAX))?;
+    let mut tables = pci.describe(acpi::Tables::new(plan.cpus));
+    if let Some(iommu) = &vm.iommu {
+        tables = iommu.describe(tables);
+    }
+    let root = tables.write(&vm.guest)?;
+    let mut boot = Boot::new(&plan.kernel).cmdline(&plan.cmdline).acpi(root);
+    if let Some(initrd) = &plan.initrd {
+        boot = boot.initrd(initrd);
+    }
+    if let Some(first) = vcpus.first() {
+        boot.load(&vm.guest)?.apply(&vm.guest, first)?;
+    }
+    report.started(vm, plan);
+    let _connected = signalled.connect(button, machine.ending());
+    let running = machine.start(vcpus)?;
+    let input = console.read_from(io::stdin())?;
+    let end = loop {
+        let end = running.wait_for(TICK);
+        report.tick(vm, &running.exits(), signalled);
+        if end.is_some() {
+            break running.wait();
+        }
+    };
+    // A panic there was reported by its hook.
+    let _ = input.join();
+    console.flush(FLUSH);
+    report.cycled();
+    Ok(end)
+}
+
+impl From<MachineError> for Failure {
+    fn from(error: MachineError) -> Self {
+        let errno = match &error {
+            MachineError::NoKvm { .. } => Errno::NOENT,
+            MachineError::Denied { .. } => Errno::ACCESS,
+            MachineError::Refused { errno, .. } | MachineError::Kvm { errno, .. } => *errno,
+            MachineError::NotKvm { .. } => Errno::NODEV,
+            MachineError::Lacks { .. } => Errno::NOTSUP,
+            MachineError::Memory(error) => error.errno(),
+            MachineError::Host { source, .. } => {
+                Errno::from_io_error(source).unwrap_or(Errno::INVAL)
+            }
+            _ => Errno::INVAL,
+        };
+        Self::Unavailable { errno, message: error.to_string() }
+    }
+}
+
+impl From<BootError> for Failure {
+    fn from(error: BootError) -> Self {
+        let errno = match &error {
+            BootError::Open { source, .. } => Errno::from_io_error(source).unwrap_or(Errno::IO),
+            BootError::Memory(error) => error.errno(),
+            BootError::RamTooSmall { .. } | BootError::InitrdTooLarge { .. } => Errno::NOMEM,
+            _ => Errno::INVAL,
+        };
+        Self::Unavailable { errno, message: crate::failure::plain(&error.to_string()) }
+    }
+}
+
+impl From<PciError> for Failure {
+    fn from(error: PciError) -> Self {
+        Self::Unavailable { errno: Errno::NOSPC, message: error.to_string() }
+    }
+}
+
+impl From<acpi::AcpiError> for Failure {
+    fn from(error: acpi::AcpiError) -> Self {
+        Self::Unavailable { errno: Errno::NOSPC, message: error.to_string() }
+    }
+}

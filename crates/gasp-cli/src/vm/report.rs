@@ -1,0 +1,138 @@
+//! Reports of a VM: events to a file, counters to stderr when they are asked for.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use gasp_vm::Exits;
+use serde::Serialize;
+
+use super::event::{DeviceTotals, Event, ExitTotals, Totals};
+use super::guest::Vm;
+use super::plan::Plan;
+use super::signals::Signalled;
+use super::view;
+use crate::failure::Failure;
+use crate::out::Out;
+
+/// The interval of totals in JSON, while they change.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// The reports of a command.
+pub(super) struct Report {
+    events: Option<Out<std::fs::File>>,
+    started: Instant,
+    last: Instant,
+    /// Totals as they were last reported.
+    reported: Totals,
+    /// Totals when they were last shown, and when that was.
+    shown: (Totals, Instant),
+    /// As they are now.
+    now: Totals,
+    /// Exits of the machines before.
+    before: ExitTotals,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    at: f64,
+    #[serde(flatten)]
+    event: &'a Event,
+}
+
+impl Report {
+    /// Reports with events to the file at `path`, which is created or emptied.
+    pub(super) fn open(path: Option<&Path>) -> Result<Self, Failure> {
+        let open = |path: &Path| -> io::Result<_> {
+            let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+            Out::to(file)
+        };
+        let events = path
+            .map(|path| open(path).map_err(Failure::unwritable("cannot write events to", path)));
+        let now = Instant::now();
+        Ok(Self {
+            events: events.transpose()?,
+            started: now,
+            last: now,
+            reported: Totals::default(),
+            shown: (Totals::default(), now),
+            now: Totals::default(),
+            before: ExitTotals::default(),
+        })
+    }
+
+    /// A machine is about to start.
+    pub(super) fn started(&mut self, vm: &Vm, plan: &Plan) {
+        self.event(&Event::started(vm, plan));
+    }
+
+    /// Reports what has happened since the last call.
+    pub(super) fn tick(&mut self, vm: &Vm, exits: &Exits, signalled: &Signalled) {
+        if signalled.take_press() {
+            self.event(&Event::PowerButton {});
+        }
+        let faults = vm.guest.take_faults();
+        for fault in &faults.records {
+            self.event(&Event::fault(fault));
+        }
+        if faults.dropped > 0 {
+            self.event(&Event::FaultsDropped { count: faults.dropped });
+        }
+        self.now = Totals {
+            exits: self.before.plus(exits),
+            devices: vm.devices.iter().map(DeviceTotals::of).collect(),
+        };
+        if self.last.elapsed() >= EVERY {
+            self.totals();
+        }
+        if signalled.take_view() {
+            let (before, at) = &self.shown;
+            let text = view::table(before, &self.now, at.elapsed());
+            // Nobody may read it.
+            let _ = io::stderr().write_all(&view::with_returns(text.as_bytes()));
+            self.shown = (self.now.clone(), Instant::now());
+        }
+    }
+
+    /// A machine has ended.
+    pub(super) fn cycled(&mut self) {
+        self.totals();
+        self.before = self.now.exits;
+    }
+
+    /// The guest starts anew.
+    pub(super) fn reset(&mut self) {
+        self.event(&Event::Reset {});
+    }
+
+    /// The command ends.
+    pub(super) fn ended(&mut self, outcome: &Result<(), Failure>) {
+        let (status, why) = match outcome {
+            Ok(()) => (0, "the guest has powered off".into()),
+            Err(Failure::Ended { status, message }) => (*status, message.clone()),
+            Err(failure) => (1, failure.message()),
+        };
+        self.event(&Event::Ended { status, why });
+    }
+
+    fn totals(&mut self) {
+        self.last = Instant::now();
+        if self.now != self.reported {
+            self.reported = self.now.clone();
+            self.event(&Event::Totals(self.now.clone()));
+        }
+    }
+
+    /// Writes an event; one that cannot be written is dropped.
+    fn event(&mut self, event: &Event) {
+        let Some(out) = &mut self.events else { return };
+        let at = (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e6;
+        // It contains only numbers and strings, which can always be serialized.
+        let mut text = serde_json::to_string(&Line { at, event }).unwrap_or_default();
+        text.push('\n');
+        if let Err(error) = out.write(&text) {
+            tracing::warn!("events cannot be written: {error}; the VM runs on");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Counters as a table for people.
+
+use core::fmt::Write;
+use core::time::Duration;
+
+use super::event::{DeviceTotals, Totals};
+use crate::quantity::count;
+
+/// The table of `now`, with what has been added since `before`, which was `elapsed` ago.
+pub(super) fn table(before: &Totals, now: &Totals, elapsed: Duration) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, [port, mmio, interrupted, other]: [String; 4]| {
+        // A string takes everything.
+        let _ = writeln!(text, "{name:16} {port:>14} {mmio:>14} {interrupted:>14} {other:>14}");
+    };
+    line("exits", ["port", "mmio", "interrupted", "other"].map(Into::into));
+    let (was, is) = (before.exits, now.exits);
+    line("  total", [is.port, is.mmio, is.interrupted, is.other].map(number));
+    let rates = [
+        (is.port, was.port),
+        (is.mmio, was.mmio),
+        (is.interrupted, was.interrupted),
+        (is.other, was.other),
+    ];
+    line("  per second", rates.map(|(is, was)| rate(is, was, elapsed)));
+    let behind = |device: &&DeviceTotals| device.iommu.is_some();
+    if now.devices.iter().any(|device| behind(&device)) {
+        line("IOMMU", ["misses", "per second", "invalidations", "entries"].map(Into::into));
+    }
+    for device in now.devices.iter().filter(behind) {
+        let earlier = before.devices.iter().find(|other| other.name == device.name);
+        let earlier = earlier.and_then(|device| device.iommu).unwrap_or_default();
+        let is = device.iommu.unwrap_or_default();
+        let per_second = rate(is.misses, earlier.misses, elapsed);
+        let cells = [number(is.misses), per_second, number(is.invalidations), number(is.entries)];
+        line(&format!("  {} {}", device.at, device.name), cells);
+    }
+    text
+}
+
+fn number(value: u64) -> String {
+    count(usize::try_from(value).unwrap_or(usize::MAX))
+}
+
+fn rate(is: u64, was: u64, elapsed: Duration) -> String {
+    let millis = elapsed.as_millis().max(1);
+    let added = u128::from(is.saturating_sub(was)).saturating_mul(1000);
+    number(u64::try_from(added / millis).unwrap_or(u64::MAX))
+}
+
+/// Lines for a terminal in raw mode, which does not return the carriage by itself.
+pub(super) fn with_returns(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    for &byte in text {
+        if byte == b'\n' {
+            bytes.push(b'\r');
+        }
+        bytes.push(byte);
+    }
+    bytes
+}
