@@ -93,7 +93,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Layout(args) => (layout::run(&args), false),
         Command::Serve(args) => (serve::run(&args), args.json),
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        Command::Vm(args) => (crate::vm::run(&args), args.json.is_some()),
+        Command::Vm(args) => (crate::vm::run(&args), false),
         Command::Completions(args) => (companions::completions(&args, command()), false),
         Command::Man(args) => (companions::man(&args, command()), false),
     };
@@ -103,9 +103,11 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-/// Whether the arguments ask for JSON, even if they cannot be parsed.
+/// Whether the arguments ask for JSON on stdout, even if they cannot be parsed. That of `vm` goes to
+/// a file.
 fn asks_for_json(args: impl Iterator<Item = OsString>) -> bool {
-    args.skip(1).take_while(|arg| arg != "--").any(|arg| arg == "--json")
+    let mut args = args.skip(1).take_while(|arg| arg != "--" && arg != "vm");
+    args.any(|arg| arg == "--json")
 }
 
 fn log_to_stderr(verbose: u8) {
@@ -138,5 +140,6 @@ mod tests {
         let asks = |args: &[&str]| asks_for_json(args.iter().map(OsString::from));
         assert!(asks(&["gasp", "nonsense", "--json"]));
         assert!(!asks(&["gasp", "demo"]) && !asks(&["gasp", "demo", "--", "--json"]));
+        assert!(!asks(&["gasp", "vm", "--json", "a"]), "it goes to the file");
     }
 }

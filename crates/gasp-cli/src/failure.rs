@@ -79,15 +79,14 @@ impl Failure {
     ///
     /// A closed pipe is not a failure: its reader has seen enough.
     pub(crate) fn report(self, json: bool) -> ExitCode {
-        let status = match &self {
+        let status = ExitCode::from(self.status());
+        match &self {
             Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 return ExitCode::SUCCESS;
             }
-            Self::Reported => return ExitCode::from(REFUSED),
-            Self::Ended { status, .. } => *status,
-            Self::Config(_) | Self::Usage(_) | Self::Arguments(_) => USAGE,
-            _ => REFUSED,
-        };
+            Self::Reported => return status,
+            _ => {}
+        }
         let fields = self.fields();
         let written = json && {
             let ErrorFields { errno, reason, message } = &fields;
@@ -103,7 +102,16 @@ impl Failure {
                 _ => writeln!(anstream::stderr(), "{style}error{style:#}: {}", fields.message),
             };
         }
-        ExitCode::from(status)
+        status
+    }
+
+    /// The exit status.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Self::Ended { status, .. } => *status,
+            Self::Config(_) | Self::Usage(_) | Self::Arguments(_) => USAGE,
+            _ => REFUSED,
+        }
     }
 
     /// The message, of one line.

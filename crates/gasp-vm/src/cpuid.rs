@@ -18,7 +18,20 @@ pub(crate) struct Template {
     pub(crate) timer: bool,
 }
 
+/// Leaf 0x8000_0008, EAX: the width of physical addresses in the lowest byte.
+const WIDTHS: u32 = 0x8000_0008;
+/// The width if a processor does not say.
+const WIDTH: u32 = 36;
+
 impl Template {
+    /// The first address that is none: 2 to the power of the width of guest-physical addresses.
+    pub(crate) fn end_of_addresses(&self) -> u64 {
+        let entries = self.supported.as_slice();
+        let widths = entries.iter().find(|entry| entry.function == WIDTHS);
+        let width = widths.map(|entry| entry.eax & 0xff).filter(|&width| width != 0);
+        1_u64.checked_shl(width.unwrap_or(WIDTH)).unwrap_or(u64::MAX)
+    }
+
     /// The CPUID leaves of vCPU `id` of `count`: one package of cores with one thread each.
     pub(crate) fn leaves(&self, id: u32, count: u32) -> CpuId {
         let mut cpuid = self.supported.clone();

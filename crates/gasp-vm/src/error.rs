@@ -46,6 +46,16 @@ pub enum MachineError {
         /// The capability's name in the KVM API.
         what: &'static str,
     },
+    /// Memory past the addresses that a vCPU has.
+    #[error(
+        "memory up to {last:#x}: a vCPU here has addresses of {width} bits; move it, or use less"
+    )]
+    TooWide {
+        /// The last address with memory.
+        last: u64,
+        /// The width of addresses.
+        width: u32,
+    },
     /// More vCPUs than KVM can have.
     #[error("a VM of {count} vCPUs: KVM allows 1 to {max} here; ask for fewer")]
     Vcpus {

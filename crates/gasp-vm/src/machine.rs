@@ -124,7 +124,8 @@ impl MachineBuilder {
     ///
     /// # Errors
     /// [`MachineError::NoKvm`], [`Denied`](MachineError::Denied) and the like if there is no KVM to
-    /// use; [`MachineError::Memory`] if the guest's regions cannot be followed.
+    /// use; [`MachineError::TooWide`] if the guest has regions past the addresses of a vCPU;
+    /// [`MachineError::Memory`] if its regions cannot be followed.
     pub fn build(self, guest: &Guest) -> Result<Machine, MachineError> {
         let kvm = open(&self.path)?;
         let vm = Arc::new(kvm.create_vm().map_err(MachineError::call("KVM_CREATE_VM"))?);
@@ -150,6 +151,11 @@ impl MachineBuilder {
         let timer =
             self.interrupts == Interrupts::Kernel && kvm.check_extension(Cap::TscDeadlineTimer);
         let cpuid = Template { supported, timer };
+        let end = cpuid.end_of_addresses();
+        let lasts = guest.space().regions().iter().map(|region| region.span().last().0).max();
+        if let Some(last) = lasts.filter(|&last| last >= end) {
+            return Err(MachineError::TooWide { last, width: end.trailing_zeros() });
+        }
         let gate = Arc::new(Gate::default());
         let slots: Arc<dyn SpaceListener> =
             Arc::new(Slots::new(Arc::clone(&vm), Arc::clone(&gate), kvm.get_nr_memslots()));

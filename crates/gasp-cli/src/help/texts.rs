@@ -34,7 +34,7 @@ Examples:
   gasp serve --device nvme,backing=null:64M --socket /tmp/disk.sock
 
 With --json, errors are JSON on stdout, including wrong usage: an object `error` with `errno`
-(its name), `reason` and `message`.
+(its name), `reason` and `message`. Those of `vm`, whose stdout is the console, are not.
 
 Exit status:
   0  success, also if the reader of the output has closed it
@@ -266,7 +266,7 @@ Exit status:
 pub(super) const VM: &str = "\
 Examples:
   gasp vm --kernel vmlinux --initrd initrd.img --ram 1G --disk disk.img
-  gasp vm --kernel vmlinux --disk a.img --cmdline 'console=ttyS0 root=/dev/nvme0n1 intel_iommu=on'
+  gasp vm --kernel vmlinux --disk a.img --cmdline 'console=ttyS0 intel_iommu=on'
   gasp vm guest.qvmconf
   gasp vm @guest.qvmconf cmdline 'console=ttyS0 quiet'
 
@@ -318,7 +318,7 @@ addresses are integers, in bytes:
                `count` of faults that were not reported, because there were too many
   power-button the power button was pressed
   reset        the guest starts anew
-  ended        `status`: the exit status; `why`
+  ended        `status`: the exit status; `why`: the end, or the error, which is on stderr as well
 
 Exit status:
   0    the guest has powered off

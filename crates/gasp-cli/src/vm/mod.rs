@@ -46,30 +46,33 @@ const STOPPED: u8 = 130;
 
 /// Runs a VM until it ends.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let mut report = Report::open(args.json.as_deref())?;
+    let outcome = until_the_end(args, &mut report);
+    report.ended(&outcome);
+    outcome
+}
+
+fn until_the_end(args: &Args, report: &mut Report) -> Result<(), Failure> {
     let plan = Plan::of(args)?;
     let signalled = Signalled::install()?;
     let vm = Vm::create(&plan)?;
     if plan.dry_run {
         return Ok(());
     }
-    let mut report = Report::open(args.json.as_deref())?;
+    // Dropping it restores the terminal, before an error is printed.
     let terminal = RawTerminal::enter(io::stdin())?;
     if terminal.is_some() {
         // The terminal does not return the carriage by itself any more.
         logging::redirect(|line| _ = io::stderr().write_all(&view::with_returns(line)));
         tracing::info!("Ctrl-A x ends the VM");
     }
-    let ended = loop {
-        match power::cycle(&vm, &plan, &args.kvm, &signalled, &mut report) {
+    loop {
+        match power::cycle(&vm, &plan, &args.kvm, &signalled, report)? {
             // A new machine on the same guest. As a PC's, its RAM keeps what it has.
-            Ok(End::Reset) if args.reset == ResetArg::Restart => report.reset(),
-            ended => break ended,
+            End::Reset if args.reset == ResetArg::Restart => report.reset(),
+            end => return outcome(&end),
         }
-    };
-    drop(terminal);
-    let outcome = ended.and_then(|end| outcome(&end));
-    report.ended(&outcome);
-    outcome
+    }
 }
 
 /// What the end of a guest is to its host.

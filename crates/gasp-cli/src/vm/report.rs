@@ -111,7 +111,7 @@ impl Report {
         let (status, why) = match outcome {
             Ok(()) => (0, "the guest has powered off".into()),
             Err(Failure::Ended { status, message }) => (*status, message.clone()),
-            Err(failure) => (1, failure.message()),
+            Err(failure) => (failure.status(), failure.message()),
         };
         self.event(&Event::Ended { status, why });
     }

@@ -83,7 +83,7 @@ pub enum AcpiError {
         len: u64,
     },
     /// There is no RAM below 1 MiB.
-    #[error(transparent)]
+    #[error("the ACPI tables are below 1 MiB, and {0}; give the guest RAM there")]
     Memory(#[from] gasp::Error),
 }
 

@@ -63,7 +63,12 @@ impl Aml for Bridge<'_> {
             let cacheable = AddressSpaceCacheable::NotCacheable;
             AddressSpace::new_memory(cacheable, true, range.start, last, None)
         });
-        let resources = ResourceTemplate::new(vec![&buses, &config, &ports, &memory, &high]);
+        let mut resources: Vec<&dyn Aml> = vec![&buses, &config, &ports, &memory];
+        // There is none if RAM extends to the end of addresses.
+        if !self.high.is_empty() {
+            resources.push(&high);
+        }
+        let resources = ResourceTemplate::new(resources);
         Device::new(
             Path::new("PCI0"),
             vec![

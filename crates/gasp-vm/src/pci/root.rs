@@ -52,7 +52,8 @@ impl PciRoot {
         let end = regions.iter().map(|region| region.span().last().0.saturating_add(1)).max();
         let end = end.unwrap_or(0).max(HIGH.0).checked_next_multiple_of(HIGH_ALIGNMENT);
         let high = end.unwrap_or(u64::MAX);
-        let high = high..high.saturating_add(PCI_HIGH_MEMORY);
+        let end = high.saturating_add(PCI_HIGH_MEMORY).min(inner.cpuid.end_of_addresses());
+        let high = high..end.max(high);
         let ports = u64::from(PCI_PORTS.0)..u64::from(PCI_PORTS.0) + u64::from(PCI_PORTS.1);
         let low = PCI_MEMORY.0.0..PCI_MEMORY.0.0 + PCI_MEMORY.1;
         let windows = Mutex::new(Windows::new(ports, low, high.clone()));

@@ -1,0 +1,295 @@
+//! Kernels of a few instructions, run by `gasp vm` on this machine's own KVM: how it ends, what it
+//! reports, and that the terminal is as it was.
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+#[path = "../../gasp-vm/tests/support/kernel.rs"]
+mod kernel;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Sends a character to the serial port.
+const fn say(letter: u8) -> [u8; 7] {
+    [0x66, 0xba, 0xf8, 0x03, 0xb0, letter, 0xee] // mov dx, 0x3f8; mov al, letter; out dx, al
+}
+const POWER_OFF: [u8; 7] = [0x66, 0xba, 0x00, 0x06, 0xb0, 0x34, 0xee]; // port 0x600: 0x34
+const RESET: [u8; 7] = [0x66, 0xba, 0x02, 0x06, 0xb0, 0x01, 0xee]; // port 0x602: 1
+const HALT: [u8; 3] = [0xf4, 0xeb, 0xfd]; // hlt; jmp to it
+/// Leaves out the next 14 bytes if a counter in RAM is not 0, and counts.
+const ONCE: [u8; 18] = [
+    0x8b, 0x04, 0x25, 0, 0, 0x40, 0, // mov eax, [0x400000]
+    0xff, 0x04, 0x25, 0, 0, 0x40, 0, // inc dword [0x400000]
+    0x85, 0xc0, // test eax, eax
+    0x75, 0x0e, // jnz +14
+];
+/// An invalid instruction without a table of interrupts.
+const TRIPLE_FAULT: [u8; 10] = [0x0f, 0x01, 0x1c, 0x25, 0, 1, 0x40, 0, 0x0f, 0x0b]; // lidt [0x400100]; ud2
+
+type Body = fn() -> Result<(), Failed>;
+
+fn main() {
+    let bodies: [(&str, Body); 7] = [
+        ("a_guest_speaks_and_powers_off", powers_off),
+        ("a_reset_starts_anew_or_ends", resets),
+        ("a_triple_fault_has_a_status_of_its_own", triple_fault),
+        ("the_second_signal_ends_the_vm_at_once", signals),
+        ("the_terminal_is_raw_until_ctrl_a_x", terminal),
+        ("a_configuration_in_each_form_is_run", configured),
+        ("counters_are_printed_on_demand", view),
+    ];
+    let why = OpenOptions::new().read(true).write(true).open("/dev/kvm").err();
+    let trials = bodies.into_iter().map(|(name, body)| match &why {
+        None => Trial::test(name, body),
+        Some(why) => Trial::test(format!("{name} [skipped: /dev/kvm: {why}]"), || Ok(()))
+            .with_ignored_flag(true),
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+}
+
+/// A folder with a kernel, a disk, and a place for events.
+struct Fixture(TempDir);
+
+impl Fixture {
+    fn new(code: &[&[u8]]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("kernel"), kernel::elf(&code.concat())).unwrap();
+        File::create(folder.path().join("disk")).unwrap().set_len(1 << 20).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gasp"));
+        command.arg("vm").args(args).current_dir(self.0.path()).env_remove("RUST_LOG");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs the kernel to its end, with these further arguments.
+    fn run(&self, more: &[&str]) -> Output {
+        let mut args = vec!["--kernel", "kernel", "--ram", "16M", "--json", "events"];
+        args.extend(more);
+        finish(self.command(&args).spawn().unwrap())
+    }
+
+    fn events(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.path("events")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Waits for an event.
+    fn wait_for(&self, event: &str) {
+        wait_until(|| {
+            let text = fs::read_to_string(self.path("events")).unwrap_or_default();
+            text.contains(&format!("\"event\":\"{event}\""))
+        });
+    }
+}
+
+fn wait_until(mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < until, "it takes too long");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits for the end, and kills what does not end.
+fn finish(mut child: Child) -> Output {
+    let until = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > until {
+            child.kill().unwrap();
+            panic!("it does not end: {:?}", child.wait_with_output());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.wait_with_output().unwrap()
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn powers_off() -> Result<(), Failed> {
+    let fixture = Fixture::new(&[&say(b'h'), &say(b'i'), &POWER_OFF, &HALT]);
+    let disks = ["--disk", "disk", "--disk", "virtio-blk:mem:1M", "--rng", "--cpus", "2"];
+    let output = fixture.run(&disks);
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "hi".into()));
+    assert_eq!(text(&output.stderr), "");
+    let events = fixture.events();
+    let names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(names, ["started", "totals", "ended"]);
+    assert_eq!(events[0]["iommu"], true);
+    let types: Vec<_> =
+        events[0]["devices"].as_array().unwrap().iter().map(|device| &device["type"]).collect();
+    assert_eq!(types, ["nvme", "virtio-blk", "virtio-entropy"]);
+    assert_eq!(events[0]["devices"][2]["at"], "00:03.0");
+    // Two letters and the power.
+    assert_eq!(events[1]["exits"]["port"], 3);
+    assert_eq!(events[2]["status"], 0);
+    Ok(())
+}
+
+fn resets() -> Result<(), Failed> {
+    let code: [&[u8]; 7] = [&ONCE, &say(b'1'), &RESET, &HALT, &say(b'2'), &POWER_OFF, &HALT];
+    let mut bytes = code.concat();
+    // The jump leaves out a letter, the reset and the halt.
+    bytes[17] += HALT.len() as u8;
+    let fixture = Fixture::new(&[&bytes]);
+    let output = fixture.run(&["--disk", "disk", "--iommu", "vtd"]);
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "12".into()));
+    let events = fixture.events();
+    let names = events.iter().map(|event| event["event"].as_str().unwrap());
+    let names: Vec<_> = names.filter(|name| *name != "totals").collect();
+    assert_eq!(names, ["started", "reset", "started", "ended"]);
+    // Two letters, a reset and the power: of both machines.
+    assert_eq!(events[events.len() - 2]["exits"]["port"], 4);
+
+    let output = fixture.run(&["--reset", "end"]);
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(3), "1".into()));
+    assert_eq!(text(&output.stderr), "error: the guest has reset itself\n");
+    Ok(())
+}
+
+fn triple_fault() -> Result<(), Failed> {
+    let output = Fixture::new(&[&TRIPLE_FAULT, &HALT]).run(&[]);
+    assert_eq!(output.status.code(), Some(4));
+    assert_eq!(text(&output.stderr), "error: vCPU 0: triple fault\n");
+    Ok(())
+}
+
+fn signals() -> Result<(), Failed> {
+    let fixture = Fixture::new(&[&say(b'a'), &HALT]);
+    let args = ["--kernel", "kernel", "--ram", "16M", "--json", "events"];
+    let child = fixture.command(&args).spawn()?;
+    fixture.wait_for("totals");
+    signal(&child, Signal::TERM);
+    fixture.wait_for("power-button");
+    signal(&child, Signal::INT);
+    let output = finish(child);
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr), "error: the host has stopped the guest\n");
+    Ok(())
+}
+
+/// The two ends of a terminal; the second is the one that programs use.
+fn open_terminal() -> (OwnedFd, OwnedFd) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let slave = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    (master, slave)
+}
+
+fn is_raw(fd: impl AsFd) -> bool {
+    !tcgetattr(fd).unwrap().local_modes.intersects(LocalModes::ICANON | LocalModes::ECHO)
+}
+
+fn terminal() -> Result<(), Failed> {
+    let fixture = Fixture::new(&[&say(b'a'), &HALT]);
+    for by_keys in [true, false] {
+        let (master, slave) = open_terminal();
+        let mut command = fixture.command(&["--kernel", "kernel", "--ram", "16M"]);
+        command.stdin(slave.try_clone()?).stdout(slave.try_clone()?);
+        let child = command.spawn()?;
+        wait_until(|| is_raw(&slave));
+        let mut letter = [0];
+        File::from(master.try_clone()?).read_exact(&mut letter)?;
+        assert_eq!(letter, *b"a");
+        if by_keys {
+            rustix::io::write(&master, b"\x01x")?;
+        } else {
+            signal(&child, Signal::HUP);
+            std::thread::sleep(Duration::from_millis(500));
+            signal(&child, Signal::QUIT);
+        }
+        assert_eq!(finish(child).status.code(), Some(130), "by keys: {by_keys}");
+        assert!(!is_raw(&slave), "by keys: {by_keys}");
+    }
+    // It is restored after an error, too.
+    let (_master, slave) = open_terminal();
+    let mut command = fixture.command(&["--kernel", "disk", "--ram", "16M"]);
+    let child = command.stdin(slave.try_clone()?).spawn()?;
+    assert_eq!(finish(child).status.code(), Some(1));
+    assert!(!is_raw(&slave));
+    Ok(())
+}
+
+fn configured() -> Result<(), Failed> {
+    let fixture = Fixture::new(&[&say(b'c'), &POWER_OFF, &HALT]);
+    let write = |name: &str, text: &str| {
+        let mut file = File::create(fixture.path(name)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    };
+    write(
+        "guest.qvmconf",
+        "system a\nram 16M\ncpu cpu\nload kernel\nvdev iommu\nvdev ser8250 loc 0x3f8 intr ioapic:4\n\
+         vdev nvme hostdev disk name d loc pci:0:9\nvdev virtio-entropy loc pci:0:9.1\n",
+    );
+    write(
+        "guest.toml",
+        "[machine]\nkernel = \"kernel\"\ncpus = 2\n[[ram]]\nsize = \"16M\"\n\
+         [[vdev]]\nname = \"d\"\ntype = \"virtio-blk\"\noptions = [\"hostdev disk\", \"readonly\"]\n",
+    );
+    let words = ["ram", "16M", "load", "kernel", "vdev", "nvme", "hostdev", "null:1M"];
+    for args in [&["guest.qvmconf"][..], &["@guest.qvmconf"], &["guest.toml"], &words] {
+        let args = [args, &["--json", "events"]].concat();
+        let output = finish(fixture.command(&args).spawn()?);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!((output.status.code(), &*out, &*err), (Some(0), "c", ""), "{args:?}");
+        let started = &fixture.events()[0];
+        assert_eq!(started["iommu"], args[0].ends_with("qvmconf"), "{args:?}");
+        assert_eq!(started["ram_bytes"], 16 << 20);
+        if args[0].ends_with("qvmconf") {
+            let at: Vec<_> =
+                started["devices"].as_array().unwrap().iter().map(|device| &device["at"]).collect();
+            assert_eq!(at, ["00:09.0", "00:09.1"]);
+        }
+    }
+    let dry = ["@guest.qvmconf", "dryrun"];
+    let output = finish(fixture.command(&dry).spawn()?);
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), String::new()));
+    Ok(())
+}
+
+fn view() -> Result<(), Failed> {
+    let fixture = Fixture::new(&[&say(b'a'), &HALT]);
+    let args = ["--kernel", "kernel", "--ram", "16M", "--json", "events", "--disk", "disk"];
+    let child = fixture.command(&args).spawn()?;
+    fixture.wait_for("totals");
+    signal(&child, Signal::USR1);
+    std::thread::sleep(Duration::from_secs(1));
+    signal(&child, Signal::TERM);
+    signal(&child, Signal::TERM);
+    fixture.wait_for("power-button");
+    signal(&child, Signal::TERM);
+    let shown = text(&finish(child).stderr);
+    let lines: Vec<&str> = shown.lines().collect();
+    assert!(lines[0].starts_with("exits") && lines[1].starts_with("  total "), "{shown}");
+    assert!(lines.iter().any(|line| line.starts_with("  00:01.0 nvme0")), "{shown}");
+    Ok(())
+}
