@@ -169,26 +169,23 @@ impl Controller {
         let mmio = &work.subsystem.mmio;
         let (mut no_such, mut bad) = (mmio.take_stray(), false);
         let mut any = no_such;
-        // What was written to the register may be older than the shadow doorbell.
-        let has_shadow = self.shadow.is_some();
-        let is_shadowed = |id: u16| has_shadow && id > 0;
         for (id, queue) in (0..).zip(&mut self.submissions) {
             if let Some(tail) = mmio.take_tail(id) {
                 any = true;
-                if self.state == State::Running && !is_shadowed(id) {
+                if self.state == State::Running {
                     no_such |= queue.is_none();
-                    bad |= queue.as_mut().is_some_and(|queue| queue.set_tail(tail).is_err());
+                    // What was written to the register may be older than a shadow doorbell.
+                    let queue = queue.as_mut().filter(|queue| !queue.shadow.is_used());
+                    bad |= queue.is_some_and(|queue| queue.set_tail(tail).is_err());
                 }
             }
         }
         for (id, queue) in (0..).zip(&mut self.completions) {
             if let Some(head) = mmio.take_head(id) {
                 any = true;
-                if is_shadowed(id) {
-                    continue;
-                }
                 no_such |= queue.is_none();
-                bad |= queue.as_mut().is_some_and(|queue| queue.set_head(head).is_err());
+                let queue = queue.as_mut().filter(|queue| !queue.shadow.is_used());
+                bad |= queue.is_some_and(|queue| queue.set_head(head).is_err());
             }
         }
         if no_such {

@@ -62,6 +62,8 @@ impl Controller {
         if [State::Running, State::ShuttingDown].contains(&self.state) {
             self.state = State::ShutDown;
         }
+        // The guest may use its memory for something else once it sees the end.
+        self.stop_shadow(work);
         match work.subsystem.disk.flush() {
             Ok(()) => {
                 self.power.shut_down();

@@ -11,6 +11,8 @@
 //! the doorbells are, and reads these once more: the guest writes its doorbell before it reads the
 //! event index, so one of both sees the other. What is then written to a register says only that there
 //! is work, and rings the device's doorbell without a call of the device, if the front end can do that.
+//! Until the guest has written a shadow doorbell for the first time, the value in its register counts:
+//! it may come from before the guest knew that the shadow doorbells are used.
 //!
 //! The admin queues use registers only, as drivers expect.
 
@@ -43,6 +45,22 @@ pub(super) struct Known {
     value: u32,
     /// The event index.
     event: u32,
+    /// The guest has written it. Until then it may still write the register alone.
+    is_used: bool,
+}
+
+impl Known {
+    /// Whether the guest uses the shadow doorbell, and the register's value says nothing.
+    pub(super) fn is_used(&self) -> bool {
+        self.is_used
+    }
+
+    /// Takes the value that was read. Returns whether it is new.
+    fn take(&mut self, value: u32) -> bool {
+        let is_new = core::mem::replace(&mut self.value, value) != value;
+        self.is_used |= is_new;
+        is_new
+    }
 }
 
 /// The two pages of the guest.
@@ -105,8 +123,7 @@ impl Shadow {
         let offset = Self::offset(id, side);
         Self::write(device, self.doorbells, offset, value)?;
         Self::write(device, self.events, offset, value)?;
-        device.ring_on_write(register(id, side), None);
-        Ok(Known { value, event: value })
+        Ok(Known { value, event: value, is_used: false })
     }
 }
 
@@ -144,6 +161,8 @@ impl Controller {
             return Err(Status::INVALID_FIELD);
         }
         self.stop_shadow(work);
+        // What was written to the registers before is not in the pages.
+        self.take_doorbells(work);
         self.shadow = Some(Shadow { doorbells, events });
         for id in 1..self.submissions.len() as u16 {
             for side in [Side::Tail, Side::Head] {
@@ -189,13 +208,15 @@ impl Controller {
         }
     }
 
-    /// Uses registers again, for all queues.
+    /// Uses registers again, for all queues, and no memory of the guest's.
     pub(super) fn stop_shadow(&mut self, work: &Work<'_>) {
         for id in 1..self.submissions.len() as u16 {
             self.end_shadow(work, id, Side::Tail);
             self.end_shadow(work, id, Side::Head);
         }
         self.shadow = None;
+        self.submissions.iter_mut().flatten().for_each(|queue| queue.shadow = Known::default());
+        self.completions.iter_mut().flatten().for_each(|queue| queue.shadow = Known::default());
     }
 
     /// Reads the shadow doorbells. Returns whether one of them has changed.
@@ -203,24 +224,33 @@ impl Controller {
         let Some(shadow) = self.shadow else { return Ok(false) };
         let last = self.submissions.len() as u16 - 1;
         let (mut any, mut bad) = (false, false);
+        let mut begun: Vec<(u16, Side)> = Vec::new();
         let is_running = self.state == State::Running;
         let (submissions, completions) = (&mut self.submissions, &mut self.completions);
         shadow.read(work.device, last, |id, side, value| {
             let index = usize::from(id);
             let set = match side {
                 Side::Tail => submissions.get_mut(index).and_then(Option::as_mut).and_then(|q| {
-                    let is_new = core::mem::replace(&mut q.shadow.value, value) != value;
+                    let was_used = q.shadow.is_used;
+                    let is_new = q.shadow.take(value);
+                    begun.extend((was_used != q.shadow.is_used).then_some((id, side)));
                     // New commands are void during and after a shutdown.
                     (is_new && is_running).then(|| q.set_tail(value))
                 }),
                 Side::Head => completions.get_mut(index).and_then(Option::as_mut).and_then(|q| {
-                    let is_new = core::mem::replace(&mut q.shadow.value, value) != value;
+                    let was_used = q.shadow.is_used;
+                    let is_new = q.shadow.take(value);
+                    begun.extend((was_used != q.shadow.is_used).then_some((id, side)));
                     is_new.then(|| q.set_head(value))
                 }),
             };
             any |= set.is_some();
             bad |= set == Some(Err(BadValue));
         })?;
+        // From now on the register is written for the sake of being written.
+        for (id, side) in begun {
+            work.device.ring_on_write(register(id, side), None);
+        }
         if bad {
             self.events.raise(Event::BadDoorbellValue);
             self.record_failure_without_command(work, Status::INVALID_FIELD);

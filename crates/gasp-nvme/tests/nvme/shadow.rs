@@ -1,6 +1,6 @@
 //! Shadow doorbells: fewer register writes, and no command that is overlooked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex};
@@ -44,6 +44,8 @@ struct Shadowed {
     rig: Rig,
     events: Option<Arc<Connected>>,
     writes: AtomicU32,
+    /// The shadow doorbells that were written.
+    used: Mutex<BTreeSet<u64>>,
 }
 
 impl Shadowed {
@@ -60,7 +62,7 @@ impl Shadowed {
         let vectors = (0..3).map(|_| Some(eventfd(0, EventfdFlags::empty()).unwrap())).collect();
         interrupts.assign(IrqKind::Msix, 0, vectors).unwrap();
         rig.enable();
-        Self { rig, events, writes: AtomicU32::new(0) }
+        Self { rig, events, writes: AtomicU32::new(0), used: Mutex::default() }
     }
 
     fn config(&mut self) -> u16 {
@@ -76,7 +78,7 @@ impl Shadowed {
     }
 
     /// Writes a shadow doorbell, and the register if the controller has asked for that. The value in
-    /// the register is never right: it is to be ignored.
+    /// the register is right the first time alone: after that it is to be ignored.
     fn ring(&self, pair: &Pair, side: u64, old: u32, new: u32) {
         let offset = 8 * u64::from(pair.id) + 4 * side;
         self.rig.ram.write_at(SHADOW + offset, &new.to_le_bytes()).unwrap();
@@ -85,18 +87,19 @@ impl Shadowed {
         let passed =
             (new.wrapping_sub(event).wrapping_sub(1) as u16) < new.wrapping_sub(old) as u16;
         if passed {
-            self.write_register(0x1000 + offset);
+            let value = if self.used.lock().unwrap().insert(offset) { new } else { 0xffff };
+            self.write_register(0x1000 + offset, value);
         }
     }
 
-    fn write_register(&self, offset: u64) {
+    fn write_register(&self, offset: u64, value: u32) {
         self.writes.fetch_add(1, Ordering::SeqCst);
         let connected = self.events.as_ref().map(|events| events.0.lock().unwrap());
         match connected.as_ref().and_then(|connected| connected.get(&offset)) {
             Some(event) => {
                 rustix::io::write(event, &1_u64.to_ne_bytes()).unwrap();
             }
-            None => self.rig.write32(offset, 0xffff),
+            None => self.rig.write32(offset, value),
         }
     }
 
@@ -258,9 +261,52 @@ fn what_a_deleted_queue_has_left_does_not_matter_to_the_next_one() {
         assert_eq!(driver.rig.administer(Command::new(opcode).word(10, 1)).status, 0);
     }
     assert_eq!(driver.events.as_ref().unwrap().0.lock().unwrap().len(), 0);
+    driver.used.lock().unwrap().clear();
     let mut pair = driver.rig.make_pair(1, 16);
     assert_eq!(driver.word(SHADOW + 8), 0);
     driver.run(&mut pair, &[read(0)]);
     std::thread::sleep(Duration::from_millis(20));
     assert!(driver.rig.take(&mut pair).is_none(), "one command, one completion");
+}
+
+#[test]
+fn registers_count_until_the_guest_has_written_the_shadow_doorbell() {
+    for events in [false, true] {
+        let mut driver = Shadowed::new(events);
+        let mut pair = driver.rig.make_pair(1, 16);
+        // Written before the controller executes the command: it is not in the pages.
+        driver.rig.put(&mut pair, read(0));
+        driver.rig.ring(&pair);
+        let mut admin = driver.rig.admin.clone();
+        driver.rig.put(&mut admin, Command::new(CONFIG).prps((SHADOW, EVENTS)));
+        driver.rig.ring(&admin);
+        assert_eq!(driver.rig.wait(&mut admin).status, 0);
+        driver.rig.admin = admin;
+        assert_eq!(driver.rig.wait(&mut pair).status, 0);
+        // And by another processor, which does not know yet.
+        for _ in 0..3 {
+            assert_eq!(driver.rig.run(&mut pair, read(0)).status, 0);
+        }
+        assert_eq!(driver.events.as_ref().map_or(0, |e| e.0.lock().unwrap().len()), 0);
+        for _ in 0..20 {
+            driver.run(&mut pair, &[read(0), read(1)]);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_read_or_written_after_a_shutdown_was_reported() {
+    let mut driver = Shadowed::new(true);
+    driver.config();
+    let mut pair = driver.rig.make_pair(1, 16);
+    driver.run(&mut pair, &[read(0), read(1), read(2)]);
+    driver.rig.write32(0x14, 0x46_0001 | 1 << 14);
+    driver.rig.wait_status(0b1100, 0b1000);
+    driver.rig.ram.write_at(SHADOW, &[0xff; 0x2000]).unwrap();
+    for offset in [0x1008, 0x100c, 0x1000] {
+        driver.rig.write32(offset, 1);
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(driver.rig.bytes(SHADOW, 0x2000), [0xff; 0x2000]);
+    assert_eq!(driver.events.as_ref().unwrap().0.lock().unwrap().len(), 0);
 }
