@@ -161,8 +161,6 @@ impl Controller {
             return Err(Status::INVALID_FIELD);
         }
         self.stop_shadow(work);
-        // What was written to the registers before is not in the pages.
-        self.take_doorbells(work);
         self.shadow = Some(Shadow { doorbells, events });
         for id in 1..self.submissions.len() as u16 {
             for side in [Side::Tail, Side::Head] {
