@@ -3,6 +3,7 @@
 //! `cargo run --release -p gasp-vm --example boot -- vmlinux [--initrd initrd.img] [--ram MIB]
 //! [--disk FILE] [--virtio FILE]... [--cpus 1] [--cmdline console=ttyS0] [--reset end]`
 //!
+//! Its disks are behind a VT-d, which Linux uses with `intel_iommu=on`.
 //! SIGTERM or SIGINT is the power button, and a second one ends the VM; Ctrl-A x ends it from the terminal.
 //! The exit status is 0 after a power-off or a reset, and 1 otherwise.
 
@@ -12,22 +13,21 @@ mod vmm {
     use std::error::Error;
     use std::io;
     use std::process::ExitCode;
-
     use std::sync::Arc;
 
-    use gasp::{Guest, MemoryObject, Residency, Vdev};
+    use gasp::{Guest, MemoryObject, Residency, Unattached, Vdev};
     use gasp_nvme::{Backing, Nvme};
     use gasp_vdev::Shell;
     use gasp_virtio::{VirtioPci, block::Block};
     use gasp_vm::boot::Boot;
-    use gasp_vm::pci::PciRoot;
+    use gasp_vm::pci::{Bdf, PciRoot};
     use gasp_vm::serial::SerialPort;
-    use gasp_vm::{End, Ending, Machine, PowerButton, RawTerminal, acpi, layout};
+    use gasp_vm::{End, Ending, Iommu, Machine, PowerButton, RawTerminal, acpi, layout};
     use signal_hook::consts::{SIGINT, SIGTERM};
     use signal_hook::iterator::Signals;
 
     type Result<T> = core::result::Result<T, Box<dyn Error>>;
-    type Disk = (Arc<Shell>, Vdev);
+    type Disk = (Bdf, Arc<Shell>, Vdev);
 
     struct Options {
         kernel: String,
@@ -50,34 +50,35 @@ mod vmm {
 
     fn run() -> Result<End> {
         let options = options()?;
-        let guest = Guest::builder().build()?;
+        let guest = Guest::builder().iommu(Unattached::Bypass).build()?;
         let ram = MemoryObject::ram(options.ram).residency(Residency::OnDemand).create()?;
         layout::add_ram(&guest, &ram)?;
-        let disks = options.disks.iter().map(|disk| open(&guest, disk));
+        let iommu = Iommu::new(&guest);
+        let disks = options.disks.iter().zip(1..).map(|(disk, at)| open(&guest, &iommu, disk, at));
         let disks = disks.collect::<Result<Vec<_>>>()?;
-        let terminal = RawTerminal::enter(io::stdin())?;
+        let _terminal = RawTerminal::enter(io::stdin())?;
         loop {
-            let end = once(&guest, &disks, &options)?;
+            let end = once(&guest, &iommu, &disks, &options)?;
             // A reset is a new machine on the same guest. As a PC's, its RAM keeps what it has.
             if end != End::Reset || options.reset_ends {
-                drop(terminal);
                 return Ok(end);
             }
         }
     }
 
     /// From power-on to the end.
-    fn once(guest: &Guest, disks: &[Disk], options: &Options) -> Result<End> {
+    fn once(guest: &Guest, iommu: &Iommu, disks: &[Disk], options: &Options) -> Result<End> {
         let machine = Machine::builder().build(guest)?;
+        iommu.connect(&machine)?;
         let pci = PciRoot::new(&machine)?;
-        for (shell, vdev) in disks {
-            let place = pci.free().ok_or("there are more disks than places for them")?;
-            pci.attach(place, Arc::clone(shell), vdev.clone())?;
+        for (at, shell, vdev) in disks {
+            pci.attach(*at, Arc::clone(shell), vdev.clone())?;
         }
         let console = SerialPort::connect(&machine, io::stdout())?;
         let button = PowerButton::connect(&machine)?;
         let vcpus = machine.vcpus(options.cpus.try_into()?)?;
-        let root = pci.describe(acpi::Tables::new(options.cpus)).write(guest)?;
+        let tables = pci.describe(acpi::Tables::new(options.cpus));
+        let root = iommu.describe(tables).write(guest)?;
         let boot = Boot::new(&options.kernel).cmdline(&options.cmdline).acpi(root);
         let boot = options.initrd.iter().fold(boot, Boot::initrd);
         boot.load(guest)?.apply(guest, &vcpus[0])?;
@@ -96,23 +97,22 @@ mod vmm {
         Ok(end)
     }
 
-    /// A controller with the file as its disk.
-    fn open(guest: &Guest, (virtio, path): &(bool, String)) -> Result<Disk> {
-        let file = Backing::file(path);
-        let shell = match virtio {
-            true => Shell::new(path, VirtioPci::new(Block::new(&file, Default::default())?))?,
-            false => Shell::new(path, Nvme::new(&file, Default::default())?)?,
-        };
-        Ok((Arc::new(shell), guest.vdev(path)?))
+    /// A controller with the file as its disk, as this device of the PCI bus.
+    fn open(guest: &Guest, iommu: &Iommu, disk: &(bool, String), number: u8) -> Result<Disk> {
+        let (virtio, path) = disk;
+        let at = Bdf::new(0, number, 0).ok_or("there are more disks than places for them")?;
+        let (vdev, file) = (guest.vdev(path)?, Backing::file(path));
+        iommu.attach(at, &vdev)?.wait();
+        if !virtio {
+            return Ok((at, Shell::new(path, Nvme::new(&file, Default::default())?)?.into(), vdev));
+        }
+        let block = VirtioPci::behind_iommu(Block::new(&file, Default::default())?);
+        Ok((at, Shell::new(path, block)?.into(), vdev))
     }
 
     fn press(button: &PowerButton, ending: &Ending, signals: &mut Signals) {
-        for (count, _) in signals.forever().enumerate() {
-            match count {
-                0 => button.press(),
-                _ => drop(ending.request(End::Stopped)),
-            }
-        }
+        signals.forever().take(1).for_each(|_| button.press());
+        signals.forever().take(1).for_each(|_| _ = ending.request(End::Stopped));
     }
 
     fn options() -> Result<Options> {

@@ -5,6 +5,7 @@ mod boot;
 mod code;
 mod ends;
 mod interrupts;
+mod iommu;
 #[path = "../support/kernel.rs"]
 mod kernel;
 mod memory;
@@ -22,6 +23,7 @@ fn main() {
         ends::trials(),
         boot::trials(),
         pci::trials(),
+        iommu::trials(),
     ]
     .into_iter()
     .flatten()

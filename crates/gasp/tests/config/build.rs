@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use gasp::config::Config;
-use gasp::{DeviceAddr, Errno, GuestPhys, MapFlags};
+use gasp::{DeviceAddr, Errno, GuestPhys, MapFlags, Residency};
 
 use crate::{folder, parse};
 
@@ -70,4 +70,17 @@ fn a_domain_without_a_deadline_takes_the_guests() {
     let held = guest.find_vdev("a").unwrap().map(DeviceAddr(0), 1, MapFlags::READ).unwrap();
     let ended = guest.find_domain("a").unwrap().revoke(DeviceAddr(0), 1).unwrap().wait();
     assert!(ended.waited < Duration::from_millis(500) && held.is_revoked());
+}
+
+#[test]
+fn ram_is_held_as_the_program_says_where_the_text_does_not() {
+    // More than any host has: it can only be created if it is allocated on demand.
+    let parse = |text, path: &str| {
+        Config::parse(text, Path::new(path)).unwrap().default_residency(Residency::OnDemand)
+    };
+    parse("ram 1M,8T", "a.qvmconf").build(None).unwrap();
+    let pinned = parse("ram 1M,8T", "a.qvmconf").default_residency(Residency::Pinned);
+    assert_eq!(pinned.build(None).unwrap_err().errno(), Errno::NOMEM);
+    let says = parse("[[ram]]\nsize = '8T'\nresidency = 'resident'", "a.toml");
+    assert_eq!(says.build(None).unwrap_err().errno(), Errno::NOMEM, "the text comes first");
 }
