@@ -4,13 +4,13 @@ use gasp_disk::Direction;
 
 use super::command::{COMPLETION, Command, ENTRY};
 use super::controller::{Controller, Work};
+use super::doorbell_buffers::Side;
 use super::events::Event;
 use super::identify::identify;
 use super::identity::TRANSFER_MAX;
 use super::log::{self, Request, Sources};
 use super::prp::find_parts;
 use super::queue::{CompletionQueue, Ring, SubmissionQueue};
-use super::shadow::Side;
 use super::status::Status;
 
 /// Opcodes.

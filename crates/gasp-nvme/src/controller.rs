@@ -10,12 +10,12 @@ use gasp_disk::{Data, Part};
 use gasp_vdev::{DeviceContext, DmaError, IrqKind};
 
 use super::command::Command;
+use super::doorbell_buffers::DoorbellBuffers;
 use super::events::{Event, Events};
 use super::features::Features;
 use super::log::{Entry, ErrorLog};
 use super::power::Power;
 use super::queue::{CompletionQueue, SubmissionQueue};
-use super::shadow::Shadow;
 use super::status::Status;
 use super::subsystem::Subsystem;
 
@@ -63,7 +63,7 @@ pub(super) struct Controller {
     pub(super) completions: Vec<Option<CompletionQueue>>,
     pub(super) events: Events,
     pub(super) features: Features,
-    pub(super) shadow: Option<Shadow>,
+    pub(super) shadow: Option<DoorbellBuffers>,
     /// These outlast a reset.
     pub(super) errors: ErrorLog,
     pub(super) power: Power,

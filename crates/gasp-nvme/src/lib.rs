@@ -31,7 +31,7 @@
 //! | `device`, `subsystem` | the PCI function; the state that its two threads share |
 //! | `mmio`, `registers` | registers and doorbells, written on the front end's thread |
 //! | `controller`, `queue` | the device's thread: queues in turn, interrupts |
-//! | `shadow` | doorbells in the guest's memory, for fewer register writes |
+//! | `shadow`, `doorbell_buffers` | doorbells in the guest's memory, for fewer register writes |
 //! | `life` | enable, disable, reset, shutdown |
 //! | `admin` | admin commands (`identify`, `features`, `log` and `power`, `events`) |
 //! | `io` | read, write, flush, write zeroes, deallocate |
@@ -49,6 +49,7 @@ mod command;
 mod controller;
 mod counters;
 mod device;
+mod doorbell_buffers;
 mod error;
 mod events;
 mod features;

@@ -11,7 +11,7 @@ use gasp_vdev::{DeviceContext, DmaError};
 use zerocopy::{IntoBytes, transmute};
 
 use super::command::{COMPLETION, Command, Completion};
-use super::shadow::Known;
+use super::doorbell_buffers::Known;
 use super::status::Status;
 
 /// The location and the size of a ring.
