@@ -124,3 +124,16 @@ pub struct TranslationFault {
     /// invalidated. If not, the next access asks again.
     pub keep: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_translator_learns_when_no_further_page_is_kept() {
+        let mut following = Following::default();
+        let kept = [(); Following::MOST + 1].map(|()| following.push(GuestPhys(0), Access::READ));
+        assert_eq!(kept.iter().position(|more| !more), Some(Following::MOST - 1));
+        assert_eq!(following.pages().count(), Following::MOST);
+    }
+}

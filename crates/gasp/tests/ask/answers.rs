@@ -275,3 +275,14 @@ fn only_a_domain_that_asks_has_a_translator() {
     assert_eq!(errno(domain.invalidate(DeviceAddr(0), 0)), "EINVAL");
     assert_eq!(errno(domain.invalidate(DeviceAddr(PAGE), u64::MAX)), "ENXIO");
 }
+
+#[test]
+fn a_page_all_of_which_is_allowed_more_stays_one_entry() {
+    let scene = Scene::new(HUGE, |_, access| page(HUGE, 0, access | Access::READ));
+    for flags in [READ, WRITE] {
+        drop(scene.disk.map(DeviceAddr(5 * PAGE), 1, flags).unwrap());
+        assert_eq!((scene.asked.take(), scene.domain.entries()), (1, 1));
+    }
+    drop(scene.disk.map(DeviceAddr(9 * PAGE), 1, MapFlags::RW).unwrap());
+    assert_eq!(scene.asked.take(), 0);
+}

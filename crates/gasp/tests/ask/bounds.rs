@@ -41,7 +41,9 @@ fn a_guest_that_walks_its_space_does_not_grow_the_table() {
 fn what_is_held_is_not_evicted() {
     const LIMIT: u64 = 64;
     let scene = Scene::with_limit(PAGE << 10, LIMIT, same);
-    let held: Vec<_> = (0..20).map(|page| map(&scene, page * 3)).collect();
+    // By the first byte of a page, or by the last.
+    let at = |page: u64| DeviceAddr(page * 3 * PAGE + page % 2 * (PAGE - 1));
+    let held: Vec<_> = (0..20).map(|page| scene.disk.map(at(page), 1, READ).unwrap()).collect();
     (0..1 << 10).for_each(|page| drop(map(&scene, page)));
     let there: HashSet<_> = scene.domain.grants().iter().flat_map(pages).collect();
     assert!((0..20).all(|page| there.contains(&(page * 3))), "{there:?}");
@@ -247,4 +249,56 @@ fn what_a_table_outgrows_is_freed_while_it_grows() {
     // What is in use, and less than 64 KiB that are not freed yet.
     let bytes = scene.domain.table_bytes() as u64;
     assert!(bytes < NODES * PAGE + (80 << 10), "{bytes}");
+}
+
+#[test]
+fn what_an_eviction_puts_back_does_not_count() {
+    let scene = Scene::with_limit(64 * PAGE, 16, same);
+    let held = map(&scene, 0);
+    (1..40).for_each(|page| drop(map(&scene, page)));
+    let counts = scene.domain.ask_counts().unwrap();
+    assert_eq!((counts.asked, counts.evicted), (40, 40 - scene.domain.entries()));
+    drop(held);
+}
+
+#[test]
+fn the_mappings_of_another_domain_keep_nothing() {
+    const LIMIT: u64 = 16;
+    let scene = Scene::with_limit(64 * PAGE, LIMIT, same);
+    let (other, _domain) = device(&scene.guest, "other", gasp::DomainKind::Bypass);
+    let held = other.map(DeviceAddr(0), 64 * PAGE, READ).unwrap();
+    (0..64).for_each(|page| drop(map(&scene, page)));
+    assert_eq!((scene.asked.take(), scene.domain.entries() <= LIMIT), (64, true));
+    drop(held);
+}
+
+#[test]
+fn an_eviction_goes_on_at_the_first_page_after_the_last_of_all() {
+    let scene = Scene::with_limit(PAGE, 1, |_, _| page(PAGE, 0, Access::RW));
+    let last = (1 << 48) / PAGE - 1;
+    for page in [last - 1, last, 0, 1, last, 2] {
+        drop(map(&scene, page));
+        assert_eq!(scene.domain.entries(), 1);
+    }
+}
+
+#[test]
+fn what_a_map_has_of_its_range_is_not_evicted_for_the_rest() {
+    let scene = Scene::with_limit(PAGE << 8, 16, same);
+    (0..8).chain(100..108).for_each(|page| drop(map(&scene, page)));
+    scene.asked.take();
+    // The search begins at the first page, which the map needs.
+    scene.disk.map(DeviceAddr(0), 10 * PAGE, READ).unwrap();
+    assert_eq!(scene.asked.take(), 2);
+}
+
+#[test]
+fn what_a_long_mapping_holds_is_not_evicted_though_a_short_one_in_it_ends_before() {
+    let scene = Scene::with_limit(PAGE << 8, 64, same);
+    let long = scene.disk.map(DeviceAddr(0), 10 * PAGE, READ).unwrap();
+    let short = map(&scene, 2);
+    (10..1 << 8).for_each(|page| drop(map(&scene, page)));
+    let there: HashSet<_> = scene.domain.grants().iter().flat_map(pages).collect();
+    assert!((0..10).all(|page| there.contains(&page)), "{there:?}");
+    drop((long, short));
 }

@@ -58,6 +58,13 @@ fn a_large_page_is_one_entry_and_is_invalidated_whole() {
         let both = DeviceAddr(size - 1);
         scene.domain.invalidate(both, 2).unwrap().wait();
         assert_eq!(scene.domain.entries(), 0);
+        // Two parts of one at once, and a part of the next.
+        let held = [map(PAGE), map(size)];
+        let parts = [0, 7, size / PAGE].map(|page| device_span(page * PAGE, PAGE));
+        let mut drain = scene.domain.invalidate_ranges(&parts).unwrap();
+        assert_eq!((scene.domain.entries(), drain.pending()), (0, 2));
+        drop(held);
+        drain.wait();
     }
 }
 

@@ -16,8 +16,10 @@ struct Runs {
     /// The page that is not allowed, and the one that leads nowhere.
     refused: u64,
     bad: u64,
-    /// What is invalidated while the translator answers.
+    /// What is invalidated while the translator answers, and how many pages further the pages that
+    /// follow lead until then.
     domain: Mutex<Option<(Domain, u64)>>,
+    older: u64,
 }
 
 impl Translator for Runs {
@@ -39,9 +41,10 @@ impl Translator for Runs {
         let answer = self.translate(memory, run.start(), access)?;
         let pages = run.len() / PAGE;
         *self.asked.lock().last_mut().unwrap() = (run.start().0 / PAGE, pages);
+        let older = if self.domain.lock().is_some() { self.older } else { 0 };
         for next in 1..pages + self.extra as u64 {
             let page = run.start().0 / PAGE + next;
-            let guest = if page == self.bad { (1 << 40) + 123 } else { page * PAGE };
+            let guest = if page == self.bad { (1 << 40) + 123 } else { (page + older) * PAGE };
             let access = if page == self.refused { Access::WRITE } else { Access::RW };
             following.push(gasp::GuestPhys(guest), access);
         }
@@ -54,7 +57,7 @@ impl Translator for Runs {
 
 fn runs() -> Runs {
     let (asked, domain) = Default::default();
-    Runs { size: PAGE, extra: 0, asked, refused: u64::MAX, bad: u64::MAX, domain }
+    Runs { size: PAGE, extra: 0, asked, refused: u64::MAX, bad: u64::MAX, domain, older: 0 }
 }
 
 fn scene(runs: Runs, limit: u64) -> (gasp::Guest, Domain, Vdev, Arc<Runs>) {
@@ -121,13 +124,22 @@ fn what_was_invalidated_meanwhile_does_not_follow() {
 }
 
 #[test]
+fn what_follows_a_void_answer_is_void_as_well() {
+    let (_guest, domain, disk, runs) = scene(Runs { older: 10, ..runs() }, 1000);
+    *runs.domain.lock() = Some((domain.clone(), 0));
+    map(&disk, 0, 6).unwrap();
+    assert_eq!(asked(&runs), [(0, 6), (0, 6)]);
+}
+
+#[test]
 fn nothing_follows_a_large_page_or_a_full_table() {
     let (_guest, domain, disk, runs_) = scene(Runs { size: 4 * PAGE, ..runs() }, 1000);
     map(&disk, 0, 8).unwrap();
     assert_eq!((asked(&runs_).len(), domain.entries()), (8, 8), "each is asked about");
-    let (_guest, domain, disk, _) = scene(runs(), 4);
+    let (_guest, domain, disk, runs_) = scene(runs(), 4);
     map(&disk, 0, 4).unwrap();
     map(&disk, 20, 4).unwrap();
+    assert_eq!(asked(&runs_), [(0, 4), (20, 4), (21, 3), (22, 2), (23, 1)]);
     assert_eq!(errno(map(&disk, 40, 5)), "ENOSPC");
     assert!(domain.entries() <= 4);
 }

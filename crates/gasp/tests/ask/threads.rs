@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use gasp::{Access, DeviceAddr, Reason, TranslationFault, Vdev};
+use gasp::{Access, DeviceAddr, MapFlags, Reason, TranslationFault, Vdev};
 use parking_lot::Mutex;
 
 use super::peer::{READ, mapping, next, peer, quiet};
@@ -268,4 +268,25 @@ fn a_range_that_is_fetched_does_not_keep_what_it_has_not_come_to() {
     });
     *disk.lock() = Some(scene.disk.clone());
     assert_eq!(errno(scene.disk.map(DeviceAddr(0), 1 << 40, READ)), "EFAULT");
+}
+
+#[test]
+fn the_page_of_a_question_is_not_evicted_before_its_answer_has_been_used() {
+    let disk: Arc<Mutex<Option<Vdev>>> = Arc::default();
+    let scene = Scene::with_limit(PAGE << 8, 16, {
+        let disk = Arc::clone(&disk);
+        move |addr, access| {
+            if access == Access::WRITE {
+                let disk = disk.lock().take().unwrap();
+                for page in (100..140).chain([0]) {
+                    drop(disk.map(DeviceAddr(page * PAGE), 1, READ).unwrap());
+                }
+            }
+            page(PAGE, addr.0, access | Access::READ)
+        }
+    });
+    drop(scene.disk.map(DeviceAddr(0), 1, READ).unwrap());
+    *disk.lock() = Some(scene.disk.clone());
+    drop(scene.disk.map(DeviceAddr(0), 1, MapFlags::WRITE).unwrap());
+    assert_eq!(scene.asked.take(), 1 + 1 + 40, "what can be read of it is there still");
 }
