@@ -7,8 +7,8 @@ use std::process::Command;
 use std::{fs, io};
 
 /// The folders of libraries below QEMU's root. The loader is in the first that has one.
-const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
-const LOADER: &str = "ld-linux-x86-64.so.2";
+pub(crate) const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
+pub(crate) const LOADER: &str = "ld-linux-x86-64.so.2";
 /// The file with the name and version of every package, one per line.
 pub(crate) const PACKAGES: &str = "packages";
 
@@ -101,7 +101,8 @@ impl Testbed {
         program(&self.qemu_root(), name)
     }
 
-    fn qemu_root(&self) -> PathBuf {
+    /// The folder that QEMU's packages are unpacked in.
+    pub(crate) fn qemu_root(&self) -> PathBuf {
         self.root.join("qemu")
     }
 }

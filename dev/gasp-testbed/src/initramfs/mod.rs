@@ -2,6 +2,7 @@
 
 mod cpio;
 mod modules;
+mod qemu;
 mod source;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ pub struct Initramfs {
     modules: Vec<String>,
     files: BTreeMap<String, Source>,
     programs: Vec<PathBuf>,
+    qemu: bool,
     script: String,
 }
 
@@ -37,6 +39,7 @@ impl Initramfs {
             modules: Vec::new(),
             files: BTreeMap::new(),
             programs: Vec::new(),
+            qemu: false,
             script: String::new(),
         }
     }
@@ -59,6 +62,11 @@ impl Initramfs {
     pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
         self.programs.push(program.into());
         self
+    }
+
+    /// Adds QEMU itself, which `/bin/qemu` runs, for a guest inside the guest: some 100 MB.
+    pub fn qemu(self) -> Self {
+        Self { qemu: true, ..self }
     }
 
     /// Sets the script: lines for a shell that stops at the first command that fails.
@@ -85,6 +93,9 @@ impl Initramfs {
                 add(library.to_string_lossy().into_owned(), library);
             }
             add(format!("/bin/{}", file_name(program)), program.clone());
+        }
+        if self.qemu {
+            files.extend(qemu::files(&self.testbed)?);
         }
         files.insert("/script".into(), Source::Bytes(self.script.clone().into_bytes()));
         files.insert("/init".into(), Source::Bytes(init(&load).into_bytes()));
