@@ -21,6 +21,7 @@ fn main() {
         ("a_guest_that_hangs_is_ended_in_time", a_guest_that_hangs),
         ("a_guest_reads_what_the_host_sends", a_guest_reads),
         ("modules_and_programs_of_the_host_are_there", modules_and_programs),
+        ("qemu_runs_in_a_guest_with_its_firmware", qemu_in_a_guest),
         ("a_guest_dies_with_its_test", dies_with_its_test),
         ("what_qemu_refuses_is_told", what_qemu_refuses),
     ]);
@@ -145,6 +146,23 @@ fn modules_and_programs(testbed: &Testbed) -> Outcome {
     let wrong = Initramfs::new(testbed).module("no-such-module");
     let error = Vm::linux(testbed, wrong).start().err().unwrap();
     assert!(matches!(&error, Error::NoModule(name) if name == "no_such_module"), "{error}");
+    Ok(())
+}
+
+/// Without firmware it would not get as far as to end by itself, and without its libraries not even
+/// start.
+fn qemu_in_a_guest(testbed: &Testbed) -> Outcome {
+    let script = "
+        qemu --version | sed 's/^/inner: /'
+        echo quit | qemu -accel tcg -M q35 -nodefaults -display none -monitor stdio -S > /tmp/said
+        echo firmware: $?";
+    let initramfs = Initramfs::new(testbed).qemu().script(script);
+    let lines = Vm::linux(testbed, initramfs).memory(1 << 30).start()?.finish(PATIENCE)?;
+    let found = |text: &str| lines.iter().any(|line| line.text.contains(text));
+    let version = &testbed.versions().qemu;
+    let upstream = version.split([':', '+', '-']).find(|part| part.contains('.')).unwrap();
+    assert!(found(&format!("inner: QEMU emulator version {upstream}")), "{lines:#?}");
+    assert!(found("firmware: 0"), "{lines:#?}");
     Ok(())
 }
 
