@@ -9,6 +9,7 @@ mod kernel;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -135,8 +136,10 @@ fn text(bytes: &[u8]) -> String {
 
 fn powers_off() -> Result<(), Failed> {
     let fixture = Fixture::new(&[&say(b'h'), &say(b'i'), &POWER_OFF, &HALT]);
-    let disks = ["--disk", "disk", "--disk", "virtio-blk:mem:1M", "--rng", "--cpus", "2"];
-    let output = fixture.run(&disks);
+    let _peer = UnixDatagram::bind(fixture.path("peer"))?;
+    let mut args = vec!["--disk", "disk", "--disk", "virtio-blk:mem:1M", "--rng", "--cpus", "2"];
+    args.extend(["--net", "unix:own:peer"]);
+    let output = fixture.run(&args);
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "hi".into()));
     assert_eq!(text(&output.stderr), "");
     let events = fixture.events();
@@ -145,8 +148,9 @@ fn powers_off() -> Result<(), Failed> {
     assert_eq!(events[0]["iommu"], true);
     let types: Vec<_> =
         events[0]["devices"].as_array().unwrap().iter().map(|device| &device["type"]).collect();
-    assert_eq!(types, ["nvme", "virtio-blk", "virtio-entropy"]);
-    assert_eq!(events[0]["devices"][2]["at"], "00:03.0");
+    assert_eq!(types, ["nvme", "virtio-blk", "virtio-net", "virtio-entropy"]);
+    assert_eq!(events[0]["devices"][3]["at"], "00:04.0");
+    assert!(!fixture.path("own").exists(), "the socket is removed");
     // Two letters and the power.
     assert_eq!(events[1]["exits"]["port"], 3);
     assert_eq!(events[2]["status"], 0);

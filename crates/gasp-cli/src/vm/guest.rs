@@ -9,7 +9,7 @@ use gasp_vdev::Shell;
 use gasp_vm::pci::Bdf;
 use gasp_vm::{Iommu, layout};
 
-use super::kind::Created;
+use super::kind::{Created, SocketFile};
 use super::plan::{DevicePlan, Memory, Plan};
 use crate::configured;
 use crate::failure::Failure;
@@ -40,6 +40,7 @@ pub(super) struct Device {
     pub(super) vdev: Vdev,
     /// Of an NVMe controller.
     pub(super) counters: Option<Counters>,
+    _socket: Option<SocketFile>,
 }
 
 impl Vm {
@@ -102,7 +103,7 @@ impl Device {
     fn create(guest: &Guest, iommu: Option<&Iommu>, plan: &DevicePlan) -> Result<Self, Failure> {
         let unavailable = |errno: Errno, message: &str| plan.origin.unavailable(errno, message);
         let created = plan.kind.create(&plan.name, iommu.is_some());
-        let Created { shell, counters } =
+        let Created { shell, counters, socket } =
             created.map_err(|error| unavailable(error.errno, &error.message))?;
         let refused = |error: gasp::Error| unavailable(error.errno(), &error.to_string());
         let vdev = match guest.find_vdev(&plan.name) {
@@ -114,6 +115,6 @@ impl Device {
             let _ = iommu.attach(plan.at, &vdev).map_err(refused)?.wait();
         }
         let (name, kind, at) = (plan.name.clone(), plan.kind.name(), plan.at);
-        Ok(Self { name, kind, at, shell: Arc::new(shell), vdev, counters })
+        Ok(Self { name, kind, at, shell: Arc::new(shell), vdev, counters, _socket: socket })
     }
 }

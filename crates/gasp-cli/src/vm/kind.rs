@@ -37,10 +37,21 @@ pub(super) enum PortPlan {
     Unix { own: PathBuf, peer: PathBuf },
 }
 
-/// A device, with the counters of an NVMe controller.
+/// A device, with the counters of an NVMe controller, or the socket of a network device.
 pub(super) struct Created {
     pub(super) shell: Shell,
     pub(super) counters: Option<Counters>,
+    pub(super) socket: Option<SocketFile>,
+}
+
+/// The file of a socket, which is removed with this.
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Somebody else may have removed it.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Why a device cannot be created.
@@ -94,7 +105,8 @@ impl Kind {
             }
             Self::Net { port, mac } => {
                 let mac = mac.unwrap_or_else(|| address_of(port));
-                virtio(name, Net::new(open_port(port)?, mac), iommu)
+                let (port, socket) = open_port(port)?;
+                Ok(Created { socket, ..virtio(name, Net::new(port, mac), iommu)? })
             }
             Self::Console(path) => {
                 let file = open_terminal(path)?;
@@ -109,7 +121,7 @@ impl Kind {
 fn created(name: &str, device: impl Device) -> Result<Created, Unavailable> {
     let shell = Shell::new(name, device);
     let shell = shell.map_err(|error| Unavailable::new(Errno::INVAL, error))?;
-    Ok(Created { shell, counters: None })
+    Ok(Created { shell, counters: None, socket: None })
 }
 
 /// A driver that would not use the IOMMU is refused if there is one.
@@ -138,9 +150,9 @@ fn open_terminal(path: &Path) -> Result<OwnedFd, Unavailable> {
     }
 }
 
-fn open_port(port: &PortPlan) -> Result<Port, Unavailable> {
+fn open_port(port: &PortPlan) -> Result<(Port, Option<SocketFile>), Unavailable> {
     match port {
-        PortPlan::Tap(name) => Port::tap(name).map_err(|error| {
+        PortPlan::Tap(name) => Port::tap(name).map(|port| (port, None)).map_err(|error| {
             let advice = match Errno::from_io_error(&error) {
                 Some(Errno::NOENT) => "load the module tun",
                 Some(Errno::PERM | Errno::ACCESS) => {
@@ -161,15 +173,15 @@ fn open_port(port: &PortPlan) -> Result<Port, Unavailable> {
                 let words = system_words(&error);
                 Unavailable::io(&error, format!("{}: {words}; {advice}", own.display()))
             })?;
+            let file = SocketFile(own.clone());
             socket.connect(peer).map_err(|error| {
-                let _ = std::fs::remove_file(own);
                 let words = system_words(&error);
                 Unavailable::io(
                     &error,
                     format!("{}: {words}; start the other end first", peer.display()),
                 )
             })?;
-            Ok(Port::datagrams(socket))
+            Ok((Port::datagrams(socket), Some(file)))
         }
     }
 }

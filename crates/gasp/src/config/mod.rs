@@ -90,7 +90,7 @@
 //! | `start` | bytes | past the highest RAM so far | guest-physical address |
 //! | `size` | bytes | | length |
 //! | `backing` | list of `"1G"`, `"2M"`, `"thp"`, `"4K"` | all, in this order | kinds of pages to try; the first that the host has is used |
-//! | `residency` | `"pinned"`, `"resident"` or `"on-demand"` | `"pinned"` | see [`Residency`](crate::Residency) |
+//! | `residency` | `"pinned"`, `"resident"` or `"on-demand"` | `"pinned"` | see [`Residency`] |
 //! | `pin` | list of `"io-uring"`, `"pipe"` | both, in this order | how to pin, if `residency` is `"pinned"`; see [`PinMethod`](crate::PinMethod) |
 //! | `host-contiguous` | `"at least SIZE"` or `"if possible SIZE"` | no requirement | minimum length that every host-physical run must have, or should have; see [`Contiguity`](crate::Contiguity) |
 //! | `exclusive` | boolean | `false` | whether the memory file is sealed, so that nobody who receives it can write to it or punch holes into it |
