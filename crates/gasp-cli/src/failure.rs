@@ -115,6 +115,7 @@ impl Failure {
     }
 
     /// The message, of one line.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "`vm` is not built"))]
     pub(crate) fn message(&self) -> String {
         self.fields().message
     }

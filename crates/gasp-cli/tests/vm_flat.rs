@@ -175,6 +175,9 @@ fn resets() -> Result<(), Failed> {
     let output = fixture.run(&["--reset", "end"]);
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(3), "1".into()));
     assert_eq!(text(&output.stderr), "error: the guest has reset itself\n");
+    assert_eq!(fixture.events()[0]["iommu"], false, "without a disk there is none");
+    fixture.run(&["--reset", "end", "--disk", "disk", "--iommu", "off"]);
+    assert_eq!(fixture.events()[0]["iommu"], false);
     Ok(())
 }
 

@@ -2,17 +2,20 @@
 //!
 //! | signal | effect |
 //! |---|---|
-//! | SIGINT, SIGTERM, SIGHUP, SIGQUIT | the power button; a second one ends the VM at once |
+//! | SIGINT, SIGTERM, SIGHUP, SIGQUIT | the power button; a second one ends the VM, a third one the process |
 //! | SIGUSR1 | a table of counters on stderr |
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gasp_vm::{End, Ending, PowerButton};
+use gasp_vm::{End, Ending, PowerButton, RawTerminal};
 use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level;
+
+use super::STOPPED;
 
 /// What the signals have asked for.
 pub(super) struct Signalled(Arc<Inner>);
@@ -86,10 +89,19 @@ impl Inner {
                 button.press();
                 self.pressed.store(true, Ordering::Release);
             }
-            Some((_, ending)) => _ = ending.request(End::Stopped),
+            // It ends already, or is about to begin: something takes too long.
+            Some((_, ending)) if !ending.request(End::Stopped) => end_at_once(),
+            Some(_) => {}
+            None if again => end_at_once(),
             None => state.ends = true,
         }
     }
+}
+
+/// Ends the process without waiting for anything.
+fn end_at_once() {
+    RawTerminal::restore();
+    low_level::exit(STOPPED.into());
 }
 
 impl Drop for Connected<'_> {
