@@ -59,3 +59,37 @@ pub(super) fn with_returns(text: &[u8]) -> Vec<u8> {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::event::{ExitTotals, IommuTotals};
+
+    #[test]
+    fn a_table_has_totals_rates_and_the_devices_behind_the_iommu() {
+        let device = |name: &str, misses| DeviceTotals {
+            name: name.into(),
+            at: "00:01.0".into(),
+            iommu: (misses > 0).then(|| IommuTotals {
+                misses,
+                invalidations: 7,
+                ..IommuTotals::default()
+            }),
+            nvme: None,
+        };
+        let totals = |mmio, misses| Totals {
+            exits: ExitTotals { mmio, ..ExitTotals::default() },
+            devices: vec![device("disk", misses), device("rng", 0)],
+        };
+        let text = table(&totals(1000, 10), &totals(5000, 30), Duration::from_secs(2));
+        let words: Vec<Vec<&str>> =
+            text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(words[1], ["total", "0", "5,000", "0", "0"]);
+        assert_eq!(words[2], ["per", "second", "0", "2,000", "0", "0"]);
+        assert_eq!(words[4], ["00:01.0", "disk", "30", "10", "7", "0"]);
+        assert_eq!(words.len(), 5, "{text}");
+        assert_eq!(with_returns(b"a\nb\n"), b"a\r\nb\r\n");
+        // All at once is no division by zero.
+        assert_eq!(rate(5, 0, Duration::ZERO), "5,000");
+    }
+}
