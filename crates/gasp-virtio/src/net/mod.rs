@@ -26,7 +26,7 @@ const HEADER: usize = 12;
 const FRAME: usize = 64 << 10;
 /// The number of frames that one turn receives, of which some may be lost. Then sending has its turn.
 const FRAMES: u32 = 64;
-/// The number of errors in a row after which a port is no longer asked for frames.
+/// The number of errors in a row after which a port is no longer asked for frames, until a reset.
 const ERRORS: u32 = 16;
 /// The number of buffers of a received frame: one, as they are not merged.
 const ONE_BUFFER: [u8; HEADER] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
@@ -36,7 +36,8 @@ const ONE_BUFFER: [u8; HEADER] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 /// Frames of at most 64 KiB pass as they are: without checksums or segmentation by the device, and
 /// each in one chain of buffers. A frame that is too long for the driver's next chain is lost, as on
 /// a wire, and so is one that the port refuses. A driver that sends faster than the port takes
-/// waits; one that does not receive leaves frames at the port, which loses them in time.
+/// waits; one that does not receive leaves frames at the port, which loses them in time. A port that
+/// has failed (a tap interface that was deleted, say) has no more frames until a reset.
 #[derive(Debug)]
 pub struct Net {
     port: Port,
@@ -54,7 +55,7 @@ struct Receiving {
     pending: Option<usize>,
     /// A chain whose frame was too long for it.
     spare: Option<Chain>,
-    /// Errors since the last frame.
+    /// Errors since the last frame, at most [`ERRORS`].
     errors: u32,
 }
 
@@ -98,6 +99,7 @@ impl Net {
         for _ in 0..FRAMES {
             let len = match *pending {
                 Some(len) => len,
+                None if *errors == ERRORS => return Ok(Waits::ForOutside),
                 None => {
                     let frame = buffer.get_mut(HEADER..).unwrap_or_default();
                     match self.port.receive(frame) {
@@ -117,7 +119,6 @@ impl Net {
                             *errors += 1;
                             if *errors == ERRORS {
                                 tracing::warn!(%errno, "a network device's port has failed");
-                                return Ok(Waits::ForOutside);
                             }
                             continue;
                         }

@@ -4,6 +4,7 @@
 mod block;
 mod broken;
 mod console;
+mod counted;
 mod driver;
 mod entropy;
 mod faults;

@@ -1,11 +1,14 @@
 //! The network device.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gasp::Access;
 use gasp_virtio::net::{Net, Port};
 
+use crate::counted::Counted;
 use crate::driver::{DATA, Driver, EVENT_IDX, Noise, until};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
@@ -216,5 +219,29 @@ fn names_that_no_interface_can_have_are_refused() {
     for name in ["", "a-name-of-16-byt", "nul\0", "a name that is much too long for one"] {
         let error = Port::tap(name).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{name:?}");
+    }
+}
+
+#[test]
+fn a_port_that_has_failed_is_left_alone_and_frames_to_it_are_lost() {
+    // Each call fails at once, as those of a tap interface that was deleted do.
+    let nothing = std::fs::File::open("/dev/null").unwrap();
+    let port = Port::datagrams(UnixDatagram::from(OwnedFd::from(nothing)));
+    let (net, turns) = Counted::new(Net::new(port, MAC));
+    let mut driver = Driver::attach(net);
+    for _ in 0..2 {
+        driver.start(EVENT_IDX | 1 << 5, 64);
+        driver.put(RECEIVE, &[(DATA, 100, true)]);
+        driver.notify(RECEIVE);
+        // More than the errors that it takes.
+        for _ in 0..40 {
+            assert_eq!(driver.run(SEND, &[(DATA, 100, false)]), 0);
+        }
+        // The turns after the last frame end; a busy thread has thousands.
+        let before = turns[RECEIVE].load(Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(100));
+        let turns = turns[RECEIVE].load(Ordering::Relaxed) - before;
+        assert!(turns < 10, "{turns} turns");
+        assert_eq!(driver.take(RECEIVE), None);
     }
 }
