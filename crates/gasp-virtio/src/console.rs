@@ -6,29 +6,29 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use gasp_vdev::{Bell, Class, Throttle};
 use parking_lot::Mutex;
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::retry_on_intr;
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 
 use crate::device::{Kind, VirtioDevice, Waits};
+use crate::nonblocking::nonblocking;
 use crate::queue::{ActiveQueue, Broken, Chain};
-use crate::watch::{Side, Watcher, is_not_ready, is_ready};
+use crate::watch::{Side, Watcher, is_not_ready};
 
 /// VIRTIO_CONSOLE_F_SIZE (5.3.3).
 const SIZE: u64 = 1;
 const QUEUE: u16 = 64;
 /// The queues (5.3.2).
 const TO_DRIVER: u16 = 0;
-/// The number of bytes that are read or written at a time: a pipe that takes something takes as
-/// many without waiting (PIPE_BUF).
+/// The number of bytes that are read or written at a time.
 const STEP: usize = 4096;
 /// The number of bytes that one turn writes; then input has its turn.
 const TURN: usize = 64 << 10;
 
 /// A console: what the driver writes goes to one file, and what it reads comes from another.
 ///
-/// Both are files that can be polled: terminals, pipes, sockets. The device reads when there is
-/// something, and writes when something is taken, at most 4 KiB at a time; a driver whose output is
-/// not taken waits for it, and nobody else does. After the end of its input the console has no more;
+/// Both are files that can be polled: terminals, pipes, sockets. The device reads what there is, and
+/// writes what is taken, at most 4 KiB at a time; a driver whose output is not taken (a terminal that
+/// was stopped by Ctrl-S, say) waits for it, and nobody else does. After the end of its input the console has no more;
 /// after an error of its output (a pipe that nobody reads any more, say), what is written is lost.
 #[derive(Debug)]
 pub struct Console {
@@ -55,10 +55,14 @@ struct State {
 
 impl Console {
     /// A console that reads from `input`, if there is one, and writes to `output`.
+    ///
+    /// Its reads and writes do not wait (`O_NONBLOCK`). Terminals and pipes are opened once more for
+    /// that, so that other users of the descriptors see no change; sockets and the masters of
+    /// pseudoterminals, which cannot be, get the flag themselves.
     pub fn new(input: Option<OwnedFd>, output: OwnedFd) -> Self {
         Self {
-            input,
-            output,
+            input: input.map(nonblocking),
+            output: nonblocking(output),
             size: AtomicU32::new(0),
             has_size: false,
             generation: AtomicU8::new(0),
@@ -119,11 +123,7 @@ impl Console {
     fn read(&self, state: &mut State) -> bool {
         let Some(input) = self.input.as_ref().filter(|_| !state.has_ended) else { return false };
         let mut bytes = [0; STEP];
-        let read = match is_ready(input, Side::Input) {
-            true => retry_on_intr(|| rustix::io::read(input, &mut bytes)),
-            false => Err(Errno::AGAIN),
-        };
-        match read {
+        match retry_on_intr(|| rustix::io::read(input, &mut bytes)) {
             Ok(0) => state.has_ended = true,
             Ok(count) => {
                 state.pending.extend(bytes.iter().take(count));
@@ -180,11 +180,7 @@ impl Console {
     /// Writes bytes, and returns how many; `None` if none are taken now. After an error they are
     /// lost.
     fn write(&self, bytes: &[u8]) -> Option<usize> {
-        let written = match is_ready(&self.output, Side::Output) {
-            true => retry_on_intr(|| rustix::io::write(&self.output, bytes)),
-            false => Err(Errno::AGAIN),
-        };
-        match written {
+        match retry_on_intr(|| rustix::io::write(&self.output, bytes)) {
             Ok(count) => Some(count),
             Err(errno) if is_not_ready(errno) => None,
             Err(errno) => {

@@ -35,7 +35,7 @@
 //! |---|---|
 //! | `device` | the trait of a kind of device |
 //! | `block`, `entropy`, `console`, `net` | the devices |
-//! | `watch` | a thread that waits for a device's files |
+//! | `nonblocking`, `watch` | files of a device that do not wait, and a thread that waits for them |
 //! | `queue` | chains of descriptors, on their way to the device and back |
 //! | `transport` | registers, status, interrupts, and the device's thread |
 //!
@@ -48,6 +48,7 @@ mod console;
 mod device;
 pub mod entropy;
 pub mod net;
+mod nonblocking;
 mod queue;
 mod transport;
 mod watch;

@@ -1,21 +1,21 @@
 //! A thread that waits for a device's files, and rings its bell.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use gasp_vdev::Bell;
 use parking_lot::Mutex;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::{Errno, retry_on_intr};
 
 /// The files of a device outside of its guest, and the thread that waits for them while a VMM is
 /// attached.
 ///
-/// The device's own thread never waits for a file. It asks [whether one is ready](is_ready), and if
-/// it is not, has this thread [ring](Watcher::watch) once it is. As that is asked of the file itself,
-/// what arrives in between is not lost.
+/// The device's own thread never waits for a file: its reads and writes fail if they [cannot be done
+/// now](is_not_ready), and then it has this thread [ring](Watcher::watch) once they can. As that is
+/// asked of the file itself, what arrives in between is not lost.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     shared: Arc<Shared>,
@@ -136,44 +136,7 @@ impl Shared {
     }
 }
 
-/// Whether that side of a file is ready: a read or a write will not wait.
-pub(crate) fn is_ready(file: impl AsFd, side: Side) -> bool {
-    let flags = match side {
-        Side::Input => PollFlags::IN,
-        Side::Output => PollFlags::OUT,
-    };
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    match retry_on_intr(|| poll(&mut [PollFd::new(&file, flags)], Some(&now))) {
-        Ok(count) => count > 0,
-        Err(errno) => {
-            tracing::error!(%errno, "a device's file cannot be polled");
-            false
-        }
-    }
-}
-
-/// Whether an error says that the file is not ready after all.
+/// Whether an error says that the file is not ready.
 pub(crate) fn is_not_ready(errno: Errno) -> bool {
     errno == Errno::AGAIN
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::{Read, Write};
-    use std::os::unix::net::UnixStream;
-
-    #[test]
-    fn a_side_is_ready_when_a_call_would_not_wait() {
-        let (mut near, mut far) = UnixStream::pair().unwrap();
-        assert!(!is_ready(&near, Side::Input) && is_ready(&near, Side::Output));
-        far.write_all(b"x").unwrap();
-        assert!(is_ready(&near, Side::Input));
-        near.read_exact(&mut [0]).unwrap();
-        near.set_nonblocking(true).unwrap();
-        while near.write(&[0; 4096]).is_ok() {}
-        assert!(!is_ready(&near, Side::Output));
-        drop(far);
-        assert!(is_ready(&near, Side::Input) && is_ready(&near, Side::Output), "it has ended");
-    }
 }

@@ -4,10 +4,14 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use gasp::Access;
 use gasp_virtio::{Console, VirtioPci};
-use std::sync::Arc;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::driver::{DATA, Driver, EVENT_IDX, Noise, until};
 
@@ -124,6 +128,62 @@ fn an_output_that_nobody_reads_holds_up_neither_input_nor_resets_nor_the_end() {
     drop(seen);
     driver.wait(1);
     assert_eq!(driver.run(1, &[(DATA, 100, false)]), 0);
+}
+
+/// A pseudoterminal: its master, and its other side.
+fn terminal() -> (OwnedFd, OwnedFd) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let slave = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    (master, slave)
+}
+
+/// Has a console on a terminal write more than it takes, and resets and detaches it meanwhile. A
+/// device's thread that waits for the terminal would never answer.
+fn check_stalled(near: OwnedFd, far: OwnedFd) {
+    let (ended, end) = channel();
+    let input = near.try_clone().unwrap();
+    std::thread::spawn(move || {
+        let mut driver = Driver::attach(Console::new(Some(input), near));
+        driver.start(EVENT_IDX, 16);
+        driver.bus.store(DATA, &[b'x'; 200_000]).unwrap();
+        for _ in 0..2 {
+            driver.put(1, &[(DATA, 200_000, false)]);
+            driver.notify(1);
+            driver.notify(0);
+            // So that it is being written.
+            std::thread::sleep(Duration::from_millis(20));
+            assert_eq!(driver.take(1), None);
+            driver.start(EVENT_IDX, 16);
+        }
+        driver.put(1, &[(DATA, 200_000, false)]);
+        driver.notify(1);
+        driver.bus.shell().reset();
+        driver.bus.shell().config_write(4, &[6, 0]).unwrap();
+        driver.start(EVENT_IDX, 16);
+        driver.put(1, &[(DATA, 200_000, false)]);
+        driver.notify(1);
+        driver.bus.detach();
+        ended.send(()).unwrap();
+    });
+    let ended = end.recv_timeout(Duration::from_secs(20));
+    assert_eq!(ended, Ok(()), "the device's thread waits for the terminal");
+    drop(far);
+}
+
+#[test]
+fn a_terminal_that_nobody_reads_holds_up_neither_resets_nor_the_end() {
+    let (master, slave) = terminal();
+    check_stalled(slave, master);
+    // A device at the master, of which a program has the other side.
+    let (master, slave) = terminal();
+    check_stalled(master, slave);
+    // One that was stopped.
+    let (master, slave) = terminal();
+    rustix::io::write(&master, b"\x13").unwrap();
+    check_stalled(slave, master);
 }
 
 #[test]
