@@ -121,11 +121,28 @@ fn network_devices_that_cannot_be_are_refused() {
     let net = |net| ["--kernel", "kernel", "--ram", "16M", "--net", net];
     fixture.check(&net("eth0"), 2, &["--net eth0: expected tap:NAME or unix:OWN:PEER"]);
     fixture.check(&net("unix:a"), 2, &["expected two sockets"]);
+    fixture.check(&net("unix:a:a"), 2, &["would receive its own frames", "two different"]);
     fixture.check(&net("tap:a-name-that-is-too-long"), 1, &["1 to 15 bytes"]);
     fixture.check(&net("unix:a:b"), 1, &["b: No such file", "start the other end first"]);
     assert!(!fixture.0.path().join("a").exists(), "the socket is removed");
     let _taken = UnixListener::bind(fixture.0.path().join("c")).unwrap();
     fixture.check(&net("unix:c:b"), 1, &["c: ", "remove it, or choose another path"]);
+}
+
+#[test]
+fn a_console_that_is_no_terminal_is_refused() {
+    let fixture = Fixture::new();
+    let console = |path| format!("ram 16M load kernel\nvdev virtio-console hostdev {path}");
+    let made = Command::new("mkfifo").arg(fixture.0.path().join("fifo")).status().unwrap();
+    assert!(made.success());
+    // It would read what it has written.
+    let parts = ["a.qvmconf:2", "fifo is a FIFO", "its own output", "give a terminal", "socat"];
+    fixture.check_text(&console("fifo"), 1, &parts);
+    for path in ["disk", "/dev/null", "/dev/zero"] {
+        let name = format!("{path} is no terminal");
+        fixture.check_text(&console(path), 1, &["a.qvmconf:2", &name, "give a terminal"]);
+    }
+    fixture.check_text(&console("none"), 1, &["a.qvmconf:2", "none: No such file"]);
 }
 
 #[test]

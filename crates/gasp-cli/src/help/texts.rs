@@ -295,7 +295,7 @@ A configuration file has the devices by type, each with its options; PCI devices
   nvme             hostdev PATH, serial TEXT, block-size 512|4096, queues NUMBER
   virtio-blk       (or disk) hostdev PATH, serial TEXT, block-size 512|4096, readonly
   virtio-net       tap NAME, or socket OWN:PEER; mac ADDRESS
-  virtio-console   hostdev PATH: a terminal or a FIFO
+  virtio-console   hostdev PATH: a terminal, such as /dev/pts/4
   virtio-entropy   none
   ser8250          the serial port, which is there anyway
   iommu            the VT-d; without it there is none

@@ -2,9 +2,9 @@
 
 use core::fmt::Display;
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use gasp_virtio::block::{self, Block, BlockError};
 use gasp_virtio::entropy::Entropy;
 use gasp_virtio::net::{Net, Port};
 use gasp_virtio::{Backing, Console, VirtioDevice, VirtioPci};
+use rustix::fs::OFlags;
 
 use crate::disk_error;
 use crate::output::system_words;
@@ -137,17 +138,24 @@ fn no_file(path: &Path, error: &io::Error) -> Unavailable {
     Unavailable::io(error, words)
 }
 
+/// Opens a terminal without waiting for a carrier, and not as the one that controls this process.
 fn open_terminal(path: &Path) -> Result<OwnedFd, Unavailable> {
-    let file = OpenOptions::new().read(true).write(true).open(path);
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
     let file = file.map_err(|error| no_file(path, &error))?;
-    let kind = file.metadata().map_err(|error| no_file(path, &error))?.file_type();
-    match kind.is_char_device() || kind.is_fifo() {
-        true => Ok(file.into()),
-        false => {
-            let message = format!("{} is neither a terminal nor a FIFO; give one", path.display());
-            Err(Unavailable::new(Errno::NOTTY, message))
-        }
+    if file.is_terminal() {
+        return Ok(file.into());
     }
+    let kind = file.metadata().map_err(|error| no_file(path, &error))?.file_type();
+    let what = match kind.is_fifo() {
+        true => "a FIFO, from which a console would read its own output",
+        false => "no terminal",
+    };
+    let path = path.display();
+    let message = format!(
+        "{path} is {what}; give a terminal, such as `socat PTY,link=PATH STDIO` creates at PATH"
+    );
+    Err(Unavailable::new(Errno::NOTTY, message))
 }
 
 fn open_port(port: &PortPlan) -> Result<(Port, Option<SocketFile>), Unavailable> {
@@ -231,6 +239,9 @@ pub(super) fn net(text: &str) -> Result<Kind, String> {
 /// Two paths, separated by a colon.
 pub(super) fn sockets(paths: &str, folder: &Path) -> Result<PortPlan, String> {
     match paths.split_once(':') {
+        Some((own, peer)) if own == peer && !own.is_empty() => {
+            Err("the device would receive its own frames; use two different sockets".into())
+        }
         Some((own, peer)) if !own.is_empty() && !peer.is_empty() => {
             Ok(PortPlan::Unix { own: folder.join(own), peer: folder.join(peer) })
         }
