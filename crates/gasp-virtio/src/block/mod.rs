@@ -130,7 +130,7 @@ impl Block {
 
     /// Carries out a request, and returns its status and how many bytes of data were written to the
     /// guest.
-    fn carry_out(&self, queue: &ActiveQueue<'_>, chain: &Chain, room: u64) -> (u32, u64) {
+    fn carry_out(&self, queue: &mut ActiveQueue<'_>, chain: &Chain, room: u64) -> (u32, u64) {
         let mut header = [0; HEADER as usize];
         let done = match chain.readable.read(queue.context(), 0, &mut header) {
             Ok(()) => self.execute(queue, chain, Operation::of(header), room),
@@ -145,7 +145,7 @@ impl Block {
 
     fn execute(
         &self,
-        queue: &ActiveQueue<'_>,
+        queue: &mut ActiveQueue<'_>,
         chain: &Chain,
         operation: Operation,
         room: u64,
@@ -160,11 +160,11 @@ impl Block {
                 let range = HEADER..chain.readable.len();
                 self.check(sector, range.end - range.start)?;
                 self.transfer(queue, sector, &chain.readable, range, Direction::FromGuest)?;
-                self.write_through()?;
+                self.write_through(queue)?;
                 Ok(0)
             }
             Operation::Flush => {
-                self.disk.flush()?;
+                self.flush(queue)?;
                 Ok(0)
             }
             Operation::GetId => {
@@ -228,7 +228,7 @@ impl Block {
     /// Discards or zeroes ranges.
     fn clear(
         &self,
-        queue: &ActiveQueue<'_>,
+        queue: &mut ActiveQueue<'_>,
         chain: &Chain,
         operation: Operation,
     ) -> Result<(), Refusal> {
@@ -252,6 +252,7 @@ impl Block {
             range.may_release(operation).ok_or(Refusal::Unsupported)?;
             self.check(range.sector, u64::from(range.sectors) * SECTOR)?;
         }
+        queue.end_turn();
         for range in &ranges {
             let allocation = match range.may_release(operation) {
                 Some(true) => Allocation::Release,
@@ -260,15 +261,21 @@ impl Block {
             let (start, len) = (range.sector * SECTOR, u64::from(range.sectors) * SECTOR);
             self.disk.zero(start, len, allocation, || queue.should_stop())?;
         }
-        self.write_through()
+        self.write_through(queue)
     }
 
     /// Flushes what was written if the driver knows of no write cache.
-    fn write_through(&self) -> Result<(), Refusal> {
+    fn write_through(&self, queue: &mut ActiveQueue<'_>) -> Result<(), Refusal> {
         match self.features.load(Ordering::Relaxed) & 1 << VIRTIO_BLK_F_FLUSH {
-            0 => Ok(self.disk.flush()?),
+            0 => self.flush(queue),
             _ => Ok(()),
         }
+    }
+
+    /// Waits until what was written is on stable storage.
+    fn flush(&self, queue: &mut ActiveQueue<'_>) -> Result<(), Refusal> {
+        queue.end_turn();
+        Ok(self.disk.flush()?)
     }
 }
 

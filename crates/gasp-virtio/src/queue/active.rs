@@ -15,8 +15,11 @@ use super::chain::Chain;
 /// How many chains one turn of a queue takes. Then the driver is interrupted, and the next queue
 /// has its turn.
 const TURN: u32 = 32;
+/// How many bytes of buffers one turn takes: the chain that reaches it is the last.
+const TURN_BYTES: u64 = 512 << 10;
 
-/// One turn of a queue: the device takes chains, and returns them as used.
+/// One turn of a queue: the device takes chains, and returns them as used. It takes at most 32, and
+/// none after 512 KiB of buffers.
 ///
 /// Each access to the rings is a burst of its own, so nothing of the guest's memory is held while a
 /// request is carried out but what the device maps for it.
@@ -27,6 +30,7 @@ pub struct ActiveQueue<'a> {
     /// The driver has reset the device.
     reset: &'a AtomicBool,
     left: u32,
+    bytes_left: u64,
     used: bool,
 }
 
@@ -36,7 +40,8 @@ impl<'a> ActiveQueue<'a> {
         context: &'a DeviceContext,
         reset: &'a AtomicBool,
     ) -> Self {
-        Self { queue, memory: DeviceMemory::new(context), reset, left: TURN, used: false }
+        let memory = DeviceMemory::new(context);
+        Self { queue, memory, reset, left: TURN, bytes_left: TURN_BYTES, used: false }
     }
 
     /// What the device reaches its guest by.
@@ -56,7 +61,7 @@ impl<'a> ActiveQueue<'a> {
     /// If the driver has broken the queue; return that.
     #[expect(clippy::should_implement_trait, reason = "it fails, and is called in between")]
     pub fn next(&mut self) -> Result<Option<Chain>, Broken> {
-        if self.left == 0 || self.should_stop() {
+        if self.is_over() || self.should_stop() {
             return Ok(None);
         }
         let burst = self.memory.burst();
@@ -69,6 +74,8 @@ impl<'a> ActiveQueue<'a> {
         let lost = || Broken::Rings("the available ring has an entry that cannot be read".into());
         let chain = Chain::walk(next.ok_or_else(lost)?, size)?;
         self.left -= 1;
+        let bytes = chain.readable.len().saturating_add(chain.writable.len());
+        self.bytes_left = self.bytes_left.saturating_sub(bytes);
         Ok(Some(chain))
     }
 
@@ -85,7 +92,13 @@ impl<'a> ActiveQueue<'a> {
 
     /// Whether the turn is over although there may be more chains.
     pub(crate) fn is_over(&self) -> bool {
-        self.left == 0
+        self.left == 0 || self.bytes_left == 0
+    }
+
+    /// Ends the turn after the chain in progress, whose work takes long whatever its length: a flush,
+    /// say. So the driver is interrupted for it before the next one is carried out.
+    pub fn end_turn(&mut self) {
+        self.left = 0;
     }
 
     /// Has the driver not notify of further chains, as far as it can be told.

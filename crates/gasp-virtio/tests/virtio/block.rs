@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use gasp::{Access, DeviceAddr};
 use gasp_virtio::block::{Block, BlockError, Options};
 use gasp_virtio::{Backing, DiskError};
 
+use crate::counted::Counted;
 use crate::driver::{Buffer, DATA, Driver, EVENT_IDX, INDIRECT, IOVA, Noise};
 use crate::faults::fail;
 
@@ -249,6 +251,30 @@ fn a_disk_for_reading_only_says_so_and_is_not_written() {
     assert_eq!(request(&mut driver, FLUSH, 0, &[]), (OK, 1));
     drop(driver);
     assert_eq!(fs::read(&image.0).unwrap(), [7; 4096]);
+}
+
+#[test]
+fn what_waits_for_the_disk_has_a_turn_of_its_own() {
+    let block = Block::new(&Backing::memory(SIZE), Options::default()).unwrap();
+    let (block, turns) = Counted::new(block);
+    let mut driver = Driver::attach(block);
+    // With a write cache a flush waits, and a range that is cleared; without one a write does.
+    for (features, kind, len) in [(WITH_CACHE, FLUSH, 0), (0, OUT, 512), (WITH_CACHE, DISCARD, 16)]
+    {
+        driver.start(features, 64);
+        header(&driver, kind, 0);
+        driver.bus.store(BYTES, &[0; 512]).unwrap();
+        let before = turns[0].load(Ordering::Relaxed);
+        for _ in 0..16 {
+            driver.put(0, &[(HEADER, 16, false), (BYTES, len, false), (STATUS, 1, true)]);
+        }
+        driver.notify(0);
+        for _ in 0..16 {
+            driver.wait(0);
+        }
+        let turns = turns[0].load(Ordering::Relaxed) - before;
+        assert!(turns >= 16, "{kind}: {turns} turns of 16 requests");
+    }
 }
 
 #[test]

@@ -132,6 +132,24 @@ fn a_turn_has_a_few_chains_and_none_is_lost() {
     assert_eq!((of(0), of(1)), (100, 40));
 }
 
+#[test]
+fn a_turn_has_at_most_512_kib_of_buffers_and_the_chain_that_reaches_them() {
+    let device = Arc::new(Counting::default());
+    let mut driver = Driver::attach_to(VirtioPci::new(Arc::clone(&device)), Default::default());
+    driver.start(0, 128);
+    for _ in 0..10 {
+        driver.put(0, &[(DATA, 100_000, false), (DATA, 100_000, true)]);
+    }
+    driver.put(0, &[(DATA, 1 << 20, true)]);
+    driver.put(0, &[(DATA, 1, true)]);
+    driver.notify(0);
+    for _ in 0..12 {
+        driver.wait(0);
+    }
+    let turns = device.0.lock().unwrap().clone();
+    assert!(turns.len() >= 5 && turns.iter().all(|&(_, count)| count <= 3), "{turns:?}");
+}
+
 /// Works until it is to stop.
 struct Endless;
 
