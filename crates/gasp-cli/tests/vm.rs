@@ -24,7 +24,8 @@ impl Fixture {
     /// The exit status and the line of a command that must fail.
     fn refused(&self, args: &[&str]) -> (i32, String) {
         let mut command = Command::new("timeout");
-        command.args(["20", env!("CARGO_BIN_EXE_gasp"), "vm"]).args(args);
+        // The first signal is the power button, which a guest need not heed.
+        command.args(["-k", "1", "20", env!("CARGO_BIN_EXE_gasp"), "vm"]).args(args);
         command.current_dir(self.0.path()).stdin(Stdio::null()).env_remove("RUST_LOG");
         let output = command.output().unwrap();
         assert!(output.stdout.is_empty(), "stdout is the console: {args:?}");
