@@ -192,7 +192,7 @@ fn keeps(testbed: &Testbed) -> Result<(), Failed> {
     let [exits, invalidations] = cost_of_a_read(&after("before: ")?, &after("after: ")?)?;
     println!("for a read of 4 KiB: {exits:.3} exits, {invalidations:.3} invalidations");
     // The invalidation, and at most two doorbells.
-    assert!(exits < 3.1 && (0.99..1.1).contains(&invalidations), "{exits} {invalidations}");
+    assert!(exits < 1.1 && (0.99..1.1).contains(&invalidations), "{exits} {invalidations}");
 
     // What the IOMMU refuses is in the guest's log and in the events, with device and address.
     assert_eq!(found("inside: fault: "), 1, "{lines:#?}");
