@@ -14,7 +14,7 @@ use crate::ring::Ring;
 use crate::shared::Shared;
 use crate::thread::Left;
 
-/// What the guest waits for until drains have ended. Of each kind there is one at most.
+/// What the guest waits for until the drain has ended. Of each kind there is one at most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Completion {
     /// GSTS.RTPS becomes 1.
@@ -52,8 +52,9 @@ pub(crate) struct Control {
     /// ICS.IWC, and the invalidation completion event.
     pub(crate) has_waited: bool,
     pub(crate) completion: Event,
-    /// Those of invalidations whose mappings are still held.
-    drains: Vec<Drain>,
+    /// That of all invalidations whose mappings are still held. One, so that it is no larger than
+    /// what is held, however often the guest invalidates.
+    pub(crate) drain: Option<Drain>,
     waiting: Vec<Completion>,
     /// To be sent when the lock has been released.
     pub(crate) messages: Vec<Message>,
@@ -78,7 +79,7 @@ impl Control {
             queue: Ring::default(),
             has_waited: false,
             completion: Event::new(),
-            drains: Vec::new(),
+            drain: None,
             waiting: Vec::new(),
             messages: Vec::new(),
             has_thread: false,
@@ -91,7 +92,7 @@ impl Control {
         let fresh = Self::new(self.guest.clone(), Arc::clone(&self.shared));
         let old = core::mem::replace(self, fresh);
         self.requesters = old.requesters;
-        self.drains = old.drains;
+        self.drain = old.drain;
         self.has_thread = old.has_thread;
         *self.faults() = Faults::new();
         self.shared.root.enable(false);
@@ -103,7 +104,7 @@ impl Control {
         self.shared.faults.lock()
     }
 
-    /// Makes invalidations. When their drains have ended, and all that have begun before, they are
+    /// Makes invalidations. When the mappings of them have ended, and of all before them, they are
     /// complete, which may be at once.
     pub(crate) fn start(&mut self, invalidations: &[Invalidation], completions: &[Completion]) {
         if self.invalidate(invalidations) {
@@ -115,7 +116,7 @@ impl Control {
     /// Makes invalidations; returns whether that has succeeded. It always does, unless a register is
     /// written inside a look-up of a device, which the engine does not allow.
     pub(crate) fn invalidate(&mut self, invalidations: &[Invalidation]) -> bool {
-        let result = invalidate(&self.requesters, invalidations, &mut self.drains);
+        let result = invalidate(&self.requesters, invalidations, &mut self.drain);
         if let Err(error) = &result {
             tracing::error!(%error, "an invalidation of the guest's IOMMU was not made");
         }
@@ -136,10 +137,10 @@ impl Control {
         self.waiting.iter().any(what)
     }
 
-    /// Completes what waits, if all drains have ended.
+    /// Completes what waits, if the drain has ended.
     pub(crate) fn settle(&mut self) {
-        self.drains.retain_mut(|drain| drain.poll().is_none());
-        while self.drains.is_empty()
+        self.drain.take_if(|drain| drain.poll().is_some());
+        while self.drain.is_none()
             && let Some(completion) = self.waiting.pop()
         {
             match completion {
@@ -155,7 +156,7 @@ impl Control {
     /// Whether something goes on without a vCPU: drains, or descriptors that one vCPU's access has
     /// left.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.drains.is_empty() || self.is_queue_ready()
+        self.drain.is_some() || self.is_queue_ready()
     }
 
     /// What is left for the unit's thread, which ends if that is nothing.

@@ -124,12 +124,12 @@ enum Reach {
     Context,
 }
 
-/// Makes invalidations, of each domain those that concern it at once. Adds the drains that have to be
-/// waited for to `drains`.
+/// Makes invalidations, of each domain those that concern it at once. Joins what has to be
+/// waited for to `drain`.
 pub(crate) fn invalidate(
     requesters: &Requesters,
     invalidations: &[Invalidation],
-    drains: &mut Vec<Drain>,
+    drain: &mut Option<Drain>,
 ) -> Result<()> {
     ContextCache::look();
     for (&id, Requester { domain, remapping }) in requesters {
@@ -146,16 +146,19 @@ pub(crate) fn invalidate(
                 }
             }
         }
-        let drain = if all {
+        let revoked = if all {
             domain.invalidate_all()
         } else if pages.is_empty() {
             continue;
         } else {
             domain.invalidate_ranges(&pages)
         };
-        let mut drain = drain?;
-        if drain.poll().is_none() {
-            drains.push(drain);
+        let mut revoked = revoked?;
+        if revoked.poll().is_none() {
+            *drain = Some(match drain.take() {
+                Some(before) => before.joined(revoked),
+                None => revoked,
+            });
         }
     }
     Ok(())

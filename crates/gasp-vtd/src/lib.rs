@@ -77,9 +77,10 @@
 //! # What a guest can do to it
 //!
 //! Registers, descriptors and tables are the guest's, and none is trusted. An access to a register
-//! processes at most 256 descriptors, and leaves further ones to the unit's thread. While drains are
+//! processes at most 256 descriptors, and leaves further ones to the unit's thread. While mappings are
 //! waited for, the queue stands still, and so does each command that is in progress: a second one of
-//! its kind is ignored, so that what is waited for is bounded. A full set of fault recording registers
+//! its kind is ignored. What is waited for is never more than what the devices hold, however often the
+//! guest invalidates, disables the queue or is reset. A full set of fault recording registers
 //! drops faults until software clears the overflow.
 //!
 //! Where the specification leaves room, docs/decisions.md says what the unit does.
@@ -92,6 +93,8 @@ mod context_cache;
 #[cfg(test)]
 mod context_cache_tests;
 mod control;
+#[cfg(test)]
+mod control_tests;
 mod descriptor;
 mod faults;
 mod invalidation;

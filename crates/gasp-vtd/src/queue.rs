@@ -30,11 +30,13 @@ impl Control {
         }
     }
 
-    /// Whether there are descriptors that can be processed.
+    /// Whether there are descriptors that can be processed. While mappings are waited for there are
+    /// none, so that a guest cannot have the unit do more and more meanwhile: neither by disabling the
+    /// queue and enabling it again, nor by clearing its errors.
     pub(crate) fn is_queue_ready(&self) -> bool {
         self.queue.is_enabled
             && !self.queue.is_empty()
-            && !self.is_waiting(|waiting| matches!(waiting, Completion::Queue(_)))
+            && self.drain.is_none()
             && !self.faults().is_queue_stopped()
     }
 

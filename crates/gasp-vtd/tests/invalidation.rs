@@ -455,6 +455,24 @@ fn a_wait_of_before_the_queue_was_disabled_is_forgotten_but_not_its_drain() {
 }
 
 #[test]
+fn a_guest_that_starts_its_queue_again_and_again_does_not_put_the_deadline_off() {
+    let deadline = Duration::from_millis(50);
+    let policy = DrainPolicy { deadline, at_deadline: Deadline::Detach };
+    let machine = Machine::with(policy, 48);
+    let tables = machine.tables(3, 1);
+    machine.start();
+    machine.set_context(DISK, tables);
+    machine.map(tables, 0x5000, 0x20_0000, R);
+    let held = machine.hold(&machine.disk, 0x5000);
+    machine.post(&[context_all()]);
+    wait_until("it is detached", || {
+        machine.set32(GCMD, TE);
+        machine.set32(GCMD, QIE | TE);
+        held.is_revoked()
+    });
+}
+
+#[test]
 fn the_queue_goes_round_and_one_access_processes_a_bounded_part_of_it() {
     let (machine, ..) = mapped();
     for round in 0..10 {

@@ -8,6 +8,7 @@
 //! [detached](super::detached).
 
 use core::time::Duration;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::detached::{self, Keep};
@@ -115,14 +116,20 @@ impl Drain {
         false
     }
 
-    /// One drain for the mappings of both, which belong to one change, with the policy of `self`.
-    pub(crate) fn joined(mut self, mut other: Self) -> Self {
+    /// One drain for the mappings of both, with the policy of `self`: for whoever waits for several
+    /// changes at once. A mapping that both wait for counts once, so that the size of the result does
+    /// not depend on how many drains were joined. The deadline counts from the later revoke.
+    pub fn joined(mut self, mut other: Self) -> Self {
+        self.holders.retain(Holder::is_held);
         self.holders.append(&mut other.holders);
         // A mapping that overlaps ranges of both counts once.
         self.holders.sort_unstable_by_key(Holder::key);
         self.holders.dedup_by_key(|holder| holder.key());
         self.total = self.holders.len();
         self.keep.append(&mut other.keep);
+        self.keep.sort_unstable_by_key(Arc::as_ptr);
+        self.keep.dedup_by_key(|segment| Arc::as_ptr(segment));
+        self.started = self.started.max(other.started);
         self
     }
 
@@ -211,7 +218,6 @@ impl Drop for Drain {
 #[cfg(test)]
 mod tests {
     use core::sync::atomic::{AtomicU32, Ordering};
-    use std::sync::Arc;
 
     use tracing::span::{Attributes, Id, Record};
     use tracing::{Event, Metadata, Subscriber, subscriber};
