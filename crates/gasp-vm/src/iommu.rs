@@ -34,7 +34,7 @@ use crate::routes::{Message, MessageSender};
 /// let engine = Arc::new(Shell::new("dma", DmaEngine::new())?);
 /// let vdev = guest.vdev("dma")?;
 /// let at = Bdf::new(0, 1, 0).ok_or("no such place")?;
-/// let iommu = Iommu::new(&guest);
+/// let iommu = Iommu::new(&guest)?;
 /// iommu.attach(at, &vdev)?.wait();
 /// // From power-on to the end, each time the guest resets itself:
 /// let machine = Machine::builder().build(&guest)?;
@@ -54,7 +54,10 @@ pub struct Iommu {
 impl Iommu {
     /// Creates the unit of `guest`, which has to have an IOMMU
     /// ([`GuestBuilder::iommu`](gasp::GuestBuilder::iommu)).
-    pub fn new(guest: &Guest) -> Self {
+    ///
+    /// # Errors
+    /// [`MachineError::Host`] if the unit's thread cannot be created.
+    pub fn new(guest: &Guest) -> core::result::Result<Self, MachineError> {
         let machine = Arc::new(Mutex::new(Weak::<Inner>::new()));
         let to = Arc::clone(&machine);
         let unit = Unit::new(guest, move |message| {
@@ -65,7 +68,8 @@ impl Iommu {
                 tracing::debug!(%error, ?message, "an interrupt of the IOMMU is lost");
             }
         });
-        Self { unit, machine }
+        let unit = unit.map_err(MachineError::host("the thread of the IOMMU"))?;
+        Ok(Self { unit, machine })
     }
 
     /// Puts a device behind the unit, as the PCI function `at`. The drain waits for the mappings

@@ -39,7 +39,7 @@ fn main() {
     let invalidate = || assert!(domain.invalidate_all().unwrap().wait().completed());
     println!("a miss, four levels                        {:7.1}", misses(&plain, invalidate));
 
-    let unit = Unit::new(&guest, |_| ());
+    let unit = Unit::new(&guest, |_| ()).unwrap();
     let disk = guest.vdev("disk").unwrap();
     unit.connect(DISK, &disk).unwrap().wait();
     start(&unit);

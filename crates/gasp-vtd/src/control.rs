@@ -58,8 +58,8 @@ pub(crate) struct Control {
     waiting: Vec<Completion>,
     /// To be sent when the lock has been released.
     pub(crate) messages: Vec<Message>,
-    /// Whether the unit's thread is running.
-    pub(crate) has_thread: bool,
+    /// Whether the unit's thread has been woken, and has something left to do.
+    pub(crate) is_awake: bool,
 }
 
 impl Control {
@@ -82,7 +82,7 @@ impl Control {
             drain: None,
             waiting: Vec::new(),
             messages: Vec::new(),
-            has_thread: false,
+            is_awake: false,
         }
     }
 
@@ -93,7 +93,7 @@ impl Control {
         let old = core::mem::replace(self, fresh);
         self.requesters = old.requesters;
         self.drain = old.drain;
-        self.has_thread = old.has_thread;
+        self.is_awake = old.is_awake;
         *self.faults() = Faults::new();
         self.shared.root.enable(false);
         self.shared.root.set_table(0);
@@ -159,10 +159,10 @@ impl Control {
         self.drain.is_some() || self.is_queue_ready()
     }
 
-    /// What is left for the unit's thread, which ends if that is nothing.
+    /// What is left for the unit's thread, which sleeps if that is nothing.
     pub(crate) fn leave(&mut self) -> Left {
-        self.has_thread = self.is_busy();
-        match (self.has_thread, self.is_queue_ready()) {
+        self.is_awake = self.is_busy();
+        match (self.is_awake, self.is_queue_ready()) {
             (false, _) => Left::Nothing,
             (true, false) => Left::Drains,
             (true, true) => Left::Descriptors,

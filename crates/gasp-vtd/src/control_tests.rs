@@ -19,7 +19,7 @@ fn however_often_a_guest_invalidates_a_held_mapping_it_is_waited_for_once() {
     let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
     let ram = MemoryObject::ram(2 << 20).create().unwrap();
     guest.space().add_ram(None, &ram).unwrap();
-    let unit = Unit::new(&guest, |_| ());
+    let unit = Unit::new(&guest, |_| ()).unwrap();
     let devices = [1, 2].map(|id| {
         let vdev = guest.vdev(&format!("device {id}")).unwrap();
         unit.connect(RequesterId(id), &vdev).unwrap().wait();

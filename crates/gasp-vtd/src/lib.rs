@@ -11,7 +11,7 @@
 //! let guest = Guest::builder().iommu(Unattached::Deny).build()?;
 //! guest.space().add_ram(None, &MemoryObject::ram(2 << 20).create()?)?;
 //!
-//! let unit = Unit::new(&guest, |message| println!("{message:?}: to the interrupt controllers"));
+//! let unit = Unit::new(&guest, |message| println!("{message:?}: to the interrupt controllers"))?;
 //! let disk = guest.vdev("disk")?;
 //! unit.connect(RequesterId(0x0020), &disk)?.wait(); // 00:04.0
 //! // Devices in front of a disabled unit reach all memory.
@@ -35,7 +35,7 @@
 //! let mut status = [0; 4];
 //! unit.read(0x34, &mut status); // FSTS: a fault is pending
 //! assert_eq!(u32::from_le_bytes(status), 2);
-//! # Ok::<(), gasp::Error>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # What the unit has
@@ -59,7 +59,7 @@
 //! domain id, and drains the mappings of them. A wait descriptor completes after the drains of all
 //! that precedes it; the same holds for the status bits of registers. Invalidations next to each other
 //! in the queue are made at once. A vCPU makes an invalidation itself, but does not wait for a mapping
-//! that is held: that does a thread of the unit's, which runs only meanwhile. A page and its wait
+//! that is held: that does a thread of the unit's, which sleeps otherwise. A page and its wait
 //! descriptor take 744 ns, of which 615 are the engine's (the same run). A device that does not release
 //! a mapping keeps its own guest waiting, as long as the [drain policy](gasp::DrainPolicy) says. An
 //! invalidation of more than what has changed, such as of a whole domain, waits for all that is held of

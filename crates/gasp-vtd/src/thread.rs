@@ -1,8 +1,10 @@
-//! The thread of a unit. It runs while invalidations wait for drains, so that no vCPU does; most never
-//! need it.
+//! The thread of a unit. It works while invalidations wait for drains, so that no vCPU does, and sleeps
+//! otherwise. It is created with the unit: a guest that waits for an invalidation may never touch a
+//! register again, so that nobody could complete it if a thread could not be created by then.
 
 use core::time::Duration;
 use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 /// The longest time between two looks at what has completed.
@@ -11,7 +13,7 @@ const LONGEST: Duration = Duration::from_millis(1);
 /// What is left to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Left {
-    /// Nothing: the thread ends.
+    /// Nothing: the thread sleeps.
     Nothing,
     /// To wait for drains.
     Drains,
@@ -19,20 +21,37 @@ pub(crate) enum Left {
     Descriptors,
 }
 
-/// Starts the thread, which calls `step` until nothing is left.
-pub(crate) fn start(step: impl Fn() -> Left + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name("vtd".into()).spawn(move || run(step)).map(drop)
+/// A handle that wakes the thread, which ends when this is dropped.
+pub(crate) struct Waker<T>(SyncSender<T>);
+
+impl<T: Send + 'static> Waker<T> {
+    /// Creates the thread. Each time that it is woken it calls `step` until nothing is left.
+    pub(crate) fn new(step: impl Fn(&T) -> Left + Send + 'static) -> io::Result<Self> {
+        let (sender, receiver) = sync_channel(1);
+        thread::Builder::new().name("vtd".into()).spawn(move || run(&receiver, step))?;
+        Ok(Self(sender))
+    }
+
+    /// Wakes the thread, to work on `unit`. It never waits: the thread takes one up before it is
+    /// woken a second time.
+    pub(crate) fn wake(&self, unit: T) {
+        if self.0.try_send(unit).is_err() {
+            tracing::error!("the thread that completes invalidations has ended");
+        }
+    }
 }
 
-fn run(step: impl Fn() -> Left) {
-    let mut pause = Duration::from_micros(1);
-    loop {
-        match step() {
-            Left::Nothing => return,
-            Left::Descriptors => thread::yield_now(),
-            Left::Drains => {
-                thread::sleep(pause);
-                pause = (pause * 2).min(LONGEST);
+fn run<T>(woken: &Receiver<T>, step: impl Fn(&T) -> Left) {
+    for unit in woken {
+        let mut pause = Duration::from_micros(1);
+        loop {
+            match step(&unit) {
+                Left::Nothing => break,
+                Left::Descriptors => thread::yield_now(),
+                Left::Drains => {
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(LONGEST);
+                }
             }
         }
     }

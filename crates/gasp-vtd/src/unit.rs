@@ -1,7 +1,8 @@
 //! The remapping unit.
 
 use core::fmt;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Weak};
 
 use acpi_tables::Aml;
 use gasp::{DomainOptions, Drain, Error, Guest, GuestPhys, Operation, Reason, Result, Vdev};
@@ -17,7 +18,7 @@ use crate::registers::{PAGE, half};
 use crate::requester::RequesterId;
 use crate::root::Root;
 use crate::shared::Shared;
-use crate::thread::{self, Left};
+use crate::thread::{Left, Waker};
 use crate::translator::Remapping;
 
 /// A remapping unit of a guest, which all of its PCI devices are behind.
@@ -29,6 +30,7 @@ pub struct Unit(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     shared: Arc<Shared>,
     control: Mutex<Control>,
+    thread: Waker<Weak<Self>>,
 }
 
 impl Unit {
@@ -39,7 +41,10 @@ impl Unit {
     /// all memory. `send` delivers the unit's own interrupts (fault, and completion of an
     /// invalidation). It is called without locks, on the threads of vCPUs and devices and on the
     /// unit's own.
-    pub fn new(guest: &Guest, send: impl Fn(Message) + Send + Sync + 'static) -> Self {
+    ///
+    /// # Errors
+    /// If the unit's thread cannot be created.
+    pub fn new(guest: &Guest, send: impl Fn(Message) + Send + Sync + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             capabilities: Capabilities::new(guest.address_width()),
             root: Root::default(),
@@ -47,7 +52,11 @@ impl Unit {
             send: Box::new(send),
         });
         let control = Mutex::new(Control::new(guest.clone(), Arc::clone(&shared)));
-        Self(Arc::new(Inner { shared, control }))
+        let thread = Waker::new(|unit: &Weak<Inner>| {
+            // `with` does what can be done.
+            unit.upgrade().map_or(Left::Nothing, |unit| unit.with(Control::leave))
+        })?;
+        Ok(Self(Arc::new(Inner { shared, control, thread })))
     }
 
     /// Puts a device behind the unit, as the requester `id`. Several devices can be one requester.
@@ -153,7 +162,7 @@ impl Unit {
 
 impl Inner {
     /// Calls `access` with the state. Before it, what can complete completes; after it, interrupts are
-    /// sent, and the unit's thread is started if something is left for it.
+    /// sent, and the unit's thread is woken if something is left for it.
     pub(crate) fn with<T>(self: &Arc<Self>, access: impl FnOnce(&mut Control) -> T) -> T {
         let mut control = self.control.lock();
         if control.is_busy() {
@@ -162,26 +171,13 @@ impl Inner {
         }
         let result = access(&mut control);
         let messages = core::mem::take(&mut control.messages);
-        let starts = control.is_busy() && !core::mem::replace(&mut control.has_thread, true);
+        let wakes = control.is_busy() && !core::mem::replace(&mut control.is_awake, true);
         drop(control);
         messages.into_iter().for_each(|message| (self.shared.send)(message));
-        if starts {
-            self.start_thread();
+        if wakes {
+            self.thread.wake(Arc::downgrade(self));
         }
         result
-    }
-
-    /// Starts the unit's thread. If that fails, what is left is done at the next access.
-    fn start_thread(self: &Arc<Self>) {
-        let weak = Arc::downgrade(self);
-        let started = thread::start(move || {
-            // `with` does what can be done.
-            weak.upgrade().map_or(Left::Nothing, |unit| unit.with(Control::leave))
-        });
-        if let Err(error) = started {
-            tracing::warn!(%error, "no thread for invalidations that wait for a device");
-            self.control.lock().has_thread = false;
-        }
     }
 }
 

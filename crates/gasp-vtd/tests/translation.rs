@@ -196,7 +196,7 @@ fn a_device_that_cannot_be_connected_leaves_nothing_behind() {
     let vdev = machine.guest.vdev("third").unwrap();
     machine.unit.connect(id, &vdev).unwrap().wait();
     let plain = gasp::Guest::builder().build().unwrap();
-    let unit = gasp_vtd::Unit::new(&plain, |_| ());
+    let unit = gasp_vtd::Unit::new(&plain, |_| ()).unwrap();
     let error = unit.connect(id, &plain.vdev("disk").unwrap()).unwrap_err();
     assert_eq!(error.errno_name(), "EINVAL");
 }

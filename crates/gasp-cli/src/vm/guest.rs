@@ -51,7 +51,7 @@ impl Vm {
             Memory::Config(config) => configured::create(config)?,
         };
         clear_of_registers(&guest)?;
-        let iommu = plan.iommu.then(|| Iommu::new(&guest));
+        let iommu = plan.iommu.then(|| Iommu::new(&guest)).transpose()?;
         let mut devices = Vec::new();
         for device in &plan.devices {
             devices.push(Device::create(&guest, iommu.as_ref(), device)?);

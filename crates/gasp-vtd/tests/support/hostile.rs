@@ -72,7 +72,8 @@ impl Machine {
         let count = Arc::clone(&messages);
         let unit = Unit::new(&guest, move |_| {
             count.fetch_add(1, Ordering::Relaxed);
-        });
+        })
+        .unwrap();
         let vdevs = [("disk", DISK), ("net", NET)].map(|(name, id)| {
             let vdev = guest.vdev(name).unwrap();
             unit.connect(id, &vdev).unwrap().wait();

@@ -95,7 +95,8 @@ impl Machine {
         let send = Mutex::new(send);
         let unit = Unit::new(&guest, move |message| {
             let _ = send.lock().send(message);
-        });
+        })
+        .unwrap();
         let [disk, net] = [("disk", DISK), ("net", NET)].map(|(name, id)| {
             let vdev = guest.vdev(name).unwrap();
             unit.connect(id, &vdev).unwrap().wait();
