@@ -184,7 +184,7 @@ impl DeviceContext {
     }
 
     /// Signals `vector` by MSI-X or MSI if the guest uses them, otherwise by the pin, which stays
-    /// raised until [`lower`](Self::lower).
+    /// raised until [`lower`](Self::lower). A message stays pending while the device is not bus master.
     pub fn signal(&self, vector: u16) {
         self.interrupts.signal(vector);
     }

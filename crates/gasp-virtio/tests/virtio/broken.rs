@@ -171,8 +171,10 @@ fn a_device_that_is_not_bus_master_breaks_and_nothing_else() {
     driver.bus.shell().config_write(4, &[2, 0]).unwrap();
     driver.put(0, &[(DATA, 16, true)]);
     driver.notify(0);
-    driver.wait_broken();
+    driver.wait_needs_reset();
+    // Nor may it write a message until then.
     driver.bus.shell().config_write(4, &[6, 0]).unwrap();
+    driver.wait_broken();
     works_again(&mut driver);
 }
 

@@ -311,8 +311,13 @@ impl Driver {
 
     /// Waits until the device asks for a reset, and checks that the driver was interrupted for it.
     pub(crate) fn wait_broken(&self) {
-        until(|| (self.status() & NEEDS_RESET != 0).then_some(()));
+        self.wait_needs_reset();
         assert!(self.bus.interrupt(0).unwrap());
+    }
+
+    /// Waits until the device asks for a reset.
+    pub(crate) fn wait_needs_reset(&self) {
+        until(|| (self.status() & NEEDS_RESET != 0).then_some(()));
     }
 
     /// Has this vector signal an event that [`has_interrupt`](Self::has_interrupt) looks at.

@@ -3,7 +3,8 @@
 //! A VMM assigns an eventfd to each vector that it listens to, and removes it again; that alone
 //! determines which kind of interrupt is in use. A vector is masked by the VMM, by the MSI-X table,
 //! or by the function's mask bit; an interrupt that comes meanwhile is *pending*, and is delivered
-//! once when the last mask is cleared.
+//! once when the last mask is cleared. While the device is not bus master, all messages are pending:
+//! they are writes to memory.
 //!
 //! The pin is level-triggered. Each delivery masks it, until the VMM unmasks it because the guest
 //! has acknowledged it; if the device still holds it up then, it is delivered again. A front end

@@ -18,11 +18,20 @@ impl Interrupts {
 
     pub(crate) fn set_function_mask(&self, masked: bool) {
         let mut state = self.state();
-        state.function_masked = masked;
-        let mut due = Vec::new();
-        for index in 0..state.vectors(IrqKind::Msix).len() {
-            due.extend(state.deliver_pending(IrqKind::Msix, index));
+        if core::mem::replace(&mut state.function_masked, masked) == masked {
+            return;
         }
+        let due = state.deliver_messages();
+        drop(state);
+        notify(due);
+    }
+
+    pub(crate) fn set_master(&self, is_master: bool) {
+        let mut state = self.state();
+        if core::mem::replace(&mut state.is_master, is_master) == is_master {
+            return;
+        }
+        let due = state.deliver_messages();
         drop(state);
         notify(due);
     }

@@ -23,6 +23,8 @@ pub(super) struct State {
     kinds: [Vec<Vector>; 5],
     /// The function's mask bit in the MSI-X capability.
     pub(super) function_masked: bool,
+    /// Whether the device is bus master: a message is a write to memory.
+    pub(super) is_master: bool,
     /// Whether the command register disables the pin.
     pub(super) pin_disabled: bool,
     /// Whether the device holds the pin up.
@@ -57,6 +59,7 @@ impl State {
         Self {
             kinds,
             function_masked: false,
+            is_master: false,
             pin_disabled: false,
             raised: false,
             unmask: None,
@@ -121,7 +124,8 @@ impl State {
     pub(super) fn deliver_pending(&mut self, kind: IrqKind, index: usize) -> Option<Arc<Event>> {
         let held_back = match kind {
             IrqKind::Pin => self.pin_disabled,
-            IrqKind::Msix => self.function_masked,
+            IrqKind::Msix => self.function_masked || !self.is_master,
+            IrqKind::Msi => !self.is_master,
             _ => false,
         };
         let raised = kind == IrqKind::Pin && self.raised;
@@ -133,6 +137,18 @@ impl State {
         vector.pending = false;
         vector.masked |= kind == IrqKind::Pin;
         Some(event)
+    }
+
+    /// Delivers messages that are pending and no longer masked. Returns the eventfds to signal.
+    #[must_use]
+    pub(super) fn deliver_messages(&mut self) -> Vec<Arc<Event>> {
+        let mut due = Vec::new();
+        for kind in [IrqKind::Msix, IrqKind::Msi] {
+            for index in 0..self.vectors(kind).len() {
+                due.extend(self.deliver_pending(kind, index));
+            }
+        }
+        due
     }
 
     /// Has another line follow the pin, or none. The one before is lowered.
@@ -156,6 +172,7 @@ impl State {
     /// Resets to the state after power-on; the VMM's eventfds and masks stay.
     pub(super) fn reset(&mut self) {
         self.function_masked = false;
+        self.is_master = false;
         self.pin_disabled = false;
         self.raised = false;
         self.follow_pin();

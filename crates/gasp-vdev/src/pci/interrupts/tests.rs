@@ -14,7 +14,9 @@ fn interrupts() -> Interrupts {
     let msix = Msix { vectors: 70, bar: 0, table: 0, pending: 0x800 };
     let model = Model::new(IDENTITY).bar(Bar::memory(0, 4096)).pin().msi(4).msix(msix);
     model.check().unwrap();
-    Interrupts::new(&model)
+    let irqs = Interrupts::new(&model);
+    irqs.set_master(true);
+    irqs
 }
 
 fn event() -> (OwnedFd, OwnedFd) {
@@ -71,6 +73,35 @@ fn a_masked_vector_is_pending_and_delivered_once_when_the_last_mask_goes() {
     assert_eq!(count(&event), 0);
     irqs.set_masked(IrqKind::Msix, 66, &[true], false).unwrap();
     assert_eq!((count(&event), irqs.pending(1)), (1, 0));
+}
+
+#[test]
+fn messages_are_pending_while_the_device_may_not_write_memory_and_the_pin_is_not() {
+    for kind in [IrqKind::Msix, IrqKind::Msi] {
+        let irqs = interrupts();
+        let (given, event) = event();
+        irqs.assign(kind, 0, vec![Some(given)]).unwrap();
+        irqs.set_master(false);
+        irqs.signal(0);
+        irqs.signal(0);
+        irqs.set_masked(kind, 0, &[true], true).unwrap();
+        irqs.set_masked(kind, 0, &[true], false).unwrap();
+        irqs.set_function_mask(true);
+        irqs.set_function_mask(false);
+        assert_eq!(count(&event), 0, "{kind:?}");
+        assert_eq!(irqs.pending(0), u64::from(kind == IrqKind::Msix));
+        irqs.set_master(true);
+        assert_eq!((count(&event), irqs.pending(0)), (1, 0), "{kind:?}");
+        irqs.reset();
+        irqs.signal(0);
+        assert_eq!(count(&event), 0, "{kind:?}: a reset clears the bus master bit");
+    }
+    let irqs = interrupts();
+    let (given, event) = event();
+    irqs.assign(IrqKind::Pin, 0, vec![Some(given)]).unwrap();
+    irqs.set_master(false);
+    irqs.signal(0);
+    assert_eq!(count(&event), 1);
 }
 
 #[test]

@@ -148,6 +148,7 @@ pub(super) fn window() {
             rig.write32(window + at, value);
         }
     };
+    rig.write32(config + 4, COMMAND);
     rig.write32(msix, 0x8000_0000);
     store(0, 0xfee0_0000);
     store(8, 0x41);
@@ -186,6 +187,7 @@ pub(super) fn msi() {
         rig.shell.interrupts().signal(vector);
         assert_eq!(reports.recv_timeout(PATIENCE), Ok(expected));
     };
+    rig.write32(config + 4, COMMAND);
     rig.write32(config + 0x44, 0xfee0_0000);
     rig.write32(config + 0x4c, 0x52);
     // One vector is granted, then four, whose number the data has in its low bits.
