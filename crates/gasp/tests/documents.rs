@@ -92,3 +92,12 @@ fn every_path_exists() {
     }
     assert!(checked > 100, "only {checked} paths were recognized");
 }
+
+#[test]
+fn guarantees_are_numbered_from_one_on_each_number_once() {
+    let text = fs::read_to_string(root().join("docs/guarantees.md")).unwrap();
+    let number = |line: &str| line.strip_prefix("| ")?.split_once(" |")?.0.parse::<usize>().ok();
+    let numbers = text.lines().filter_map(number).collect::<Vec<_>>();
+    assert!(!numbers.is_empty());
+    assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>());
+}
