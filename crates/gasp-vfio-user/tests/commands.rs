@@ -323,6 +323,7 @@ fn an_unmap_takes_one_window_or_several_whole_ones_or_all() {
 fn interrupts_of_all_kinds_go_where_the_client_says() {
     let served = serve(Holder::default(), Options::default());
     let mut client = served.client();
+    client.make_master();
     let signal = |client: &mut Client, vector: u64| {
         client.write(0, 24, &vector.to_ne_bytes()).unwrap();
     };
