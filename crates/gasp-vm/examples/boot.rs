@@ -53,7 +53,7 @@ mod vmm {
         let guest = Guest::builder().iommu(Unattached::Bypass).build()?;
         let ram = MemoryObject::ram(options.ram).residency(Residency::OnDemand).create()?;
         layout::add_ram(&guest, &ram)?;
-        let iommu = Iommu::new(&guest);
+        let iommu = Iommu::new(&guest)?;
         let disks = options.disks.iter().zip(1..).map(|(disk, at)| open(&guest, &iommu, disk, at));
         let disks = disks.collect::<Result<Vec<_>>>()?;
         let _terminal = RawTerminal::enter(io::stdin())?;

@@ -63,7 +63,7 @@ impl Rig {
     fn new() -> Self {
         let guest = Guest::builder().iommu(Unattached::Bypass).build().unwrap();
         guest.space().add_ram(None, &ram(4 << 20)).unwrap();
-        let iommu = Iommu::new(&guest);
+        let iommu = Iommu::new(&guest).unwrap();
         let (at, vdev) = (Bdf::new(0, 1, 0).unwrap(), guest.vdev("engine").unwrap());
         iommu.attach(at, &vdev).unwrap().wait();
         let shell = Arc::new(Shell::new("engine", DmaEngine::new()).unwrap());
