@@ -46,13 +46,16 @@ enum Command {
     Audit(audit::Args),
     /// Provide frame numbers or tokens to unprivileged processes, over a socket
     Broker(broker::Args),
-    /// Draw where a configured guest's memory lies in the host's
+    /// Draw where the memory of a configured guest, or of a running one, lies in the host's
     Layout(layout::Args),
     /// Serve devices to VMMs over vfio-user
     Serve(serve::Args),
     /// Run a virtual machine on KVM
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     Vm(crate::vm::Args),
+    /// Show the counters of a running virtual machine
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Status(crate::vm::status::Args),
     /// Print shell completions
     Completions(companions::CompletionsArgs),
     /// Print the man page, or write one for each subcommand to a directory
@@ -94,6 +97,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Serve(args) => (serve::run(&args), args.json),
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         Command::Vm(args) => (crate::vm::run(&args), false),
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Command::Status(args) => (crate::vm::status::run(&args), args.json),
         Command::Completions(args) => (companions::completions(&args, command()), false),
         Command::Man(args) => (companions::man(&args, command()), false),
     };

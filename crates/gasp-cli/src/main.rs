@@ -38,6 +38,7 @@ mod output;
 mod probe;
 mod progress;
 mod quantity;
+mod running;
 mod serve;
 mod signal;
 mod socket;

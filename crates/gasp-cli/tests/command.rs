@@ -232,7 +232,7 @@ fn layout_writes_a_well_formed_picture_to_a_file_and_to_stdout() {
 
 #[test]
 fn every_subcommand_has_help_with_an_example_and_its_exit_status() {
-    for command in ["demo", "probe", "map", "layout", "completions", "man"] {
+    for command in ["demo", "probe", "map", "layout", "vm", "status", "completions", "man"] {
         let help = stdout(&gasp(&[command, "--help"]));
         assert!(help.contains("Example") && help.contains(&format!("gasp {command}")), "{command}");
         assert!(help.contains("Exit status"), "{command}");

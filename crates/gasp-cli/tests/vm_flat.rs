@@ -44,7 +44,7 @@ const TRIPLE_FAULT: [u8; 10] = [0x0f, 0x01, 0x1c, 0x25, 0, 1, 0x40, 0, 0x0f, 0x0
 type Body = fn() -> Result<(), Failed>;
 
 fn main() {
-    let bodies: [(&str, Body); 7] = [
+    let bodies: [(&str, Body); 8] = [
         ("a_guest_speaks_and_powers_off", powers_off),
         ("a_reset_starts_anew_or_ends", resets),
         ("a_triple_fault_has_a_status_of_its_own", triple_fault),
@@ -52,6 +52,7 @@ fn main() {
         ("the_terminal_is_raw_until_ctrl_a_x", terminal),
         ("a_configuration_in_each_form_is_run", configured),
         ("counters_are_printed_on_demand", view),
+        ("a_running_vm_answers_at_its_socket", answers),
     ];
     let why = OpenOptions::new().read(true).write(true).open("/dev/kvm").err();
     let trials = bodies.into_iter().map(|(name, body)| match &why {
@@ -298,5 +299,66 @@ fn view() -> Result<(), Failed> {
     let lines: Vec<&str> = shown.lines().collect();
     assert!(lines[0].starts_with("exits") && lines[1].starts_with("  total "), "{shown}");
     assert!(lines.iter().any(|line| line.starts_with("  00:01.0 nvme0")), "{shown}");
+    Ok(())
+}
+
+fn answers() -> Result<(), Failed> {
+    let fixture = Fixture::new(&[&say(b'a'), &HALT]);
+    let gasp = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gasp"));
+        command.args(args).current_dir(fixture.0.path()).env_remove("RUST_LOG");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
+        finish(command.spawn().unwrap())
+    };
+    let args = ["--kernel", "kernel", "--ram", "16M", "--disk", "disk", "--json", "events"];
+    let args = [&args[..], &["--status", "vm.sock"]].concat();
+    let nobody = gasp(&["status", "vm.sock"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(text(&nobody.stderr).contains("vm.sock: there is no such socket"));
+
+    let child = fixture.command(&args).spawn()?;
+    fixture.wait_for("totals");
+    let mode = fs::metadata(fixture.path("vm.sock"))?;
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o777, 0o600);
+    let second = ["--kernel", "kernel", "--ram", "16M", "--status", "vm.sock"];
+    let second = finish(fixture.command(&second).spawn()?);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(text(&second.stderr).contains("remove it, or choose another path"));
+
+    // Those who say nothing, or nonsense, are no obstacle for long.
+    let silent = std::os::unix::net::UnixStream::connect(fixture.path("vm.sock"))?;
+    let mut nonsense = std::os::unix::net::UnixStream::connect(fixture.path("vm.sock"))?;
+    nonsense.write_all(&[b'x'; 100])?;
+    let json = gasp(&["status", "vm.sock", "--json"]);
+    let status: Value = serde_json::from_slice(&json.stdout)?;
+    assert!(status["seconds"].as_f64().unwrap() > 0.0 && status["name"].is_string(), "{status}");
+    assert!(status["exits"]["port"].as_u64() > Some(0), "{status}");
+    assert_eq!(
+        (&status["devices"][0]["at"], &status["devices"][0]["held"]),
+        (&"00:01.0".into(), &0.into())
+    );
+    let shown = text(&gasp(&["status", "vm.sock"]).stdout);
+    assert!(shown.lines().any(|line| line.starts_with("  00:01.0 nvme0")), "{shown}");
+    let picture = gasp(&["layout", "--vm", "vm.sock", "--svg", "-"]);
+    let drawn = text(&picture.stdout);
+    assert!(
+        drawn.starts_with("<svg") && drawn.contains("16 MiB") && drawn.contains("nvme0"),
+        "{drawn:.200}"
+    );
+    drop((silent, nonsense));
+
+    // It is watched until it ends.
+    let mut watch = Command::new(env!("CARGO_BIN_EXE_gasp"));
+    watch.args(["status", "vm.sock", "--every", "1"]).current_dir(fixture.0.path());
+    let watch = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    std::thread::sleep(Duration::from_millis(1500));
+    signal(&child, Signal::TERM);
+    fixture.wait_for("power-button");
+    signal(&child, Signal::TERM);
+    finish(child);
+    let watched = finish(watch);
+    assert_eq!((watched.status.code(), text(&watched.stderr)), (Some(0), String::new()));
+    assert!(text(&watched.stdout).matches("per second").count() >= 4, "two tables");
+    assert!(!fixture.path("vm.sock").exists(), "the socket goes with the VM");
     Ok(())
 }

@@ -77,12 +77,13 @@ fn mappings_of_other_threads_and_guests_do_not_count() {
         assert_eq!((held(), disk.held_by_this_thread()), (0, 0));
         let own = map(&disk, 0);
         assert_eq!((held(), disk.held_by_this_thread()), (1, 1));
+        assert_eq!((disk.held(), elsewhere.held()), (2, 1), "on any thread");
         drop((foreign, left));
         assert_eq!(held(), 1);
         let token = own.into_token();
         assert_eq!(held(), 1, "a token is a mapping");
         token.unmap();
-        assert_eq!(held(), 0);
+        assert_eq!((held(), disk.held()), (0, 0));
     })
     .join()
     .unwrap();

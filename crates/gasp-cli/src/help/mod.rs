@@ -63,6 +63,7 @@ pub(crate) fn sections(command: &str) -> Vec<Section> {
         "layout" => texts::LAYOUT,
         "serve" => texts::SERVE,
         "vm" => texts::VM,
+        "status" => texts::STATUS,
         "completions" => texts::COMPLETIONS,
         "man" => texts::MAN,
         _ => texts::GASP,

@@ -166,11 +166,12 @@ pub(super) const LAYOUT: &str = with_guest_file!(
     "\
 Examples:
   gasp layout --config guest.toml --svg guest.svg
-  gasp layout --config guest.toml --svg - | rsvg-convert > guest.png",
+  gasp layout --config guest.toml --svg - | rsvg-convert > guest.png
+  gasp layout --vm /tmp/vm.sock --svg guest.svg      # of a gasp vm --status /tmp/vm.sock",
     "\
 Exit status:
   0  drawn
-  1  the picture cannot be written
+  1  the picture cannot be written, or the VM does not answer
   2  wrong usage or a wrong configuration"
 );
 
@@ -301,8 +302,9 @@ A configuration file has the devices by type, each with its options; PCI devices
   iommu            the VT-d; without it there is none
 
 SIGINT, SIGTERM, SIGHUP and SIGQUIT are the power button; a second one ends the VM at once.
-SIGUSR1 prints counters to stderr: exits by reason, misses and invalidations of the IOMMU by
-device. A reset starts the guest anew, on the same disks; --reset end ends the command.
+SIGUSR1 prints counters to stderr: exits by reason; misses and invalidations of the IOMMU, and
+held mappings, by device; so does gasp status at the socket of --status, and gasp layout draws.
+ A reset starts the guest anew, on the same disks; --reset end ends the command.
 
 Fields of --json, one object per line; `at` is in seconds since the start, lengths and
 addresses are integers, in bytes:
@@ -310,8 +312,9 @@ addresses are integers, in bytes:
   started      `name`, `kernel`, `ram_bytes`, `cpus`, `iommu`; `devices`: `name`, `type`, `at`
                (the PCI function)
   totals       counters since the start, once a second while they change: `exits` to this
-               process: `port`, `mmio`, `interrupted`, `other`; `devices`: `name`, `at`;
-               `iommu`: `misses`, `evictions`, `invalidations`, `entries` (held now), or null;
+               process: `port`, `mmio`, `interrupted`, `other`; `devices`: `name`, `at`,
+               `held` (mappings, now); `iommu`: `misses`, `evictions`, `invalidations`,
+               `entries` (of its table, now), or null;
                `nvme`: `reads`, `read_bytes`, `writes`, `written_bytes`, `errors`, or null
   fault        an access that the guest's IOMMU refused: `device`, `addr`, `access`, `reason`
   faults-dropped
@@ -327,6 +330,23 @@ Exit status:
   3    the guest has reset itself, with --reset end
   4    the guest cannot go on: a triple fault, or KVM has failed
   130  ended at once: by a second signal, or by Ctrl-A x";
+
+pub(super) const STATUS: &str = "\
+Examples:
+  gasp vm --status /tmp/vm.sock --kernel vmlinux --disk disk.img
+  gasp status /tmp/vm.sock
+  gasp status /tmp/vm.sock --every 1
+
+Shows exits to the VM's process by reason, and for each device: misses and invalidations of the
+guest's IOMMU, and the mappings that it holds. Rates are since the time before, or the start.
+
+Fields of --json: `name`, `seconds` (since the start), `exits`, `devices`, as in the event `totals`
+of gasp vm --json.
+
+Exit status:
+  0  shown; with --every, the VM has ended
+  1  the VM does not answer
+  2  wrong usage";
 
 pub(super) const COMPLETIONS: &str = "\
 Example:

@@ -17,7 +17,7 @@ mod positions;
 mod scale;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use gasp::Guest;
 use svg::Document;
@@ -26,6 +26,7 @@ use crate::configured;
 use crate::failure::Failure;
 use crate::output;
 use crate::progress::{Progress, release};
+use crate::running;
 use model::Model;
 use positions::{HEIGHT, Positions, TOP};
 use scale::Scale;
@@ -34,30 +35,39 @@ use scale::Scale;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Configuration of the guest, in TOML or (*.qvmconf, or @FILE) in the language of qvm
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "vm")]
+    pub(crate) config: Option<PathBuf>,
+    /// Instead, a running VM: the socket of its --status
+    #[arg(long, value_name = "SOCKET", conflicts_with = "config")]
+    pub(crate) vm: Option<PathBuf>,
     /// File to write the picture to; `-` is stdout
     #[arg(long, value_name = "OUT")]
     pub(crate) svg: PathBuf,
 }
 
-/// Creates the guest and writes its picture.
+/// Creates the guest, or asks the VM, and writes the picture.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let guest = configured::guest(&args.config)?;
-    let progress = Progress::start("drawing");
-    let picture = picture(&guest).to_string();
-    drop(progress);
-    release(guest);
+    let picture = match (&args.config, &args.vm) {
+        (_, Some(vm)) => running::ask(vm, "layout")?,
+        (config, None) => {
+            let guest = configured::guest(config.as_deref().unwrap_or(Path::new("")))?;
+            let progress = Progress::start("drawing");
+            let picture = picture(&guest).to_string();
+            drop(progress);
+            release(guest);
+            picture.into_bytes()
+        }
+    };
     if args.svg.as_os_str() == "-" {
         let mut out = output::stdout();
-        out.write_all(picture.as_bytes())?;
+        out.write_all(&picture)?;
         return Ok(out.flush()?);
     }
     std::fs::write(&args.svg, picture).map_err(Failure::unwritable("cannot write", &args.svg))
 }
 
 /// The picture of a guest in its current state.
-fn picture(guest: &Guest) -> Document {
+pub(crate) fn picture(guest: &Guest) -> Document {
     let model = Model::of(guest);
     let positions = Positions::of(model.columns.len());
     let guest_scale = Scale::new(&model.guest_parts(), TOP, HEIGHT);

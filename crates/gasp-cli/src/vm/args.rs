@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// The KVM device
     #[arg(long, value_name = "PATH", default_value = "/dev/kvm")]
     pub(crate) kvm: String,
+    /// Answer gasp status and gasp layout --vm at a socket, for this user alone
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) status: Option<PathBuf>,
     /// Write events as JSON to a file, with the fields listed below
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

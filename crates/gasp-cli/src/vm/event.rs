@@ -2,7 +2,7 @@
 
 use gasp::{AskCounts, Fault};
 use gasp_vm::Exits;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::guest::{Device, Vm};
 use super::plan::Plan;
@@ -45,14 +45,24 @@ pub(super) struct DeviceIntro {
     at: String,
 }
 
+/// The answer to `status`.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Status {
+    pub(super) name: String,
+    /// Seconds since the command began.
+    pub(super) seconds: f64,
+    #[serde(flatten)]
+    pub(super) totals: Totals,
+}
+
 /// Counters since the command began.
-#[derive(Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Totals {
     pub(super) exits: ExitTotals,
     pub(super) devices: Vec<DeviceTotals>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct ExitTotals {
     pub(super) port: u64,
     pub(super) mmio: u64,
@@ -60,26 +70,28 @@ pub(super) struct ExitTotals {
     pub(super) other: u64,
 }
 
-#[derive(Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct DeviceTotals {
     pub(super) name: String,
     pub(super) at: String,
+    /// Mappings that it holds now.
+    pub(super) held: u64,
     /// Of a device behind the IOMMU.
     pub(super) iommu: Option<IommuTotals>,
     /// Of an NVMe controller.
     pub(super) nvme: Option<NvmeTotals>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct IommuTotals {
     pub(super) misses: u64,
     pub(super) evictions: u64,
     pub(super) invalidations: u64,
-    /// Table entries that are held now.
+    /// Entries of its table now.
     pub(super) entries: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct NvmeTotals {
     pub(super) reads: u64,
     pub(super) read_bytes: u64,
@@ -145,6 +157,7 @@ impl DeviceTotals {
                 errors: now.errors,
             }
         });
-        Self { name: device.name.clone(), at: device.at.to_string(), iommu, nvme }
+        let held = device.vdev.held() as u64;
+        Self { name: device.name.clone(), at: device.at.to_string(), held, iommu, nvme }
     }
 }

@@ -48,6 +48,12 @@ pub(super) struct Created {
 /// The file of a socket, which is removed with this.
 pub(super) struct SocketFile(PathBuf);
 
+impl SocketFile {
+    pub(super) fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // Somebody else may have removed it.

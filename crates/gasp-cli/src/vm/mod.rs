@@ -9,7 +9,9 @@
 //! | [`power`] | from power-on to the end, once for each reset |
 //! | [`signals`] | the power button, and the view |
 //! | [`report`]: [`event`], [`view`] | events as JSON, and a table for people |
+//! | [`answers`], [`status`] | a socket that others ask the VM at; one that does |
 
+mod answers;
 mod args;
 mod configured;
 mod event;
@@ -21,12 +23,14 @@ mod plan;
 mod power;
 mod report;
 mod signals;
+pub(crate) mod status;
 mod view;
 
 use std::io::{self, Write};
 
 use gasp_vm::{End, RawTerminal};
 
+use answers::Answers;
 pub(crate) use args::Args;
 use args::ResetArg;
 use guest::Vm;
@@ -58,6 +62,9 @@ fn until_the_end(args: &Args, report: &mut Report) -> Result<(), Failure> {
     let vm = Vm::create(&plan)?;
     if plan.dry_run {
         return Ok(());
+    }
+    if let Some(path) = &args.status {
+        report.answer(Answers::listen(path, &plan.name, &vm.guest)?);
     }
     // Dropping it restores the terminal, before an error is printed.
     let terminal = RawTerminal::enter(io::stdin())?;

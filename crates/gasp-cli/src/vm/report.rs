@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use gasp_vm::Exits;
 use serde::Serialize;
 
+use super::answers::Answers;
 use super::event::{DeviceTotals, Event, ExitTotals, Totals};
 use super::guest::Vm;
 use super::plan::Plan;
@@ -22,6 +23,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// The reports of a command.
 pub(super) struct Report {
     events: Option<Out<std::fs::File>>,
+    answers: Option<Answers>,
     started: Instant,
     last: Instant,
     /// Totals as they were last reported.
@@ -53,6 +55,7 @@ impl Report {
         let now = Instant::now();
         Ok(Self {
             events: events.transpose()?,
+            answers: None,
             started: now,
             last: now,
             reported: Totals::default(),
@@ -60,6 +63,11 @@ impl Report {
             now: Totals::default(),
             before: ExitTotals::default(),
         })
+    }
+
+    /// Answers those who ask, as well.
+    pub(super) fn answer(&mut self, answers: Answers) {
+        self.answers = Some(answers);
     }
 
     /// A machine is about to start.
@@ -83,6 +91,9 @@ impl Report {
             exits: self.before.plus(exits),
             devices: vm.devices.iter().map(DeviceTotals::of).collect(),
         };
+        if let Some(answers) = &self.answers {
+            answers.update(&self.now);
+        }
         if self.last.elapsed() >= EVERY {
             self.totals();
         }

@@ -3,7 +3,7 @@
 use core::fmt::Write;
 use core::time::Duration;
 
-use super::event::{DeviceTotals, Totals};
+use super::event::Totals;
 use crate::quantity::count;
 
 /// The table of `now`, with what has been added since `before`, which was `elapsed` ago.
@@ -23,17 +23,20 @@ pub(super) fn table(before: &Totals, now: &Totals, elapsed: Duration) -> String 
         (is.other, was.other),
     ];
     line("  per second", rates.map(|(is, was)| rate(is, was, elapsed)));
-    let behind = |device: &&DeviceTotals| device.iommu.is_some();
-    if now.devices.iter().any(|device| behind(&device)) {
-        line("IOMMU", ["misses", "per second", "invalidations", "entries"].map(Into::into));
+    if !now.devices.is_empty() {
+        line("devices", ["misses", "per second", "invalidations", "held"].map(Into::into));
     }
-    for device in now.devices.iter().filter(behind) {
+    for device in &now.devices {
         let earlier = before.devices.iter().find(|other| other.name == device.name);
         let earlier = earlier.and_then(|device| device.iommu).unwrap_or_default();
-        let is = device.iommu.unwrap_or_default();
+        let name = format!("  {} {}", device.at, device.name);
+        let held = number(device.held);
+        let Some(is) = device.iommu else {
+            line(&name, ["-".into(), "-".into(), "-".into(), held]);
+            continue;
+        };
         let per_second = rate(is.misses, earlier.misses, elapsed);
-        let cells = [number(is.misses), per_second, number(is.invalidations), number(is.entries)];
-        line(&format!("  {} {}", device.at, device.name), cells);
+        line(&name, [number(is.misses), per_second, number(is.invalidations), held]);
     }
     text
 }
@@ -63,13 +66,14 @@ pub(super) fn with_returns(text: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::event::{ExitTotals, IommuTotals};
+    use crate::vm::event::{DeviceTotals, ExitTotals, IommuTotals};
 
     #[test]
-    fn a_table_has_totals_rates_and_the_devices_behind_the_iommu() {
+    fn a_table_has_totals_rates_and_what_devices_hold() {
         let device = |name: &str, misses| DeviceTotals {
             name: name.into(),
             at: "00:01.0".into(),
+            held: 2,
             iommu: (misses > 0).then(|| IommuTotals {
                 misses,
                 invalidations: 7,
@@ -86,8 +90,9 @@ mod tests {
             text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(words[1], ["total", "0", "5,000", "0", "0"]);
         assert_eq!(words[2], ["per", "second", "0", "2,000", "0", "0"]);
-        assert_eq!(words[4], ["00:01.0", "disk", "30", "10", "7", "0"]);
-        assert_eq!(words.len(), 5, "{text}");
+        assert_eq!(words[4], ["00:01.0", "disk", "30", "10", "7", "2"]);
+        assert_eq!(words[5], ["00:01.0", "rng", "-", "-", "-", "2"]);
+        assert_eq!(words.len(), 6, "{text}");
         assert_eq!(with_returns(b"a\nb\n"), b"a\r\nb\r\n");
         // All at once is no division by zero.
         assert_eq!(rate(5, 0, Duration::ZERO), "5,000");

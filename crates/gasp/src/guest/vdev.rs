@@ -13,7 +13,8 @@ use crate::addr::DeviceAddr;
 use crate::error::{Operation, Reason, Result};
 use crate::map_flags::MapFlags;
 use crate::mapping::{
-    Failed, HostMapping, Mapping, Partial, Port, Scatter, Stitched, check_not_looking_up, own,
+    Failed, HostMapping, Mapping, Partial, Port, Scatter, Stitched, check_not_looking_up,
+    count_held, own,
 };
 use crate::view::attachment::Attachment;
 
@@ -320,11 +321,23 @@ impl Vdev {
     /// [`detach`](Self::detach) and [`remove`](Self::remove) wait for them; waited for on this
     /// thread, they end only if another thread unmaps them (decision 22).
     pub fn held_by_this_thread(&self) -> usize {
-        let current = self.inner.domain();
-        let view =
-            current.as_ref().map_or(self.guest.unattached_view(), |domain| &domain.view).id();
-        drop(current);
+        let view = self.view_id();
         own().filter(|found| found.view == view && found.vdev == self.inner.id).count()
+    }
+
+    /// The number of mappings of the device, attached as it is now, that are held on any thread.
+    /// It costs a membarrier(2) and a look at every mapping that is held in the process.
+    pub fn held(&self) -> usize {
+        let view = self.view_id();
+        // Inside a look-up (decision 22) there is none to tell.
+        check_not_looking_up()
+            .map_or(0, |()| count_held(|found| found.view == view && found.vdev == self.inner.id))
+    }
+
+    /// The view that the device maps through.
+    fn view_id(&self) -> u32 {
+        let current = self.inner.domain();
+        current.as_ref().map_or(self.guest.unattached_view(), |domain| &domain.view).id()
     }
 
     /// The domain that the device is attached to, if any.

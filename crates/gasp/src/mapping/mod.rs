@@ -41,7 +41,7 @@ mod typed;
 pub(crate) use detached::{Keep, reclaim};
 pub(crate) use failed::{Failed, Outcome};
 pub(crate) use map::Partial;
-pub(crate) use own::{check_not_looking_up, own};
+pub(crate) use own::{check_not_looking_up, count_held, own};
 pub(crate) use peek::{peek, target};
 pub(crate) use port::{Physical, Port};
 pub(crate) use revocation::Revocation;

@@ -16,6 +16,11 @@ pub(crate) fn check_not_looking_up() -> Result<(), Reason> {
     }
 }
 
+/// The number of mappings that `matches`, on any thread.
+pub(crate) fn count_held(matches: impl FnMut(Use) -> bool) -> usize {
+    protocol::scan(matches).len()
+}
+
 /// The mappings that this thread has created and that are still held.
 pub(crate) fn own() -> impl Iterator<Item = Use> {
     protocol::own().into_iter().filter_map(|holder| holder.held())
