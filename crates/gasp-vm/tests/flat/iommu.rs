@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
-use gasp::{DeviceAddr, Guest, GuestPhys, MapFlags, Unattached, Vdev};
+use gasp::{DeviceAddr, Guest, GuestPhys, MapFlags, MemoryObject, Unattached, Vdev};
 use gasp_vdev::Shell;
 use gasp_vdev::dma::{self, DmaEngine};
 use gasp_vm::pci::{Bdf, PciRoot};
@@ -20,6 +20,7 @@ pub(crate) fn trials() -> Trials {
         ("iommu_that_the_guest_programs_translates_and_interrupts_for_a_fault", programmed),
         ("iommu_invalidation_completes_after_the_mapping_that_is_held", held),
         ("iommu_is_reset_for_a_new_machine_and_is_in_its_tables", new_machine),
+        ("iommu_leads_to_the_host_physical_address_of_the_guests_buffer", host_physical),
     ]
 }
 
@@ -61,8 +62,12 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::with_ram(&ram(4 << 20))
+    }
+
+    fn with_ram(ram: &MemoryObject) -> Self {
         let guest = Guest::builder().iommu(Unattached::Bypass).build().unwrap();
-        guest.space().add_ram(None, &ram(4 << 20)).unwrap();
+        guest.space().add_ram(None, ram).unwrap();
         let iommu = Iommu::new(&guest).unwrap();
         let (at, vdev) = (Bdf::new(0, 1, 0).unwrap(), guest.vdev("engine").unwrap());
         iommu.attach(at, &vdev).unwrap().wait();
@@ -244,4 +249,26 @@ fn new_machine() {
     let dmar = bytes.windows(4).position(|bytes| bytes == b"DMAR").unwrap();
     // After a header of 36 bytes and 12 of the table: a unit of 16 bytes, its registers at the end.
     assert_eq!(bytes[dmar + 56..][..8], layout::IOMMU.0.to_le_bytes());
+}
+
+fn host_physical() {
+    // Pinned, if this machine can.
+    let rig = Rig::with_ram(&MemoryObject::ram(4 << 20).create().unwrap());
+    rig.translate();
+    let firmware = rig.flat.guest.vdev("firmware").unwrap();
+    let run = |vdev: &Vdev, addr: u32, max| {
+        vdev.map_host_contig_truncated(DeviceAddr(addr.into()), max, MapFlags::READ)
+            .map(|mapping| mapping.run())
+    };
+    let (source, target) = match (run(&rig.vdev, SOURCE, 0x10_0000), run(&rig.vdev, TARGET, 4096)) {
+        (Ok(source), Ok(target)) => (source, target),
+        (Err(error), _) | (_, Err(error)) => {
+            assert!(["EPERM", "EAGAIN"].contains(&error.errno_name()), "{error}");
+            println!("skipped, because host-physical addresses are not known here: {error}");
+            return;
+        }
+    };
+    assert_eq!(source.addr, run(&firmware, FROM, 4096).unwrap().addr);
+    assert_eq!(target.addr, run(&firmware, TO, 4096).unwrap().addr);
+    assert_eq!(source.len, 4096, "its neighbour is elsewhere, however long the run is there");
 }
