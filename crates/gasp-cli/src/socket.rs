@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use gasp::Errno;
+use gasp_vfio_user::BindError;
 
 use crate::output::system_words;
 
@@ -13,6 +14,24 @@ const PATH_MAX: usize = 107;
 /// The error number of an error; `EIO` if it has none.
 pub(crate) fn errno_of(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// Why a server cannot listen at `path`, and the error number.
+pub(crate) fn not_bound(path: &Path, error: &BindError) -> (Errno, String) {
+    let at = path.display();
+    match error {
+        BindError::InUse { .. } => (
+            Errno::ADDRINUSE,
+            format!("{at}: another server listens on this socket; end it, or choose another path"),
+        ),
+        BindError::NotASocket { .. } => (
+            Errno::EXIST,
+            format!("{at}: there is a file that is no socket; remove it, or choose another path"),
+        ),
+        BindError::System { source, .. } => {
+            (errno_of(source), format!("{at}: {}", why_not(path, source)))
+        }
+    }
 }
 
 /// Why there can be no socket at `path`, from the error of its creation.

@@ -296,6 +296,7 @@ fn view() -> Result<(), Failed> {
     fixture.wait_for("power-button");
     signal(&child, Signal::TERM);
     let shown = text(&finish(child).stderr);
+    assert!(!shown.contains('\r'), "stderr is no terminal");
     let lines: Vec<&str> = shown.lines().collect();
     assert!(lines[0].starts_with("exits") && lines[1].starts_with("  total "), "{shown}");
     assert!(lines.iter().any(|line| line.starts_with("  00:01.0 nvme0")), "{shown}");
@@ -323,7 +324,8 @@ fn answers() -> Result<(), Failed> {
     let second = ["--kernel", "kernel", "--ram", "16M", "--status", "vm.sock"];
     let second = finish(fixture.command(&second).spawn()?);
     assert_eq!(second.status.code(), Some(1));
-    assert!(text(&second.stderr).contains("remove it, or choose another path"));
+    let message = text(&second.stderr);
+    assert!(message.contains("another server listens on this socket"), "{message}");
 
     // Those who say nothing, or nonsense, are no obstacle for long.
     let silent = std::os::unix::net::UnixStream::connect(fixture.path("vm.sock"))?;
@@ -360,5 +362,17 @@ fn answers() -> Result<(), Failed> {
     assert_eq!((watched.status.code(), text(&watched.stderr)), (Some(0), String::new()));
     assert!(text(&watched.stdout).matches("per second").count() >= 4, "two tables");
     assert!(!fixture.path("vm.sock").exists(), "the socket goes with the VM");
+
+    // What a killed one has left is taken over.
+    fs::remove_file(fixture.path("events"))?;
+    let killed = fixture.command(&args).spawn()?;
+    fixture.wait_for("totals");
+    signal(&killed, Signal::KILL);
+    finish(killed);
+    assert!(fixture.path("vm.sock").exists());
+    let child = fixture.command(&args).spawn()?;
+    wait_until(|| gasp(&["status", "vm.sock"]).status.success());
+    signal(&child, Signal::KILL);
+    finish(child);
     Ok(())
 }

@@ -82,3 +82,4 @@ pub use error::{BindError, ServeError};
 pub use options::{Options, UnknownUnsealed, Unsealed};
 pub use report::{ServerEvent, Status};
 pub use server::{Server, Stopper};
+pub use socket::Listener;

@@ -65,7 +65,7 @@ impl Served {
     ) -> Result<Self, DeviceError> {
         let Unbound { shell, kind, counters, serial } = Unbound::of(plan)?;
         let bind = || Server::bind(&plan.socket, shell, options);
-        let server = sockets.add(id, bind).map_err(|why| DeviceError::socket(plan, why))?;
+        let server = sockets.add(id, bind).map_err(|why| DeviceError::socket(plan, &why))?;
         let (name, untold) = (Arc::<str>::from(plan.name.as_str()), Arc::<AtomicU64>::default());
         let (device, outbox, lost) = (Arc::clone(&name), outbox.clone(), Arc::clone(&untold));
         // The observer is called on the server's thread and must not block.

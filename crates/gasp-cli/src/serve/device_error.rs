@@ -39,26 +39,8 @@ impl DeviceError {
     }
 
     /// The socket cannot be created.
-    pub(super) fn socket(plan: &Plan, error: BindError) -> Self {
-        let path = plan.socket.display();
-        let (errno, why) = match error {
-            BindError::InUse { .. } => (
-                Errno::ADDRINUSE,
-                format!(
-                    "{path}: another server listens on this socket; end it, or choose another path"
-                ),
-            ),
-            BindError::NotASocket { .. } => (
-                Errno::EXIST,
-                format!(
-                    "{path}: there is a file that is no socket; remove it, or choose another path"
-                ),
-            ),
-            BindError::System { source, .. } => {
-                let why = socket::why_not(&plan.socket, &source);
-                (socket::errno_of(&source), format!("{path}: {why}"))
-            }
-        };
+    pub(super) fn socket(plan: &Plan, error: &BindError) -> Self {
+        let (errno, why) = socket::not_bound(&plan.socket, error);
         Self::new(plan, "socket", errno, &why)
     }
 

@@ -4,7 +4,7 @@ use core::fmt::Display;
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
@@ -45,19 +45,29 @@ pub(super) struct Created {
     pub(super) socket: Option<SocketFile>,
 }
 
-/// The file of a socket, which is removed with this.
-pub(super) struct SocketFile(PathBuf);
+/// The file of a socket, which is removed with this, if it is still the same.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    inode: Option<(u64, u64)>,
+}
 
 impl SocketFile {
-    pub(super) fn new(path: &Path) -> Self {
-        Self(path.to_owned())
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), inode: inode(path) }
     }
+}
+
+/// Device and inode number of the file at a path.
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|there| (there.dev(), there.ino()))
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Somebody else may have removed it.
-        let _ = std::fs::remove_file(&self.0);
+        // Somebody else may have removed it, and created another.
+        if self.inode.is_some() && inode(&self.path) == self.inode {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -187,7 +197,7 @@ fn open_port(port: &PortPlan) -> Result<(Port, Option<SocketFile>), Unavailable>
                 let words = system_words(&error);
                 Unavailable::io(&error, format!("{}: {words}; {advice}", own.display()))
             })?;
-            let file = SocketFile(own.clone());
+            let file = SocketFile::new(own);
             socket.connect(peer).map_err(|error| {
                 let words = system_words(&error);
                 Unavailable::io(

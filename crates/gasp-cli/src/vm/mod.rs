@@ -69,6 +69,7 @@ fn until_the_end(args: &Args, report: &mut Report) -> Result<(), Failure> {
     // Dropping it restores the terminal, before an error is printed.
     let terminal = RawTerminal::enter(io::stdin())?;
     if terminal.is_some() {
+        report.raw();
         // The terminal does not return the carriage by itself any more.
         logging::redirect(|line| _ = io::stderr().write_all(&view::with_returns(line)));
         tracing::info!("Ctrl-A x ends the VM");

@@ -58,7 +58,7 @@ pub(super) fn cycle(
     let input = console.read_from(io::stdin())?;
     let end = loop {
         let end = running.wait_for(TICK);
-        report.tick(vm, &running.exits(), signalled);
+        report.tick(vm, &running.exits(), signalled, end.is_some());
         if end.is_some() {
             break running.wait();
         }

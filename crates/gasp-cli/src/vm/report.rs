@@ -24,6 +24,8 @@ const EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Report {
     events: Option<Out<std::fs::File>>,
     answers: Option<Answers>,
+    /// Whether stderr may be a terminal in raw mode.
+    is_raw: bool,
     started: Instant,
     last: Instant,
     /// Totals as they were last reported.
@@ -56,6 +58,7 @@ impl Report {
         Ok(Self {
             events: events.transpose()?,
             answers: None,
+            is_raw: false,
             started: now,
             last: now,
             reported: Totals::default(),
@@ -63,6 +66,11 @@ impl Report {
             now: Totals::default(),
             before: ExitTotals::default(),
         })
+    }
+
+    /// The terminal is in raw mode from now on.
+    pub(super) fn raw(&mut self) {
+        self.is_raw = true;
     }
 
     /// Answers those who ask, as well.
@@ -75,8 +83,8 @@ impl Report {
         self.event(&Event::started(vm, plan));
     }
 
-    /// Reports what has happened since the last call.
-    pub(super) fn tick(&mut self, vm: &Vm, exits: &Exits, signalled: &Signalled) {
+    /// Reports what has happened since the last call; all of it, if it `is_last` for this machine.
+    pub(super) fn tick(&mut self, vm: &Vm, exits: &Exits, signalled: &Signalled, is_last: bool) {
         if signalled.take_press() {
             self.event(&Event::PowerButton {});
         }
@@ -87,21 +95,28 @@ impl Report {
         if faults.dropped > 0 {
             self.event(&Event::FaultsDropped { count: faults.dropped });
         }
-        self.now = Totals {
-            exits: self.before.plus(exits),
-            devices: vm.devices.iter().map(DeviceTotals::of).collect(),
-        };
-        if let Some(answers) = &self.answers {
-            answers.update(&self.now);
+        let is_read = self.events.is_some() || self.answers.is_some();
+        let is_due = is_last || self.last.elapsed() >= EVERY && is_read;
+        let is_viewed = signalled.take_view();
+        // Counting what is held interrupts the vCPUs, so it is done only for somebody.
+        if is_due || is_viewed {
+            let devices = vm.devices.iter().map(DeviceTotals::of).collect();
+            self.now = Totals { exits: self.before.plus(exits), devices };
         }
-        if self.last.elapsed() >= EVERY {
+        if is_due {
+            if let Some(answers) = &self.answers {
+                answers.update(&self.now);
+            }
             self.totals();
         }
-        if signalled.take_view() {
+        if is_viewed {
             let (before, at) = &self.shown;
             let text = view::table(before, &self.now, at.elapsed());
             // Nobody may read it.
-            let _ = io::stderr().write_all(&view::with_returns(text.as_bytes()));
+            let _ = match self.is_raw {
+                true => io::stderr().write_all(&view::with_returns(text.as_bytes())),
+                false => io::stderr().write_all(text.as_bytes()),
+            };
             self.shown = (self.now.clone(), Instant::now());
         }
     }

@@ -65,6 +65,8 @@ impl Signalled {
         if state.ends {
             ending.request(End::Stopped);
         }
+        // Another machine, another button.
+        state.pressed = false;
         state.machine = Some((button, ending.clone()));
         Connected(self)
     }

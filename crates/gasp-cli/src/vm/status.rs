@@ -12,6 +12,9 @@ use super::view;
 use crate::failure::Failure;
 use crate::{output, running};
 
+/// The errors of a VM that is no longer there: the last one if it ends just now.
+const GONE: [Errno; 4] = [Errno::NOENT, Errno::CONNREFUSED, Errno::CONNRESET, Errno::PROTO];
+
 /// Arguments of `gasp status`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -33,7 +36,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         let asked = running::ask(&args.vm, "status");
         let text = match asked {
             // It was there before: it has ended.
-            Err(_) if before.is_some() => return Ok(()),
+            Err(Failure::Unavailable { errno, .. })
+                if before.is_some() && GONE.contains(&errno) =>
+            {
+                return Ok(());
+            }
             asked => asked?,
         };
         let at = Instant::now();

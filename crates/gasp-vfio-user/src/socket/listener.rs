@@ -22,9 +22,10 @@ const BACKLOG: i32 = 8;
 const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A listening socket.
+/// A listening stream socket with a file of its own: created with its permissions, never taken from
+/// another server that still listens, taken over from one that has gone, and removed at the end.
 #[derive(Debug)]
-pub(crate) struct Listener {
+pub struct Listener {
     fd: OwnedFd,
     file: Arc<SocketFile>,
 }
@@ -60,7 +61,11 @@ impl Drop for SocketFile {
 }
 
 impl Listener {
-    pub(crate) fn bind(path: &Path, mode: u32) -> Result<Self, BindError> {
+    /// Listens at `path`. `mode` is the file's permissions.
+    ///
+    /// # Errors
+    /// If another server listens there, the file is no socket, or it cannot be created.
+    pub fn bind(path: &Path, mode: u32) -> Result<Self, BindError> {
         let fail = |source: Errno| BindError::System { path: path.into(), source: source.into() };
         let address = SocketAddrUnix::new(path).map_err(fail)?;
         // Of two servers that start at the same time, one could find a stale file and
@@ -91,16 +96,19 @@ impl Listener {
         }
     }
 
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-
     pub(crate) fn path(&self) -> &Path {
         &self.file.path
     }
 
     pub(crate) fn file(&self) -> Arc<SocketFile> {
         Arc::clone(&self.file)
+    }
+}
+
+impl AsFd for Listener {
+    /// The socket, which is not blocking.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

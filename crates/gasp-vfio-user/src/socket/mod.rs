@@ -6,6 +6,7 @@ mod received;
 mod stream;
 
 pub(crate) use inbox::{Event, Inbox, Wait};
-pub(crate) use listener::{Listener, SocketFile};
+pub use listener::Listener;
+pub(crate) use listener::SocketFile;
 pub(crate) use received::Received;
 pub(crate) use stream::{Ended, FDS_MAX, Packet, Stream};
