@@ -1,7 +1,9 @@
-//! The input of a serial port: a thread that reads a terminal or a pipe.
+//! The input of a serial port: a thread that reads a terminal or a pipe, and for a terminal one that
+//! waits until the guest takes what was typed.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,36 +19,76 @@ const ESCAPE: u8 = 1;
 /// How often the thread looks whether the VM has ended: 100 ms.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
+/// How many reads of a terminal, of up to [`CHUNK`] bytes, wait for room in the port at most.
+const TYPE_AHEAD: usize = 1024;
+const CHUNK: usize = 256;
+
 pub(super) fn start(
     port: Arc<SerialPort>,
     ending: Ending,
     source: impl AsFd + Send + 'static,
 ) -> Result<JoinHandle<()>, MachineError> {
-    let run = move || {
-        let mut keys = isatty(&source).then(Keys::default);
-        while !ending.is_requested() {
-            let bytes = match next(&source) {
-                Ok(Some(bytes)) if bytes.is_empty() => return,
-                Ok(Some(bytes)) => bytes,
-                Ok(None) => continue,
-                Err(error) => {
-                    tracing::warn!(%error, "the serial port's input cannot be read");
+    let terminal = if isatty(&source) { Some(Terminal::start(Arc::clone(&port))?) } else { None };
+    spawn("serial-in", move || match terminal {
+        Some(terminal) => terminal.read(&source, &ending),
+        None => read_all(&source, &ending, |bytes| port.send(&bytes)),
+    })
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, MachineError> {
+    let thread = thread::Builder::new().name(name.into()).spawn(run);
+    thread.map_err(MachineError::host("the serial port's thread"))
+}
+
+/// Reads until the source or the VM ends, or `take` returns `false`.
+fn read_all(source: &impl AsFd, ending: &Ending, mut take: impl FnMut(Vec<u8>) -> bool) {
+    while !ending.is_requested() {
+        match next(source) {
+            Ok(Some(bytes)) if bytes.is_empty() => return,
+            Ok(Some(bytes)) => {
+                if !take(bytes) {
                     return;
                 }
-            };
-            let (bytes, ends) = match &mut keys {
-                Some(keys) => keys.sort(&bytes),
-                None => (bytes, false),
-            };
-            if ends {
-                ending.request(End::Stopped);
-            } else if !port.send(&bytes) {
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the serial port's input cannot be read");
                 return;
             }
         }
-    };
-    let thread = thread::Builder::new().name("serial-in".into()).spawn(run);
-    thread.map_err(MachineError::host("the serial port's thread"))
+    }
+}
+
+/// A terminal is read even if the guest does not read, or its user could not end the VM. So what
+/// is typed is sent by a second thread, which may wait.
+struct Terminal {
+    keys: SyncSender<Vec<u8>>,
+    sending: JoinHandle<()>,
+}
+
+impl Terminal {
+    fn start(port: Arc<SerialPort>) -> Result<Self, MachineError> {
+        let (keys, typed) = sync_channel::<Vec<u8>>(TYPE_AHEAD);
+        // It ends with the channel, or when the VM does.
+        let send = move || _ = typed.iter().all(|bytes| port.send(&bytes));
+        Ok(Self { keys, sending: spawn("serial-keys", send)? })
+    }
+
+    fn read(self, source: &impl AsFd, ending: &Ending) {
+        let Self { keys, sending } = self;
+        let mut sorter = Keys::default();
+        read_all(source, ending, |bytes| {
+            let (bytes, ends) = sorter.sort(&bytes);
+            if ends {
+                ending.request(End::Stopped);
+            }
+            // If there is no room, the keys are lost.
+            !ends && !matches!(keys.try_send(bytes), Err(TrySendError::Disconnected(_)))
+        });
+        drop(keys);
+        // A panic has been reported there.
+        let _ = sending.join();
+    }
 }
 
 /// The next bytes, none at the source's end; `None` if there are none yet.
@@ -56,7 +98,7 @@ fn next(source: &impl AsFd) -> Result<Option<Vec<u8>>, Errno> {
         Ok(0) | Err(Errno::INTR) => return Ok(None),
         other => other?,
     };
-    let mut buffer = [0; 256];
+    let mut buffer = [0; CHUNK];
     match retry_on_intr(|| read(source, &mut buffer)) {
         Ok(len) => Ok(Some(buffer.get(..len).unwrap_or_default().to_vec())),
         Err(Errno::AGAIN) => Ok(None),

@@ -79,6 +79,9 @@ impl SerialPort {
     /// Sends what is read from `source` to the guest, by a thread, until the VM ends or the source
     /// does. On a terminal Ctrl-A x ends the VM, and Ctrl-A Ctrl-A sends one Ctrl-A.
     ///
+    /// If the guest does not read, a pipe or a file is not read either. A terminal is, so that its
+    /// keys work: about a thousand wait for the guest, and further ones are lost.
+    ///
     /// # Errors
     /// [`MachineError::Host`] if the thread cannot be started.
     pub fn read_from(

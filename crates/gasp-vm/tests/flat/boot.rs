@@ -1,6 +1,7 @@
 //! A kernel of a few instructions, booted as Linux is: its console, and how it ends.
 
 use core::time::Duration;
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,6 +12,9 @@ use gasp_vm::boot::Boot;
 use gasp_vm::serial::SerialPort;
 use gasp_vm::{End, Machine, MachineError, PowerButton, Running, acpi};
 use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 use crate::kernel;
 use crate::support::{PATIENCE, Registers, Trials, ram};
@@ -19,6 +23,8 @@ pub(crate) fn trials() -> Trials {
     vec![
         ("a_kernel_finds_what_the_boot_protocol_promises", boot_protocol),
         ("a_kernel_writes_and_reads_its_console", console),
+        ("what_is_typed_ahead_arrives_in_order", typed_ahead),
+        ("ctrl_a_x_ends_a_guest_that_does_not_read", keys_of_a_hung_guest),
         ("the_power_button_is_an_interrupt", power_button),
         ("a_jump_to_the_firmware_resets_the_vm", firmware),
         ("a_console_ends_with_its_vm", console_ends),
@@ -151,6 +157,68 @@ fn console() {
     assert_eq!(heard, format!("ok{text}."));
     input.join().unwrap();
     assert!(!booted.console.send(b"late"), "the VM has ended");
+}
+
+/// The two ends of a raw terminal; the second is the one that programs use.
+fn terminal() -> (File, OwnedFd) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let slave = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    let mut raw = tcgetattr(&slave).unwrap();
+    raw.make_raw();
+    tcsetattr(&slave, OptionalActions::Now, &raw).unwrap();
+    (master.into(), slave)
+}
+
+fn typed_ahead() {
+    let guest = Guest::builder().build().unwrap();
+    let machine = Machine::builder().build(&guest).unwrap();
+    let console = SerialPort::connect(&machine, std::io::sink()).unwrap();
+    let (mut keys, slave) = terminal();
+    let input = console.read_from(slave).unwrap();
+    // More than the port can keep, in several pieces.
+    let text: Vec<u8> = (b' '..=b'~').cycle().take(1000).collect();
+    text.chunks(10).for_each(|piece| keys.write_all(piece).unwrap());
+    let (mut heard, until) = (Vec::new(), Instant::now() + PATIENCE);
+    while heard.len() < text.len() {
+        assert!(Instant::now() < until, "{} bytes have arrived", heard.len());
+        let (mut status, mut byte) = ([0], [0]);
+        machine.ports().read(0x3fd, &mut status);
+        if status[0] & 1 == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        }
+        machine.ports().read(0x3f8, &mut byte);
+        heard.extend(byte);
+    }
+    assert_eq!(heard, text);
+    machine.ending().request(End::Stopped);
+    input.join().unwrap();
+}
+
+fn keys_of_a_hung_guest() {
+    // One that has stopped with an empty port, and one in loopback mode, which takes no byte.
+    for (mode, typed) in [(0x08, 1 << 20), (0x18, 1)] {
+        let guest = Guest::builder().build().unwrap();
+        let machine = Machine::builder().build(&guest).unwrap();
+        let console = SerialPort::connect(&machine, std::io::sink()).unwrap();
+        machine.ports().write(0x3fc, &[mode]);
+        let (mut keys, slave) = terminal();
+        let input = console.read_from(slave).unwrap();
+        let typing = std::thread::spawn(move || {
+            keys.write_all(&vec![b'y'; typed]).unwrap();
+            // It may be read apart from them.
+            std::thread::sleep(Duration::from_millis(200));
+            keys.write_all(b"\x01x").unwrap();
+            keys
+        });
+        let end = machine.ending().wait_for(PATIENCE);
+        assert_eq!(end, Some(End::Stopped), "mode {mode:#x}, after {typed} keys");
+        input.join().unwrap();
+        typing.join().unwrap();
+    }
 }
 
 fn power_button() {
