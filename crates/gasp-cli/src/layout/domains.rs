@@ -1,10 +1,12 @@
-//! The columns of the domains: what their devices reach, and what they are denied.
+//! The columns of the domains: what their devices reach, what they are denied, and what they have not
+//! asked for yet.
 
 use svg::Document;
 
+use super::cell::{Cell, Device, Rest};
 use super::lettering::{Anchor, area, clipped, edged, on_colour, text, tip};
-use super::model::{Cell, DomainColumn, Model};
-use super::palette::{self, DENIED, GREY};
+use super::model::{DomainColumn, Model};
+use super::palette::{self, GREY};
 use super::positions::{Positions, TOP};
 use super::scale::Scale;
 use crate::quantity::length;
@@ -28,19 +30,23 @@ pub(super) fn draw(
     for column in &model.columns {
         let across = (x, x + width - GAP);
         picture = heading(picture, column, across);
+        let words = match column.rest {
+            Rest::Denied => format!("denied to {}", column.name),
+            Rest::Unasked => format!("not asked yet by {}: allowed or denied", column.name),
+        };
         let mut drawn = 0.0;
         for region in model.regions.iter().filter(|region| region.kind().is_memory()) {
             let y = (scale.y(region.span().start().0), scale.y_end(region.span().last().0));
             if y.1 - drawn >= 0.5 {
-                let words = format!("denied to {}", column.name);
-                picture = picture.add(edged(across, y, DENIED).add(tip(&words)));
+                picture =
+                    picture.add(edged(across, y, palette::rest(column.rest)).add(tip(&words)));
                 drawn = y.1;
             }
         }
         let mut drawn = 0.0;
         for cell in &column.cells {
             let y = (scale.y(cell.part.first), scale.y_end(cell.part.last));
-            // A translating domain's cells are in order of device address.
+            // A translating domain's cells are in order of device address, unless they are many.
             if y.1 - drawn >= 0.5 || y.0 < drawn {
                 picture = one(picture, cell, column, across, y);
                 drawn = y.1;
@@ -80,9 +86,13 @@ fn one(
     y: (f64, f64),
 ) -> Document {
     let size = length(cell.part.size());
-    let from = cell.device.map(|device| format!("at {device:#x}"));
+    let from = match cell.device {
+        Device::From(device) => Some(format!("at {device:#x}")),
+        Device::Same | Device::Several => None,
+    };
+    let several = if cell.device == Device::Several { "in several mappings, up to " } else { "" };
     let words = format!(
-        "{}: {} {size} of guest memory from {:#x} {}",
+        "{}: {} {several}{size} of guest memory from {:#x} {}",
         column.name,
         cell.access,
         cell.part.first,

@@ -5,20 +5,25 @@ use svg::Document;
 use svg::node::element::{Description, Title};
 
 use super::bands::Bands;
+use super::cell::Rest;
 use super::lettering::{Anchor, edged, text, wrapped};
+use super::merged;
 use super::model::Model;
-use super::palette::{self, DENIED, GREY, PAPER};
+use super::palette::{self, GREY, PAPER};
 use super::positions::{MARGIN, Positions, TOP, WIDTH};
 use crate::quantity::{length, several};
 
 /// The most letters on a line of facts.
 const FACTS_WIDTH: usize = 150;
-/// The height of the frame below the bars.
+/// The height of the frame below the bars, with four remarks.
 const BELOW: f64 = 128.0;
+/// The height of a remark.
+const REMARK: f64 = 16.0;
 
 /// Starts the picture, with title and headings.
 pub(super) fn begin(model: &Model, positions: &Positions, bottom: f64) -> Document {
-    let height = (bottom + BELOW).ceil();
+    let fifth = if model.merges() { REMARK } else { 0.0 };
+    let height = (bottom + BELOW + fifth).ceil();
     let title = format!("Guest {}: where its memory lies", model.name);
     let paper = edged((0.0, WIDTH), (0.0, height), PAPER).set("stroke", "none");
     let large = text(&title, (MARGIN, 38.0), 21.0, Anchor::Start).set("font-weight", "bold");
@@ -74,8 +79,16 @@ pub(super) fn end(mut picture: Document, model: &Model, bands: &Bands, bottom: f
             picture = entry(picture, palette::access(access), &may(access));
         }
         // A bypass domain denies nothing.
-        if model.columns.iter().any(|column| column.kind != DomainKind::Bypass.name()) {
-            picture = entry(picture, DENIED, "denied");
+        let shown = |rest| {
+            let mut columns = model.columns.iter();
+            columns.any(|column| column.rest == rest && column.kind != DomainKind::Bypass.name())
+        };
+        for (rest, words) in
+            [(Rest::Denied, "denied"), (Rest::Unasked, "not asked yet: allowed or denied")]
+        {
+            if shown(rest) {
+                picture = entry(picture, palette::rest(rest), words);
+            }
         }
     }
     for (kind, words) in [
@@ -92,7 +105,7 @@ pub(super) fn end(mut picture: Document, model: &Model, bands: &Bands, bottom: f
     let mut y = y + 36.0;
     for remark in remarks(model, bands) {
         picture = picture.add(text(&remark, (MARGIN, y), 11.0, Anchor::Start).set("fill", GREY));
-        y += 16.0;
+        y += REMARK;
     }
     picture
 }
@@ -172,6 +185,13 @@ fn remarks(model: &Model, bands: &Bands) -> Vec<String> {
             "Runs that begin within {} px of each other on both sides are merged into one band, \
              as thick as they are together.",
             bands.grain
+        ));
+    }
+    if model.merges() {
+        remarks.push(format!(
+            "If a domain has more than {} mappings, neighbours are merged: where any memory is \
+             allowed, the row is painted with all access to any of it.",
+            merged::FEW
         ));
     }
     if model.hidden_columns > 0 {

@@ -1,16 +1,19 @@
 //! `gasp layout`: a picture of a configured guest, with its memory next to the host's.
 //!
-//! [`model`] collects what is to be drawn, [`positions`] has the places of its parts, [`scale`]
-//! those of addresses, [`bands`] merges runs that are too thin to be visible, and the other modules
-//! draw: [`guest_bar`], [`domains`], [`host_bar`], and the [`frame`] around them, with the colours
-//! of [`palette`] and the text of [`lettering`].
+//! [`model`] collects what is to be drawn: regions, runs, and the [`cell`]s of domains, [`merged`]
+//! if they are very many. [`positions`] has the places of its parts, [`scale`] those of addresses,
+//! [`bands`] merges runs that are too thin to be visible, and the other modules draw:
+//! [`guest_bar`], [`domains`], [`host_bar`], and the [`frame`] around them, with the colours of
+//! [`palette`] and the text of [`lettering`].
 
 mod bands;
+mod cell;
 mod domains;
 mod frame;
 mod guest_bar;
 mod host_bar;
 mod lettering;
+mod merged;
 mod model;
 mod palette;
 mod positions;
@@ -91,8 +94,8 @@ pub(crate) fn picture(guest: &Guest) -> Document {
 mod tests {
     use super::*;
     use gasp::{
-        Access, Backing, DeviceAddr, DomainKind, DomainOptions, GuestPhys, MemoryObject, Region,
-        Residency, Span, Unattached,
+        Access, Backing, DeviceAddr, DomainKind, DomainOptions, GuestPhys, MemoryObject,
+        PageTables, Region, Residency, Span, Translation, TranslationFault, Translator, Unattached,
     };
 
     fn ram(len: u64, backing: Backing) -> MemoryObject {
@@ -196,6 +199,82 @@ mod tests {
     fn a_picture_of_tens_of_thousands_of_runs_stays_small() {
         let text = picture(&guest(Backing::Base)).to_string();
         assert!(text.len() < 1 << 20, "{} bytes", text.len());
+    }
+
+    /// Domains whose device addresses lead to high and low pages in turn.
+    fn alternating(pages: u64, domains: usize) -> Guest {
+        let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
+        let memory = MemoryObject::ram(2 * pages * 4096).residency(Residency::OnDemand);
+        let memory = memory.prefer(&[Backing::Base]).create().unwrap();
+        guest.space().add_ram(Some(GuestPhys(0)), &memory).unwrap();
+        for domain in 0..domains {
+            let name = format!("vtd{domain}");
+            let options = DomainOptions::new(DomainKind::Translate);
+            let domain = guest.domain(&name, options).unwrap();
+            for page in 0..pages {
+                let to = if page % 2 == 0 { page } else { 2 * pages - page };
+                let access = if to / 32 % 2 == 0 { Access::READ } else { Access::RW };
+                domain.grant(DeviceAddr(page << 12), GuestPhys(to << 12), 4096, access).unwrap();
+            }
+        }
+        guest
+    }
+
+    #[test]
+    fn a_picture_does_not_grow_with_what_a_guest_maps() {
+        let few = picture(&alternating(256, 1)).to_string();
+        assert!(few.contains("at 0x1000") && !few.contains("several mappings"));
+        // Neighbouring rows differ, which is the most. Unmerged, there are 8 MB.
+        let guest = alternating(16_384, 2);
+        let model = Model::of(&guest);
+        let cells: Vec<_> = model.columns.iter().map(|column| column.cells.len()).collect();
+        assert!(cells.iter().all(|cells| (1000..=1024).contains(cells)), "{cells:?}");
+        let many = picture(&guest).to_string();
+        assert!(many.contains("in several mappings") && many.contains("more than 256 mappings"));
+        assert!(many.len() < 1 << 20, "{} bytes", many.len());
+        roxmltree::Document::parse(&many).unwrap();
+    }
+
+    #[test]
+    fn only_as_many_domains_as_are_drawn_are_collected_and_the_others_are_counted() {
+        let model = Model::of(&alternating(2, 9));
+        assert_eq!((model.columns.len(), model.hidden_columns), (6, 3));
+    }
+
+    /// Allows everything, at the guest-physical address.
+    struct Everything;
+
+    impl Translator for Everything {
+        fn translate(
+            &self,
+            _: &PageTables<'_>,
+            addr: DeviceAddr,
+            _: Access,
+        ) -> Result<Translation, TranslationFault> {
+            let guest = GuestPhys(addr.0 & !0xfff);
+            Ok(Translation { size: 4096, guest, access: Access::RW })
+        }
+    }
+
+    #[test]
+    fn what_a_domain_has_not_been_asked_is_not_called_denied() {
+        let guest = Guest::builder().iommu(Unattached::Deny).build().unwrap();
+        guest.space().add_ram(Some(GuestPhys(0)), &ram(4 << 20, Backing::Base)).unwrap();
+        let options = DomainOptions::ask(std::sync::Arc::new(Everything));
+        let domain = guest.domain("vtd", options).unwrap();
+        let device = guest.vdev("disk").unwrap();
+        device.attach(&domain).unwrap().wait();
+        let unasked = picture(&guest).to_string();
+        assert!(unasked.contains("not asked yet by vtd") && unasked.contains("url(#unasked)"));
+        assert!(!unasked.contains("denied to") && !unasked.contains("url(#denied)"));
+        assert!(!unasked.contains("rw- 4 KiB"));
+        device.map(DeviceAddr(0x1000), 16, gasp::MapFlags::READ).unwrap();
+        let asked = picture(&guest).to_string();
+        assert!(asked.contains("vtd: rw- 4 KiB of guest memory from 0x1000"));
+
+        guest.domain("deny", DomainOptions::new(DomainKind::Identity)).unwrap();
+        let both = picture(&guest).to_string();
+        assert!(both.contains("denied to deny") && both.contains("url(#unasked)"));
     }
 
     #[test]

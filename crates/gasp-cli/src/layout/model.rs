@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use gasp::{Access, Domain, DomainKind, Guest, GuestPhys, Region, RegionKind, Span, Unattached};
 
+use super::cell::{Cell, Device, Rest};
+use super::merged;
 use super::scale::{Part, Scale};
 
 /// What a picture shows of a guest.
@@ -26,14 +28,7 @@ pub(super) struct DomainColumn {
     pub(super) kind: &'static str,
     pub(super) devices: Vec<String>,
     pub(super) cells: Vec<Cell>,
-}
-
-/// Guest memory that the devices of a domain reach.
-pub(super) struct Cell {
-    pub(super) part: Part,
-    pub(super) access: Access,
-    /// The device address, if it is not the guest-physical one.
-    pub(super) device: Option<u64>,
+    pub(super) rest: Rest,
 }
 
 /// A host-physical run of guest memory.
@@ -57,14 +52,15 @@ const ISLANDS: usize = 14;
 impl Model {
     pub(super) fn of(guest: &Guest) -> Self {
         let regions = guest.space().regions();
-        let mut columns: Vec<DomainColumn> = guest
-            .domains()
+        let domains = guest.domains();
+        let stray = DomainColumn::without_domain(guest, &regions);
+        let hidden_columns = (domains.len() + usize::from(stray.is_some())).saturating_sub(COLUMNS);
+        let columns = domains
             .iter()
             .map(|domain| DomainColumn::of(guest, domain, &regions))
+            .chain(stray)
+            .take(COLUMNS)
             .collect();
-        columns.extend(DomainColumn::without_domain(guest, &regions));
-        let hidden_columns = columns.len().saturating_sub(COLUMNS);
-        columns.truncate(COLUMNS);
         let (mut runs, mut host_unknown) = (Vec::new(), None);
         for region in &regions {
             if let Err(why) = runs_of(region, &mut runs) {
@@ -128,6 +124,12 @@ impl Model {
         all.into_iter().map(Access::from_bits_truncate).collect()
     }
 
+    /// Whether a column has cells that stand for several mappings.
+    pub(super) fn merges(&self) -> bool {
+        let mut cells = self.columns.iter().flat_map(|column| &column.cells);
+        cells.any(|cell| cell.device == Device::Several)
+    }
+
     /// The bytes of all regions of one kind.
     pub(super) fn bytes(&self, kind: RegionKind) -> u64 {
         let regions = self.regions.iter().filter(|region| region.kind() == kind);
@@ -142,9 +144,15 @@ impl DomainColumn {
         let devices = guest.vdevs().iter().filter(|vdev| attached(vdev)).map(name).collect();
         let cells = match domain.kind() {
             DomainKind::Bypass => everything(regions),
-            _ => domain.grants().iter().flat_map(|grant| cells_of(grant, regions)).collect(),
+            _ => {
+                let grants = domain.grants();
+                let memory = regions.iter().filter(|region| region.kind().is_memory());
+                let memory: Vec<Part> = memory.map(|region| part(region.span())).collect();
+                merged::cells(grants.iter().flat_map(|grant| cells_of(grant, regions)), &memory)
+            }
         };
-        Self { name: domain.name().into(), kind: domain.kind().name(), devices, cells }
+        let rest = if domain.kind() == DomainKind::Ask { Rest::Unasked } else { Rest::Denied };
+        Self { name: domain.name().into(), kind: domain.kind().name(), devices, cells, rest }
     }
 
     /// The devices that are attached to no domain.
@@ -158,7 +166,7 @@ impl DomainColumn {
         let cells = if denied { Vec::new() } else { everything(regions) };
         let kind = if denied { "denied" } else { "bypass" };
         let devices = stray.iter().map(name).collect();
-        Some(Self { name: "no domain".into(), kind, devices, cells })
+        Some(Self { name: "no domain".into(), kind, devices, cells, rest: Rest::Denied })
     }
 }
 
@@ -172,8 +180,11 @@ fn part(span: Span<GuestPhys>) -> Part {
 
 fn everything(regions: &[Region]) -> Vec<Cell> {
     let memory = regions.iter().filter(|region| region.kind().is_memory());
-    let cell =
-        |region: &Region| Cell { part: part(region.span()), access: region.access(), device: None };
+    let cell = |region: &Region| Cell {
+        part: part(region.span()),
+        access: region.access(),
+        device: Device::Same,
+    };
     memory.map(cell).collect()
 }
 
@@ -188,7 +199,7 @@ fn cells_of<'a>(grant: &'a gasp::Grant, regions: &'a [Region]) -> impl Iterator<
             let both = region.span().intersection(&span)?;
             let access = grant.access & region.access();
             let device = grant.device.start().0 + (both.start().0 - span.start().0);
-            let device = (device != both.start().0).then_some(device);
+            let device = if device == both.start().0 { Device::Same } else { Device::From(device) };
             (!access.is_empty()).then(|| Cell { part: part(both), access, device })
         })
     })

@@ -3,6 +3,8 @@
 use gasp::{Access, RegionKind};
 use svg::node::element::{Circle, Definitions, Line, Pattern, Rectangle};
 
+use super::cell::Rest;
+
 /// The background, so that the picture is the same on light and dark pages.
 pub(super) const PAPER: &str = "#ffffff";
 pub(super) const INK: &str = "#1b1f24";
@@ -11,8 +13,6 @@ pub(super) const GREY: &str = "#5b6470";
 pub(super) const EDGE: &str = "#8a939e";
 /// Memory that is not this guest's.
 pub(super) const ELSEWHERE: &str = "#eceff2";
-/// The fill of memory that a domain denies, defined by [`definitions`].
-pub(super) const DENIED: &str = "url(#denied)";
 
 /// The colours of positions in the guest's RAM, from the lowest address to the highest: dark to
 /// light, so that the order is visible without colour.
@@ -46,6 +46,14 @@ pub(super) fn kind(kind: RegionKind) -> &'static str {
     }
 }
 
+/// The fill of memory that is in none of a domain's cells, defined by [`definitions`].
+pub(super) fn rest(rest: Rest) -> &'static str {
+    match rest {
+        Rest::Denied => "url(#denied)",
+        Rest::Unasked => "url(#unasked)",
+    }
+}
+
 /// The fill of memory that a domain allows: a colour for reading and writing, with dots if it
 /// may be executed, too. The patterns are defined by [`definitions`].
 pub(super) fn access(access: Access) -> &'static str {
@@ -67,7 +75,8 @@ const WRITE: &str = "#f5c77e";
 const READ_WRITE: &str = "#8fd19e";
 const NEITHER: &str = "#dcc6ef";
 
-/// The hatching of denied memory, and the dots of executable memory.
+/// The hatching of denied memory, the lines of memory that was not asked for, and the dots of
+/// executable memory.
 pub(super) fn definitions() -> Definitions {
     let stroke = Line::new()
         .set("x1", 0)
@@ -77,12 +86,21 @@ pub(super) fn definitions() -> Definitions {
         .set("stroke", "#a3abb5")
         .set("stroke-width", 2.4);
     let denied = pattern("denied", "#f1f2f4").set("patternTransform", "rotate(45)").add(stroke);
+    let line = Line::new()
+        .set("x1", 0)
+        .set("y1", 4)
+        .set("x2", 8)
+        .set("y2", 4)
+        .set("stroke", "#c9ced5")
+        .set("stroke-width", 1);
+    let unasked = pattern("unasked", PAPER).add(line);
     let dotted = |name, ground| {
         let dot = Circle::new().set("cx", 4).set("cy", 4).set("r", 1.3).set("fill", INK);
         pattern(name, ground).add(dot.set("fill-opacity", 0.55))
     };
     Definitions::new()
         .add(denied)
+        .add(unasked)
         .add(dotted("rwx", READ_WRITE))
         .add(dotted("rx", READ))
         .add(dotted("wx", WRITE))
