@@ -253,8 +253,9 @@ impl Domain {
         if !self.inner.has_table() {
             return grants;
         }
-        // No grant is added or revoked meanwhile, except by a change of memory.
-        let _changes = self.inner.changes.lock();
+        // No grant is added or revoked meanwhile, except by a change of memory. (Answers come and go
+        // meanwhile: an invalidation does not wait for this.)
+        let _changes = self.inner.takes_grants().then(|| self.inner.changes.lock());
         let (view, memory) = (&self.inner.view, self.guest.memory());
         let all = self.inner.addresses();
         let mut seen = None;
