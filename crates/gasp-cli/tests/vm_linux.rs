@@ -187,7 +187,7 @@ fn keeps(testbed: &Testbed) -> Result<(), Failed> {
 
     assert_eq!(found("inside: pressed"), 1, "the power button");
     assert_eq!((found("first: status 0"), found("second: status 0")), (1, 1), "{lines:#?}");
-    assert_eq!(found("invalidations        entries"), 1, "the view");
+    assert_eq!(found("invalidations           held"), 1, "the view");
     check_events(&lines)?;
     let [exits, invalidations] = cost_of_a_read(&after("before: ")?, &after("after: ")?)?;
     println!("for a read of 4 KiB: {exits:.3} exits, {invalidations:.3} invalidations");
