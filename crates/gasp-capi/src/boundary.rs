@@ -20,6 +20,8 @@ pub(crate) enum Failure {
     Config(ConfigError),
     /// An argument, or the moment, is wrong.
     Call(Errno, &'static str),
+    /// The same, with a text that names what it concerns.
+    Text(Errno, String),
     /// A failure inside the library: a panic.
     Internal(String),
 }
@@ -43,7 +45,7 @@ impl Failure {
         match self {
             Self::Engine(error) => error.errno().raw_os_error(),
             Self::Config(error) => error.errno().raw_os_error(),
-            Self::Call(errno, _) => errno.raw_os_error(),
+            Self::Call(errno, _) | Self::Text(errno, _) => errno.raw_os_error(),
             Self::Internal(_) => libc::ENOTRECOVERABLE,
         }
     }
@@ -67,6 +69,7 @@ impl fmt::Display for Failure {
             Self::Engine(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
             Self::Call(errno, why) => write!(f, "{why} ({})", gasp::errno_name(*errno)),
+            Self::Text(errno, why) => write!(f, "{why} ({})", gasp::errno_name(*errno)),
             Self::Internal(what) => {
                 write!(f, "a failure inside libgasp: {what} (ENOTRECOVERABLE)")
             }

@@ -9,6 +9,7 @@
 //! | [`types`] | structures and constants |
 //! | `boundary`, `last_error`, `log` | errors and panics as error numbers, texts and log lines |
 //! | `registry`, `objects` | guests, vdevs, domains and drains: numbers, which C sees as pointers |
+//! | `arena` | the memory of vdevs, whose addresses are their numbers |
 //! | `deadlock` | waits of a thread for itself, refused |
 //! | `arguments` | pointers and texts from C |
 //! | [`map`], [`by_address`] | the mapping family; its functions without handles |
@@ -16,6 +17,7 @@
 //! | [`lock`], [`regions`], [`find`], [`walk`] | the rest of `<qvm/gasp.h>` |
 //! | [`edition_710`] | its 7.x forms |
 //! | [`host`] | `<gasp/guest.h>` |
+//! | [`embed`] | for programs in Rust that host vdevs |
 //!
 //! # Safety
 //!
@@ -28,11 +30,13 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 #![allow(clippy::missing_safety_doc, reason = "the headers say what C must pass: see Safety")]
 
+mod arena;
 mod arguments;
 mod boundary;
 pub mod by_address;
 mod deadlock;
 pub mod edition_710;
+pub mod embed;
 pub mod find;
 mod guard;
 pub mod host;

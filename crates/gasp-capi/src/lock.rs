@@ -15,7 +15,7 @@ use crate::types::{QST_MEMORY, QST_PCI_IO, QST_X86_IO};
 
 /// What a lock protects: one of a guest's two spaces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Space {
+pub enum Space {
     /// Guest-physical memory.
     Memory,
     /// I/O ports.

@@ -1,6 +1,8 @@
 //! The objects that C identifies by number: guests, devices, domains, drains.
+#![allow(unsafe_code, reason = "writes the first members of a vdev")]
 
 use core::cell::Cell;
+use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,19 +10,30 @@ use std::sync::Arc;
 use gasp::Errno;
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::arena::{self, Arena, Home};
 use crate::boundary::{Failure, Outcome};
 use crate::ports::Ports;
-use crate::registry::{Registry, kind};
-use crate::types;
+use crate::registry::{Lack, Numbered, OBJECTS_MAX, Registry, kind};
+use crate::types::{self, QSL_NO_LOCATION, Vdev};
 
-pub(crate) static GUESTS: Registry<Arc<Guest>, { kind(*b"gu") }> = Registry::new();
-pub(crate) static VDEVS: Registry<GuestVdev, { kind(*b"vd") }> = Registry::new();
-pub(crate) static DOMAINS: Registry<GuestDomain, { kind(*b"do") }> = Registry::new();
-/// The kind of the numbers of drains.
-pub(crate) const DRAIN: u16 = kind(*b"dr");
+pub(crate) static GUESTS: Registry<Arc<Guest>, Numbered<{ kind(*b"gu") }>> = Registry::new();
+pub(crate) static VDEVS: Registry<GuestVdev, VdevPages> = Registry::new();
+pub(crate) static DOMAINS: Registry<GuestDomain, Numbered<{ kind(*b"do") }>> = Registry::new();
+/// The numbers of drains.
+pub(crate) type DrainNumbers = Numbered<{ kind(*b"dr") }>;
 /// A drain; `None` once it has been waited for or abandoned.
 pub(crate) type ListedDrain = Mutex<Option<gasp::Drain>>;
-pub(crate) static DRAINS: Registry<ListedDrain, DRAIN> = Registry::new();
+pub(crate) static DRAINS: Registry<ListedDrain, DrainNumbers> = Registry::new();
+
+/// The numbers of vdevs: addresses of pages, of which each has 16.
+pub(crate) struct VdevPages;
+
+impl Home for VdevPages {
+    fn arena() -> &'static Arena {
+        static ARENA: Arena = Arena::new(OBJECTS_MAX, 16);
+        &ARENA
+    }
+}
 
 /// A guest of the engine, with what only the interface for C needs.
 pub(crate) struct Guest {
@@ -29,15 +42,35 @@ pub(crate) struct Guest {
     running: AtomicBool,
     pub(crate) ports: Ports,
     names: Mutex<Names>,
+    /// Whether it belongs to a program in Rust, so that C cannot destroy it.
+    pub(crate) embedded: bool,
 }
 
 /// The numbers of a guest's devices and domains, by name.
 #[derive(Default)]
 pub(crate) struct Names {
-    pub(crate) vdevs: BTreeMap<String, usize>,
+    pub(crate) vdevs: BTreeMap<String, NamedVdev>,
     pub(crate) domains: BTreeMap<String, usize>,
     /// Whether the guest has been destroyed: nothing is added any more.
     pub(crate) closed: bool,
+}
+
+/// The number of a device, and what may be done with it.
+#[derive(Clone, Copy)]
+pub(crate) struct NamedVdev {
+    pub(crate) number: usize,
+    pub(crate) state: VdevState,
+}
+
+/// Who ends a device's being listed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VdevState {
+    /// C, or the end of the guest.
+    Listed,
+    /// The program in Rust that has it.
+    Embedded,
+    /// A call in C that is about to.
+    Ending,
 }
 
 #[derive(Clone)]
@@ -53,8 +86,18 @@ pub(crate) struct GuestDomain {
 }
 
 #[cold]
-fn too_many() -> Failure {
-    Failure::Call(Errno::NOSPC, "the limit of 262144 objects of this kind is reached")
+pub(crate) fn too_many(lack: Lack) -> Failure {
+    match lack {
+        Lack::Limit(limit) => {
+            let why = format!("the limit of {limit} objects of this kind is reached");
+            Failure::Text(Errno::NOSPC, why)
+        }
+        Lack::Host(errno) => Failure::Call(
+            errno,
+            "the host has no memory for another vdev, or no mapping (see vm.max_map_count, and \
+             ulimit -v)",
+        ),
+    }
 }
 #[cold]
 pub(crate) fn no_vdev() -> Failure {
@@ -71,7 +114,7 @@ pub(crate) fn no_domain() -> Failure {
 
 impl Guest {
     /// Registers a guest with its devices and domains; returns its number.
-    pub(crate) fn enlist(engine: gasp::Guest) -> Outcome<usize> {
+    pub(crate) fn enlist(engine: gasp::Guest, embedded: bool) -> Outcome<usize> {
         let make = |number| {
             Arc::new(Self {
                 engine,
@@ -79,14 +122,15 @@ impl Guest {
                 running: AtomicBool::new(false),
                 ports: Ports::default(),
                 names: Mutex::default(),
+                embedded,
             })
         };
-        let number = GUESTS.insert(make).ok_or_else(too_many)?;
+        let number = GUESTS.insert(make).map_err(too_many)?;
         let guest = GUESTS.get(number).ok_or_else(no_guest)?;
         let vdevs = guest.engine.vdevs().into_iter();
         let domains = guest.engine.domains().into_iter();
         vdevs
-            .map(|vdev| guest.enlist_vdev(vdev))
+            .map(|vdev| guest.enlist_vdev(&mut guest.names(), vdev, VdevState::Listed))
             .chain(domains.map(|domain| guest.enlist_domain(domain)))
             .try_for_each(|number| number.map(drop))
             .inspect_err(|_| drop(Self::delist(number)))?;
@@ -94,16 +138,57 @@ impl Guest {
         Ok(number)
     }
 
-    pub(crate) fn enlist_vdev(self: &Arc<Self>, vdev: gasp::Vdev) -> Outcome<usize> {
-        let mut names = self.names();
+    /// Registers a device of the guest, under a name that no other has, or that an earlier one had;
+    /// returns its number.
+    pub(crate) fn enlist_vdev(
+        self: &Arc<Self>,
+        names: &mut Names,
+        vdev: gasp::Vdev,
+        state: VdevState,
+    ) -> Outcome<usize> {
         if names.closed {
             return Err(no_guest());
         }
         let name = vdev.name().to_owned();
-        let make = |_| GuestVdev { vdev, guest: Arc::clone(self) };
-        let number = VDEVS.insert(make).ok_or_else(too_many)?;
-        names.vdevs.insert(name, number);
+        let room = VDEVS.reserve().map_err(too_many)?;
+        let page = vdev_pointer(room.number());
+        let members = Vdev {
+            v_device: ptr::null_mut(),
+            v_factory: ptr::null(),
+            v_gsp: opaque(self.number),
+            v_location: QSL_NO_LOCATION,
+        };
+        // SAFETY: `page` is the beginning of a page, so it is aligned, and as the number is
+        // reserved, valid for writes of its 4 KiB. Nobody else accesses it: no object has it yet.
+        unsafe { page.write(members) };
+        let number = room.fill(|_| GuestVdev { vdev, guest: Arc::clone(self) });
+        names.vdevs.insert(name, NamedVdev { number, state });
         Ok(number)
+    }
+
+    /// Begins the destruction of a device by C; `EPERM` if a program in Rust has it.
+    pub(crate) fn end_vdev(&self, name: &str, number: usize) -> Outcome {
+        let mut names = self.names();
+        match names.vdevs.get_mut(name).filter(|named| named.number == number) {
+            Some(named) if named.state == VdevState::Embedded => {
+                drop(names);
+                let why = "gasp_vdev_destroy: the vdev belongs to the program that hosts it";
+                Err(Failure::misuse(Errno::PERM, why))
+            }
+            Some(named) => {
+                named.state = VdevState::Ending;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Releases the name of a device that is no longer registered.
+    pub(crate) fn forget_vdev(&self, name: &str, number: usize) {
+        let mut names = self.names();
+        if names.vdevs.get(name).is_some_and(|named| named.number == number) {
+            names.vdevs.remove(name);
+        }
     }
 
     pub(crate) fn enlist_domain(self: &Arc<Self>, domain: gasp::Domain) -> Outcome<usize> {
@@ -113,7 +198,7 @@ impl Guest {
         }
         let name = domain.name().to_owned();
         let make = |_| GuestDomain { domain, guest: Arc::clone(self) };
-        let number = DOMAINS.insert(make).ok_or_else(too_many)?;
+        let number = DOMAINS.insert(make).map_err(too_many)?;
         names.domains.insert(name, number);
         Ok(number)
     }
@@ -137,7 +222,7 @@ impl Guest {
         list(|all| all.retain(|&other| other != number));
         let closed = Names { closed: true, ..Names::default() };
         let names = core::mem::replace(&mut *guest.names(), closed);
-        names.vdevs.values().for_each(|&vdev| drop(VDEVS.remove(vdev)));
+        names.vdevs.values().for_each(|vdev| drop(VDEVS.remove(vdev.number)));
         names.domains.values().for_each(|&domain| drop(DOMAINS.remove(domain)));
         Ok(())
     }
@@ -169,6 +254,11 @@ fn list(change: impl FnOnce(&mut Vec<usize>)) {
 /// Chooses the guest of this thread's calls that name none; 0 clears the choice.
 pub(crate) fn choose(guest: usize) {
     CHOSEN.set(guest);
+}
+
+/// The number of the guest that this thread has chosen, or 0.
+pub(crate) fn chosen() -> usize {
+    CHOSEN.get()
 }
 
 /// The number of the guest of a call that names none: 0 if there is no guest; `ENOTUNIQ` if there
@@ -209,7 +299,7 @@ pub(crate) fn guest_of(named: NamedGuest) -> Outcome<Arc<Guest>> {
     }
 }
 
-pub(crate) fn vdev_of(vdev: *const types::Vdev) -> Outcome<GuestVdev> {
+pub(crate) fn vdev_of(vdev: *const Vdev) -> Outcome<GuestVdev> {
     VDEVS.get(vdev.addr()).ok_or_else(no_vdev)
 }
 
@@ -217,7 +307,12 @@ pub(crate) fn domain_of(domain: *const types::Domain) -> Outcome<GuestDomain> {
     DOMAINS.get(domain.addr()).ok_or_else(no_domain)
 }
 
-/// The opaque pointer that C receives for a number.
+/// The pointer that C receives for the number of a vdev; NULL for 0.
+pub(crate) fn vdev_pointer(number: usize) -> *mut Vdev {
+    arena::pointer(number)
+}
+
+/// The opaque pointer that C receives for the number of anything else.
 pub(crate) fn opaque<T>(number: usize) -> *mut T {
     core::ptr::without_provenance_mut(number)
 }

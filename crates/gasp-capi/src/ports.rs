@@ -45,6 +45,16 @@ impl Ports {
         (region.last >= port).then_some(region)
     }
 
+    /// The first region that has a port of a range.
+    pub(crate) fn first_in(&self, first: u64, last: u64) -> Option<PortRegion> {
+        self.regions().values().find(|there| there.last >= first && there.first <= last).copied()
+    }
+
+    /// The regions that a vdev emulates.
+    pub(crate) fn of(&self, vdev: usize) -> Vec<PortRegion> {
+        self.regions().values().filter(|region| region.vdev == vdev).copied().collect()
+    }
+
     /// Adds, changes or deletes regions as `gasp_region_set` does. The caller owns the lock.
     pub(crate) fn set(&self, entry: PortRegion) -> Outcome {
         if entry.first > entry.last || entry.last > LAST {

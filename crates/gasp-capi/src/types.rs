@@ -5,10 +5,22 @@ use core::ffi::{c_char, c_uint, c_void};
 
 use gasp::MapFlags;
 
-/// `vdev_t`: a number, never dereferenced.
+/// `vdev_t`: the members that both editions have at the same place. Those that follow, whose
+/// places differ by edition, belong to the program that hosts the vdev.
+///
+/// The library writes these when it lists a vdev, and reads none.
 #[repr(C)]
 #[derive(Debug)]
-pub struct Vdev([u8; 0]);
+pub struct Vdev {
+    /// The vdev's own data.
+    pub v_device: *mut c_void,
+    /// `struct vdev_factory`: what has created it.
+    pub v_factory: *const c_void,
+    /// Its guest.
+    pub v_gsp: *mut GuestSystem,
+    /// The first member of `v_block`: where it is in the guest, or `QSL_NO_LOCATION`.
+    pub v_location: u64,
+}
 
 /// `struct guest_system`, `gasp_guest_t`.
 #[repr(C)]

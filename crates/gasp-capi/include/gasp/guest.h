@@ -11,12 +11,13 @@
  * Everything here is our own; nothing is part of the published API. "Decision N" and questions
  * in quotes refer to docs/decisions.md, as in <qvm/gasp.h>.
  *
- * Objects are opaque, and none is a valid pointer: an object that has been destroyed, that is
- * of another kind, or that never was one is refused with EINVAL. So is a NULL pointer to a
+ * Objects are opaque: an object that has been destroyed, that is of another kind, or that never
+ * was one is refused with EINVAL. Only a vdev_t * is a valid pointer, as <qvm/types.h> says. So is a NULL pointer to a
  * result, unless noted. Every call can be made from any thread. Results are written on success
  * only. Names are 1 to 128 bytes of UTF-8 without control characters, else EINVAL. Addresses
  * and lengths are in bytes; pages are 4 KiB unless noted. A process can have at most 262,144
- * guests, and as many vdevs, domains and drains (ENOSPC).
+ * guests, and as many vdevs, domains and drains (ENOSPC); fewer vdevs, at least 64, if it may not
+ * reserve 1 GiB of addresses.
  */
 #include <qvm/gasp.h>
 
@@ -134,6 +135,8 @@ errno_t gasp_guest_create(const struct gasp_guest_options *options, gasp_guest_t
  * Held mappings remain valid until they are unmapped. After it returns, no map through one of
  * its devices begins; other calls in progress on other threads complete with the guest as it
  * was, and its memory is released with the last.
+ *
+ * EPERM if it belongs to the program that hosts the calling vdev.
  */
 errno_t gasp_guest_destroy(gasp_guest_t *guest);
 
@@ -244,7 +247,7 @@ errno_t gasp_guest_remove(gasp_guest_t *guest, uint64_t start, uint64_t size,
 
 /*
  * Creates a device, attached to no domain. EEXIST if the guest has one of this name; ENOSPC if
- * it has 65,536.
+ * it has 65,536; ENOMEM if the host has no memory, or no mapping (vm.max_map_count), for it.
  */
 errno_t gasp_vdev_create(gasp_guest_t *guest, const char *name, vdev_t **vdev);
 
@@ -267,7 +270,10 @@ errno_t gasp_vdev_attach(vdev_t *vdev, gasp_domain_t *domain, gasp_drain_t **dra
  */
 errno_t gasp_vdev_detach(vdev_t *vdev, gasp_drain_t **drain);
 
-/* Destroys the device; its mappings are revoked. ENOSPC and EDEADLK as in "Drains". */
+/*
+ * Destroys the device; its mappings are revoked. EPERM if it belongs to the program that hosts
+ * it; ENOSPC and EDEADLK as in "Drains".
+ */
 errno_t gasp_vdev_destroy(vdev_t *vdev, gasp_drain_t **drain);
 
 /* ---- The guest's IOMMU --------------------------------------------------------------- */

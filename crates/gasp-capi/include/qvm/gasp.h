@@ -41,8 +41,8 @@
  * Pointers: an argument that points to data is NULL, or points to an object of its type, or to
  * an array of the given length, that is valid during the call. What the call reads has been
  * initialized, and no other thread changes it meanwhile; what the call writes, no other thread
- * accesses. A text ends in a NUL. vdev_t * and the other opaque types are exempt: any value will
- * do.
+ * accesses. A text ends in a NUL. vdev_t * and the opaque types are exempt: any value will do,
+ * and what it points to is not accessed.
  *
  * After a fork in a process with several threads, the child may only exec. A thread inside a
  * call must not be cancelled.

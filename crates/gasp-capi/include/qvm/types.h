@@ -49,14 +49,26 @@
 typedef int errno_t;
 
 /*
- * A virtual device: the initiator of DMA. Created by gasp_vdev_create() of <gasp/guest.h>.
+ * A virtual device: the initiator of DMA. Created by the program that hosts it, or by
+ * gasp_vdev_create() of <gasp/guest.h>.
  *
- * Opaque, and not a valid pointer: never dereference it. A vdev that has been destroyed, or
- * a value that never was a vdev, is refused with EINVAL. [ours]
+ * Points to a struct vdev_s, which is in 4 KiB of memory of its own. The members are the vdev's
+ * and its host's: the functions of <qvm/gasp.h> and <gasp/guest.h> read none of them. They look
+ * up the pointer among the vdevs that exist, and refuse any other with EINVAL. After a vdev has
+ * been destroyed, an access to its memory raises SIGSEGV, and its address is used again after
+ * 4,194,304 other vdevs at the earliest; with 262,144 vdevs at a time, or if the process may not
+ * reserve 16 GiB of addresses, after fewer. [ours]
+ *
+ * Of a vdev of gasp_vdev_create() v_gsp is its guest, v_block.location is QSL_NO_LOCATION, and
+ * everything else is zero. [ours]
  */
 typedef struct vdev_s vdev_t;
 
-/* A guest; opaque in the same way. <gasp/guest.h> calls it gasp_guest_t. */
+/*
+ * A guest. <gasp/guest.h> calls it gasp_guest_t. Opaque, and not a valid pointer: never
+ * dereference it. One that has been destroyed, or a value that never was one, is refused with
+ * EINVAL. [ours]
+ */
 struct guest_system;
 
 /* The kind of location that a struct qvm_state_block describes. */

@@ -10,14 +10,14 @@ use parking_lot::Mutex;
 use crate::arguments::Out;
 use crate::boundary::{self, Failure, Outcome};
 use crate::deadlock;
-use crate::objects::{DRAIN, DRAINS, ListedDrain, opaque};
+use crate::objects::{DRAINS, DrainNumbers, ListedDrain, opaque};
 use crate::registry::Reserved;
 use crate::types::{Drain, Drained};
 
 /// How a call that revokes completes its drain; decided before the call changes anything.
 pub(crate) enum Completion<'call> {
     Wait,
-    HandOver(Out<'call, *mut Drain>, Reserved<'static, ListedDrain, DRAIN>),
+    HandOver(Out<'call, *mut Drain>, Reserved<'static, ListedDrain, DrainNumbers>),
 }
 
 /// How to complete a drain for which C passes `place`: it is waited for if that is NULL, which is
@@ -40,7 +40,7 @@ pub(crate) unsafe fn completion<'call>(
         return Ok(Completion::Wait);
     };
     let full = Failure::Call(Errno::NOSPC, "too many drains are neither waited for nor abandoned");
-    Ok(Completion::HandOver(place, DRAINS.reserve().ok_or(full)?))
+    Ok(Completion::HandOver(place, DRAINS.reserve().map_err(|_| full)?))
 }
 
 impl Completion<'_> {

@@ -106,13 +106,19 @@ fn build(name: &str, options: &GuestOptions) -> Outcome<gasp::Guest> {
 fn enlist(make: impl FnOnce() -> Outcome<gasp::Guest>) -> Outcome<*mut GuestSystem> {
     crate::log::prepare();
     crate::guard::prepare();
-    Guest::enlist(make()?).map(opaque)
+    Guest::enlist(make()?, false).map(opaque)
 }
 
 /// See `<gasp/guest.h>`.
 #[unsafe(no_mangle)]
 pub extern "C" fn gasp_guest_destroy(guest: *mut GuestSystem) -> c_int {
-    boundary::call(|| Guest::delist(guest.addr()))
+    boundary::call(|| match guest_of(Some(guest))?.embedded {
+        true => {
+            let why = "gasp_guest_destroy: the guest belongs to the program that hosts the vdevs";
+            Err(Failure::misuse(Errno::PERM, why))
+        }
+        false => Guest::delist(guest.addr()),
+    })
 }
 
 /// See `<gasp/guest.h>`.

@@ -10,7 +10,7 @@ use crate::arguments::{Out, read};
 use crate::boundary::{self, Failure};
 use crate::last_error;
 use crate::log;
-use crate::objects::{guest_of, opaque};
+use crate::objects::{guest_of, vdev_pointer};
 use crate::types::*;
 
 /// See `<gasp/guest.h>`.
@@ -37,7 +37,7 @@ pub unsafe extern "C" fn gasp_guest_next_fault(
         name.iter_mut().zip(bytes).for_each(|(to, from)| *to = from.cast_signed() as c_char);
         let vdev = guest.names().vdevs.get(&*fault.device).copied();
         place.write(Fault {
-            vdev: opaque(vdev.unwrap_or(0)),
+            vdev: vdev_pointer(vdev.map_or(0, |named| named.number)),
             device_addr: fault.addr.0,
             access: fault.access.bits().into(),
             refusal,

@@ -8,7 +8,7 @@ use gasp::{DomainKind, DrainPolicy, Errno, Unattached};
 use super::drain;
 use crate::arguments::{Out, name};
 use crate::boundary::{self, Failure};
-use crate::objects::{VDEVS, domain_of, guest_of, no_vdev, opaque, vdev_of};
+use crate::objects::{VDEVS, VdevState, domain_of, guest_of, no_vdev, vdev_of, vdev_pointer};
 use crate::types::{Domain, Drain, GuestSystem, Vdev};
 
 const NO_PLACE: &str = "the pointer for the vdev is NULL";
@@ -28,8 +28,10 @@ pub unsafe extern "C" fn gasp_vdev_create(
         let place = unsafe { Out::new(vdev, NO_PLACE) }?;
         let guest = guest_of(Some(guest))?;
         let created = guest.engine.vdev(name)?;
-        let number = guest.enlist_vdev(created.clone()).inspect_err(|_| drop(created.remove()))?;
-        place.write(opaque(number));
+        let vdev = created.clone();
+        let number = guest.enlist_vdev(&mut guest.names(), vdev, VdevState::Listed);
+        let number = number.inspect_err(|_| drop(created.remove()))?;
+        place.write(vdev_pointer(number));
         Ok(())
     })
 }
@@ -50,7 +52,7 @@ pub unsafe extern "C" fn gasp_vdev_find(
         let guest = guest_of(Some(guest))?;
         let found = guest.names().vdevs.get(name).copied();
         let none = Failure::Call(Errno::NOENT, "the guest has no vdev of this name");
-        place.write(opaque(found.ok_or(none)?));
+        place.write(vdev_pointer(found.ok_or(none)?.number));
         Ok(())
     })
 }
@@ -118,19 +120,16 @@ pub unsafe extern "C" fn gasp_vdev_detach(vdev: *mut Vdev, drain: *mut *mut Drai
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gasp_vdev_destroy(vdev: *mut Vdev, drain: *mut *mut Drain) -> c_int {
     boundary::call(|| {
-        let found = vdev_of(vdev)?.vdev;
-        let held = || found.held_by_this_thread();
+        let found = vdev_of(vdev)?;
+        let held = || found.vdev.held_by_this_thread();
         // SAFETY: `drain` is NULL or valid for writes during the call, by the pointer rule.
-        let completion = unsafe { drain::completion(drain, policy_of(&found), held) }?;
+        let completion = unsafe { drain::completion(drain, policy_of(&found.vdev), held) }?;
+        found.guest.end_vdev(found.vdev.name(), vdev.addr())?;
         let removed = VDEVS.remove(vdev.addr()).ok_or_else(no_vdev)?;
         // The name is released only when the device has been removed from the guest, too.
         let name = removed.vdev.name().to_owned();
         let found = removed.vdev.remove();
-        let mut names = removed.guest.names();
-        if names.vdevs.get(&name) == Some(&vdev.addr()) {
-            names.vdevs.remove(&name);
-        }
-        drop(names);
+        removed.guest.forget_vdev(&name, vdev.addr());
         completion.complete(found);
         Ok(())
     })

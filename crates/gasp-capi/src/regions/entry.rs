@@ -69,10 +69,7 @@ fn set_memory(
     owner: Option<&str>,
 ) -> Outcome<Option<Revoked>> {
     let fail = |reason| Error::new(Operation::SetRegion, span.start(), span.len(), reason);
-    let bits = guest.engine.address_width();
-    if span.last().0 >> bits != 0 {
-        return Err(fail(Reason::BeyondWidth { bits }).into());
-    }
+    check_width(guest, span)?;
     if entry.flags == GRF_NONE {
         let before = memory_in(guest, span);
         return Ok(Some(Revoked { drain: lock.remove(span)?, before }));
@@ -81,7 +78,7 @@ fn set_memory(
     if entry.flags & GRF_NOPERMS != 0 && !(access.is_empty() && owner.is_none()) {
         return Err(Failure::invalid("GRF_NOPERMS excludes GRF_PASS_* and GRF_VIRT_*"));
     }
-    let tag = u64::from(entry.flags & TAG_FLAGS) << 32 | u64::from(entry.cookie);
+    let tag = tag(entry.flags, entry.cookie);
     let within = |len| Search::new(len, 1).within(span.start(), span.last());
     let unused = |len| guest.engine.space().find_free(within(len));
     if unused(span.len()).is_ok() {
@@ -113,6 +110,21 @@ fn set_memory(
             Err(Failure::invalid(why))
         }
     }
+}
+
+/// Refuses a range past the guest's address width.
+pub(crate) fn check_width(guest: &Guest, span: Span<GuestPhys>) -> Outcome {
+    let bits = guest.engine.address_width();
+    let fail = |reason| Error::new(Operation::SetRegion, span.start(), span.len(), reason);
+    match span.last().0 >> bits {
+        0 => Ok(()),
+        _ => Err(fail(Reason::BeyondWidth { bits }).into()),
+    }
+}
+
+/// The engine's tag of a region.
+pub(crate) fn tag(flags: u32, cookie: u32) -> u64 {
+    u64::from(flags & TAG_FLAGS) << 32 | u64::from(cookie)
 }
 
 /// The memory in a range.

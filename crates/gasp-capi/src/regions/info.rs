@@ -1,11 +1,14 @@
 //! `gasp_region_info`: the region at an address or port.
 
+use core::ops::RangeInclusive;
+
 use gasp::{Access, Errno, Error, GuestPhys, Operation, Reason, RegionKind, Span};
 
 use crate::arguments::check_spare;
 use crate::boundary::{Failure, Outcome};
 use crate::lock::Space;
-use crate::objects::{Guest, NamedGuest, VDEVS, guest_of, opaque};
+use crate::objects::{Guest, NamedGuest, VDEVS, guest_of, vdev_pointer};
+use crate::ports::PortRegion;
 use crate::types::*;
 
 /// Describes the region at the beginning of a range.
@@ -38,13 +41,60 @@ fn memory_info(guest: &Guest, span: Span<GuestPhys>, block: StateBlock) -> Outco
     {
         (length, host_location) = (run.len, run.addr.0);
     }
-    let vdev = found.owner().and_then(|name| guest.names().vdevs.get(name).copied());
     Ok(Region {
         flags: flags_of(&found),
         cookie: found.tag() as u32,
-        vdev: opaque(vdev.unwrap_or(0)),
+        vdev: owner_of(guest, &found),
         host_location,
         guest: StateBlock { length, ..block },
+    })
+}
+
+/// The vdev that emulates a region of memory; NULL if none that is listed does.
+fn owner_of(guest: &Guest, region: &gasp::Region) -> *mut Vdev {
+    let named = region.owner().and_then(|name| guest.names().vdevs.get(name).copied());
+    vdev_pointer(named.map_or(0, |named| named.number))
+}
+
+/// The vdev that emulates a region of ports; NULL if it has been destroyed.
+fn owner_of_ports(region: &PortRegion) -> *mut Vdev {
+    vdev_pointer(VDEVS.get(region.vdev).map_or(0, |_| region.vdev))
+}
+
+/// The region at an address or port, for a program in Rust.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionAt {
+    /// The vdev that emulates it; null if none that is listed does.
+    pub vdev: *mut Vdev,
+    /// `GRF_*`.
+    pub flags: u32,
+    /// The vdev's own identifier of the region.
+    pub cookie: u32,
+    /// Its addresses or ports, first to last.
+    pub span: RangeInclusive<u64>,
+}
+
+/// All of the region at an address or port.
+pub(crate) fn region_at(guest: &Guest, space: Space, addr: u64) -> Option<RegionAt> {
+    Some(match space {
+        Space::Memory => {
+            let found = guest.engine.space().region_at(GuestPhys(addr))?;
+            RegionAt {
+                vdev: owner_of(guest, &found),
+                flags: flags_of(&found),
+                cookie: found.tag() as u32,
+                span: found.span().start().0..=found.span().last().0,
+            }
+        }
+        Space::Ports => {
+            let found = guest.ports.at(addr)?;
+            RegionAt {
+                vdev: owner_of_ports(&found),
+                flags: found.flags | GRF_ACTIVE,
+                cookie: found.cookie,
+                span: found.first..=found.last,
+            }
+        }
     })
 }
 
@@ -74,8 +124,7 @@ fn port_info(guest: &Guest, span: Span<GuestPhys>, block: StateBlock) -> Outcome
     Ok(Region {
         flags: found.flags | GRF_ACTIVE,
         cookie: found.cookie,
-        // Not the number of a vdev that has been destroyed.
-        vdev: opaque(VDEVS.get(found.vdev).map_or(0, |_| found.vdev)),
+        vdev: owner_of_ports(&found),
         host_location: QSL_NO_LOCATION,
         guest: StateBlock { length: found.last.min(span.last().0) - first + 1, ..block },
     })

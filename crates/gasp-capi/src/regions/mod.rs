@@ -10,9 +10,11 @@ mod info;
 use core::ffi::c_int;
 use std::sync::Arc;
 
+pub(crate) use entry::{check_width, tag};
 use entry::{is_of, set_one, waits_for_oneself};
 use gasp::Errno;
-pub(crate) use info::info;
+pub use info::RegionAt;
+pub(crate) use info::{info, region_at};
 
 use crate::arguments::{Out, array, read};
 use crate::boundary::{self, Failure, Outcome, set_errno};

@@ -41,6 +41,11 @@ use crate::mapping::{DrainPolicy, Failed, Mapping, PageTables, Port, Scatter};
 pub struct Guest(pub(crate) Arc<Inner>);
 
 impl Guest {
+    /// Whether both are clones of one guest.
+    pub fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The guest's name.
     pub fn name(&self) -> &str {
         &self.0.name

@@ -89,6 +89,11 @@ impl Guest {
 }
 
 impl Vdev {
+    /// Whether both are clones of one device.
+    pub fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// The device's name.
     pub fn name(&self) -> &str {
         &self.inner.name
