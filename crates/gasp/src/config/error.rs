@@ -51,7 +51,9 @@ impl ConfigError {
         self
     }
 
-    pub(super) fn with_errno(mut self, errno: Errno) -> Self {
+    /// The same error with another error number.
+    #[must_use]
+    pub fn with_errno(mut self, errno: Errno) -> Self {
         self.0.errno = errno;
         self
     }

@@ -1,0 +1,87 @@
+//! What a vdev needs of the program that hosts it.
+
+use core::fmt;
+
+/// The place of one vdev in its guest, as its host provides it.
+///
+/// Its methods may be called by any thread of the vdev, by several at a time, and while it answers
+/// an access of the guest; they do not wait for the vdev.
+pub trait Host: fmt::Debug + Send + Sync + 'static {
+    /// Sets the level of the vdev's interrupt. Called for each change, in order.
+    fn interrupt(&self, raised: bool);
+
+    /// Sends a message-signalled interrupt: a write of `data` to `addr`.
+    fn message(&self, addr: u64, data: u32);
+
+    /// Signals vector `vector` of a PCI function by MSI-X, or its pin if the guest does not use
+    /// MSI-X.
+    fn vector(&self, vector: u16) {
+        let _ = vector;
+        self.interrupt(true);
+    }
+
+    /// The vdev asks that the guest ends, or it has failed so that it cannot go on.
+    fn end(&self, end: &End);
+}
+
+/// Why a vdev ends its guest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct End {
+    /// The vdev's name.
+    pub vdev: String,
+    /// What it did.
+    pub cause: Cause,
+}
+
+/// What a vdev did to end its guest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Cause {
+    /// It has called `guest_terminate()` with this cause.
+    Terminated(i32),
+    /// `vread` or `vwrite` has returned this status.
+    Status(u32),
+    /// It has called `qvm_fatal()` with this message.
+    Fatal(String),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { vdev, cause } = self;
+        match cause {
+            Cause::Terminated(cause) => {
+                write!(f, "vdev `{vdev}` has ended the guest: guest_terminate({cause})")
+            }
+            Cause::Status(status) => {
+                write!(
+                    f,
+                    "vdev `{vdev}` has ended the guest: an access returned {}",
+                    Status(*status)
+                )
+            }
+            Cause::Fatal(message) => write!(f, "vdev `{vdev}` has failed: {message}"),
+        }
+    }
+}
+
+/// A status of `vread` or `vwrite`, by name.
+pub(crate) struct Status(pub(crate) u32);
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use crate::abi::*;
+        match self.0 {
+            VRS_NORMAL => f.write_str("VRS_NORMAL"),
+            VRS_NO_ADVANCE => f.write_str("VRS_NO_ADVANCE"),
+            VRS_ABORT => f.write_str("VRS_ABORT"),
+            VRS_BUS_ERROR => f.write_str("VRS_BUS_ERROR"),
+            VRS_CONTINUE => f.write_str("VRS_CONTINUE"),
+            VRS_TERMINATE => f.write_str("VRS_TERMINATE"),
+            status @ VRS_ERRNO.. => {
+                let errno = i32::try_from(status - VRS_ERRNO).unwrap_or(i32::MAX);
+                write!(f, "VRS_ERRNO + {errno} ({})", gasp::Errno::from_raw_os_error(errno))
+            }
+            other => write!(f, "{other}, which is no VRS_*"),
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! The life of a vdev: from its options to its end.
+#![allow(unsafe_code, reason = "calls C")]
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use std::sync::Arc;
+
+use gasp::Errno;
+use gasp::config::Location;
+use gasp_capi::embed;
+
+use crate::abi::*;
+use crate::cpu::ACCESS_MAX;
+use crate::error::VdevError;
+use crate::factory::Factory;
+use crate::host::Host;
+use crate::live::{Fatal, Live, Memory};
+use crate::object::{Members, Object};
+use crate::request::{Request, Space, default_space, spaces};
+
+/// How long the threads of a vdev may take to end, once it has returned from `TERMINATE`.
+const THREADS_END_WITHIN: Duration = Duration::from_secs(2);
+
+/// A vdev in front of a guest.
+///
+/// | call | of `control` | when |
+/// |---|---|---|
+/// | [`create`](Self::create) | `OPTIONS_START`, the options, `OPTIONS_END` | for each vdev |
+/// | [`assign`](Self::assign) | `ASSIGN` | once all are created |
+/// | [`place`](Self::place), [`set_line`](Self::set_line) | | if it has no location or interrupt yet |
+/// | [`configured`](Self::configured) | `GUEST_CONFIGURED` | once all have their place |
+/// | [`starting`](Self::starting) | `GUEST_STARTING` | when the first processor is about to run |
+/// | [`read`](Self::read), [`write`](Self::write) | (`vread`, `vwrite`) | on an access of the guest |
+/// | [`status`](Self::status), [`button`](Self::button) | `STATUS`, `BUTTON` | at any time then |
+/// | [`terminate`](Self::terminate) | `TERMINATE` | at the end; also when it is dropped |
+#[derive(Debug)]
+pub struct Instance {
+    pub(crate) live: Arc<Live>,
+    /// Whether `TERMINATE` is due.
+    started: AtomicBool,
+}
+
+/// Where a vdev's registers are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Placed {
+    /// The space.
+    pub space: Space,
+    /// The first address or port; `None` if the vdev has left it to the host. On the PCI bus it
+    /// is the address that the vdev sees for the start of its BAR.
+    pub start: Option<u64>,
+    /// The bytes or ports, at least 1.
+    pub len: u64,
+}
+
+impl Instance {
+    /// Creates a vdev, and gives it its options.
+    ///
+    /// `vdev` is the engine's device, which its maps are checked for.
+    ///
+    /// # Errors
+    /// [`VdevError::Refused`] if it refuses its options; [`VdevError::Host`] if there is no memory.
+    pub fn create(
+        guest: &embed::ListedGuest,
+        vdev: &gasp::Vdev,
+        factory: &Arc<Factory>,
+        request: &Request,
+        host: Arc<dyn Host>,
+    ) -> Result<Self, VdevError> {
+        let name = request.name.clone();
+        let failed = |why: String, errno: Errno| VdevError::Host { vdev: name.clone(), errno, why };
+        if factory.is_pic {
+            let why = "it is an interrupt controller, and the guest has the host's".to_owned();
+            return Err(failed(why, Errno::NOTSUP));
+        }
+        let listed = guest.list(vdev);
+        let listed = listed.map_err(|error| failed(error.to_string(), error.errno()))?;
+        let no_memory = |errno: Errno| failed("its state cannot be allocated".into(), errno);
+        let memory = Memory::zeroed(factory.extra_space).map_err(no_memory)?;
+        let space = request.space(factory).unwrap_or_else(|| default_space(factory));
+        let block = Block { location: QSL_NO_LOCATION, length: 0, kind: kind_of(space) };
+        let members = Members {
+            device: memory.pointer(),
+            factory: factory.address,
+            guest: guest.pointer(),
+            block,
+            intr: GuestIntr { pic: core::ptr::null_mut(), param: 0, src_id: 0 },
+            mutex: factory.has(VFF_MUTEX).then(|| factory.has(VFF_MUTEX_RECURSIVE)),
+        };
+        let Some(at) = core::ptr::NonNull::new(listed.pointer()) else {
+            return Err(failed("it has no address".into(), Errno::NOMEM));
+        };
+        // SAFETY: `at` is a page that is valid until `listed` is dropped, which is after the last
+        // use of the object: both are in the same structure. Nobody has seen its address yet.
+        let object = unsafe { Object::create(at, factory.edition(), &members) };
+        let object = object.map_err(|errno| failed("v_mtx cannot be set up".into(), errno))?;
+        let live =
+            Live::new(name, Arc::clone(factory), guest.clone(), host, object, memory, listed);
+        live.enlist();
+        let instance = Self { live, started: AtomicBool::new(true) };
+        instance.options(request)?;
+        Ok(instance)
+    }
+
+    /// The engine's name of it.
+    pub fn name(&self) -> &str {
+        &self.live.name
+    }
+
+    /// Its factory.
+    pub fn factory(&self) -> &Arc<Factory> {
+        &self.live.factory
+    }
+
+    fn options(&self, request: &Request) -> Result<(), VdevError> {
+        self.call(VDEV_CTRL_OPTIONS_START, "control(OPTIONS_START)", None)?;
+        let object = &self.live.object;
+        let mut block = object.block();
+        match request.location {
+            Some(Location::Default(at)) => block.location = at,
+            Some(Location::Memory(at)) => block.location = at.0,
+            Some(Location::Port(port)) => block.location = port.into(),
+            Some(Location::Pci { .. } | Location::PciId { .. }) | None => {}
+        }
+        if let Some(space) = request.space(self.factory()) {
+            block.kind = kind_of(space);
+        }
+        object.set_block(block);
+        if let Some(line) = request.interrupt.as_ref().and_then(|interrupt| interrupt.line()) {
+            self.set_line(line);
+        }
+        for option in &request.options {
+            let ctrl = VDEV_CTRL_FIRST_OPTIDX.saturating_add(option.index);
+            let what = format!("the option `{}`", option.name);
+            self.call(ctrl, &what, option.argument.as_deref()).map_err(|error| match error {
+                VdevError::Refused { errno, message, .. } => {
+                    let given = option.argument.as_ref().map_or_else(String::new, |argument| {
+                        format!(" {}", argument.to_string_lossy())
+                    });
+                    let why = match message.as_str() {
+                        "" => errno.to_string(),
+                        message => message.to_owned(),
+                    };
+                    let message =
+                        format!("vdev `{}`: `{}{given}`: {why}", self.name(), option.name);
+                    VdevError::Config(option.place.error(&message).with_errno(errno))
+                }
+                error => error,
+            })?;
+        }
+        self.call(VDEV_CTRL_OPTIONS_END, "control(OPTIONS_END)", None)
+    }
+
+    /// Lets it choose a location and an interrupt if it has none.
+    ///
+    /// # Errors
+    /// [`VdevError::Refused`]; [`VdevError::Misbehaved`] if what it has chosen is no place.
+    pub fn assign(&self) -> Result<(), VdevError> {
+        self.call(VDEV_CTRL_ASSIGN, "control(ASSIGN)", None)?;
+        self.placed().map(drop)
+    }
+
+    /// Where it is now, as far as that is decided.
+    ///
+    /// # Errors
+    /// [`VdevError::Misbehaved`] if what it has written into `v_block` is no place.
+    pub fn placed(&self) -> Result<Placed, VdevError> {
+        let block = self.live.object.block();
+        let space = match block.kind {
+            QST_MEMORY => Space::Memory,
+            QST_X86_IO => Space::Ports,
+            QST_PCI => Space::Pci,
+            kind => return Err(self.misbehaved(&format!("v_block has the type {kind}, which is no place of a vdev; use QST_MEMORY, QST_X86_IO or QST_PCI"))),
+        };
+        if !spaces(self.factory()).contains(&space) {
+            return Err(self.misbehaved("v_block has a type that its own factory_flags exclude"));
+        }
+        let len = match block.length {
+            0 => self.default_len(),
+            len => len,
+        };
+        let start = Some(block.location).filter(|&start| start != QSL_NO_LOCATION);
+        let last = start.unwrap_or(0).checked_add(len - 1);
+        let most = if space == Space::Ports { 0xffff } else { u64::MAX };
+        if last.is_none_or(|last| last > most) {
+            return Err(self.misbehaved(&format!(
+                "v_block has {len:#x} bytes at {:#x}, which is past the last address",
+                start.unwrap_or(0)
+            )));
+        }
+        Ok(Placed { space, start, len })
+    }
+
+    /// The bytes of a vdev that does not say how many it has: one register, of the largest width
+    /// that its factory allows.
+    fn default_len(&self) -> u64 {
+        let widths = (1..=ACCESS_MAX).rev();
+        widths.into_iter().find(|&width| self.factory().allows(width)).unwrap_or(1) as u64
+    }
+
+    /// Gives it a place.
+    pub fn place(&self, start: u64, len: u64) {
+        let block = self.live.object.block();
+        self.live.object.set_block(Block { location: start, length: len, ..block });
+    }
+
+    /// Whether it has an interrupt.
+    pub fn line(&self) -> Option<u32> {
+        let intr = self.live.object.interrupt();
+        (intr.src_id != 0).then_some(intr.param)
+    }
+
+    /// Whether it needs an interrupt: its factory says so, or it is on the PCI bus.
+    pub fn wants_line(&self) -> bool {
+        self.factory().has(VFF_INTR_REQ)
+    }
+
+    /// Gives it an interrupt, which it knows by this number.
+    pub fn set_line(&self, line: u32) {
+        let src_id = self.live.number_interrupt();
+        let pic = core::ptr::null_mut();
+        self.live.object.set_interrupt(GuestIntr { pic, param: line, src_id });
+    }
+
+    /// The guest is complete: threads may start.
+    ///
+    /// # Errors
+    /// [`VdevError::Refused`].
+    pub fn configured(&self) -> Result<(), VdevError> {
+        self.call(VDEV_CTRL_GUEST_CONFIGURED, "control(GUEST_CONFIGURED)", None)
+    }
+
+    /// The guest is about to run.
+    ///
+    /// # Errors
+    /// [`VdevError::Refused`].
+    pub fn starting(&self) -> Result<(), VdevError> {
+        self.call(VDEV_CTRL_GUEST_STARTING, "control(GUEST_STARTING)", None)
+    }
+
+    /// What it reports of its state with `qvm_report()`; empty if it has nothing to say.
+    pub fn status(&self) -> String {
+        *self.live.report.lock() = Some(String::new());
+        let done = self.call(VDEV_CTRL_STATUS, "control(STATUS)", None);
+        let report = self.live.report.lock().take().unwrap_or_default();
+        if let Err(error) = done {
+            tracing::debug!(vdev = self.name(), %error, "there is no status");
+        }
+        report
+    }
+
+    /// Tells it that the power button was pressed. Returns whether it has asked for that.
+    pub fn button(&self) -> bool {
+        let asked = self.live.has_button.load(Ordering::Acquire);
+        if let Err(error) = self.call(VDEV_CTRL_BUTTON, "control(BUTTON)", None) {
+            tracing::debug!(vdev = self.name(), %error, "the button has no effect");
+        }
+        asked
+    }
+
+    /// Ends it: its threads, and what it has opened. Returns the names of threads that have not
+    /// ended: they go on, but what they map is refused.
+    pub fn terminate(self) -> Vec<String> {
+        self.finish()
+    }
+
+    fn finish(&self) -> Vec<String> {
+        if !self.started.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        if let Err(error) = self.call(VDEV_CTRL_TERMINATE, "control(TERMINATE)", None) {
+            tracing::warn!(vdev = self.name(), %error, "it ends nevertheless");
+        }
+        self.live.worker.end();
+        let left = self.live.threads.wait(THREADS_END_WITHIN);
+        self.live.set_level(false);
+        self.live.delist();
+        match left.as_slice() {
+            // SAFETY: the vdev has returned from `TERMINATE`, the host calls it no more, and its
+            // threads have ended, as far as it has told of them.
+            [] => unsafe { self.live.memory.free() },
+            // They may use the state of the vdev, which is given up, and its `vdev_t`, which they
+            // keep; but what they map is refused.
+            names => {
+                tracing::error!(
+                    vdev = self.name(),
+                    threads = names.join(", "),
+                    "threads outlive control(TERMINATE): it must end and join them"
+                );
+                drop(self.live.listed.vdev().clone().remove());
+            }
+        }
+        left
+    }
+
+    /// A call of `control` that has to return `EOK`.
+    fn call(
+        &self,
+        ctrl: u32,
+        what: &str,
+        argument: Option<&core::ffi::CStr>,
+    ) -> Result<(), VdevError> {
+        self.live.error.lock().clear();
+        let done = self.live.control(ctrl, what, argument);
+        let message = core::mem::take(&mut *self.live.error.lock());
+        let (errno, message) = match done {
+            Ok(0) => return Ok(()),
+            Ok(code) => (Errno::from_raw_os_error(code.saturating_abs()), message),
+            Err(Fatal(message)) => {
+                // It has failed in the middle of the call, and is not called again.
+                self.started.store(false, Ordering::Release);
+                self.live.delist();
+                (Errno::CANCELED, message)
+            }
+        };
+        let (vdev, phase) = (self.name().to_owned(), what.to_owned());
+        Err(VdevError::Refused { vdev, phase, errno, message })
+    }
+
+    fn misbehaved(&self, why: &str) -> VdevError {
+        VdevError::Misbehaved { vdev: self.name().to_owned(), why: why.to_owned() }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// `QST_*` of a space.
+pub(crate) fn kind_of(space: Space) -> u16 {
+    match space {
+        Space::Memory => QST_MEMORY,
+        Space::Ports => QST_X86_IO,
+        Space::Pci => QST_PCI,
+    }
+}

@@ -1,0 +1,49 @@
+//! Virtual devices in C: `vdev-*.so`, sources of the QNX Hypervisor's vdev API, in front of guests.
+//!
+//! A vdev's functions (`vdev_*`, `guest_*`, `vio_*`, …) are in the program that loads it, and are
+//! documented in the headers `<qvm/vdev-core.h>`, `<qvm/guest.h>` and so on, which libgasp installs.
+//! This crate has them. A program that hosts vdevs exports them to what it loads, by a line in its
+//! build script for each prefix, as the crate's own `build.rs` has them:
+//!
+//! ```text
+//! println!("cargo:rustc-link-arg-bins=-Wl,--export-dynamic-symbol=vdev_*");
+//! ```
+//!
+//! | | |
+//! |---|---|
+//! | [`Loader`], [`Factory`] | finds and loads the file of a vdev; what it has registered |
+//! | [`Request`], [`Space`] | a vdev as a configuration requests it |
+//! | [`Instance`], [`Placed`] | a vdev in front of a guest, from its options to its end |
+//! | [`Access`], [`Answer`] | accesses to its registers |
+//! | [`Host`], [`End`], [`Cause`] | what it needs of the program that hosts it |
+//! | [`VdevError`] | what can be wrong with it |
+//! | [`abi`] | what C sees |
+//! | `doing`, `live`, `object`, `cpu`, `threads`, `worker` | a vdev that exists, and what it does |
+//! | `exports` | the functions that C calls |
+
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+pub mod abi;
+mod access;
+mod clock;
+mod cpu;
+mod doing;
+mod error;
+pub mod exports;
+mod factory;
+mod host;
+mod instance;
+mod live;
+mod loader;
+mod object;
+mod request;
+mod threads;
+mod worker;
+
+pub use access::{Access, Answer};
+pub use error::VdevError;
+pub use factory::Factory;
+pub use host::{Cause, End, Host};
+pub use instance::{Instance, Placed};
+pub use loader::Loader;
+pub use request::{Request, Space};

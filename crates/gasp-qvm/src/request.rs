@@ -1,0 +1,133 @@
+//! A vdev as a configuration requests it, checked against its factory.
+
+use std::ffi::CString;
+
+use gasp::config::{DeviceConfig, Interrupt, Location, Place};
+
+use crate::abi::*;
+use crate::error::VdevError;
+use crate::factory::Factory;
+
+/// The space that a vdev's registers are in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Space {
+    /// Guest-physical memory.
+    Memory,
+    /// x86 ports.
+    Ports,
+    /// A PCI function: its BARs, wherever the guest puts them.
+    Pci,
+}
+
+/// An option of a vdev, with its argument.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct OptionText {
+    pub(crate) name: String,
+    pub(crate) index: u32,
+    pub(crate) argument: Option<CString>,
+    pub(crate) place: Place,
+}
+
+/// A vdev as it is requested.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Its name.
+    pub name: String,
+    /// Where it is, if that was requested.
+    pub location: Option<Location>,
+    /// Its interrupt, if that was requested.
+    pub interrupt: Option<Interrupt>,
+    /// Where it is requested, for errors.
+    pub place: Place,
+    pub(crate) options: Vec<OptionText>,
+}
+
+impl Request {
+    /// The request of a configuration.
+    ///
+    /// # Errors
+    /// With the line: if an option is unknown or lacks its argument, there are several locations,
+    /// or the factory excludes the location or the interrupt.
+    pub fn of(config: &DeviceConfig, factory: &Factory) -> Result<Self, VdevError> {
+        let wrong = |message: &str| Err(VdevError::Config(config.place.error(message)));
+        let mut options = Vec::new();
+        for option in config.options(&factory.options)? {
+            let argument = option.argument.map(CString::new).transpose();
+            let argument =
+                argument.map_err(|_| option.place.error("the argument has a NUL in it"))?;
+            let name = factory.options.get(option.index).map_or("", String::as_str);
+            options.push(OptionText {
+                name: name.strip_prefix('0').unwrap_or(name).to_owned(),
+                index: u32::try_from(option.index).unwrap_or(u32::MAX),
+                argument,
+                place: option.place.clone(),
+            });
+        }
+        let location = match &*config.locations {
+            [] => None,
+            [one] => Some(*one),
+            _ => return wrong("a vdev has one location; remove all `loc` but one"),
+        };
+        let name = factory.name();
+        if location.is_some() && factory.has(VFF_LOC_NO) {
+            return wrong(&format!("`{name}` has no location; remove `loc`"));
+        }
+        if config.interrupt.is_some() && factory.has(VFF_INTR_NO) {
+            return wrong(&format!("`{name}` has no interrupt; remove `intr`"));
+        }
+        if let Some(interrupt) = &config.interrupt
+            && interrupt.line().is_none()
+        {
+            return wrong(&format!("`intr {interrupt}`: expected a line, as in `ioapic:5`"));
+        }
+        let request = Self {
+            name: config.name.clone(),
+            location,
+            interrupt: config.interrupt.clone(),
+            place: config.place.clone(),
+            options,
+        };
+        if let Some(space) = request.space(factory)
+            && !spaces(factory).contains(&space)
+        {
+            let (wants, has) = (words(space), spaces(factory));
+            let has: Vec<_> = has.into_iter().map(words).collect();
+            return wrong(&format!("`{name}` cannot be {wants}; it can be {}", has.join(" or ")));
+        }
+        Ok(request)
+    }
+
+    /// The space of the location that was requested.
+    pub(crate) fn space(&self, factory: &Factory) -> Option<Space> {
+        Some(match self.location? {
+            Location::Default(_) => default_space(factory),
+            Location::Memory(_) => Space::Memory,
+            Location::Port(_) => Space::Ports,
+            Location::Pci { .. } | Location::PciId { .. } => Space::Pci,
+        })
+    }
+}
+
+/// The spaces that a factory's vdevs can be in: those of its flags, or all.
+pub(crate) fn spaces(factory: &Factory) -> Vec<Space> {
+    let all = [
+        (VFF_VDEV_MEM, Space::Memory),
+        (VFF_VDEV_X86_IO, Space::Ports),
+        (VFF_VDEV_PCI, Space::Pci),
+    ];
+    let any = factory.flags & VFF_VDEV_LOC_TYPES == 0;
+    all.into_iter().filter(|(flag, _)| any || factory.has(*flag)).map(|(_, space)| space).collect()
+}
+
+/// The space of a location without a prefix: the first of the factory's.
+pub(crate) fn default_space(factory: &Factory) -> Space {
+    spaces(factory).first().copied().unwrap_or(Space::Memory)
+}
+
+fn words(space: Space) -> &'static str {
+    match space {
+        Space::Memory => "in memory (`mem:`)",
+        Space::Ports => "at ports (`io:`)",
+        Space::Pci => "on the PCI bus (`pci:`)",
+    }
+}

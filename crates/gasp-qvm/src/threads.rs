@@ -1,0 +1,71 @@
+//! The threads of a vdev.
+//!
+//! A thread is counted until its thread-local data is destroyed, so also if it is cancelled.
+
+use core::cell::RefCell;
+use core::time::Duration;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::doing::Forever;
+use crate::live::Live;
+
+/// The threads of a vdev that are running, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Threads {
+    names: Mutex<Vec<String>>,
+    ended: Condvar,
+}
+
+/// This thread as one of a vdev's.
+struct Running {
+    of: Arc<Live>,
+    name: String,
+    _doing: Forever,
+}
+
+thread_local! {
+    static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
+}
+
+impl Threads {
+    /// Counts a thread that is about to start.
+    pub(crate) fn add(&self, name: &str) {
+        self.names.lock().push(name.to_owned());
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        let mut names = self.names.lock();
+        if let Some(at) = names.iter().position(|running| running == name) {
+            names.swap_remove(at);
+        }
+        drop(names);
+        self.ended.notify_all();
+    }
+
+    /// Has this thread, which is counted already, counted until it ends.
+    pub(crate) fn is_this(live: &Arc<Live>, name: &str) {
+        let (of, doing) = (Arc::clone(live), Forever::new(live, name));
+        RUNNING.set(Some(Running { of, name: name.to_owned(), _doing: doing }));
+    }
+
+    /// Waits until all have ended, for so long at most; the names of the others.
+    pub(crate) fn wait(&self, limit: Duration) -> Vec<String> {
+        let deadline = Instant::now() + limit;
+        let mut names = self.names.lock();
+        while !names.is_empty() {
+            if self.ended.wait_until(&mut names, deadline).timed_out() {
+                break;
+            }
+        }
+        names.clone()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.of.threads.remove(&self.name);
+    }
+}

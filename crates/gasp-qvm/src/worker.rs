@@ -1,0 +1,238 @@
+//! A thread of the host for each vdev that needs it: it delivers pulses and timers, one at a time.
+#![allow(unsafe_code, reason = "calls C")]
+
+use core::ffi::c_void;
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use gasp::Errno;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::abi::{Pulse, TimerData};
+use crate::clock;
+use crate::doing::Doing;
+use crate::factory::Calls;
+use crate::live::Live;
+
+/// The most pulses that wait for a vdev.
+pub(crate) const PULSES_MAX: usize = 1024;
+/// The most timers of a vdev.
+pub(crate) const TIMERS_MAX: usize = 1024;
+
+#[derive(Debug)]
+pub(crate) struct Worker {
+    name: String,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pulses: VecDeque<Pulse>,
+    timers: BTreeMap<usize, Timer>,
+    thread: Option<JoinHandle<()>>,
+    /// The vdev is ending: nothing more is delivered.
+    is_over: bool,
+}
+
+/// A timer; its times are nanoseconds of the guest's clock, and the host's, which are one.
+#[derive(Clone, Copy, Debug)]
+struct Timer {
+    /// What the vdev gets back.
+    data: usize,
+    requested: u64,
+    due: Option<u64>,
+}
+
+/// What there is to deliver.
+enum Due {
+    Pulse(Pulse),
+    Timer { data: usize, times: TimerData },
+}
+
+impl Worker {
+    pub(crate) fn new(vdev: &str) -> Self {
+        Self { name: vdev.to_owned(), state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Delivers a pulse soon.
+    ///
+    /// # Errors
+    /// `EAGAIN` if too many wait, or there can be no thread; `ENXIO` if the vdev is ending.
+    pub(crate) fn pulse(&self, live: &Arc<Live>, pulse: Pulse) -> Result<(), Errno> {
+        let mut state = self.started(live)?;
+        if state.pulses.len() >= PULSES_MAX {
+            return Err(Errno::AGAIN);
+        }
+        state.pulses.push_back(pulse);
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Adds a timer that is not due.
+    ///
+    /// # Errors
+    /// `EEXIST` if there is one of this number; `EAGAIN` if there are too many; `ENXIO` as above.
+    pub(crate) fn add_timer(&self, number: usize, data: usize) -> Result<(), Errno> {
+        let mut state = self.state.lock();
+        if state.is_over {
+            return Err(Errno::NXIO);
+        }
+        if state.timers.len() >= TIMERS_MAX {
+            return Err(Errno::AGAIN);
+        }
+        if state.timers.contains_key(&number) {
+            return Err(Errno::EXIST);
+        }
+        state.timers.insert(number, Timer { data, requested: 0, due: None });
+        Ok(())
+    }
+
+    /// Has a timer delivered at `due`, once; `None` cancels it.
+    ///
+    /// # Errors
+    /// `EINVAL` if there is no such timer; otherwise as [`pulse`](Self::pulse).
+    pub(crate) fn set_timer(
+        &self,
+        live: &Arc<Live>,
+        number: usize,
+        due: Option<u64>,
+    ) -> Result<(), Errno> {
+        let mut state = self.started(live)?;
+        let timer = state.timers.get_mut(&number).ok_or(Errno::INVAL)?;
+        (timer.requested, timer.due) = (clock::now(), due);
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// When a timer was set; `None` if there is no such timer.
+    pub(crate) fn requested(&self, number: usize) -> Option<u64> {
+        self.state.lock().timers.get(&number).map(|timer| timer.requested)
+    }
+
+    /// Delivers no more, and waits for what is being delivered.
+    pub(crate) fn end(&self) {
+        let mut state = self.state.lock();
+        state.is_over = true;
+        let thread = state.thread.take();
+        state.pulses.clear();
+        state.timers.clear();
+        drop(state);
+        self.changed.notify_one();
+        // A vdev that ends itself in a delivery does not wait for itself.
+        if let Some(thread) = thread.filter(|it| it.thread().id() != thread::current().id()) {
+            // A panic of the host's own is reported by its hook.
+            let _ = thread.join();
+        }
+    }
+
+    /// The state, once the thread is running.
+    fn started(&self, live: &Arc<Live>) -> Result<MutexGuard<'_, State>, Errno> {
+        let mut state = self.state.lock();
+        if state.is_over {
+            return Err(Errno::NXIO);
+        }
+        if state.thread.is_none() {
+            let of = Arc::downgrade(live);
+            let thread = thread::Builder::new().name(self.name.clone());
+            let thread = thread.spawn(move || deliver(&of));
+            state.thread = Some(thread.map_err(|_| Errno::AGAIN)?);
+        }
+        Ok(state)
+    }
+
+    /// What is due, as soon as something is; `None` at the end.
+    fn next(&self) -> Option<Due> {
+        let mut state = self.state.lock();
+        loop {
+            if state.is_over {
+                return None;
+            }
+            if let Some(pulse) = state.pulses.pop_front() {
+                return Some(Due::Pulse(pulse));
+            }
+            let now = clock::now();
+            let first = state.timers.values_mut().filter_map(|timer| Some((timer.due?, timer)));
+            match first.min_by_key(|(due, _)| *due) {
+                Some((due, timer)) if due <= now => {
+                    timer.due = None;
+                    let times = TimerData {
+                        host_notify_start: timer.requested,
+                        host_current: now,
+                        guest_notify_start: timer.requested,
+                        guest_current: now,
+                    };
+                    return Some(Due::Timer { data: timer.data, times });
+                }
+                Some((due, _)) => {
+                    let wait = Duration::from_nanos(due - now);
+                    // A wait past the clock's end is a wait without one.
+                    match Instant::now().checked_add(wait) {
+                        Some(until) => _ = self.changed.wait_until(&mut state, until),
+                        None => self.changed.wait(&mut state),
+                    }
+                }
+                None => self.changed.wait(&mut state),
+            }
+        }
+    }
+}
+
+/// The thread.
+fn deliver(of: &Weak<Live>) {
+    // The vdev waits for this thread before it ends.
+    let Some(live) = of.upgrade() else { return };
+    gasp::signal::block_in_thread();
+    live.guest.choose();
+    while let Some(due) = live.worker.next() {
+        match due {
+            Due::Pulse(pulse) => call(&live, "pulse", || send(&live, &pulse)),
+            Due::Timer { data, times } => call(&live, "timer", || expire(&live, data, &times)),
+        }
+    }
+}
+
+fn call(live: &Arc<Live>, what: &str, call: impl FnOnce()) {
+    let doing = Doing { name: &live.name, what, live: Some(live), cpu: None, may_unwind: false };
+    doing.run(call);
+}
+
+fn send(live: &Live, pulse: &Pulse) {
+    let object = live.object.pointer();
+    let code = match live.factory.calls {
+        Calls::V800 { pulse: Some(call), .. } => {
+            // SAFETY: the function is that of the factory, which is never unloaded, with its vdev,
+            // which ends after this thread, and a pulse that is valid during the call.
+            unsafe { call(object, core::ptr::from_ref(pulse)) }
+        }
+        // SAFETY: as above.
+        Calls::V710 { pulse: Some(call), .. } => unsafe { call(object, pulse.code) },
+        _ => {
+            tracing::error!(vdev = %live.name, code = pulse.code, "a pulse, but no `pulse` function");
+            return;
+        }
+    };
+    if code != 0 {
+        let errno = Errno::from_raw_os_error(code);
+        tracing::warn!(vdev = %live.name, pulse = pulse.code, %errno, "`pulse` has failed");
+    }
+}
+
+fn expire(live: &Live, data: usize, times: &TimerData) {
+    let Some(timer) = live.factory.timer else {
+        tracing::error!(vdev = %live.name, "a timer, but no `timer` function");
+        return;
+    };
+    let data: *mut c_void = core::ptr::with_exposed_provenance_mut(data);
+    // SAFETY: the function is that of the factory, which is never unloaded, with its vdev, which
+    // ends after this thread; `data` is what it has asked to get back, and `times` valid during the
+    // call. There is no processor, as the header says.
+    unsafe {
+        timer(live.object.pointer(), data, core::ptr::from_ref(times), core::ptr::null_mut())
+    };
+}
