@@ -64,9 +64,8 @@ impl Instance {
         let processor = Block { location: 0, length: len as u64, kind: QST_CPUREGS };
         let doing =
             Doing { name: &live.name, what, live: Some(live), cpu: Some(cpu), may_unwind: false };
-        live.guest.choose();
         let call = || call(live, what == "vread", access.cookie, device, processor, cpu);
-        match doing.run(call) {
+        match live.guest.chosen(|| doing.run(call)) {
             Some(status) => settle(live, status),
             None => Answer::Unsupported,
         }

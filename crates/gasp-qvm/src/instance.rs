@@ -68,9 +68,12 @@ impl Instance {
     ) -> Result<Self, VdevError> {
         let name = request.name.clone();
         let failed = |why: String, errno: Errno| VdevError::Host { vdev: name.clone(), errno, why };
-        if factory.is_pic {
-            let why = "it is an interrupt controller, and the guest has the host's".to_owned();
-            return Err(failed(why, Errno::NOTSUP));
+        let foreign = [
+            (factory.is_pic, "it is an interrupt controller, and the guest has the host's"),
+            (factory.has(VFF_RC), "it is a PCI root complex, and the guest has the host's"),
+        ];
+        if let Some((_, why)) = foreign.into_iter().find(|(is_it, _)| *is_it) {
+            return Err(failed(why.to_owned(), Errno::NOTSUP));
         }
         let listed = guest.list(vdev);
         let listed = listed.map_err(|error| failed(error.to_string(), error.errno()))?;

@@ -111,13 +111,12 @@ impl Live {
     ) -> Result<i32, Fatal> {
         let argument = argument.map_or(core::ptr::null(), CStr::as_ptr);
         let doing = Doing { name: &self.name, what, live: Some(self), cpu: None, may_unwind: true };
-        self.guest.choose();
         let (control, object) = (self.factory.control, self.object.pointer());
         // SAFETY: `control` is that of the factory, which is never unloaded, and `object` its
         // vdev's `vdev_t`, which lasts until `terminate`. The argument is what the header says for
         // this call: NULL, or a text that stays as it is meanwhile.
         let call = || unsafe { control(object, ctrl, argument) };
-        match catch_unwind(AssertUnwindSafe(|| doing.run(call))) {
+        match catch_unwind(AssertUnwindSafe(|| self.guest.chosen(|| doing.run(call)))) {
             Ok(code) => Ok(code),
             Err(payload) => match payload.downcast::<Fatal>() {
                 Ok(fatal) => Err(*fatal),
@@ -186,7 +185,6 @@ impl fmt::Debug for Live {
 }
 
 impl Live {
-    #[expect(clippy::too_many_arguments, reason = "the parts of one structure")]
     pub(crate) fn new(
         name: String,
         factory: Arc<Factory>,

@@ -1,5 +1,5 @@
 //! Loads the files of vdevs, each once, and finds their factories.
-#![allow(unsafe_code, reason = "loads shared objects, and exports a C function")]
+#![allow(unsafe_code, reason = "loads shared objects")]
 
 use core::cell::RefCell;
 use core::ffi::{CStr, c_void};
@@ -213,21 +213,16 @@ fn explained(message: &str, by_path: bool) -> Option<String> {
     Some(format!("{message}{advice}"))
 }
 
-/// See `<qvm/vdev-core.h>`.
-#[unsafe(no_mangle)]
-pub extern "C" fn vdev_register_factory(factory: *mut c_void, abi_version: u32) {
-    let known = REGISTERED.with_borrow_mut(|registered| match registered {
+/// Remembers what a constructor of the file that this thread is loading has registered. Returns
+/// whether it is loading one.
+pub(crate) fn register(one: Registered) -> bool {
+    REGISTERED.with_borrow_mut(|registered| match registered {
         Some(registered) => {
-            registered.push(Registered { factory: NonNull::new(factory), abi: abi_version });
+            registered.push(one);
             true
         }
         None => false,
-    });
-    if !known {
-        tracing::error!(
-            "vdev_register_factory: called after the file was loaded; call it in a constructor"
-        );
-    }
+    })
 }
 
 #[cfg(test)]

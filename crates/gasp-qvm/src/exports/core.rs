@@ -1,7 +1,8 @@
-//! `<qvm/vdev-core.h>`: threads, and the name of a vdev.
+//! `<qvm/vdev-core.h>`: the factory, threads, and the name of a vdev.
 #![allow(unsafe_code, reason = "exports C functions")]
 
-use core::ffi::{c_char, c_int, c_void};
+use core::ffi::{c_char, c_int, c_uint, c_void};
+use core::ptr::NonNull;
 use std::sync::Arc;
 
 use gasp_capi::types::Vdev;
@@ -9,8 +10,21 @@ use gasp_capi::types::Vdev;
 use super::{print, text};
 use crate::abi::*;
 use crate::doing::Doing;
+use crate::factory::Registered;
 use crate::live::{Live, c_text};
+use crate::loader;
 use crate::threads::Threads;
+
+/// See `<qvm/vdev-core.h>`.
+#[unsafe(no_mangle)]
+pub extern "C" fn vdev_register_factory(factory: *mut c_void, abi_version: c_uint) {
+    let factory = NonNull::new(factory);
+    if !loader::register(Registered { factory, abi: abi_version }) {
+        tracing::error!(
+            "vdev_register_factory: called after the file was loaded; call it in a constructor"
+        );
+    }
+}
 
 type Start = unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void;
 

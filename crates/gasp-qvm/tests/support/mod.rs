@@ -1,5 +1,6 @@
 //! Vdevs that are compiled for a test, and a guest without a VMM that they are in front of.
 #![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
