@@ -1,5 +1,5 @@
 /*
- * <qvm/types.h>: types and constants of <qvm/gasp.h>.
+ * <qvm/types.h>: types and constants of <qvm/gasp.h>, and of the headers for virtual devices.
  *
  * Names, members and values are those of the publicly documented virtual device API of
  * the QNX Hypervisor. What is not documented publicly, and so is our own choice, is
@@ -38,6 +38,8 @@
 #define QVM_TYPES_EDITION 800
 #else
 #define QVM_TYPES_EDITION 710
+/* The symbol of a function whose 7.x form differs from the 8.0 form. [ours] */
+#define QVM_EDITION_710(name) __asm__(#name "_710")
 #endif
 
 /* No error. */
@@ -52,7 +54,7 @@ typedef int errno_t;
  * A virtual device: the initiator of DMA. Created by the program that hosts it, or by
  * gasp_vdev_create() of <gasp/guest.h>.
  *
- * Points to a struct vdev_s, which is in 4 KiB of memory of its own. The members are the vdev's
+ * Points to a struct vdev_s of <qvm/vdev-core.h>, which is in 4 KiB of memory of its own. The members are the vdev's
  * and its host's: the functions of <qvm/gasp.h> and <gasp/guest.h> read none of them. They look
  * up the pointer among the vdevs that exist, and refuse any other with EINVAL. After a vdev has
  * been destroyed, an access to its memory raises SIGSEGV, and its address is used again after
@@ -70,6 +72,12 @@ typedef struct vdev_s vdev_t;
  * EINVAL. [ours]
  */
 struct guest_system;
+
+/*
+ * A virtual CPU during a callback of a vdev; opaque. Valid only until the callback returns, and
+ * only in its thread. [ours]
+ */
+struct guest_cpu;
 
 /* The kind of location that a struct qvm_state_block describes. */
 enum qvm_state_types {
@@ -101,8 +109,25 @@ enum qvm_state_flags {
     QSF_REPORT_EXCEPTION = 0x8000
 };
 
-/* No location: returned by the functions that find space if there is none. [ours] */
+/*
+ * No location: returned by the functions that find space if there is none, and the location of
+ * a vdev that has none yet. The value is [ours].
+ */
 #define QSL_NO_LOCATION UINT64_MAX
+
+/*
+ * A location of QST_PCI: a function (bus 0 to 255, device 0 to 31, function 0 to 7), and an
+ * offset in its configuration space (0 to 0xfff). The order of the arguments and the encoding
+ * are [ours]: that of PCI Express's enhanced configuration mechanism. The other four take a
+ * location apart, and are [ours].
+ */
+#define QSL_PCI_MAKE_LOC(bus, dev, func, offset)                                             \
+    (((uint64_t)(bus) << 20) | ((uint64_t)(dev) << 15) | ((uint64_t)(func) << 12) |          \
+     (uint64_t)(offset))
+#define QSL_PCI_BUS(location) ((unsigned)((location) >> 20) & 0xffu)
+#define QSL_PCI_DEV(location) ((unsigned)((location) >> 15) & 0x1fu)
+#define QSL_PCI_FUNC(location) ((unsigned)((location) >> 12) & 0x7u)
+#define QSL_PCI_OFFSET(location) ((unsigned)(location) & 0xfffu)
 
 #if QVM_EDITION == 800
 
@@ -174,5 +199,74 @@ struct gasp_region {
     uint64_t host_location;       /* host-physical address; QSL_NO_LOCATION if unknown [ours] */
     struct qvm_state_block guest; /* its range in the guest */
 };
+
+/* ---- Interrupts ----------------------------------------------------------------------- */
+
+/*
+ * An interrupt line. A vdev passes its own, v_intr, to guest_intr_signal(), and need not look
+ * inside.
+ */
+struct guest_intr {
+    vdev_t *pic;     /* the interrupt controller; NULL: there is no line */
+    unsigned param;  /* the number of its pin */
+    unsigned src_id; /* distinguishes those that share the pin */
+};
+
+/* What guest_intr_signal() does with a line. GIS_NOP is published for 7.1. */
+enum guest_intr_state {
+    GIS_NOP = 0x00, /* nothing */
+    GIS_ON = 0x01,  /* asserts it */
+    GIS_OFF = 0x02, /* deasserts it */
+    GIS_ISR = 0x04  /* with ON or OFF: called by an interrupt handler, which here is any thread;
+                       alone: asks whether that is possible */
+};
+
+/* What an interrupt controller reports with guest_intr_notify(). */
+enum guest_intr_notifications {
+    GIN_UNMASK = 0x01, /* the guest has unmasked the pin */
+    GIN_ACK = 0x02     /* the guest has acknowledged the interrupt */
+};
+
+/* The format of an interrupt in a table of the firmware. */
+enum guest_table_spec_component {
+    GTSC_FDT_INTR /* the cells of an `interrupts` property of a device tree */
+};
+
+/* ---- Callbacks ------------------------------------------------------------------------ */
+
+/* What becomes of the guest's access after vread() or vwrite(). */
+enum vdev_ref_status {
+    VRS_NORMAL,       /* done: the guest goes on with the next instruction */
+    VRS_NO_ADVANCE,   /* the guest executes the instruction again */
+    VRS_ABORT,        /* an internal error: the host ends the guest */
+    VRS_BUS_ERROR,    /* the guest gets a bus error; on x86, which has none, reads are all
+                         ones and writes are ignored [ours] */
+    VRS_CONTINUE,     /* of an instruction's callback only: as if there were none */
+    VRS_TERMINATE,    /* the host ends the guest */
+    VRS_ERRNO = 0x100 /* plus an error number: the access failed; the host logs it and handles
+                         it as VRS_BUS_ERROR [ours] */
+};
+
+/*
+ * How threads of a vdev are scheduled: the `sched` option of its configuration. The members
+ * are [ours].
+ */
+struct qvm_sched_info {
+    int32_t policy;       /* SCHED_* of <sched.h>; -1: as the host's threads */
+    int32_t priority;     /* of that policy; 0 for SCHED_OTHER */
+    uint32_t reserved[6]; /* 0 */
+};
+
+#if QVM_EDITION == 800
+
+typedef struct guest_intr guest_intr_t;
+/* A set of GIS_*. 32 bits wide [ours]. */
+typedef uint32_t guest_intr_state_t;
+/* A set of GIN_*. */
+typedef uint32_t guest_intr_notifications_t;
+/* A VRS_*, or VRS_ERRNO plus an error number. 32 bits wide [ours]. */
+typedef uint32_t vdev_ref_status_t;
+
+#endif
 
 #endif

@@ -34,13 +34,15 @@ fn constants_have_the_values_of_the_headers() {
 fn every_constant_of_ours_in_the_headers_is_compared() {
     let compared: BTreeSet<&str> = CONSTANTS.iter().map(|(name, _)| *name).collect();
     // Not constants, or compared elsewhere.
-    let names =
-        ["GASP_GUEST_OPTIONS_INIT", "GASP_EDITION_710", "GASP_GUEST_H", "GASP_VERSION_STRING"];
+    let names = ["GASP_GUEST_OPTIONS_INIT", "GASP_GUEST_H", "GASP_VERSION_STRING"];
     for header in ["qvm/types.h", "qvm/gasp.h", "gasp/guest.h"] {
         let text = std::fs::read_to_string(include().join(header)).unwrap();
         let defined = text.lines().filter_map(|line| line.strip_prefix("#define "));
         for define in defined {
-            let name = define.split([' ', '(']).next().unwrap_or_default();
+            let name = define.split(' ').next().unwrap_or_default();
+            if name.contains('(') {
+                continue; // With arguments: tests/vdev has those.
+            }
             let ours = ["GASP_", "GMF_", "GRF_", "GWF_", "GWS_", "GRAM_", "QSL_"];
             if ours.iter().any(|prefix| name.starts_with(prefix)) && !names.contains(&name) {
                 assert!(compared.contains(name), "{header}: {name} is not compared");
