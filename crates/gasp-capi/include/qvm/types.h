@@ -54,12 +54,12 @@ typedef int errno_t;
  * A virtual device: the initiator of DMA. Created by the program that hosts it, or by
  * gasp_vdev_create() of <gasp/guest.h>.
  *
- * Points to a struct vdev_s of <qvm/vdev-core.h>, which is in 4 KiB of memory of its own. The members are the vdev's
- * and its host's: the functions of <qvm/gasp.h> and <gasp/guest.h> read none of them. They look
- * up the pointer among the vdevs that exist, and refuse any other with EINVAL. After a vdev has
- * been destroyed, an access to its memory raises SIGSEGV, and its address is used again after
- * 4,194,304 other vdevs at the earliest; with 262,144 vdevs at a time, or if the process may not
- * reserve 16 GiB of addresses, after fewer. [ours]
+ * Points to a struct vdev_s of <qvm/vdev-core.h>, which is in 4 KiB of memory of its own. The
+ * members are the vdev's and its host's: the functions of <qvm/gasp.h> and <gasp/guest.h> read
+ * none of them. They look up the pointer among the vdevs that exist, and refuse any other with
+ * EINVAL. After a vdev has been destroyed, an access to its memory raises SIGSEGV, and its
+ * address is used again after 4,194,304 other vdevs at the earliest; with 262,144 vdevs at a
+ * time, or if the process may not reserve 16 GiB of addresses, after fewer. [ours]
  *
  * Of a vdev of gasp_vdev_create() v_gsp is its guest, v_block.location is QSL_NO_LOCATION, and
  * everything else is zero. [ours]
