@@ -20,7 +20,7 @@ use crate::live::Live;
 /// The most pulses that wait for a vdev.
 pub(crate) const PULSES_MAX: usize = 1024;
 /// The most timers of a vdev.
-pub(crate) const TIMERS_MAX: usize = 1024;
+pub(crate) const TIMERS_MAX: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -45,6 +45,21 @@ struct Timer {
     data: usize,
     requested: u64,
     due: Option<u64>,
+    /// When it was due last.
+    was_due: u64,
+}
+
+/// When a timer is due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum When {
+    /// Never.
+    Never,
+    /// At this time.
+    At(u64),
+    /// So many ticks from now.
+    FromNow(u64),
+    /// So many ticks from when it was due last.
+    FromDue(u64),
 }
 
 /// What there is to deliver.
@@ -76,23 +91,21 @@ impl Worker {
     /// Adds a timer that is not due.
     ///
     /// # Errors
-    /// `EEXIST` if there is one of this number; `EAGAIN` if there are too many; `ENXIO` as above.
+    /// `ENOSPC` if there are too many; `ENXIO` as above.
     pub(crate) fn add_timer(&self, number: usize, data: usize) -> Result<(), Errno> {
         let mut state = self.state.lock();
         if state.is_over {
             return Err(Errno::NXIO);
         }
         if state.timers.len() >= TIMERS_MAX {
-            return Err(Errno::AGAIN);
+            return Err(Errno::NOSPC);
         }
-        if state.timers.contains_key(&number) {
-            return Err(Errno::EXIST);
-        }
-        state.timers.insert(number, Timer { data, requested: 0, due: None });
+        let timer = Timer { data, requested: 0, due: None, was_due: clock::now() };
+        state.timers.insert(number, timer);
         Ok(())
     }
 
-    /// Has a timer delivered at `due`, once; `None` cancels it.
+    /// Has a timer delivered once, and not as was set before.
     ///
     /// # Errors
     /// `EINVAL` if there is no such timer; otherwise as [`pulse`](Self::pulse).
@@ -100,11 +113,18 @@ impl Worker {
         &self,
         live: &Arc<Live>,
         number: usize,
-        due: Option<u64>,
+        when: When,
     ) -> Result<(), Errno> {
         let mut state = self.started(live)?;
         let timer = state.timers.get_mut(&number).ok_or(Errno::INVAL)?;
-        (timer.requested, timer.due) = (clock::now(), due);
+        let now = clock::now();
+        timer.requested = now;
+        timer.due = match when {
+            When::Never => None,
+            When::At(due) => Some(due),
+            When::FromNow(ticks) => Some(now.saturating_add(ticks)),
+            When::FromDue(ticks) => Some(timer.was_due.saturating_add(ticks)),
+        };
         drop(state);
         self.changed.notify_one();
         Ok(())
@@ -161,6 +181,7 @@ impl Worker {
             match first.min_by_key(|(due, _)| *due) {
                 Some((due, timer)) if due <= now => {
                     timer.due = None;
+                    timer.was_due = due;
                     let times = TimerData {
                         host_notify_start: timer.requested,
                         host_current: now,

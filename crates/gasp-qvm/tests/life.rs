@@ -187,8 +187,10 @@ static void timer(vdev_t *vdp, void *data, const struct guest_timer_data *tdp, s
 {
     struct state *const state = vdp->v_device;
     (void)gcp;
-    if (data == &state->value && tdp->guest_current >= tdp->guest_notify_start + 10000000) state->value++;
+    if (data == &state->value && tdp->guest_current >= tdp->guest_notify_start) state->value++;
     if (state->value < 3) guest_timer_notify(state->timer, tdp, 10000000);
+    if (state->value == 3 && guest_timer_notify(state->timer, tdp, 1000000000) == EOK)
+        guest_timer_notify(state->timer, NULL, 0); /* stopped */
 }
 static vdev_ref_status_t vread(vdev_t *vdp, unsigned cookie, const struct qvm_state_block *vopnd,
                                const struct qvm_state_block *oopnd, struct guest_cpu *gcp)

@@ -14,6 +14,7 @@ use super::cpu::code;
 use crate::abi::TimerData;
 use crate::clock;
 use crate::live::Live;
+use crate::worker::When;
 
 /// Timers, by the number that C has as a `struct guest_timer *`.
 static TIMERS: RwLock<BTreeMap<usize, Weak<Live>>> = RwLock::new(BTreeMap::new());
@@ -33,7 +34,7 @@ pub unsafe extern "C" fn guest_timer_create(
     let create = || {
         let live = Live::find(vdp).ok_or(Errno::INVAL)?;
         if live.factory.timer.is_none() {
-            return Err(Errno::NOTSUP);
+            return Err(Errno::NOSYS);
         }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         live.worker.add_timer(number, data.expose_provenance())?;
@@ -68,18 +69,13 @@ pub unsafe extern "C" fn guest_timer_notify(
 ) -> c_int {
     let notify = || {
         let (number, live) = of(vtp)?;
-        let due = match tdp.addr() {
-            0 if deadline == 0 => None,
-            0 => Some(clock::now().saturating_add(deadline)),
-            ABSOLUTE => Some(deadline),
-            _ => {
-                // SAFETY: it is neither NULL nor the mark above, so it is valid for reads, by the
-                // pointer rule.
-                let times = unsafe { tdp.read() };
-                Some(times.guest_current.saturating_add(deadline))
-            }
+        let when = match tdp.addr() {
+            0 if deadline == 0 => When::Never,
+            0 => When::FromNow(deadline),
+            ABSOLUTE => When::At(deadline),
+            _ => When::FromDue(deadline),
         };
-        live.worker.set_timer(&live, number, due)
+        live.worker.set_timer(&live, number, when)
     };
     code(notify())
 }
