@@ -10,25 +10,26 @@
  * `gasp serve`, or another that uses the crate gasp-qvm), and are found there when it loads the
  * vdev. Nothing is linked with a vdev.
  *
- * | functions                                            | phase            | threads       |
- * |------------------------------------------------------|------------------|---------------|
- * | guest_cpu_read, guest_cpu_write, guest_write_all_ones| running          | with a vCPU: that of the callback; without: any |
- * | guest_intr_signal, guest_intr_notify, guest_msi_signal| running         | any           |
- * | guest_intr_assign*, guest_intr_level, guest_intr_num_pins, guest_intr_from_conf_str | startup | any |
- * | guest_intr_string                                    | startup, running | any           |
- * | guest_msi_register*, guest_instr_register, guest_button_register | startup | any        |
- * | guest_timer_create                                   | startup          | any           |
- * | guest_timer_notify, guest_timer_state, guest_clock_* | running          | any           |
- * | guest_power_state_*, guest_terminate, guest_write_core_file | startup, running | any    |
+ * | functions                                              | phase            | threads |
+ * |--------------------------------------------------------|------------------|---------|
+ * | guest_cpu_read, guest_cpu_write, guest_write_all_ones  | running          | with a gcp the callback's |
+ * | guest_intr_signal, guest_intr_notify, guest_msi_signal | running          | any     |
+ * | guest_intr_assign*, guest_intr_from_conf_str           | startup          | any     |
+ * | guest_intr_level, guest_intr_num_pins                  | startup          | any     |
+ * | guest_intr_string                                      | startup, running | any     |
+ * | guest_msi_register*, guest_instr_register, guest_button_register | startup | any    |
+ * | guest_timer_create                                     | startup          | any     |
+ * | guest_timer_notify, guest_timer_state, guest_clock_*   | running          | any     |
+ * | guest_power_state_*, guest_terminate, guest_write_core_file | startup, running | any |
  *
- * The running phase begins with VDEV_CTRL_GUEST_CONFIGURED. A call in the wrong phase changes
- * nothing, fails with EPERM if it can fail, and logs a line. [ours]
+ * The running phase begins with VDEV_CTRL_GUEST_CONFIGURED. "Any" thread: also with v_mtx
+ * locked; no call waits for the guest or for another vdev.
  *
  * The guest of a call: that of the vdev that it takes or whose callback or thread makes it.
  * Elsewhere, as <qvm/gasp.h> says for calls that name none. [ours]
  *
  * Errors: functions that return int or errno_t return EOK or a positive error number, unless
- * noted. ENXIO means that there is no such vdev, line, timer or guest (any more).
+ * noted. EINVAL includes that there is no such vdev, line or timer, or not any more.
  */
 #include <qvm/posix.h>
 #include <qvm/types.h>
@@ -67,18 +68,18 @@ typedef uint32_t guest_cpu_access_flags_t;
  * callback.
  *
  * gcp   the virtual CPU of the callback; NULL for blocks that are not a CPU's
- * blk   QST_CPUREGS (oopnd), QST_MEMORY (RAM, ROM and shared windows of the guest, as its
- *       processor sees them: its IOMMU is not asked), QST_IMMEDIATE (read only), QST_HOST. If a
- *       block is shorter than what is left of the data, the next block has the rest. A
- *       shorter value than a CPU's block is extended as the block's QSF_* say
+ * blk   QST_CPUREGS (oopnd), QST_MEMORY (the guest's memory as its processors see it: its IOMMU is
+ *       not asked), QST_IMMEDIATE (read only). At most 1,024; if a block is shorter than what
+ *       is left of the data, the next one has the rest
  *
  * Returns EOK, or
- *   -1       the guest gets an exception: return guest_cpu_to_vrs(-1) from the callback
- *   EINVAL   a pointer is NULL, the blocks are shorter or longer than data_len, or a block has a
- *            type that cannot be accessed with this gcp
- *   ENXIO    gcp is not the virtual CPU of a callback of this thread; memory: nothing there
- *   EFAULT   memory: writing to what cannot be written, and QSF_REPORT_EXCEPTION is not set
- *            (if it is set: -1)
+ *   -1       the guest gets an exception: return guest_cpu_to_vrs(-1) from the callback.
+ *            Does not happen on x86
+ *   EINVAL   a pointer is NULL, nblks is 0 or too many, a flag is unknown, gcp is not the virtual
+ *            CPU of a callback of this thread, or a block has a type that cannot be accessed
+ *            with it
+ *   ENOTSUP  QST_VIRTUAL
+ *   and those of gasp_map_firmware() of <qvm/gasp.h>
  * The errors are [ours].
  */
 int guest_cpu_read(struct guest_cpu *gcp, guest_cpu_access_flags_t flags,
@@ -135,11 +136,8 @@ static inline vdev_ref_status_t guest_cpu_to_vrs(int result)
  * each change from off to on. Several vdevs can share a level-triggered line: it is asserted
  * while one of them asserts it.
  *
- * Does not wait for the guest, and may be called with v_mtx locked, by a callback or by any other
- * thread; GIS_ISR changes nothing about that.
- *
- * Returns EOK; EINVAL if gip is NULL or gis is not valid; ENXIO if gip is not a line that the
- * host has assigned. 7.x: the prototype is [ours].
+ * Returns EOK; EINVAL if gip is not a line that the host has assigned, or gis is not valid;
+ * -ENOTSUP for GIS_ISR alone. 7.x: the prototype is [ours].
  */
 #if QVM_EDITION == 800
 errno_t guest_intr_signal(guest_intr_t *gip, guest_intr_state_t gis);
@@ -166,7 +164,7 @@ typedef uint32_t guest_intr_assign_type_t;
  * unless that is NULL. pic is the controller, NULL for the guest's default one [ours]; pnum its
  * pin. For VDEV_CTRL_ASSIGN, if the configuration has no `intr`.
  *
- * If that fails (no such controller or pin, or it is taken), the pic of *gip is NULL, and the
+ * If that fails (no such controller or pin, or it is taken), the src_id of *gip is 0, and the
  * host refuses to start, with the vdev's name, unless the vdev assigns another. [ours]
  */
 void guest_intr_assign(guest_intr_t *gip, guest_intr_assign_type_t type, vdev_t *pic,
@@ -219,8 +217,7 @@ void guest_intr_notify(const vdev_t *vdp, unsigned param, guest_intr_notificatio
 
 /*
  * Sends the guest a message-signalled interrupt: `data` is written to `addr`, as the guest's MSI
- * or MSI-X capability says. Remapped by the guest's IOMMU if it has one. Dropped, with a line in
- * the log, if src is not a vdev or nothing receives interrupts at addr [ours].
+ * or MSI-X capability says. Dropped if src is not a vdev [ours].
  */
 void guest_msi_signal(vdev_t *src, uint64_t addr, unsigned data);
 
@@ -229,14 +226,15 @@ typedef void guest_msi_deliver_cb_t(vdev_t *pic, const vdev_t *src, uint64_t add
                                     uint32_t data, uint32_t rangeid);
 /*
  * Makes an interrupt controller the receiver of messages to [first, last]. Returns ENOTSUP: the
- * guest's controllers are the host's ("An interrupt controller as a vdev?"). The prototype is [ours].
+ * guest's controllers are the host's ("An interrupt controller as a vdev?"). The prototype is
+ * [ours].
  */
 errno_t guest_msi_register_range(vdev_t *pic, uint64_t first, uint64_t last,
                                  guest_msi_deliver_cb_t *deliver, uint32_t rangeid);
 
 #else
 
-/* As guest_msi_signal() of 8.0. Returns EOK; ENXIO where that drops the interrupt. */
+/* As guest_msi_signal() of 8.0. Returns EOK; EINVAL if src is not a vdev. */
 int guest_msi_signal(const vdev_t *src, uint64_t addr, unsigned data)
     QVM_EDITION_710(guest_msi_signal);
 
@@ -255,9 +253,8 @@ void guest_msi_register(vdev_t *pic, uint64_t paddr, uint64_t mask,
 /* ---- Timers -------------------------------------------------------------------------------- */
 
 /*
- * Two pairs of times, in ticks of the timer. host_* is the host's monotonic clock, guest_* that
- * of the guest, which stands still while the host has stopped the guest. Each begins anywhere:
- * compare host times with host times only. [ours]
+ * Two pairs of times, in ticks of the timer. host_* is a monotonic clock of the host, guest_* that
+ * of the guest. Each begins anywhere: compare host times with host times only.
  */
 struct guest_timer_data {
     uint64_t host_notify_start;  /* when guest_timer_notify() was called */
@@ -282,8 +279,8 @@ struct guest_timer;
  * resolutionp   out: the ticks per second of this timer [ours unit]
  *
  * Returns NULL on failure, with an error number in *resolutionp: EINVAL if vdp is not a vdev of a
- * host, ENOSYS if its factory has no timer(), ENOSPC if it has 64 timers, EPERM in the running
- * phase. [ours]
+ * host, ENOSYS if its factory has no timer(), ENOSPC if it has 64 timers, ENXIO if it is ending.
+ * [ours]
  */
 struct guest_timer *guest_timer_create(const struct guest_cpu *gcp, const vdev_t *vdp,
                                        const void *data, uint64_t *resolutionp);
@@ -299,12 +296,13 @@ struct guest_timer *guest_timer_create(const struct guest_cpu *gcp, const vdev_t
  * timer() is called by a thread of the host, for one timer of a vdev at a time, with gcp NULL,
  * and without v_mtx locked [ours].
  *
- * Returns EOK; EINVAL if vtp is not a timer of a live vdev.
+ * Returns EOK; EINVAL if vtp is not a timer of a live vdev; ENXIO if that is ending; EAGAIN if
+ * there can be no thread.
  */
 int guest_timer_notify(struct guest_timer *vtp, const struct guest_timer_data *tdp,
                        uint64_t deadline);
 
-/* Reads the clocks, and when the timer was last started; zeros if vtp is not a timer [ours]. */
+/* Reads the clocks, and when the timer was last set; 0 if never, or if vtp is not a timer. */
 void guest_timer_state(const struct guest_timer *vtp, struct guest_timer_data *tdp);
 
 /*
@@ -372,10 +370,9 @@ enum guest_termination_causes {
 };
 
 /*
- * Ends the guest, without asking it: it executes no further instruction, vdevs get
- * VDEV_CTRL_TERMINATE, and `gasp vm` exits with the cause. In `gasp serve` the vdev goes, and its
- * VMM loses the device. Returns at once: the caller, if it is a callback, goes on to its end.
- * A cause outside 1..GTC_MAX counts as GTC_ERROR. The prototypes are [ours].
+ * Ends the guest, without asking it. Vdevs get VDEV_CTRL_TERMINATE, and `gasp vm` exits with the
+ * cause. Returns at once: a callback goes on to its end. From a callback or a thread of
+ * vdev_thread_create(); elsewhere it is a line in the log. The prototypes are [ours].
  */
 #if QVM_EDITION == 800
 typedef int guest_termination_cause_t;
@@ -387,9 +384,9 @@ void guest_terminate(struct guest_system *gsp, guest_termination_cause_t cause)
 #endif
 
 /*
- * Makes vdp a receiver of the power button: it gets VDEV_CTRL_BUTTON on SIGTERM and SIGINT of
- * `gasp vm`. All vdevs get that if none is registered. Returns EOK or EINVAL. The prototype is
- * [ours].
+ * Makes vdp responsible for the power button: it asks the guest to shut down when it gets
+ * VDEV_CTRL_BUTTON, as all vdevs do, and the host does not press its own button. Returns EOK or
+ * EINVAL. The prototype is [ours].
  */
 int guest_button_register(vdev_t *vdp);
 

@@ -60,8 +60,8 @@ void qvm_report_text(const char *text);
 __attribute__((noreturn)) void qvm_fatal_text(qvm_log_source_t source, const char *text);
 
 /*
- * Adds a text, which is one or more whole lines or a part of a line, to the report of
- * VDEV_CTRL_STATUS. Ignored elsewhere. [ours]
+ * Adds a text to the report of VDEV_CTRL_STATUS, which has at most 64 KiB. Elsewhere it is a line
+ * of the log [ours].
  */
 __attribute__((format(printf, 1, 2))) static inline void qvm_report(char const *fmt, ...)
 {
@@ -83,7 +83,11 @@ __attribute__((format(printf, 1, 2))) static inline void qvm_report(char const *
 extern "C" {
 #endif
 
-/* Logs a message, with the name of the vdev. vdp NULL: of no vdev [ours]. */
+/*
+ * Logs a message, with the name of the vdev. vdp NULL: of the vdev whose callback or thread this
+ * is [ours]. The last error that control() logs before it returns an error number is the host's
+ * message for that.
+ */
 __attribute__((format(printf, 3, 4))) static inline void
 vdev_logf(qvm_log_level_t level, vdev_t const *vdp, char const *fmt, ...)
 {
@@ -96,10 +100,10 @@ vdev_logf(qvm_log_level_t level, vdev_t const *vdp, char const *fmt, ...)
 }
 
 /*
- * Logs a message and ends the host: for errors before the guest runs, after which
- * guest_terminate() ends the guest alone. Does not return. The exit status is 65 for QLS_CNF, else
- * 64 before the guest has started, and 96 after. An error number that control() returns is
- * better: the host then says which vdev and which line of the configuration it was.
+ * Ends with a message: for errors before the guest runs, after which guest_terminate() ends the
+ * guest alone. Does not return. In control() the host refuses to start, as for an error number,
+ * and says which vdev it was. Elsewhere the process ends, with status 65 for QLS_CNF, else 96, or
+ * 64 if no vdev's callback or thread called it.
  */
 __attribute__((noreturn, format(printf, 2, 3))) static inline void
 qvm_fatal(qvm_log_source_t src, char const *fmt, ...)

@@ -81,7 +81,7 @@ static inline qvm_log_source_t qvm_outpipe_source(unsigned attr)
     return (attr & QVM_OUTAL_INTERNAL) != 0 ? QLS_INT : QLS_QVM;
 }
 
-/* The importance of an attribute: a QL_*; the highest of its labels, QL_QVM_INFO of none. [ours] */
+/* The importance of an attribute: a QL_*, of the most important label; else QL_QVM_INFO. [ours] */
 static inline qvm_log_level_t qvm_outpipe_level(unsigned attr)
 {
     qvm_log_level_t level = QL_QVM_INFO;
@@ -92,7 +92,7 @@ static inline qvm_log_level_t qvm_outpipe_level(unsigned attr)
     return qvm_outpipe_source(attr) == QLS_CNF ? 0x100u | level : level;
 }
 
-/* Logs a text for vdp, NULL for none. With a FATAL label it does not return. [ours] */
+/* Logs a text for vdp, as vdev_logf() does. With a FATAL label it does not return. [ours] */
 static inline void qvm_outpipe_text(unsigned attr, const vdev_t *vdp, const char *text)
 {
     if ((attr & QVM_OUTAL_FATAL) != 0)
@@ -101,8 +101,7 @@ static inline void qvm_outpipe_text(unsigned attr, const vdev_t *vdp, const char
 }
 
 /*
- * Logs a message. If its label is QVM_OUTAL_FATAL, the host ends afterwards, with the exit
- * statuses of qvm_fatal() of <qvm/log.h>.
+ * Logs a message. With the label QVM_OUTAL_FATAL it ends as qvm_fatal() of <qvm/log.h>.
  */
 __attribute__((format(printf, 2, 0))) static inline void
 qvm_voutf(const unsigned int attr, const char *const fmt, va_list ap)
@@ -143,8 +142,8 @@ vdev_logf(const unsigned int attr, const vdev_t *const vdp, const char *const fm
 }
 
 /*
- * Logs a message and ends the host, whatever its label: qvm_fatal() of 7.1 and qvm_outff() of
- * 7.0. The prototypes are [ours].
+ * Ends with a message, whatever its label, as qvm_fatal() of <qvm/log.h>: qvm_fatal() of 7.1 and
+ * qvm_outff() of 7.0. The prototypes are [ours].
  */
 __attribute__((noreturn, format(printf, 2, 3))) static inline void
 qvm_fatal(const unsigned int attr, const char *const fmt, ...)

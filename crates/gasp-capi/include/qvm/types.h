@@ -207,9 +207,9 @@ struct gasp_region {
  * inside.
  */
 struct guest_intr {
-    vdev_t *pic;     /* the interrupt controller; NULL: there is no line */
+    vdev_t *pic;     /* the interrupt controller; NULL for the host's own [ours] */
     unsigned param;  /* the number of its pin */
-    unsigned src_id; /* distinguishes those that share the pin */
+    unsigned src_id; /* the host's number of this source of interrupts; 0: there is no line */
 };
 
 /* What guest_intr_signal() does with a line. GIS_NOP is published for 7.1. */
@@ -217,8 +217,8 @@ enum guest_intr_state {
     GIS_NOP = 0x00, /* nothing */
     GIS_ON = 0x01,  /* asserts it */
     GIS_OFF = 0x02, /* deasserts it */
-    GIS_ISR = 0x04  /* with ON or OFF: called by an interrupt handler, which here is any thread;
-                       alone: asks whether that is possible */
+    GIS_ISR = 0x04  /* with ON or OFF: called by an interrupt handler; alone: asks whether that is
+                       possible, which it is not here: -ENOTSUP */
 };
 
 /* What an interrupt controller reports with guest_intr_notify(). */
@@ -237,14 +237,13 @@ enum guest_table_spec_component {
 /* What becomes of the guest's access after vread() or vwrite(). */
 enum vdev_ref_status {
     VRS_NORMAL,       /* done: the guest goes on with the next instruction */
-    VRS_NO_ADVANCE,   /* the guest executes the instruction again */
+    VRS_NO_ADVANCE,   /* done; of an access here as VRS_NORMAL [ours] */
     VRS_ABORT,        /* an internal error: the host ends the guest */
     VRS_BUS_ERROR,    /* the guest gets a bus error; on x86, which has none, reads are all
                          ones and writes are ignored [ours] */
     VRS_CONTINUE,     /* of an instruction's callback only: as if there were none */
     VRS_TERMINATE,    /* the host ends the guest */
-    VRS_ERRNO = 0x100 /* plus an error number: the access failed; the host logs it and handles
-                         it as VRS_BUS_ERROR [ours] */
+    VRS_ERRNO = 0x100 /* plus an error number: the host logs it and ends the guest [ours] */
 };
 
 /*

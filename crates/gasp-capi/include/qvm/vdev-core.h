@@ -59,9 +59,9 @@ struct vdev_factory;
  * callback, and that of the calls of <qvm/gasp.h> that say which device accesses memory. It
  * must not be copied.
  *
- * The host reads v_block and v_intr after VDEV_CTRL_OPTIONS_START and after VDEV_CTRL_ASSIGN, and
- * not any more from VDEV_CTRL_GUEST_CONFIGURED on: changes are then without effect, as those of
- * the other members always are. [ours]
+ * The host reads v_block and v_intr after VDEV_CTRL_OPTIONS_START and after VDEV_CTRL_ASSIGN;
+ * changes from VDEV_CTRL_GUEST_CONFIGURED on are without effect, as those of the other members
+ * always are. A v_block.length of 0 is the widest access that acc_sizes allows. [ours]
  *
  * 8.0 documents no v_gsp; here both editions have it. [ours]
  */
@@ -148,15 +148,15 @@ enum vdev_factory_flags {
 #endif
 
 /*
- * What pulse() of 8.0 gets: a message of a fixed size that vdev_pulse() has prepared. Only `code`
- * and `value` have a meaning; the others are 0, scoid is the coid of vdev_pulse(). [ours]
+ * What pulse() of 8.0 gets: a message of a fixed size that vdev_pulse() has prepared. `code` and
+ * scoid are what that was given, the others are 0. [ours]
  */
 struct _pulse {
     uint16_t type;
     uint16_t subtype;
     int8_t code; /* as given to vdev_pulse() */
     uint8_t zero[3];
-    union sigval value; /* sival_int: how many timer expirations this stands for, at least 1 */
+    union sigval value;
     int32_t scoid;
 };
 
@@ -216,7 +216,7 @@ struct vdev_factory {
                                    const struct qvm_state_block *oopnd, struct guest_cpu *gcp);
 #endif
 
-    /* An event that vdev_pulse() has prepared has occurred. The result is ignored. */
+    /* An event that vdev_pulse() has prepared has occurred. An error number is logged. */
 #if QVM_EDITION == 800
     int (*pulse)(vdev_t *vdev, const struct _pulse *pulse);
 #else
@@ -281,9 +281,9 @@ typedef void *(*vdev_thread_create_func_t)(void *arg);
  * Linux keeps 15 bytes, and scheduled as v_sched says. From VDEV_CTRL_GUEST_CONFIGURED on, by any
  * thread. The thread has chosen the vdev's guest, for calls that name none.
  *
- * name, thread and attr can be NULL. Returns EOK; EINVAL if vdp is not a vdev; EPERM in the
- * startup phase; any error of pthread_create(). A thread that exists after VDEV_CTRL_TERMINATE is
- * reported; the vdev's calls that map then fail with EINVAL. [ours]
+ * name, thread and attr can be NULL. Returns EOK; EINVAL if vdp is not a vdev or start_routine is
+ * NULL; any error of pthread_create(). A thread that exists two seconds after
+ * VDEV_CTRL_TERMINATE is reported; what it maps is refused. [ours]
  */
 int vdev_thread_create(const vdev_t *vdp, const char *name, pthread_t *thread,
                        pthread_attr_t *attr, vdev_thread_create_func_t start_routine,
@@ -298,7 +298,7 @@ int vdev_thread_create(const vdev_t *vdp, const char *name, pthread_t *thread,
  *
  * *ev is for timer_create(), mq_notify() and aio_*() of Linux, and for vdev_pulse_deliver(). It is
  * a SIGEV_THREAD whose function is the host's [ours]. priority is ignored, and coid is only
- * passed on: there are no channels here [ours].
+ * passed on: there are no channels here [ours]. *ev stays as it is if vdp is not a vdev.
  *
  * pulse() is called by a thread of the host, one pulse of a vdev after the other, in the order
  * of delivery, and without v_mtx locked; never after VDEV_CTRL_TERMINATE has returned. [ours]
@@ -315,15 +315,14 @@ int vdev_pulse_deliver(const struct sigevent *ev);
 /*
  * Writes the name and the location of the vdev (`trace mem:0xfa000000`) into the count bytes at
  * buf, with a NUL. From VDEV_CTRL_GUEST_CONFIGURED on, by any thread. Returns the length without
- * the NUL of all of it, also if buf is too short, or NULL with a count of 0; -1 if vdp is not a
- * vdev [ours].
+ * the NUL of all of it, also if buf is too short, or NULL with a count of 0. If vdp is not a vdev
+ * the text says so [ours].
  */
 int vdev_string(char *buf, size_t count, const vdev_t *vdp);
 
 /*
- * As vdev_string(), with /dev/qvm/SYSTEM/NAME: the guest's name and the `name` of the vdev; an
- * empty string if it has none. Nothing exists there: it is a name for messages. The prototype is
- * [ours].
+ * As vdev_string(), with /dev/qvm/SYSTEM/NAME: the guest's name and the vdev's; empty if vdp is
+ * not a vdev. Nothing exists there: it is a name for messages. The prototype is [ours].
  */
 int vdev_path(char *buf, size_t count, const vdev_t *vdp);
 

@@ -51,8 +51,8 @@ struct vpci_bar {
     uint32_t vb_value;       /* the writable bits of the register */
     uint32_t vb_value_upper; /* those of the next one, of a 64-bit BAR */
     uint16_t vb_slice;       /* the index of its slice */
-    uint16_t vb_breg;        /* the offset of a register that the host writes the address to when it
-                                assigns one; 0 for none */
+    uint16_t vb_breg;        /* the offset of a register that the host writes the address to when
+                                it assigns one; 0 for none */
 };
 
 /*

@@ -1,7 +1,7 @@
 /*
- * A PCI device, 8.0: BAR 0 has a doorbell and an address; ringing it has a thread fill memory there
- * through a host-contiguous map, and send an interrupt. Its configuration space is an image and
- * slices. Option: queue-size N.
+ * A PCI device, 8.0: BAR 0 has a doorbell and an address; ringing it has a thread fill memory
+ * there through a host-contiguous map, and send an interrupt. Its configuration space is an image
+ * and slices. Option: queue-size N.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -31,7 +31,7 @@ static const struct _pci_config_regs image = {
     .vendor_id = 0x1b36,
     .device_id = 0x1234,
     .revision_id = 1,
-    .class_code = { 0, (uint8_t)(PCI_SUBCLASS_SYSTEM_OTHER >> 8), (uint8_t)(PCI_CLASS_SYSTEM >> 16) },
+    .class_code = { 0, PCI_SUBCLASS_SYSTEM_OTHER >> 8, PCI_CLASS_SYSTEM >> 16 },
     .header_type = PCI_HDR_NORMAL,
     .interrupt_pin = 1,
 };

@@ -33,13 +33,15 @@ unsigned char *at(vdev_t *vdp, const struct qvm_state_block *vopnd)
 status_t vread(vdev_t *vdp, unsigned, const struct qvm_state_block *vopnd,
                const struct qvm_state_block *oopnd, struct guest_cpu *gcp)
 {
-    return guest_cpu_to_vrs(guest_cpu_write(gcp, GXF_NONE, oopnd, 1, at(vdp, vopnd), vopnd->length));
+    unsigned char *const bytes = at(vdp, vopnd);
+    return guest_cpu_to_vrs(guest_cpu_write(gcp, GXF_NONE, oopnd, 1, bytes, vopnd->length));
 }
 
 status_t vwrite(vdev_t *vdp, unsigned, const struct qvm_state_block *vopnd,
                 const struct qvm_state_block *oopnd, struct guest_cpu *gcp)
 {
-    return guest_cpu_to_vrs(guest_cpu_read(gcp, GXF_NONE, oopnd, 1, at(vdp, vopnd), vopnd->length));
+    unsigned char *const bytes = at(vdp, vopnd);
+    return guest_cpu_to_vrs(guest_cpu_read(gcp, GXF_NONE, oopnd, 1, bytes, vopnd->length));
 }
 
 struct registration {

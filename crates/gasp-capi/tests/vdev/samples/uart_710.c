@@ -27,8 +27,9 @@ static void update(vdev_t *vdp, struct uart_state *state)
                    (room && (enabled & SER8250_IER_THRE) != 0);
 
     state->regs[SER8250_LSR] = (uint8_t)((input ? SER8250_LSR_DR : 0u) |
-                                         (room ? SER8250_LSR_THRE : 0u) |
-                                         (cdev_output_empty(&state->cdev) ? SER8250_LSR_TEMT : 0u));
+                                         (room ? SER8250_LSR_THRE : 0u));
+    if (cdev_output_empty(&state->cdev))
+        state->regs[SER8250_LSR] |= SER8250_LSR_TEMT;
     (void)guest_intr_signal(&vdp->v_intr, on ? GIS_ON : GIS_OFF);
 }
 
