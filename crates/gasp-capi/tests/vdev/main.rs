@@ -58,6 +58,10 @@ fn vdevs_in_strict_c_compile_if_they_include_the_headers_first_or_ask_for_posix(
         compile(&source, edition(&source), &strict)
             .unwrap_or_else(|why| panic!("{}: {why}", source.display()));
     }
+    let first = "#include <qvm/vdev-core.h>\n#include <stdio.h>\nstruct sigevent event;\n";
+    for standard in ["-std=c99", "-std=c11"] {
+        compile_text(first, 800, &[standard, "-c"]).unwrap_or_else(|why| panic!("{why}"));
+    }
     let late = "#include <stdio.h>\n#include <qvm/vdev-core.h>\n";
     let errors = compile_text(late, 800, &["-std=c11", "-c"]).err().unwrap();
     assert!(errors.contains("compile with -std=gnu11"), "{errors}");
@@ -149,7 +153,7 @@ fn an_edition_that_is_chosen_too_late_is_an_error() {
             continue; // The same in both editions.
         }
         let text = format!(
-            "#include <qvm/vdev-core.h>\n#undef QVM_EDITION\n#define QVM_EDITION 710\n\
+            "#include <qvm/{name}>\n#undef QVM_EDITION\n#define QVM_EDITION 710\n\
              #include <qvm/{name}>\n"
         );
         let errors = compile_text(&text, 800, &["-std=gnu11", "-c"]).err().unwrap();
