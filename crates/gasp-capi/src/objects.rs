@@ -222,7 +222,10 @@ impl Guest {
         list(|all| all.retain(|&other| other != number));
         let closed = Names { closed: true, ..Names::default() };
         let names = core::mem::replace(&mut *guest.names(), closed);
-        names.vdevs.values().for_each(|vdev| drop(VDEVS.remove(vdev.number)));
+        // By address: a gap between two pages is a mapping more of the process.
+        let mut vdevs: Vec<_> = names.vdevs.values().map(|vdev| vdev.number).collect();
+        vdevs.sort_unstable();
+        vdevs.into_iter().for_each(|vdev| drop(VDEVS.remove(vdev)));
         names.domains.values().for_each(|&domain| drop(DOMAINS.remove(domain)));
         Ok(())
     }

@@ -117,6 +117,28 @@ static inline void refuse_drain(gasp_drain_t *bad)
     CHECK_ERR(gasp_drain_abandon(bad), EINVAL);
 }
 
+/* Every call refuses a vdev that has been destroyed, or that never was one. */
+static inline void refuse_vdev(vdev_t *bad, gasp_domain_t *domain)
+{
+    uint64_t address = 0;
+    size_t length = 8;
+    CHECK_ERR(gasp_vdev_attach(bad, domain, NULL), EINVAL);
+    CHECK_ERR(gasp_vdev_detach(bad, NULL), EINVAL);
+    CHECK_ERR(gasp_vdev_destroy(bad, NULL), EINVAL);
+#if QVM_EDITION == 800
+    gasp_map_handle_t h;
+    CHECK_ERR(gasp_map(bad, 0, 8, GMF_READ, &h), EINVAL);
+    CHECK_ERR(gasp_map(bad, 0, 2 * PAGE, GMF_READ, &h), EINVAL);
+    CHECK_ERR(gasp_map_host_contig(bad, &address, &length, GMF_READ, &h), EINVAL);
+    CHECK_ERRNO(gasp_map_contig(bad, &address, &length, GMF_READ), NULL, EINVAL);
+    CHECK_ERRNO(gasp_map_vdma(bad, 0, 8, GMF_READ), NULL, EINVAL);
+#else
+    CHECK_ERRNO(gasp_map_contig(bad, PROT_READ, &address, &length), NULL, EINVAL);
+    CHECK_ERRNO(gasp_map_vdma(bad, PROT_READ, 0, 8), NULL, EINVAL);
+#endif
+    CHECK(address == 0 && length == 8);
+}
+
 /* Takes all fault records; returns how many there were. */
 static inline unsigned faults(gasp_guest_t *guest)
 {

@@ -259,19 +259,6 @@ static void refuse_guest(gasp_guest_t *bad)
         CHECK_ERR(gasp_guest_use(bad), EINVAL);
 }
 
-static void refuse_vdev(vdev_t *bad, gasp_domain_t *domain)
-{
-    gasp_map_handle_t h;
-    uint64_t address = 0;
-    size_t length = 8;
-    CHECK_ERR(gasp_vdev_attach(bad, domain, NULL), EINVAL);
-    CHECK_ERR(gasp_vdev_detach(bad, NULL), EINVAL);
-    CHECK_ERR(gasp_vdev_destroy(bad, NULL), EINVAL);
-    CHECK_ERR(gasp_map(bad, 0, 8, GMF_READ, &h), EINVAL);
-    CHECK_ERR(gasp_map_host_contig(bad, &address, &length, GMF_READ, &h), EINVAL);
-    CHECK_ERRNO(gasp_map_vdma(bad, 0, 8, GMF_READ), NULL, EINVAL);
-}
-
 static void refuse_domain(gasp_domain_t *bad, vdev_t *vdev)
 {
     CHECK_ERR(gasp_domain_grant(bad, 0, 0, PAGE, RW), EINVAL);
