@@ -37,7 +37,7 @@
 //! | `block`, `entropy`, `console`, `net` | the devices |
 //! | `nonblocking`, `watch` | files of a device that do not wait, and a thread that waits for them |
 //! | `queue` | chains of descriptors, on their way to the device and back |
-//! | `transport` | registers, status, interrupts, and the device's thread |
+//! | [`transport`] | registers, status, interrupts, and the device's thread; its parts for other transports |
 //!
 //! Not supported: packed queues, `VIRTIO_F_IN_ORDER`, `VIRTIO_F_RING_RESET`,
 //! `VIRTIO_F_NOTIFICATION_DATA`, rings in memory that is reached by messages only, an available ring
@@ -50,7 +50,7 @@ pub mod entropy;
 pub mod net;
 mod nonblocking;
 mod queue;
-mod transport;
+pub mod transport;
 mod watch;
 
 pub use console::Console;

@@ -4,12 +4,10 @@ use core::sync::atomic::AtomicBool;
 
 use gasp_vdev::{DeviceContext, Register, Width};
 use gasp_vm_memory::DeviceMemory;
-use virtio_queue::{Queue, QueueT};
-use vm_memory::GuestAddress;
+use virtio_queue::Queue;
 
 use super::layout::{BAR, NOTIFY, NOTIFY_STEP};
-use super::registers::QueueRegisters;
-use super::status::EVENT_IDX;
+use super::queue_config::QueueConfig;
 use crate::device::{VirtioDevice, Waits};
 use crate::queue::{ActiveQueue, Broken};
 
@@ -45,11 +43,12 @@ impl Engine {
     pub(super) fn start(
         &mut self,
         context: &DeviceContext,
-        registers: &[QueueRegisters],
+        registers: &[QueueConfig],
         features: u64,
     ) -> Result<(), Broken> {
+        let memory = DeviceMemory::new(context);
         let made = registers.iter().map(|registers| match registers.enabled {
-            true => queue(context, registers, features).map(Some),
+            true => registers.set_up(&memory.burst(), features).map(Some),
             false => Ok(None),
         });
         self.queues = made.collect::<Result<_, _>>()?;
@@ -94,30 +93,5 @@ impl Engine {
             }
         }
         Ok(left)
-    }
-}
-
-/// A queue at its place, if that is one.
-fn queue(
-    context: &DeviceContext,
-    registers: &QueueRegisters,
-    features: u64,
-) -> Result<Queue, Broken> {
-    let QueueRegisters { size, places: [descriptors, driver, device], .. } = *registers;
-    let place = || Broken::Place { size, descriptors, driver, device };
-    let set = || {
-        let mut queue = Queue::new(size)?;
-        queue.try_set_desc_table_address(GuestAddress(descriptors))?;
-        queue.try_set_avail_ring_address(GuestAddress(driver))?;
-        queue.try_set_used_ring_address(GuestAddress(device))?;
-        Ok::<_, virtio_queue::Error>(queue)
-    };
-    let mut queue = set().map_err(|_| place())?;
-    queue.set_event_idx(features & EVENT_IDX != 0);
-    queue.set_ready(true);
-    // virtio-queue takes an available ring at 0 for one that was not set.
-    match driver != 0 && queue.is_valid(&DeviceMemory::new(context).burst()) {
-        true => Ok(queue),
-        false => Err(place()),
     }
 }

@@ -3,20 +3,15 @@
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use gasp_vdev::{Bar, Device, DeviceContext, Identity, Model, Msix, Register, Throttle};
+use gasp_vdev::{Device, DeviceContext, Model, Register, Throttle};
 use parking_lot::Mutex;
 
+use super::common::{CommonConfig, Order};
 use super::engine::{Engine, Left};
 use super::interrupt::{Cause, Isr};
 use super::layout::{self, Area};
-use super::registers::{Order, Registers};
 use crate::device::VirtioDevice;
 use crate::queue::Broken;
-
-/// The vendor ID of all virtio devices, and the first device ID of those without a legacy interface
-/// (virtio 1.2, 4.1.2).
-const VENDOR: u16 = 0x1af4;
-const MODERN: u16 = 0x1040;
 
 /// A virtio device as a PCI function of `gasp-vdev`: the transport "virtio over PCI bus" (virtio
 /// 1.2, 4.1), without a legacy interface.
@@ -26,7 +21,7 @@ const MODERN: u16 = 0x1040;
 /// have to be in memory that can be mapped; buffers may be in any memory.
 pub struct VirtioPci<D> {
     device: D,
-    registers: Mutex<Registers>,
+    registers: Mutex<CommonConfig>,
     isr: Isr,
     /// The driver waits for a reset.
     resetting: AtomicBool,
@@ -53,7 +48,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         let mut sizes = device.queues();
         sizes.truncate(layout::QUEUES_MAX);
         Self {
-            registers: Mutex::new(Registers::new(device.features(), needs_platform, &sizes)),
+            registers: Mutex::new(CommonConfig::new(device.features(), needs_platform, &sizes)),
             isr: Isr::default(),
             resetting: AtomicBool::new(false),
             engine: Mutex::default(),
@@ -151,27 +146,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
 
 impl<D: VirtioDevice> Device for VirtioPci<D> {
     fn model(&self) -> Model {
-        let (kind, registers) = (self.device.kind(), self.registers.lock());
-        let queues = registers.queues().len();
-        let identity = Identity {
-            vendor: VENDOR,
-            device: MODERN.saturating_add(kind.id),
-            subsystem_vendor: VENDOR,
-            subsystem: MODERN.saturating_add(kind.id),
-            revision: 1,
-            class: kind.class,
-        };
-        let msix = Msix {
-            // At most `QUEUES_MAX` and one.
-            vectors: queues as u16 + 1,
-            bar: layout::BAR,
-            table: layout::TABLE,
-            pending: layout::PENDING,
-        };
-        let config = self.device.config().len().min(layout::DEVICE_MAX as usize);
-        let model = Model::new(identity).bar(Bar::memory64(layout::BAR, layout::BAR_SIZE));
-        let capabilities = layout::capabilities(queues, config);
-        capabilities.into_iter().fold(model.pin().msix(msix), Model::vendor)
+        let queues = self.registers.lock().queues().len();
+        layout::model(self.device.kind(), layout::VENDOR, queues, self.device.config().len())
     }
 
     fn attached(&self, context: &DeviceContext) {

@@ -1,10 +1,18 @@
 //! Where the registers are, and the capabilities that say so (virtio 1.2, 4.1.4).
 
-use gasp_vdev::{VendorCapability, Window};
+use gasp_vdev::{Bar, Identity, Model, Msix, VendorCapability, Window};
+
+use crate::device::Kind;
+
+/// The vendor ID of all virtio devices, and the first device ID of those without a legacy interface
+/// (virtio 1.2, 4.1.2).
+pub(super) const VENDOR: u16 = 0x1af4;
+const MODERN: u16 = 0x1040;
 
 /// The BAR that has all registers, the MSI-X table and its pending bits: each in pages of its own.
-pub(super) const BAR: u8 = 0;
-pub(super) const BAR_SIZE: u64 = 0x8000;
+pub const BAR: u8 = 0;
+/// Its length in bytes.
+pub const BAR_SIZE: u64 = 0x8000;
 pub(super) const COMMON: u64 = 0x0000;
 pub(super) const ISR: u64 = 0x1000;
 pub(super) const DEVICE: u64 = 0x2000;
@@ -15,23 +23,27 @@ pub(super) const PENDING: u32 = 0x6000;
 /// The length of the common configuration, up to and without what newer features add.
 pub(super) const COMMON_LEN: u64 = 0x38;
 /// The largest device configuration.
-pub(super) const DEVICE_MAX: u64 = NOTIFY - DEVICE;
+pub const DEVICE_MAX: u64 = NOTIFY - DEVICE;
 /// The bytes between the notification registers of two queues.
-pub(super) const NOTIFY_STEP: u32 = 4;
+pub const NOTIFY_STEP: u32 = 4;
 /// As many queues as the notification registers and the pending bits have room for.
-pub(super) const QUEUES_MAX: usize = 256;
+pub const QUEUES_MAX: usize = 256;
 
 /// What an access reaches, with the offset in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Area {
+pub enum Area {
+    /// The [common configuration](super::CommonConfig).
     Common(u64),
+    /// The ISR status, one byte.
     Isr(u64),
+    /// The device's own configuration.
     Device(u64),
+    /// The notification registers, [`NOTIFY_STEP`] bytes for each queue.
     Notify(u64),
 }
 
 /// The area of an offset in the BAR.
-pub(super) fn area(offset: u64) -> Option<Area> {
+pub fn area(offset: u64) -> Option<Area> {
     match offset {
         COMMON..ISR => Some(Area::Common(offset - COMMON)),
         ISR..DEVICE => Some(Area::Isr(offset - ISR)),
@@ -48,8 +60,29 @@ const ISR_CFG: u8 = 3;
 const DEVICE_CFG: u8 = 4;
 const PCI_CFG: u8 = 5;
 
+/// The PCI function of a device of this kind, with this many queues and bytes of configuration: one
+/// BAR with all registers, whose [areas](area) are these; MSI-X with a vector for each queue and one
+/// for the configuration; the pin; the capabilities that tell a driver.
+pub fn model(kind: Kind, subsystem_vendor: u16, queues: usize, config: usize) -> Model {
+    let (queues, config) = (queues.min(QUEUES_MAX), config.min(DEVICE_MAX as usize));
+    let id = MODERN.saturating_add(kind.id);
+    let identity = Identity {
+        vendor: VENDOR,
+        device: id,
+        subsystem_vendor,
+        subsystem: id,
+        revision: 1,
+        class: kind.class,
+    };
+    // At most `QUEUES_MAX` and one.
+    let vectors = queues as u16 + 1;
+    let msix = Msix { vectors, bar: BAR, table: TABLE, pending: PENDING };
+    let model = Model::new(identity).bar(Bar::memory64(BAR, BAR_SIZE)).pin().msix(msix);
+    capabilities(queues, config).into_iter().fold(model, Model::vendor)
+}
+
 /// The capabilities of a device with this many queues and bytes of configuration.
-pub(super) fn capabilities(queues: usize, config: usize) -> Vec<VendorCapability> {
+fn capabilities(queues: usize, config: usize) -> Vec<VendorCapability> {
     let notify_len = queues as u64 * u64::from(NOTIFY_STEP);
     let mut notify = contents(NOTIFY_CFG, NOTIFY, notify_len);
     notify.extend(NOTIFY_STEP.to_le_bytes());
