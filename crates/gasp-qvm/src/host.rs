@@ -20,6 +20,11 @@ pub trait Host: fmt::Debug + Send + Sync + 'static {
         self.interrupt(true);
     }
 
+    /// Whether the guest has enabled MSI-X of the vdev's PCI function.
+    fn uses_msix(&self) -> bool {
+        false
+    }
+
     /// The vdev asks that the guest ends, or it has failed so that it cannot go on.
     fn end(&self, end: &End);
 }

@@ -17,6 +17,7 @@ use crate::host::Host;
 use crate::live::{Fatal, Live, Memory};
 use crate::object::{Members, Object};
 use crate::request::{Request, Space, default_space, spaces};
+use crate::vio;
 
 /// How long the threads of a vdev may take to end, once it has returned from `TERMINATE`.
 const THREADS_END_WITHIN: Duration = Duration::from_secs(2);
@@ -277,6 +278,7 @@ impl Instance {
         let left = self.live.threads.wait(THREADS_END_WITHIN);
         self.live.set_level(false);
         self.live.delist();
+        let virtio = vio::forget(self.live.object.pointer());
         match left.as_slice() {
             // SAFETY: the vdev has returned from `TERMINATE`, the host calls it no more, and its
             // threads have ended, as far as it has told of them.
@@ -290,6 +292,8 @@ impl Instance {
                     "threads outlive control(TERMINATE): it must end and join them"
                 );
                 drop(self.live.listed.vdev().clone().remove());
+                // They may read its arrays, too.
+                core::mem::forget(virtio);
             }
         }
         left
@@ -312,6 +316,8 @@ impl Instance {
                 // It has failed in the middle of the call, and is not called again.
                 self.started.store(false, Ordering::Release);
                 self.live.delist();
+                // Threads of it may go on, and read its arrays.
+                core::mem::forget(vio::forget(self.live.object.pointer()));
                 (Errno::CANCELED, message)
             }
         };

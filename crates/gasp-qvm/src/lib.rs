@@ -20,6 +20,7 @@
 //! | [`abi`] | what C sees |
 //! | `doing`, `live`, `object`, `cpu`, `threads`, `worker` | a vdev that exists, and what it does |
 //! | `exports` | the functions that C calls |
+//! | [`vio`] | virtio devices: registers, queues, requests |
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
@@ -38,6 +39,7 @@ mod loader;
 mod object;
 mod request;
 mod threads;
+pub mod vio;
 mod worker;
 
 pub use access::{Access, Answer};
