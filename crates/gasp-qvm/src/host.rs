@@ -1,6 +1,12 @@
 //! What a vdev needs of the program that hosts it.
 
 use core::fmt;
+use std::path::Path;
+
+use gasp::Errno;
+
+use crate::bars::Bar;
+use crate::controller;
 
 /// The place of one vdev in its guest, as its host provides it.
 ///
@@ -23,6 +29,44 @@ pub trait Host: fmt::Debug + Send + Sync + 'static {
     /// Whether the guest has enabled MSI-X of the vdev's PCI function.
     fn uses_msix(&self) -> bool {
         false
+    }
+
+    /// The number of lines of the guest's interrupt controller.
+    fn lines(&self) -> u32 {
+        controller::LINES
+    }
+
+    /// The vdev assigns itself an interrupt, before the guest is complete: this line, or any that is
+    /// free for `None`. Returns the line; `None` if the host gives it one later, by
+    /// [`Instance::set_line`](crate::Instance::set_line). As long as it has not,
+    /// [`Instance::wants_line`](crate::Instance::wants_line) says so.
+    ///
+    /// If not `exclusive`, others may have the line as well that say so too.
+    ///
+    /// # Errors
+    /// `EBUSY` if the line is taken, `ENXIO` if there is no such line; `ENOSPC` if none is free.
+    fn assign(&self, line: Option<u32>, exclusive: bool) -> Result<Option<u32>, Errno> {
+        let _ = exclusive;
+        Ok(line)
+    }
+
+    /// The guest has moved, enabled or disabled BARs of a PCI function that answers its own
+    /// configuration accesses (`vpci_region_update()`). Returns whether the host dispatches
+    /// accesses by that; else they become regions of the guest, which
+    /// [`region_at`](gasp_capi::embed::ListedGuest::region_at) finds.
+    fn place_bars(&self, bars: &[Bar]) -> bool {
+        let _ = bars;
+        false
+    }
+
+    /// Writes the memory and the registers of the guest to a file; `None` is where the
+    /// configuration says.
+    ///
+    /// # Errors
+    /// `ENOTSUP` if it cannot; those of the file.
+    fn write_core(&self, path: Option<&Path>) -> Result<(), Errno> {
+        let _ = path;
+        Err(Errno::NOTSUP)
     }
 
     /// The vdev asks that the guest ends, or it has failed so that it cannot go on.

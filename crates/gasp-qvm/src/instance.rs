@@ -10,10 +10,12 @@ use gasp::config::Location;
 use gasp_capi::embed;
 
 use crate::abi::*;
+use crate::controller::{self, ANY_LINE};
 use crate::cpu::ACCESS_MAX;
 use crate::error::VdevError;
 use crate::factory::Factory;
 use crate::host::Host;
+use crate::lines::Refused;
 use crate::live::{Fatal, Live, Memory};
 use crate::object::{Members, Object};
 use crate::request::{Request, Space, default_space, spaces};
@@ -157,9 +159,13 @@ impl Instance {
     /// Lets it choose a location and an interrupt if it has none.
     ///
     /// # Errors
-    /// [`VdevError::Refused`]; [`VdevError::Misbehaved`] if what it has chosen is no place.
+    /// [`VdevError::Refused`]; [`VdevError::Misbehaved`] if what it has chosen is no place;
+    /// [`VdevError::Host`] if it cannot have the interrupt that it has chosen.
     pub fn assign(&self) -> Result<(), VdevError> {
         self.call(VDEV_CTRL_ASSIGN, "control(ASSIGN)", None)?;
+        if let Some(Refused { errno, why }) = self.live.refused_line.lock().take() {
+            return Err(VdevError::Host { vdev: self.name().to_owned(), errno, why });
+        }
         self.placed().map(drop)
     }
 
@@ -207,21 +213,26 @@ impl Instance {
         self.live.object.set_block(Block { location: start, length: len, ..block });
     }
 
-    /// Whether it has an interrupt.
+    /// The line of its interrupt, if it has one.
     pub fn line(&self) -> Option<u32> {
         let intr = self.live.object.interrupt();
-        (intr.src_id != 0).then_some(intr.param)
+        self.live.has_interrupt(intr.src_id).then_some(intr.param).filter(|&line| line != ANY_LINE)
     }
 
-    /// Whether it needs an interrupt: its factory says so, or it is on the PCI bus.
+    /// Whether it needs an interrupt and has none: its factory says so, or it has asked for any.
     pub fn wants_line(&self) -> bool {
-        self.factory().has(VFF_INTR_REQ)
+        let intr = self.live.object.interrupt();
+        let has_asked = self.live.has_interrupt(intr.src_id);
+        let is_pci = self.live.object.block().kind == QST_PCI;
+        let needs =
+            self.factory().has(VFF_INTR_REQ) || (self.factory().has(VFF_INTR_NONPCI) && !is_pci);
+        self.line().is_none() && (has_asked || needs)
     }
 
     /// Gives it an interrupt, which it knows by this number.
     pub fn set_line(&self, line: u32) {
         let src_id = self.live.number_interrupt();
-        let pic = core::ptr::null_mut();
+        let pic = controller::pointer();
         self.live.object.set_interrupt(GuestIntr { pic, param: line, src_id });
     }
 
@@ -230,6 +241,7 @@ impl Instance {
     /// # Errors
     /// [`VdevError::Refused`].
     pub fn configured(&self) -> Result<(), VdevError> {
+        self.live.begin_running();
         self.call(VDEV_CTRL_GUEST_CONFIGURED, "control(GUEST_CONFIGURED)", None)
     }
 
@@ -275,6 +287,7 @@ impl Instance {
             tracing::warn!(vdev = self.name(), %error, "it ends nevertheless");
         }
         self.live.worker.end();
+        let cdevs = self.live.close_cdevs();
         let left = self.live.threads.wait(THREADS_END_WITHIN);
         self.live.set_level(false);
         self.live.delist();
@@ -286,6 +299,8 @@ impl Instance {
             // They may use the state of the vdev, which is given up, and its `vdev_t`, which they
             // keep; but what they map is refused.
             names => {
+                // So may the buffers of its character devices.
+                core::mem::forget(cdevs);
                 tracing::error!(
                     vdev = self.name(),
                     threads = names.join(", "),
@@ -315,6 +330,8 @@ impl Instance {
             Err(Fatal(message)) => {
                 // It has failed in the middle of the call, and is not called again.
                 self.started.store(false, Ordering::Release);
+                // Its state is given up, and with it the buffers.
+                core::mem::forget(self.live.close_cdevs());
                 self.live.delist();
                 // Threads of it may go on, and read its arrays.
                 core::mem::forget(vio::forget(self.live.object.pointer()));

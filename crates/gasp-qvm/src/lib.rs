@@ -18,6 +18,10 @@
 //! | [`Host`], [`End`], [`Cause`] | what it needs of the program that hosts it |
 //! | [`VdevError`] | what can be wrong with it |
 //! | [`abi`] | what C sees |
+//! | [`Bar`] | a base address register of a PCI function |
+//! | `lines`, `controller` | interrupt lines that vdevs assign by themselves |
+//! | `cdev` | character devices of the host behind virtual ones |
+//! | `conf`, `config_space` | places as the configuration writes them; registers in slices |
 //! | `doing`, `live`, `object`, `cpu`, `threads`, `worker` | a vdev that exists, and what it does |
 //! | `exports` | the functions that C calls |
 //! | [`vio`] | virtio devices: registers, queues, requests |
@@ -26,7 +30,13 @@
 
 pub mod abi;
 mod access;
+mod bars;
+mod cancel;
+mod cdev;
 mod clock;
+mod conf;
+mod config_space;
+mod controller;
 mod cpu;
 mod doing;
 mod error;
@@ -34,6 +44,7 @@ pub mod exports;
 mod factory;
 mod host;
 mod instance;
+mod lines;
 mod live;
 mod loader;
 mod object;
@@ -43,6 +54,7 @@ pub mod vio;
 mod worker;
 
 pub use access::{Access, Answer};
+pub use bars::Bar;
 pub use error::VdevError;
 pub use factory::Factory;
 pub use host::{Cause, End, Host};

@@ -1,7 +1,7 @@
 //! A vdev that exists: what the host and the functions that C calls know of it.
 #![allow(unsafe_code, reason = "calls C, and owns memory that it uses")]
 
-use core::ffi::{CStr, c_void};
+use core::ffi::{CStr, c_char, c_void};
 use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,9 +15,12 @@ use gasp_capi::embed;
 use gasp_capi::types::Vdev;
 use parking_lot::{Mutex, RwLock};
 
+use crate::bars::Installed;
+use crate::cdev::Cdev;
 use crate::doing::Doing;
 use crate::factory::Factory;
 use crate::host::{Cause, End, Host};
+use crate::lines::Refused;
 use crate::object::Object;
 use crate::threads::Threads;
 use crate::worker::Worker;
@@ -46,6 +49,14 @@ pub(crate) struct Live {
     pub(crate) report: Mutex<Option<String>>,
     /// Whether it has asked for the power button.
     pub(crate) has_button: AtomicBool,
+    /// Whether the guest is complete: its running phase has begun.
+    running: AtomicBool,
+    /// Why it has no interrupt, though it has tried to assign one.
+    pub(crate) refused_line: Mutex<Option<Refused>>,
+    /// Its character devices, by the addresses of their `struct cdev_state`.
+    pub(crate) cdevs: Mutex<BTreeMap<usize, Arc<Cdev>>>,
+    /// Its BARs that are regions of the guest.
+    pub(crate) bars: Mutex<Installed>,
     /// The level of its interrupt.
     level: Mutex<bool>,
     /// The number of its interrupt, or 0.
@@ -102,6 +113,35 @@ impl Live {
         }
     }
 
+    /// Whether a number is that of its interrupt.
+    pub(crate) fn has_interrupt(&self, number: u32) -> bool {
+        number != 0 && number == self.interrupt.load(Ordering::Acquire)
+    }
+
+    /// Sends one edge of its interrupt, whose level stays as it is.
+    pub(crate) fn send_edge(&self) {
+        let level = self.level.lock();
+        for raised in if *level { [false, true] } else { [true, false] } {
+            self.host.interrupt(raised);
+        }
+    }
+
+    /// Closes its character devices. What is returned has their buffers.
+    pub(crate) fn close_cdevs(&self) -> BTreeMap<usize, Arc<Cdev>> {
+        let cdevs = core::mem::take(&mut *self.cdevs.lock());
+        cdevs.values().for_each(|cdev| cdev.close());
+        cdevs
+    }
+
+    /// Whether the running phase has begun.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn begin_running(&self) {
+        self.running.store(true, Ordering::Release);
+    }
+
     /// Calls its `control`; its result, or the message of a fatal error.
     pub(crate) fn control(
         self: &Arc<Self>,
@@ -109,7 +149,17 @@ impl Live {
         what: &str,
         argument: Option<&CStr>,
     ) -> Result<i32, Fatal> {
-        let argument = argument.map_or(core::ptr::null(), CStr::as_ptr);
+        self.control_at(ctrl, what, argument.map_or(core::ptr::null(), CStr::as_ptr))
+    }
+
+    /// As [`control`](Self::control); `argument` is what the header says for this call, and valid
+    /// during it.
+    pub(crate) fn control_at(
+        self: &Arc<Self>,
+        ctrl: u32,
+        what: &str,
+        argument: *const c_char,
+    ) -> Result<i32, Fatal> {
         let doing = Doing { name: &self.name, what, live: Some(self), cpu: None, may_unwind: true };
         let (control, object) = (self.factory.control, self.object.pointer());
         // SAFETY: `control` is that of the factory, which is never unloaded, and `object` its
@@ -206,6 +256,10 @@ impl Live {
             error: Mutex::default(),
             report: Mutex::default(),
             has_button: AtomicBool::new(false),
+            running: AtomicBool::new(false),
+            refused_line: Mutex::default(),
+            cdevs: Mutex::default(),
+            bars: Mutex::default(),
             level: Mutex::new(false),
             interrupt: AtomicU32::new(0),
             listed,

@@ -1,15 +1,22 @@
-//! What C sees: the structures and constants of `<qvm/vdev-core.h>` and `<qvm/guest.h>`, in both
-//! editions. `tests/abi.rs` compares them with the headers.
+//! What C sees: the structures and constants of the headers for vdevs, in both editions.
+//! `tests/abi.rs` compares them with the headers.
 
+mod cdev;
 mod constants;
 mod factory;
 mod object;
+mod pci;
+mod wdog;
 
+pub use cdev::{CdevInput, CdevOutput, CdevState, SigEvent};
 pub use constants::*;
 pub use factory::{
     AccessCall, Control, Factory710, Factory800, Pulse, Pulse710, Pulse800, TimerCall,
 };
 pub use object::{Block, GuestIntr, Object710, Object800, SchedInfo, TimerData, VDEV_LOCATION};
+pub(crate) use pci::BARS;
+pub use pci::{PciConfig, RwState, RwState710, Slice, VpciBar, VpciBar710};
+pub use wdog::WdogState;
 
 use thiserror::Error;
 

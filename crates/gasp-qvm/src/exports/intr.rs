@@ -11,6 +11,7 @@ use super::cpu::code;
 use super::print;
 use crate::abi::*;
 use crate::live::Live;
+use crate::{controller, lines};
 
 /// The vdev of an interrupt.
 ///
@@ -22,7 +23,7 @@ unsafe fn of(gip: *const GuestIntr) -> Result<(Arc<Live>, GuestIntr), Errno> {
     }
     // SAFETY: it is not NULL, so it is valid for reads, as this function asks.
     let intr = unsafe { gip.read() };
-    let live = Live::of_interrupt(intr.src_id).ok_or(Errno::INVAL)?;
+    let live = Live::of_interrupt(intr.src_id).ok_or(Errno::NXIO)?;
     Ok((live, intr))
 }
 
@@ -67,7 +68,10 @@ pub unsafe extern "C" fn guest_intr_string(
 ) -> usize {
     // SAFETY: the pointer rule.
     let text = match unsafe { of(gip) } {
-        Ok((_, intr)) => format!("ioapic:{}", intr.param),
+        Ok((live, intr)) => match lines::line_of(&live, &intr) {
+            Some(line) => format!("{}:{line}", controller::NAME),
+            None => format!("{}:(any)", controller::NAME),
+        },
         Err(_) => "(none)".to_owned(),
     };
     // SAFETY: the pointer rule.

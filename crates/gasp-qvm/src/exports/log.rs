@@ -1,16 +1,17 @@
 //! `<qvm/log.h>`, `<qvm/outpipe.h>`: messages of vdevs, and the end of one that cannot go on.
 #![allow(unsafe_code, reason = "exports C functions")]
 
-use core::ffi::{c_char, c_int};
+use core::ffi::c_char;
 use std::panic::resume_unwind;
 
 use gasp_capi::types::Vdev;
 
 use super::core::of;
 use super::text;
+use crate::cancel::uncancelled;
 use crate::doing::Doing;
 use crate::host::Cause;
-use crate::live::Fatal;
+use crate::live::{Fatal, Live};
 
 /// Levels: `QL_QVM_*`. Those of the configuration have one bit more.
 const FATAL: u32 = 0;
@@ -29,23 +30,6 @@ const STATUS_RUNNING: i32 = 96;
 
 /// A report of the state of a vdev is cut after so many bytes.
 const REPORT_MAX: usize = 64 << 10;
-
-unsafe extern "C" {
-    fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
-}
-
-/// Calls `call` while this thread cannot be cancelled: writing a line is a point at which it could
-/// be, and frames of Rust are not unwound.
-fn uncancelled<T>(call: impl FnOnce() -> T) -> T {
-    const DISABLE: c_int = 1;
-    let mut before = 0;
-    // SAFETY: `before` is valid for writes.
-    unsafe { pthread_setcancelstate(DISABLE, &raw mut before) };
-    let result = call();
-    // SAFETY: as above; it is the state that was found.
-    unsafe { pthread_setcancelstate(before, &raw mut before) };
-    result
-}
 
 /// See `<qvm/log.h>`.
 #[unsafe(no_mangle)]
@@ -77,10 +61,16 @@ fn log(level: u32, vdp: *const Vdev, line: &str) {
 pub unsafe extern "C" fn qvm_report_text(line: *const c_char) {
     // SAFETY: the pointer rule.
     let line = unsafe { text(line) };
-    let Some(live) = Doing::live() else { return };
+    if let Some(live) = Doing::live() {
+        report(&live, &line);
+    }
+}
+
+/// Adds a text to the report of a vdev; a line of the log if none is being collected.
+pub(super) fn report(live: &Live, line: &str) {
     let mut report = live.report.lock();
     match report.as_mut() {
-        Some(report) if report.len() + line.len() <= REPORT_MAX => report.push_str(&line),
+        Some(report) if report.len() + line.len() <= REPORT_MAX => report.push_str(line),
         Some(_) => {}
         None => {
             drop(report);

@@ -10,13 +10,20 @@
 #![allow(unsafe_code, reason = "reads and writes through pointers from C")]
 #![allow(clippy::missing_safety_doc, reason = "the headers say what C must pass: see Safety")]
 
+pub mod assign;
+pub mod cdev;
 pub mod core;
 pub mod cpu;
 pub mod guest;
+pub mod instr;
 pub mod intr;
 pub mod log;
+pub mod parse;
+pub mod power;
 pub mod pulse;
 pub mod timer;
+pub mod vpci;
+pub mod wdog;
 
 use ::core::ffi::{CStr, c_char};
 use std::borrow::Cow;
@@ -30,6 +37,18 @@ unsafe fn text<'call>(text: *const c_char) -> Cow<'call, str> {
         true => Cow::Borrowed(""),
         // SAFETY: it is not NULL, so it is a string, as this function asks.
         false => unsafe { CStr::from_ptr(text) }.to_string_lossy(),
+    }
+}
+
+/// A text of C as bytes, without the NUL; empty for NULL.
+///
+/// # Safety
+/// As [`text`] asks.
+unsafe fn bytes<'call>(text: *const c_char) -> &'call [u8] {
+    match text.is_null() {
+        true => &[],
+        // SAFETY: it is not NULL, so it is a string, as this function asks.
+        false => unsafe { CStr::from_ptr(text) }.to_bytes(),
     }
 }
 

@@ -13,22 +13,8 @@ use gasp_capi::types::Vdev;
 use parking_lot::RwLock;
 
 use super::cpu::code;
-use crate::abi::Pulse;
+use crate::abi::{Pulse, SigEvent};
 use crate::live::Live;
-
-/// `struct sigevent`, with what SIGEV_THREAD uses.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct SigEvent {
-    value: usize,
-    signo: c_int,
-    notify: c_int,
-    function: Option<extern "C" fn(usize)>,
-    attributes: usize,
-    rest: [u64; 4],
-}
-
-const _: () = assert!(size_of::<SigEvent>() == size_of::<libc::sigevent>());
 
 /// A pulse that an event is prepared for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -1,0 +1,472 @@
+//! A character device.
+#![allow(unsafe_code, reason = "buffers of C")]
+
+use core::ffi::CStr;
+use core::time::Duration;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use gasp::Errno;
+use parking_lot::{Mutex, MutexGuard};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::buffer::{Buffer, read, write};
+use super::host::{HostDevice, Settings};
+use super::options::{Delay, Use};
+use super::watch;
+use crate::live::Live;
+
+/// The longest buffer in bytes.
+pub(crate) const SIZE_MAX: usize = 1 << 20;
+
+/// How long after a host device could not be opened it is tried again.
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
+
+/// A character device of a vdev.
+#[derive(Debug)]
+pub(crate) struct Cdev {
+    pub(super) live: Weak<Live>,
+    state: Mutex<State>,
+    /// Has the thread look at the state again.
+    pub(super) wake: OwnedFd,
+}
+
+/// Where one direction comes from or goes to.
+#[derive(Debug, Default)]
+struct End {
+    path: Option<PathBuf>,
+    /// The path, for C.
+    name: Option<CString>,
+    open: Option<Arc<HostDevice>>,
+    /// Why nothing comes or goes any more.
+    over: Option<Errno>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    input: End,
+    output: End,
+    received: Buffer,
+    pending: Buffer,
+    delay: Option<Delay>,
+    batch: Duration,
+    /// Between `GUEST_CONFIGURED` and `TERMINATE`.
+    runs: bool,
+    thread: Option<JoinHandle<()>>,
+    /// What the thread waits for.
+    pub(super) waits: Waits,
+}
+
+/// What the thread waits for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Waits {
+    /// Until there is input.
+    pub(super) input: bool,
+    /// Until there is room for output.
+    pub(super) output: bool,
+    /// Until a batch is complete.
+    pub(super) flush: Option<Instant>,
+    /// Until a host device that is not there may be.
+    pub(super) open: Option<Instant>,
+    /// Since when it is not there.
+    missing: Option<Instant>,
+    /// The vdev has been told to write what is pending.
+    pub(super) told: bool,
+    pub(super) is_over: bool,
+}
+
+/// What C sees of it.
+pub(crate) struct Shown {
+    pub(crate) input: Side,
+    pub(crate) output: Side,
+    pub(crate) settings: Option<Settings>,
+    pub(crate) batch: Duration,
+    pub(crate) delayed: u32,
+}
+
+/// What C sees of a direction.
+pub(crate) struct Side {
+    pub(crate) name: *const core::ffi::c_char,
+    pub(crate) buffer: *mut u8,
+    pub(crate) size: u32,
+    pub(crate) begin: u32,
+    pub(crate) end: u32,
+    pub(crate) fd: i32,
+}
+
+impl Cdev {
+    /// One with two buffers of `size` bytes.
+    ///
+    /// # Errors
+    /// `ENOMEM`, and those of eventfd(2).
+    pub(crate) fn new(live: &Arc<Live>, size: usize) -> Result<Self, Errno> {
+        let state = State {
+            input: End::default(),
+            output: End::default(),
+            received: Buffer::new(size)?,
+            pending: Buffer::new(size)?,
+            delay: None,
+            batch: Duration::ZERO,
+            runs: false,
+            thread: None,
+            waits: Waits::default(),
+        };
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { live: Arc::downgrade(live), state: Mutex::new(state), wake })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Names the host device of one or both directions.
+    pub(crate) fn set_path(&self, used: Use, path: PathBuf) {
+        let mut state = self.state();
+        let name = CString::new(path.as_os_str().as_bytes()).ok();
+        if used != Use::Output {
+            state.input = End { path: Some(path.clone()), name: name.clone(), ..End::default() };
+        }
+        if used != Use::Input {
+            state.output = End { path: Some(path), name, ..End::default() };
+        }
+    }
+
+    pub(crate) fn set_delay(&self, delay: Delay) {
+        self.state().delay = Some(delay);
+    }
+
+    pub(crate) fn set_batch(&self, batch: Duration) {
+        self.state().batch = batch;
+    }
+
+    /// The guest is complete: opens the host device unless that is delayed.
+    ///
+    /// # Errors
+    /// Those of open(2), with the path, and `EAGAIN` if there can be no thread.
+    pub(crate) fn start(self: &Arc<Self>) -> Result<(), (Errno, PathBuf)> {
+        let mut state = self.state();
+        if state.runs || (state.input.path.is_none() && state.output.path.is_none()) {
+            return Ok(());
+        }
+        if state.delay.is_none() {
+            state.open()?;
+        }
+        let of = Arc::clone(self);
+        let name = self.live.upgrade().map_or_else(String::new, |live| live.name.clone());
+        let thread = thread::Builder::new().name(name).spawn(move || watch::watch(&of));
+        state.thread = Some(thread.map_err(|_| (Errno::AGAIN, PathBuf::new()))?);
+        state.runs = true;
+        state.expect_input();
+        drop(state);
+        self.wake();
+        Ok(())
+    }
+
+    /// Writes what the host device takes of the output that is pending, and closes it.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        // It ends in any case: what the host device does not take is lost.
+        let _ = state.flush();
+        state.runs = false;
+        state.waits = Waits { is_over: true, ..Waits::default() };
+        let thread = state.thread.take();
+        let ends = (state.input.open.take(), state.output.open.take());
+        drop(state);
+        self.wake();
+        if let Some(thread) = thread {
+            // A panic of the host's own is reported by its hook.
+            let _ = thread.join();
+        }
+        drop(ends);
+    }
+
+    /// Receives input into the buffer.
+    ///
+    /// # Errors
+    /// Those of read(2); `EPIPE` at the end of the input.
+    pub(crate) fn receive(&self) -> Result<usize, Errno> {
+        self.working(true, |state| {
+            if state.received.window.free() == 0 {
+                return Ok(0);
+            }
+            let Some(device) = state.source()? else { return Ok(0) };
+            let outcome = state.received.fill(device.as_fd());
+            state.input.settle(outcome, true)
+        })
+    }
+
+    /// Takes input, of the buffer or the host device.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive), without a buffer.
+    ///
+    /// # Safety
+    /// `bytes` is valid for writes of `count` bytes.
+    pub(crate) unsafe fn read(&self, bytes: *mut u8, count: usize) -> Result<usize, Errno> {
+        self.working(true, |state| {
+            if state.received.window.size > 0 {
+                // SAFETY: as this function asks; the buffer is the host's own memory.
+                return Ok(unsafe { state.received.pop(bytes, count) });
+            }
+            let Some(device) = state.source()?.filter(|_| count > 0) else { return Ok(0) };
+            // SAFETY: as this function asks.
+            let outcome = unsafe { read(device.as_fd(), bytes, count) };
+            state.input.settle(outcome, true)
+        })
+    }
+
+    /// Outputs bytes; how many are accepted.
+    ///
+    /// # Errors
+    /// Those of write(2), if none is.
+    ///
+    /// # Safety
+    /// `bytes` is valid for reads of `count` bytes.
+    pub(crate) unsafe fn write(&self, bytes: *const u8, count: usize) -> Result<usize, Errno> {
+        self.working(false, |state| {
+            if state.output.path.is_none() || !state.runs {
+                return Ok(count);
+            }
+            if let Some(errno) = state.output.over {
+                return Err(errno);
+            }
+            let device = state.output.open.clone();
+            let mut accepted = 0;
+            if let Some(device) = &device
+                && state.pending.window.used() == 0
+                && (state.batch.is_zero() || state.pending.window.size == 0)
+            {
+                // SAFETY: as this function asks.
+                let outcome = unsafe { write(device.as_fd(), bytes, count) };
+                accepted = state.output.settle(outcome, false)?;
+            }
+            let (rest, left) = (bytes.wrapping_add(accepted), count - accepted);
+            // SAFETY: these are the last of the bytes that this function asks for.
+            accepted += unsafe { state.pending.push(rest, left) };
+            // A batch that fills the buffer is complete.
+            if accepted < count && state.flush()? > 0 {
+                let (rest, left) = (bytes.wrapping_add(accepted), count - accepted);
+                // SAFETY: as above.
+                accepted += unsafe { state.pending.push(rest, left) };
+            }
+            Ok(accepted)
+        })
+    }
+
+    /// Writes what is pending; how many bytes the host device has taken.
+    ///
+    /// # Errors
+    /// Those of write(2).
+    pub(crate) fn flush(&self) -> Result<usize, Errno> {
+        self.working(false, |state| {
+            (state.waits.flush, state.waits.told) = (None, false);
+            state.flush()
+        })
+    }
+
+    /// Opens what is not open, calls `work`, and then has the thread wait for room, and for input if
+    /// the vdev has looked for it.
+    fn working<T>(&self, looks: bool, work: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state();
+        let before = state.waits;
+        state.open_late();
+        let result = work(&mut state);
+        if looks {
+            state.expect_input();
+        }
+        state.expect_room();
+        let wakes = state.waits.differs(&before);
+        drop(state);
+        if wakes {
+            self.wake();
+        }
+        result
+    }
+
+    fn wake(&self) {
+        // It fails if the counter is at its end: then the thread is awake.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
+    /// What C sees of it now.
+    pub(crate) fn shown(&self) -> Shown {
+        let state = self.state();
+        let settings = [&state.input, &state.output];
+        let settings = settings.iter().find_map(|end| end.open.as_ref()?.settings());
+        Shown {
+            input: Side::of(&state.input, &state.received),
+            output: Side::of(&state.output, &state.pending),
+            settings,
+            batch: state.batch,
+            delayed: match state.delay {
+                None => 0,
+                Some(Delay::Seconds(seconds)) => seconds,
+                Some(Delay::Forever) => u32::MAX,
+            },
+        }
+    }
+
+    /// A line about its state.
+    pub(crate) fn report(&self) -> String {
+        let state = self.state();
+        let end = |end: &End| match (&end.path, &end.open, end.over) {
+            (None, ..) => "none".to_owned(),
+            (Some(path), _, Some(errno)) => format!("{} ({errno})", path.display()),
+            (Some(path), None, _) => format!("{} (not open)", path.display()),
+            (Some(path), Some(_), None) => path.display().to_string(),
+        };
+        let (received, pending) = (state.received.window.used(), state.pending.window.used());
+        format!(
+            "host device: input {}, {received} bytes not read; output {}, {pending} bytes pending\n",
+            end(&state.input),
+            end(&state.output)
+        )
+    }
+}
+
+impl State {
+    /// The open host device of input; `None` if there is none.
+    fn source(&self) -> Result<Option<Arc<HostDevice>>, Errno> {
+        match self.input.over {
+            Some(errno) => Err(errno),
+            None => Ok(self.input.open.clone()),
+        }
+    }
+
+    /// Opens the host device.
+    fn open(&mut self) -> Result<(), (Errno, PathBuf)> {
+        let (input, output) = (&mut self.input, &mut self.output);
+        let opened = |path: &PathBuf, used| {
+            let device = HostDevice::open(path, used);
+            device.map(Arc::new).map_err(|errno| (errno, path.clone()))
+        };
+        match (&input.path, &output.path) {
+            (Some(path), Some(other)) if path == other => {
+                let device = opened(path, Use::Both)?;
+                (input.open, output.open) = (Some(Arc::clone(&device)), Some(device));
+            }
+            (from, to) => {
+                let from = from.as_ref().map(|path| opened(path, Use::Input)).transpose()?;
+                let to = to.as_ref().map(|path| opened(path, Use::Output)).transpose()?;
+                (input.open, output.open) = (from, to);
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the host device if that was delayed, and it is time to try.
+    pub(super) fn open_late(&mut self) {
+        let is_open = self.input.open.is_some() || self.output.open.is_some();
+        let Some(delay) = self.delay.filter(|_| self.runs && !is_open) else { return };
+        let now = Instant::now();
+        if self.waits.open.is_some_and(|at| now < at) {
+            return;
+        }
+        let Err((errno, path)) = self.open() else {
+            (self.waits.open, self.waits.missing) = (None, None);
+            self.expect_input();
+            self.expect_room();
+            return;
+        };
+        let since = *self.waits.missing.get_or_insert(now);
+        match delay {
+            Delay::Seconds(seconds) if now - since >= Duration::from_secs(seconds.into()) => {
+                tracing::error!(path = %path.display(), %errno, "the host device cannot be opened");
+                // As without one: output is discarded, and there is no input.
+                (self.input, self.output, self.delay) = (End::default(), End::default(), None);
+                self.pending.window.removed(usize::MAX);
+                self.waits.open = None;
+            }
+            _ => self.waits.open = Some(now + AGAIN),
+        }
+    }
+
+    /// Writes what is pending.
+    fn flush(&mut self) -> Result<usize, Errno> {
+        if let Some(errno) = self.output.over {
+            return Err(errno);
+        }
+        let Some(device) = self.output.open.clone() else { return Ok(0) };
+        let mut written = 0;
+        while self.pending.window.used() > 0 {
+            let outcome = self.pending.drain(device.as_fd());
+            match self.output.settle(outcome, false) {
+                Ok(0) => break,
+                Ok(more) => written += more,
+                Err(errno) => {
+                    self.pending.window.removed(usize::MAX);
+                    return Err(errno);
+                }
+            }
+        }
+        Ok(written)
+    }
+
+    /// Has the thread wait for input, if there is room for it.
+    fn expect_input(&mut self) {
+        let window = self.received.window;
+        let has_room = window.size == 0 || window.free() > 0;
+        self.waits.input =
+            self.runs && has_room && self.input.open.is_some() && self.input.over.is_none();
+    }
+
+    /// Has the thread wait for the end of a batch, or for room, if output is pending.
+    fn expect_room(&mut self) {
+        let is_pending = self.runs && self.output.over.is_none() && self.pending.window.used() > 0;
+        if !is_pending || self.waits.told {
+            (self.waits.flush, self.waits.output) = (None, false);
+        } else if self.batch.is_zero() || self.pending.window.free() == 0 {
+            (self.waits.flush, self.waits.output) = (None, self.output.open.is_some());
+        } else {
+            self.waits.output = false;
+            self.waits.flush.get_or_insert_with(|| Instant::now() + self.batch);
+        }
+    }
+
+    /// The host devices that the thread waits for.
+    pub(super) fn awaited(&self) -> (Option<Arc<HostDevice>>, Option<Arc<HostDevice>>) {
+        (
+            self.input.open.clone().filter(|_| self.waits.input),
+            self.output.open.clone().filter(|_| self.waits.output),
+        )
+    }
+}
+
+impl Waits {
+    /// Whether the thread has to look again.
+    fn differs(&self, other: &Self) -> bool {
+        (self.input, self.output, self.flush, self.open, self.is_over)
+            != (other.input, other.output, other.flush, other.open, other.is_over)
+    }
+}
+
+impl End {
+    /// The bytes of a read or a write; its end is remembered.
+    fn settle(&mut self, outcome: Result<usize, Errno>, reads: bool) -> Result<usize, Errno> {
+        match outcome {
+            Ok(0) if reads => Err(*self.over.insert(Errno::PIPE)),
+            Err(Errno::AGAIN) => Ok(0),
+            Err(errno) => Err(*self.over.insert(errno)),
+            Ok(count) => Ok(count),
+        }
+    }
+}
+
+impl Side {
+    fn of(end: &End, buffer: &Buffer) -> Self {
+        let number = |number: usize| u32::try_from(number).unwrap_or(0);
+        Self {
+            name: end.name.as_deref().map_or(core::ptr::null(), CStr::as_ptr),
+            buffer: buffer.pointer(),
+            size: number(buffer.window.size),
+            begin: number(buffer.window.begin),
+            end: number(buffer.window.end),
+            fd: end.open.as_ref().map_or(-1, |device| device.as_fd().as_raw_fd()),
+        }
+    }
+}
