@@ -66,11 +66,18 @@ struct Found {
 /// An address space of registers: a VM has one of ports and one of memory addresses.
 ///
 /// Accesses can have any length and alignment. One that extends over several devices is divided
-/// between them; bytes that no device claims are read as ones, and writes to them are dropped.
+/// between them; bytes that no device claims go to the [fallback](Self::set_fallback), if there is
+/// one. Without one they are read as ones, and writes to them are dropped.
 #[derive(Default)]
-pub struct Bus {
+pub struct Bus(RwLock<Devices>);
+
+/// The devices of a bus.
+#[derive(Default)]
+struct Devices {
     /// In order of address, without overlaps.
-    entries: RwLock<Vec<Entry>>,
+    entries: Vec<Entry>,
+    /// The device of all other addresses.
+    fallback: Option<Arc<dyn BusDevice>>,
 }
 
 impl Bus {
@@ -81,7 +88,7 @@ impl Bus {
     pub fn add(&self, start: u64, len: u64, device: Arc<dyn BusDevice>) -> Result<(), BusError> {
         let last = len.checked_sub(1).and_then(|more| start.checked_add(more));
         let last = last.ok_or(BusError::Range { start, len })?;
-        let mut entries = self.entries.write();
+        let entries = &mut self.0.write().entries;
         let at = entries.partition_point(|entry| entry.last < start);
         match entries.get(at) {
             Some(entry) if entry.start <= last => {
@@ -97,16 +104,31 @@ impl Bus {
     /// Removes the range that begins at `start`, and returns its device. An access that has begun
     /// may still be running in it.
     pub fn remove(&self, start: u64) -> Option<Arc<dyn BusDevice>> {
-        let mut entries = self.entries.write();
+        let entries = &mut self.0.write().entries;
         let at = entries.binary_search_by_key(&start, |entry| entry.start).ok()?;
         Some(entries.remove(at).device)
     }
 
+    /// Gives all addresses that no other device has to `device`, whose offsets are then addresses:
+    /// for devices whose ranges change while the guest runs. Replaces the one before.
+    ///
+    /// The gap between two other devices is one range of it, and an access is divided there.
+    pub fn set_fallback(&self, device: Option<Arc<dyn BusDevice>>) {
+        self.0.write().fallback = device;
+    }
+
+    /// The start and last address of the first device that has a part of `start..=last`. The
+    /// fallback has none.
+    pub fn first_in(&self, start: u64, last: u64) -> Option<(u64, u64)> {
+        let devices = self.0.read();
+        let at = devices.entries.partition_point(|entry| entry.last < start);
+        let entry = devices.entries.get(at)?;
+        (entry.start <= last).then_some((entry.start, entry.last))
+    }
+
     /// The last address of the first device that has a part of `start..=last`.
     pub(crate) fn last_in(&self, start: u64, last: u64) -> Option<u64> {
-        let entries = self.entries.read();
-        let entry = entries.get(entries.partition_point(|entry| entry.last < start))?;
-        (entry.start <= last).then_some(entry.last)
+        self.first_in(start, last).map(|(_, last)| last)
     }
 
     /// Reads as the guest does.
@@ -153,22 +175,24 @@ impl Bus {
             let more = usize::try_from(last - at).unwrap_or(usize::MAX);
             more.saturating_add(1).min(len)
         };
-        let entries = self.entries.read();
+        let Devices { entries, fallback } = &*self.0.read();
+        let other = || Some(Found { device: Arc::clone(fallback.as_ref()?), offset: at });
         match entries.get(entries.partition_point(|entry| entry.last < at)) {
             Some(entry) if entry.start <= at => (
                 Some(Found { device: Arc::clone(&entry.device), offset: at - entry.start }),
                 up_to(entry.last),
             ),
-            Some(next) => (None, up_to(next.start - 1)),
-            None => (None, len),
+            Some(next) => (other(), up_to(next.start - 1)),
+            None => (other(), up_to(u64::MAX)),
         }
     }
 }
 
 impl fmt::Debug for Bus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let entries = self.entries.read();
-        let ranges = entries.iter().map(|entry| format!("{:#x}..={:#x}", entry.start, entry.last));
+        let devices = self.0.read();
+        let range = |entry: &Entry| format!("{:#x}..={:#x}", entry.start, entry.last);
+        let ranges = devices.entries.iter().map(range);
         f.debug_list().entries(ranges).finish()
     }
 }
@@ -219,6 +243,34 @@ mod tests {
         bus.read(u64::MAX, &mut data);
         assert_eq!(data, [7, 0xff, 0xff, 0xff]);
         bus.write(u64::MAX - 1, &[0; 8]);
+    }
+
+    #[test]
+    fn what_no_device_claims_goes_to_the_fallback_by_its_address() {
+        let bus = Bus::default();
+        let (a, rest) = (noted(0x10), noted(0));
+        bus.add(0x4, 2, a.clone()).unwrap();
+        bus.set_fallback(Some(rest.clone()));
+        let mut data = [0; 8];
+        bus.read(0x2, &mut data);
+        assert_eq!(data, [2, 3, 0x10, 0x11, 6, 7, 8, 9]);
+        bus.write(0x5, &[1, 2, 3]);
+        assert_eq!((&*a.1.lock(), &*rest.1.lock()), (&vec![(1, vec![1])], &vec![(6, vec![2, 3])]));
+        assert_eq!((bus.first_in(0, 3), bus.first_in(0, 4)), (None, Some((4, 5))));
+        bus.set_fallback(None);
+        bus.read(0x6, &mut data[..1]);
+        assert_eq!(data[0], 0xff);
+        // It is called without a lock of the bus.
+        struct Changes(Arc<Bus>);
+        impl BusDevice for Changes {
+            fn read(&self, _: u64, _: &mut [u8]) {}
+            fn write(&self, _: u64, _: &[u8]) {
+                self.0.set_fallback(None);
+            }
+        }
+        let bus = Arc::new(Bus::default());
+        bus.set_fallback(Some(Arc::new(Changes(Arc::clone(&bus)))));
+        bus.write(u64::MAX, &[0; 4]);
     }
 
     #[test]

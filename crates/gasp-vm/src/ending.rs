@@ -22,6 +22,13 @@ pub enum End {
     /// The host has ended it: [`Ending::request`] with this, or the [`Running`](crate::Running) VM
     /// was dropped.
     Stopped,
+    /// A device has ended it.
+    Device {
+        /// What the program is to exit with, as far as that is the device's business.
+        status: u8,
+        /// Which device, and why.
+        why: String,
+    },
     /// A fault while a vCPU handled a fault in the handling of a fault: a PC would reset itself.
     TripleFault {
         /// The number of the vCPU.
@@ -64,6 +71,7 @@ impl fmt::Display for End {
             Self::PowerOff => f.write_str("the guest has powered off"),
             Self::Reset => f.write_str("the guest has reset itself"),
             Self::Stopped => f.write_str("the host has stopped the guest"),
+            Self::Device { why, .. } => f.write_str(why),
             Self::TripleFault { vcpu } => write!(f, "vCPU {vcpu}: triple fault"),
             Self::Halted => f.write_str("all vCPUs have halted, and nothing can wake them"),
             Self::Failed { vcpu, rip, why } => write!(f, "vCPU {vcpu} at {rip:#x}: {why}"),

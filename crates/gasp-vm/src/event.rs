@@ -18,6 +18,19 @@ pub struct Line {
     vm: Arc<VmFd>,
 }
 
+/// An interrupt line of the I/O APIC, for levels. Dropping it lowers it.
+///
+/// While it is up, the I/O APIC delivers the interrupt again each time that the guest ends it, as
+/// far as the guest has programmed the line as level-triggered. Active high and active low are the
+/// same to KVM: raised is asserted.
+///
+/// Several of one number are one line to the guest, and the last change of any of them counts: a
+/// line that devices share needs a count of who holds it up.
+pub struct LevelLine {
+    gsi: u32,
+    vm: Arc<VmFd>,
+}
+
 /// Where a [`Doorbell`] is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DoorbellAddr {
@@ -63,6 +76,20 @@ impl Machine {
         Ok(Line { event, gsi, vm: Arc::clone(&self.0.vm) })
     }
 
+    /// The interrupt line `gsi`, 0 to 23, for a device that holds it up until it is served.
+    ///
+    /// # Errors
+    /// [`MachineError::Kvm`] if there is no such line, or the VM has no interrupt controllers.
+    pub fn level_line(&self, gsi: u32) -> Result<LevelLine, MachineError> {
+        if gsi >= crate::LINES {
+            let errno = gasp::Errno::INVAL;
+            return Err(MachineError::Kvm { what: "KVM_IRQ_LINE of a line past 23", errno });
+        }
+        let line = LevelLine { gsi, vm: Arc::clone(&self.0.vm) };
+        line.set(false)?;
+        Ok(line)
+    }
+
     /// A doorbell at `addr`.
     ///
     /// # Errors
@@ -97,6 +124,21 @@ impl Line {
     }
 }
 
+impl LevelLine {
+    /// Raises or lowers the line. To set the level that it has is allowed.
+    ///
+    /// # Errors
+    /// [`MachineError::Kvm`]; the line stays as it is.
+    pub fn set(&self, raised: bool) -> Result<(), MachineError> {
+        self.vm.set_irq_line(self.gsi, raised).map_err(MachineError::call("KVM_IRQ_LINE"))
+    }
+
+    /// The number of the line.
+    pub fn gsi(&self) -> u32 {
+        self.gsi
+    }
+}
+
 impl Doorbell {
     /// Where the rings are counted; its descriptor is not blocking.
     pub fn event(&self) -> &EventFd {
@@ -113,6 +155,14 @@ impl Drop for Line {
     fn drop(&mut self) {
         if let Err(error) = self.vm.unregister_irqfd(&self.event, self.gsi) {
             tracing::error!(%error, gsi = self.gsi, "an interrupt line stays connected");
+        }
+    }
+}
+
+impl Drop for LevelLine {
+    fn drop(&mut self) {
+        if let Err(error) = self.set(false) {
+            tracing::error!(%error, gsi = self.gsi, "an interrupt line stays as it is");
         }
     }
 }
@@ -134,6 +184,12 @@ impl Drop for Doorbell {
 impl fmt::Debug for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Line").field("gsi", &self.gsi).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for LevelLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LevelLine").field("gsi", &self.gsi).finish_non_exhaustive()
     }
 }
 

@@ -16,7 +16,7 @@
 //! | [`acpi`], [`PowerButton`] | the tables that Linux finds it all by; power-off, reset, the power button |
 //! | [`pci`] | a PCI bus with devices of [`gasp_vdev`] |
 //! | [`Iommu`] | the guest's own IOMMU, which the devices are behind |
-//! | [`Line`], [`MessageSender`], [`Doorbell`] | interrupts by irqfd, messages, doorbells by ioeventfd |
+//! | [`Line`], [`LevelLine`], [`MessageSender`], [`Doorbell`] | interrupts by irqfd, by level, by message; doorbells by ioeventfd |
 //!
 //! # Signals
 //!
@@ -57,7 +57,7 @@ pub use bus::{Bus, BusDevice, BusError};
 pub use controllers::{Interrupts, LINES};
 pub use ending::{End, Ending, Failure};
 pub use error::MachineError;
-pub use event::{Doorbell, DoorbellAddr, Line, Rings};
+pub use event::{Doorbell, DoorbellAddr, LevelLine, Line, Rings};
 pub use exits::Exits;
 pub use iommu::Iommu;
 pub use machine::{Machine, MachineBuilder};

@@ -14,11 +14,14 @@
 //! else jumps to a PC's firmware in real mode. So there is some at 0xffff0: it writes the reset
 //! register.
 //!
+//! [`PlatformDevice`] describes registers of one's own, with an interrupt.
+//!
 //! [`PowerButton::connect`](crate::PowerButton::connect) and
 //! [`SerialPort`](crate::serial::SerialPort) are the devices. Linux finds the tables by the zero
 //! page, or by a search of the last 128 KiB of the first megabyte, where they are.
 
 mod dsdt;
+mod platform;
 
 use acpi_tables::Aml;
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
@@ -29,6 +32,7 @@ use acpi_tables::madt::{
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;
 use gasp::{Bytes, Guest, GuestPhys};
+pub use platform::{HardwareId, PlatformDevice};
 use thiserror::Error;
 
 use crate::layout::{IO_APIC, LOCAL_APIC};

@@ -69,6 +69,11 @@ impl PciRoot {
         Ok(Self { bus, machine: Arc::downgrade(inner), pins, high, windows })
     }
 
+    /// The window for base address registers past the end of RAM.
+    pub fn high_window(&self) -> Range<u64> {
+        self.high.clone()
+    }
+
     /// The first device number that is free, as its function 0.
     pub fn free(&self) -> Option<Bdf> {
         let numbers = (0..32).filter_map(|device| Bdf::new(0, device, 0));

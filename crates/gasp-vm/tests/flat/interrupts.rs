@@ -1,5 +1,6 @@
 //! Doorbells, interrupts, and more than one vCPU.
 
+use core::time::Duration;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -7,12 +8,17 @@ use gasp::GuestPhys;
 use gasp_vm::{BusDevice, DoorbellAddr, End, Interrupts, Rings};
 use parking_lot::Mutex;
 
+use crate::code::{Code, interrupt_tables};
 use crate::support::{Flat, PATIENCE, POWER_OFF, Trials, flatten};
+
+/// How long nothing must arrive.
+const QUIET: Duration = Duration::from_millis(100);
 
 pub(crate) fn trials() -> Trials {
     vec![
         ("a_doorbell_counts_without_an_exit", doorbells),
         ("an_interrupt_wakes_the_guest", interrupt),
+        ("a_level_that_stays_up_is_delivered_again_after_each_end", level),
         ("a_guest_starts_its_second_vcpu", second_vcpu),
         ("a_device_that_waits_does_not_hold_up_another_vcpu", not_held_up),
     ]
@@ -109,6 +115,43 @@ fn interrupt() {
     drop(line);
     flat.machine.line(4).unwrap().pulse();
     assert_eq!(reports.recv_timeout(PATIENCE), Ok(2), "connected anew");
+}
+
+fn level() {
+    /// Leads line 10 to vector 0x30 of this vCPU, as a level; the other half of the entry is 0.
+    fn begin() -> Code {
+        Code::new()
+            .take_interrupts()
+            .store32(0xfec0_0000, 0x10 + 2 * 10)
+            .store32(0xfec0_0010, 0x8030)
+            .raw(&[0xb0, 1, 0xe6, 0x80]) // mov al, 1; out 0x80, al
+            .wait_for_interrupts()
+    }
+    // Reports, and ends the interrupt.
+    let handler = Code::new().raw(&[0xb0, 2, 0xe6, 0x80]).end_of_interrupt().wait_for_interrupts();
+    let flat = Flat::new(Interrupts::Kernel, &[begin().bytes()]);
+    flat.guest.write_firmware(GuestPhys(0x1100), handler.bytes()).unwrap();
+    interrupt_tables(&flat, &[(0x30, 0x1100)]);
+    let reports = reports(&flat, 0x80);
+    let line = flat.machine.level_line(10).unwrap();
+    assert!(flat.machine.level_line(24).is_err());
+    let _running = flat.start();
+    assert_eq!(reports.recv_timeout(PATIENCE), Ok(1));
+    line.set(true).unwrap();
+    for _ in 0..3 {
+        assert_eq!(reports.recv_timeout(PATIENCE), Ok(2), "again");
+    }
+    let quiet = || {
+        // What was under way arrives.
+        while reports.recv_timeout(QUIET).is_ok() {}
+        reports.recv_timeout(QUIET).is_err()
+    };
+    line.set(false).unwrap();
+    assert!(quiet());
+    line.set(true).unwrap();
+    assert_eq!(reports.recv_timeout(PATIENCE), Ok(2));
+    drop(line);
+    assert!(quiet(), "a line that is dropped is lowered");
 }
 
 fn second_vcpu() {
