@@ -3,7 +3,7 @@
 
 use core::cell::Cell;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -41,6 +41,8 @@ pub(crate) struct Guest {
     pub(crate) number: usize,
     running: AtomicBool,
     pub(crate) ports: Ports,
+    /// Counts changes of regions, each after it was made.
+    pub(crate) changes: AtomicU64,
     names: Mutex<Names>,
     /// Whether it belongs to a program in Rust, so that C cannot destroy it.
     pub(crate) embedded: bool,
@@ -113,6 +115,11 @@ pub(crate) fn no_domain() -> Failure {
 }
 
 impl Guest {
+    /// A change of its regions has been made, also if it failed in the middle.
+    pub(crate) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
     /// Registers a guest with its devices and domains; returns its number.
     pub(crate) fn enlist(engine: gasp::Guest, embedded: bool) -> Outcome<usize> {
         let make = |number| {
@@ -121,6 +128,7 @@ impl Guest {
                 number,
                 running: AtomicBool::new(false),
                 ports: Ports::default(),
+                changes: AtomicU64::new(0),
                 names: Mutex::default(),
                 embedded,
             })

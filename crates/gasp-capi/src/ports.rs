@@ -50,6 +50,11 @@ impl Ports {
         self.regions().values().find(|there| there.last >= first && there.first <= last).copied()
     }
 
+    /// All regions, in order.
+    pub(crate) fn all(&self) -> Vec<PortRegion> {
+        self.regions().values().copied().collect()
+    }
+
     /// The regions that a vdev emulates.
     pub(crate) fn of(&self, vdev: usize) -> Vec<PortRegion> {
         self.regions().values().filter(|region| region.vdev == vdev).copied().collect()

@@ -112,6 +112,11 @@ impl Instance {
         &self.live.name
     }
 
+    /// The address of its `vdev_t`, which identifies it among the vdevs that exist.
+    pub fn address(&self) -> usize {
+        self.live.object.pointer().addr()
+    }
+
     /// Its factory.
     pub fn factory(&self) -> &Arc<Factory> {
         &self.live.factory
@@ -213,6 +218,45 @@ impl Instance {
         self.live.object.set_block(Block { location: start, length: len, ..block });
     }
 
+    /// Whether it needs a place from its host: it has registers that the host is to make a region
+    /// for, and no location.
+    pub fn wants_place(&self, placed: Placed) -> bool {
+        let factory = self.factory();
+        let has_registers = factory.answers() != (false, false);
+        placed.start.is_none()
+            && has_registers
+            && !factory.has(VFF_LOC_NO)
+            && !factory.has(VFF_MANUAL_REGION)
+    }
+
+    /// Makes the region of its registers, unless it makes its regions itself, has none, or is on
+    /// the PCI bus. [`Decoder`](crate::Decoder) finds it, and so does `gasp_region_info()`.
+    ///
+    /// # Errors
+    /// [`VdevError::Host`] if something is there.
+    pub fn make_region(&self) -> Result<(), VdevError> {
+        let Placed { space, start, len } = self.placed()?;
+        let space = match space {
+            Space::Memory => embed::Space::Memory,
+            Space::Ports => embed::Space::Ports,
+            Space::Pci => return Ok(()),
+        };
+        let factory = self.factory();
+        let (Some(start), false) = (start, factory.has(VFF_MANUAL_REGION)) else { return Ok(()) };
+        if factory.answers() == (false, false) || factory.has(VFF_LOC_NO) {
+            return Ok(());
+        }
+        let flags = gasp_capi::types::GRF_VIRT_RD | gasp_capi::types::GRF_VIRT_WR;
+        // `placed` has checked that it does not wrap.
+        let span = start..=start.saturating_add(len - 1);
+        let made = self.live.listed.add_registers(space, span, flags, 0);
+        made.map_err(|error| VdevError::Host {
+            vdev: self.name().to_owned(),
+            errno: error.errno(),
+            why: error.to_string(),
+        })
+    }
+
     /// The line of its interrupt, if it has one.
     pub fn line(&self) -> Option<u32> {
         let intr = self.live.object.interrupt();
@@ -227,6 +271,11 @@ impl Instance {
         let needs =
             self.factory().has(VFF_INTR_REQ) || (self.factory().has(VFF_INTR_NONPCI) && !is_pci);
         self.line().is_none() && (has_asked || needs)
+    }
+
+    /// Whether it has asked for the power button, with `guest_button_register()`.
+    pub fn has_button(&self) -> bool {
+        self.live.has_button.load(Ordering::Acquire)
     }
 
     /// Gives it an interrupt, which it knows by this number.
@@ -266,7 +315,7 @@ impl Instance {
 
     /// Tells it that the power button was pressed. Returns whether it has asked for that.
     pub fn button(&self) -> bool {
-        let asked = self.live.has_button.load(Ordering::Acquire);
+        let asked = self.has_button();
         if let Err(error) = self.call(VDEV_CTRL_BUTTON, "control(BUTTON)", None) {
             tracing::debug!(vdev = self.name(), %error, "the button has no effect");
         }
@@ -291,6 +340,9 @@ impl Instance {
         let left = self.live.threads.wait(THREADS_END_WITHIN);
         self.live.set_level(false);
         self.live.delist();
+        if let Err(error) = self.live.listed.remove_registers() {
+            tracing::warn!(vdev = self.name(), %error, "its regions stay");
+        }
         let virtio = vio::forget(self.live.object.pointer());
         match left.as_slice() {
             // SAFETY: the vdev has returned from `TERMINATE`, the host calls it no more, and its

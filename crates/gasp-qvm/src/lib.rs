@@ -15,6 +15,7 @@
 //! | [`Request`], [`Space`] | a vdev as a configuration requests it |
 //! | [`Instance`], [`Placed`] | a vdev in front of a guest, from its options to its end |
 //! | [`Access`], [`Answer`] | accesses to its registers |
+//! | [`Decoder`] | which vdev an address or port belongs to |
 //! | [`Host`], [`End`], [`Cause`] | what it needs of the program that hosts it |
 //! | [`VdevError`] | what can be wrong with it |
 //! | [`abi`] | what C sees |
@@ -38,6 +39,7 @@ mod conf;
 mod config_space;
 mod controller;
 mod cpu;
+mod decoder;
 mod doing;
 mod error;
 pub mod exports;
@@ -55,9 +57,10 @@ mod worker;
 
 pub use access::{Access, Answer};
 pub use bars::Bar;
+pub use decoder::Decoder;
 pub use error::VdevError;
 pub use factory::Factory;
 pub use host::{Cause, End, Host};
 pub use instance::{Instance, Placed};
 pub use loader::Loader;
-pub use request::{Request, Space};
+pub use request::{HostOption, Request, Space};

@@ -28,6 +28,17 @@ pub(crate) struct OptionText {
     pub(crate) place: Place,
 }
 
+/// An option of the program that hosts a vdev, which the vdev does not see.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostOption {
+    /// Its index in the host's list.
+    pub index: usize,
+    /// Its argument.
+    pub argument: String,
+    /// Where it is, for errors.
+    pub place: Place,
+}
+
 /// A vdev as it is requested.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -49,9 +60,29 @@ impl Request {
     /// With the line: if an option is unknown or lacks its argument, there are several locations,
     /// or the factory excludes the location or the interrupt.
     pub fn of(config: &DeviceConfig, factory: &Factory) -> Result<Self, VdevError> {
+        Self::with(config, factory, &[]).map(|(request, _)| request)
+    }
+
+    /// The request of a configuration that may have options of the host as well, each with an
+    /// argument. An option of the factory of the same name comes first. The host's are returned in
+    /// the order of the text.
+    ///
+    /// # Errors
+    /// As for [`of`](Self::of).
+    pub fn with(
+        config: &DeviceConfig,
+        factory: &Factory,
+        host: &[&str],
+    ) -> Result<(Self, Vec<HostOption>), VdevError> {
         let wrong = |message: &str| Err(VdevError::Config(config.place.error(message)));
-        let mut options = Vec::new();
-        for option in config.options(&factory.options)? {
+        let (mut options, mut hosts) = (Vec::new(), Vec::new());
+        let all = factory.options.iter().map(String::as_str).chain(host.iter().copied());
+        for option in config.options(&all.collect::<Vec<_>>())? {
+            if let Some(index) = option.index.checked_sub(factory.options.len()) {
+                let (argument, place) = (option.argument.unwrap_or_default(), option.place);
+                hosts.push(HostOption { index, argument: argument.into(), place: place.clone() });
+                continue;
+            }
             let argument = option.argument.map(CString::new).transpose();
             let argument =
                 argument.map_err(|_| option.place.error("the argument has a NUL in it"))?;
@@ -94,7 +125,7 @@ impl Request {
             let has: Vec<_> = has.into_iter().map(words).collect();
             return wrong(&format!("`{name}` cannot be {wants}; it can be {}", has.join(" or ")));
         }
-        Ok(request)
+        Ok((request, hosts))
     }
 
     /// The space of the location that was requested.

@@ -1,6 +1,7 @@
 //! Registers of vdevs: added, found, removed.
 
 use core::ops::RangeInclusive;
+use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use gasp::{Errno, GuestPhys, RegionKind, Span};
@@ -21,6 +22,19 @@ impl ListedGuest {
     /// Includes what vdevs have set with `gasp_region_set()` and `gasp_region_set_soft()`.
     pub fn region_at(&self, space: Space, addr: u64) -> Option<RegionAt> {
         regions::region_at(&self.entry().0, space, addr)
+    }
+
+    /// All regions of a space, in order.
+    pub fn regions(&self, space: Space) -> Vec<RegionAt> {
+        regions::regions(&self.entry().0, space)
+    }
+
+    /// How often vdevs, or the program by [`ListedVdev::add_registers`] and the like, have changed
+    /// regions of this guest so far: for a program that keeps [`regions`](Self::regions), which are
+    /// still so if the number has not changed since before they were taken. Changes that the engine
+    /// was asked for directly do not count.
+    pub fn changes(&self) -> u64 {
+        self.entry().0.changes.load(Ordering::Acquire)
     }
 }
 
@@ -103,6 +117,11 @@ fn with_lock(
     space: Space,
     change: impl FnOnce() -> Outcome,
 ) -> Result<(), Error> {
+    let change = || {
+        let outcome = change();
+        guest.changed();
+        outcome
+    };
     if lock::has(guest, space) {
         return Ok(change()?);
     }

@@ -77,25 +77,38 @@ pub struct RegionAt {
 /// All of the region at an address or port.
 pub(crate) fn region_at(guest: &Guest, space: Space, addr: u64) -> Option<RegionAt> {
     Some(match space {
-        Space::Memory => {
-            let found = guest.engine.space().region_at(GuestPhys(addr))?;
-            RegionAt {
-                vdev: owner_of(guest, &found),
-                flags: flags_of(&found),
-                cookie: found.tag() as u32,
-                span: found.span().start().0..=found.span().last().0,
-            }
-        }
-        Space::Ports => {
-            let found = guest.ports.at(addr)?;
-            RegionAt {
-                vdev: owner_of_ports(&found),
-                flags: found.flags | GRF_ACTIVE,
-                cookie: found.cookie,
-                span: found.first..=found.last,
-            }
-        }
+        Space::Memory => of_memory(guest, &guest.engine.space().region_at(GuestPhys(addr))?),
+        Space::Ports => of_ports(&guest.ports.at(addr)?),
     })
+}
+
+/// All regions of a space, in order.
+pub(crate) fn regions(guest: &Guest, space: Space) -> Vec<RegionAt> {
+    match space {
+        Space::Memory => {
+            let all = guest.engine.space().regions();
+            all.iter().map(|found| of_memory(guest, found)).collect()
+        }
+        Space::Ports => guest.ports.all().iter().map(of_ports).collect(),
+    }
+}
+
+fn of_memory(guest: &Guest, found: &gasp::Region) -> RegionAt {
+    RegionAt {
+        vdev: owner_of(guest, found),
+        flags: flags_of(found),
+        cookie: found.tag() as u32,
+        span: found.span().start().0..=found.span().last().0,
+    }
+}
+
+fn of_ports(found: &PortRegion) -> RegionAt {
+    RegionAt {
+        vdev: owner_of_ports(found),
+        flags: found.flags | GRF_ACTIVE,
+        cookie: found.cookie,
+        span: found.first..=found.last,
+    }
 }
 
 /// The `GRF_*` flags of a region.

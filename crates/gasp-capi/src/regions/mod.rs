@@ -14,7 +14,7 @@ pub(crate) use entry::{check_width, tag};
 use entry::{is_of, set_one, waits_for_oneself};
 use gasp::Errno;
 pub use info::RegionAt;
-pub(crate) use info::{info, region_at};
+pub(crate) use info::{info, region_at, regions};
 
 use crate::arguments::{Out, array, read};
 use crate::boundary::{self, Failure, Outcome, set_errno};
@@ -27,7 +27,9 @@ use crate::types::*;
 /// Carries out the entries one after the other; returns how many have succeeded.
 fn set_all(guest: &Arc<Guest>, entries: &[Region]) -> (usize, Outcome) {
     for (index, entry) in entries.iter().enumerate() {
-        if let Err(failure) = set_one(guest, entry) {
+        let outcome = set_one(guest, entry);
+        guest.changed();
+        if let Err(failure) = outcome {
             return (index, Err(failure));
         }
     }
