@@ -2,7 +2,8 @@
 //!
 //! The functions are documented in the headers `<qvm/gasp.h>`, `<qvm/types.h>` and
 //! `<gasp/guest.h>`, in this crate's `include` folder. Each function here implements what its
-//! header says; `tests/abi` compares names, prototypes, layouts and values.
+//! header says; `tests/abi` compares names, prototypes, layouts and values. The other headers of
+//! `include/qvm` are those of virtual devices; their functions are in the programs that host those.
 //!
 //! | | |
 //! |---|---|

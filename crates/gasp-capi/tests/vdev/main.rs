@@ -3,7 +3,8 @@
 //!
 //! `samples/` are vdevs, written after the public guides, `abi/` are assertions; files whose names
 //! end in `_710` are of the 7.x edition. `symbols.txt` lists the functions that a host of vdevs
-//! exports: they are not in libgasp, so that nothing here is linked or run.
+//! exports: they are not in libgasp, so that vdevs are not linked or run here. `inline/` runs what the
+//! headers define themselves.
 //!
 //! That each header compiles alone, in both editions and as C99, C11 and C++17, is tested with all
 //! others by `tests/c.rs`.
@@ -15,6 +16,7 @@ mod text;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use compile::{compile, compile_text, edition, files, here};
 use text::{HEADERS, asserted, constants, functions, header, symbols};
@@ -85,6 +87,22 @@ fn structures_constants_and_prototypes_are_as_asserted() {
     for source in files("tests/vdev/abi", "c") {
         compile(&source, edition(&source), &["-std=gnu11", "-c"])
             .unwrap_or_else(|why| panic!("{}: {why}", source.display()));
+    }
+}
+
+#[test]
+fn the_functions_that_the_headers_define_work() {
+    // The sanitizers, if the compiler has them.
+    let sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+    let has = compile_text("int main(void) { return 0; }\n", 800, &sanitize).is_ok();
+    let sanitize = if has { &sanitize[..] } else { &[] };
+    for source in files("tests/vdev/inline", "c") {
+        let options = [&["-std=gnu11", "-g"], sanitize].concat();
+        let program = compile(&source, edition(&source), &options)
+            .unwrap_or_else(|why| panic!("{}: {why}", source.display()));
+        let output = Command::new(&program.file).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {errors}", source.display());
     }
 }
 

@@ -107,15 +107,6 @@ REGISTER(min_gnt, PCI_REG_MIN_GNT, uint8_t);
 REGISTER(max_lat, PCI_REG_MAX_LAT, uint8_t);
 REGISTER(device, 0x40, uint8_t[0xc0]);
 
-/* The slices of BARs have the register's place, and the mask of the BAR's size. */
-static const struct qvm_slice_descriptor slices[] = {
-    VPCI_SLICE_COMMAND,       VPCI_SLICE_CACHE_LINE_SIZE, VPCI_SLICE_LATENCY_TIMER,
-    VPCI_SLICE_INTERRUPT_LINE, VPCI_SLICE_BAR(2, 0x1000),  VPCI_SLICE_BAR_UPPER(2),
-    VPCI_SLICE_END,
-};
-const struct qvm_slice_descriptor *layouts_slices(void);
-const struct qvm_slice_descriptor *layouts_slices(void) { return slices; }
-
 SIZE(struct qvm_callback, 16);
 #define CDEV(member, offset, of) MEMBER(struct cdev_state, member, offset, of)
 #define CDEV_EVENTS ((116 + sizeof(struct termios) + 7) / 8 * 8)
