@@ -449,6 +449,12 @@ static void *destroy_it(void *context)
     return error == EOK ? stage : NULL;
 }
 
+static int have_both(struct stage *stage)
+{
+    return __atomic_load_n(&stage->mapped, __ATOMIC_RELAXED) > 0
+        && __atomic_load_n(&stage->refused, __ATOMIC_RELAXED) > 0;
+}
+
 static void threads_map_while_others_destroy(void)
 {
     struct stage stage = { NULL, with_memory(), 0, 0, 0 };
@@ -457,7 +463,8 @@ static void threads_map_while_others_destroy(void)
     for (size_t i = 0; i < COUNT_OF(users); i++)
         CHECK(pthread_create(&users[i], NULL, map_what_is_there, &stage) == 0);
     const unsigned count = rounds(2000);
-    for (unsigned i = 0; i < count; i++) {
+    /* At least as many, and until both have happened. */
+    for (unsigned i = 0; i < count || !have_both(&stage); i++) {
         vdev_t *vdev = device(stage.guest, "passing");
         void *won;
         __atomic_store_n(&stage.vdev, vdev, __ATOMIC_RELEASE);
@@ -470,7 +477,6 @@ static void threads_map_while_others_destroy(void)
     __atomic_store_n(&stage.over, 1, __ATOMIC_RELAXED);
     for (size_t i = 0; i < COUNT_OF(users); i++)
         CHECK(pthread_join(users[i], NULL) == 0);
-    CHECK(stage.mapped > 0 && stage.refused > 0);
     end(stage.guest);
 }
 
@@ -483,7 +489,7 @@ static const struct test tests[] = {
     TEST(a_destroyed_vdev_is_refused_by_every_call),
     TEST(registers_need_a_vdev_that_exists),
     TEST(pointers_that_never_were_a_vdev_are_refused_by_every_call),
-    TEST(an_access_to_a_destroyed_vdev_faults),
+    TEST_NEEDS(an_access_to_a_destroyed_vdev_faults, lacks_silence),
     TEST(a_destroyed_vdev_s_memory_is_given_back),
     TEST(addresses_are_not_used_again_soon),
     TEST(threads_map_while_others_destroy),
