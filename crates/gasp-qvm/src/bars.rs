@@ -1,8 +1,7 @@
 //! Base address registers of PCI functions that answer their own configuration accesses.
-#![allow(unsafe_code, reason = "what a vdev reports")]
+#![allow(unsafe_code, reason = "calls a C function")]
 
 use core::ops::RangeInclusive;
-use std::sync::Arc;
 
 use gasp_capi::embed;
 use gasp_capi::lock::{gasp_lock, gasp_unlock};
@@ -10,9 +9,7 @@ use gasp_capi::regions::gasp_region_set_soft;
 use gasp_capi::types::{GRF_NONE, Region, StateBlock};
 
 use crate::abi::*;
-use crate::error::VdevError;
-use crate::instance::Instance;
-use crate::live::{Fatal, Live};
+use crate::live::Live;
 use crate::request::Space;
 
 /// The lines of the log about BARs of a vdev, which its guest can cause without end.
@@ -103,12 +100,13 @@ pub(crate) struct Installed {
     lines: u32,
 }
 
-/// Moves the BARs of a vdev to where its guest has put them. Returns where each is now.
+/// Moves the BARs of a vdev to where its guest has put them. Returns where each is now; `None` if that
+/// is the host's business.
 pub(crate) fn update(
     live: &Live,
     described: [Described; BARS],
     command: u16,
-) -> [Option<u64>; BARS] {
+) -> Option<[Option<u64>; BARS]> {
     let mut installed = live.bars.lock();
     let mut wanted: [Option<Bar>; BARS] = [None; BARS];
     for (index, (described, wanted)) in described.iter().zip(&mut wanted).enumerate() {
@@ -119,7 +117,7 @@ pub(crate) fn update(
     }
     let all: Vec<Bar> = wanted.into_iter().flatten().collect();
     if live.host.place_bars(&all) {
-        return wanted.map(|bar| bar?.start);
+        return None;
     }
     let wanted = wanted.map(|bar| bar.filter(|bar| bar.start.is_some()));
     // First all that go: two may change places.
@@ -138,7 +136,7 @@ pub(crate) fn update(
             }
         }
     }
-    bars.map(|bar| bar?.start)
+    Some(bars.map(|bar| bar?.start))
 }
 
 fn complain(live: &Live, lines: &mut u32, why: &str) {
@@ -183,48 +181,6 @@ fn remove(live: &Live, bar: &Bar) {
             gasp_unlock(kind);
         }
     });
-}
-
-impl Instance {
-    /// The BARs of a PCI function, as it reports them for `control(PCI_BARS)`; empty if it has none.
-    ///
-    /// # Errors
-    /// [`VdevError::Refused`]; [`VdevError::Misbehaved`] if what it reports is not valid.
-    pub fn bars(&self) -> Result<Vec<Bar>, VdevError> {
-        match self.factory().edition() {
-            Edition::V800 => bars_of::<VpciBar>(&self.live),
-            Edition::V710 => bars_of::<VpciBar710>(&self.live),
-        }
-    }
-}
-
-fn bars_of<B: Copy + Into<Described>>(live: &Arc<Live>) -> Result<Vec<Bar>, VdevError> {
-    let misbehaved = |why: String| VdevError::Misbehaved { vdev: live.name.clone(), why };
-    let mut first: *const B = core::ptr::null();
-    let place = (&raw mut first).cast();
-    let what = "control(PCI_BARS)";
-    let count = live.control_at(VDEV_CTRL_PCI_BARS, what, place).map_err(|Fatal(message)| {
-        let (vdev, phase) = (live.name.clone(), what.to_owned());
-        VdevError::Refused { vdev, phase, errno: gasp::Errno::CANCELED, message }
-    })?;
-    if count > 0 {
-        let (vdev, phase) = (live.name.clone(), what.to_owned());
-        let errno = gasp::Errno::from_raw_os_error(count);
-        return Err(VdevError::Refused { vdev, phase, errno, message: String::new() });
-    }
-    let count = count.unsigned_abs() as usize;
-    if count > BARS || (count > 0 && (first.is_null() || !first.is_aligned())) {
-        return Err(misbehaved(format!(
-            "{what} reports {count} BARs at {first:p}; use vpci_ctrl_pci_bars()"
-        )));
-    }
-    let mut bars = Vec::new();
-    for index in 0..count {
-        // SAFETY: the vdev has reported an array of `count` BARs here, which lives as long as it.
-        let described = unsafe { first.wrapping_add(index).read_volatile() };
-        bars.extend(described.into().bar(index, 0).map_err(misbehaved)?);
-    }
-    Ok(bars)
 }
 
 #[cfg(test)]

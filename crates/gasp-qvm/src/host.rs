@@ -51,9 +51,9 @@ pub trait Host: fmt::Debug + Send + Sync + 'static {
     }
 
     /// The guest has moved, enabled or disabled BARs of a PCI function that answers its own
-    /// configuration accesses (`vpci_region_update()`). Returns whether the host dispatches
-    /// accesses by that; else they become regions of the guest, which
-    /// [`region_at`](gasp_capi::embed::ListedGuest::region_at) finds.
+    /// configuration accesses (`vpci_region_update()`). Returns whether the host takes care of
+    /// that, and of the addresses in their `vb_mapping`; else they become regions of the guest,
+    /// which [`region_at`](gasp_capi::embed::ListedGuest::region_at) finds.
     fn place_bars(&self, bars: &[Bar]) -> bool {
         let _ = bars;
         false

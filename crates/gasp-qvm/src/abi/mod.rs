@@ -1,5 +1,5 @@
 //! What C sees: the structures and constants of the headers for vdevs, in both editions.
-//! `tests/abi.rs` compares them with the headers.
+//! `tests/abi` compares them with the headers.
 
 mod cdev;
 mod constants;

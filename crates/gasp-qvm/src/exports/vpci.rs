@@ -188,20 +188,20 @@ pub unsafe extern "C" fn vpci_ctrl_pci_bars_710(
     unsafe { report(rw_cfg, arg) }
 }
 
-/// The places of the BARs, once their regions are there.
-fn update(vdp: *const Vdev, described: [Described; BARS], command: u16) -> [u64; BARS] {
+/// The places of the BARs, once their regions are there; `None` if the host has others for them.
+fn update(vdp: *const Vdev, described: [Described; BARS], command: u16) -> Option<[u64; BARS]> {
     let places = uncancelled(|| match Live::find(vdp) {
         Some(live) if live.is_running() => bars::update(&live, described, command),
         Some(live) => {
             tracing::warn!(vdev = %live.name, "vpci_region_update: the guest does not run yet");
-            [None; BARS]
+            Some([None; BARS])
         }
         None => {
             tracing::warn!("vpci_region_update: there is no such vdev");
-            [None; BARS]
+            Some([None; BARS])
         }
     });
-    places.map(|place| place.unwrap_or(QSL_NO_LOCATION))
+    places.map(|places| places.map(|place| place.unwrap_or(QSL_NO_LOCATION)))
 }
 
 macro_rules! region_update {
@@ -214,7 +214,8 @@ macro_rules! region_update {
             }
             // SAFETY: it is not NULL, so it is valid for reads, by the pointer rule.
             let state = unsafe { rw_cfg.read() };
-            let places = update(vdp, state.bars.map(Described::from), state.command);
+            let described = state.bars.map(Described::from);
+            let Some(places) = update(vdp, described, state.command) else { return };
             for (index, place) in places.into_iter().enumerate() {
                 // SAFETY: it is not NULL, so it is valid for reads and writes, by the pointer rule;
                 // it has so many BARs.
