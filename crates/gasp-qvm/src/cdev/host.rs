@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use gasp::Errno;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 
 use super::options::Use;
 
@@ -29,12 +29,19 @@ impl core::fmt::Debug for Settings {
 
 impl HostDevice {
     /// Opens one. A terminal passes bytes as they are from now on. A file of output alone is created
-    /// if there is none, and appended to.
+    /// if there is none, and appended to. A pipe of input goes on when one writer has ended and
+    /// the next begins.
     ///
     /// # Errors
     /// Those of open(2).
     pub(crate) fn open(path: &Path, used: Use) -> Result<Self, Errno> {
+        let is_pipe = || {
+            let found = rustix::fs::stat(path);
+            found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Fifo)
+        };
         let mode = match used {
+            // Of Linux: a pipe that has a writer in this process does not end.
+            Use::Input if is_pipe() => OFlags::RDWR,
             Use::Input => OFlags::RDONLY,
             Use::Output => OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND,
             Use::Both => OFlags::RDWR,

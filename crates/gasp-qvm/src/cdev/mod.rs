@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `window`, `buffer` | the buffers |
 //! | `options` | the options |
-//! | `device` | a character device |
+//! | `device`, `state` | a character device, and what it has and waits for |
 //! | `host` | the files behind it, and the settings of terminals |
 //! | `watch` | the thread that waits for input and room, and opens what is not there yet |
 
@@ -15,6 +15,7 @@ mod buffer;
 mod device;
 mod host;
 mod options;
+mod state;
 mod watch;
 mod window;
 

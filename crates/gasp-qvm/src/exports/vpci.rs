@@ -191,7 +191,7 @@ pub unsafe extern "C" fn vpci_ctrl_pci_bars_710(
 /// The places of the BARs, once their regions are there; `None` if the host has others for them.
 fn update(vdp: *const Vdev, described: [Described; BARS], command: u16) -> Option<[u64; BARS]> {
     let places = uncancelled(|| match Live::find(vdp) {
-        Some(live) if live.is_running() => bars::update(&live, described, command),
+        Some(live) if live.guest.is_running() => bars::update(&live, described, command),
         Some(live) => {
             tracing::warn!(vdev = %live.name, "vpci_region_update: the guest does not run yet");
             Some([None; BARS])
