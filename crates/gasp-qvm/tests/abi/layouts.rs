@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::mem::offset_of;
 
 use gasp_qvm::abi::*;
+use gasp_qvm::vio::abi::{Description, Iov, Iov800, Physical, QueueInfo, State};
 
 use crate::compiler::check_c;
 
@@ -65,6 +66,20 @@ fn structures(edition: u32) -> String {
         "__typeof__(((struct cdev_state *)0)->out)",
         CdevOutput { name, buff, size, begin, pos, fd, flush_timer, flush_timeout }
     );
+    structure!(
+        text,
+        "struct vio_description",
+        Description {
+            device_type,
+            vendor_id,
+            pci_class,
+            num_queues,
+            device_config_size,
+            device_features,
+        }
+    );
+    structure!(text, "struct vio_state", State { vsip, qinfo, driver_features });
+    structure!(text, "struct __iovec64", Physical { base = "iov_base", len = "iov_len" });
     for (member, offset) in [
         ("sigev_value", offset_of!(SigEvent, value)),
         ("sigev_signo", offset_of!(SigEvent, signo)),
@@ -87,6 +102,19 @@ fn structures(edition: u32) -> String {
 }
 
 fn of_800(text: &mut String) {
+    let offset = offset_of!(Iov800, mappings);
+    let (size, queue) = (size_of::<Iov800>(), size_of::<QueueInfo>());
+    for assertion in [
+        format!("sizeof(struct vio_iov) == {size}"),
+        format!("offsetof(struct vio_iov, vi_is_postmap) == {offset}"),
+        format!("sizeof(struct vio_queue_info) == {queue}"),
+        format!("offsetof(struct vio_queue_info, pvq) == {}", offset_of!(QueueInfo, queue)),
+        format!("offsetof(struct vio_queue_info, vsp) == {}", offset_of!(QueueInfo, state)),
+        format!("offsetof(struct vio_queue_info, data) == {}", offset_of!(QueueInfo, places)),
+        format!("offsetof(struct vio_queue_info, max_size) == {}", offset_of!(QueueInfo, max_size)),
+    ] {
+        writeln!(text, "_Static_assert({assertion}, \"{assertion}\");").unwrap();
+    }
     structure!(
         text,
         "struct vdev_s",
@@ -139,6 +167,10 @@ fn of_800(text: &mut String) {
 }
 
 fn of_710(text: &mut String) {
+    structure!(text, "struct vio_iov", Iov {
+        iov = "vi_iov", paddrs = "vi_paddrs", len = "vi_iov_len", reserved = "vi_reserved",
+        flags = "vi_flags", hdr_len = "vi_hdr_len", count = "vi_count", payload = "vi_payload",
+    });
     structure!(
         text,
         "struct vdev_s",

@@ -9,6 +9,7 @@ use gasp_qvm::exports::{
     assign::*, cdev::*, core::*, cpu::*, guest::*, instr::*, intr::*, log::*, parse::*, power::*,
     pulse::*, timer::*, vpci::*, wdog::*,
 };
+use gasp_qvm::vio::{exports::*, requests::*};
 
 use crate::compiler::check_cxx;
 use crate::symbols::declared;
@@ -26,8 +27,11 @@ macro_rules! passed {
 passed! {
     "v": ();
     "i1": i8;
+    "u1": bool;
+    "u2": u16;
     "i4": i32;
     "u4": u32;
+    "i8": isize;
     "u8": u64, usize;
 }
 impl<T> Passed for *const T {
@@ -136,6 +140,28 @@ fn functions() -> Vec<Function> {
         vdev_register_factory(_, _);
         vdev_string(_, _, _);
         vdev_thread_create(_, _, _, _, _, _);
+        vio_append_iov(_, _, _, _, _);
+        vio_append_iov_710(_, _, _, _);
+        vio_append_iov_cap_710(_, _, _, _, _);
+        vio_config_update(_);
+        vio_ctrl_gen_fdt(_, _, _);
+        vio_ctrl_pci_bars(_, _);
+        vio_ctrl_pci_bars_710(_, _);
+        vio_device_status(_, _, _);
+        vio_get_iov(_, _, _, _);
+        vio_get_iov_710(_, _, _, _);
+        vio_init(_, _, _, _);
+        vio_init_queue(_, _, _);
+        vio_iov_set_flags(_, _);
+        vio_prepare_iov(_, _);
+        vio_put_iov(_, _);
+        vio_put_iov_710(_, _);
+        vio_read(_, _, _, _, _);
+        vio_read_710(_, _, _, _, _);
+        vio_reset(_);
+        vio_setup_queues(_);
+        vio_write(_, _, _, _, _);
+        vio_write_710(_, _, _, _, _);
         vpci_cfg_read(_, _, _, _, _);
         vpci_cfg_read_710(_, _, _, _, _);
         vpci_cfg_write(_, _, _, _);
@@ -144,6 +170,9 @@ fn functions() -> Vec<Function> {
         vpci_ctrl_pci_bars_710(_, _);
         vpci_region_update(_, _);
         vpci_region_update_710(_, _);
+        vq_desc_get(_, _, _, _, _);
+        vq_get_from_driver(_, _);
+        vq_put_to_driver(_, _, _, _);
         wdog_bite(_);
         wdog_init(_, _);
         wdog_parse_action(_, _);
@@ -164,6 +193,7 @@ template <typename T> constexpr const char *passed()
     else if constexpr (std::is_enum_v<T>) return passed<std::underlying_type_t<T>>();
     else if constexpr (!std::is_integral_v<T>) return "?";
     else if constexpr (sizeof(T) == 1) return std::is_signed_v<T> ? "i1" : "u1";
+    else if constexpr (sizeof(T) == 2) return std::is_signed_v<T> ? "i2" : "u2";
     else if constexpr (sizeof(T) == 4) return std::is_signed_v<T> ? "i4" : "u4";
     else return std::is_signed_v<T> ? "i8" : "u8";
 }
