@@ -61,7 +61,7 @@ pub(crate) fn vdma(
     let flags = map_flags(Operation::Map, place, length, prot)?;
     let section = Section::enter();
     let found = VDEVS.find(&section, vdev.addr()).ok_or_else(no_vdev)?;
-    let mapping = found.vdev.map(DeviceAddr(guest_paddr), length as u64, flags)?;
+    let mapping = found.may_reach()?.map(DeviceAddr(guest_paddr), length as u64, flags)?;
     let (guest, length) = (found.guest.number, length as u64);
     drop(section);
     Ok(keep(guest, length, guard::token(mapping)?))

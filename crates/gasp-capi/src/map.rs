@@ -10,7 +10,7 @@ use gasp::{DeviceAddr, GuestPhys, Location, MapFlags, Operation};
 use crate::arguments::{Out, map_flags};
 use crate::boundary::{self, Failure, Outcome};
 use crate::guard;
-use crate::objects::{GUESTS, VDEVS, current, no_guest, no_vdev, none_current};
+use crate::objects::{GUESTS, GuestVdev, VDEVS, current, no_guest, no_vdev, none_current};
 use crate::types::{EOK, MapHandle, Vdev};
 
 const NO_HANDLE: &str = "h is NULL";
@@ -36,7 +36,7 @@ pub unsafe extern "C" fn gasp_map_host_contig(
         let max = unsafe { plength.read() };
         // SAFETY: the device is used in the look-up alone: `map_host_contig_page_of` calls `find`
         // inside it, and what it returns borrows nothing from the device.
-        let find = || unsafe { VDEVS.find_unprotected(vdev.addr()) }.map(|found| &found.vdev);
+        let find = || unsafe { VDEVS.find_unprotected(vdev.addr()) }.and_then(GuestVdev::reaching);
         let mapped = gasp::Vdev::map_host_contig_page_of(find, DeviceAddr(at), max as u64, flags);
         if let Some(mapping) = mapped {
             let (run, length) = (mapping.run(), mapping.len());
@@ -115,7 +115,7 @@ pub(crate) unsafe fn host_contig<T>(
     let section = Section::enter();
     let found = VDEVS.find(&section, vdev.addr()).ok_or_else(no_vdev)?;
     let at = DeviceAddr(addr.read());
-    let mapping = found.vdev.map_host_contig(at, length.read() as u64, flags)?;
+    let mapping = found.may_reach()?.map_host_contig(at, length.read() as u64, flags)?;
     let (guest, run, mapped) = (found.guest.number, mapping.run(), mapping.len());
     drop(section);
     let token = guard::token(mapping.into_mapping())?;
@@ -140,7 +140,7 @@ pub unsafe extern "C" fn gasp_map(
         let at = DeviceAddr(guest_paddr);
         // SAFETY: the device is used in the look-up alone: `map_page_of` calls `find` inside it,
         // and what it returns borrows nothing from the device.
-        let find = || unsafe { VDEVS.find_unprotected(vdev.addr()) }.map(|found| &found.vdev);
+        let find = || unsafe { VDEVS.find_unprotected(vdev.addr()) }.and_then(GuestVdev::reaching);
         if let Some(mapping) = gasp::Vdev::map_page_of(find, at, length as u64, flags) {
             let handle = MapHandle { reserved: mapping.into_token().words() };
             // SAFETY: `h` is not NULL, so it is aligned, and valid for writes of a `MapHandle`, by
@@ -173,7 +173,7 @@ unsafe fn map_slowly(
         let handle = unsafe { Out::new(h, NO_HANDLE) }?;
         let section = Section::enter();
         let found = VDEVS.find(&section, vdev.addr()).ok_or_else(no_vdev)?;
-        let mapping = found.vdev.map(DeviceAddr(guest_paddr), length as u64, flags)?;
+        let mapping = found.may_reach()?.map(DeviceAddr(guest_paddr), length as u64, flags)?;
         drop(section);
         handle.write(MapHandle { reserved: guard::token(mapping)?.words() });
         Ok(())

@@ -79,6 +79,49 @@ pub(crate) enum VdevState {
 pub(crate) struct GuestVdev {
     pub(crate) vdev: gasp::Vdev,
     pub(crate) guest: Arc<Guest>,
+    pub(crate) held_back: HeldBack,
+}
+
+/// Whether a device may not reach its guest's memory at the moment. It is a part of what is listed,
+/// so that maps, which have loaded that in any case, touch no more memory for it.
+#[derive(Default)]
+pub(crate) struct HeldBack(AtomicBool);
+
+impl HeldBack {
+    #[inline(always)]
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, held_back: bool) {
+        self.0.store(held_back, Ordering::Relaxed);
+    }
+}
+
+impl Clone for HeldBack {
+    fn clone(&self) -> Self {
+        Self(AtomicBool::new(self.get()))
+    }
+}
+
+impl GuestVdev {
+    /// The device, unless it is held back.
+    #[inline(always)]
+    pub(crate) fn reaching(&self) -> Option<&gasp::Vdev> {
+        (!self.held_back.get()).then_some(&self.vdev)
+    }
+
+    /// The device; `EPERM` if it is held back.
+    pub(crate) fn may_reach(&self) -> Outcome<&gasp::Vdev> {
+        self.reaching().ok_or_else(held_back)
+    }
+}
+
+#[cold]
+fn held_back() -> Failure {
+    let why = "the vdev is a PCI function that is not bus master (command register): its driver \
+               has to allow it to reach memory first";
+    Failure::Call(Errno::PERM, why)
 }
 
 #[derive(Clone)]
@@ -169,7 +212,11 @@ impl Guest {
         // SAFETY: `page` is the beginning of a page, so it is aligned, and as the number is
         // reserved, valid for writes of its 4 KiB. Nobody else accesses it: no object has it yet.
         unsafe { page.write(members) };
-        let number = room.fill(|_| GuestVdev { vdev, guest: Arc::clone(self) });
+        let number = room.fill(|_| GuestVdev {
+            vdev,
+            guest: Arc::clone(self),
+            held_back: HeldBack::default(),
+        });
         names.vdevs.insert(name, NamedVdev { number, state });
         Ok(number)
     }

@@ -57,6 +57,28 @@ fn a_listed_vdev_maps_until_it_is_dropped() {
 }
 
 #[test]
+fn a_vdev_that_is_held_back_maps_nothing_more() {
+    let guest = guest();
+    let vdev = guest.list(&guest.engine().vdev("disk").unwrap()).unwrap();
+    let other = guest.list(&guest.engine().vdev("other").unwrap()).unwrap();
+    let mut kept = MapHandle::default();
+    // SAFETY: the handle is a local variable.
+    assert_eq!(unsafe { gasp_map(vdev.pointer(), 0, 8, GMF_READ, &mut kept) }, EOK);
+    for _ in 0..2 {
+        vdev.hold_back(true);
+        assert!(vdev.is_held_back() && !other.is_held_back());
+        assert_eq!((map(vdev.pointer()), map(other.pointer())), (libc::EPERM, EOK));
+        assert!(last_error().contains("not bus master"), "{}", last_error());
+        // SAFETY: the handle is a local variable.
+        assert!(!unsafe { gasp_get_vaddr(&kept) }.is_null());
+        vdev.hold_back(false);
+        assert_eq!(map(vdev.pointer()), EOK);
+    }
+    // SAFETY: the handle is a local variable.
+    unsafe { gasp_unmap_handle(&mut kept) };
+}
+
+#[test]
 fn a_new_vdev_has_its_guest_no_location_and_zeros() {
     let guest = guest();
     let vdev = guest.list(&guest.engine().vdev("disk").unwrap()).unwrap();

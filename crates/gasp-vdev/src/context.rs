@@ -178,8 +178,8 @@ impl DeviceContext {
         }
     }
 
-    /// The interrupts that the device can raise.
-    pub fn interrupts(&self) -> &Interrupts {
+    /// The interrupts that the device can raise: also by a thread of its own, which keeps a clone.
+    pub fn interrupts(&self) -> &Arc<Interrupts> {
         &self.interrupts
     }
 

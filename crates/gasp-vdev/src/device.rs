@@ -98,6 +98,14 @@ pub trait Device: Send + Sync + 'static {
         let _ = (context, span);
     }
 
+    /// Called when the guest's driver has made the function bus master, or no longer, and with
+    /// `false` at a reset. For a device that maps otherwise than through its [`DeviceContext`],
+    /// which refuses maps by itself. The function's configuration is locked meanwhile: neither wait,
+    /// nor call the shell.
+    fn bus_master(&self, enabled: bool) {
+        let _ = enabled;
+    }
+
     /// Resets the device to its state after power-on; data that it stores stays. Drop mappings that
     /// are kept between calls. [`work`](Self::work) is not running.
     fn reset(&self);

@@ -250,8 +250,11 @@ impl Shell {
     }
 
     fn config_changed(&self, config: &ConfigSpace) {
-        self.master.store(config.is_master(), Ordering::Release);
-        self.interrupts.set_master(config.is_master());
+        let is_master = config.is_master();
+        if self.master.swap(is_master, Ordering::AcqRel) != is_master {
+            self.device.bus_master(is_master);
+        }
+        self.interrupts.set_master(is_master);
         self.interrupts.set_pin_disabled(config.is_pin_disabled());
         self.interrupts.set_function_mask(config.is_function_masked());
     }

@@ -210,3 +210,39 @@ fn a_guest_with_an_iommu_denies_what_is_not_granted() {
     assert_eq!(bus.read32(0, 0x28).unwrap(), 14, "EFAULT");
     assert_eq!(bus.guest().take_faults().records.len(), 1);
 }
+
+/// Notes whether it is bus master.
+#[derive(Default)]
+struct Mastering(Arc<parking_lot::Mutex<Vec<bool>>>);
+
+impl Device for Mastering {
+    fn model(&self) -> Model {
+        DmaEngine::new().model()
+    }
+
+    fn read(&self, _: &DeviceContext, _: Register) -> u64 {
+        0
+    }
+
+    fn write(&self, _: &DeviceContext, _: Register, _: u64) {}
+
+    fn bus_master(&self, enabled: bool) {
+        self.0.lock().push(enabled);
+    }
+
+    fn reset(&self) {}
+}
+
+#[test]
+fn a_device_is_told_of_each_change_of_the_bus_master_bit() {
+    let device = Mastering::default();
+    let told = Arc::clone(&device.0);
+    // The bus sets it.
+    let bus = TestBus::new(device).unwrap();
+    for command in [6_u8, 2, 2, 0, 4, 6] {
+        bus.shell().config_write(4, &[command, 0]).unwrap();
+    }
+    bus.shell().reset();
+    bus.shell().reset();
+    assert_eq!(*told.lock(), [true, false, true, false]);
+}

@@ -4,6 +4,7 @@ use core::fmt;
 use std::sync::Arc;
 
 use gasp::Errno;
+use gasp::ffi::Section;
 
 use super::error::Error;
 use super::guest::{Entry, ListedGuest};
@@ -54,6 +55,21 @@ impl ListedVdev {
     /// The engine's device.
     pub fn vdev(&self) -> &gasp::Vdev {
         &self.vdev
+    }
+
+    /// Holds it back, or no more: as long as a PCI function is not bus master, C's maps of it are
+    /// refused (`EPERM`). Maps that exist stay. Does not concern the engine's device.
+    pub fn hold_back(&self, held_back: bool) {
+        let section = Section::enter();
+        if let Some(found) = VDEVS.find(&section, self.number) {
+            found.held_back.set(held_back);
+        }
+    }
+
+    /// Whether it is [held back](Self::hold_back).
+    pub fn is_held_back(&self) -> bool {
+        let section = Section::enter();
+        VDEVS.find(&section, self.number).is_none_or(|found| found.held_back.get())
     }
 }
 

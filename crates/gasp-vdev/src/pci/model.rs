@@ -153,7 +153,11 @@ impl Model {
         self.bars.iter().find(|bar| u32::from(bar.index) == index)
     }
 
-    pub(crate) fn check(&self) -> Result<(), ModelError> {
+    /// Checks that it is a valid PCI function, as [`Shell::new`](crate::Shell::new) does.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), ModelError> {
         let fail = |what: String| Err(ModelError { what });
         let mut taken = [false; 6];
         for Bar { index, size, kind, shared, .. } in &self.bars {
