@@ -1,6 +1,7 @@
 //! Base address registers of PCI functions that answer their own configuration accesses.
 #![allow(unsafe_code, reason = "calls a C function")]
 
+use core::mem::offset_of;
 use core::ops::RangeInclusive;
 
 use gasp_capi::embed;
@@ -9,6 +10,8 @@ use gasp_capi::regions::gasp_region_set_soft;
 use gasp_capi::types::{GRF_NONE, Region, StateBlock};
 
 use crate::abi::*;
+use crate::error::VdevError;
+use crate::instance::Instance;
 use crate::live::Live;
 use crate::request::Space;
 
@@ -181,6 +184,77 @@ fn remove(live: &Live, bar: &Bar) {
             gasp_unlock(kind);
         }
     });
+}
+
+impl Instance {
+    /// The BARs of a PCI function, as it reports them for `control(PCI_BARS)`; empty if it has none.
+    ///
+    /// # Errors
+    /// [`VdevError::Refused`]; [`VdevError::Misbehaved`] if what it reports is not valid.
+    pub fn bars(&self) -> Result<Vec<Bar>, VdevError> {
+        match self.factory().edition() {
+            Edition::V800 => bars_of::<VpciBar>(self),
+            Edition::V710 => bars_of::<VpciBar710>(self),
+        }
+    }
+
+    /// Tells a PCI function where its BARs are: the first address of each.
+    pub(crate) fn locate_bars(&self, starts: &[Option<u64>; BARS]) -> Result<(), VdevError> {
+        match self.factory().edition() {
+            Edition::V800 => {
+                locate::<VpciBar>(self, starts, offset_of!(VpciBar, vb_mapping.guest.location))
+            }
+            Edition::V710 => locate::<VpciBar710>(
+                self,
+                starts,
+                offset_of!(VpciBar710, vb_mapping.guest.location),
+            ),
+        }
+    }
+}
+
+/// The array of BARs that a vdev reports, and how many there are.
+fn array<B>(instance: &Instance) -> Result<(*mut B, usize), VdevError> {
+    let mut first: *mut B = core::ptr::null_mut();
+    let place = (&raw mut first).cast();
+    let what = "control(PCI_BARS)";
+    let ask = || instance.live.control_at(VDEV_CTRL_PCI_BARS, what, place);
+    let count = instance.done(what, |code| code <= 0, ask)?;
+    let count = count.unsigned_abs() as usize;
+    if count > BARS || (count > 0 && (first.is_null() || !first.is_aligned())) {
+        let why = format!("{what} reports {count} BARs at {first:p}; use vpci_ctrl_pci_bars()");
+        return Err(VdevError::Misbehaved { vdev: instance.name().to_owned(), why });
+    }
+    Ok((first, count))
+}
+
+fn bars_of<B: Copy + Into<Described>>(instance: &Instance) -> Result<Vec<Bar>, VdevError> {
+    let misbehaved = |why: String| VdevError::Misbehaved { vdev: instance.name().to_owned(), why };
+    let (first, count) = array::<B>(instance)?;
+    let mut bars = Vec::new();
+    for index in 0..count {
+        // SAFETY: the vdev has reported an array of `count` BARs here, which lives as long as it.
+        let described = unsafe { first.wrapping_add(index).read_volatile() };
+        bars.extend(described.into().bar(index, 0).map_err(misbehaved)?);
+    }
+    Ok(bars)
+}
+
+/// Writes the first addresses, each at this offset in its BAR.
+fn locate<B>(
+    instance: &Instance,
+    starts: &[Option<u64>; BARS],
+    offset: usize,
+) -> Result<(), VdevError> {
+    let (first, count) = array::<B>(instance)?;
+    for (index, start) in starts.iter().enumerate().take(count) {
+        let Some(start) = start else { continue };
+        let location = first.wrapping_add(index).wrapping_byte_add(offset).cast::<u64>();
+        // SAFETY: the vdev has reported an array of `count` BARs here, which lives as long as it;
+        // this member, an aligned `u64`, is the host's to write, as the header says.
+        unsafe { location.write_volatile(*start) };
+    }
+    Ok(())
 }
 
 #[cfg(test)]

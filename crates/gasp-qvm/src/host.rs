@@ -16,6 +16,17 @@ pub trait Host: fmt::Debug + Send + Sync + 'static {
     /// Sets the level of the vdev's interrupt. Called for each change, in order.
     fn interrupt(&self, raised: bool);
 
+    /// The vdev raises its interrupt, which is up already. It means nothing for a level; but where
+    /// the interrupt is a message, the guest needs another one: it may have seen the first cause
+    /// alone.
+    fn raised_again(&self) {}
+
+    /// Whether the vdev may map guest memory when it is created. Its host changes that later by
+    /// [`Instance::hold_back`](crate::Instance::hold_back).
+    fn may_reach_memory(&self) -> bool {
+        true
+    }
+
     /// Sends a message-signalled interrupt: a write of `data` to `addr`.
     fn message(&self, addr: u64, data: u32);
 

@@ -80,6 +80,7 @@ impl Instance {
         }
         let listed = guest.list(vdev);
         let listed = listed.map_err(|error| failed(error.to_string(), error.errno()))?;
+        listed.hold_back(!host.may_reach_memory());
         let no_memory = |errno: Errno| failed("its state cannot be allocated".into(), errno);
         let memory = Memory::zeroed(factory.extra_space).map_err(no_memory)?;
         let space = request.space(factory).unwrap_or_else(|| default_space(factory));
@@ -285,6 +286,12 @@ impl Instance {
         self.live.object.set_interrupt(GuestIntr { pic, param: line, src_id });
     }
 
+    /// Holds it back from guest memory, or no more: as long as it is a PCI function that is not bus
+    /// master, its maps are refused (`EPERM`).
+    pub fn hold_back(&self, held_back: bool) {
+        self.live.listed.hold_back(held_back);
+    }
+
     /// The guest is complete: threads may start.
     ///
     /// # Errors
@@ -373,11 +380,21 @@ impl Instance {
         what: &str,
         argument: Option<&core::ffi::CStr>,
     ) -> Result<(), VdevError> {
+        self.done(what, |code| code == 0, || self.live.control(ctrl, what, argument)).map(drop)
+    }
+
+    /// The result of a call, if it is a good one.
+    pub(crate) fn done(
+        &self,
+        what: &str,
+        is_good: impl FnOnce(i32) -> bool,
+        call: impl FnOnce() -> Result<i32, Fatal>,
+    ) -> Result<i32, VdevError> {
         self.live.error.lock().clear();
-        let done = self.live.control(ctrl, what, argument);
+        let done = call();
         let message = core::mem::take(&mut *self.live.error.lock());
         let (errno, message) = match done {
-            Ok(0) => return Ok(()),
+            Ok(code) if is_good(code) => return Ok(code),
             Ok(code) => (Errno::from_raw_os_error(code.saturating_abs()), message),
             Err(Fatal(message)) => {
                 // It has failed in the middle of the call, and is not called again.

@@ -17,6 +17,7 @@
 //! | [`Access`], [`Answer`] | accesses to its registers |
 //! | [`Decoder`] | which vdev an address or port belongs to |
 //! | [`Host`], [`End`], [`Cause`] | what it needs of the program that hosts it |
+//! | [`PciVdev`] | a vdev as a PCI function, a device for a `gasp_vdev::Shell` |
 //! | [`VdevError`] | what can be wrong with it |
 //! | [`abi`] | what C sees |
 //! | [`Bar`] | a base address register of a PCI function |
@@ -50,6 +51,7 @@ mod lines;
 mod live;
 mod loader;
 mod object;
+pub mod pci;
 mod request;
 mod threads;
 pub mod vio;
@@ -63,4 +65,5 @@ pub use factory::Factory;
 pub use host::{Cause, End, Host};
 pub use instance::{Instance, Placed};
 pub use loader::Loader;
+pub use pci::{PciFailure, PciVdev, PciVdevBuilder};
 pub use request::{HostOption, Request, Space};

@@ -1,7 +1,7 @@
 //! A vdev that exists: what the host and the functions that C calls know of it.
 #![allow(unsafe_code, reason = "calls C, and owns memory that it uses")]
 
-use core::ffi::{CStr, c_void};
+use core::ffi::{CStr, c_char, c_void};
 use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -108,8 +108,10 @@ impl Live {
     /// Sets the level of its interrupt.
     pub(crate) fn set_level(&self, raised: bool) {
         let mut level = self.level.lock();
-        if core::mem::replace(&mut *level, raised) != raised {
-            self.host.interrupt(raised);
+        match (core::mem::replace(&mut *level, raised), raised) {
+            (true, true) => self.host.raised_again(),
+            (false, false) => {}
+            _ => self.host.interrupt(raised),
         }
     }
 
@@ -149,7 +151,17 @@ impl Live {
         what: &str,
         argument: Option<&CStr>,
     ) -> Result<i32, Fatal> {
-        let argument = argument.map_or(core::ptr::null(), CStr::as_ptr);
+        self.control_at(ctrl, what, argument.map_or(core::ptr::null(), CStr::as_ptr))
+    }
+
+    /// As [`control`](Self::control); `argument` is what the header says for this call, and valid
+    /// during it.
+    pub(crate) fn control_at(
+        self: &Arc<Self>,
+        ctrl: u32,
+        what: &str,
+        argument: *const c_char,
+    ) -> Result<i32, Fatal> {
         let doing = Doing { name: &self.name, what, live: Some(self), cpu: None, may_unwind: true };
         let (control, object) = (self.factory.control, self.object.pointer());
         // SAFETY: `control` is that of the factory, which is never unloaded, and `object` its

@@ -93,6 +93,12 @@ impl Host for Noted {
     }
 }
 
+/// The request of a text of the configuration, with one vdev.
+pub(crate) fn request(factory: &Factory, text: &str) -> Result<Request, VdevError> {
+    let config = Config::parse(&format!("ram 1M\n{text}\n"), "test.qvmconf".as_ref()).unwrap();
+    Request::of(&config.machine().devices[0], factory)
+}
+
 /// A guest with 4 MiB of RAM at 0, listed for C.
 pub(crate) struct Guests {
     pub(crate) guest: Guest,
@@ -112,9 +118,7 @@ impl Guests {
     /// Creates a vdev as a text of the configuration requests it.
     pub(crate) fn create(&self, library: &Library, text: &str) -> Result<Instance, VdevError> {
         let factory = library.load()?;
-        let config = Config::parse(&format!("ram 1M\n{text}\n"), "test.qvmconf".as_ref()).unwrap();
-        let device = &config.machine().devices[0];
-        let request = Request::of(device, &factory)?;
+        let request = request(&factory, text)?;
         let vdev =
             self.guest.vdev(&format!("{}{}", request.name, NUMBER.fetch_add(1, Ordering::Relaxed)));
         let host: Arc<dyn Host> = Arc::clone(&self.host) as Arc<dyn Host>;
