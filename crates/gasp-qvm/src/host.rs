@@ -82,6 +82,13 @@ pub trait Host: fmt::Debug + Send + Sync + 'static {
 
     /// The vdev asks that the guest ends, or it has failed so that it cannot go on.
     fn end(&self, end: &End);
+
+    /// The vdev has called `qvm_fatal()` in a call that it cannot leave: this thread never returns
+    /// to it, and what it holds stays held. The process ends when this returns, which may take the
+    /// time to end it in good order; by default it is [`end`](Self::end).
+    fn stuck(&self, end: &End) {
+        self.end(end);
+    }
 }
 
 /// Why a vdev ends its guest.

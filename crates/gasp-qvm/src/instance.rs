@@ -14,7 +14,7 @@ use crate::controller::{self, ANY_LINE};
 use crate::cpu::ACCESS_MAX;
 use crate::error::VdevError;
 use crate::factory::Factory;
-use crate::host::Host;
+use crate::host::{Cause, Host};
 use crate::lines::Refused;
 use crate::live::{Fatal, Live, Memory};
 use crate::object::{Members, Object};
@@ -219,15 +219,19 @@ impl Instance {
         self.live.object.set_block(Block { location: start, length: len, ..block });
     }
 
-    /// Whether it needs a place from its host: it has registers that the host is to make a region
-    /// for, and no location.
-    pub fn wants_place(&self, placed: Placed) -> bool {
+    /// Whether its host is to make a region for its registers: it has some, in memory or at ports,
+    /// and does not make its regions itself.
+    pub fn has_region(&self) -> bool {
         let factory = self.factory();
-        let has_registers = factory.answers() != (false, false);
-        placed.start.is_none()
-            && has_registers
+        self.live.object.block().kind != QST_PCI
+            && factory.answers() != (false, false)
             && !factory.has(VFF_LOC_NO)
             && !factory.has(VFF_MANUAL_REGION)
+    }
+
+    /// Whether it needs a place from its host.
+    pub fn wants_place(&self, placed: Placed) -> bool {
+        placed.start.is_none() && self.has_region()
     }
 
     /// Makes the region of its registers, unless it makes its regions itself, has none, or is on
@@ -242,11 +246,7 @@ impl Instance {
             Space::Ports => embed::Space::Ports,
             Space::Pci => return Ok(()),
         };
-        let factory = self.factory();
-        let (Some(start), false) = (start, factory.has(VFF_MANUAL_REGION)) else { return Ok(()) };
-        if factory.answers() == (false, false) || factory.has(VFF_LOC_NO) {
-            return Ok(());
-        }
+        let (Some(start), true) = (start, self.has_region()) else { return Ok(()) };
         let flags = gasp_capi::types::GRF_VIRT_RD | gasp_capi::types::GRF_VIRT_WR;
         // `placed` has checked that it does not wrap.
         let span = start..=start.saturating_add(len - 1);
@@ -316,6 +316,7 @@ impl Instance {
         let report = self.live.report.lock().take().unwrap_or_default();
         if let Err(error) = done {
             tracing::debug!(vdev = self.name(), %error, "there is no status");
+            self.end_if_fatal(error);
         }
         report
     }
@@ -325,8 +326,18 @@ impl Instance {
         let asked = self.has_button();
         if let Err(error) = self.call(VDEV_CTRL_BUTTON, "control(BUTTON)", None) {
             tracing::debug!(vdev = self.name(), %error, "the button has no effect");
+            self.end_if_fatal(error);
         }
         asked
+    }
+
+    /// Ends the guest if a call while it runs has ended the vdev.
+    fn end_if_fatal(&self, error: VdevError) {
+        if let (VdevError::Refused { message, .. }, false) =
+            (error, self.started.load(Ordering::Acquire))
+        {
+            self.live.end(Cause::Fatal(message));
+        }
     }
 
     /// Ends it: its threads, and what it has opened. Returns the names of threads that have not

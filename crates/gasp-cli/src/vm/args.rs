@@ -40,6 +40,10 @@ pub(crate) struct Args {
     /// The guest's IOMMU: vtd or off; by default vtd if there are disks
     #[arg(long, value_name = "KIND", hide_possible_values = true, conflicts_with = "words")]
     pub(crate) iommu: Option<IommuArg>,
+    /// A folder to search for vdevs in C, vdev-NAME.so, before those of the dynamic loader; can be
+    /// repeated
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) vdev_path: Vec<PathBuf>,
     /// What a reset of the guest does: restart or end
     #[arg(long, value_name = "WHAT", default_value = "restart", hide_possible_values = true)]
     pub(crate) reset: ResetArg,

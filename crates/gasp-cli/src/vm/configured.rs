@@ -4,6 +4,7 @@ use std::path::Path;
 
 use gasp::Residency;
 use gasp::config::{Config, DeviceConfig, Location, Place, Unsupported};
+use gasp_qvm::Loader;
 use gasp_virtio::block;
 use gasp_vm::layout;
 
@@ -11,6 +12,7 @@ use super::kind::{Kind, PortPlan, backing, sockets};
 use super::origin::Origin;
 use super::places::Places;
 use super::plan::{DevicePlan, Memory, Plan};
+use super::vdevs::VdevPlan;
 use crate::failure::Failure;
 
 /// The port and the line of the serial port, which every VM has.
@@ -23,7 +25,7 @@ const TYPES: &str = "nvme, virtio-blk, virtio-net, virtio-console, virtio-entrop
 
 impl Plan {
     /// The VM that a configuration describes; `file` is its path, for errors.
-    pub(super) fn of_config(file: &str, config: Config) -> Result<Self, Failure> {
+    pub(super) fn of_config(file: &str, config: Config, loader: &Loader) -> Result<Self, Failure> {
         let machine = config.machine();
         let wrong = |message: &str| Err(Failure::Usage(format!("{file}: {message}")));
         let Some(kernel) = &machine.kernel else {
@@ -53,14 +55,15 @@ impl Plan {
             cpus: machine.cpus,
             iommu: false,
             devices: Vec::new(),
+            vdevs: Vec::new(),
             dry_run: machine.dry_run,
         };
-        plan.add(&machine.devices)?;
+        plan.add(&machine.devices, loader)?;
         plan.memory = Memory::Config(Box::new(config.default_residency(Residency::OnDemand)));
         Ok(plan)
     }
 
-    fn add(&mut self, devices: &[DeviceConfig]) -> Result<(), Failure> {
+    fn add(&mut self, devices: &[DeviceConfig], loader: &Loader) -> Result<(), Failure> {
         let mut places = Places::default();
         let (mut pci, mut serial): (Vec<(&DeviceConfig, Kind)>, Option<&DeviceConfig>) =
             (Vec::new(), None);
@@ -88,7 +91,10 @@ impl Plan {
                     check_iommu(device)?;
                     iommu = Some(device);
                 }
-                _ => pci.push((device, kind(device)?)),
+                _ => match kind(device)? {
+                    Some(kind) => pci.push((device, kind)),
+                    None => self.vdevs.push(VdevPlan::of(device, loader, TYPES)?),
+                },
             }
         }
         self.iommu = iommu.is_some();
@@ -116,8 +122,8 @@ impl Plan {
     }
 }
 
-/// The kind of a PCI device.
-fn kind(device: &DeviceConfig) -> Result<Kind, Failure> {
+/// The kind of a PCI device; `None` if it is none of the built-in ones.
+fn kind(device: &DeviceConfig) -> Result<Option<Kind>, Failure> {
     let wrong = |message: &str| Err(Failure::from(device.place.error(message)));
     let kind = match device.kind.as_str() {
         "nvme" => nvme(device)?,
@@ -128,11 +134,11 @@ fn kind(device: &DeviceConfig) -> Result<Kind, Failure> {
             device.options::<&str>(&[])?;
             Kind::Entropy
         }
-        other => return wrong(&format!("there is no device type `{other}`; there are {TYPES}")),
+        _ => return Ok(None),
     };
     match &device.interrupt {
         Some(_) => wrong("`intr`: a PCI device has its own interrupts; leave it out"),
-        None => Ok(kind),
+        None => Ok(Some(kind)),
     }
 }
 

@@ -1,11 +1,12 @@
 //! Events of a VM, as JSON has them.
 
-use gasp::{AskCounts, Fault};
+use gasp::{AskCounts, Fault, Vdev};
 use gasp_vm::Exits;
 use serde::{Deserialize, Serialize};
 
 use super::guest::{Device, Vm};
 use super::plan::Plan;
+use super::vdevs::Vdevs;
 
 /// An event; one object on a line.
 #[derive(Serialize)]
@@ -30,6 +31,10 @@ pub(super) enum Event {
         count: u64,
     },
     PowerButton {},
+    VdevStatus {
+        vdev: String,
+        text: String,
+    },
     Reset {},
     Ended {
         status: u8,
@@ -41,7 +46,7 @@ pub(super) enum Event {
 pub(super) struct DeviceIntro {
     name: String,
     #[serde(rename = "type")]
-    kind: &'static str,
+    kind: String,
     at: String,
 }
 
@@ -101,19 +106,22 @@ pub(super) struct NvmeTotals {
 }
 
 impl Event {
-    pub(super) fn started(vm: &Vm, plan: &Plan) -> Self {
+    pub(super) fn started(vm: &Vm, vdevs: Option<&Vdevs>, plan: &Plan) -> Self {
         let intro = |device: &Device| DeviceIntro {
             name: device.name.clone(),
-            kind: device.kind,
+            kind: device.kind.into(),
             at: device.at.to_string(),
         };
+        let vdevs = vdevs.into_iter().flat_map(Vdevs::intros);
+        let vdevs =
+            vdevs.map(|(name, kind, at)| DeviceIntro { name: name.into(), kind: kind.into(), at });
         Self::Started {
             name: plan.name.clone(),
             kernel: plan.kernel.display().to_string(),
             ram_bytes: vm.ram(),
             cpus: plan.cpus,
             iommu: plan.iommu,
-            devices: vm.devices.iter().map(intro).collect(),
+            devices: vm.devices.iter().map(intro).chain(vdevs).collect(),
         }
     }
 
@@ -141,12 +149,6 @@ impl ExitTotals {
 
 impl DeviceTotals {
     pub(super) fn of(device: &Device) -> Self {
-        let domain = device.vdev.domain();
-        let iommu = domain.and_then(|domain| {
-            let AskCounts { asked, evicted, invalidations, .. } = domain.ask_counts()?;
-            let entries = domain.entries();
-            Some(IommuTotals { misses: asked, evictions: evicted, invalidations, entries })
-        });
         let nvme = device.counters.as_ref().map(|counters| {
             let now = counters.snapshot();
             NvmeTotals {
@@ -157,7 +159,17 @@ impl DeviceTotals {
                 errors: now.errors,
             }
         });
-        let held = device.vdev.held() as u64;
-        Self { name: device.name.clone(), at: device.at.to_string(), held, iommu, nvme }
+        Self { nvme, ..Self::of_vdev(&device.name, device.at.to_string(), &device.vdev) }
+    }
+
+    /// Of a device that has no counters of its own.
+    pub(super) fn of_vdev(name: &str, at: String, vdev: &Vdev) -> Self {
+        let domain = vdev.domain();
+        let iommu = domain.and_then(|domain| {
+            let AskCounts { asked, evicted, invalidations, .. } = domain.ask_counts()?;
+            let entries = domain.entries();
+            Some(IommuTotals { misses: asked, evictions: evicted, invalidations, entries })
+        });
+        Self { name: name.into(), at, held: vdev.held() as u64, iommu, nvme: None }
     }
 }

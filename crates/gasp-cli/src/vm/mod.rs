@@ -5,6 +5,7 @@
 //! | [`args`] | the arguments |
 //! | [`plan`], [`configured`] | the VM that they, or a configuration, describe |
 //! | [`kind`], [`places`], [`origin`] | kinds of devices; which PCI function each is; where it was requested, for errors |
+//! | [`vdevs`] | vdevs in C, which are made with each machine |
 //! | [`guest`] | memory, IOMMU and devices, which last while machines come and go |
 //! | [`power`] | from power-on to the end, once for each reset |
 //! | [`signals`] | the power button, and the view |
@@ -24,6 +25,7 @@ mod power;
 mod report;
 mod signals;
 pub(crate) mod status;
+mod vdevs;
 mod view;
 
 use std::io::{self, Write};
@@ -37,6 +39,7 @@ use guest::Vm;
 use plan::Plan;
 use report::Report;
 use signals::Signalled;
+use vdevs::Vdevs;
 
 use crate::failure::Failure;
 use crate::logging;
@@ -61,7 +64,7 @@ fn until_the_end(args: &Args, report: &mut Report) -> Result<(), Failure> {
     let signalled = Signalled::install()?;
     let vm = Vm::create(&plan)?;
     if plan.dry_run {
-        return Ok(());
+        return Vdevs::create(&vm, &plan.vdevs, None)?.place(&vm, 0..0);
     }
     if let Some(path) = &args.status {
         report.answer(Answers::listen(path, &plan.name, &vm.guest)?);
@@ -89,6 +92,11 @@ fn outcome(end: &End) -> Result<(), Failure> {
         End::PowerOff => return Ok(()),
         End::Reset => RESET,
         End::Stopped => STOPPED,
+        End::Device { status: 0, why } => {
+            tracing::info!("{why}");
+            return Ok(());
+        }
+        End::Device { status, .. } => *status,
         _ => CRASHED,
     };
     Err(Failure::Ended { status, message: end.to_string() })

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use gasp::config::Config;
+use gasp_qvm::Loader;
 use gasp_vm::pci::Bdf;
 
 use super::args::{Args, IommuArg};
 use super::kind::{Kind, disk, net};
 use super::origin::Origin;
 use super::places::Places;
+use super::vdevs::VdevPlan;
 use crate::failure::Failure;
 
 /// The name of a guest that has none.
@@ -27,6 +29,8 @@ pub(super) struct Plan {
     pub(super) iommu: bool,
     /// In the order in which they are attached.
     pub(super) devices: Vec<DevicePlan>,
+    /// Vdevs in C that are not on the PCI bus, in the order of the configuration.
+    pub(super) vdevs: Vec<VdevPlan>,
     /// Whether it is only checked.
     pub(super) dry_run: bool,
 }
@@ -52,10 +56,11 @@ pub(super) struct DevicePlan {
 impl Plan {
     /// The VM that the arguments describe.
     pub(super) fn of(args: &Args) -> Result<Self, Failure> {
+        let loader = Loader::new(args.vdev_path.clone());
         match &*args.words {
             [] => Self::of_arguments(args),
-            [file] => Self::of_config(file, Config::load(file.as_ref())?),
-            words => Self::of_config("command line", Config::from_arguments(words)?),
+            [file] => Self::of_config(file, Config::load(file.as_ref())?, &loader),
+            words => Self::of_config("command line", Config::from_arguments(words)?, &loader),
         }
     }
 
@@ -96,6 +101,7 @@ impl Plan {
             cpus: args.cpus,
             iommu,
             devices,
+            vdevs: Vec::new(),
             dry_run: false,
         })
     }

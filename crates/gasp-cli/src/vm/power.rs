@@ -1,5 +1,6 @@
 //! From power-on to the end of a VM: a machine, which the next reset replaces.
 
+use core::mem;
 use core::time::Duration;
 use std::io;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use super::guest::Vm;
 use super::plan::Plan;
 use super::report::Report;
 use super::signals::Signalled;
+use super::vdevs::Vdevs;
 use crate::failure::Failure;
 
 /// How often counters, faults and signals are looked at.
@@ -40,7 +42,17 @@ pub(super) fn cycle(
     let console = SerialPort::connect(&machine, io::stdout())?;
     let button = PowerButton::connect(&machine)?;
     let vcpus = machine.vcpus(usize::try_from(plan.cpus).unwrap_or(usize::MAX))?;
+    let mut vdevs = match &*plan.vdevs {
+        [] => None,
+        plans => Some(Vdevs::create(vm, plans, Some(&machine))?),
+    };
     let mut tables = pci.describe(acpi::Tables::new(plan.cpus));
+    if let Some(vdevs) = &mut vdevs {
+        vdevs.place(vm, pci.high_window())?;
+        vdevs.connect(&machine, pci.high_window())?;
+        // What they are is known now.
+        tables = vdevs.describe(tables)?;
+    }
     if let Some(iommu) = &vm.iommu {
         tables = iommu.describe(tables);
     }
@@ -52,20 +64,44 @@ pub(super) fn cycle(
     if let Some(first) = vcpus.first() {
         boot.load(&vm.guest)?.apply(&vm.guest, first)?;
     }
-    report.started(vm, plan);
-    let _connected = signalled.connect(button, machine.ending());
+    report.started(vm, vdevs.as_ref(), plan);
+    // A vdev that has asked for the button has it in place of the guest.
+    let button = Some(button).filter(|_| !vdevs.as_ref().is_some_and(Vdevs::have_button));
+    let connected = signalled.connect(button, machine.ending());
+    if let Some(vdevs) = &vdevs {
+        vdevs.start()?;
+    }
     let running = machine.start(vcpus)?;
     let input = console.read_from(io::stdin())?;
     let end = loop {
         let end = running.wait_for(TICK);
-        report.tick(vm, &running.exits(), signalled, end.is_some());
-        if end.is_some() {
-            break running.wait();
+        let is_pressed = signalled.take_press();
+        if is_pressed {
+            report.pressed();
         }
+        if let Some(vdevs) = &vdevs {
+            if is_pressed {
+                vdevs.button();
+            }
+            if signalled.take_status() {
+                report.statuses(&vdevs.status());
+            }
+        }
+        report.tick(vm, vdevs.as_ref(), &running.exits(), signalled, end.is_some());
+        let Some(end) = end else { continue };
+        if vdevs.as_ref().is_some_and(Vdevs::are_stuck) {
+            console.flush(FLUSH);
+            // One of these threads does not end, nor does the vdev that it is in.
+            mem::forget((running, vdevs));
+            return Ok(end);
+        }
+        break running.wait();
     };
     // A panic there was reported by its hook.
     let _ = input.join();
     console.flush(FLUSH);
+    drop(connected);
+    drop(vdevs);
     report.cycled();
     Ok(end)
 }

@@ -13,6 +13,7 @@ use super::event::{DeviceTotals, Event, ExitTotals, Totals};
 use super::guest::Vm;
 use super::plan::Plan;
 use super::signals::Signalled;
+use super::vdevs::Vdevs;
 use super::view;
 use crate::failure::Failure;
 use crate::out::Out;
@@ -79,15 +80,46 @@ impl Report {
     }
 
     /// A machine is about to start.
-    pub(super) fn started(&mut self, vm: &Vm, plan: &Plan) {
-        self.event(&Event::started(vm, plan));
+    pub(super) fn started(&mut self, vm: &Vm, vdevs: Option<&Vdevs>, plan: &Plan) {
+        self.event(&Event::started(vm, vdevs, plan));
+    }
+
+    /// The power button was pressed.
+    pub(super) fn pressed(&mut self) {
+        self.event(&Event::PowerButton {});
+    }
+
+    /// The state of vdevs, by name.
+    pub(super) fn statuses(&mut self, all: &[(String, String)]) {
+        for (vdev, text) in all {
+            let text = text.trim_end().to_owned();
+            let shown = match &*text {
+                "" => "it reports nothing",
+                text => text,
+            };
+            self.show(&format!("vdev `{vdev}`: {shown}\n"));
+            self.event(&Event::VdevStatus { vdev: vdev.clone(), text });
+        }
+    }
+
+    /// Writes lines to stderr.
+    fn show(&self, text: &str) {
+        // Nobody may read it.
+        let _ = match self.is_raw {
+            true => io::stderr().write_all(&view::with_returns(text.as_bytes())),
+            false => io::stderr().write_all(text.as_bytes()),
+        };
     }
 
     /// Reports what has happened since the last call; all of it, if it `is_last` for this machine.
-    pub(super) fn tick(&mut self, vm: &Vm, exits: &Exits, signalled: &Signalled, is_last: bool) {
-        if signalled.take_press() {
-            self.event(&Event::PowerButton {});
-        }
+    pub(super) fn tick(
+        &mut self,
+        vm: &Vm,
+        vdevs: Option<&Vdevs>,
+        exits: &Exits,
+        signalled: &Signalled,
+        is_last: bool,
+    ) {
         let faults = vm.guest.take_faults();
         for fault in &faults.records {
             self.event(&Event::fault(fault));
@@ -100,7 +132,8 @@ impl Report {
         let is_viewed = signalled.take_view();
         // Counting what is held interrupts the vCPUs, so it is done only for somebody.
         if is_due || is_viewed {
-            let devices = vm.devices.iter().map(DeviceTotals::of).collect();
+            let built_in = vm.devices.iter().map(DeviceTotals::of);
+            let devices = built_in.chain(vdevs.into_iter().flat_map(Vdevs::totals)).collect();
             self.now = Totals { exits: self.before.plus(exits), devices };
         }
         if is_due {
@@ -112,11 +145,7 @@ impl Report {
         if is_viewed {
             let (before, at) = &self.shown;
             let text = view::table(before, &self.now, at.elapsed());
-            // Nobody may read it.
-            let _ = match self.is_raw {
-                true => io::stderr().write_all(&view::with_returns(text.as_bytes())),
-                false => io::stderr().write_all(text.as_bytes()),
-            };
+            self.show(&text);
             self.shown = (self.now.clone(), Instant::now());
         }
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | SIGINT, SIGTERM, SIGHUP, SIGQUIT | the power button; a second one ends the VM, a third one the process |
 //! | SIGUSR1 | a table of counters on stderr |
+//! | SIGUSR2 | the state of the vdevs in C on stderr |
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use gasp_vm::{End, Ending, PowerButton, RawTerminal};
 use parking_lot::Mutex;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
@@ -25,14 +26,15 @@ struct Inner {
     state: Mutex<State>,
     pressed: AtomicBool,
     view: AtomicBool,
+    status: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
     /// The first signal has arrived.
     pressed: bool,
-    /// The machine that runs.
-    machine: Option<(PowerButton, Ending)>,
+    /// The machine that runs, with its button if that is the guest's.
+    machine: Option<(Option<PowerButton>, Ending)>,
     /// A signal has arrived while there was none.
     ends: bool,
 }
@@ -45,12 +47,13 @@ impl Signalled {
     /// Catches the signals from now on.
     pub(super) fn install() -> io::Result<Self> {
         let inner = Arc::<Inner>::default();
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1])?;
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2])?;
         let to = Arc::clone(&inner);
         let listen = move || {
             for signal in signals.forever() {
                 match signal {
                     SIGUSR1 => to.view.store(true, Ordering::Release),
+                    SIGUSR2 => to.status.store(true, Ordering::Release),
                     _ => to.press(),
                 }
             }
@@ -59,8 +62,9 @@ impl Signalled {
         Ok(Self(inner))
     }
 
-    /// Passes signals to this machine. If one has arrived before, the machine ends at once.
-    pub(super) fn connect(&self, button: PowerButton, ending: &Ending) -> Connected<'_> {
+    /// Passes signals to this machine. If one has arrived before, the machine ends at once. Without
+    /// a button a press is only noted.
+    pub(super) fn connect(&self, button: Option<PowerButton>, ending: &Ending) -> Connected<'_> {
         let mut state = self.0.state.lock();
         if state.ends {
             ending.request(End::Stopped);
@@ -76,6 +80,11 @@ impl Signalled {
         self.0.pressed.swap(false, Ordering::AcqRel)
     }
 
+    /// Whether the state of the vdevs was asked for since the last call.
+    pub(super) fn take_status(&self) -> bool {
+        self.0.status.swap(false, Ordering::AcqRel)
+    }
+
     /// Whether the view was asked for since the last call.
     pub(super) fn take_view(&self) -> bool {
         self.0.view.swap(false, Ordering::AcqRel)
@@ -88,7 +97,9 @@ impl Inner {
         let again = core::mem::replace(&mut state.pressed, true);
         match &state.machine {
             Some((button, _)) if !again => {
-                button.press();
+                if let Some(button) = button {
+                    button.press();
+                }
                 self.pressed.store(true, Ordering::Release);
             }
             // It ends already, or is about to begin: something takes too long.

@@ -10,7 +10,7 @@ use super::core::of;
 use super::text;
 use crate::cancel::uncancelled;
 use crate::doing::Doing;
-use crate::host::Cause;
+use crate::host::{Cause, End};
 use crate::live::{Fatal, Live};
 
 /// Levels: `QL_QVM_*`. Those of the configuration have one bit more.
@@ -97,7 +97,7 @@ pub unsafe extern "C-unwind" fn qvm_fatal_text(source: u32, line: *const c_char)
         (_, Some(_)) => STATUS_RUNNING,
     };
     if let Some(live) = live {
-        live.end(Cause::Fatal(line));
+        live.host.stuck(&End { vdev: live.name.clone(), cause: Cause::Fatal(line) });
     }
     std::process::exit(status)
 }
