@@ -51,7 +51,12 @@ fn check(fixture: &Fixture, cases: &[(&str, i32, &[&str])]) {
 
 pub(crate) fn taken() -> Result<(), Failed> {
     let fixture = with_probe(OFF().bytes());
-    let cases: [(&str, i32, &[&str]); 12] = [
+    let cases: [(&str, i32, &[&str]); 13] = [
+        (
+            "vdev probe name a intr ioapic:7\nvdev probe name b refuse 5",
+            1,
+            &["a.qvmconf:4", "the vdev `a`", "vdev `b`"],
+        ),
         ("vdev probe loc 0xfffffc", 2, &["a.qvmconf:3", "`probe`", "RAM (0x0 to 0xffffff)"]),
         (
             "vdev probe name a loc 0xfa000000\nvdev probe name b loc 0xfa00000f",
@@ -125,7 +130,8 @@ pub(crate) fn tables() -> Result<(), Failed> {
         .power_off();
     let fixture = with_probe(code.bytes());
     let lines = "vdev probe loc 0xfa000000 intr ioapic:6 hid LNRO0005\n\
-                 vdev probe loc io:0x2f8 hid PNP0501\nvdev probe loc 0xfb000000";
+                 vdev probe loc io:0x2f8 hid PNP0501\nvdev probe loc 0xfb000000 refuse 5\n\
+                 vdev probe loc 0xfc000000 refuse 6";
     let output = run(&fixture, lines, &[]);
     let has = |part: &[u8]| output.stdout.windows(part.len()).any(|at| at == part);
     for part in [
@@ -137,6 +143,9 @@ pub(crate) fn tables() -> Result<(), Failed> {
         &[0x47, 1, 0xf8, 2, 0xf8, 2, 1, 0x10],
         b"V002",
         b"GASP0001\0",
+        // The one that it has assigned itself, and the one that it has had assigned.
+        &[0x89, 6, 0, 1, 1, 7, 0, 0, 0],
+        &[0x89, 6, 0, 1, 1, 5, 0, 0, 0],
     ] {
         assert!(has(part), "{part:?}: {}", output.stdout.len());
     }

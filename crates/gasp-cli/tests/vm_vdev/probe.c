@@ -54,6 +54,10 @@ static int control(vdev_t *vdp, vdev_ctrl_options_t ctrl, const char *arg)
     case VDEV_CTRL_ASSIGN:
         if (probe->refuse == 2)
             return ENODEV;
+        if (probe->refuse == 5)
+            guest_intr_assign(&vdp->v_intr, GIAT_EXCLUSIVE, NULL, 7);
+        if (probe->refuse == 6)
+            guest_intr_assign_auto(&vdp->v_intr, GIAT_EXCLUSIVE);
         break;
     case VDEV_CTRL_GUEST_CONFIGURED:
         if (probe->refuse == 3)

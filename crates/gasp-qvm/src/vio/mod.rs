@@ -104,4 +104,10 @@ impl Instance {
     pub fn virtio_function(&self) -> Option<Model> {
         of_vdev(self.live.object.pointer())?.function()
     }
+
+    /// Whether it is a virtio device over MMIO, which a guest's driver of that finds by its place.
+    pub fn is_virtio_mmio(&self) -> bool {
+        of_vdev(self.live.object.pointer())
+            .is_some_and(|it| it.transport() == registers::Transport::Mmio)
+    }
 }

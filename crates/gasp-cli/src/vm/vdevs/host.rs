@@ -4,8 +4,12 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::sync::{Arc, OnceLock};
 
+use gasp::Errno;
 use gasp_qvm::{Cause, End, Host};
 use gasp_vm::{Ending, LevelLine, Message, MessageSender, RawTerminal};
+use parking_lot::Mutex;
+
+use super::lines::Lines;
 
 /// The exit statuses of a vdev's end, as `<qvm/guest.h>` has them.
 const NORMAL: i32 = 1;
@@ -23,6 +27,8 @@ pub(super) struct Seat {
     name: String,
     /// The machine, unless the vdev is only checked.
     machine: Option<Wires>,
+    /// Those of the machine.
+    lines: Arc<Mutex<Lines>>,
     line: OnceLock<LevelLine>,
     is_stuck: AtomicBool,
 }
@@ -34,10 +40,12 @@ pub(super) struct Wires {
 }
 
 impl Seat {
-    pub(super) fn new(name: &str, machine: Option<Wires>) -> Arc<Self> {
+    pub(super) fn new(name: &str, machine: Option<Wires>, lines: &Arc<Mutex<Lines>>) -> Arc<Self> {
+        let lines = Arc::clone(lines);
         Arc::new(Self {
             name: name.into(),
             machine,
+            lines,
             line: OnceLock::new(),
             is_stuck: AtomicBool::new(false),
         })
@@ -68,6 +76,17 @@ impl Host for Seat {
         if let Err(error) = line.set(raised) {
             tracing::error!(vdev = self.name, %error, raised, "its interrupt stays as it is");
         }
+    }
+
+    fn assign(&self, line: Option<u32>, _exclusive: bool) -> Result<Option<u32>, Errno> {
+        if let Some(line) = line {
+            self.lines.lock().take(line, &self.name).map_err(|why| {
+                tracing::error!(vdev = self.name, "{why}");
+                Errno::BUSY
+            })?;
+        }
+        // It is given one when all have assigned themselves what they have chosen.
+        Ok(line)
     }
 
     fn message(&self, addr: u64, data: u32) {

@@ -19,6 +19,7 @@ use gasp_capi::embed::ListedGuest;
 use gasp_qvm::{Decoder, Instance, Placed, Space, VdevError};
 use gasp_vm::acpi::{HardwareId, PlatformDevice, Tables};
 use gasp_vm::{Machine, MachineError};
+use parking_lot::Mutex;
 
 use host::{Seat, Wires};
 use lines::Lines;
@@ -41,6 +42,7 @@ pub(in crate::vm) struct Vdevs<'a> {
     all: Vec<Vdev<'a>>,
     guest: ListedGuest,
     decoder: Arc<Decoder>,
+    lines: Arc<Mutex<Lines>>,
 }
 
 struct Vdev<'a> {
@@ -61,7 +63,8 @@ impl<'a> Vdevs<'a> {
         let guest = ListedGuest::new(vm.guest.clone())
             .map_err(|error| unavailable(error.errno(), &error.to_string()))?;
         let decoder = Arc::new(Decoder::new(&guest));
-        let mut this = Self { windows: None, all: Vec::new(), guest, decoder };
+        let lines = Arc::new(Mutex::new(Lines::new()));
+        let mut this = Self { windows: None, all: Vec::new(), guest, decoder, lines };
         for plan in plans {
             let vdev = match vm.guest.find_vdev(&plan.name) {
                 Some(vdev) => vdev,
@@ -71,7 +74,7 @@ impl<'a> Vdevs<'a> {
                 messages: machine.messages(),
                 ending: machine.ending().clone(),
             };
-            let seat = Seat::new(&plan.name, machine.map(wires));
+            let seat = Seat::new(&plan.name, machine.map(wires), &this.lines);
             let instance = Instance::create(
                 &this.guest,
                 &vdev,
@@ -81,6 +84,13 @@ impl<'a> Vdevs<'a> {
             );
             let instance = Arc::new(instance.map_err(|error| failure(error, &plan.place))?);
             this.all.push(Vdev { plan, engine: vdev, seat, instance });
+        }
+        // What the configuration says comes before what they choose themselves.
+        for vdev in &this.all {
+            if let Some(line) = vdev.instance.line() {
+                let taken = this.lines.lock().take(line, &vdev.plan.name);
+                taken.map_err(|why| vdev.wrong(&why))?;
+            }
         }
         this.each(|vdev| vdev.instance.assign())?;
         Ok(this)
@@ -97,19 +107,14 @@ impl<'a> Vdevs<'a> {
     pub(in crate::vm) fn place(&self, vm: &Vm, high: Range<u64>) -> Result<(), Failure> {
         let mut places = Places::of_machine(high);
         places.add_regions(&vm.guest);
-        let mut lines = Lines::new();
         let mut without = Vec::new();
         for vdev in &self.all {
-            let instance = &vdev.instance;
             let placed = vdev.placed()?;
             let Placed { space, start, len } = placed;
             if let Some(start) = start.filter(|_| space != Space::Pci) {
                 let last = start.saturating_add(len - 1);
                 let taken = places.take(space, start..=last, &vdev.plan.name);
                 taken.map_err(|why| vdev.wrong(&why))?;
-            }
-            if let Some(line) = instance.line() {
-                lines.take(line, &vdev.plan.name).map_err(|why| vdev.wrong(&why))?;
             }
             without.push((vdev, placed));
         }
@@ -122,8 +127,9 @@ impl<'a> Vdevs<'a> {
                 let start = places.any(placed.len, name).map_err(|why| vdev.wrong(&why))?;
                 instance.place(start, placed.len);
             }
-            if instance.line().is_none() && instance.wants_line() {
-                instance.set_line(lines.any(name).map_err(|why| vdev.wrong(&why))?);
+            if instance.wants_line() {
+                let line = self.lines.lock().any(name).map_err(|why| vdev.wrong(&why))?;
+                instance.set_line(line);
             }
         }
         Ok(())
@@ -185,9 +191,12 @@ impl<'a> Vdevs<'a> {
         for (number, vdev) in (0..PlatformDevice::MOST).zip(&self.all) {
             let Placed { space, start, len } = vdev.placed()?;
             let Some(start) = start else { continue };
-            let Some(hid) = vdev.plan.hid.clone().or_else(|| HardwareId::new(OWN_HID)) else {
-                continue;
+            let default = match vdev.instance.is_virtio_mmio() {
+                true => HardwareId::VIRTIO_MMIO,
+                false => OWN_HID,
             };
+            let hid = vdev.plan.hid.clone().or_else(|| HardwareId::new(default));
+            let Some(hid) = hid else { continue };
             let last = start.saturating_add(len - 1);
             let port = |port: u64| u16::try_from(port).unwrap_or(u16::MAX);
             let mut device = PlatformDevice::new(number, hid);
