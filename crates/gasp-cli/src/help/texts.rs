@@ -300,17 +300,21 @@ A configuration file has the devices by type, each with its options; PCI devices
   virtio-entropy   none
   ser8250          the serial port, which is there anyway
   iommu            the VT-d; without it there is none
+Any other type is a vdev in C: vdev-TYPE.so in a folder of --vdev-path, or where the dynamic loader
+finds it. It can have a `loc mem:ADDRESS` or `loc io:PORT`, an `intr ioapic:LINE`, its own options,
+and `hid ID`: the identifier by which the guest finds its driver, such as PNP0501.
 
 SIGINT, SIGTERM, SIGHUP and SIGQUIT are the power button; a second one ends the VM at once.
 SIGUSR1 prints counters to stderr: exits by reason; misses and invalidations of the IOMMU, and
 held mappings, by device; so does gasp status at the socket of --status, and gasp layout draws.
- A reset starts the guest anew, on the same disks; --reset end ends the command.
+SIGUSR2 prints what the vdevs in C report of themselves. A vdev that has asked for the power button
+has it in the place of the guest. A reset starts the guest anew, on the same disks; --reset end ends the command.
 
 Fields of --json, one object per line; `at` is in seconds since the start, lengths and
 addresses are integers, in bytes:
   at, event    in all objects; the other fields depend on `event`:
   started      `name`, `kernel`, `ram_bytes`, `cpus`, `iommu`; `devices`: `name`, `type`, `at`
-               (the PCI function)
+               (the PCI function, or mem:ADDRESS, io:PORT)
   totals       counters since the start, once a second while they change: `exits` to this
                process: `port`, `mmio`, `interrupted`, `other`; `devices`: `name`, `at`,
                `held` (mappings, now); `iommu`: `misses`, `evictions`, `invalidations`,
@@ -320,15 +324,20 @@ addresses are integers, in bytes:
   faults-dropped
                `count` of faults that were not reported, because there were too many
   power-button the power button was pressed
+  vdev-status  what a vdev in C reports at SIGUSR2: `vdev`, `text`
   reset        the guest starts anew
   ended        `status`: the exit status; `why`: the end, or the error, which is on stderr as well
 
 Exit status:
   0    the guest has powered off
-  1    no KVM, or a kernel, disk or device is unavailable
+  1    no KVM, or a kernel, disk or device is unavailable, or a vdev in C refuses to start
   2    wrong usage or a wrong configuration
   3    the guest has reset itself, with --reset end
   4    the guest cannot go on: a triple fault, or KVM has failed
+  3 to 7, 32 to 63
+       a vdev in C has ended the guest with this cause (guest_terminate); 6 also if one of its
+       functions has returned nonsense, and 0 for the cause 1
+  96   a fatal error of a vdev in C, while the guest runs
   130  ended at once: by a second signal, or by Ctrl-A x";
 
 pub(super) const STATUS: &str = "\
