@@ -21,6 +21,10 @@ pub(crate) struct Library {
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
+/// Options for the compiler, in the environment: for a test that runs itself once more, with vdevs
+/// that are instrumented.
+pub(crate) const CFLAGS: &str = "GASP_TEST_CFLAGS";
+
 /// Compiles a source into `vdev-NAME.so` in a folder of its own; the compiler's messages if that
 /// fails.
 pub(crate) fn compile(source: &Path, edition: u32, name: &str) -> Result<Library, String> {
@@ -28,7 +32,10 @@ pub(crate) fn compile(source: &Path, edition: u32, name: &str) -> Result<Library
     let path = folder.path().join(format!("vdev-{name}.so"));
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
     let output = Command::new(compiler)
+        // A sanitizer is for the vdev, not for its compiler.
+        .env_remove("LD_PRELOAD")
         .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-g", "-shared", "-fPIC"])
+        .args(std::env::var(CFLAGS).unwrap_or_default().split_whitespace())
         .arg(format!("-DQVM_EDITION={edition}"))
         .arg("-I")
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../gasp-capi/include"))
