@@ -6,8 +6,15 @@
 //! name.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "samples/block.rs"]
+mod block;
 #[path = "samples/device.rs"]
 mod device;
+#[path = "virtio/driver.rs"]
+#[allow(dead_code, unused_imports, reason = "a part of it is for other tests")]
+mod driver;
+#[path = "samples/entropy.rs"]
+mod entropy;
 #[path = "samples/ser8250.rs"]
 mod ser8250;
 mod support;
@@ -16,20 +23,31 @@ mod tools;
 #[path = "samples/wdt_sp805.rs"]
 mod wdt_sp805;
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Arguments;
 
 /// A test of a sample: its name, and what runs it for an edition.
 type Test = (&'static str, fn(u32));
 
 fn main() {
     let arguments = Arguments::from_args();
+    let disk = block::lack();
     let mut trials = Vec::new();
-    for (name, test) in wdt_sp805::TESTS.iter().chain(ser8250::TESTS) {
-        for edition in [800, 710] {
-            trials.push(Trial::test(format!("{name}, edition {edition}"), move || {
-                test(edition);
-                Ok(())
-            }));
+    let tests = [
+        (wdt_sp805::TESTS, None),
+        (ser8250::TESTS, None),
+        (entropy::TESTS, None),
+        (block::UNPRIVILEGED, None),
+        (block::TESTS, disk.as_ref()),
+    ];
+    for (tests, lack) in tests {
+        for (name, test) in tests {
+            for edition in [800, 710] {
+                let run = move || {
+                    test(edition);
+                    Ok(())
+                };
+                trials.push(tools::trial(format!("{name}, edition {edition}"), lack, run));
+            }
         }
     }
     trials.extend(tools::trials());

@@ -52,7 +52,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
-fn trial(
+/// A trial that is ignored if something is missing.
+pub(crate) fn trial(
     name: String,
     lack: Option<&String>,
     run: impl FnOnce() -> Result<(), Failed> + Send + 'static,
