@@ -16,13 +16,6 @@
 #define LOG_INFO QL_QVM_INFO
 #define LOG_DEBUG QL_QVM_DEBUG
 
-/* Ends the guest of a vdev. */
-static inline void terminate(vdev_t *vdp, guest_termination_cause_t cause)
-{
-    (void)vdp;
-    guest_terminate(cause);
-}
-
 #else
 
 #include <qvm/outpipe.h>
@@ -33,11 +26,6 @@ typedef unsigned vdev_ctrl_options_t;
 #define LOG_WARN QVM_OUTW_QVM
 #define LOG_INFO QVM_OUTI_QVM
 #define LOG_DEBUG QVM_OUTD_QVM
-
-static inline void terminate(vdev_t *vdp, guest_termination_cause_t cause)
-{
-    guest_terminate(vdp->v_gsp, cause);
-}
 
 #endif
 

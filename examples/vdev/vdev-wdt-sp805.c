@@ -18,6 +18,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include <qvm/wdog.h>
+
 #include "edition.h"
 
 enum {
@@ -57,6 +59,7 @@ struct watchdog {
     uint64_t clock; /* of the counter, in Hz: at most 30 bits */
     struct guest_timer *timer;
     uint64_t resolution; /* of the timer, in Hz: at most 32 bits */
+    struct wdog_state bite; /* what happens at the end */
 };
 
 static const char *const options[] = { "clock", NULL };
@@ -164,7 +167,7 @@ static void timer(vdev_t *vdp, void *data, const struct guest_timer_data *tdp,
     pthread_mutex_unlock(&vdp->v_mtx);
     if (bites) {
         vdev_logf(LOG_WARN, vdp, "wdt-sp805: the guest has not cleared the interrupt");
-        terminate(vdp, GTC_WATCHDOG);
+        wdog_bite(&wdt->bite);
     }
 }
 
@@ -296,6 +299,7 @@ static int control(vdev_t *vdp, vdev_ctrl_options_t ctrl, const char *arg)
         wdt->load = wdt->stopped_at = UINT32_MAX;
         wdt->due = NEVER;
         wdt->clock = 1000000;
+        wdog_init(&wdt->bite, vdp);
         vdp->v_block.location = QSL_NO_LOCATION;
         vdp->v_block.length = REGISTERS_LEN;
         return EOK;
