@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use gasp::{
@@ -24,8 +24,11 @@ pub(super) fn recipes() -> Vec<Recipe> {
     }
     all.push(recipe("asks: miss, an answer at once".into(), || miss(at_once)));
     all.push(recipe("asks: miss, a walk of four levels".into(), || miss(walked)));
+    all.push(recipe("asks: miss, a walk of four levels, 2 threads".into(), || {
+        two_threads(walked, DomainOptions::LIMIT)
+    }));
     let name = "asks: miss, a walk of four levels, a limit of 1024, 2 threads";
-    all.push(recipe(name.into(), || two_threads(walked)));
+    all.push(recipe(name.into(), || two_threads(walked, 1024)));
     let name = "asks: random over 16384 pages, a limit of 1024, a walk of four levels";
     all.push(recipe(name.into(), || evicting(walked)));
     all.push(recipe("asks: miss, 64 pages in one map, a walk of four levels".into(), || {
@@ -84,8 +87,9 @@ fn asking(
 ) -> gasp::Result<(Domain, Vdev)> {
     let guest = setup.vdev.guest();
     let options = DomainOptions { limit, ..DomainOptions::ask(translator(&guest)?) };
-    let domain = guest.domain("asks", options)?;
-    let vdev = guest.vdev("asks")?;
+    let name = format!("asks {}", guest.domains().len());
+    let domain = guest.domain(&name, options)?;
+    let vdev = guest.vdev(&name)?;
     vdev.attach(&domain)?.wait();
     Ok((domain, vdev))
 }
@@ -117,21 +121,52 @@ fn miss(translator: fn(&Guest) -> Created) -> gasp::Result<Vec<Contestant>> {
     })])
 }
 
-fn two_threads(translator: fn(&Guest) -> Created) -> gasp::Result<Vec<Contestant>> {
+/// Two threads that walk pages of their own, each from where it was; and one that walks alone.
+fn two_threads(translator: fn(&Guest) -> Created, limit: u64) -> gasp::Result<Vec<Contestant>> {
     let setup = Setup::with_grants(0)?;
-    let (_, vdev) = asking(&setup, translator, 1024)?;
-    let alone = vdev.clone();
-    let round = AtomicU64::new(0);
+    let (domain, vdev) = asking(&setup, translator, limit)?;
+    let (other, alone) = asking(&setup, translator, limit)?;
+    let places = [0, 1].map(|_| Arc::new(AtomicUsize::new(0)));
+    let walk = move |thread: usize, places: &[Arc<AtomicUsize>; 2]| {
+        let place = Arc::clone(&places[thread]);
+        Walk { first: thread * MISSES, next: place.load(Ordering::Relaxed), place, limit }
+    };
+    let mut single = walk(0, &[0, 1].map(|_| Arc::default()));
     Ok(vec![
         pair("gasp", move |thread| {
-            let vdev = vdev.clone();
-            // Each walks pages of its own, evicts what it has walked, and goes on where it was.
-            let from = round.fetch_add(1, Ordering::Relaxed) as usize * MISSES / 3;
-            let first = thread % 2 * MISSES;
-            move |i| map(&vdev, (first + (from + i) % MISSES) as u64 * GRANULE)
+            let (domain, vdev, mut walk) = (domain.clone(), vdev.clone(), walk(thread, &places));
+            move |_| walk.step(&domain, &vdev)
         }),
-        contestant("gasp, 1 thread", move |i| map(&alone, (i % MISSES) as u64 * GRANULE)),
+        contestant("gasp, 1 thread", move |_| single.step(&other, &alone)),
     ])
+}
+
+/// A walk over [`MISSES`] pages, again and again, that misses each time.
+struct Walk {
+    first: usize,
+    next: usize,
+    /// Where the next walk begins.
+    place: Arc<AtomicUsize>,
+    limit: u64,
+}
+
+impl Drop for Walk {
+    fn drop(&mut self) {
+        self.place.store(self.next, Ordering::Relaxed);
+    }
+}
+
+impl Walk {
+    fn step(&mut self, domain: &Domain, vdev: &Vdev) {
+        map(vdev, (self.first + self.next) as u64 * GRANULE);
+        self.next = (self.next + 1) % MISSES;
+        // A table with a smaller limit has evicted them.
+        if self.next == 0 && self.limit > MISSES as u64 {
+            let first = DeviceAddr(self.first as u64 * GRANULE);
+            let drain = domain.invalidate(first, MISSES as u64 * GRANULE);
+            black_box(drain.map(gasp::Drain::wait).is_ok());
+        }
+    }
 }
 
 fn evicting(translator: fn(&Guest) -> Created) -> gasp::Result<Vec<Contestant>> {

@@ -1,6 +1,8 @@
 //! A case: its contestants, and how they are created.
 
+use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
+use std::time::Instant;
 
 /// Runs an operation this many times; returns how long that took.
 pub type Work = Box<dyn FnMut(u32) -> Duration>;
@@ -46,7 +48,7 @@ pub(super) fn contestant(
 ) -> Contestant {
     let mut next = 0_usize;
     let work = move |count: u32| {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         for _ in 0..count {
             operation(next);
             next = next.wrapping_add(1);
@@ -56,27 +58,38 @@ pub(super) fn contestant(
     Contestant { name, work: Box::new(work) }
 }
 
-/// A contestant whose operation two threads run at once; the slower one counts.
+/// A contestant whose operation two threads run at once: from the start of the first to the end of
+/// the last, so that a round in which one ran after the other is not the fastest.
 pub(super) fn pair<F: FnMut(usize)>(
     name: &'static str,
     operation: impl Fn(usize) -> F + Send + Sync + 'static,
 ) -> Contestant {
     let work = move |count: u32| {
-        let ready = std::sync::Barrier::new(2);
+        let ready = AtomicU32::new(0);
         let one = |thread: usize| {
             let mut operation = operation(thread);
             operation(thread);
-            ready.wait();
-            let start = std::time::Instant::now();
+            ready.fetch_add(1, Ordering::SeqCst);
+            // No thread has to be woken, unless the machine is busy.
+            let mut spins = 0_u32;
+            while ready.load(Ordering::SeqCst) < 2 {
+                spins += 1;
+                match spins < 10_000 {
+                    true => std::hint::spin_loop(),
+                    false => std::thread::yield_now(),
+                }
+            }
+            let start = Instant::now();
             for next in 0..count as usize {
                 operation(next);
             }
-            start.elapsed()
+            (start, Instant::now())
         };
         std::thread::scope(|scope| {
             let other = scope.spawn(|| one(1));
             let mine = one(0);
-            other.join().map_or(mine, |theirs| theirs.max(mine))
+            let theirs = other.join().unwrap_or(mine);
+            mine.1.max(theirs.1) - mine.0.min(theirs.0)
         })
     };
     Contestant { name, work: Box::new(work) }
