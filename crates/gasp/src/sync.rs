@@ -23,7 +23,10 @@ mod machine {
     }
 
     pub(crate) fn this_thread() -> ThreadId {
-        std::thread::current().id()
+        std::thread_local! {
+            static ID: ThreadId = std::thread::current().id();
+        }
+        ID.with(|&id| id)
     }
 
     /// Lets any other thread run, whatever its priority.

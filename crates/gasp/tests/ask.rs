@@ -7,6 +7,8 @@ mod answers;
 mod bounds;
 #[path = "ask/changes.rs"]
 mod changes;
+#[path = "ask/evictions.rs"]
+mod evictions;
 #[path = "ask/peer.rs"]
 mod peer;
 #[path = "ask/runs.rs"]

@@ -45,7 +45,7 @@ impl Vdev {
         if self.inner.removed.load(Ordering::Relaxed) {
             return fail(Reason::NotFound("device of this name any more"));
         }
-        let old = current.replace(Arc::clone(&domain.inner));
+        let old = current.set(Some(Arc::clone(&domain.inner)));
         let moved = self.switch(&regions, &domain.inner.view, old.as_deref());
         drop((current, vdevs, regions));
         Ok(moved.scan())
@@ -67,7 +67,7 @@ impl Vdev {
     /// Detaches the device. The caller holds the guest's lock of devices.
     fn detach_under(&self, regions: &Regions) -> Moved {
         let mut current = self.inner.domain();
-        let old = current.take();
+        let old = current.set(None);
         let view = match self.inner.removed.load(Ordering::Relaxed) {
             true => &self.guest.unattached_denied,
             false => self.guest.unattached_view(),

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use super::attached::Owner;
 use super::vdev::{Request, Vdev};
 use crate::addr::{DeviceAddr, GRANULE};
 use crate::error::{Error, Reason, Result};
-use crate::iommu::{DomainInner, Fetched};
+use crate::iommu::Fetched;
 use crate::map_flags::MapFlags;
 use crate::mapping::{Failed, Outcome, Partial, Port};
 use crate::span::Span;
@@ -106,7 +107,7 @@ impl Vdev {
             let last = span.last().min(DeviceAddr(missed.0.saturating_add(ahead - 1)));
             let ahead_span = Span::inclusive(span.start(), last).unwrap_or(span);
             ahead = ahead.saturating_mul(2);
-            let domain = self.inner.domain().as_ref().map(Arc::clone);
+            let domain = self.inner.domain.asking();
             let firmware = self.guest.firmware_port();
             let fetched = match &domain {
                 // SAFETY: `fetch` asks that the firmware's port is of the guest whose domain this is:
@@ -146,16 +147,16 @@ impl Vdev {
         Err(Unfetched::Unsettled)
     }
 
-    fn is_attached_to(&self, domain: Option<&Arc<DomainInner>>) -> bool {
-        let current = self.inner.domain();
-        current.as_ref().map(Arc::as_ptr) == domain.map(Arc::as_ptr)
+    /// Whether the device has not been moved since `domain` was looked for on this thread.
+    fn is_attached_to(&self, domain: Option<&Arc<Owner>>) -> bool {
+        self.inner.domain.asking().as_ref().map(Arc::as_ptr) == domain.map(Arc::as_ptr)
     }
 }
 
 /// Why a map that has missed fails.
 enum Unfetched {
     /// What it needs is refused, by this domain.
-    Refused(Reason, Option<Arc<DomainInner>>),
+    Refused(Reason, Option<Arc<Owner>>),
     /// The guest has invalidated what it needs each time.
     Unsettled,
     /// The error of the map itself.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::attached::{Attached, AttachedGuard};
 use super::listener::SpaceListener;
 use crate::error::{Error, Operation, Reason};
 use crate::fault::FaultLog;
@@ -47,13 +48,13 @@ pub(crate) struct VdevInner {
     pub(super) name: Arc<str>,
     pub(super) id: u32,
     pub(super) attachment: Attachment,
-    pub(super) domain: Mutex<Option<Arc<DomainInner>>>,
+    pub(super) domain: Attached,
     /// Whether the device was removed from the guest; set under the guest's lock of devices.
     pub(super) removed: AtomicBool,
 }
 
 impl VdevInner {
-    pub(super) fn domain(&self) -> MutexGuard<'_, Option<Arc<DomainInner>>> {
+    pub(super) fn domain(&self) -> AttachedGuard<'_> {
         self.domain.lock()
     }
 }

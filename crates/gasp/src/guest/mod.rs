@@ -16,7 +16,7 @@
 //! |---|---|
 //! | `guest`, `builder` | the guest as programs hold it, and how it is created |
 //! | `space`, `space_lock` | its address space; the right to change that several times in a row |
-//! | `domain`, `vdev`, `attach` | the domains of its IOMMU, its devices, and which is in which |
+//! | `domain`, `vdev`, `attach`, `attached` | the domains of its IOMMU, its devices, and which is in which |
 //! | `fetch` | maps of devices whose domain asks its translator |
 //! | `inner` | the state behind these handles |
 //! | `publish` | a change of the regions, and the updates of every view that follow |
@@ -25,6 +25,7 @@
 
 mod announce;
 mod attach;
+mod attached;
 mod audit;
 mod builder;
 mod domain;

@@ -4,8 +4,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
+use super::attached::Attached;
 use super::domain::Domain;
 use super::guest::Guest;
 use super::inner::{Inner, VdevInner};
@@ -64,7 +63,7 @@ impl Guest {
             name: Arc::clone(&name),
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             attachment: Attachment::new(self.0.unattached_view()),
-            domain: Mutex::default(),
+            domain: Attached::default(),
             removed: AtomicBool::new(false),
         });
         vdevs.insert(name, Arc::clone(&inner));

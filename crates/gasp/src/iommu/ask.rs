@@ -18,6 +18,7 @@ use super::asking::{Answer, Asking};
 use super::chunks::free_retired;
 use super::domain::DomainInner;
 use super::enter::{Entering, Unentered, whole_page};
+use super::evict::Search;
 use super::questions::{Asked, Fetching, Settled};
 use super::translator::{Following, Translation, TranslationFault};
 use crate::access::Access;
@@ -117,7 +118,7 @@ impl DomainInner {
         let addr = span.start();
         let page = Span::new(DeviceAddr(addr.0 & !(GRANULE - 1)), GRANULE)?;
         let memory = PageTables::new(firmware);
-        let wants_grace = Cell::new(false);
+        let (wants_grace, wants_room) = (Cell::new(false), Cell::new(false));
         let following = RefCell::new(Following::default());
         let settled = asking.questions.answer(
             page,
@@ -126,9 +127,9 @@ impl DomainInner {
             || asking.answer(&memory, page, span, access, &mut following.borrow_mut()),
             |answer| whole(page, answer),
             |answer, valid| {
-                let eviction = &mut None;
+                let mut search = Search::default();
+                let mut writer = self.view.writer();
                 loop {
-                    let mut writer = self.view.writer();
                     let Some(invalidated) = valid() else { return Ok(false) };
                     if self.is_removed() {
                         return Ok(true);
@@ -139,19 +140,34 @@ impl DomainInner {
                         firmware,
                         page,
                         writer: &mut writer,
-                        eviction,
+                        is_exhausted: search.is_exhausted(),
                     };
+                    let before = entering.writer.leaves();
                     let entered =
                         entering.enter(*answer, &following.borrow(), access, &invalidated);
                     wants_grace.set(writer.wants_grace());
                     match entered {
-                        Ok(()) => return Ok(true),
+                        Ok(()) => {
+                            wants_room.set(self.is_nearly_full(before, writer.leaves()));
+                            return Ok(true);
+                        }
                         Err(Unentered::Refused(reason)) => return Err(reason),
-                        Err(Unentered::Later) => MutexGuard::unlock_fair(writer),
+                        Err(Unentered::Full) => {
+                            MutexGuard::unlock_fair(writer);
+                            writer = self.make_room(asking, &mut search);
+                        }
+                        Err(Unentered::Evicting) => {
+                            drop(writer);
+                            asking.wait_for_eviction();
+                            writer = self.view.writer();
+                        }
                     }
                 }
             },
         );
+        if wants_room.get() {
+            self.evict_ahead(asking);
+        }
         if wants_grace.get() {
             free_retired(&self.view);
         }

@@ -22,9 +22,9 @@ pub(crate) struct Asking {
     pub(super) questions: Questions<Answer>,
     /// The pages of which the table has parts. Pages are recorded under the table's lock.
     pub(super) parts: Parts,
-    /// Where the next eviction begins.
+    /// Where the next eviction begins. The thread that evicts holds it from the first word that is
+    /// being evicted until none is.
     pub(super) hand: Mutex<DeviceAddr>,
-    pub(super) asked: AtomicU64,
     pub(super) evicted: AtomicU64,
     pub(super) invalidations: AtomicU64,
 }
@@ -43,17 +43,22 @@ pub struct AskCounts {
 
 impl Asking {
     pub(crate) fn new(translator: Arc<dyn Translator>) -> Self {
-        let (parts, hand, asked, evicted, invalidations) = Default::default();
+        let (parts, hand, evicted, invalidations) = Default::default();
         let questions = Questions::new();
-        Self { translator, questions, parts, hand, asked, evicted, invalidations }
+        Self { translator, questions, parts, hand, evicted, invalidations }
     }
 
     pub(crate) fn counts(&self) -> AskCounts {
         AskCounts {
-            asked: self.asked.load(Ordering::Relaxed),
+            asked: self.questions.asked(),
             evicted: self.evicted.load(Ordering::Relaxed),
             invalidations: self.invalidations.load(Ordering::Relaxed),
         }
+    }
+
+    /// Waits for the eviction of another thread. The table must not be locked.
+    pub(super) fn wait_for_eviction(&self) {
+        drop(self.hand.lock());
     }
 
     /// Asks the translator about `page`, a granule, for a map of `span`, a run that begins in it.
@@ -65,7 +70,6 @@ impl Asking {
         access: Access,
         following: &mut Following,
     ) -> Answer {
-        self.asked.fetch_add(1, Ordering::Relaxed);
         let Some(run) = span.rounded_out().filter(|run| *run != page) else {
             return self.translator.translate(memory, page.start(), access);
         };

@@ -71,8 +71,9 @@ pub struct DomainOptions {
     /// is refused; one of whole entries never is. Grants that a change of memory would cut past
     /// the limit are revoked (docs/decisions.md).
     ///
-    /// In a domain that asks, answers over the limit take the place of others. A map of more
-    /// pages than that, less those that are held, is refused with `ENOSPC`.
+    /// In a domain that asks, answers take the place of others when the limit is reached; from 1,024
+    /// on a little before, so that threads do not wait for room. A map of more pages than the limit,
+    /// less those that are held, is refused with `ENOSPC`.
     pub limit: u64,
     /// How its drains wait; `None` for the guest's own policy.
     pub drain: Option<DrainPolicy>,

@@ -8,7 +8,6 @@
 
 use super::asking::{Answer, Asking};
 use super::domain::DomainInner;
-use super::evict::{Evicted, Eviction};
 use super::project::{around, entries};
 use super::questions::Invalidated;
 use super::translator::{Following, Translation, TranslationFault};
@@ -28,14 +27,16 @@ pub(super) struct Entering<'a> {
     pub(super) firmware: Port<'a>,
     pub(super) page: Span<DeviceAddr>,
     pub(super) writer: &'a mut Writer,
-    /// The search for room, once it has begun.
-    pub(super) eviction: &'a mut Option<Eviction>,
+    /// Whether a search has found that nothing can be evicted.
+    pub(super) is_exhausted: bool,
 }
 
 /// Why an answer is not entered.
 pub(super) enum Unentered {
-    /// Not yet: the search for room goes on when other threads have had the table.
-    Later,
+    /// There is no room: something has to be evicted first.
+    Full,
+    /// The word for the page is being evicted just now.
+    Evicting,
     Refused(Reason),
 }
 
@@ -55,6 +56,10 @@ impl Entering<'_> {
         requested: Access,
         invalidated: &Invalidated,
     ) -> Result<(), Unentered> {
+        let found = self.domain.view.table.find(self.page.start().0);
+        if Leaf::stored(found.word).is_some_and(Leaf::is_evicting) {
+            return Err(Unentered::Evicting);
+        }
         match answer {
             Ok(translation) => self.translation(translation, requested)?,
             Err(fault) if fault.keep => return self.refusal(fault),
@@ -67,7 +72,7 @@ impl Entering<'_> {
             let Some(page) = next.filter(|page| !invalidated.overlaps(*page)) else { break };
             last = page.last();
             let found = self.domain.view.table.find(page.start().0);
-            let is_known = Leaf::from_word(found.word).is_some();
+            let is_known = Leaf::stored(found.word).is_some();
             let answer = Translation { size: GRANULE, guest, access };
             let is_page = whole_page(page.start(), &answer).is_ok();
             if is_known || !is_page || !access.contains(requested) {
@@ -153,7 +158,7 @@ impl Entering<'_> {
         let word = Span::new(DeviceAddr(at.0 & !(found.size() - 1)), found.size())?;
         let part = word.intersection(&whole).unwrap_or(self.page);
         let cut = around(word, part).map(entries).sum::<u64>() + entries(part) - 1;
-        match (self.make_room(cut), Leaf::from_word(found.word)) {
+        match (self.check_room(cut), Leaf::from_word(found.word)) {
             (Ok(()), _) => {}
             (Err(Unentered::Refused(_)), Some(leaf))
                 if self.domain.remove_if_unheld(self.writer, (word, leaf)) =>
@@ -175,28 +180,23 @@ impl Entering<'_> {
 
     /// Enters one word.
     fn fill(&mut self, unit: Span<DeviceAddr>, leaf: Leaf) -> Result<(), Unentered> {
-        self.make_room(1)?;
+        self.check_room(1)?;
         self.writer.work.begin();
         let paused = self.domain.view.table.fill(self.writer, unit, leaf);
         debug_assert!(paused.is_none(), "a chunk has room for one word");
         Ok(())
     }
 
-    /// Makes room for `new` words within the domain's limit.
-    fn make_room(&mut self, new: u64) -> Result<(), Unentered> {
+    /// Checks that there is room for `new` words within the domain's limit.
+    fn check_room(&self, new: u64) -> Result<(), Unentered> {
         let limit = self.domain.limit;
-        let full = Reason::Limit { what: "translations of the domain", limit };
-        while self.writer.leaves().saturating_add(new) > limit {
-            if new > limit {
-                return Err(full.into());
-            }
-            match self.domain.evict(self.writer, self.asking, self.eviction) {
-                Evicted::Some => {}
-                Evicted::None => return Err(full.into()),
-                Evicted::Later => return Err(Unentered::Later),
-            }
+        if self.writer.leaves().saturating_add(new) <= limit {
+            return Ok(());
         }
-        Ok(())
+        match new > limit || self.is_exhausted {
+            true => Err(Reason::Limit { what: "translations of the domain", limit }.into()),
+            false => Err(Unentered::Full),
+        }
     }
 }
 

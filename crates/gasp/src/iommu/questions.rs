@@ -36,6 +36,10 @@ const PARTS: usize = 16;
 #[cfg(loom)]
 const PARTS: usize = 1;
 
+/// The bytes of addresses that are in the same part, so that a thread which walks a buffer writes the
+/// cache lines of few parts, and seldom those that another thread has just written.
+const NEAR: u64 = 64 * GRANULE;
+
 /// The open questions of a domain, and the ranges whose translations are being fetched.
 pub(super) struct Questions<A> {
     parts: [Part<A>; PARTS],
@@ -54,6 +58,8 @@ struct Part<A> {
 
 struct Open<A> {
     next: u64,
+    /// How often the translator was called.
+    asked: u64,
     list: Vec<Question<A>>,
     /// The range of each [`Fetching`], with its number.
     fetching: Vec<(u64, Span<DeviceAddr>)>,
@@ -107,7 +113,7 @@ pub(super) enum Settled<'a, A> {
 impl<A: Clone> Questions<A> {
     pub(super) fn new() -> Self {
         let part = |_| Part {
-            open: Mutex::new(Open { next: 0, list: Vec::new(), fetching: Vec::new() }),
+            open: Mutex::new(Open { next: 0, asked: 0, list: Vec::new(), fetching: Vec::new() }),
             closed: Condvar::new(),
         };
         Self {
@@ -120,7 +126,7 @@ impl<A: Clone> Questions<A> {
 
     /// The part for the page of `addr`.
     fn part(&self, addr: DeviceAddr) -> &Part<A> {
-        let hash = (addr.0 / GRANULE).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let hash = (addr.0 / NEAR).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let [first, ..] = &self.parts;
         self.parts.get(hash as usize % PARTS).unwrap_or(first)
     }
@@ -161,7 +167,10 @@ impl<A: Clone> Questions<A> {
             Begun::Mine(asked) => asked,
         };
         let mut whole = page;
-        for _ in 0..TRIES {
+        for again in 0..TRIES {
+            if again > 0 {
+                lock(&asked.part.open).asked += 1;
+            }
             self.wait_for_invalidations(whole);
             let answer = {
                 let _inside = Inside::begin();
@@ -224,6 +233,11 @@ impl<A: Clone> Questions<A> {
         while invalidations.iter().any(|spans| overlap(spans, page)) {
             invalidations = wait(&self.ended, invalidations);
         }
+    }
+
+    /// How often the translator was called.
+    pub(super) fn asked(&self) -> u64 {
+        self.parts.iter().map(|part| lock(&part.open).asked).sum()
     }
 
     /// The ranges that must not be evicted.
@@ -294,6 +308,7 @@ impl<A: Clone> Part<A> {
         }
         let number = open.number();
         let (invalidated, waiting) = Default::default();
+        open.asked += 1;
         open.list.push(Question { number, page, access, asker, invalidated, waiting });
         Ok(Begun::Mine(Asked { part: self, number, answer: None }))
     }

@@ -276,7 +276,7 @@ impl Cuts {
 /// The whole range of the table's entry at an address.
 fn entry_at(table: &Table, addr: DeviceAddr) -> Option<Span<DeviceAddr>> {
     let found = table.find(addr.0);
-    Leaf::from_word(found.word)?;
+    Leaf::stored(found.word)?;
     Span::new(DeviceAddr(addr.0 & !(found.size() - 1)), found.size()).ok()
 }
 

@@ -105,6 +105,11 @@ impl Lane {
         }
     }
 
+    /// The lane's index in the list of lanes: a small number that no other thread has.
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
     /// Whether this thread owns the lane.
     pub(super) fn is_current(&self) -> bool {
         Self::is_current_index(self.index)

@@ -376,3 +376,52 @@ fn a_look_up_in_steps_is_found_by_whoever_revokes_what_a_later_step_has_found() 
         device.join().unwrap();
     });
 }
+
+/// The word of a range that is being evicted.
+const EVICTING: u64 = 2;
+
+#[test]
+fn what_is_held_is_in_the_table_though_it_is_being_evicted_without_its_lock() {
+    loom::model(|| {
+        let world = world();
+        let table = Arc::new(loom::sync::Mutex::new(()));
+        let device = spawn(&world, |world| {
+            world.slot.publish(S1, 0, 4095);
+            // Only a word that is not being evicted is found.
+            if world.granted.load(Ordering::Acquire) != 1 {
+                return world.slot.release();
+            }
+            world.slot.establish(S1, VIEW, VDEV);
+            world.access();
+            world.slot.release();
+        });
+        let evicts = {
+            let table = Arc::clone(&table);
+            spawn(&world, move |world| {
+                let set = |from, to| {
+                    let _table = table.lock().unwrap();
+                    if world.granted.load(Ordering::Relaxed) == from {
+                        world.granted.store(to, Ordering::Release);
+                    }
+                };
+                set(1, EVICTING);
+                barrier::heavy();
+                let is_held = world.slot.held().is_some();
+                set(EVICTING, u64::from(is_held));
+            })
+        };
+        // A change of memory, which waits for whoever holds what it finds in the table.
+        let lock = table.lock().unwrap();
+        let found = world.granted.load(Ordering::Relaxed) != 0;
+        world.granted.store(0, Ordering::Release);
+        drop(lock);
+        if found {
+            world.revoke();
+        } else {
+            world.access();
+        }
+        device.join().unwrap();
+        evicts.join().unwrap();
+        assert_eq!(world.granted.load(Ordering::Relaxed), 0, "an eviction puts nothing back");
+    });
+}

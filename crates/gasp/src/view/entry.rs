@@ -11,7 +11,8 @@
 //! whether it is system RAM, and its segment and page. A *hole* is an address that the IOMMU
 //! allows but that leads to no mappable memory; it keeps the guest-physical page, so that
 //! memory added there later is found. A hole that allows no access is a *refusal* by a
-//! translator, and has the fault reason in place of the page. The *index* is the word's page among
+//! translator, and has the fault reason in place of the page. A leaf or hole that is *being evicted*
+//! has a tag of its own: look-ups find nothing, and a change of the table finds what it was. The *index* is the word's page among
 //! the 512 of its node, because small nodes store their words in any order.
 
 use crate::access::Access;
@@ -23,6 +24,8 @@ pub(crate) const EMPTY: u64 = 0;
 
 pub(super) const TAG: u64 = 0xf;
 const TAG_LEAF: u64 = 1;
+/// A leaf or a hole that is being evicted.
+const TAG_EVICTING: u64 = 0xe;
 /// A node of `2 << n` words has tag `TAG_NODE + n`.
 pub(crate) const TAG_NODE: u64 = 2;
 /// The tag of a removed word of a small node, past which probing continues.
@@ -107,10 +110,32 @@ impl Leaf {
         }
     }
 
-    /// The leaf in a word, if it is one.
+    /// The leaf in a word, if it is one and is not being evicted.
     #[inline]
     pub(crate) fn from_word(word: u64) -> Option<Self> {
         (tag(word) == TAG_LEAF).then_some(Self(content(word)))
+    }
+
+    /// The leaf in a word, if it is one, whether it is being evicted or not: for those who change
+    /// the table.
+    #[inline]
+    pub(crate) fn stored(word: u64) -> Option<Self> {
+        (tag(word) == TAG_LEAF || tag(word) == TAG_EVICTING).then_some(Self(content(word)))
+    }
+
+    /// The same leaf, being evicted: no look-up finds it.
+    pub(crate) fn evicting(self) -> Self {
+        Self(self.0 & !TAG | TAG_EVICTING)
+    }
+
+    /// Whether it is being evicted.
+    pub(crate) fn is_evicting(self) -> bool {
+        tag(self.0) == TAG_EVICTING
+    }
+
+    /// The same leaf, not being evicted.
+    pub(crate) fn kept(self) -> Self {
+        Self(self.0 & !TAG | TAG_LEAF)
     }
 
     #[inline]
@@ -215,6 +240,26 @@ mod tests {
             for not_a_leaf in [EMPTY, TOMBSTONE, TAG_NODE, u64::MAX] {
                 assert!(!Want::new(flags.any()).met_by(not_a_leaf), "{not_a_leaf:#x}");
             }
+        }
+    }
+
+    #[test]
+    fn a_leaf_that_is_being_evicted_is_no_leaf_for_a_look_up_and_keeps_all_it_was() {
+        let memory = Behind::Memory { segment: 3, page: 7, offered: Access::RWX, ram: true };
+        let (some, hole) = (Leaf::new(Access::RW, memory), Behind::Hole { guest_page: 9 });
+        for leaf in [some, Leaf::new(Access::READ, hole), Leaf::refusal(5)] {
+            let evicting = with_index(leaf.evicting().word(), 511);
+            assert_eq!(Leaf::from_word(evicting), None);
+            assert!(!Want::new(MapFlags::READ.any()).met_by(evicting));
+            let stored = Leaf::stored(evicting).unwrap();
+            assert!(stored.is_evicting() && !leaf.is_evicting());
+            assert_eq!((stored.behind(), stored.allowed()), (leaf.behind(), leaf.allowed()));
+            assert_eq!(stored.refused(), leaf.refused());
+            assert_eq!((stored.kept(), Leaf::stored(leaf.word())), (leaf, Some(leaf)));
+            assert!(stored.advanced(1).is_evicting());
+        }
+        for not_a_leaf in [EMPTY, TOMBSTONE, TAG_NODE] {
+            assert_eq!(Leaf::stored(not_a_leaf), None);
         }
     }
 

@@ -46,7 +46,7 @@ pub(crate) struct View {
     id: u32,
     pub(crate) table: Table,
     pub(crate) absent: Absent,
-    writer: Mutex<Writer>,
+    writer: Apart<Mutex<Writer>>,
 }
 
 impl View {
@@ -63,7 +63,7 @@ impl View {
     fn with(table: Table, absent: Absent) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { id, table, absent, writer: Mutex::default() }
+        Self { id, table, absent, writer: Apart(Mutex::default()) }
     }
 
     /// The view's number, unique in the process until 2^32 views have been created.
@@ -74,7 +74,7 @@ impl View {
 
     /// Locks the table's writer, for one chunk of a change.
     pub(crate) fn writer(&self) -> MutexGuard<'_, Writer> {
-        let mut writer = self.writer.lock();
+        let mut writer = self.writer.0.lock();
         writer.work.begin();
         writer
     }
@@ -83,7 +83,7 @@ impl View {
 impl Drop for View {
     #[allow(unsafe_code, reason = "frees the table's nodes with the view")]
     fn drop(&mut self) {
-        let writer = self.writer.get_mut();
+        let writer = self.writer.0.get_mut();
         // SAFETY: the writer is this table's: the view has had no other. Nobody reads the table,
         // now or later: readers reach it through the view, whose last owner is gone, and an
         // `Attachment`, which follows a pointer without owning it, no longer has this one:
@@ -91,3 +91,8 @@ impl Drop for View {
         unsafe { self.table.free_all(writer) };
     }
 }
+
+/// A value in cache lines of its own: those around it are read by every map.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Apart<T>(T);

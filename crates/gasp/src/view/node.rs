@@ -54,8 +54,8 @@ impl Node {
     /// The node that a word points to; `None` if the word is no pointer.
     #[inline]
     pub(super) fn from_word(word: u64) -> Option<Self> {
-        let tag = entry::tag(word);
-        (tag >= TAG_NODE && tag != TOMBSTONE).then_some(Self(entry::content(word)))
+        let is_node = entry::tag(word).wrapping_sub(TAG_NODE) <= TAG_ARENA - TAG_NODE;
+        is_node.then_some(Self(entry::content(word)))
     }
 
     #[inline]

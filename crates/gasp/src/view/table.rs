@@ -117,6 +117,34 @@ impl Table {
         span: Span<DeviceAddr>,
         mut each: impl FnMut(Span<DeviceAddr>, Leaf) -> ControlFlow<B>,
     ) -> ControlFlow<B, Option<DeviceAddr>> {
+        self.visit_words(work, span, |word, leaf| {
+            each(word, leaf)?;
+            ControlFlow::Continue(None)
+        })
+    }
+
+    /// As [`visit`](Self::visit); a leaf for which `picks` returns `true` is being evicted from then
+    /// on. Looked up, it is not there, but to whoever changes the table it is.
+    pub(crate) fn begin_eviction<B>(
+        &self,
+        writer: &mut Writer,
+        span: Span<DeviceAddr>,
+        mut picks: impl FnMut(Span<DeviceAddr>) -> ControlFlow<B, bool>,
+    ) -> ControlFlow<B, Option<DeviceAddr>> {
+        self.visit_words(&mut writer.work, span, |word, leaf| {
+            let evicting = picks(word)?.then(|| leaf.evicting());
+            ControlFlow::Continue(evicting)
+        })
+    }
+
+    /// Calls `each` with every leaf that overlaps `span`, in order, and stores the leaf that it
+    /// returns in its place.
+    fn visit_words<B>(
+        &self,
+        work: &mut Work,
+        span: Span<DeviceAddr>,
+        mut each: impl FnMut(Span<DeviceAddr>, Leaf) -> ControlFlow<B, Option<Leaf>>,
+    ) -> ControlFlow<B, Option<DeviceAddr>> {
         let range = (span.start().0, span.last().0);
         for index in self.used(range) {
             let Some(top) = self.top.get(index as usize) else { break };
@@ -126,7 +154,8 @@ impl Table {
             }
             work.spend(1);
             let word = top.load(Ordering::Relaxed);
-            if let Some(next) = visit_word(word, unit, range, work, &mut each)? {
+            let store = |leaf: Leaf| top.store(leaf.word(), Ordering::Release);
+            if let Some(next) = visit_word(word, unit, range, work, &mut each, store)? {
                 return ControlFlow::Continue(Some(next));
             }
         }
@@ -234,17 +263,20 @@ impl Table {
     }
 }
 
-/// [`Table::visit`] of the unit of one word.
+/// [`Table::visit_words`] of the unit of one word, in whose place `store` puts a leaf.
 fn visit_word<B>(
     word: u64,
     unit: Unit,
     range: (u64, u64),
     work: &mut Work,
-    each: &mut impl FnMut(Span<DeviceAddr>, Leaf) -> ControlFlow<B>,
+    each: &mut impl FnMut(Span<DeviceAddr>, Leaf) -> ControlFlow<B, Option<Leaf>>,
+    store: impl FnOnce(Leaf),
 ) -> ControlFlow<B, Option<DeviceAddr>> {
     let Some(node) = Node::from_word(word) else {
-        if let (Some(leaf), Some(span)) = (Leaf::from_word(word), unit.span()) {
-            each(span, leaf)?;
+        if let (Some(leaf), Some(span)) = (Leaf::stored(word), unit.span())
+            && let Some(new) = each(span, leaf)?
+        {
+            store(new);
         }
         return ControlFlow::Continue(None);
     };
@@ -252,20 +284,30 @@ fn visit_word<B>(
     if first == last {
         work.spend(1);
         let word = entry::content(node.get(first));
-        return visit_word(word, unit.child(first), range, work, each);
+        return visit_word(word, unit.child(first), range, work, each, storing(node, first));
     }
     // All of that part of the node is read, however little of it is in use.
     work.spend(node.words().min(last - first + 1));
     for word in node.in_order(first, last) {
-        let child = unit.child(entry::index(word));
+        let index = entry::index(word);
+        let child = unit.child(index);
         if work.is_spent() {
             return ControlFlow::Continue(Some(DeviceAddr(child.start.max(range.0))));
         }
-        if let Some(next) = visit_word(entry::content(word), child, range, work, each)? {
+        let store = storing(node, index);
+        if let Some(next) = visit_word(entry::content(word), child, range, work, each, store)? {
             return ControlFlow::Continue(Some(next));
         }
     }
     ControlFlow::Continue(None)
+}
+
+/// Stores a leaf in the place of a word of `node` that is there.
+fn storing(node: Node, index: u64) -> impl FnOnce(Leaf) {
+    move |leaf| {
+        let stored = node.put(index, leaf.word());
+        debug_assert!(stored, "a word that is there needs no room");
+    }
 }
 
 #[cfg(test)]
@@ -336,6 +378,62 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn what_is_being_evicted_is_in_the_table_for_its_writer_alone(
+            pages in prop::collection::btree_set(0u64..3000, 1..600),
+            first in 0u64..3000,
+            most in 0usize..300,
+        ) {
+            let table = Table::new(BITS);
+            let mut writer = Writer::default();
+            let large = span(4 * 512, 512);
+            fill(&table, &mut writer, large, leaf(5));
+            let small = || pages.iter().copied().filter(|page| page / 512 != 4);
+            small().for_each(|page| fill(&table, &mut writer, span(page, 1), leaf(page)));
+            let rest = Span::inclusive(DeviceAddr(first << 12), DeviceAddr((1 << BITS) - 1)).unwrap();
+            let mut picked = Vec::new();
+            writer.work.begin();
+            let next = table.begin_eviction(&mut writer, rest, |word| {
+                if picked.len() == most {
+                    return ControlFlow::Break(word.start());
+                }
+                let picks = word.start().0 >> 12 & 1 == 0;
+                picked.extend(picks.then_some(word));
+                ControlFlow::Continue(picks)
+            });
+            // Words begin before `rest` if they end in it.
+            let mut all: Vec<_> = small().map(|page| span(page, 1)).chain([large]).collect();
+            all.sort_unstable_by_key(Span::start);
+            let mut wanted: Vec<_> = all.iter().copied()
+                .filter(|word| word.last() >= rest.start() && word.start().0 >> 12 & 1 == 0).collect();
+            if let ControlFlow::Break(next) = next {
+                prop_assert_eq!(picked.len(), most);
+                prop_assert!(picked.iter().all(|word| word.last() < next));
+            }
+            wanted.truncate(most);
+            prop_assert_eq!(&picked, &wanted);
+            prop_assert_eq!(writer.leaves(), all.len() as u64);
+            let mut seen = Vec::new();
+            let visited: ControlFlow<Infallible, _> =
+                table.visit(&mut writer.work, span(0, 1 << (BITS - 12)), |word, leaf| {
+                    seen.push((word, leaf.is_evicting()));
+                    ControlFlow::Continue(())
+                });
+            prop_assert_eq!(visited, ControlFlow::Continue(None));
+            let expected: Vec<_> =
+                all.iter().map(|&word| (word, wanted.contains(&word))).collect();
+            prop_assert_eq!(seen, expected);
+            for word in &all {
+                let found = page_at(&table, word.start().0 >> 12).is_some();
+                prop_assert_eq!(found, !wanted.contains(word));
+            }
+            whole(&mut writer, span(0, 1 << (BITS - 12)), |writer, rest| {
+                table.update(writer, rest, |_, leaf| (!leaf.is_evicting()).then_some(leaf))
+            });
+            prop_assert_eq!(writer.leaves(), (all.len() - wanted.len()) as u64);
+            clear(&table, &mut writer, span(0, 1 << (BITS - 12)));
+        }
+
         #[test]
         fn a_table_behaves_as_an_array_of_pages(
             steps in prop::collection::vec((0..3, ranges(), 0u64..1 << 20), 1..12)

@@ -132,7 +132,7 @@ impl Writer {
         range: (u64, u64),
         change: &mut Change<'_>,
     ) -> Edited {
-        let leaf = Leaf::from_word(word);
+        let leaf = Leaf::stored(word);
         let node = match Node::from_word(word) {
             Some(node) if change.adds && unit.within(range) => {
                 // All of the node's pages become one leaf, if the change yields one.

@@ -62,6 +62,7 @@ fn a_revoke_of_the_page_and_a_change_of_memory_do_not_wait_for_an_answer() {
     let thread = mapping(&disk, 3);
     let (_, answer) = next(&questions);
     let (other, _) = device(&guest, "other", gasp::DomainKind::Bypass);
+    let counted = domain.clone();
     let changed = thread::spawn(move || {
         domain.invalidate_all().unwrap().wait();
         guest.space().remove(span(8 * PAGE, 8 * PAGE)).unwrap().wait();
@@ -73,6 +74,7 @@ fn a_revoke_of_the_page_and_a_change_of_memory_do_not_wait_for_an_answer() {
     next(&questions).1.send(page(PAGE, 9 * PAGE, Access::READ)).unwrap();
     let addr = gasp::GuestPhys(9 * PAGE);
     assert_eq!(thread.join().unwrap(), Err(Reason::NoMemory { addr }), "as memory is by now");
+    assert_eq!(counted.ask_counts().unwrap().asked, 2, "the answer that was void included");
 }
 
 #[test]
