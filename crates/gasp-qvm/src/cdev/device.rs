@@ -15,7 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::buffer::{Buffer, read, write};
-use super::host::Settings;
+use super::host::{HostDevice, Settings};
 use super::options::{Delay, Use};
 use super::state::{End, State, Waits};
 use super::watch;
@@ -143,13 +143,10 @@ impl Cdev {
     /// # Errors
     /// Those of read(2); `EPIPE` at the end of the input.
     pub(crate) fn receive(&self) -> Result<usize, Errno> {
-        self.working(true, |state| {
-            if state.received.window.free() == 0 {
-                return Ok(0);
-            }
-            let Some(device) = state.source()? else { return Ok(0) };
-            let outcome = state.received.fill(device.as_fd());
-            state.input.settle(outcome, true)
+        self.working(|state| {
+            let outcome = state.receive();
+            state.expect_input();
+            outcome
         })
     }
 
@@ -161,15 +158,24 @@ impl Cdev {
     /// # Safety
     /// `bytes` is valid for writes of `count` bytes.
     pub(crate) unsafe fn read(&self, bytes: *mut u8, count: usize) -> Result<usize, Errno> {
-        self.working(true, |state| {
+        self.working(|state| {
             if state.received.window.size > 0 {
+                let was_full = state.received.window.free() == 0;
                 // SAFETY: as this function asks; the buffer is the host's own memory.
-                return Ok(unsafe { state.received.pop(bytes, count) });
+                let taken = unsafe { state.received.pop(bytes, count) };
+                // With room before, the thread is waiting, or the vdev has been told.
+                if was_full {
+                    state.expect_input();
+                }
+                return Ok(taken);
             }
-            let Some(device) = state.source()?.filter(|_| count > 0) else { return Ok(0) };
+            let device = state.source()?.filter(|_| count > 0);
             // SAFETY: as this function asks.
-            let outcome = unsafe { read(device.as_fd(), bytes, count) };
-            state.input.settle(outcome, true)
+            let read = |device: Arc<HostDevice>| unsafe { read(device.as_fd(), bytes, count) };
+            let outcome =
+                device.map(read).map_or(Ok(0), |outcome| state.input.settle(outcome, true));
+            state.expect_input();
+            outcome
         })
     }
 
@@ -181,7 +187,7 @@ impl Cdev {
     /// # Safety
     /// `bytes` is valid for reads of `count` bytes.
     pub(crate) unsafe fn write(&self, bytes: *const u8, count: usize) -> Result<usize, Errno> {
-        self.working(false, |state| {
+        self.working(|state| {
             if state.output.path.is_none() || !state.runs {
                 return Ok(count);
             }
@@ -216,22 +222,19 @@ impl Cdev {
     /// # Errors
     /// Those of write(2).
     pub(crate) fn flush(&self) -> Result<usize, Errno> {
-        self.working(false, |state| {
+        self.working(|state| {
             (state.waits.flush, state.waits.told) = (None, false);
             state.flush()
         })
     }
 
-    /// Opens what is not open, calls `work`, and then has the thread wait for room, and for input if
-    /// the vdev has looked for it.
-    fn working<T>(&self, looks: bool, work: impl FnOnce(&mut State) -> T) -> T {
+    /// Opens what is not open, calls `work`, and then has the thread wait for room if output is
+    /// pending.
+    fn working<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state();
         let before = state.waits;
         state.open_late();
         let result = work(&mut state);
-        if looks {
-            state.expect_input();
-        }
         state.expect_room();
         let wakes = state.waits.differs(&before);
         drop(state);

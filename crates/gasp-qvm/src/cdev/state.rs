@@ -70,6 +70,16 @@ impl State {
         }
     }
 
+    /// Receives input into the buffer.
+    pub(super) fn receive(&mut self) -> Result<usize, Errno> {
+        if self.received.window.free() == 0 {
+            return Ok(0);
+        }
+        let Some(device) = self.source()? else { return Ok(0) };
+        let outcome = self.received.fill(device.as_fd());
+        self.input.settle(outcome, true)
+    }
+
     /// Opens the host device.
     pub(super) fn open(&mut self) -> Result<(), (Errno, PathBuf)> {
         let (input, output) = (&mut self.input, &mut self.output);

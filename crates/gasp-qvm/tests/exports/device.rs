@@ -198,7 +198,8 @@ fn input_waits_in_the_terminal_while_the_buffer_is_full() {
 #[test]
 fn a_terminal_that_hangs_up_costs_nothing() {
     let terminal = Terminal::new();
-    let uart = Uart::new(800, &format!("hostdev {}", terminal.path));
+    // Its threads have its name, which no other test's has.
+    let uart = Uart::new(800, &format!("name hung hostdev {}", terminal.path));
     drop(terminal);
     std::thread::sleep(Duration::from_millis(50));
     // The threads of the vdev sleep: none of them runs for a while.
@@ -208,7 +209,7 @@ fn a_terminal_that_hangs_up_costs_nothing() {
         for task in std::fs::read_dir("/proc/self/task").unwrap() {
             let folder = task.unwrap().path();
             let name = std::fs::read_to_string(folder.join("comm")).unwrap_or_default();
-            if name.starts_with("uart") {
+            if name.starts_with("hung") {
                 let stat = std::fs::read_to_string(folder.join("schedstat")).unwrap_or_default();
                 all += stat.split_whitespace().nth(2).map_or(0, |n| n.parse::<u64>().unwrap());
             }

@@ -85,28 +85,30 @@ static int with_vdev(vdev_t *vdp, vdev_t *bad)
 
 static int with_null(vdev_t *vdp)
 {
-    struct qvm_state_block block = { .location = 0, .length = 4, .BLOCK_TYPE = QST_PCI };
-    const struct qvm_slice_descriptor none = VPCI_SLICE_END;
+    struct qvm_state_block block = { .location = 4, .length = 4, .BLOCK_TYPE = QST_PCI };
+    const struct qvm_slice_descriptor slices[] = { VPCI_SLICE_COMMAND, VPCI_SLICE_END };
     struct _pci_config_regs image;
     struct vpci_rw_state rw;
     uint32_t value = 0;
     pthread_t id;
     memset(&image, 0, sizeof(image));
     memset(&rw, 0, sizeof(rw));
-    CHECK(vpci_cfg_read(NULL, &none, &block, &value, &image) == 0);
+    CHECK(vpci_cfg_read(&rw, slices, &block, &value, &image) == 1);
+    CHECK(vpci_cfg_write(&rw, slices, &block, &value) == 1);
+    CHECK(vpci_cfg_read(NULL, slices, &block, &value, &image) == 0);
     CHECK(vpci_cfg_read(&rw, NULL, &block, &value, &image) == 0);
-    CHECK(vpci_cfg_read(&rw, &none, NULL, &value, &image) == 0);
-    CHECK(vpci_cfg_read(&rw, &none, &block, NULL, &image) == 0);
-    CHECK(vpci_cfg_read(&rw, &none, &block, &value, NULL) == 0);
-    CHECK(vpci_cfg_write(NULL, &none, &block, &value) == 0);
+    CHECK(vpci_cfg_read(&rw, slices, NULL, &value, &image) == 0);
+    CHECK(vpci_cfg_read(&rw, slices, &block, NULL, &image) == 0);
+    CHECK(vpci_cfg_read(&rw, slices, &block, &value, NULL) == 0);
+    CHECK(vpci_cfg_write(NULL, slices, &block, &value) == 0);
     CHECK(vpci_cfg_write(&rw, NULL, &block, &value) == 0);
-    CHECK(vpci_cfg_write(&rw, &none, NULL, &value) == 0);
-    CHECK(vpci_cfg_write(&rw, &none, &block, NULL) == 0);
+    CHECK(vpci_cfg_write(&rw, slices, NULL, &value) == 0);
+    CHECK(vpci_cfg_write(&rw, slices, &block, NULL) == 0);
     block.length = UINT32_MAX;
-    CHECK(vpci_cfg_read(&rw, &none, &block, &value, &image) == 0);
-    CHECK(vpci_cfg_write(&rw, &none, &block, &value) == 0);
+    CHECK(vpci_cfg_read(&rw, slices, &block, &value, &image) == 0);
+    CHECK(vpci_cfg_write(&rw, slices, &block, &value) == 0);
     block.length = 4, block.BLOCK_TYPE = QST_MEMORY;
-    CHECK(vpci_cfg_read(&rw, &none, &block, &value, &image) == 0);
+    CHECK(vpci_cfg_read(&rw, slices, &block, &value, &image) == 0);
     vpci_region_update(vdp, NULL);
     wdog_init(NULL, vdp);
     wdog_bite(NULL);
