@@ -23,7 +23,7 @@ fn resume(driver: &Driver) {
 }
 
 fn finish(driver: Driver) {
-    assert_eq!(driver.vdev.held(), 0);
+    until("it lets go", || driver.vdev.held() == 0);
     assert!(driver.device.terminate().is_empty());
 }
 
