@@ -15,6 +15,8 @@ mod device;
 mod driver;
 #[path = "samples/entropy.rs"]
 mod entropy;
+#[path = "samples/makefile.rs"]
+mod makefile;
 #[path = "samples/ser8250.rs"]
 mod ser8250;
 mod support;
@@ -50,6 +52,7 @@ fn main() {
             }
         }
     }
+    trials.extend(makefile::trials());
     trials.extend(tools::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }
