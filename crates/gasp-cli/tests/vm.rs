@@ -163,7 +163,10 @@ fn a_configuration_that_is_wrong_names_the_line_and_what_to_do() {
     let cases: [(&str, &[&str]); 22] = [
         ("ram 16M", &["a.qvmconf: there is no kernel", "load FILE"]),
         ("ram 16M load 1M,kernel", &["a.qvmconf:1", "leave it out"]),
-        ("ram 16M load kernel\nvdev nvmee", &["a.qvmconf:2", "`nvmee` is none of the built-in types", "iommu"]),
+        (
+            "ram 16M load kernel\nvdev nvmee",
+            &["a.qvmconf:2", "`nvmee` is none of the built-in types", "iommu"],
+        ),
         ("ram 16M load kernel\nvdev nvme", &["a.qvmconf:2", "requires `hostdev`"]),
         ("ram 16M load kernel\nvdev nvme\nhostdef disk", &["a.qvmconf:3", "`hostdev`?"]),
         ("ram 16M load kernel\nvdev nvme hostdev", &["a.qvmconf:2", "requires an argument"]),
