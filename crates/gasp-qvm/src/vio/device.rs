@@ -19,6 +19,7 @@ use virtio_queue::QueueT;
 use super::abi::{DEVCFG, Description, ENABLED, NOP, NOTIFY, RESET, STATUS};
 use super::bars::Bars;
 use super::interrupt::{Cause, Isr};
+use super::memory::RingMemory;
 use super::outside::Outside;
 use super::queue::ActiveQueue;
 use super::queues::{self, QueueInfos};
@@ -212,7 +213,7 @@ impl Virtio {
         if shared.common.take_order() != Some(Order::Start) {
             return Ok(());
         }
-        let memory = DeviceMemory::new(self.outside.vdev().clone());
+        let memory = DeviceMemory::new(RingMemory(Arc::clone(&self.outside)));
         let features = shared.common.accepted();
         let burst = memory.burst();
         let made: Result<Vec<_>, Broken> = shared

@@ -13,6 +13,7 @@
 //! | `registers`, `mmio` | what an access reaches, on PCI and MMIO |
 //! | `interrupt` | the interrupt status and the line, or MSI-X |
 //! | `queues` | queues as C sees them |
+//! | `memory` | the memory that rings are in |
 //! | `queue`, `chain` | requests, on their way to the vdev and back |
 //! | `iov` | their buffers, mapped |
 //! | `bars` | `struct vpci_bar` |
@@ -37,6 +38,7 @@ pub(crate) mod device;
 pub mod exports;
 mod interrupt;
 mod iov;
+mod memory;
 mod mmio;
 mod outside;
 mod queue;

@@ -22,6 +22,9 @@ pub(crate) trait Outside: fmt::Debug + Send + Sync {
     /// The engine's device, for which the guest's IOMMU allows memory.
     fn vdev(&self) -> &gasp::Vdev;
 
+    /// Whether it may not reach memory: it is a PCI function that is not bus master.
+    fn is_held_back(&self) -> bool;
+
     /// Sets the level of its interrupt line or pin.
     fn line(&self, raised: bool);
 
@@ -47,6 +50,10 @@ impl Outside for Live {
 
     fn vdev(&self) -> &gasp::Vdev {
         self.listed.vdev()
+    }
+
+    fn is_held_back(&self) -> bool {
+        self.listed.is_held_back()
     }
 
     fn line(&self, raised: bool) {

@@ -12,6 +12,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::chain::{Chain, Descriptor, rings};
+use super::memory::RingMemory;
 
 /// The most descriptors of all requests in progress of one queue: 24 MiB of the process's own
 /// memory. An indirect table can be shared by all requests, so a guest could have 2^30.
@@ -28,7 +29,7 @@ const INDIRECT: u32 = 1 << 31;
 /// A queue.
 #[derive(Debug)]
 pub(super) struct ActiveQueue {
-    memory: DeviceMemory<gasp::Vdev>,
+    memory: DeviceMemory<RingMemory>,
     inner: Mutex<Inner>,
 }
 
@@ -76,7 +77,7 @@ impl Found {
 
 impl ActiveQueue {
     /// A queue that its driver has set up.
-    pub(super) fn new(memory: DeviceMemory<gasp::Vdev>, queue: Queue) -> Self {
+    pub(super) fn new(memory: DeviceMemory<RingMemory>, queue: Queue) -> Self {
         let places = vec![(0, 0); usize::from(queue.size())];
         let inner = Inner { queue, taken: HashMap::new(), descriptors: 0, places, stopped: false };
         Self { memory, inner: Mutex::new(inner) }
@@ -144,7 +145,7 @@ impl Inner {
         outcome.inspect_err(|_| self.stop())
     }
 
-    fn take(&mut self, memory: &DeviceMemory<gasp::Vdev>) -> Result<Option<u16>, Broken> {
+    fn take(&mut self, memory: &DeviceMemory<RingMemory>) -> Result<Option<u16>, Broken> {
         for _ in 0..LOOKS {
             let burst = memory.burst();
             let available = self.queue.avail_idx(&burst, Ordering::Acquire).map_err(rings)?;
@@ -158,7 +159,7 @@ impl Inner {
         Ok(None)
     }
 
-    fn take_available(&mut self, burst: &Burst<gasp::Vdev>) -> Result<u16, Broken> {
+    fn take_available(&mut self, burst: &Burst<RingMemory>) -> Result<u16, Broken> {
         let next = self.queue.iter(burst).map_err(rings)?.next();
         let lost = || Broken::Rings("the available ring has an entry that cannot be read".into());
         let head = next.ok_or_else(lost)?.head_index();
@@ -188,7 +189,7 @@ impl Inner {
 
     fn put(
         &mut self,
-        memory: &DeviceMemory<gasp::Vdev>,
+        memory: &DeviceMemory<RingMemory>,
         head: u16,
         written: u32,
         notify: bool,

@@ -6,7 +6,7 @@ use gasp_qvm::Space;
 use gasp_qvm::vio::exports::{vio_ctrl_pci_bars, vio_ctrl_pci_bars_710, vio_setup_queues};
 
 use crate::driver::{DATA, Driver, Event, WRITE, rings};
-use crate::vdev::{INVALID, PLAIN};
+use crate::vdev::{Converted, INVALID, PLAIN};
 
 /// The parts of the BAR, and fields of the common configuration.
 const ISR: u64 = 0x1000;
@@ -139,4 +139,23 @@ fn the_configuration_is_as_long_as_the_vdev_says() {
     assert_eq!((driver.read::<4>(0x7ffc), driver.read::<8>(0xf_0000)), (0, 0));
     driver.write::<8>(CONFIG + 28, 9);
     assert_eq!(driver.read::<4>(CONFIG + 20), reads + 1);
+}
+
+#[test]
+fn a_function_that_is_not_bus_master_reaches_nothing() {
+    let mut driver = started();
+    let vdev = driver.in_c_at(CONFIG);
+    // SAFETY: the device lives.
+    assert_eq!(unsafe { vio_setup_queues(vdev.vsp) }, 0);
+    driver.chain(1, 0, &[(DATA, 4, WRITE)]);
+    driver.chain(1, 1, &[(DATA, 4, WRITE)]);
+    let (id, first) = vdev.take(1);
+    driver.device.hold_back(true);
+    let mut request = Converted::new(1);
+    assert_eq!(vdev.get_iov(1, first, &mut request), -libc::EPERM as isize);
+    vdev.put(1, id, 4, true);
+    assert_eq!(driver.used(1, 0).0, 0);
+    driver.device.hold_back(false);
+    // What it was to do and could not is lost.
+    assert_eq!((vdev.take(1).0, driver.read::<1>(STATUS)), (INVALID, 15 | 64));
 }

@@ -200,3 +200,58 @@ fn made_up_queues_have_no_requests() {
         assert_eq!(take(made_up as *mut c_void).0, INVALID, "{made_up:#x}");
     }
 }
+
+/// A thread of the vdev that works on, whatever the driver does.
+#[test]
+fn after_a_reset_nothing_of_the_rings_is_written() {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    struct Shared(InC);
+    // SAFETY: the functions of the headers may be called by any thread.
+    unsafe impl Sync for Shared {}
+    impl Shared {
+        fn queue(&self) -> *mut c_void {
+            self.0.queue(0)
+        }
+    }
+    let (mut driver, vdev) = started(0);
+    let (ending, served, shared) = (AtomicBool::new(false), AtomicU32::new(0), Shared(vdev));
+    let work = || {
+        while !ending.load(Ordering::Relaxed) {
+            let queue = shared.queue();
+            let (id, _) = take(queue);
+            if id != INVALID {
+                // SAFETY: a queue may have any value.
+                unsafe { gasp_qvm::vio::requests::vq_put_to_driver(queue, id, 1, true) };
+                served.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work);
+        for round in 0..400 {
+            for head in 0..8 {
+                driver.chain(0, head, &[(DATA, 1, WRITE)]);
+            }
+            let begun = served.load(Ordering::Relaxed);
+            while round % 8 == 0 && served.load(Ordering::Relaxed) == begun {
+                std::hint::spin_loop();
+            }
+            (0..round).for_each(|_| std::hint::spin_loop());
+            driver.set(STATUS, 0);
+            // SAFETY: the device lives.
+            unsafe { vio_reset(vdev.vsp) };
+            assert_eq!((driver.status(), driver.get(INTERRUPT)), (0, 0), "round {round}");
+            let [.., used] = rings(0);
+            driver.poke(used, &[0xaa; 80]);
+            (0..2000).for_each(|_| std::hint::spin_loop());
+            assert_eq!(driver.peek::<80>(used), [0xaa; 80], "round {round}");
+            assert_eq!((driver.status(), driver.get(INTERRUPT)), (0, 0), "round {round}");
+            driver.restart();
+            driver.start(0);
+            // SAFETY: as above.
+            assert_eq!(unsafe { vio_setup_queues(vdev.vsp) }, 0);
+        }
+        ending.store(true, Ordering::Relaxed);
+    });
+    assert!(served.into_inner() >= 50);
+}
