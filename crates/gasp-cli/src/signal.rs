@@ -4,6 +4,7 @@
 //! |---|---|
 //! | SIGINT, SIGTERM | orderly end of a command that waits or serves; see each command |
 //! | SIGHUP | `gasp serve` reads its configuration again; other commands that wait end |
+//! | SIGUSR2 | `gasp serve` reports the state of vdevs in C; other commands end, as without a handler |
 //! | SIGPIPE | none: Rust's runtime ignores it, and a write to a closed pipe returns `EPIPE` |
 //! | SIGXFSZ | none: a write past the file size limit returns `EFBIG` |
 //! | SIGBUS | if its owner took the memory away, the engine ends the access with `EIO`; any other one ends the process |
@@ -11,12 +12,13 @@
 //! SIGXFSZ is caught and not ignored, because a program that is started would inherit that,
 //! while handlers are reset.
 
+use core::ffi::c_int;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 /// What kind of signal has arrived.
@@ -26,6 +28,8 @@ pub(crate) enum SignalKind {
     End,
     /// SIGHUP: the terminal has been closed, or the configuration has changed.
     HangUp,
+    /// SIGUSR2: the state of vdevs is asked for.
+    Status,
 }
 
 /// Calls `handler` for each signal, on a thread of its own, instead of ending the process.
@@ -33,11 +37,29 @@ pub(crate) enum SignalKind {
 ///
 /// # Errors
 /// If the handlers cannot be installed, or the thread cannot be started.
-pub(crate) fn on_signals(mut handler: impl FnMut(SignalKind) + Send + 'static) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+pub(crate) fn on_signals(handler: impl FnMut(SignalKind) + Send + 'static) -> io::Result<()> {
+    on(&[SIGINT, SIGTERM, SIGHUP], handler)
+}
+
+/// As [`on_signals`], and for SIGUSR2 as well.
+///
+/// # Errors
+/// As [`on_signals`].
+pub(crate) fn on_signals_and_status(
+    handler: impl FnMut(SignalKind) + Send + 'static,
+) -> io::Result<()> {
+    on(&[SIGINT, SIGTERM, SIGHUP, SIGUSR2], handler)
+}
+
+fn on(all: &[c_int], mut handler: impl FnMut(SignalKind) + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new(all)?;
     let listen = move || {
         for signal in signals.forever() {
-            handler(if signal == SIGHUP { SignalKind::HangUp } else { SignalKind::End });
+            handler(match signal {
+                SIGHUP => SignalKind::HangUp,
+                SIGUSR2 => SignalKind::Status,
+                _ => SignalKind::End,
+            });
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(listen)?;

@@ -2,6 +2,9 @@
 //! file system on the disk of an example file; and events are reported.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+#[path = "support/compile.rs"]
+mod compile;
+
 use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -35,12 +38,38 @@ umount /mnt
 echo compared
 ";
 
+/// Writes to the trace vdev's register, which counts them; past it there is nothing.
+const TRACE: &str = "
+for device in /sys/bus/pci/devices/*; do
+    if [ $(cat $device/vendor) = 0x1234 ] && [ $(cat $device/device) = 0x7664 ]; then break; fi
+done
+echo class: $(cat $device/class)
+echo 1 > $device/enable
+resource $device/resource0 0 7
+resource $device/resource0 0 8
+resource $device/resource0 0 9
+echo count: $(resource $device/resource0 0)
+echo past: $(resource $device/resource0 4)
+";
+
+/// Reads of Linux's own driver from a virtio device in C.
+const ENTROPY: &str = "
+until [ -c /dev/hwrng ]; do sleep 0.1; done
+echo rng: $(cat /sys/class/misc/hw_random/rng_current)
+dd if=/dev/hwrng of=/tmp/one bs=512 count=8 2> /dev/null
+dd if=/dev/hwrng of=/tmp/two bs=512 count=8 2> /dev/null
+cmp -s /tmp/one /tmp/two && exit 1
+echo random: $(cat /tmp/one | wc -c)
+";
+
 type Body = fn(&Testbed) -> Result<(), Failed>;
 
 fn main() {
-    let bodies: [(&str, Body); 2] = [
+    let bodies: [(&str, Body); 4] = [
         ("linux_reads_back_its_data_from_the_disk_of_the_example", example),
         ("faults_and_the_end_of_a_vmm_are_reported", faults),
+        ("linux_reads_and_writes_the_register_of_a_vdev_in_c", trace),
+        ("linux_reads_random_bytes_from_a_virtio_vdev_in_c_behind_its_iommu", entropy),
     ];
     let testbed = Testbed::obtain();
     let trials = bodies.into_iter().map(|(name, body)| match &testbed {
@@ -130,6 +159,52 @@ fn example(testbed: &Testbed) -> Result<(), Failed> {
     let written = stopped["counters"]["written_bytes"].as_u64().unwrap();
     assert!(written >= 4_000_000, "{stopped}");
     eprintln!("{stopped}");
+    Ok(())
+}
+
+/// Serves a vdev of the examples.
+fn vdev(folder: &Path, name: &str, source: &str) -> Serving {
+    let file = folder.join(format!("vdev-{name}.so"));
+    compile::vdev(&format!("../../examples/vdev/{source}"), &file, &[]);
+    let socket = folder.join("a.sock");
+    let [file, socket] = [&file, &socket].map(|path| path.to_str().unwrap());
+    Serving::start(&["--device", &format!("vdev,name={name},path={file}"), "--socket", socket])
+}
+
+fn trace(testbed: &Testbed) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let program = folder.path().join("resource");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/resource.c");
+    compile::compile(Path::new(source), &program, &[]);
+    let mut serving = vdev(folder.path(), "trace", "vdev-trace.c");
+    let initramfs = Initramfs::new(testbed).program(program).script(TRACE);
+    let vm = Vm::linux(testbed, initramfs).device(serving.device()).start()?;
+    assert_eq!(vm.wait_for("class: ", PATIENCE)?.text, "class: 0xff0000");
+    assert_eq!(vm.wait_for("count: ", PATIENCE)?.text, "count: 3");
+    assert_eq!(vm.wait_for("past: ", PATIENCE)?.text, "past: 4294967295");
+    vm.finish(PATIENCE)?;
+    serving.event("detached");
+    let stopped = serving.stop("trace")?;
+    assert_eq!((&stopped["refused"], &stopped["failed"]), (&0.into(), &false.into()));
+    Ok(())
+}
+
+fn entropy(testbed: &Testbed) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let mut serving = vdev(folder.path(), "entropy", "vdev-virtio-entropy.c");
+    let initramfs = Initramfs::new(testbed).module("virtio_pci").module("virtio_rng");
+    let mut vm = Vm::linux(testbed, initramfs.script(ENTROPY)).device(IOMMU);
+    for argument in KERNEL {
+        vm = vm.kernel_arg(argument);
+    }
+    let vm = vm.device(serving.device()).start()?;
+    assert!(vm.wait_for("rng: ", PATIENCE)?.text.starts_with("rng: virtio_rng"));
+    vm.wait_for("random: 4096", PATIENCE)?;
+    vm.finish(PATIENCE)?;
+    serving.event("detached");
+    let stopped = serving.stop("entropy")?;
+    assert!(stopped["maps"].as_u64().unwrap() > 0, "{stopped}");
+    assert_eq!((&stopped["faults"], &stopped["failed"]), (&0.into(), &false.into()));
     Ok(())
 }
 

@@ -180,6 +180,7 @@ Examples:
   gasp serve --device nvme,backing=null:64M --socket /tmp/disk.sock
   gasp serve --device nvme,backing=file:disk.img,queues=2 --socket /tmp/disk.sock --json
   gasp serve --device virtio-blk,backing=file:disk.img --socket /tmp/disk.sock
+  gasp serve --device vdev,name=trace,option=period=50 --vdev-path . --socket /tmp/trace.sock
   gasp serve --config examples/serve/nvme.toml
 
 Prints the arguments with which QEMU attaches the devices. VMMs may come and go, one at a time
@@ -190,8 +191,14 @@ that cannot be migrated makes QEMU refuse:
   -object memory-backend-memfd,id=stay,size=1M,share=on
   -device ivshmem-plain,memdev=stay,master=off
 
+A vdev is a virtual device in C, whose source includes <qvm/vdev-core.h>. Its file is searched in
+the folders of --vdev-path, and then as the dynamic loader does. Its registers are BAR 0, its
+interrupt is the pin and MSI-X; one that is a PCI device itself (virtio, say) describes its BARs.
+Each VMM has an instance of its own, and so has each reset. A vdev that fails or does not start
+reads as ones until then.
+
 SIGINT and SIGTERM disconnect all VMMs, remove the sockets and end the process; a second one
-ends it at once. SIGHUP reads the file again: new devices are added, devices that are no
+ends it at once. SIGUSR2 reports the state of each vdev. SIGHUP reads the file again: new devices are added, devices that are no
 longer listed are removed even if a VMM is attached, and all others keep their connections. A
 device is identified by its socket: if its keys have changed it is replaced, unless a VMM is
 attached; then it stays as it is until the next SIGHUP. A configuration that is wrong, or
@@ -207,8 +214,8 @@ Values of --residency:
               are not known
 
 The file has a [[device]] table for each device, with the keys that --device takes, too:
-  kind        nvme or virtio-blk (disks), virtio-rng (random bytes), or dma (an engine that
-              copies, for tests)
+  kind        nvme or virtio-blk (disks), virtio-rng (random bytes), vdev (a device in C), or
+              dma (an engine that copies, for tests)
   socket      path of the socket; relative paths start at the file's directory
   backing     disks only: null:SIZE (stores nothing, reads zeros), mem:SIZE (keeps its data
               until the process ends) or file:PATH (a file or a block device)
@@ -216,6 +223,12 @@ The file has a [[device]] table for each device, with the keys that --device tak
   queues      nvme only: the most I/O queue pairs, 1 to 128
   serial      disks only: the serial number; by default derived from the path of the file, or
               of the socket if there is no file
+  vdev        vdev only: its type, for which vdev-TYPE.so is searched; by default the name
+  path        vdev only: its file, instead of a search
+  options     vdev only: a list, each OPTION or OPTION=ARGUMENT; --device takes `option`, as
+              often as needed
+  loc         vdev only: where it takes itself to be, as in `mem:0xfa000000`; by default it is
+              assigned a place
   mode        permissions of the socket, by default 0o600
   name        name of the device in reports, by default its kind and number
   unsealed    what to do with guest memory that its VMM can take away and that cannot be
@@ -244,7 +257,8 @@ addresses are integers, in bytes:
                messages; `drains` (unmaps that had to wait), `draining` (unmaps that wait
                now), `faults` (accesses that the guest's IOMMU refused), `commands`,
                `refused`, `message_bytes`, `untold` (events dropped because there were too
-               many); `counters`: the device's own counters
+               many); `failed`: whether it is a vdev that reads as ones; `counters`: the
+               device's own counters
   drained      an unmap that took long: `addr`, `len`, `waited_ns`, `detached`
   faults       `count` since the last report; `first`: `addr`, `access`, `reason`
   reset        the device was reset
@@ -253,6 +267,8 @@ addresses are integers, in bytes:
   in-use       a client that was rejected because another is attached: `pid`, `by`, `seconds`
   omitted      `reports` that were dropped because a client caused too many
   failed       the device has failed, the others are still served: `why`
+  vdev-failed  a vdev reads as ones until a reset or the next VMM: `why`
+  status       after SIGUSR2, for each line that a vdev reports: `text`
   reloaded     after SIGHUP: `added`, `removed`, `replaced`; `kept` (changed, but in use);
                `failed` (messages about devices that could not be created)
   reload-failed
@@ -261,7 +277,8 @@ addresses are integers, in bytes:
 
 Exit status:
   0  ended by a signal; 130 if that took a second signal or 10 seconds
-  1  a socket is in use or cannot be created, a disk cannot be opened, or all devices failed
+  1  a socket is in use or cannot be created, a disk cannot be opened, a vdev does not start,
+     or all devices failed
   2  wrong usage or a wrong configuration";
 
 pub(super) const VM: &str = "\

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use gasp_nvme::{Backing, Nvme, NvmeError};
+use gasp_qvm::{Loader, PciFailure, PciVdev};
 use gasp_vdev::Shell;
 use gasp_vdev::dma::DmaEngine;
 use gasp_vfio_user::{Options, ServeError, Server, ServerEvent};
@@ -52,6 +53,8 @@ pub(super) struct Served {
     sockets: Sockets,
     /// The serial number, by which a guest distinguishes controllers, without its padding.
     pub(super) serial: Option<String>,
+    /// The vdev in C that it is.
+    pub(super) vdev: Option<PciVdev>,
 }
 
 impl Served {
@@ -60,10 +63,11 @@ impl Served {
         id: Id,
         plan: &Plan,
         options: Options,
+        loader: &Loader,
         outbox: &Outbox,
         sockets: &Sockets,
     ) -> Result<Self, DeviceError> {
-        let Unbound { shell, kind, counters, serial } = Unbound::of(plan)?;
+        let Unbound { shell, kind, counters, serial, vdev } = Unbound::of(plan, loader, outbox)?;
         let bind = || Server::bind(&plan.socket, shell, options);
         let server = sockets.add(id, bind).map_err(|why| DeviceError::socket(plan, &why))?;
         let (name, untold) = (Arc::<str>::from(plan.name.as_str()), Arc::<AtomicU64>::default());
@@ -92,6 +96,7 @@ impl Served {
             untold,
             sockets: sockets.clone(),
             serial,
+            vdev,
         })
     }
 
@@ -158,6 +163,7 @@ impl Served {
             status: self.server.status(),
             faults: self.faults.load(Ordering::Relaxed),
             untold: self.untold.load(Ordering::Relaxed),
+            failed: self.vdev.as_ref().is_some_and(PciVdev::has_failed),
             counters: (self.counters)(),
         }
     }
@@ -198,10 +204,12 @@ struct Unbound {
     kind: &'static str,
     counters: Counters,
     serial: Option<String>,
+    vdev: Option<PciVdev>,
 }
 
 impl Unbound {
-    fn of(plan: &Plan) -> Result<Self, DeviceError> {
+    fn of(plan: &Plan, loader: &Loader, outbox: &Outbox) -> Result<Self, DeviceError> {
+        let mut own = None;
         let (shell, kind, counters, serial): (_, _, Counters, _) = match &plan.kind {
             Kind::Dma => {
                 (Shell::new(&plan.name, DmaEngine::new()), "dma", Box::new(Vec::new), None)
@@ -223,10 +231,21 @@ impl Unbound {
                 let shell = Shell::new(&plan.name, VirtioPci::new(Entropy::new()));
                 (shell, "virtio-rng", Box::new(Vec::new), None)
             }
+            Kind::Vdev(vdev) => {
+                let (outbox, name) = (outbox.clone(), Arc::<str>::from(plan.name.as_str()));
+                let told = move |failure: &PciFailure| {
+                    // One that is dropped is in the log all the same.
+                    outbox.offer(&name, Event::VdevFailed { why: failure.to_string() });
+                };
+                let vdev = vdev.create(plan, loader, told)?;
+                let shell = Shell::new(&plan.name, vdev.clone());
+                own = Some(vdev);
+                (shell, "vdev", Box::new(Vec::new), None)
+            }
         };
         // Every device model here is a PCI function, which a shell accepts.
         let shell = shell.map_err(|error| DeviceError::system(plan, &io::Error::other(error)))?;
-        Ok(Self { shell, kind, counters, serial })
+        Ok(Self { shell, kind, counters, serial, vdev: own })
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) enum Event {
     InUse { pid: Option<i32>, by: Option<i32>, seconds: u64 },
     Omitted { reports: u64 },
     Failed { why: String },
+    VdevFailed { why: String },
+    Status { text: String },
     Stopped(Snapshot),
 }
 
@@ -69,6 +71,8 @@ pub(super) struct Snapshot {
     pub(super) status: Status,
     pub(super) faults: u64,
     pub(super) untold: u64,
+    /// It is a vdev that has failed.
+    pub(super) failed: bool,
     pub(super) counters: Vec<Counter>,
 }
 
@@ -101,7 +105,7 @@ impl Snapshot {
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
         let told = |one: &Self| (one.status.pid, one.numbers());
-        told(self) == told(other) && self.counters == other.counters
+        told(self) == told(other) && self.failed == other.failed && self.counters == other.counters
     }
 }
 
@@ -110,6 +114,7 @@ impl Serialize for Snapshot {
         let mut map = to.serialize_map(None)?;
         map.serialize_entry("pid", &self.status.pid)?;
         self.numbers().iter().try_for_each(|(name, number)| map.serialize_entry(name, number))?;
+        map.serialize_entry("failed", &self.failed)?;
         map.serialize_entry("counters", &AsObject(&self.counters))?;
         map.end()
     }
@@ -231,6 +236,10 @@ impl fmt::Display for Event {
                 write!(f, "dropped {}, there were too many", many(*reports, "report"))
             }
             Self::Failed { why } => write!(f, "failed: {why}"),
+            Self::VdevFailed { why } => {
+                write!(f, "failed, and reads as ones until a reset or the next VMM: {why}")
+            }
+            Self::Status { text } => write!(f, "status: {text}"),
             Self::Stopped(snapshot) => write!(f, "stopped: {snapshot}"),
         }
     }

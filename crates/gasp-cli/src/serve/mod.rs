@@ -9,6 +9,7 @@
 //! | [`service`] | starts and stops devices according to [`orders`] |
 //! | [`reload`] | the changes of a new configuration |
 //! | [`device`] (by its [`id`]), [`fleet`] | a device on its socket with its thread; all of them |
+//! | [`vdev`] | a virtual device in C, as a device on a socket |
 //! | [`sockets`] | the socket files, removed by every kind of end |
 //! | [`device_error`] | why a device cannot be served, and what would help |
 //! | [`event`] | device events, as text and as JSON |
@@ -38,11 +39,13 @@ mod sink;
 mod sockets;
 mod spec;
 mod table;
+mod vdev;
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use gasp::Residency;
+use gasp_qvm::Loader;
 
 use crate::failure::Failure;
 use crate::logging;
@@ -69,6 +72,9 @@ pub(crate) struct Args {
     /// Socket of the single device
     #[arg(long, value_name = "PATH", requires = "device")]
     pub(crate) socket: Option<PathBuf>,
+    /// Folder to search for vdevs in C, before those of the dynamic loader; can be repeated
+    #[arg(long, value_name = "DIR")]
+    pub(crate) vdev_path: Vec<PathBuf>,
     /// How guest memory is held while it is mapped: pinned or on-demand, described below
     #[arg(long, value_name = "HOW", default_value = "on-demand", hide_possible_values = true)]
     pub(crate) residency: ResidencyArg,
@@ -100,6 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         sockets,
         orders,
         residency: args.residency.into(),
+        loader: Loader::new(args.vdev_path.clone()),
         next: 0,
         ending: false,
     };

@@ -10,7 +10,7 @@ use signal_hook::low_level;
 
 use super::id::Id;
 use super::sockets::Sockets;
-use crate::signal::{SignalKind, on_signals};
+use crate::signal::{SignalKind, on_signals_and_status};
 
 /// How long an orderly stop may take before the process is ended.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,6 +24,8 @@ pub(super) enum Order {
     End,
     /// SIGHUP: read the configuration again.
     Reload,
+    /// SIGUSR2: report the state of vdevs.
+    Status,
     /// The thread of this device has ended.
     Ended(Id),
 }
@@ -46,10 +48,11 @@ impl Orders {
         let (sender, receiver) = mpsc::channel();
         let reload = Arc::<AtomicBool>::default();
         let (waits, to, mut ending) = (Arc::clone(&reload), sender.clone(), false);
-        on_signals(move |kind| match kind {
+        on_signals_and_status(move |kind| match kind {
             SignalKind::HangUp if waits.swap(true, Ordering::AcqRel) => {}
             // An error means that the service has ended, and the process ends anyway.
             SignalKind::HangUp => _ = to.send(Order::Reload),
+            SignalKind::Status => _ = to.send(Order::Status),
             SignalKind::End if ending => end_at_once(&sockets),
             SignalKind::End => {
                 ending = true;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::limits::Limits;
 use super::requested::{Requested, Wrong, wrong};
+use super::vdev::{self, Vdev};
 use crate::quantity::parse_length;
 
 /// The default mode of a socket: for its owner only.
@@ -32,6 +33,7 @@ pub(super) enum Kind {
     Nvme(Disk),
     VirtioBlk(Disk),
     VirtioRng,
+    Vdev(Vdev),
 }
 
 impl Kind {
@@ -42,6 +44,7 @@ impl Kind {
             Self::Nvme(_) => "nvme",
             Self::VirtioBlk(_) => "virtio-blk",
             Self::VirtioRng => "virtio-rng",
+            Self::Vdev(_) => "vdev",
         }
     }
 }
@@ -79,11 +82,15 @@ impl Plan {
             }
             "virtio-blk" => Kind::VirtioBlk(disk(requested, folder)?),
             "virtio-rng" => plain(requested, Kind::VirtioRng)?,
+            "vdev" => plain(requested, Kind::Vdev(vdev::of(requested, folder)?))?,
             other => {
-                let kinds = "nvme, virtio-blk, virtio-rng or dma";
+                let kinds = "nvme, virtio-blk, virtio-rng, vdev or dma";
                 return wrong("kind", format!("expected {kinds}, not {other:?}"));
             }
         };
+        if !matches!(kind, Kind::Vdev(_)) {
+            vdev::refuse_keys(requested, kind.name())?;
+        }
         let name = requested.label(index);
         // It becomes the name of a thread, and part of lines of output.
         if name.is_empty() || name.len() > 64 || name.contains(char::is_control) {
@@ -119,7 +126,7 @@ impl Plan {
                 Backing::File(path) => Some(path),
                 Backing::Null(_) | Backing::Memory(_) => None,
             },
-            Kind::Dma | Kind::VirtioRng => None,
+            Kind::Dma | Kind::VirtioRng | Kind::Vdev(_) => None,
         }
     }
 
@@ -127,7 +134,7 @@ impl Plan {
         match &self.kind {
             // Without trailing spaces, because a guest sees it padded with spaces.
             Kind::Nvme(disk) | Kind::VirtioBlk(disk) => disk.serial.as_deref().map(str::trim_end),
-            Kind::Dma | Kind::VirtioRng => None,
+            Kind::Dma | Kind::VirtioRng | Kind::Vdev(_) => None,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gasp::Residency;
+use gasp_qvm::Loader;
 use gasp_vfio_user::Options;
 
 use super::device::Served;
@@ -24,6 +25,8 @@ pub(super) struct Service {
     pub(super) sockets: Sockets,
     pub(super) orders: Orders,
     pub(super) residency: Residency,
+    /// Finds vdevs in C.
+    pub(super) loader: Loader,
     /// The identifier of the next device.
     pub(super) next: u64,
     /// An order to end has arrived.
@@ -48,7 +51,8 @@ impl Service {
             let options = plan.limits.apply(own, devices);
             let id = Id(self.next);
             self.next += 1;
-            let served = Served::bind(id, plan, options, &self.outbox, &self.sockets)?;
+            let (outbox, sockets) = (&self.outbox, &self.sockets);
+            let served = Served::bind(id, plan, options, &self.loader, outbox, sockets)?;
             if let Some((serial, name)) = serial(&served)
                 && let Some(other) = serials.insert(serial.clone(), name)
             {
@@ -79,6 +83,7 @@ impl Service {
             match self.orders.next() {
                 Order::End => self.ending = true,
                 Order::Reload => reload(self),
+                Order::Status => self.tell_status(),
                 Order::Ended(id) => self.ended(id),
             }
             if self.fleet.is_empty() {
@@ -86,6 +91,23 @@ impl Service {
             }
         }
         Ok(())
+    }
+
+    /// Reports the state of each vdev, as it describes it itself.
+    fn tell_status(&self) {
+        let vdevs =
+            self.fleet.look(|served| Some((Arc::clone(&served.name), served.vdev.clone()?)));
+        for (name, vdev) in vdevs.into_iter().flatten() {
+            let report = vdev.status();
+            let lines: Vec<&str> = match &report {
+                None => vec!["no VMM is attached, or it has failed"],
+                Some(report) if report.trim().is_empty() => vec!["nothing to report"],
+                Some(report) => report.lines().collect(),
+            };
+            for line in lines {
+                self.outbox.event(&name, Event::Status { text: line.into() });
+            }
+        }
     }
 
     /// Stops all devices, and reports the last state of each.
@@ -104,7 +126,7 @@ impl Service {
             match self.orders.next() {
                 Order::End => self.ending = true,
                 // A configuration is being applied already, or the process ends.
-                Order::Reload => {}
+                Order::Reload | Order::Status => {}
                 Order::Ended(id) => self.ended(id),
             }
         }

@@ -10,11 +10,15 @@ use super::requested::{Requested, Wrong};
 use crate::failure::Failure;
 
 /// All keys.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 15] = [
     "backing",
     "block-size",
     "queues",
     "serial",
+    "vdev",
+    "path",
+    "loc",
+    "option",
     "mode",
     "name",
     "unsealed",
@@ -39,7 +43,8 @@ pub(super) fn parse(spec: &str, socket: &Path) -> Result<Plan, Failure> {
         let Some((key, value)) = word.split_once('=') else {
             return Err(Failure::Usage(format!("--device: expected KEY=VALUE, not {word:?}")));
         };
-        if !given.insert(key) {
+        // A vdev has as many options as it likes.
+        if !given.insert(key) && key != "option" {
             return Err(Failure::Usage(format!("--device: {key}: the key is given twice")));
         }
         set(&mut requested, key, value)
@@ -56,6 +61,10 @@ fn set(requested: &mut Requested, key: &str, value: &str) -> Result<(), String> 
         "block-size" => requested.block_size = Some(number()?),
         "queues" => requested.queues = Some(number()?),
         "serial" => requested.serial = Some(value.into()),
+        "vdev" => requested.vdev = Some(value.into()),
+        "path" => requested.path = Some(value.into()),
+        "loc" => requested.loc = Some(value.into()),
+        "option" => requested.options.get_or_insert_default().push(value.into()),
         "unsealed" => requested.unsealed = Some(value.into()),
         "max-memory" => requested.max_memory = Some(value.into()),
         "max-dma-maps" => requested.max_dma_maps = Some(number()?),
@@ -99,6 +108,15 @@ mod tests {
     }
 
     #[test]
+    fn a_vdev_has_as_many_options_as_it_likes() {
+        let plan = |spec| parse(spec, Path::new("a.sock")).unwrap();
+        let one = plan("vdev,name=trace,option=period=50,option=quiet,loc=0xfa000000");
+        assert_eq!((one.name.as_str(), one.kind.name()), ("trace", "vdev"));
+        assert_ne!(one, plan("vdev,name=trace,option=period=50,loc=0xfa000000"));
+        assert_eq!(one, plan("vdev,option=period=50,loc=0xfa000000,option=quiet,name=trace"));
+    }
+
+    #[test]
     fn every_listed_key_is_known() {
         for key in KEYS {
             let known = set(&mut Requested::default(), key, "1");
@@ -118,7 +136,12 @@ mod tests {
             ("virtio-blk", "the kind virtio-blk requires it"),
             ("virtio-blk,backing=null:1M,queues=2", "queues: the kind virtio-blk has no such key"),
             ("virtio-rng,backing=null:1M", "backing: the kind virtio-rng has no such key"),
-            ("virtio,backing=null:1M", "expected nvme, virtio-blk, virtio-rng or dma"),
+            ("virtio,backing=null:1M", "expected nvme, virtio-blk, virtio-rng, vdev or dma"),
+            ("vdev", "vdev: the kind vdev requires it"),
+            ("vdev,name=trace,backing=null:1M", "backing: the kind vdev has no such key"),
+            ("vdev,name=trace,option=ram", "options: \"ram\": "),
+            ("vdev,name=trace,loc=0x1,loc=0x2", "loc: the key is given twice"),
+            ("dma,option=quiet", "options: the kind dma has no such key"),
             ("nvme,backing=null:1M,queues=many", "queues: expected a number"),
         ] {
             let Err(Failure::Usage(message)) = parse(spec, Path::new("a")) else {

@@ -17,7 +17,7 @@ type Column = (&'static str, u8, fn(&Row) -> String);
 /// In the order in which they are shown. The device's own counters follow.
 const COLUMNS: [Column; 9] = [
     ("device", 0, |row| cut(&row.name, NAME_MAX)),
-    ("VMM", 1, |row| row.now.status.pid.map_or("–".into(), |pid| pid.to_string())),
+    ("VMM", 1, vmm),
     ("mapped", 2, |row| length(row.now.mapped_bytes())),
     ("by message", 5, |row| length(row.now.status.by_message_bytes)),
     ("maps", 7, |row| thousands(row.now.status.maps)),
@@ -26,6 +26,15 @@ const COLUMNS: [Column; 9] = [
     ("faults", 3, |row| thousands(row.now.faults)),
     ("drains", 6, drains),
 ];
+
+/// The VMM's process, unless its device has failed.
+fn vmm(row: &Row) -> String {
+    match row.now.status.pid {
+        _ if row.now.failed => "failed".into(),
+        None => "–".into(),
+        Some(pid) => pid.to_string(),
+    }
+}
 
 fn drains(row: &Row) -> String {
     match row.now.status.draining {

@@ -197,6 +197,8 @@ impl Inner {
                 let touched = AtomicBool::new(false);
                 *self.running.write() = Some(Running { instance, windows, seat, touched });
             }
+            // It has told itself why, and that its registers are ones.
+            Err(_) if seat.has_ended() => {}
             Err(error) => self.refused(error),
         }
     }
