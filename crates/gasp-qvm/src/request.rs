@@ -128,6 +128,12 @@ impl Request {
         Ok((request, hosts))
     }
 
+    /// Whether it is to be a PCI function: it is requested as one, or its factory's vdevs are
+    /// nothing else.
+    pub fn is_pci(&self, factory: &Factory) -> bool {
+        self.space(factory).unwrap_or_else(|| default_space(factory)) == Space::Pci
+    }
+
     /// The space of the location that was requested.
     pub(crate) fn space(&self, factory: &Factory) -> Option<Space> {
         Some(match self.location? {

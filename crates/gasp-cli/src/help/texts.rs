@@ -318,8 +318,9 @@ A configuration file has the devices by type, each with its options; PCI devices
   ser8250          the serial port, which is there anyway
   iommu            the VT-d; without it there is none
 Any other type is a vdev in C: vdev-TYPE.so in a folder of --vdev-path, or where the dynamic loader
-finds it. It can have a `loc mem:ADDRESS` or `loc io:PORT`, an `intr ioapic:LINE`, its own options,
-and `hid ID`: the identifier by which the guest finds its driver, such as PNP0501.
+finds it. It can have its own options, a `loc mem:ADDRESS`, `loc io:PORT` or `loc pci:0:DEVICE`, and
+unless it is on the PCI bus an `intr ioapic:LINE` and `hid ID`: the identifier by which the guest
+finds its driver, such as PNP0501.
 
 SIGINT, SIGTERM, SIGHUP and SIGQUIT are the power button; a second one ends the VM at once.
 SIGUSR1 prints counters to stderr: exits by reason; misses and invalidations of the IOMMU, and

@@ -93,7 +93,13 @@ impl Plan {
                 }
                 _ => match kind(device)? {
                     Some(kind) => pci.push((device, kind)),
-                    None => self.vdevs.push(VdevPlan::of(device, loader, TYPES)?),
+                    None => match VdevPlan::of(device, loader, TYPES)? {
+                        plan if plan.is_pci() => {
+                            check_no_interrupt(device)?;
+                            pci.push((device, Kind::Vdev(Box::new(plan))));
+                        }
+                        plan => self.vdevs.push(plan),
+                    },
                 },
             }
         }
@@ -124,7 +130,6 @@ impl Plan {
 
 /// The kind of a PCI device; `None` if it is none of the built-in ones.
 fn kind(device: &DeviceConfig) -> Result<Option<Kind>, Failure> {
-    let wrong = |message: &str| Err(Failure::from(device.place.error(message)));
     let kind = match device.kind.as_str() {
         "nvme" => nvme(device)?,
         "virtio-blk" | "disk" => virtio_blk(device)?,
@@ -136,9 +141,15 @@ fn kind(device: &DeviceConfig) -> Result<Option<Kind>, Failure> {
         }
         _ => return Ok(None),
     };
+    check_no_interrupt(device)?;
+    Ok(Some(kind))
+}
+
+fn check_no_interrupt(device: &DeviceConfig) -> Result<(), Failure> {
+    let message = "`intr`: a PCI device has its own interrupts; leave it out";
     match &device.interrupt {
-        Some(_) => wrong("`intr`: a PCI device has its own interrupts; leave it out"),
-        None => Ok(Some(kind)),
+        Some(_) => Err(device.place.error(message).into()),
+        None => Ok(()),
     }
 }
 

@@ -109,7 +109,7 @@ impl Event {
     pub(super) fn started(vm: &Vm, vdevs: Option<&Vdevs>, plan: &Plan) -> Self {
         let intro = |device: &Device| DeviceIntro {
             name: device.name.clone(),
-            kind: device.kind.into(),
+            kind: device.kind.clone(),
             at: device.at.to_string(),
         };
         let vdevs = vdevs.into_iter().flat_map(Vdevs::intros);

@@ -11,6 +11,7 @@ use gasp_vm::{Iommu, layout};
 
 use super::kind::{Created, SocketFile};
 use super::plan::{DevicePlan, Memory, Plan};
+use super::vdevs::Function;
 use crate::configured;
 use crate::failure::Failure;
 
@@ -34,12 +35,14 @@ pub(super) struct Vm {
 /// A PCI device.
 pub(super) struct Device {
     pub(super) name: String,
-    pub(super) kind: &'static str,
+    pub(super) kind: String,
     pub(super) at: Bdf,
     pub(super) shell: Arc<Shell>,
     pub(super) vdev: Vdev,
     /// Of an NVMe controller.
     pub(super) counters: Option<Counters>,
+    /// Of a vdev in C.
+    pub(super) function: Option<Function>,
     _socket: Option<SocketFile>,
 }
 
@@ -57,6 +60,11 @@ impl Vm {
             devices.push(Device::create(&guest, iommu.as_ref(), device)?);
         }
         Ok(Self { guest, iommu, devices })
+    }
+
+    /// The vdevs in C on the PCI bus, by name.
+    pub(super) fn functions(&self) -> impl Iterator<Item = (&str, &Function)> {
+        self.devices.iter().filter_map(|device| Some((&*device.name, device.function.as_ref()?)))
     }
 
     /// The bytes of RAM.
@@ -103,7 +111,7 @@ impl Device {
     fn create(guest: &Guest, iommu: Option<&Iommu>, plan: &DevicePlan) -> Result<Self, Failure> {
         let unavailable = |errno: Errno, message: &str| plan.origin.unavailable(errno, message);
         let created = plan.kind.create(&plan.name, iommu.is_some());
-        let Created { shell, counters, socket } =
+        let Created { shell, counters, socket, function } =
             created.map_err(|error| unavailable(error.errno, &error.message))?;
         let refused = |error: gasp::Error| unavailable(error.errno(), &error.to_string());
         let vdev = match guest.find_vdev(&plan.name) {
@@ -114,7 +122,8 @@ impl Device {
             // It has no mappings yet for which this could wait.
             let _ = iommu.attach(plan.at, &vdev).map_err(refused)?.wait();
         }
-        let (name, kind, at) = (plan.name.clone(), plan.kind.name(), plan.at);
-        Ok(Self { name, kind, at, shell: Arc::new(shell), vdev, counters, _socket: socket })
+        let (name, kind, at) = (plan.name.clone(), plan.kind.name().to_owned(), plan.at);
+        let shell = Arc::new(shell);
+        Ok(Self { name, kind, at, shell, vdev, counters, function, _socket: socket })
     }
 }

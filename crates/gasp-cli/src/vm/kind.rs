@@ -17,6 +17,7 @@ use gasp_virtio::net::{Net, Port};
 use gasp_virtio::{Backing, Console, VirtioDevice, VirtioPci};
 use rustix::fs::OFlags;
 
+use super::vdevs::{Function, VdevPlan};
 use crate::disk_error;
 use crate::output::system_words;
 use crate::quantity::parse_some_length;
@@ -29,6 +30,7 @@ pub(super) enum Kind {
     Net { port: PortPlan, mac: Option<[u8; 6]> },
     Console(PathBuf),
     Entropy,
+    Vdev(Box<VdevPlan>),
 }
 
 /// The other end of a network device.
@@ -38,11 +40,13 @@ pub(super) enum PortPlan {
     Unix { own: PathBuf, peer: PathBuf },
 }
 
-/// A device, with the counters of an NVMe controller, or the socket of a network device.
+/// A device, with the counters of an NVMe controller, the socket of a network device, or what a vdev
+/// in C has of its machine.
 pub(super) struct Created {
     pub(super) shell: Shell,
     pub(super) counters: Option<Counters>,
     pub(super) socket: Option<SocketFile>,
+    pub(super) function: Option<Function>,
 }
 
 /// The file of a socket, which is removed with this, if it is still the same.
@@ -92,13 +96,14 @@ impl Unavailable {
 }
 
 impl Kind {
-    pub(super) fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &str {
         match self {
             Self::Nvme { .. } => "nvme",
             Self::Block { .. } => "virtio-blk",
             Self::Net { .. } => "virtio-net",
             Self::Console(_) => "virtio-console",
             Self::Entropy => "virtio-entropy",
+            Self::Vdev(plan) => &plan.kind,
         }
     }
 
@@ -131,6 +136,12 @@ impl Kind {
                 virtio(name, Console::new(Some(input), file), iommu)
             }
             Self::Entropy => virtio(name, Entropy::new(), iommu),
+            Self::Vdev(plan) => {
+                let function = Function::create(plan)
+                    .map_err(|error| Unavailable::new(error.errno(), error))?;
+                let device = function.vdev.clone();
+                Ok(Created { function: Some(function), ..created(name, device)? })
+            }
         }
     }
 }
@@ -138,7 +149,7 @@ impl Kind {
 fn created(name: &str, device: impl Device) -> Result<Created, Unavailable> {
     let shell = Shell::new(name, device);
     let shell = shell.map_err(|error| Unavailable::new(Errno::INVAL, error))?;
-    Ok(Created { shell, counters: None, socket: None })
+    Ok(Created { shell, counters: None, socket: None, function: None })
 }
 
 /// A driver that would not use the IOMMU is refused if there is one.

@@ -15,7 +15,7 @@ use super::guest::Vm;
 use super::plan::Plan;
 use super::report::Report;
 use super::signals::Signalled;
-use super::vdevs::Vdevs;
+use super::vdevs::{Function, Vdevs};
 use crate::failure::Failure;
 
 /// How often counters, faults and signals are looked at.
@@ -36,6 +36,7 @@ pub(super) fn cycle(
         iommu.connect(&machine)?;
     }
     let pci = PciRoot::new(&machine)?;
+    let functions = Functions::connect(vm, &machine);
     for device in &vm.devices {
         pci.attach(device.at, Arc::clone(&device.shell), device.vdev.clone())?;
     }
@@ -66,7 +67,8 @@ pub(super) fn cycle(
     }
     report.started(vm, vdevs.as_ref(), plan);
     // A vdev that has asked for the button has it in place of the guest.
-    let button = Some(button).filter(|_| !vdevs.as_ref().is_some_and(Vdevs::have_button));
+    let is_asked = functions.have_button() || vdevs.as_ref().is_some_and(Vdevs::have_button);
+    let button = Some(button).filter(|_| !is_asked);
     let connected = signalled.connect(button, machine.ending());
     if let Some(vdevs) = &vdevs {
         vdevs.start()?;
@@ -79,20 +81,21 @@ pub(super) fn cycle(
         if is_pressed {
             report.pressed();
         }
-        if let Some(vdevs) = &vdevs {
-            if is_pressed {
-                vdevs.button();
-            }
-            if signalled.take_status() {
-                report.statuses(&vdevs.status());
-            }
+        if is_pressed {
+            let have = |all: &Vdevs| !is_asked || all.have_button();
+            vdevs.iter().filter(|all| have(all)).for_each(Vdevs::button);
+            functions.button(is_asked);
+        }
+        if signalled.take_status() {
+            let all = vdevs.as_ref().map(Vdevs::status).unwrap_or_default();
+            report.statuses(&[all, functions.status()].concat());
         }
         report.tick(vm, vdevs.as_ref(), &running.exits(), signalled, end.is_some());
         let Some(end) = end else { continue };
-        if vdevs.as_ref().is_some_and(Vdevs::are_stuck) {
+        if functions.are_stuck() || vdevs.as_ref().is_some_and(Vdevs::are_stuck) {
             console.flush(FLUSH);
             // One of these threads does not end, nor does the vdev that it is in.
-            mem::forget((running, vdevs));
+            mem::forget((running, vdevs, pci));
             return Ok(end);
         }
         break running.wait();
@@ -104,6 +107,43 @@ pub(super) fn cycle(
     drop(vdevs);
     report.cycled();
     Ok(end)
+}
+
+/// The vdevs in C on the PCI bus, connected to a machine until this is dropped.
+struct Functions<'a>(&'a Vm);
+
+impl<'a> Functions<'a> {
+    fn connect(vm: &'a Vm, machine: &Machine) -> Self {
+        vm.functions().for_each(|(_, function)| function.connect(machine));
+        Self(vm)
+    }
+
+    fn have_button(&self) -> bool {
+        self.0.functions().any(|(_, function)| function.vdev.has_button())
+    }
+
+    /// Tells all of the power button, or only those that have asked for it.
+    fn button(&self, only: bool) {
+        let all = self.0.functions().map(|(_, function)| &function.vdev);
+        all.filter(|vdev| !only || vdev.has_button()).for_each(|vdev| _ = vdev.button());
+    }
+
+    fn status(&self) -> Vec<(String, String)> {
+        let status = |(name, function): (&str, &Function)| {
+            (name.to_owned(), function.vdev.status().unwrap_or_default())
+        };
+        self.0.functions().map(status).collect()
+    }
+
+    fn are_stuck(&self) -> bool {
+        self.0.functions().any(|(_, function)| function.is_stuck())
+    }
+}
+
+impl Drop for Functions<'_> {
+    fn drop(&mut self) {
+        self.0.functions().for_each(|(_, function)| function.disconnect());
+    }
 }
 
 impl From<MachineError> for Failure {

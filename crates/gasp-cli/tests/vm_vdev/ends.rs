@@ -12,7 +12,7 @@ use rustix::termios::{LocalModes, tcgetattr};
 
 use crate::code::Code;
 use crate::flat::{self, HALT, signal, wait_until};
-use crate::{parts, run, with_probe};
+use crate::{PROBE, compile, parts, run, with_probe};
 
 const AT: u32 = 0xfa00_0000;
 
@@ -24,7 +24,7 @@ pub(crate) fn ends() -> Result<(), Failed> {
     for (what, option, status, why) in [
         (3, "", 33, "guest_terminate(33)"),
         (3, "cause 4", 4, "guest_terminate(4)"),
-        (3, "cause 64", 7, "guest_terminate(64)"),
+        (3, "cause 64", 7, "guest_terminate(7)"),
         (3, "cause 1", 0, ""),
         (4, "", 6, "VRS_TERMINATE"),
         (5, "", 96, "it cannot go on"),
@@ -45,8 +45,9 @@ pub(crate) fn ends() -> Result<(), Failed> {
 
 pub(crate) fn signals() -> Result<(), Failed> {
     let fixture = with_probe(does(1).bytes());
-    let start = |option: &str| {
-        let lines = format!("ram 16M\nload kernel\nvdev probe loc 0xfa000000 {option}\n");
+    compile(&fixture, PROBE, "func", &["-DFLAGS=VFF_VDEV_PCI"]);
+    let start = |lines: &str| {
+        let lines = format!("ram 16M\nload kernel\n{lines}\n");
         std::fs::write(fixture.path("a.qvmconf"), lines).unwrap();
         let _ = std::fs::remove_file(fixture.path("events"));
         let args = ["-v", "a.qvmconf", "--vdev-path", ".", "--json", "events"];
@@ -54,7 +55,7 @@ pub(crate) fn signals() -> Result<(), Failed> {
         fixture.wait_for("totals");
         child
     };
-    let child = start("intr ioapic:5");
+    let child = start("vdev probe loc 0xfa000000 intr ioapic:5\nvdev func");
     signal(&child, Signal::USR2);
     fixture.wait_for("vdev-status");
     signal(&child, Signal::TERM);
@@ -63,18 +64,26 @@ pub(crate) fn signals() -> Result<(), Failed> {
     let output = flat::finish(child);
     let (status, _, log) = parts(&output);
     assert_eq!(status, Some(130), "{log}");
-    for part in ["vdev `probe`: raised 1 times\n", "the button", "the end"] {
+    for part in ["vdev `probe`: raised 1 times\n", "vdev `func`: raised 0 times\n"] {
         assert!(log.contains(part), "{part}: {log}");
     }
+    // One end more: that of the function that is asked what it is.
+    assert_eq!(
+        (log.matches("the button").count(), log.matches("the end").count()),
+        (2, 3),
+        "{log}"
+    );
     let events = fixture.events();
     let event = events.iter().find(|event| event["event"] == "vdev-status").unwrap();
     assert_eq!((&event["vdev"], &event["text"]), (&"probe".into(), &"raised 1 times".into()));
 
-    let child = start("button");
-    signal(&child, Signal::TERM);
-    let output = flat::finish(child);
-    let (status, _, log) = parts(&output);
-    assert_eq!(status, Some(40), "{log}");
+    for lines in ["vdev probe button\nvdev func", "vdev probe\nvdev func button"] {
+        let child = start(lines);
+        signal(&child, Signal::TERM);
+        let output = flat::finish(child);
+        let (status, _, log) = parts(&output);
+        assert_eq!((status, log.matches("the button").count()), (Some(40), 1), "{log}");
+    }
     Ok(())
 }
 

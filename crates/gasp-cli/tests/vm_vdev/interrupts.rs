@@ -51,7 +51,7 @@ pub(crate) fn level() -> Result<(), Failed> {
     let last = Code::new()
         .store(AT + 8, 2)
         .store(0xfee0_00b0, 0)
-        .raw(&[0xfb, 0xb9, 0x00, 0x00, 0x40, 0x00]) // sti; mov ecx, 0x400000
+        .raw(&[0xfb, 0xb9, 0x00, 0x80, 0x00, 0x00]) // sti; mov ecx, 0x8000
         .raw(&[0xff, 0xc9, 0x75, 0xfc]) // dec ecx; jnz back
         .load_and_say(1, AT + 12)
         .power_off();

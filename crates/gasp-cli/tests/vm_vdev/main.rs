@@ -6,6 +6,7 @@ mod code;
 mod ends;
 #[path = "../support/flat.rs"]
 mod flat;
+mod function;
 mod interrupts;
 mod places;
 mod registers;
@@ -29,6 +30,8 @@ fn main() {
         ("the_guest_finds_vdevs_in_its_tables", places::tables),
         ("a_vdev_ends_the_guest_with_a_status_of_its_own", ends::ends),
         ("signals_reach_vdevs", ends::signals),
+        ("a_vdev_is_a_pci_function_with_its_registers_in_a_bar", function::bar),
+        ("a_vdev_on_the_pci_bus_ends_the_guest_or_refuses", function::ends),
         ("the_terminal_is_restored_after_a_fatal_error", ends::terminal),
     ]);
 }

@@ -7,13 +7,24 @@
  *         its cookie, 8 removes it, 9 sends the message `message` to the first local APIC
  *   0x0c  read: how often the interrupt was raised
  *   own   read: the cookie of the region
+ *
+ * With -DFLAGS=VFF_VDEV_PCI it is a PCI function with these registers in BAR 0.
  */
 #include <string.h>
 #include <stdlib.h>
 #include <stdio.h>
 #include <qvm/vdev-core.h>
+#include <qvm/vpci.h>
 
-struct probe { uint64_t own; uint32_t raised; int cause, message, button, refuse; };
+struct probe {
+    uint64_t own;
+    uint32_t raised;
+    int cause, message, button, refuse;
+    struct vpci_bar bars[1];
+};
+/* As a PCI function: identifiers and a class, and BAR 0 in memory. */
+static const unsigned char image[64] = { 0x34, 0x12, 0x5a, 0x7a, [11] = 0xff };
+
 static const char *const options[] = { "own", "cause", "message", "0button", "refuse", NULL };
 
 static void set_own(vdev_t *vdp, unsigned cookie, unsigned flags, int is_soft)
@@ -34,12 +45,25 @@ static void set_own(vdev_t *vdp, unsigned cookie, unsigned flags, int is_soft)
     gasp_unlock(QST_MEMORY);
 }
 
+/* The first address of its registers. */
+static uint64_t base(const vdev_t *vdp)
+{
+    const struct probe *const probe = vdp->v_device;
+
+    return vdp->v_block.qst_type == QST_PCI ? probe->bars[0].vb_mapping.guest.location
+                                            : vdp->v_block.location;
+}
+
 static int control(vdev_t *vdp, vdev_ctrl_options_t ctrl, const char *arg)
 {
     struct probe *const probe = vdp->v_device;
 
     switch (ctrl) {
-    case VDEV_CTRL_OPTIONS_START: vdp->v_block.length = 0x10; probe->cause = 33; break;
+    case VDEV_CTRL_OPTIONS_START: 
+        vdp->v_block.length = 0x10;
+        probe->cause = 33;
+        probe->bars[0].vb_mapping.guest.length = 0x1000;
+        break;
     case VDEV_CTRL_FIRST_OPTIDX: probe->own = strtoull(arg, NULL, 0); break;
     case VDEV_CTRL_FIRST_OPTIDX + 1: probe->cause = atoi(arg); break;
     case VDEV_CTRL_FIRST_OPTIDX + 2: probe->message = strtol(arg, NULL, 0); break;
@@ -65,6 +89,7 @@ static int control(vdev_t *vdp, vdev_ctrl_options_t ctrl, const char *arg)
         if (probe->own != 0 && probe->refuse == 4)
             set_own(vdp, 4, GRF_VIRT_RD, 1);
         break;
+    case VDEV_CTRL_PCI_BARS: *(struct vpci_bar **)(void *)arg = probe->bars; return -1;
     case VDEV_CTRL_STATUS: qvm_report("raised %u times\n", probe->raised); break;
     case VDEV_CTRL_BUTTON:
         if (probe->button)
@@ -83,9 +108,17 @@ static vdev_ref_status_t vread(vdev_t *vdp, unsigned cookie, const struct qvm_st
     struct probe *const probe = vdp->v_device;
     uint64_t data = 0x8877665544332211u;
 
+    if (vopnd->qst_type == QST_PCI) {
+        const unsigned offset = vopnd->location & 0xfff;
+
+        if (offset + vopnd->length > sizeof image)
+            return VRS_BUS_ERROR;
+        return guest_cpu_to_vrs(
+            guest_cpu_write(gcp, GXF_NONE, oopnd, 1, image + offset, vopnd->length));
+    }
     if (cookie != 0)
         data = cookie;
-    else if (vopnd->location - vdp->v_block.location == 0xc)
+    else if (vopnd->location - base(vdp) == 0xc)
         data = probe->raised;
     return guest_cpu_to_vrs(guest_cpu_write(gcp, GXF_NONE, oopnd, 1, &data, sizeof data));
 }
@@ -98,7 +131,7 @@ static vdev_ref_status_t vwrite(vdev_t *vdp, unsigned cookie, const struct qvm_s
 
     (void)cookie;
     guest_cpu_read(gcp, GXF_NONE, oopnd, 1, &what, sizeof what);
-    if (vopnd->location - vdp->v_block.location != 8)
+    if (vopnd->qst_type == QST_PCI || vopnd->location - base(vdp) != 8)
         return VRS_NORMAL;
     switch (what) {
     case 1: probe->raised++; guest_intr_signal(&vdp->v_intr, GIS_ON); break;

@@ -7,6 +7,7 @@ use core::slice;
 use gasp::{Errno, GuestPhys};
 use gasp_capi::embed;
 use gasp_capi::types::{StateBlock, StateBlock710};
+use smallvec::SmallVec;
 
 use crate::abi::*;
 use crate::cpu::GuestCpu;
@@ -102,14 +103,14 @@ fn write(gcp: *mut c_void, flags: u32, blocks: &[Block], from: &[u8]) -> Result<
     })
 }
 
+/// Blocks, of which most accesses have one: it is not allocated.
+type Blocks = SmallVec<[Block; 2]>;
+
 /// The blocks of C.
 ///
 /// # Safety
 /// `first` is NULL or valid for reads of `count` blocks, by the pointer rule.
-unsafe fn blocks<B: Copy + Into<Block>>(
-    first: *const B,
-    count: c_uint,
-) -> Result<Vec<Block>, Errno> {
+unsafe fn blocks<B: Copy + Into<Block>>(first: *const B, count: c_uint) -> Result<Blocks, Errno> {
     let count = count as usize;
     if first.is_null() || count == 0 || count > BLOCKS_MAX {
         return Err(Errno::INVAL);

@@ -191,6 +191,11 @@ impl PciVdev {
         self.with(Instance::status)
     }
 
+    /// Whether it has asked for the power button ([`Instance::has_button`]).
+    pub fn has_button(&self) -> bool {
+        self.with(Instance::has_button).unwrap_or(false)
+    }
+
     /// Tells it that the power button was pressed ([`Instance::button`]); whether it has asked for
     /// that.
     pub fn button(&self) -> bool {

@@ -19,7 +19,7 @@ const ERROR: u8 = 7;
 const FATAL: u8 = 96;
 
 /// How long the process may take to end after a fatal error in a vdev.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The place of one vdev in a machine.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Host for Seat {
 }
 
 /// What the command is to exit with.
-fn status_of(cause: &Cause) -> u8 {
+pub(super) fn status_of(cause: &Cause) -> u8 {
     match cause {
         Cause::Terminated(NORMAL) => 0,
         Cause::Terminated(cause) => {

@@ -5,7 +5,9 @@
 //! | [`plan`] | a vdev as it is requested |
 //! | [`places`], [`lines`] | what is taken of addresses, ports and interrupts |
 //! | [`host`], [`windows`] | a vdev's place in its machine |
+//! | [`function`] | a vdev on the PCI bus, which lasts |
 
+mod function;
 mod host;
 mod lines;
 mod places;
@@ -21,6 +23,7 @@ use gasp_vm::acpi::{HardwareId, PlatformDevice, Tables};
 use gasp_vm::{Machine, MachineError};
 use parking_lot::Mutex;
 
+pub(in crate::vm) use function::Function;
 use host::{Seat, Wires};
 use lines::Lines;
 use places::Places;

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 const HOST_OPTIONS: [&str; 1] = ["hid"];
 
 /// A vdev, whose file is loaded and whose options are checked as far as its factory says.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::vm) struct VdevPlan {
     pub(in crate::vm) name: String,
     /// Its type.
@@ -53,7 +53,11 @@ impl VdevPlan {
             })?;
             hid = Some(id);
         }
-        if let Some(interrupt) = request.interrupt.as_ref()
+        let is_pci = request.is_pci(&factory);
+        if let (true, Some(_)) = (is_pci, &hid) {
+            return Err(wrong("`hid`: a PCI function has identifiers of its own; leave it out"));
+        }
+        if let Some(interrupt) = request.interrupt.as_ref().filter(|_| !is_pci)
             && interrupt.controller != CONTROLLER
         {
             let message = format!(
@@ -65,6 +69,11 @@ impl VdevPlan {
         }
         let (name, kind, place) = (device.name.clone(), kind.clone(), device.place.clone());
         Ok(Self { name, kind, place, factory, request, hid })
+    }
+
+    /// Whether it is a PCI function.
+    pub(in crate::vm) fn is_pci(&self) -> bool {
+        self.request.is_pci(&self.factory)
     }
 }
 
