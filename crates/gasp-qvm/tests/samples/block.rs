@@ -1,6 +1,7 @@
 //! `vdev-block.c`, by the sequences of a driver of virtio disks.
 
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use gasp::{Access, DeviceAddr, FrameAccess, MapFlags};
 
@@ -61,9 +62,13 @@ fn content() -> Vec<u8> {
 
 impl Disk {
     fn new(edition: u32, options: &str, iommu: bool) -> Self {
-        let file = tempfile::NamedTempFile::new().unwrap();
         // A part of a sector more, which is not used.
-        std::fs::write(&file, [content(), vec![1; 100]].concat()).unwrap();
+        Self::with(edition, options, iommu, &[content(), vec![1; 100]].concat())
+    }
+
+    fn with(edition: u32, options: &str, iommu: bool, content: &[u8]) -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, content).unwrap();
         let library = library("block", edition);
         let line =
             format!("hostdev {} {options} intr ioapic:12 loc 0xfa000000", file.path().display());
@@ -288,23 +293,25 @@ fn hostile(edition: u32) {
 }
 
 fn reset(edition: u32) {
-    let mut disk = Disk::start(edition, "");
-    for round in 0..20 {
+    let mut disk = Disk::with(edition, "", false, &vec![1; 1 << 20]);
+    disk.resume();
+    for round in 0..40 {
         disk.driver.poke(HEADER, &[0; 16]);
         for _ in 0..8 {
-            disk.driver.chain(0, 0, &[(HEADER, 16, 0), (DATA, 0x8000, WRITE), (RESULT, 1, WRITE)]);
+            // As much as there is room for, so that it takes a while.
+            let chain = [(HEADER, 16, 0), (DATA, 0x10_0000, WRITE), (RESULT, 1, WRITE)];
+            disk.driver.chain(0, 0, &chain);
         }
         disk.driver.set(NOTIFY, 0);
-        if round % 2 == 0 {
-            std::thread::yield_now();
-        }
+        std::thread::sleep(Duration::from_micros(50 * (round % 8)));
         disk.driver.set(STATUS, 0);
         assert_eq!((disk.driver.status(), disk.driver.vdev.held()), (0, 0), "it is over");
         // The memory is the guest's again: no request of before writes to it.
-        disk.driver.poke(DATA, &[0x5a; 64]);
+        let ends = [DATA, DATA + 0xf_ffc0];
+        ends.iter().for_each(|end| disk.driver.poke(*end, &[0x5a; 64]));
         disk.driver.restart();
         disk.resume();
-        assert_eq!(disk.driver.peek::<64>(DATA), [0x5a; 64]);
+        assert!(ends.iter().all(|end| disk.driver.peek::<64>(*end) == [0x5a; 64]));
         assert_eq!(disk.request(IN, 2, &[(DATA + 0x1_0000, 512)]), (OK, 513));
         disk.driver.set(STATUS, 0);
         disk.driver.restart();

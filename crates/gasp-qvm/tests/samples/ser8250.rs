@@ -231,38 +231,43 @@ fn stalled(edition: u32) {
     let path = folder.path().join("pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0)
         .unwrap();
-    let mut end = File::options().read(true).write(true).open(&path).unwrap();
+    let pipe = File::options().read(true).write(true).open(&path).unwrap();
     // Two pages: a pipe of one is not writable as soon as there is a byte in it.
-    rustix::pipe::fcntl_setpipe_size(&end, 8192).unwrap();
-    let device = start(edition, &format!("hostdev >{}", path.display()));
-    device.write8(IIR, 0x01);
-    let mut sent = 0_usize;
-    let mut last = Instant::now();
+    rustix::pipe::fcntl_setpipe_size(&pipe, 8192).unwrap();
+    stalls(edition, pipe, &path);
+    // A terminal takes a part of what is written.
+    let (terminal, path) = pty();
+    stalls(edition, terminal, &path);
+}
+
+/// Sends until nothing more is taken for a while; how many bytes that were.
+fn fill(device: &Device) -> usize {
+    let (mut sent, mut last) = (0_usize, Instant::now());
     while last.elapsed() < patience() / 50 {
         if device.read8(LSR) & THRE != 0 {
-            (0..16).for_each(|_| device.write8(DATA, b'.'));
+            (sent..sent + 16).for_each(|number| device.write8(DATA, (number % 251) as u8));
             (sent, last) = (sent + 16, Instant::now());
         }
-        std::thread::yield_now();
         assert!(sent < 1 << 20, "{sent}");
+        std::thread::yield_now();
     }
-    assert!(sent >= 4096, "{sent}");
+    sent
+}
+
+fn stalls(edition: u32, mut end: File, path: &std::path::Path) {
+    let device = start(edition, &format!("hostdev >{}", path.display()));
+    device.write8(IIR, 0x01);
+    let sent = fill(&device);
+    assert!(sent >= 4000, "{sent}");
     assert_eq!(device.read8(LSR) & TEMT, 0);
     assert!(device.vdev.status().contains(" to send"));
-    // It goes on once the host does, and nothing is lost.
+    // It goes on once the host does, and nothing is lost, or out of order.
     let mut bytes = vec![0; sent];
     end.read_exact(&mut bytes).unwrap();
-    assert!(bytes.iter().all(|byte| *byte == b'.'));
+    assert!(bytes.iter().enumerate().all(|(number, byte)| usize::from(*byte) == number % 251));
     until("all is sent", || device.read8(LSR) & TEMT != 0);
     // Cleared, instead.
-    let mut fill = Instant::now();
-    while fill.elapsed() < patience() / 50 {
-        if device.read8(LSR) & THRE != 0 {
-            (0..16).for_each(|_| device.write8(DATA, b'.'));
-            fill = Instant::now();
-        }
-        std::thread::yield_now();
-    }
+    fill(&device);
     device.write8(IER, 0x02);
     assert!(!device.is_raised());
     device.write8(IIR, 0x05);
@@ -375,8 +380,12 @@ fn options(edition: u32) {
     until("the file is read", || device.vdev.status().contains("3 received"));
     device.write8(DATA, b'x');
     until("it is lost", || device.read8(LSR) & TEMT != 0);
-    std::thread::sleep(Duration::from_millis(20));
-    assert_eq!([DATA; 3].map(|data| device.read8(data)), *b"abc");
     assert_eq!(std::fs::read(&path).unwrap(), b"abc");
+    // The end of the file was the end of the line.
+    std::thread::sleep(Duration::from_millis(20));
+    path.as_file().write_all(b"abcdef").unwrap();
+    assert_eq!([DATA; 3].map(|data| device.read8(data)), *b"abc");
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(device.read8(LSR) & DR, 0);
     device.finish();
 }
