@@ -4,7 +4,7 @@
 //! |---|---|
 //! | SIGINT, SIGTERM | orderly end of a command that waits or serves; see each command |
 //! | SIGHUP | `gasp serve` reads its configuration again; other commands that wait end |
-//! | SIGUSR2 | `gasp serve` reports the state of vdevs in C; other commands end, as without a handler |
+//! | SIGUSR2 | `gasp serve` and `gasp vm` report the state of vdevs in C; it ends other commands, as without a handler |
 //! | SIGPIPE | none: Rust's runtime ignores it, and a write to a closed pipe returns `EPIPE` |
 //! | SIGXFSZ | none: a write past the file size limit returns `EFBIG` |
 //! | SIGBUS | if its owner took the memory away, the engine ends the access with `EIO`; any other one ends the process |

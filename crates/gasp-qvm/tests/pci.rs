@@ -85,6 +85,8 @@ static int control(vdev_t *vdp, vdev_ctrl_options_t ctrl, const char *arg)
             vdev_logf(QL_QVM_ERR, vdp, "one is enough");
             return EBUSY;
         }
+        if (strcmp(state->how, "early") == 0 && state->instance % 2 == 0)
+            guest_terminate(34);
         vdp->v_block.length = 0x8000; /* of no effect any more */
         break;
     case VDEV_CTRL_ASSIGN:
@@ -258,7 +260,9 @@ fn a_vdev_that_ends_its_guest_reads_as_ones_until_the_reset() {
 
 #[test]
 fn a_vdev_that_refuses_a_vmm_reads_as_ones_for_it_and_says_why() {
-    for (how, why) in [("second", "one is enough"), ("changes", "other BARs")] {
+    let all =
+        [("second", "one is enough"), ("changes", "other BARs"), ("early", "guest_terminate(34)")];
+    for (how, why) in all {
         let failures = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&failures);
         let library = plain("VFF_VDEV_MEM");
@@ -577,6 +581,7 @@ fn a_pci_device_sees_its_bars_enabled_at_the_addresses_of_accesses() {
         assert!(first != 0 && second != 0 && first & 0xfff == 0 && second & 0x1fff == 0);
         assert_eq!(bus.read32(1, 0x1ffc).unwrap(), 0x1ffc);
         // Nothing of it is in the way of the VMM's memory.
-        assert!(bus.guest().space().regions().iter().all(|region| region.kind().is_memory()));
+        let regions = bus.guest().space().regions();
+        assert!(regions.iter().all(|region| region.kind().is_memory()));
     }
 }

@@ -195,7 +195,7 @@ A vdev is a virtual device in C, whose source includes <qvm/vdev-core.h>. Its fi
 the folders of --vdev-path, and then as the dynamic loader does. Its registers are BAR 0, its
 interrupt is the pin and MSI-X; one that is a PCI device itself (virtio, say) describes its BARs.
 Each VMM has an instance of its own, and so has each reset. A vdev that fails or does not start
-reads as ones until then.
+reads as ones until then; one that calls qvm_fatal() outside of control() ends the process.
 
 SIGINT and SIGTERM disconnect all VMMs, remove the sockets and end the process; a second one
 ends it at once. SIGUSR2 reports the state of each vdev. SIGHUP reads the file again: new devices are added, devices that are no
@@ -279,7 +279,8 @@ Exit status:
   0  ended by a signal; 130 if that took a second signal or 10 seconds
   1  a socket is in use or cannot be created, a disk cannot be opened, a vdev does not start,
      or all devices failed
-  2  wrong usage or a wrong configuration";
+  2  wrong usage or a wrong configuration
+  65, 96  qvm_fatal() of a vdev, about its configuration or otherwise";
 
 pub(super) const VM: &str = "\
 Examples:

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use gasp_nvme::{Backing, Nvme, NvmeError};
-use gasp_qvm::{Loader, PciFailure, PciVdev};
+use gasp_qvm::{Cause, End, Loader, PciFailure, PciVdev};
 use gasp_vdev::Shell;
 use gasp_vdev::dma::DmaEngine;
 use gasp_vfio_user::{Options, ServeError, Server, ServerEvent};
@@ -31,6 +31,8 @@ use super::sockets::Sockets;
 
 /// The least interval between reports that a file of guest memory was mapped.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long the process waits for its reports to be written if a vdev ends it.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A device's own counters, by name.
 type Counters = Box<dyn Fn() -> Vec<Counter> + Send + Sync>;
@@ -67,7 +69,8 @@ impl Served {
         outbox: &Outbox,
         sockets: &Sockets,
     ) -> Result<Self, DeviceError> {
-        let Unbound { shell, kind, counters, serial, vdev } = Unbound::of(plan, loader, outbox)?;
+        let Unbound { shell, kind, counters, serial, vdev } =
+            Unbound::of(plan, loader, outbox, sockets)?;
         let bind = || Server::bind(&plan.socket, shell, options);
         let server = sockets.add(id, bind).map_err(|why| DeviceError::socket(plan, &why))?;
         let (name, untold) = (Arc::<str>::from(plan.name.as_str()), Arc::<AtomicU64>::default());
@@ -208,7 +211,12 @@ struct Unbound {
 }
 
 impl Unbound {
-    fn of(plan: &Plan, loader: &Loader, outbox: &Outbox) -> Result<Self, DeviceError> {
+    fn of(
+        plan: &Plan,
+        loader: &Loader,
+        outbox: &Outbox,
+        sockets: &Sockets,
+    ) -> Result<Self, DeviceError> {
         let mut own = None;
         let (shell, kind, counters, serial): (_, _, Counters, _) = match &plan.kind {
             Kind::Dma => {
@@ -233,9 +241,15 @@ impl Unbound {
             }
             Kind::Vdev(vdev) => {
                 let (outbox, name) = (outbox.clone(), Arc::<str>::from(plan.name.as_str()));
+                let sockets = sockets.clone();
                 let told = move |failure: &PciFailure| {
                     // One that is dropped is in the log all the same.
                     outbox.offer(&name, Event::VdevFailed { why: failure.to_string() });
+                    // The process ends when this returns.
+                    if let PciFailure::Ended(End { cause: Cause::Fatal(_), .. }) = failure {
+                        sockets.remove_all();
+                        std::thread::sleep(LAST_WORDS);
+                    }
                 };
                 let vdev = vdev.create(plan, loader, told)?;
                 let shell = Shell::new(&plan.name, vdev.clone());

@@ -21,6 +21,13 @@ static void *ends(void *arg)
     return NULL;
 }
 
+static void *fails(void *arg)
+{
+    (void)arg;
+    qvm_fatal(QLS_QVM, "no flux");
+    return NULL;
+}
+
 static int control(vdev_t *vdp, vdev_ctrl_options_t ctrl, const char *arg)
 {
     struct state *const state = vdp->v_device;
@@ -45,6 +52,8 @@ static int control(vdev_t *vdp, vdev_ctrl_options_t ctrl, const char *arg)
             *(volatile int *)16 = 1;
         if (strcmp(how, "ends") == 0 && state->instance > 1)
             return vdev_thread_create(vdp, "ends", &state->thread, NULL, ends, vdp);
+        if (strcmp(how, "fatal") == 0 && state->instance > 1)
+            return vdev_thread_create(vdp, "fails", &state->thread, NULL, fails, vdp);
         break;
     case VDEV_CTRL_STATUS:
         qvm_report("instance %d\nsecond line\n", state->instance);

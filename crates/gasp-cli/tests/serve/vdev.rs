@@ -74,6 +74,17 @@ fn a_vdev_that_fails_is_reported_and_its_device_goes_on() {
 }
 
 #[test]
+fn a_fatal_error_of_a_vdev_ends_the_process_with_its_status_and_leaves_no_socket() {
+    let folder = folder();
+    let mut serving = serve(&folder, "vdev,name=odd,option=how=fatal");
+    serving.event("listening");
+    let _client = attach(&folder.path("a.sock"));
+    assert!(serving.event("vdev-failed")["why"].as_str().unwrap().contains("no flux"));
+    assert_eq!(serving.wait(), Some(96));
+    assert!(!folder.path("a.sock").exists());
+}
+
+#[test]
 fn a_vdev_that_cannot_be_served_is_named_with_its_key_and_a_remedy() {
     let folder = folder();
     for (name, more) in [

@@ -20,7 +20,6 @@ use crate::request::{Request, Space};
 
 /// A VMM, for which there is an instance, and another after a reset.
 pub(super) struct Seated {
-    guest: embed::ListedGuest,
     vdev: gasp::Vdev,
     interrupts: Arc<Interrupts>,
 }
@@ -78,6 +77,8 @@ fn start(
     if !factory.has(VFF_INTR_NO) && instance.line().is_none() {
         instance.set_line(0);
     }
+    // It has ended for a guest of the host's, or of another vdev.
+    let _ = guest.start();
     instance.configured()?;
     let bars = match placed.space {
         Space::Pci if instance.virtio_function().is_none() => bars::of(&instance, &mut nominal)?,
@@ -144,14 +145,8 @@ impl Inner {
     pub(super) fn attach(&self, context: &DeviceContext) {
         let mut seated = self.seated.lock();
         self.end();
-        let engine = &context.vdev().guest();
-        let own = self.guest.clone().filter(|guest| guest.engine().same(engine));
-        let guest = match own.map_or_else(|| list(engine, &self.request), Ok) {
-            Ok(guest) => guest,
-            Err(error) => return self.refused(error),
-        };
         let (vdev, interrupts) = (context.vdev().clone(), Arc::clone(context.interrupts()));
-        self.start(seated.insert(Seated { guest, vdev, interrupts }));
+        self.start(seated.insert(Seated { vdev, interrupts }));
     }
 
     /// The function is reset.
@@ -181,9 +176,14 @@ impl Inner {
         let master = self.master.lock().enabled;
         let (messages, told) = (messages.clone(), on_failure.clone());
         let seat = Seat::new(&request.name, Some(&seated.interrupts), messages, told, master);
-        let Seated { guest, vdev, .. } = seated;
+        let vdev = &seated.vdev;
+        let engine = &vdev.guest();
+        let hosts = self.guest.clone().filter(|guest| guest.engine().same(engine));
+        // Listed for this instance, which so has a startup phase.
+        let guest = hosts.map_or_else(|| list(engine, request), Ok);
         let identity = function.model.identity;
-        let started = start(guest, vdev, factory, request, identity, &seat);
+        let started =
+            guest.and_then(|guest| start(&guest, vdev, factory, request, identity, &seat));
         let started = started.and_then(|(instance, new)| match new.is_alike(function) {
             true => Ok((instance, new.windows)),
             false => Err(misbehaved(&instance, "it has other BARs than at its start")),
