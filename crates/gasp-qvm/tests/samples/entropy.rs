@@ -1,5 +1,7 @@
 //! `vdev-virtio-entropy.c`, as Linux's virtio-rng uses it.
 
+use std::time::Duration;
+
 use crate::Test;
 use crate::device::{library, until};
 use crate::driver::{ACK, DATA, Driver, Event, INTERRUPT, NOTIFY, STATUS, VERSION_1, WRITE};
@@ -50,11 +52,12 @@ fn fills(edition: u32) {
 
 fn reset(edition: u32) {
     let mut driver = start(edition);
-    for _ in 0..20 {
+    for round in 0..40 {
         for _ in 0..8 {
-            driver.chain(0, 0, &[(DATA, 0x1_0000, WRITE)]);
+            driver.chain(0, 0, &[(DATA, 0x8_0000, WRITE)]);
         }
         driver.set(NOTIFY, 0);
+        std::thread::sleep(Duration::from_micros(50 * (round % 8)));
         driver.set(STATUS, 0);
         assert_eq!((driver.status(), driver.vdev.held()), (0, 0));
         driver.poke(DATA, &[0; 64]);

@@ -135,6 +135,11 @@ fn terminal(edition: u32) {
     let mut said = [0; 8];
     master.read_exact(&mut said).unwrap();
     assert_eq!(&said, b"\r\nworld\n", "raw, and no echo of what came");
+    // What does not fit waits on the host's side until the guest makes room, or wants no more of it.
+    master.write_all(&[b'z'; 20]).unwrap();
+    until("the FIFO is full", || device.vdev.status().contains("16 received"));
+    device.write8(IIR, 0x03);
+    until("the rest comes", || device.vdev.status().contains("4 received"));
     let report = device.vdev.status();
     assert!(report.starts_with(&format!("hostdev {};", path.display())), "{report}");
     device.finish();
