@@ -330,7 +330,7 @@ fn misused(edition: u32) {
     let mut numbers = Numbers(8250);
     for round in 0..20_000 {
         let (offset, byte) = (numbers.next() % 8, numbers.next() as u8);
-        if numbers.next() % 2 == 0 {
+        if numbers.next().is_multiple_of(2) {
             device.write8(offset, byte);
         } else {
             device.read8(offset);
