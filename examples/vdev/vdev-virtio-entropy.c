@@ -25,6 +25,8 @@ typedef enum vdev_ref_status vdev_ref_status_t;
 
 enum { QUEUE, QUEUES };
 enum { QUEUE_SIZE = 64, ENTRIES = 64 };
+/* The most bytes for a request, so that a reset does not wait long for one. */
+#define BYTES_MAX 65536u
 
 struct entropy {
     struct vio_state vs;
@@ -46,11 +48,8 @@ static const struct vio_description description = {
 };
 
 /* Fills a piece of memory; false if there are no random numbers. */
-static bool fill(const iov_t *piece)
+static bool fill(char *at, size_t left)
 {
-    char *at = GETIOVBASE(piece);
-    size_t left = GETIOVLEN(piece);
-
     while (left > 0) {
         const ssize_t got = getrandom(at, left < 256 ? left : 256, 0);
         if (got < 0)
@@ -77,8 +76,13 @@ static uint32_t serve(const vdev_t *vdp, vq_t *vq, unsigned first)
     /* A request has nothing to read, so the first buffer tells for all. */
     if (!(flags & VIRTQ_DESC_F_WRITE) || vio_get_iov(vdp, vq, first, &iov) < 0)
         return 0;
-    for (int i = iov.vi_payload; i < iov.vi_count && fill(&pieces[i]); ++i)
-        written += (uint32_t)GETIOVLEN(&pieces[i]);
+    for (int i = iov.vi_payload; i < iov.vi_count && written < BYTES_MAX; ++i) {
+        const size_t len = GETIOVLEN(&pieces[i]);
+        const size_t part = len < BYTES_MAX - written ? len : BYTES_MAX - written;
+        if (!fill(GETIOVBASE(&pieces[i]), part))
+            break;
+        written += (uint32_t)part;
+    }
     vio_put_iov(vdp, &iov);
     return written;
 }

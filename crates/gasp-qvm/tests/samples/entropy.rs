@@ -47,6 +47,12 @@ fn fills(edition: u32) {
         seen.push(bytes);
     }
     assert_eq!(driver.peek::<32>(DATA + 32), [0; 32], "not past the buffer");
+    // A request that is too long gets as much as does not take long.
+    driver.chain(0, 0, &[(DATA + 0x1000, 0xf000, WRITE), (DATA + 0x1_0000, 0x2000, WRITE)]);
+    driver.set(NOTIFY, 0);
+    until("the request is used", || driver.used(0, 4) == (21, 0, 0x1_0000));
+    assert_ne!(driver.peek::<32>(DATA + 0x1_0fe0), [0; 32]);
+    assert_eq!(driver.peek::<32>(DATA + 0x1_1000), [0; 32]);
     finish(driver);
 }
 
