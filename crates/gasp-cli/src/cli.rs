@@ -10,7 +10,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::failure::Failure;
 use crate::logging::LogWriter;
-use crate::{audit, broker, companions, demo, help, layout, map, output, probe, serve, signal};
+use crate::{
+    audit, broker, companions, demo, help, layout, map, output, probe, serve, signal, vdev,
+};
 
 /// The longest lines of help texts; longer ones are hard to read.
 const HELP_WIDTH_MAX: usize = 100;
@@ -56,6 +58,8 @@ enum Command {
     /// Show the counters of a running virtual machine
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     Status(crate::vm::status::Args),
+    /// Check virtual devices in C
+    Vdev(vdev::Args),
     /// Print shell completions
     Completions(companions::CompletionsArgs),
     /// Print the man page, or write one for each subcommand to a directory
@@ -83,7 +87,10 @@ pub(crate) fn run() -> ExitCode {
             };
         }
     };
-    log_to_stderr(cli.verbose);
+    let loads_vdev = matches!(&cli.command, Command::Vdev(args) if args.loads());
+    if !loads_vdev {
+        log_to_stderr(cli.verbose);
+    }
     if let Err(error) = signal::survive_file_size_limit() {
         tracing::warn!(%error, "a write past the file size limit will end this process");
     }
@@ -99,6 +106,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Vm(args) => (crate::vm::run(&args), false),
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         Command::Status(args) => (crate::vm::status::run(&args), args.json),
+        Command::Vdev(args) => (vdev::run(&args), args.json()),
         Command::Completions(args) => (companions::completions(&args, command()), false),
         Command::Man(args) => (companions::man(&args, command()), false),
     };

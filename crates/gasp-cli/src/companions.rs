@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Command;
@@ -48,17 +48,19 @@ pub(crate) fn man(args: &ManArgs, mut command: Command) -> Result<(), Failure> {
     let Some(folder) = &args.out else { return write_out(&page(&command, "gasp", &date)?) };
     fs::create_dir_all(folder)
         .map_err(Failure::unwritable("cannot create the directory", folder))?;
-    let write = |command: &Command, name: &str| {
-        let file = match name {
-            "gasp" => folder.join("gasp.1"),
-            name => folder.join(format!("gasp-{name}.1")),
-        };
-        let text = page(command, name, &date)?;
-        fs::write(&file, text).map_err(Failure::unwritable("cannot write", &file))
+    write_pages(&command, "gasp", &date, folder)
+}
+
+/// Writes the page of a command, and those of its subcommands.
+fn write_pages(command: &Command, name: &str, date: &str, folder: &Path) -> Result<(), Failure> {
+    let file = match name {
+        "gasp" => folder.join("gasp.1"),
+        name => folder.join(format!("gasp-{name}.1")),
     };
-    write(&command, "gasp")?;
+    let text = page(command, name, date)?;
+    fs::write(&file, text).map_err(Failure::unwritable("cannot write", &file))?;
     let mut pages = command.get_subcommands().filter(|sub| sub.get_name() != "help");
-    pages.try_for_each(|sub| write(sub, sub.get_name()))
+    pages.try_for_each(|sub| write_pages(sub, &help::page(name, sub.get_name()), date, folder))
 }
 
 /// A manual page in roff.

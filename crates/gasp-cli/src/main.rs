@@ -11,6 +11,7 @@
 //! | [`broker`] | frame numbers or tokens for unprivileged processes |
 //! | [`layout`] | a picture of where a configured guest's memory lies |
 //! | [`serve`] | devices on vfio-user sockets, for VMMs to attach |
+//! | [`vdev`] | checks virtual devices in C, without a guest |
 //! | `vm` | a virtual machine on KVM, on x86-64 |
 //! | [`configured`] | a guest from a configuration file |
 //! | [`companions`] | shell completions and man pages |
@@ -42,6 +43,7 @@ mod running;
 mod serve;
 mod signal;
 mod socket;
+mod vdev;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod vm;
 

@@ -176,6 +176,12 @@ impl Printer {
         lines.iter().skip(1).try_for_each(|line| writeln!(self.out, "{line}"))
     }
 
+    /// Writes something that is wrong.
+    pub(crate) fn finding(&mut self, mark: Mark, word: &str, text: &str) -> io::Result<()> {
+        let style = mark.style();
+        self.wrapped(text, &format!("  {style}{word}{style:#}: "), "     ")
+    }
+
     /// Writes what would help, under a verdict, at the full width, so that a
     /// command in it can be copied.
     pub(crate) fn remedy(&mut self, text: &str) -> io::Result<()> {

@@ -232,7 +232,8 @@ fn layout_writes_a_well_formed_picture_to_a_file_and_to_stdout() {
 
 #[test]
 fn every_subcommand_has_help_with_an_example_and_its_exit_status() {
-    for command in ["demo", "probe", "map", "layout", "vm", "status", "completions", "man"] {
+    for command in ["demo", "probe", "map", "layout", "vm", "status", "vdev", "completions", "man"]
+    {
         let help = stdout(&gasp(&[command, "--help"]));
         assert!(help.contains("Example") && help.contains(&format!("gasp {command}")), "{command}");
         assert!(help.contains("Exit status"), "{command}");
@@ -307,7 +308,7 @@ fn completions_and_man_pages_exist_for_every_subcommand() {
     let folder = tempfile::tempdir().unwrap();
     let pages = folder.path().join("man1");
     assert!(gasp(&["man", "--out", pages.to_str().unwrap()]).status.success());
-    for page in ["gasp.1", "gasp-demo.1", "gasp-map.1", "gasp-layout.1", "gasp-probe.1"] {
+    for page in ["gasp.1", "gasp-demo.1", "gasp-map.1", "gasp-layout.1", "gasp-vdev-check.1"] {
         assert!(pages.join(page).exists(), "{page}");
     }
 }

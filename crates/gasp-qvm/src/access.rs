@@ -55,9 +55,24 @@ impl Instance {
     }
 
     fn access(&self, access: Access, len: usize, cpu: &GuestCpu, what: &'static str) -> Answer {
+        match self.ask(access, len, cpu, what) {
+            Some(status) => settle(&self.live, status),
+            None => Answer::Unsupported,
+        }
+    }
+
+    /// Calls `vread` or `vwrite`, as `what` says; its status, or `None` if there is none, or the
+    /// width is not allowed.
+    pub(crate) fn ask(
+        &self,
+        access: Access,
+        len: usize,
+        cpu: &GuestCpu,
+        what: &'static str,
+    ) -> Option<u32> {
         let live = &self.live;
         if len == 0 || len > ACCESS_MAX || !live.factory.allows(len) {
-            return Answer::Unsupported;
+            return None;
         }
         let device =
             Block { location: access.addr, length: len as u64, kind: kind_of(access.space) };
@@ -65,10 +80,7 @@ impl Instance {
         let doing =
             Doing { name: &live.name, what, live: Some(live), cpu: Some(cpu), may_unwind: false };
         let call = || call(live, what == "vread", access.cookie, device, processor, cpu);
-        match live.guest.chosen(|| doing.run(call)) {
-            Some(status) => settle(live, status),
-            None => Answer::Unsupported,
-        }
+        live.guest.chosen(|| doing.run(call))
     }
 }
 

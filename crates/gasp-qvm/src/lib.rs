@@ -20,6 +20,7 @@
 //! | [`PciVdev`] | a vdev as a PCI function, a device for a `gasp_vdev::Shell` |
 //! | [`VdevError`] | what can be wrong with it |
 //! | [`abi`] | what C sees |
+//! | [`inspect`] | what a check of a vdev asks besides |
 //! | [`Bar`] | a base address register of a PCI function |
 //! | `lines`, `controller` | interrupt lines that vdevs assign by themselves |
 //! | `cdev` | character devices of the host behind virtual ones |
@@ -46,6 +47,7 @@ mod error;
 pub mod exports;
 mod factory;
 mod host;
+pub mod inspect;
 mod instance;
 mod lines;
 mod live;

@@ -20,6 +20,7 @@ use crate::cdev::Cdev;
 use crate::doing::Doing;
 use crate::factory::Factory;
 use crate::host::{Cause, End, Host};
+use crate::inspect::CALLS;
 use crate::lines::Refused;
 use crate::object::Object;
 use crate::threads::Threads;
@@ -168,8 +169,12 @@ impl Live {
         // vdev's `vdev_t`, which lasts until `terminate`. The argument is what the header says for
         // this call: NULL, or a text that stays as it is meanwhile.
         let call = || unsafe { control(object, ctrl, argument) };
+        tracing::trace!(target: CALLS, vdev = %self.name, call = what);
         match catch_unwind(AssertUnwindSafe(|| self.guest.chosen(|| doing.run(call)))) {
-            Ok(code) => Ok(code),
+            Ok(code) => {
+                tracing::trace!(target: CALLS, vdev = %self.name, call = what, code);
+                Ok(code)
+            }
             Err(payload) => match payload.downcast::<Fatal>() {
                 Ok(fatal) => Err(*fatal),
                 Err(other) => resume_unwind(other),

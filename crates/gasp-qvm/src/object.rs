@@ -117,6 +117,11 @@ impl Object {
         self.read(member!(self, v_intr))
     }
 
+    /// The place of `v_mtx`.
+    pub(crate) fn mutex(&self) -> *mut libc::pthread_mutex_t {
+        member!(self, v_mtx)
+    }
+
     pub(crate) fn set_interrupt(&self, intr: GuestIntr) {
         self.write(member!(self, v_intr), intr);
     }

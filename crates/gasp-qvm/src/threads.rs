@@ -51,6 +51,11 @@ impl Threads {
         RUNNING.set(Some(Running { of, name: name.to_owned(), _doing: doing }));
     }
 
+    /// The names of those that are running.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.names.lock().clone()
+    }
+
     /// Waits until all have ended, for so long at most; the names of the others.
     pub(crate) fn wait(&self, limit: Duration) -> Vec<String> {
         let deadline = Instant::now() + limit;

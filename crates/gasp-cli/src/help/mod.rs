@@ -12,17 +12,29 @@ pub(crate) use sections::{Block, Kind, Section};
 pub(crate) fn completed(command: Command, width: usize) -> Command {
     let mut built = command.clone();
     built.build();
-    let text = |name: &str| sections::as_help(&sections(name), width);
-    let command = command.after_help(text("gasp"));
+    with_texts(command, &mut built, "gasp", width)
+}
+
+/// A command and its subcommands, `path` and below, with their texts. `built` is the same command.
+fn with_texts(command: Command, built: &mut Command, path: &str, width: usize) -> Command {
+    let command = command.after_help(sections::as_help(&sections(path), width));
     let subcommands = built.get_subcommands_mut().filter(|sub| sub.get_name() != "help");
     subcommands.fold(command, |command, built| {
         let name = built.get_name().to_owned();
-        let (after, usage) = (text(&name), usage(built, width));
+        let (path, usage) = (page(path, &name), usage(built, width));
         command.mut_subcommand(name, |sub| match usage {
-            Some(usage) => sub.after_help(after).override_usage(usage),
-            None => sub.after_help(after),
+            Some(usage) => with_texts(sub, built, &path, width).override_usage(usage),
+            None => with_texts(sub, built, &path, width),
         })
     })
+}
+
+/// The name of the manual page of a subcommand, without `gasp-`: `map`, `vdev-check`.
+pub(crate) fn page(of: &str, subcommand: &str) -> String {
+    match of {
+        "gasp" => subcommand.to_owned(),
+        other => format!("{other}-{subcommand}"),
+    }
 }
 
 /// The usage of a command in several lines, if it does not fit into one.
@@ -52,7 +64,7 @@ fn without_colours(mut text: &str) -> &str {
     text
 }
 
-/// The sections of the help text of a subcommand, or of `gasp` itself.
+/// The sections of the help text of a subcommand, by the name of its [`page`], or of `gasp` itself.
 pub(crate) fn sections(command: &str) -> Vec<Section> {
     sections::parse(match command {
         "demo" => texts::DEMO,
@@ -64,6 +76,8 @@ pub(crate) fn sections(command: &str) -> Vec<Section> {
         "serve" => texts::SERVE,
         "vm" => texts::VM,
         "status" => texts::STATUS,
+        "vdev" => texts::VDEV,
+        "vdev-check" => texts::VDEV_CHECK,
         "completions" => texts::COMPLETIONS,
         "man" => texts::MAN,
         _ => texts::GASP,

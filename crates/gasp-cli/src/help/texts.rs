@@ -376,6 +376,51 @@ Exit status:
   1  the VM does not answer
   2  wrong usage";
 
+pub(super) const VDEV: &str = "\
+Examples:
+  gasp vdev check ./vdev-trace.so
+  gasp vdev check trace --vdev-path build --option period=50
+
+docs/vdevs.md in the source tree is the page for authors of virtual devices in C.
+
+Exit status:
+  0  nothing is wrong
+  1  something is wrong with the vdev, and has been reported
+  2  wrong usage";
+
+pub(super) const VDEV_CHECK: &str = "\
+Examples:
+  gasp vdev check ./vdev-trace.so
+  gasp vdev check trace --vdev-path build --option period=50 --option quiet
+  gasp vdev check ./vdev-trace.so --json | jq '.findings[] | .kind'
+  gdb --args gasp vdev check --in-process ./vdev-trace.so
+
+Loads a virtual device that was written for <qvm/vdev-core.h>, walks its life cycle in front of
+a guest with RAM and no processors, and reports what is wrong: two vdevs at a time, all calls of
+control() in their order, reads of all registers in each width that it allows, the end, and all of
+it again. The vdev is in a process of its own, so a crash and a call that does not return are
+findings as well.
+
+Fields of --json:
+  factory   what the file has registered, or null: `name`, `file`, `edition`, `options` (each with
+            `name` and `argument`: whether it takes one), `flags`, `access_widths`, `extra_space`
+            (in bytes), `callbacks`
+  place     where its registers are, or null: `space` (mem, io, pci), `start` (or null), `bytes`,
+            `chosen` (by this check), `line` (of its interrupt, or null)
+  calls     the calls of control() that have returned, each once
+  reads, writes
+            the number of accesses
+  status    what it reports of its state
+  log       what it logs: `level`, `text`
+  printed   what it writes to stdout and stderr
+  findings  what is wrong, the worst first: `severity` (error, warning, note), `kind` (of those in
+            docs/vdevs.md), `call` (or null), `message`, `advice` (or null)
+
+Exit status:
+  0  nothing is wrong; there may be notes
+  1  errors or warnings
+  2  wrong usage, an option that the vdev does not have, or no such file";
+
 pub(super) const COMPLETIONS: &str = "\
 Example:
   gasp completions bash > ~/.local/share/bash-completion/completions/gasp

@@ -36,9 +36,12 @@ pub unsafe extern "C" fn vdev_pulse(
     ev: *mut SigEvent,
     coid: c_int,
 ) {
-    if ev.is_null() || Live::find(vdp).is_none() {
+    let (false, Some(live)) = (ev.is_null(), Live::find(vdp)) else {
         tracing::error!("vdev_pulse: the vdev or the event is not valid");
         return;
+    };
+    if !live.factory.callbacks().contains(&"pulse") {
+        tracing::warn!(vdev = %live.name, "vdev_pulse: the factory has no `pulse`");
     }
     let prepared = Prepared { vdev: vdp.addr(), code, scoid: coid };
     let mut all = PREPARED.write();

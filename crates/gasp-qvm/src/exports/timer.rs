@@ -34,6 +34,7 @@ pub unsafe extern "C" fn guest_timer_create(
     let create = || {
         let live = Live::find(vdp).ok_or(Errno::INVAL)?;
         if live.factory.timer.is_none() {
+            tracing::warn!(vdev = %live.name, "guest_timer_create: the factory has no `timer`");
             return Err(Errno::NOSYS);
         }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
