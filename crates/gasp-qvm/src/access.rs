@@ -77,8 +77,13 @@ impl Instance {
         let device =
             Block { location: access.addr, length: len as u64, kind: kind_of(access.space) };
         let processor = Block { location: 0, length: len as u64, kind: QST_CPUREGS };
-        let doing =
-            Doing { name: &live.name, what, live: Some(live), cpu: Some(cpu), may_unwind: false };
+        let doing = Doing {
+            name: &live.name,
+            what,
+            vdev: Some(live.address()),
+            cpu: Some(cpu),
+            may_unwind: false,
+        };
         let call = || call(live, what == "vread", access.cookie, device, processor, cpu);
         live.guest.chosen(|| doing.run(call))
     }

@@ -10,6 +10,7 @@ use gasp_capi::regions::gasp_region_set_soft;
 use gasp_capi::types::{GRF_NONE, Region, StateBlock};
 
 use crate::abi::*;
+use crate::bar::{Bar, Installed};
 use crate::error::VdevError;
 use crate::instance::Instance;
 use crate::live::Live;
@@ -17,23 +18,6 @@ use crate::request::Space;
 
 /// The lines of the log about BARs of a vdev, which its guest can cause without end.
 const LINES_MAX: u32 = 16;
-
-/// A BAR as a vdev describes it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Bar {
-    /// Its number, 0 to 5; one of 64 bits takes the next as well.
-    pub index: usize,
-    /// Memory or ports.
-    pub space: Space,
-    /// Its size in bytes or ports: a power of two, at least 16 in memory, 4 of ports.
-    pub len: u64,
-    /// Where the guest has put it; `None` if it is disabled or has no address.
-    pub start: Option<u64>,
-    /// `GRF_VIRT_*`: the accesses that the vdev answers.
-    pub flags: u32,
-    /// The vdev's own number of it, which accesses have.
-    pub cookie: u32,
-}
 
 /// What a structure of C says of a BAR, in either edition.
 #[derive(Clone, Copy, Debug)]
@@ -94,13 +78,6 @@ impl Described {
         let (flags, cookie) = (self.flags, self.cookie);
         Ok(Some(Bar { index, space, len, start, flags, cookie }))
     }
-}
-
-/// The BARs of a vdev that are regions of its guest.
-#[derive(Debug, Default)]
-pub(crate) struct Installed {
-    bars: [Option<Bar>; BARS],
-    lines: u32,
 }
 
 /// Moves the BARs of a vdev to where its guest has put them. Returns where each is now; `None` if that

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "memory that C may read")]
 
 use core::cell::UnsafeCell;
+use gasp::Errno;
 
 use gasp_capi::types::Vdev;
 
@@ -26,6 +27,19 @@ static CONTROLLER: Page = Page(UnsafeCell::new([0; 4096]));
 /// The `vdev_t *` that stands for the host's own controller of each guest. No vdev has it.
 pub(crate) fn pointer() -> *mut Vdev {
     CONTROLLER.0.get().cast()
+}
+
+/// Why a line cannot be assigned.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Refused {
+    pub(crate) errno: Errno,
+    pub(crate) why: String,
+}
+
+impl Refused {
+    pub(crate) fn new(errno: Errno, why: impl Into<String>) -> Self {
+        Self { errno, why: why.into() }
+    }
 }
 
 /// Whether `pic` is the host's own controller; so is NULL.

@@ -6,10 +6,9 @@
 use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use core::ptr::{self, NonNull};
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Once, OnceLock};
 
 use crate::cpu::GuestCpu;
-use crate::live::Live;
 
 /// A call of a vdev.
 pub(crate) struct Doing<'call> {
@@ -17,8 +16,8 @@ pub(crate) struct Doing<'call> {
     pub(crate) name: &'call str,
     /// The call: `vread`, its constructor.
     pub(crate) what: &'call str,
-    /// The vdev; `None` while its file is being loaded.
-    pub(crate) live: Option<&'call Arc<Live>>,
+    /// The address of its `vdev_t`; `None` while its file is being loaded.
+    pub(crate) vdev: Option<usize>,
     /// The processor whose access it answers.
     pub(crate) cpu: Option<&'call GuestCpu>,
     /// Whether a failure that ends the vdev can unwind to the host.
@@ -49,11 +48,6 @@ impl Doing<'_> {
         // there until the pointer is replaced again, on this thread, after `call`. This function is
         // called within `call`, and `look` gets the reference for its own duration only.
         look(unsafe { current.as_ref() })
-    }
-
-    /// The vdev of the call that this thread is in.
-    pub(crate) fn live() -> Option<Arc<Live>> {
-        Self::with(|doing| doing.and_then(|doing| doing.live).map(Arc::clone))
     }
 }
 
@@ -124,36 +118,36 @@ extern "C" fn crashed(signal: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
     }
 }
 
-/// What a thread of a vdev does, until it ends.
-struct ThreadWork {
-    live: Arc<Live>,
+/// The names of a thread's work.
+struct Names {
+    vdev: String,
     what: String,
 }
 
-/// Has this thread work for a vdev, while the result lives.
+/// Has this thread work for a vdev, while it lives.
 pub(crate) struct Forever {
-    work: NonNull<ThreadWork>,
+    names: NonNull<Names>,
     doing: NonNull<Doing<'static>>,
 }
 
 impl Forever {
-    pub(crate) fn new(live: &Arc<Live>, thread: &str) -> Self {
-        let work = ThreadWork { live: Arc::clone(live), what: format!("its thread `{thread}`") };
-        let work = Box::leak(Box::new(work));
-        let at = NonNull::from(&mut *work);
+    /// `vdev` is the address of the `vdev_t` of the vdev called `name`.
+    pub(crate) fn new(name: &str, vdev: usize, thread: &str) -> Self {
+        let names = Names { vdev: name.to_owned(), what: format!("its thread `{thread}`") };
+        let at = NonNull::from(Box::leak(Box::new(names)));
         // SAFETY: the box is freed in `drop`, after `doing`, which alone has this reference; until
         // then nobody writes to it.
-        let lent: &'static ThreadWork = unsafe { at.as_ref() };
+        let lent: &'static Names = unsafe { at.as_ref() };
         let doing = Doing {
-            name: &lent.live.name,
+            name: &lent.vdev,
             what: &lent.what,
-            live: Some(&lent.live),
+            vdev: Some(vdev),
             cpu: None,
             may_unwind: false,
         };
         let doing = NonNull::from(Box::leak(Box::new(doing)));
         CURRENT.set(doing.as_ptr().cast_const().cast());
-        Self { work: at, doing }
+        Self { names: at, doing }
     }
 }
 
@@ -164,6 +158,6 @@ impl Drop for Forever {
         // besides, is null.
         drop(unsafe { Box::from_raw(self.doing.as_ptr()) });
         // SAFETY: it is of `Box::leak`, and freed once. What had borrowed it is gone.
-        drop(unsafe { Box::from_raw(self.work.as_ptr()) });
+        drop(unsafe { Box::from_raw(self.names.as_ptr()) });
     }
 }

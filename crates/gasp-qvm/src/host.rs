@@ -5,7 +5,7 @@ use std::path::Path;
 
 use gasp::Errno;
 
-use crate::bars::Bar;
+use crate::bar::Bar;
 use crate::controller;
 
 /// The place of one vdev in its guest, as its host provides it.

@@ -10,12 +10,11 @@ use gasp::config::Location;
 use gasp_capi::embed;
 
 use crate::abi::*;
-use crate::controller::{self, ANY_LINE};
+use crate::controller::{self, ANY_LINE, Refused};
 use crate::cpu::ACCESS_MAX;
 use crate::error::VdevError;
 use crate::factory::Factory;
 use crate::host::{Cause, Host};
-use crate::lines::Refused;
 use crate::live::{Fatal, Live, Memory};
 use crate::object::{Members, Object};
 use crate::request::{Request, Space, default_space, spaces};

@@ -25,7 +25,7 @@
 //! | `lines`, `controller` | interrupt lines that vdevs assign by themselves |
 //! | `cdev` | character devices of the host behind virtual ones |
 //! | `conf`, `config_space` | places as the configuration writes them; registers in slices |
-//! | `doing`, `live`, `object`, `cpu`, `threads`, `worker` | a vdev that exists, and what it does |
+//! | `doing`, `live`, `object`, `cpu`, `threads`, `worker`, `deliver` | a vdev that exists, and what it does |
 //! | `exports` | the functions that C calls |
 //! | [`vio`] | virtio devices: registers, queues, requests |
 
@@ -33,6 +33,7 @@
 
 pub mod abi;
 mod access;
+mod bar;
 mod bars;
 mod cancel;
 mod cdev;
@@ -42,6 +43,7 @@ mod config_space;
 mod controller;
 mod cpu;
 mod decoder;
+mod deliver;
 mod doing;
 mod error;
 pub mod exports;
@@ -57,10 +59,11 @@ pub mod pci;
 mod request;
 mod threads;
 pub mod vio;
+mod virtio;
 mod worker;
 
 pub use access::{Access, Answer};
-pub use bars::Bar;
+pub use bar::Bar;
 pub use decoder::Decoder;
 pub use error::VdevError;
 pub use factory::Factory;

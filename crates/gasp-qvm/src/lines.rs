@@ -5,21 +5,8 @@ use std::sync::Arc;
 use gasp::Errno;
 
 use crate::abi::GuestIntr;
-use crate::controller::{self, ANY_LINE};
+use crate::controller::{self, ANY_LINE, Refused};
 use crate::live::Live;
-
-/// Why a line cannot be assigned.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Refused {
-    pub(crate) errno: Errno,
-    pub(crate) why: String,
-}
-
-impl Refused {
-    pub(crate) fn new(errno: Errno, why: impl Into<String>) -> Self {
-        Self { errno, why: why.into() }
-    }
-}
 
 /// Assigns a line to a vdev: this one, or one that the host chooses for `None`.
 pub(crate) fn assign(

@@ -15,13 +15,13 @@ use gasp_capi::embed;
 use gasp_capi::types::Vdev;
 use parking_lot::{Mutex, RwLock};
 
-use crate::bars::Installed;
+use crate::bar::Installed;
 use crate::cdev::Cdev;
+use crate::controller::Refused;
 use crate::doing::Doing;
 use crate::factory::Factory;
 use crate::host::{Cause, End, Host};
 use crate::inspect::CALLS;
-use crate::lines::Refused;
 use crate::object::Object;
 use crate::threads::Threads;
 use crate::worker::Worker;
@@ -40,7 +40,7 @@ pub(crate) struct Live {
     pub(crate) guest: embed::ListedGuest,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) object: Object,
-    pub(crate) threads: Threads,
+    pub(crate) threads: Arc<Threads>,
     pub(crate) worker: Worker,
     /// The state of its own, which `v_device` points to.
     pub(crate) memory: Memory,
@@ -75,17 +75,28 @@ impl Live {
         ALL.read().get(&vdev.addr()).cloned()
     }
 
+    /// The vdev of the call that this thread is in.
+    pub(crate) fn current() -> Option<Arc<Self>> {
+        let vdev = Doing::with(|doing| doing.and_then(|doing| doing.vdev))?;
+        ALL.read().get(&vdev).cloned()
+    }
+
+    /// The address of its `vdev_t`.
+    pub(crate) fn address(&self) -> usize {
+        self.object.pointer().addr()
+    }
+
     /// The vdev of an interrupt, if it exists.
     pub(crate) fn of_interrupt(number: u32) -> Option<Arc<Self>> {
         INTERRUPTS.read().get(&number).and_then(Weak::upgrade)
     }
 
     pub(crate) fn enlist(self: &Arc<Self>) {
-        ALL.write().insert(self.object.pointer().addr(), Arc::clone(self));
+        ALL.write().insert(self.address(), Arc::clone(self));
     }
 
     pub(crate) fn delist(&self) {
-        ALL.write().remove(&self.object.pointer().addr());
+        ALL.write().remove(&self.address());
         let number = self.interrupt.swap(0, Ordering::AcqRel);
         INTERRUPTS.write().remove(&number);
     }
@@ -163,7 +174,13 @@ impl Live {
         what: &str,
         argument: *const c_char,
     ) -> Result<i32, Fatal> {
-        let doing = Doing { name: &self.name, what, live: Some(self), cpu: None, may_unwind: true };
+        let doing = Doing {
+            name: &self.name,
+            what,
+            vdev: Some(self.address()),
+            cpu: None,
+            may_unwind: true,
+        };
         let (control, object) = (self.factory.control, self.object.pointer());
         // SAFETY: `control` is that of the factory, which is never unloaded, and `object` its
         // vdev's `vdev_t`, which lasts until `terminate`. The argument is what the header says for
@@ -258,7 +275,7 @@ impl Live {
             guest,
             host,
             object,
-            threads: Threads::default(),
+            threads: Arc::default(),
             memory,
             error: Mutex::default(),
             report: Mutex::default(),

@@ -175,7 +175,7 @@ fn open(file: &Path, by_path: bool) -> Result<Opened, VdevError> {
     REGISTERED.set(Some(Vec::new()));
     let name = file.display().to_string();
     let doing =
-        Doing { name: &name, what: "its constructor", live: None, cpu: None, may_unwind: false };
+        Doing { name: &name, what: "its constructor", vdev: None, cpu: None, may_unwind: false };
     // Local: two vdevs may have functions of the same name.
     // SAFETY: `path` is a C string. The constructors of the file run with what the program may do,
     // as for every library that it is linked with: whoever names a vdev trusts its code.

@@ -2,6 +2,7 @@
 //!
 //! A thread is counted until its thread-local data is destroyed, so also if it is cancelled.
 
+use core::any::Any;
 use core::cell::RefCell;
 use core::time::Duration;
 use std::sync::Arc;
@@ -10,7 +11,6 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use crate::doing::Forever;
-use crate::live::Live;
 
 /// The threads of a vdev that are running, by name.
 #[derive(Debug, Default)]
@@ -21,9 +21,11 @@ pub(crate) struct Threads {
 
 /// This thread as one of a vdev's.
 struct Running {
-    of: Arc<Live>,
+    of: Arc<Threads>,
     name: String,
     _doing: Forever,
+    /// What it uses until it ends.
+    _uses: Arc<dyn Any + Send + Sync>,
 }
 
 thread_local! {
@@ -45,10 +47,16 @@ impl Threads {
         self.ended.notify_all();
     }
 
-    /// Has this thread, which is counted already, counted until it ends.
-    pub(crate) fn is_this(live: &Arc<Live>, name: &str) {
-        let (of, doing) = (Arc::clone(live), Forever::new(live, name));
-        RUNNING.set(Some(Running { of, name: name.to_owned(), _doing: doing }));
+    /// Has this thread, which is counted already, counted until it ends. Until then it does
+    /// `doing`, and keeps what it uses.
+    pub(crate) fn is_this(
+        self: &Arc<Self>,
+        name: &str,
+        doing: Forever,
+        uses: Arc<dyn Any + Send + Sync>,
+    ) {
+        let (of, name) = (Arc::clone(self), name.to_owned());
+        RUNNING.set(Some(Running { of, name, _doing: doing, _uses: uses }));
     }
 
     /// The names of those that are running.
@@ -71,6 +79,6 @@ impl Threads {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.of.threads.remove(&self.name);
+        self.of.remove(&self.name);
     }
 }

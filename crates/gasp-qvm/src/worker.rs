@@ -1,7 +1,5 @@
 //! A thread of the host for each vdev that needs it: it delivers pulses and timers, one at a time.
-#![allow(unsafe_code, reason = "calls C")]
 
-use core::ffi::c_void;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -13,9 +11,6 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::abi::{Pulse, TimerData};
 use crate::clock;
-use crate::doing::Doing;
-use crate::factory::Calls;
-use crate::live::Live;
 
 /// The most pulses that wait for a vdev.
 pub(crate) const PULSES_MAX: usize = 1024;
@@ -62,6 +57,33 @@ pub(crate) enum When {
     FromDue(u64),
 }
 
+/// Who receives pulses and timers, on the thread of a worker.
+pub(crate) trait Receiver: Send + Sync + 'static {
+    /// Its worker.
+    fn worker(&self) -> &Worker;
+
+    /// The thread begins.
+    fn begin(&self);
+
+    /// A pulse.
+    fn pulse(&self, pulse: &Pulse);
+
+    /// A timer, with the data that it was added with.
+    fn expire(&self, data: usize, times: &TimerData);
+}
+
+/// To whom pulses are sent.
+pub(crate) trait Pulsed: Send + Sync {
+    /// Has a pulse delivered soon, as [`Worker::pulse`] does.
+    fn send(self: Arc<Self>, pulse: Pulse) -> Result<(), Errno>;
+}
+
+impl<R: Receiver> Pulsed for R {
+    fn send(self: Arc<Self>, pulse: Pulse) -> Result<(), Errno> {
+        self.worker().pulse(&self, pulse)
+    }
+}
+
 /// What there is to deliver.
 enum Due {
     Pulse(Pulse),
@@ -77,8 +99,8 @@ impl Worker {
     ///
     /// # Errors
     /// `EAGAIN` if too many wait, or there can be no thread; `ENXIO` if the vdev is ending.
-    pub(crate) fn pulse(&self, live: &Arc<Live>, pulse: Pulse) -> Result<(), Errno> {
-        let mut state = self.started(live)?;
+    pub(crate) fn pulse(&self, of: &Arc<impl Receiver>, pulse: Pulse) -> Result<(), Errno> {
+        let mut state = self.started(of)?;
         if state.pulses.len() >= PULSES_MAX {
             return Err(Errno::AGAIN);
         }
@@ -111,11 +133,11 @@ impl Worker {
     /// `EINVAL` if there is no such timer; otherwise as [`pulse`](Self::pulse).
     pub(crate) fn set_timer(
         &self,
-        live: &Arc<Live>,
+        of: &Arc<impl Receiver>,
         number: usize,
         when: When,
     ) -> Result<(), Errno> {
-        let mut state = self.started(live)?;
+        let mut state = self.started(of)?;
         let timer = state.timers.get_mut(&number).ok_or(Errno::INVAL)?;
         let now = clock::now();
         timer.requested = now;
@@ -152,13 +174,13 @@ impl Worker {
     }
 
     /// The state, once the thread is running.
-    fn started(&self, live: &Arc<Live>) -> Result<MutexGuard<'_, State>, Errno> {
+    fn started(&self, of: &Arc<impl Receiver>) -> Result<MutexGuard<'_, State>, Errno> {
         let mut state = self.state.lock();
         if state.is_over {
             return Err(Errno::NXIO);
         }
         if state.thread.is_none() {
-            let of = Arc::downgrade(live);
+            let of = Arc::downgrade(of);
             let thread = thread::Builder::new().name(self.name.clone());
             let thread = thread.spawn(move || deliver(&of));
             state.thread = Some(thread.map_err(|_| Errno::AGAIN)?);
@@ -205,55 +227,15 @@ impl Worker {
 }
 
 /// The thread.
-fn deliver(of: &Weak<Live>) {
-    // The vdev waits for this thread before it ends.
-    let Some(live) = of.upgrade() else { return };
+fn deliver<R: Receiver>(of: &Weak<R>) {
+    // The receiver waits for this thread before it ends.
+    let Some(receiver) = of.upgrade() else { return };
     gasp::signal::block_in_thread();
-    live.guest.choose();
-    while let Some(due) = live.worker.next() {
+    receiver.begin();
+    while let Some(due) = receiver.worker().next() {
         match due {
-            Due::Pulse(pulse) => call(&live, "pulse", || send(&live, &pulse)),
-            Due::Timer { data, times } => call(&live, "timer", || expire(&live, data, &times)),
+            Due::Pulse(pulse) => receiver.pulse(&pulse),
+            Due::Timer { data, times } => receiver.expire(data, &times),
         }
     }
-}
-
-fn call(live: &Arc<Live>, what: &str, call: impl FnOnce()) {
-    let doing = Doing { name: &live.name, what, live: Some(live), cpu: None, may_unwind: false };
-    doing.run(call);
-}
-
-fn send(live: &Live, pulse: &Pulse) {
-    let object = live.object.pointer();
-    let code = match live.factory.calls {
-        Calls::V800 { pulse: Some(call), .. } => {
-            // SAFETY: the function is that of the factory, which is never unloaded, with its vdev,
-            // which ends after this thread, and a pulse that is valid during the call.
-            unsafe { call(object, core::ptr::from_ref(pulse)) }
-        }
-        // SAFETY: as above.
-        Calls::V710 { pulse: Some(call), .. } => unsafe { call(object, pulse.code) },
-        _ => {
-            tracing::error!(vdev = %live.name, code = pulse.code, "a pulse, but no `pulse` function");
-            return;
-        }
-    };
-    if code != 0 {
-        let errno = Errno::from_raw_os_error(code);
-        tracing::warn!(vdev = %live.name, pulse = pulse.code, %errno, "`pulse` has failed");
-    }
-}
-
-fn expire(live: &Live, data: usize, times: &TimerData) {
-    let Some(timer) = live.factory.timer else {
-        tracing::error!(vdev = %live.name, "a timer, but no `timer` function");
-        return;
-    };
-    let data: *mut c_void = core::ptr::with_exposed_provenance_mut(data);
-    // SAFETY: the function is that of the factory, which is never unloaded, with its vdev, which
-    // ends after this thread; `data` is what it has asked to get back, and `times` valid during the
-    // call. There is no processor, as the header says.
-    unsafe {
-        timer(live.object.pointer(), data, core::ptr::from_ref(times), core::ptr::null_mut())
-    };
 }

@@ -18,8 +18,7 @@ use super::buffer::{Buffer, read, write};
 use super::host::{HostDevice, Settings};
 use super::options::{Delay, Use};
 use super::state::{End, State, Waits};
-use super::watch;
-use crate::live::Live;
+use crate::worker::Pulsed;
 
 /// The longest buffer in bytes.
 pub(crate) const SIZE_MAX: usize = 1 << 20;
@@ -27,7 +26,9 @@ pub(crate) const SIZE_MAX: usize = 1 << 20;
 /// A character device of a vdev.
 #[derive(Debug)]
 pub(crate) struct Cdev {
-    pub(super) live: Weak<Live>,
+    /// The vdev, and its name.
+    pub(super) vdev: Weak<dyn Pulsed>,
+    name: String,
     state: Mutex<State>,
     /// Has the thread look at the state again.
     pub(super) wake: OwnedFd,
@@ -57,7 +58,7 @@ impl Cdev {
     ///
     /// # Errors
     /// `ENOMEM`, and those of eventfd(2).
-    pub(crate) fn new(live: &Arc<Live>, size: usize) -> Result<Self, Errno> {
+    pub(crate) fn new(vdev: Weak<dyn Pulsed>, name: &str, size: usize) -> Result<Self, Errno> {
         let state = State {
             input: End::default(),
             output: End::default(),
@@ -70,7 +71,7 @@ impl Cdev {
             waits: Waits::default(),
         };
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { live: Arc::downgrade(live), state: Mutex::new(state), wake })
+        Ok(Self { vdev, name: name.to_owned(), state: Mutex::new(state), wake })
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -97,11 +98,15 @@ impl Cdev {
         self.state().batch = batch;
     }
 
-    /// The guest is complete: opens the host device unless that is delayed.
+    /// The guest is complete: opens the host device unless that is delayed. `watch` is what its
+    /// thread does.
     ///
     /// # Errors
     /// Those of open(2), with the path, and `EAGAIN` if there can be no thread.
-    pub(crate) fn start(self: &Arc<Self>) -> Result<(), (Errno, PathBuf)> {
+    pub(super) fn start_with(
+        self: &Arc<Self>,
+        watch: fn(&Arc<Self>),
+    ) -> Result<(), (Errno, PathBuf)> {
         let mut state = self.state();
         if state.runs || (state.input.path.is_none() && state.output.path.is_none()) {
             return Ok(());
@@ -110,8 +115,8 @@ impl Cdev {
             state.open()?;
         }
         let of = Arc::clone(self);
-        let name = self.live.upgrade().map_or_else(String::new, |live| live.name.clone());
-        let thread = thread::Builder::new().name(name).spawn(move || watch::watch(&of));
+        let thread = thread::Builder::new().name(self.name.clone());
+        let thread = thread.spawn(move || watch(&of));
         state.thread = Some(thread.map_err(|_| (Errno::AGAIN, PathBuf::new()))?);
         state.runs = true;
         state.expect_input();

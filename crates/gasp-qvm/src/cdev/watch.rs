@@ -3,6 +3,7 @@
 
 use core::time::Duration;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,8 +16,18 @@ use crate::abi::{CDEV_INPUT_AVAILABLE_PULSE_CODE, CDEV_OUTPUT_AVAILABLE_PULSE_CO
 /// How long after a pulse that found no place it is tried again.
 const BUSY: Duration = Duration::from_millis(10);
 
+impl Cdev {
+    /// The guest is complete: opens the host device unless that is delayed, and waits for it.
+    ///
+    /// # Errors
+    /// Those of open(2), with the path, and `EAGAIN` if there can be no thread.
+    pub(crate) fn start(self: &Arc<Self>) -> Result<(), (Errno, PathBuf)> {
+        self.start_with(watch)
+    }
+}
+
 /// Waits until the device is closed.
-pub(super) fn watch(cdev: &Arc<Cdev>) {
+fn watch(cdev: &Arc<Cdev>) {
     gasp::signal::block_in_thread();
     loop {
         let mut state = cdev.state();
@@ -76,8 +87,8 @@ pub(super) fn watch(cdev: &Arc<Cdev>) {
 
 /// Sends a pulse; `false` if it has to be tried again.
 fn pulse(cdev: &Cdev, code: i8) -> bool {
-    let Some(live) = cdev.live.upgrade() else { return true };
-    match live.worker.pulse(&live, Pulse { code, ..Pulse::default() }) {
+    let Some(vdev) = cdev.vdev.upgrade() else { return true };
+    match vdev.send(Pulse { code, ..Pulse::default() }) {
         Err(Errno::AGAIN) => {
             std::thread::sleep(BUSY);
             false

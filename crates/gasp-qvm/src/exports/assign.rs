@@ -9,9 +9,8 @@ use gasp_capi::types::{GuestSystem, Vdev};
 
 use super::bytes;
 use crate::abi::*;
-use crate::controller::{self, is_host};
-use crate::doing::Doing;
-use crate::lines::{self, Refused};
+use crate::controller::{self, Refused, is_host};
+use crate::lines;
 use crate::live::Live;
 use crate::{cancel, conf};
 
@@ -20,7 +19,7 @@ use crate::{cancel, conf};
 /// # Safety
 /// `gip` is NULL or valid for writes: the pointer rule.
 unsafe fn assign(gip: *mut GuestIntr, kind: u32, pic: *const Vdev, pin: Option<u32>) {
-    let live = Doing::live();
+    let live = Live::current();
     let outcome = match (&live, kind) {
         (None, _) => Err(Refused::new(Errno::NXIO, "this is no callback of a vdev")),
         (_, 2..) => {
@@ -87,7 +86,7 @@ unsafe fn parse(text: *const c_char, gip: *mut GuestIntr) -> *mut c_char {
     let Some((name, line, len)) = conf::interrupt(unsafe { bytes(text) }) else {
         return core::ptr::null_mut();
     };
-    let Some(live) = Doing::live() else { return core::ptr::null_mut() };
+    let Some(live) = Live::current() else { return core::ptr::null_mut() };
     let assigned = match name {
         controller::NAME => lines::assign(&live, Some(line), true),
         _ => Err(Refused::new(
@@ -131,7 +130,7 @@ pub unsafe extern "C" fn qvm_parse_intr(
     text: *const c_char,
     ip: *mut GuestIntr,
 ) -> *mut c_char {
-    let own = Doing::live().is_some_and(|live| live.guest.pointer().addr() == gsp.addr());
+    let own = Live::current().is_some_and(|live| live.guest.pointer().addr() == gsp.addr());
     if !own {
         return core::ptr::null_mut();
     }
@@ -142,7 +141,7 @@ pub unsafe extern "C" fn qvm_parse_intr(
 /// See `<qvm/guest.h>`.
 #[unsafe(no_mangle)]
 pub extern "C" fn guest_intr_num_pins(pic: *const Vdev) -> c_uint {
-    let live = Doing::live().filter(|_| is_host(pic));
+    let live = Live::current().filter(|_| is_host(pic));
     live.map_or(0, |live| live.host.lines())
 }
 

@@ -127,7 +127,7 @@ pub unsafe extern "C" fn cdev_setup(cds: *mut CdevState, vdev: *mut Vdev, size: 
         if live.is_running() {
             return Err(Errno::PERM);
         }
-        let cdev = Cdev::new(&live, size)?;
+        let cdev = Cdev::new(Arc::<Live>::downgrade(&live), &live.name, size)?;
         let shown = cdev.shown();
         let mut cdevs = live.cdevs.lock();
         if cdevs.len() >= CDEVS_MAX && !cdevs.contains_key(&cds.addr()) {

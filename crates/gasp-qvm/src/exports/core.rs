@@ -9,11 +9,10 @@ use gasp_capi::types::Vdev;
 
 use super::{print, text};
 use crate::abi::*;
-use crate::doing::Doing;
+use crate::doing::Forever;
 use crate::factory::Registered;
 use crate::live::{Live, c_text};
 use crate::loader;
-use crate::threads::Threads;
 
 /// See `<qvm/vdev-core.h>`.
 #[unsafe(no_mangle)]
@@ -95,7 +94,9 @@ fn begin(starting: *mut Starting) -> (Start, *mut c_void) {
     // SAFETY: the text is a C string; the thread is this one.
     unsafe { libc::pthread_setname_np(this, c_text(&short).as_ptr()) };
     live.guest.choose();
-    Threads::is_this(&live, &name);
+    let doing = Forever::new(&live.name, live.address(), &name);
+    let threads = Arc::clone(&live.threads);
+    threads.is_this(&name, doing, live);
     (start, argument)
 }
 
@@ -136,5 +137,5 @@ pub unsafe extern "C" fn vdev_path(buf: *mut c_char, count: usize, vdp: *const V
 
 /// The vdev that a call is for: the one it names, or the one that this thread works for.
 pub(super) fn of(vdp: *const Vdev) -> Option<Arc<Live>> {
-    if vdp.is_null() { Doing::live() } else { Live::find(vdp) }
+    if vdp.is_null() { Live::current() } else { Live::find(vdp) }
 }

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use crate::abi::*;
 use crate::cpu::GuestCpu;
 use crate::doing::Doing;
+use crate::live::Live;
 
 /// The most blocks of one call.
 const BLOCKS_MAX: usize = 1024;
@@ -53,8 +54,7 @@ fn divided(
             let place = match kind {
                 QST_CPUREGS => Place::Register(cpu.filter(|_| !gcp.is_null()).ok_or(Errno::INVAL)?),
                 QST_MEMORY => {
-                    let own =
-                        doing.and_then(|doing| doing.live).map(|live| live.guest.engine().clone());
+                    let own = Live::current().map(|live| live.guest.engine().clone());
                     let chosen = || embed::engine_of(None).map_err(|error| error.errno());
                     let guest = own.map_or_else(chosen, Ok)?;
                     Place::Memory(guest, GuestPhys(location))

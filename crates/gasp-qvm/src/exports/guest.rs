@@ -8,14 +8,13 @@ use gasp_capi::types::Vdev;
 
 use crate::abi::*;
 use crate::cancel::uncancelled;
-use crate::doing::Doing;
 use crate::host::Cause;
 use crate::live::Live;
 
 /// Ends the guest of the vdev that this thread works for.
 fn terminate(cause: Option<c_int>) {
     let cause = cause.filter(|cause| (GTC_NORMAL_EXIT..=GTC_MAX).contains(cause));
-    match Doing::live() {
+    match Live::current() {
         Some(live) => live.end(Cause::Terminated(cause.unwrap_or(GTC_ERROR))),
         None => uncancelled(|| {
             tracing::error!(

@@ -61,7 +61,7 @@ fn log(level: u32, vdp: *const Vdev, line: &str) {
 pub unsafe extern "C" fn qvm_report_text(line: *const c_char) {
     // SAFETY: the pointer rule.
     let line = unsafe { text(line) };
-    if let Some(live) = Doing::live() {
+    if let Some(live) = Live::current() {
         report(&live, &line);
     }
 }
@@ -84,7 +84,7 @@ pub(super) fn report(live: &Live, line: &str) {
 pub unsafe extern "C-unwind" fn qvm_fatal_text(source: u32, line: *const c_char) -> ! {
     // SAFETY: the pointer rule.
     let line = unsafe { text(line) }.trim_end_matches('\n').to_owned();
-    let live = Doing::live();
+    let live = Live::current();
     if Doing::with(|doing| doing.is_some_and(|doing| doing.may_unwind)) {
         // The frames between are those of the vdev, in C: they have nothing to clean up.
         resume_unwind(Box::new(Fatal(line)));

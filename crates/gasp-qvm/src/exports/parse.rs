@@ -7,7 +7,7 @@ use gasp_capi::types::{StateBlock, StateBlock710};
 
 use super::bytes;
 use crate::conf::{self, Written};
-use crate::doing::Doing;
+use crate::live::Live;
 
 /// The location at the beginning of a text, in the startup phase.
 ///
@@ -16,7 +16,7 @@ use crate::doing::Doing;
 unsafe fn location(text: *const c_char) -> Option<Written> {
     // SAFETY: as this function asks.
     let text = unsafe { bytes(text) };
-    let runs = Doing::live().is_some_and(|live| live.is_running());
+    let runs = Live::current().is_some_and(|live| live.is_running());
     conf::location(text).filter(|_| !runs)
 }
 

@@ -15,7 +15,6 @@ use super::bytes;
 use super::cpu::code;
 use crate::abi::*;
 use crate::cancel::uncancelled;
-use crate::doing::Doing;
 use crate::live::Live;
 
 /// `guest_power_state_callback_func_t`.
@@ -23,7 +22,7 @@ type Callback = unsafe extern "C" fn(*mut c_void, *mut c_void);
 
 /// Whether there is the guest that a call names, or one for a call that names none.
 fn guest(named: Option<*const GuestSystem>) -> Result<(), Errno> {
-    if named.is_none() && Doing::live().is_some() {
+    if named.is_none() && Live::current().is_some() {
         return Ok(());
     }
     embed::engine_of(named).map(drop).map_err(|_| Errno::NXIO)
@@ -107,7 +106,7 @@ pub extern "C" fn guest_power_state_notify_register(
     _func: Option<Callback>,
     _data: *mut c_void,
 ) {
-    let live = Doing::live();
+    let live = Live::current();
     let vdev = live.as_ref().map_or("?", |live| live.name.as_str());
     uncancelled(|| {
         tracing::warn!(
@@ -126,7 +125,7 @@ pub(super) fn write_core(live: Option<&Live>, path: Option<&Path>) -> Result<(),
 /// # Safety
 /// `path` is NULL or a string: the pointer rule.
 unsafe fn write_core_for_c(path: *const c_char) -> c_int {
-    let live = Doing::live();
+    let live = Live::current();
     if path.is_null() {
         return code(write_core(live.as_deref(), None));
     }

@@ -5,7 +5,7 @@ use super::function::Nominal;
 use super::life::misbehaved;
 use crate::abi::*;
 use crate::access::Access;
-use crate::bars::Bar;
+use crate::bar::Bar;
 use crate::error::VdevError;
 use crate::instance::Instance;
 use crate::request::Space;

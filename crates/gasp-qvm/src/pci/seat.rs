@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gasp_vdev::{Interrupts, IrqKind, Throttle};
 
 use super::{Messages, OnFailure, PciFailure};
-use crate::bars::Bar;
+use crate::bar::Bar;
 use crate::host::{End, Host};
 
 /// What an instance signals, and how it ends.

@@ -10,7 +10,7 @@
 //! | `abi` | the structures of the headers |
 //! | `outside` | what a device needs of its vdev |
 //! | `device` | a device: its state, status, start, reset |
-//! | `registers`, `mmio` | what an access reaches, on PCI and MMIO |
+//! | `registers`, `mmio`, `transport` | what an access reaches, on PCI and MMIO |
 //! | `interrupt` | the interrupt status and the line, or MSI-X |
 //! | `queues` | queues as C sees them |
 //! | `memory` | the memory that rings are in |
@@ -43,19 +43,18 @@ mod mmio;
 mod outside;
 mod queue;
 mod queues;
-mod registers;
+pub(crate) mod registers;
 pub mod requests;
+mod transport;
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use gasp_capi::types::Vdev;
-use gasp_vdev::Model;
 use parking_lot::RwLock;
 
 use self::abi::State;
 use self::device::Virtio;
-use crate::instance::Instance;
 
 /// The devices, by the address of their `struct vio_state`.
 static STATES: LazyLock<RwLock<HashMap<usize, Arc<Virtio>>>> = LazyLock::new(RwLock::default);
@@ -95,21 +94,4 @@ pub(crate) fn forget(vdev: *const Vdev) -> Ended {
     ended.iter().for_each(|virtio| virtio.reset());
     iov::forget(vdev.addr());
     Ended(ended)
-}
-
-impl Instance {
-    /// The PCI function that it is, if it is a virtio device on the PCI bus: its identity, its BAR
-    /// and its capabilities. From the end of [`create`](Self::create) on.
-    ///
-    /// The accesses to its BAR are those of the vdev: the MSI-X table and the configuration are the
-    /// host's.
-    pub fn virtio_function(&self) -> Option<Model> {
-        of_vdev(self.live.object.pointer())?.function()
-    }
-
-    /// Whether it is a virtio device over MMIO, which a guest's driver of that finds by its place.
-    pub fn is_virtio_mmio(&self) -> bool {
-        of_vdev(self.live.object.pointer())
-            .is_some_and(|it| it.transport() == registers::Transport::Mmio)
-    }
 }

@@ -69,29 +69,14 @@ impl Fixed {
         (end <= u64::from(self.config_len)).then_some(offset)
     }
 
-    /// A read of `len` bytes, 1 to 8.
-    pub(super) fn read(
+    /// A read on PCI.
+    pub(super) fn read_pci(
         &self,
         common: &CommonConfig,
         generation: u8,
         offset: u64,
         len: usize,
     ) -> Read {
-        match self.transport {
-            Transport::Mmio => super::mmio::read(self, common, generation, offset, len),
-            Transport::Pci => self.read_pci(common, generation, offset, len),
-        }
-    }
-
-    /// A write of 1 to 8 bytes.
-    pub(super) fn write(&self, common: &mut CommonConfig, offset: u64, bytes: &[u8]) -> Wrote {
-        match self.transport {
-            Transport::Mmio => super::mmio::write(self, common, offset, bytes),
-            Transport::Pci => self.write_pci(common, offset, bytes),
-        }
-    }
-
-    fn read_pci(&self, common: &CommonConfig, generation: u8, offset: u64, len: usize) -> Read {
         let config = |offset| self.config(offset, len).map(Read::Config);
         match area(offset) {
             Some(Area::Common(offset)) => {
@@ -106,7 +91,8 @@ impl Fixed {
         }
     }
 
-    fn write_pci(&self, common: &mut CommonConfig, offset: u64, bytes: &[u8]) -> Wrote {
+    /// A write on PCI.
+    pub(super) fn write_pci(&self, common: &mut CommonConfig, offset: u64, bytes: &[u8]) -> Wrote {
         match area(offset) {
             Some(Area::Common(offset)) => write_common(common, |common| {
                 common.write(offset, bytes);
