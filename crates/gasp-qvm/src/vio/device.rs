@@ -338,3 +338,7 @@ impl fmt::Debug for Virtio {
         f.debug_struct("Virtio").field("outside", &self.outside).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "device_tests.rs"]
+mod tests;
