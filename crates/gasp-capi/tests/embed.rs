@@ -183,6 +183,30 @@ fn the_phase_ends_once() {
 }
 
 #[test]
+fn each_change_of_regions_is_counted_and_all_are_listed() {
+    let guest = guest();
+    let vdev = guest.list(&guest.engine().vdev("uart").unwrap()).unwrap();
+    let mut seen = guest.changes();
+    let mut has_changed = || {
+        let before = core::mem::replace(&mut seen, guest.changes());
+        before != seen
+    };
+    vdev.add_registers(Space::Memory, 0xfa00_0000..=0xfa00_0007, VIRT, 7).unwrap();
+    assert!(has_changed() && !has_changed());
+    vdev.add_registers(Space::Ports, 0x3f8..=0x3ff, VIRT, 8).unwrap();
+    assert!(has_changed());
+    let cookies = |space| -> Vec<_> {
+        let own = guest.regions(space).into_iter().filter(|it| it.vdev == vdev.pointer());
+        own.map(|region| (*region.span.start(), region.cookie)).collect()
+    };
+    assert_eq!(cookies(Space::Memory), [(0xfa00_0000, 7)]);
+    assert_eq!(cookies(Space::Ports), [(0x3f8, 8)]);
+    vdev.remove_registers().unwrap();
+    assert!(has_changed());
+    assert_eq!((cookies(Space::Memory), cookies(Space::Ports)), (vec![], vec![]));
+}
+
+#[test]
 fn registers_are_found_by_address_and_by_port() {
     let guest = guest();
     let vdev = guest.list(&guest.engine().vdev("uart").unwrap()).unwrap();

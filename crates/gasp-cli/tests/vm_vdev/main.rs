@@ -20,6 +20,7 @@ fn main() {
         ("a_vdev_answers_its_register_at_its_place", registers::trace),
         ("a_vdev_is_accessed_in_each_width_in_memory_and_at_ports", registers::widths),
         ("regions_that_a_vdev_makes_are_dispatched_as_they_change", registers::own_regions),
+        ("a_vdev_maps_what_the_iommu_of_the_configuration_allows", registers::maps),
         ("a_guest_that_resets_itself_has_fresh_vdevs", registers::reset),
         ("an_interrupt_stays_up_until_the_vdev_lowers_it", interrupts::level),
         ("a_message_of_a_vdev_is_an_interrupt", interrupts::message),

@@ -4,7 +4,9 @@
  *   0x00  read: a number with another byte at each place
  *   0x08  write: 1 raises its interrupt, 2 lowers it, 3 ends the guest with the cause `cause`,
  *         4 returns VRS_TERMINATE, 5 is a fatal error, 6 adds a region of its own at `own`, 7 changes
- *         its cookie, 8 removes it, 9 sends the message `message` to the first local APIC
+ *         its cookie, 8 removes it, 9 sends the message `message` to the first local APIC, and an
+ *         address from 0x1000 on is mapped and unmapped
+ *   0x04  read: the error number of the last map
  *   0x0c  read: how often the interrupt was raised
  *   own   read: the cookie of the region
  *
@@ -19,7 +21,7 @@
 struct probe {
     uint64_t own;
     uint32_t raised;
-    int cause, message, button, refuse;
+    int cause, message, button, refuse, mapped;
     struct vpci_bar bars[1];
 };
 /* As a PCI function: identifiers and a class, and BAR 0 in memory. */
@@ -62,6 +64,7 @@ static int control(vdev_t *vdp, vdev_ctrl_options_t ctrl, const char *arg)
     case VDEV_CTRL_OPTIONS_START: 
         vdp->v_block.length = 0x10;
         probe->cause = 33;
+        probe->mapped = -1;
         probe->bars[0].vb_mapping.guest.length = 0x1000;
         break;
     case VDEV_CTRL_FIRST_OPTIDX: probe->own = strtoull(arg, NULL, 0); break;
@@ -120,6 +123,8 @@ static vdev_ref_status_t vread(vdev_t *vdp, unsigned cookie, const struct qvm_st
         data = cookie;
     else if (vopnd->location - base(vdp) == 0xc)
         data = probe->raised;
+    else if (vopnd->location - base(vdp) == 4 && probe->mapped >= 0)
+        data = probe->mapped;
     return guest_cpu_to_vrs(guest_cpu_write(gcp, GXF_NONE, oopnd, 1, &data, sizeof data));
 }
 
@@ -127,6 +132,7 @@ static vdev_ref_status_t vwrite(vdev_t *vdp, unsigned cookie, const struct qvm_s
                                 const struct qvm_state_block *oopnd, struct guest_cpu *gcp)
 {
     struct probe *const probe = vdp->v_device;
+    gasp_map_handle_t handle = { 0 };
     uint32_t what = 0;
 
     (void)cookie;
@@ -143,7 +149,11 @@ static vdev_ref_status_t vwrite(vdev_t *vdp, unsigned cookie, const struct qvm_s
     case 7: set_own(vdp, 7, GRF_VIRT_RD, 1); break;
     case 8: set_own(vdp, 0, GRF_NONE, 1); break;
     case 9: guest_msi_signal(vdp, 0xfee00000, probe->message); break;
-    default: break;
+    default:
+        if (what < 0x1000)
+            break;
+        probe->mapped = gasp_map(vdp, what, 64, GMF_READ, &handle);
+        gasp_unmap_handle(&handle);
     }
     return VRS_NORMAL;
 }

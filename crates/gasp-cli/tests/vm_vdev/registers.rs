@@ -91,3 +91,32 @@ pub(crate) fn reset() -> Result<(), Failed> {
     assert_eq!(log.matches("the end").count(), 2, "TERMINATE, for each: {log}");
     Ok(())
 }
+
+pub(crate) fn maps() -> Result<(), Failed> {
+    let mut code = Code::new();
+    for addr in [0x40_0000, 0x40_1000, 0x200_0000] {
+        code = code.store(AT + 8, addr).load_and_say(1, AT + 4);
+    }
+    let fixture = with_probe(code.power_off().bytes());
+    const EFAULT: u8 = 14;
+    const ENXIO: u8 = 6;
+    let domain = "[[domain]]\nname = \"d\"\nkind = \"identity\"\n\
+                  grant-identity = [{ start = 0x400000, size = \"4K\", access = \"rw\" }]\n";
+    for (iommu, attached, expected) in [
+        ("", "", [0, 0, ENXIO]),
+        // As `vdev iommu` has it, for what is not on the PCI bus.
+        ("[iommu]\nunattached = \"bypass\"\n", "", [0, 0, ENXIO]),
+        ("[iommu]\n", "", [EFAULT; 3]),
+        (&*format!("[iommu]\n{domain}"), "domain = \"d\"\n", [0, EFAULT, EFAULT]),
+    ] {
+        let text = format!(
+            "[machine]\nkernel = \"kernel\"\n{iommu}[[ram]]\nsize = \"16M\"\n\
+             [[vdev]]\nname = \"probe\"\ntype = \"probe\"\nloc = [\"mem:0xfa000000\"]\n{attached}"
+        );
+        std::fs::write(fixture.path("a.toml"), &text)?;
+        let args = ["a.toml", "--vdev-path", ".", "--json", "events"];
+        let output = crate::flat::finish(fixture.command(&args).spawn()?);
+        assert_eq!(parts(&output).1, expected, "{text}: {output:?}");
+    }
+    Ok(())
+}
