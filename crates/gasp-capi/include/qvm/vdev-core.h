@@ -126,7 +126,7 @@ enum vdev_factory_flags {
     VFF_NONE = 0x0,
     VFF_RESERVED = 0x1,
     VFF_INTR_NO = 0x2,            /* has no interrupt: `intr` is refused */
-    VFF_INTR_REQ = 0x4,           /* needs one: no `intr` is an error */
+    VFF_INTR_REQ = 0x4,           /* needs one: without `intr` the host gives it one [ours] */
     VFF_INTR_NONPCI = 0x8,        /* needs one unless it is a PCI device */
     VFF_LOC_NO = 0x10,            /* has no location: `loc` is refused */
     VFF_VDEV_MEM = 0x20,          /* registers in memory (QST_MEMORY) */
