@@ -421,7 +421,7 @@ impl Instance {
         Err(VdevError::Refused { vdev, phase, errno, message })
     }
 
-    fn misbehaved(&self, why: &str) -> VdevError {
+    pub(crate) fn misbehaved(&self, why: &str) -> VdevError {
         VdevError::Misbehaved { vdev: self.name().to_owned(), why: why.to_owned() }
     }
 }

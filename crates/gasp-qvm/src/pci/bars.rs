@@ -1,8 +1,7 @@
 //! The BARs of a vdev that is a PCI device: what it answers `VDEV_CTRL_PCI_BARS` with, and the
 //! addresses that they get.
 
-use super::function::Nominal;
-use super::life::misbehaved;
+use super::nominal::Nominal;
 use crate::abi::*;
 use crate::access::Access;
 use crate::bar::Bar;
@@ -33,7 +32,7 @@ pub(super) fn of(instance: &Instance, nominal: &mut Nominal) -> Result<Vec<BarRe
         let Bar { index, space, len, cookie, .. } = bar;
         let start = nominal.next(space, len).ok_or_else(|| {
             let why = format!("BAR {index} has {len:#x} bytes, more than a BAR can have");
-            misbehaved(instance, &why)
+            instance.misbehaved(&why)
         })?;
         // At most 5.
         Ok(BarRegion { index: index as u8, space, start, len, cookie })

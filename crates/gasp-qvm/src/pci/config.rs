@@ -2,7 +2,6 @@
 
 use gasp_vdev::{Class, Identity, Msix, VendorCapability, Window};
 
-use super::life::misbehaved;
 use crate::access::{Access, Answer};
 use crate::error::VdevError;
 use crate::instance::Instance;
@@ -44,7 +43,7 @@ impl Config {
                         "it does not answer a read of 4 bytes at {offset:#x} of its configuration \
                          space: use vpci_cfg_read()"
                     );
-                    return Err(misbehaved(instance, &why));
+                    return Err(instance.misbehaved(&why));
                 }
             }
         }
@@ -52,7 +51,7 @@ impl Config {
         match config.half(0) {
             0 | 0xffff => {
                 let why = "its configuration space has no vendor ID";
-                Err(misbehaved(instance, why))
+                Err(instance.misbehaved(why))
             }
             _ => Ok(config),
         }

@@ -5,7 +5,6 @@ use gasp_vdev::{Bar, BarKind, Class, Identity, Model, Msix, Register};
 
 use super::bars::{self, BarRegion};
 use super::config::Config;
-use super::life::misbehaved;
 use crate::abi::*;
 use crate::access::Access;
 use crate::error::VdevError;
@@ -42,33 +41,6 @@ const LEN_MAX: u64 = 1 << 46;
 /// that is of 64 bits.
 const REGISTERS: u8 = 0;
 const MESSAGES: u8 = 2;
-
-/// Addresses for vdevs that have none: their VMM does not tell where it puts a BAR.
-pub(super) struct Nominal {
-    memory: u64,
-    port: u64,
-}
-
-impl Default for Nominal {
-    fn default() -> Self {
-        Self { memory: 0x8000_0000, port: 0xc000 }
-    }
-}
-
-impl Nominal {
-    /// The next range of so many bytes or ports, aligned to the power of two from there on.
-    pub(super) fn next(&mut self, space: Space, len: u64) -> Option<u64> {
-        let align = len.checked_next_power_of_two()?;
-        let (next, end) = match space {
-            Space::Ports => (&mut self.port, 0x1_0000),
-            Space::Memory | Space::Pci => (&mut self.memory, u64::MAX),
-        };
-        let start = next.checked_next_multiple_of(align)?;
-        let after = start.checked_add(align).filter(|after| *after <= end)?;
-        *next = after;
-        Some(start)
-    }
-}
 
 /// `QSL_PCI_MAKE_LOC()` of where a vdev is requested on the PCI bus.
 pub(super) fn on_bus(request: &Request) -> u64 {
@@ -120,8 +92,7 @@ impl Function {
             },
         };
         let checked = function.model.check();
-        checked
-            .map_err(|error| misbehaved(instance, &format!("it is no PCI function: {error}")))?;
+        checked.map_err(|error| instance.misbehaved(&format!("it is no PCI function: {error}")))?;
         Ok(function)
     }
 
@@ -143,14 +114,14 @@ impl Function {
                         "it has {len} ports, and a BAR of ports has at most {PORTS_MAX}: use it \
                          with `loc io:` in `gasp vm`"
                     );
-                    return Err(misbehaved(instance, &why));
+                    return Err(instance.misbehaved(&why));
                 }
                 (_, Some(size @ ..=LOW_MAX)) => Bar::memory(REGISTERS, size.max(PAGE)),
                 (_, Some(size)) => Bar::memory64(REGISTERS, size),
                 (_, None) => {
                     let why =
                         format!("its registers have {len:#x} bytes, more than a BAR can have");
-                    return Err(misbehaved(instance, &why));
+                    return Err(instance.misbehaved(&why));
                 }
             };
             model = model.bar(bar);

@@ -8,7 +8,8 @@ use gasp_virtio::transport::BAR_SIZE;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use super::function::{self, Function, Nominal, Windows};
+use super::function::{self, Function, Windows};
+use super::nominal::Nominal;
 use super::{Inner, PciFailure, Seat, bars};
 use crate::abi::{VFF_INTR_NO, VFF_LOC_NO, VFF_MANUAL_REGION};
 use crate::access::Access;
@@ -69,7 +70,7 @@ fn start(
         let start = start.ok_or_else(|| {
             let len = placed.len;
             let why = format!("its registers have {len:#x} bytes, more than a BAR can have");
-            misbehaved(&instance, &why)
+            instance.misbehaved(&why)
         })?;
         instance.place(start, placed.len);
         placed.start = Some(start);
@@ -87,13 +88,9 @@ fn start(
     instance.starting()?;
     let function = Function::of(&instance, placed, &bars, identity)?;
     if seat.has_ended() {
-        return Err(misbehaved(&instance, "it has ended its guest before that has started"));
+        return Err(instance.misbehaved("it has ended its guest before that has started"));
     }
     Ok((instance, function))
-}
-
-pub(super) fn misbehaved(instance: &Instance, why: &str) -> VdevError {
-    VdevError::Misbehaved { vdev: instance.name().to_owned(), why: why.to_owned() }
 }
 
 /// Takes an instance through its life in front of a guest without memory.
@@ -186,7 +183,7 @@ impl Inner {
             guest.and_then(|guest| start(&guest, vdev, factory, request, identity, &seat));
         let started = started.and_then(|(instance, new)| match new.is_alike(function) {
             true => Ok((instance, new.windows)),
-            false => Err(misbehaved(&instance, "it has other BARs than at its start")),
+            false => Err(instance.misbehaved("it has other BARs than at its start")),
         });
         match started {
             Ok((instance, windows)) => {

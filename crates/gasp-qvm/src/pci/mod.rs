@@ -18,6 +18,7 @@ mod bars;
 mod config;
 mod function;
 mod life;
+mod nominal;
 mod seat;
 
 use core::fmt;

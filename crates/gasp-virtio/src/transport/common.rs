@@ -6,13 +6,10 @@
 
 use super::field::{Field, PLACES, WRITABLE};
 use super::layout::COMMON_LEN;
-use super::queue_config::QueueConfig;
+use super::queue_config::{NO_VECTOR, QueueConfig};
 use super::status::{
     ACCESS_PLATFORM, DRIVER_OK, FEATURES_OK, NEEDS_RESET, OF_DRIVER, OF_TRANSPORT, VERSION_1,
 };
-
-/// The value of a vector register for "none".
-pub const NO_VECTOR: u16 = 0xffff;
 
 /// What the device is to do because of what was written to its status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,7 +4,7 @@
 use gasp_vdev::{DeviceContext, IrqKind};
 use parking_lot::Mutex;
 
-use super::common::NO_VECTOR;
+use super::queue_config::NO_VECTOR;
 
 /// What the driver is interrupted for: bits of the ISR status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

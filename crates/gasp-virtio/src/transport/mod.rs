@@ -19,11 +19,11 @@ mod layout;
 mod queue_config;
 mod status;
 
-pub use common::{CommonConfig, NO_VECTOR, Order};
+pub use common::{CommonConfig, Order};
 pub use field::Field;
 pub use function::VirtioPci;
 pub use layout::{Area, BAR, BAR_SIZE, DEVICE_MAX, NOTIFY_STEP, QUEUES_MAX, area, model};
-pub use queue_config::QueueConfig;
+pub use queue_config::{NO_VECTOR, QueueConfig};
 pub use status::{
     ACCESS_PLATFORM, DRIVER_OK, EVENT_IDX, FEATURES_OK, INDIRECT_DESC, NEEDS_RESET, VERSION_1,
 };

@@ -3,9 +3,11 @@
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemory};
 
-use super::common::NO_VECTOR;
 use super::status::EVENT_IDX;
 use crate::queue::Broken;
+
+/// The value of a vector register for "none".
+pub const NO_VECTOR: u16 = 0xffff;
 
 /// One queue, as its driver has set it up.
 #[derive(Clone, Debug)]
