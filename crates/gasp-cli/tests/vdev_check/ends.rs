@@ -1,5 +1,7 @@
 //! Crashes, calls that do not return, and vdevs that end the process.
 
+use std::time::{Duration, Instant};
+
 use crate::vdev::{Fault, Vdev, expect, expect_of};
 
 const NULL_WRITE: &str = "*(volatile int *)0 = 1;";
@@ -61,8 +63,10 @@ fn a_call_that_does_not_return_is_a_finding_however_much_it_logs() {
         ),
         ("", "for (;;) pause();", "vread of 4 bytes at 0xfa000000"),
     ] {
-        let fault = Fault { control, read, ..Fault::default() };
-        expect(&fault, &["--limit", "3"], &[("hang", call, "after 3 s")]);
+        let vdev = Vdev::new(&Fault { control, read, ..Fault::default() });
+        let began = Instant::now();
+        expect_of(&vdev, &["--limit", "3"], &[("hang", call, "after 3 s")]);
+        assert!(began.elapsed() < Duration::from_secs(15), "after {:?}", began.elapsed());
     }
 }
 
