@@ -99,7 +99,7 @@ fn kind(factory: &Factory) -> Option<Finding> {
     match (has_kind, factory.has(VFF_LOC_NO)) {
         (false, false) => Some(
             Finding::new(
-                Kind::Kind,
+                Kind::LocationType,
                 "factory_flags has no VFF_VDEV_*, so a configuration may put it anywhere: in \
                  memory, at ports, or on the PCI bus",
             )
@@ -109,8 +109,11 @@ fn kind(factory: &Factory) -> Option<Finding> {
             ),
         ),
         (true, true) => Some(
-            Finding::new(Kind::Kind, "factory_flags has VFF_LOC_NO, and a VFF_VDEV_* as well")
-                .advice("remove one of them: VFF_LOC_NO is a vdev without registers"),
+            Finding::new(
+                Kind::LocationType,
+                "factory_flags has VFF_LOC_NO, and a VFF_VDEV_* as well",
+            )
+            .advice("remove one of them: VFF_LOC_NO is a vdev without registers"),
         ),
         _ => None,
     }

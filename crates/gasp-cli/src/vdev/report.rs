@@ -130,7 +130,7 @@ kinds! {
     Factory Error "the factory is not as its header asks",
     Controller Error "it is an interrupt controller or a PCI root complex, which guests here have already",
     Flags Warning "`factory_flags` has bits without a meaning",
-    Kind Warning "no `VFF_VDEV_*` says where its registers can be, or `VFF_LOC_NO` contradicts one",
+    LocationType Warning "no `VFF_VDEV_*` says where its registers can be, or `VFF_LOC_NO` contradicts one",
     Callbacks Warning "registers that nothing answers, or a function that nothing calls",
     AccessWidths Warning "`acc_sizes` is 0, or has bits of widths that no access has",
     OptionList Warning "an option twice, with an empty name, or hidden by an option that every vdev has",

@@ -30,6 +30,8 @@ fn the_samples_have_no_findings() {
         for (name, args) in [
             ("vdev-trace", &["--option", "period=20", "--poke"][..]),
             ("vdev-trace", &["--option", "quiet", "--loc", "0xfa000000"]),
+            ("vdev-ser8250", &["--loc", "io:0x2f8", "--intr", "ioapic:3", "--poke"]),
+            ("vdev-wdt-sp805", &[]),
             ("vdev-virtio-entropy", &["--loc", "mem:0xfa000000", "--intr", "ioapic:5"]),
         ] {
             expect_of(&Vdev::example(name, edition), args, &[]);
@@ -79,11 +81,11 @@ fn members_of_the_factory_that_are_wrong_are_findings() {
     let list = "option-list";
     for (members, before, expected) in [
         (".factory_flags = VFF_VDEV_MEM | 0x9000", "", &[("flags", "", "0x9000")][..]),
-        (".factory_flags = 0", "", &[("kind", "", "anywhere")]),
+        (".factory_flags = 0", "", &[("location-type", "", "anywhere")]),
         (
             ".factory_flags = VFF_VDEV_MEM | VFF_LOC_NO",
             "",
-            &[("kind", "", "as well"), ("callbacks", "", "nothing calls")],
+            &[("location-type", "", "as well"), ("callbacks", "", "nothing calls")],
         ),
         (".vread = NULL, .vwrite = NULL", "", &[("callbacks", "", "neither")]),
         (".acc_sizes = 0", "", &[("access-widths", "", "acc_sizes is 0")]),
