@@ -13,6 +13,7 @@ use gasp_qvm::{End, Factory, Host, Instance, Placed, Request, Space, VdevError};
 use super::refusal;
 use super::registers;
 use super::report::{self, Finding, Kind, Report, Reporter};
+use crate::quantity::several;
 
 /// The RAM of the guest, from 0.
 const RAM: u64 = 16 << 20;
@@ -283,7 +284,7 @@ impl<'walk> Round<'walk> {
         }
         let held = engine.held();
         if held > 0 && number == 0 && was_running {
-            let message = format!("{held} mappings of guest memory are left");
+            let message = format!("{} of guest memory left", several(held, "mapping"));
             self.reports.finding(
                 Finding::new(Kind::Mapping, message)
                     .in_call("control(TERMINATE)")

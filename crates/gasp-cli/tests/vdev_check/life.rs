@@ -132,7 +132,7 @@ fn a_descriptor_that_stays_open_is_a_finding() {
 fn memory_that_stays_mapped_is_a_finding() {
     let map = "if (ctrl == VDEV_CTRL_GUEST_CONFIGURED && gasp_map(vdp, 0x2000, 64, GMF_READ, &h) != EOK) return EIO;";
     let fault = Fault { before: "static gasp_map_handle_t h;", control: map, ..Fault::default() };
-    expect(&fault, &[], &[("mapping", "control(TERMINATE)", "1 mappings")]);
+    expect(&fault, &[], &[("mapping", "control(TERMINATE)", "1 mapping of guest memory left")]);
     let fault = Fault {
         before: "",
         control: "if (ctrl == VDEV_CTRL_GUEST_CONFIGURED) { gasp_map_handle_t h; \
