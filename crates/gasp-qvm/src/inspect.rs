@@ -9,10 +9,7 @@ use crate::cpu::GuestCpu;
 use crate::factory::{Calls, Factory};
 use crate::host::Status;
 use crate::instance::Instance;
-
-/// The target of the trace events about calls of `control`: one with the fields `vdev` and `call`
-/// before each, and one that has `code` as well, the result, after it.
-pub const CALLS: &str = "gasp_qvm::calls";
+pub use crate::live::CALLS;
 
 /// How a vdev has answered an access that was tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -21,10 +21,13 @@ use crate::controller::Refused;
 use crate::doing::Doing;
 use crate::factory::Factory;
 use crate::host::{Cause, End, Host};
-use crate::inspect::CALLS;
 use crate::object::Object;
 use crate::threads::Threads;
 use crate::worker::Worker;
+
+/// The target of the trace events about calls of `control`: one with the fields `vdev` and `call`
+/// before each, and one that has `code` as well, the result, after it.
+pub const CALLS: &str = "gasp_qvm::calls";
 
 /// All that exist, by the address of their `vdev_t`.
 static ALL: RwLock<BTreeMap<usize, Arc<Live>>> = RwLock::new(BTreeMap::new());

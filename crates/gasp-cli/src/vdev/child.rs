@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Instant;
 
-use super::check::Args;
+use super::args::Args;
 use super::record::Record;
 use super::report::Report;
 use crate::failure::Failure;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Instant;
 
+use super::report::{Finding, Kind};
+
 /// How long threads may take until they are gone.
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 
@@ -63,4 +65,11 @@ impl Leftovers {
 fn numbers(folder: &str) -> Vec<u32> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// A thread that outlives its vdev.
+pub(super) fn left_thread(name: &str) -> Finding {
+    Finding::new(Kind::Thread, format!("the thread `{name}` goes on"))
+        .in_call("control(TERMINATE)")
+        .advice("end it and join it there: what it maps from then on is refused")
 }

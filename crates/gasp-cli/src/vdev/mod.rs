@@ -2,18 +2,21 @@
 //!
 //! | | |
 //! |---|---|
+//! | `args` | its arguments, and the configuration that they make |
 //! | [`check`] | `gasp vdev check`: the process that the user starts |
 //! | `child` | the process that the vdev is loaded into, watched from outside |
 //! | `walk`, `round`, `registers` | what happens there: the life of a vdev, twice |
-//! | `factory`, `leftovers`, `refusal` | what can be wrong, before, after, and in between |
+//! | `factory`, `leftovers`, `mutex`, `refusal` | what can be wrong, before, after, and in between |
 //! | `report`, `log` | what that process tells the other one |
 //! | `record`, `show` | what comes of it, as JSON and for people |
 
+mod args;
 mod check;
 mod child;
 mod factory;
 mod leftovers;
 mod log;
+mod mutex;
 mod record;
 mod refusal;
 mod registers;
@@ -36,7 +39,7 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Load a virtual device in C, walk its life cycle without a guest, and report what is wrong
-    Check(check::Args),
+    Check(args::Args),
 }
 
 impl Args {

@@ -11,8 +11,8 @@ use gasp_qvm::inspect::{Tried, status_name};
 use gasp_qvm::{Access, Instance, Space};
 
 use super::factory::WIDTHS;
+use super::mutex::{Stop, check_mutex};
 use super::report::{Finding, Kind, Report, Reporter};
-use super::round::{Stop, check_mutex};
 
 /// The most accesses of one width: more registers are not looked at.
 const ACCESSES_MAX: usize = 1024;

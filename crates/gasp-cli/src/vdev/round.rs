@@ -2,7 +2,6 @@
 
 use core::time::Duration;
 use std::sync::Arc;
-use std::time::Instant;
 
 use gasp::config::Location;
 use gasp::{Guest, GuestPhys, MemoryObject};
@@ -10,6 +9,8 @@ use gasp_capi::embed::ListedGuest;
 use gasp_qvm::abi::VFF_LOC_NO;
 use gasp_qvm::{End, Factory, Host, Instance, Placed, Request, Space, VdevError};
 
+use super::leftovers::left_thread;
+use super::mutex::{Stop, check_mutex};
 use super::refusal;
 use super::registers;
 use super::report::{self, Finding, Kind, Report, Reporter};
@@ -24,13 +25,6 @@ const AT_PORTS: (u64, u64) = (0x300, 0x40);
 const LINE: u32 = 5;
 /// How long the threads and timers of a vdev run before its end.
 const RUNS_FOR: Duration = Duration::from_millis(100);
-/// How long a thread of a vdev may hold its mutex.
-const MUTEX_WITHIN: Duration = Duration::from_secs(1);
-
-/// The walk cannot go on; why has been reported.
-#[derive(Debug)]
-pub(super) struct Stop;
-
 /// The guest of a round, and what happens to it.
 pub(super) struct Round<'walk> {
     pub(super) factory: &'walk Arc<Factory>,
@@ -232,7 +226,7 @@ impl<'walk> Round<'walk> {
             instance.placed().map_err(|error| self.refused(&error))?;
         let (name, remark) = match space {
             Space::Memory => ("mem", "`gasp vm` chooses one"),
-            Space::Ports => ("io", "and at ports it needs one"),
+            Space::Ports => ("io", "`gasp vm` requires one at ports"),
             Space::Pci => ("pci", ""),
         };
         if has_registers || start.is_some() {
@@ -305,33 +299,6 @@ impl<'walk> Round<'walk> {
             );
         }
     }
-}
-
-/// A thread that outlives its vdev.
-pub(super) fn left_thread(name: &str) -> Finding {
-    Finding::new(Kind::Thread, format!("the thread `{name}` goes on"))
-        .in_call("control(TERMINATE)")
-        .advice("end it and join it there: what it maps from then on is refused")
-}
-
-/// Whether a call has left `v_mtx` locked. Then the next one would wait for ever.
-pub(super) fn check_mutex(vdev: &Instance, call: &str, reports: &Reporter) -> Result<(), Stop> {
-    let deadline = Instant::now() + MUTEX_WITHIN;
-    while vdev.mutex_is_held() {
-        if Instant::now() >= deadline {
-            reports.finding(
-                Finding::new(Kind::Mutex, "v_mtx is locked after it has returned")
-                    .in_call(call)
-                    .advice(
-                        "unlock it on each way out; the walk ends here, since the next call would \
-                         wait for ever",
-                    ),
-            );
-            return Err(Stop);
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
 }
 
 /// The host of a vdev: it has no guest that could take interrupts.

@@ -113,7 +113,7 @@ fn verdict(record: &Record) -> String {
     let counts = counts.into_iter().filter(|(count, _)| *count > 0);
     let counts: Vec<String> = counts.map(|(count, word)| several(count, word)).collect();
     match counts.is_empty() {
-        true => "nothing is wrong with it, as far as can be seen without a guest".into(),
+        true => "no errors, no warnings".into(),
         false => counts.join(", "),
     }
 }

@@ -2,12 +2,13 @@
 
 use gasp_qvm::{Loader, Request, VdevError};
 
-use super::check::Args;
+use super::args::Args;
 use super::factory;
-use super::leftovers::Leftovers;
+use super::leftovers::{Leftovers, left_thread};
+use super::mutex::Stop;
 use super::refusal;
 use super::report::{Finding, Kind, Report, Reporter};
-use super::round::{Round, Stop, left_thread};
+use super::round::Round;
 
 /// Walks, and reports.
 pub(super) fn walk(args: &Args, reports: &Reporter) {
