@@ -110,13 +110,12 @@ name = "entropy"
 type = "vdev-virtio-entropy"
 loc = ["mem:0xfa003000"]
 intr = "ioapic:12"
-options = ["hid LNRO0005"]
 [[vdev]]
 name = "disk"
 type = "block"
 loc = ["mem:0xfa004000"]
 intr = "ioapic:13"
-options = ["hid LNRO0005", "hostdev /tmp/disk"]
+options = ["hostdev /tmp/disk"]
 [[vdev]]
 name = "watchdog"
 type = "wdt-sp805"
