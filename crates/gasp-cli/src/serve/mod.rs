@@ -9,7 +9,7 @@
 //! | [`service`] | starts and stops devices according to [`orders`] |
 //! | [`reload`] | the changes of a new configuration |
 //! | [`device`] (by its [`id`]), [`fleet`] | a device on its socket with its thread; all of them |
-//! | [`vdev`] | a virtual device in C, as a device on a socket |
+//! | [`vdev`], [`load`] | a virtual device in C, as a device on a socket; its creation |
 //! | [`sockets`] | the socket files, removed by every kind of end |
 //! | [`device_error`] | why a device cannot be served, and what would help |
 //! | [`event`] | device events, as text and as JSON |
@@ -25,6 +25,7 @@ mod fleet;
 mod id;
 mod limits;
 mod live;
+mod load;
 mod log;
 mod orders;
 

@@ -1,21 +1,18 @@
-//! A virtual device in C, as a device on a socket: its keys, and its creation.
+//! A virtual device in C, as a device on a socket: its keys.
 
 use std::path::{Path, PathBuf};
 
 use gasp::config::{Config, ConfigError};
-use gasp_qvm::{Loader, PciFailure, PciVdev, Request, VdevError};
 
-use super::device_error::DeviceError;
-use super::plan::Plan;
 use super::requested::{Requested, Wrong, wrong};
 
 /// A vdev in C, as it is requested.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Vdev {
     /// Its type: what `vdev-TYPE.so` is searched for, or the name of a factory in `file`.
-    kind: String,
+    pub(super) kind: String,
     /// Its file, if that is not searched for.
-    file: Option<PathBuf>,
+    pub(super) file: Option<PathBuf>,
     /// Where it is, in the language of qvm.
     loc: Option<String>,
     /// Its options, each with its argument: `period=50`.
@@ -71,7 +68,7 @@ pub(super) fn refuse_keys(requested: &Requested, kind: &str) -> Result<(), Wrong
 impl Vdev {
     /// The vdev as a text of the qvm language, parsed: its location is line 2, and each option a line
     /// after that.
-    fn config(&self, name: &str) -> Result<Config, Wrong> {
+    pub(super) fn config(&self, name: &str) -> Result<Config, Wrong> {
         let mut text = format!("ram 1M vdev {} name {}\n", quoted(&self.kind), quoted(name));
         if let Some(loc) = &self.loc {
             text += &format!("loc {}", quoted(loc));
@@ -109,42 +106,6 @@ impl Vdev {
             _ => wrong("options", "an option has the name of an option that every device has"),
         }
     }
-
-    /// Loads and creates it.
-    pub(super) fn create(
-        &self,
-        plan: &Plan,
-        loader: &Loader,
-        told: impl Fn(&PciFailure) + Send + Sync + 'static,
-    ) -> Result<PciVdev, DeviceError> {
-        let config = self.config(&plan.name).map_err(|Wrong { key, message }| {
-            DeviceError::new(plan, key, gasp::Errno::INVAL, &message)
-        })?;
-        let [device] = &*config.machine().devices else {
-            return Err(DeviceError::new(plan, "options", gasp::Errno::INVAL, "not one device"));
-        };
-        let (key, name) = match &self.file {
-            Some(file) => ("path", as_path(file)),
-            None => ("vdev", self.kind.clone()),
-        };
-        let fail = |error: VdevError| {
-            let (errno, key) = (error.errno(), key_of_error(&error, key));
-            let why = match error {
-                VdevError::Config(error) => error.message().to_owned(),
-                error => error.to_string(),
-            };
-            DeviceError::new(plan, key, errno, &why)
-        };
-        let factory = loader.load(&name).map_err(fail)?;
-        let request = Request::of(device, &factory).map_err(fail)?;
-        PciVdev::builder(&factory, &request).on_failure(told).build().map_err(fail)
-    }
-}
-
-/// A path, as the loader distinguishes it from a name: by a slash.
-fn as_path(file: &Path) -> String {
-    let text = file.to_string_lossy().into_owned();
-    if text.contains('/') { text } else { format!("./{text}") }
 }
 
 /// A word that can only be an argument.
@@ -153,22 +114,11 @@ fn quoted(text: &str) -> String {
 }
 
 /// The key that an error is about.
-fn key_of(error: &ConfigError) -> &'static str {
+pub(super) fn key_of(error: &ConfigError) -> &'static str {
     match error.line() {
         None | Some(..=1) => "vdev",
         Some(2) => "loc",
         Some(3..) => "options",
-    }
-}
-
-/// The same; `other` if it is not about the configuration.
-fn key_of_error(error: &VdevError, other: &'static str) -> &'static str {
-    match error {
-        VdevError::Config(error) => match key_of(error) {
-            "vdev" => "loc",
-            key => key,
-        },
-        _ => other,
     }
 }
 
@@ -214,7 +164,6 @@ mod tests {
         let file = Some("/etc/x/vdev-b.so".into());
         assert_eq!(kind(None, Some("x/vdev-b.so"), Some("trace")), Ok(("b".into(), file)));
         assert_eq!(kind(None, None, None).unwrap_err().key, "vdev");
-        assert_eq!(as_path(Path::new("vdev-b.so")), "./vdev-b.so");
     }
 
     #[test]

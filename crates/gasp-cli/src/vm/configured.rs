@@ -12,7 +12,7 @@ use super::kind::{Kind, PortPlan, backing, sockets};
 use super::origin::Origin;
 use super::places::Places;
 use super::plan::{DevicePlan, Memory, Plan};
-use super::vdevs::VdevPlan;
+use super::vdevs::plan::VdevPlan;
 use crate::failure::Failure;
 
 /// The port and the line of the serial port, which every VM has.

@@ -11,7 +11,7 @@ use gasp_vm::{Iommu, layout};
 
 use super::kind::{Created, SocketFile};
 use super::plan::{DevicePlan, Memory, Plan};
-use super::vdevs::Function;
+use super::vdevs::function::Function;
 use crate::configured;
 use crate::failure::Failure;
 

@@ -17,7 +17,8 @@ use gasp_virtio::net::{Net, Port};
 use gasp_virtio::{Backing, Console, VirtioDevice, VirtioPci};
 use rustix::fs::OFlags;
 
-use super::vdevs::{Function, VdevPlan};
+use super::vdevs::function::Function;
+use super::vdevs::plan::VdevPlan;
 use crate::disk_error;
 use crate::output::system_words;
 use crate::quantity::parse_some_length;

@@ -10,7 +10,7 @@ use super::args::{Args, IommuArg};
 use super::kind::{Kind, disk, net};
 use super::origin::Origin;
 use super::places::Places;
-use super::vdevs::VdevPlan;
+use super::vdevs::plan::VdevPlan;
 use crate::failure::Failure;
 
 /// The name of a guest that has none.

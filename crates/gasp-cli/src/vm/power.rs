@@ -15,7 +15,8 @@ use super::guest::Vm;
 use super::plan::Plan;
 use super::report::Report;
 use super::signals::Signalled;
-use super::vdevs::{Function, Vdevs};
+use super::vdevs::Vdevs;
+use super::vdevs::function::Function;
 use crate::failure::Failure;
 
 /// How often counters, faults and signals are looked at.

@@ -133,7 +133,9 @@ impl Report {
         // Counting what is held interrupts the vCPUs, so it is done only for somebody.
         if is_due || is_viewed {
             let built_in = vm.devices.iter().map(DeviceTotals::of);
-            let devices = built_in.chain(vdevs.into_iter().flat_map(Vdevs::totals)).collect();
+            let in_c = vdevs.into_iter().flat_map(Vdevs::engines);
+            let in_c = in_c.map(|(name, at, vdev)| DeviceTotals::of_vdev(name, at, vdev));
+            let devices = built_in.chain(in_c).collect();
             self.now = Totals { exits: self.before.plus(exits), devices };
         }
         if is_due {

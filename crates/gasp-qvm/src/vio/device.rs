@@ -22,7 +22,7 @@ use super::interrupt::{Cause, Isr};
 use super::memory::RingMemory;
 use super::outside::Outside;
 use super::queue::ActiveQueue;
-use super::queues::{self, QueueInfos};
+use super::queues::{self, Owner, QueueInfos};
 use super::registers::{Fixed, MMIO_CONFIG, Read, Transport, Wrote};
 
 /// The subsystem vendor of a device that names none.
@@ -240,7 +240,7 @@ impl Virtio {
             let installed = made.map(|(places, queue)| {
                 let size = queue.size();
                 let active = Arc::new(ActiveQueue::new(memory.clone(), queue));
-                let handle = queues::insert(self, index, start, &active);
+                let handle = queues::insert(Arc::<Self>::clone(self), index, start, &active);
                 self.infos.set(index, handle, places, size);
                 (handle, active)
             });
@@ -271,44 +271,9 @@ impl Virtio {
         }
     }
 
-    /// Interrupts the driver for a queue of start number `start`.
-    pub(super) fn interrupt_queue(&self, start: u64, index: usize) {
-        let shared = self.shared.lock();
-        if shared.start == start
-            && let Some(queue) = shared.common.queues().get(index)
-        {
-            let vector = queue.vector();
-            self.isr.raise(&*self.outside, self.fixed.transport, Cause::Queue, vector);
-        }
-    }
-
     fn interrupt_config(&self, shared: &Shared) {
         let vector = shared.common.config_vector();
         self.isr.raise(&*self.outside, self.fixed.transport, Cause::Config, vector);
-    }
-
-    /// The driver has broken the device, which stops until it is reset.
-    #[cold]
-    pub(super) fn fail(&self, start: u64, broken: &Broken) {
-        let mut shared = self.shared.lock();
-        if shared.start != start {
-            return;
-        }
-        if let Some(times) = self.warnings.next_logged() {
-            let vdev = self.outside.name();
-            tracing::warn!(vdev, %broken, times, "a driver has broken its device");
-        }
-        if shared.common.set_needs_reset() {
-            self.interrupt_config(&shared);
-        }
-    }
-
-    /// A warning about the vdev itself.
-    #[cold]
-    pub(super) fn warn(&self, what: &str) {
-        if let Some(times) = self.warnings.next_logged() {
-            tracing::warn!(vdev = self.outside.name(), times, "{what}");
-        }
     }
 
     /// The device sets and clears bits of its status; the new value.
@@ -329,6 +294,44 @@ impl Virtio {
         let shared = self.shared.lock();
         if shared.common.get(Field::DEVICE_STATUS) & u64::from(DRIVER_OK) != 0 {
             self.interrupt_config(&shared);
+        }
+    }
+}
+
+impl Owner for Virtio {
+    fn outside(&self) -> &Arc<dyn Outside> {
+        Self::outside(self)
+    }
+
+    fn interrupt_queue(&self, start: u64, index: usize) {
+        let shared = self.shared.lock();
+        if shared.start == start
+            && let Some(queue) = shared.common.queues().get(index)
+        {
+            let vector = queue.vector();
+            self.isr.raise(&*self.outside, self.fixed.transport, Cause::Queue, vector);
+        }
+    }
+
+    #[cold]
+    fn fail(&self, start: u64, broken: &Broken) {
+        let mut shared = self.shared.lock();
+        if shared.start != start {
+            return;
+        }
+        if let Some(times) = self.warnings.next_logged() {
+            let vdev = self.outside.name();
+            tracing::warn!(vdev, %broken, times, "a driver has broken its device");
+        }
+        if shared.common.set_needs_reset() {
+            self.interrupt_config(&shared);
+        }
+    }
+
+    #[cold]
+    fn warn(&self, what: &str) {
+        if let Some(times) = self.warnings.next_logged() {
+            tracing::warn!(vdev = self.outside.name(), times, "{what}");
         }
     }
 }

@@ -9,10 +9,11 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
+use gasp_virtio::Broken;
 use parking_lot::RwLock;
 
 use super::abi::{QueueInfo, State};
-use super::device::Virtio;
+use super::outside::Outside;
 use super::queue::ActiveQueue;
 
 /// The first number: no canonical address, so that a vdev that dereferences it faults at once.
@@ -21,10 +22,26 @@ const FIRST: usize = 0x7671 << 48;
 static QUEUES: LazyLock<RwLock<HashMap<usize, Listed>>> = LazyLock::new(RwLock::default);
 static NEXT: AtomicUsize = AtomicUsize::new(FIRST);
 
+/// The device that a queue belongs to. What it is told of a start of the device before its last is
+/// without effect.
+pub(super) trait Owner: Send + Sync {
+    /// The vdev that it is.
+    fn outside(&self) -> &Arc<dyn Outside>;
+
+    /// Interrupts the driver for a queue.
+    fn interrupt_queue(&self, start: u64, index: usize);
+
+    /// The driver has broken a queue: the device stops.
+    fn fail(&self, start: u64, broken: &Broken);
+
+    /// Warns of what the vdev does.
+    fn warn(&self, what: &str);
+}
+
 /// A queue in use, and whose it is.
 #[derive(Clone)]
 pub(super) struct Listed {
-    pub(super) virtio: Arc<Virtio>,
+    pub(super) owner: Arc<dyn Owner>,
     pub(super) index: usize,
     /// The start of the device that it belongs to.
     pub(super) start: u64,
@@ -33,14 +50,14 @@ pub(super) struct Listed {
 
 /// Lists a queue; its number. (2^48 starts are more than a process has time for.)
 pub(super) fn insert(
-    virtio: &Arc<Virtio>,
+    owner: Arc<dyn Owner>,
     index: usize,
     start: u64,
     queue: &Arc<ActiveQueue>,
 ) -> usize {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let (virtio, queue) = (Arc::clone(virtio), Arc::clone(queue));
-    QUEUES.write().insert(number, Listed { virtio, index, start, queue });
+    let queue = Arc::clone(queue);
+    QUEUES.write().insert(number, Listed { owner, index, start, queue });
     number
 }
 

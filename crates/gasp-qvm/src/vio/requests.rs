@@ -16,7 +16,7 @@ use super::queues::{self, Listed};
 
 /// Reports what a driver has broken.
 fn or_fail<T>(listed: &Listed, outcome: Result<T, Broken>) -> Option<T> {
-    outcome.inspect_err(|broken| listed.virtio.fail(listed.start, broken)).ok()
+    outcome.inspect_err(|broken| listed.owner.fail(listed.start, broken)).ok()
 }
 
 /// Writes a result, if C wants it.
@@ -71,9 +71,9 @@ pub unsafe extern "C" fn vq_put_to_driver(vq: *mut c_void, id: c_uint, len: u32,
     let Some(listed) = queues::find(vq.addr()) else { return };
     let Some(put) = or_fail(&listed, listed.queue.put(id, len, notify)) else { return };
     match put {
-        Some(true) => listed.virtio.interrupt_queue(listed.start, listed.index),
+        Some(true) => listed.owner.interrupt_queue(listed.start, listed.index),
         Some(false) => {}
-        None => listed.virtio.warn("vq_put_to_driver() was called for no request in progress"),
+        None => listed.owner.warn("vq_put_to_driver() was called for no request in progress"),
     }
 }
 
@@ -91,7 +91,7 @@ fn append(
         structure.prepare();
     }
     let listed = queues::find(vq.addr()).ok_or(Errno::INVAL)?;
-    let outside = listed.virtio.outside();
+    let outside = listed.owner.outside();
     if outside.pointer() != vdp {
         return Err(Errno::INVAL);
     }

@@ -7,11 +7,11 @@
 //! | [`host`], [`windows`] | a vdev's place in its machine |
 //! | [`function`] | a vdev on the PCI bus, which lasts |
 
-mod function;
+pub(in crate::vm) mod function;
 mod host;
 mod lines;
 mod places;
-mod plan;
+pub(in crate::vm) mod plan;
 mod windows;
 
 use core::ops::Range;
@@ -23,15 +23,12 @@ use gasp_vm::acpi::{HardwareId, PlatformDevice, Tables};
 use gasp_vm::{Machine, MachineError};
 use parking_lot::Mutex;
 
-pub(in crate::vm) use function::Function;
 use host::{Seat, Wires};
 use lines::Lines;
 use places::Places;
-pub(in crate::vm) use plan::VdevPlan;
-use plan::failure;
+use plan::{VdevPlan, failure};
 use windows::Windows;
 
-use super::event::DeviceTotals;
 use super::guest::Vm;
 use crate::failure::Failure;
 
@@ -245,10 +242,9 @@ impl<'a> Vdevs<'a> {
         self.all.iter().map(|vdev| (&*vdev.plan.name, &*vdev.plan.kind, vdev.at()))
     }
 
-    /// The counters of each.
-    pub(in crate::vm) fn totals(&self) -> impl Iterator<Item = DeviceTotals> {
-        let totals = |vdev: &Vdev| DeviceTotals::of_vdev(&vdev.plan.name, vdev.at(), &vdev.engine);
-        self.all.iter().map(totals)
+    /// Name, place and device of the engine of each.
+    pub(in crate::vm) fn engines(&self) -> impl Iterator<Item = (&str, String, &gasp::Vdev)> {
+        self.all.iter().map(|vdev| (&*vdev.plan.name, vdev.at(), &vdev.engine))
     }
 }
 
