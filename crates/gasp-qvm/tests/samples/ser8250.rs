@@ -152,6 +152,7 @@ fn triggers(edition: u32) {
         device.write8(IIR, 0x01 | bits);
         device.write8(IER, 0x01);
         master.write_all(&[b'x'; 41]).unwrap();
+        until("the FIFO is full", || device.vdev.status().contains("16 received"));
         let (mut full, mut rest, mut bytes) = (0, 0, 0);
         while bytes < 41 {
             until("bytes come", || device.is_raised());
