@@ -78,6 +78,8 @@ static int set_period(struct trace *trace, const char *arg)
 static int control(vdev_t *vdp, vdev_ctrl_options_t ctrl, const char *arg)
 {
     struct trace *const trace = vdp->v_device;
+    uint32_t last, writes;
+    int err;
 
     switch (ctrl) {
     case VDEV_CTRL_OPTIONS_START:
@@ -93,10 +95,15 @@ static int control(vdev_t *vdp, vdev_ctrl_options_t ctrl, const char *arg)
     case VDEV_CTRL_GUEST_CONFIGURED:
         if (trace->quiet)
             break;
-        trace->has_thread = true;
-        return vdev_thread_create(vdp, "trace", &trace->thread, NULL, watch, vdp);
+        err = vdev_thread_create(vdp, "trace", &trace->thread, NULL, watch, vdp);
+        trace->has_thread = err == EOK;
+        return err;
     case VDEV_CTRL_STATUS:
-        say(vdp, trace->last, trace->writes);
+        pthread_mutex_lock(&vdp->v_mtx);
+        last = trace->last;
+        writes = trace->writes;
+        pthread_mutex_unlock(&vdp->v_mtx);
+        qvm_report("%u after %u writes\n", last, writes);
         break;
     case VDEV_CTRL_TERMINATE:
         if (trace->has_thread) {

@@ -1,7 +1,7 @@
 /*
  * virtio-entropy: a source of random numbers for a driver of virtio, such as Linux's virtio-rng.
  *
- *   vdev virtio-entropy loc 0xfa000000 intr ioapic:40     over MMIO
+ *   vdev virtio-entropy loc 0xfa000000 intr ioapic:10     over MMIO
  *   vdev virtio-entropy loc pci:                          a PCI function
  *
  * Each request is filled by a thread, straight into the guest's memory.
@@ -216,7 +216,7 @@ static struct vdev_factory factory = {
     .control = control,
     .vread = vread,
     .vwrite = vwrite,
-    .factory_flags = VFF_VDEV_MEM | VFF_VDEV_PCI,
+    .factory_flags = VFF_INTR_NONPCI | VFF_VDEV_MEM | VFF_VDEV_PCI,
     .acc_sizes = 1u << 1 | 1u << 2 | 1u << 4 | 1u << 8,
     .extra_space = sizeof(struct entropy),
 #if QVM_EDITION == 710

@@ -61,8 +61,8 @@ impl Instance {
         }
     }
 
-    /// Calls `vread` or `vwrite`, as `what` says; its status, or `None` if there is none, or the
-    /// width is not allowed.
+    /// Calls `vread` or `vwrite`, as `what` says; its status, or `None` if there is none, the width
+    /// is not allowed, or the vdev is over.
     pub(crate) fn ask(
         &self,
         access: Access,
@@ -71,7 +71,7 @@ impl Instance {
         what: &'static str,
     ) -> Option<u32> {
         let live = &self.live;
-        if len == 0 || len > ACCESS_MAX || !live.factory.allows(len) {
+        if len == 0 || len > ACCESS_MAX || !live.factory.allows(len) || self.is_over() {
             return None;
         }
         let device =

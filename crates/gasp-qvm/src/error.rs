@@ -68,6 +68,14 @@ pub enum VdevError {
         /// The file that has it as well.
         second: String,
     },
+    /// Its file was refused before, with this error; it is not loaded again.
+    #[error("{why}")]
+    Before {
+        /// The error number.
+        errno: Errno,
+        /// The error.
+        why: String,
+    },
     /// Its file has several factories, and none of the name that was asked for.
     #[error("{file}: it has no factory `{name}`, but {}", .others.join(", "))]
     Other {
@@ -121,7 +129,9 @@ impl VdevError {
             Self::NotLoaded { .. } | Self::NoFactory { .. } | Self::Abi { .. } => Errno::NOEXEC,
             Self::Twice { .. } => Errno::EXIST,
             Self::Config(error) => error.errno(),
-            Self::Refused { errno, .. } | Self::Host { errno, .. } => *errno,
+            Self::Refused { errno, .. } | Self::Host { errno, .. } | Self::Before { errno, .. } => {
+                *errno
+            }
             Self::Factory { .. } | Self::Other { .. } | Self::Misbehaved { .. } => Errno::INVAL,
         }
     }

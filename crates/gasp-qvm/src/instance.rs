@@ -1,7 +1,7 @@
 //! The life of a vdev: from its options to its end.
 #![allow(unsafe_code, reason = "calls C")]
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU8, Ordering};
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -38,8 +38,20 @@ const THREADS_END_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Instance {
     pub(crate) live: Arc<Live>,
-    /// Whether `TERMINATE` is due.
-    started: AtomicBool,
+    /// A [`Phase`].
+    phase: AtomicU8,
+}
+
+/// What is due of the end of an instance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+enum Phase {
+    /// All of it, with `TERMINATE`.
+    Lives,
+    /// It has failed in a call: all but that.
+    Failed,
+    /// Nothing.
+    Over,
 }
 
 /// Where a vdev's registers are.
@@ -102,7 +114,7 @@ impl Instance {
         let live =
             Live::new(name, Arc::clone(factory), guest.clone(), host, object, memory, listed);
         live.enlist();
-        let instance = Self { live, started: AtomicBool::new(true) };
+        let instance = Self { live, phase: AtomicU8::new(Phase::Lives as u8) };
         instance.options(request)?;
         Ok(instance)
     }
@@ -332,11 +344,14 @@ impl Instance {
 
     /// Ends the guest if a call while it runs has ended the vdev.
     fn end_if_fatal(&self, error: VdevError) {
-        if let (VdevError::Refused { message, .. }, false) =
-            (error, self.started.load(Ordering::Acquire))
-        {
+        if let (VdevError::Refused { message, .. }, true) = (error, self.is_over()) {
             self.live.end(Cause::Fatal(message));
         }
+    }
+
+    /// Whether the vdev is called no more: it has ended, or failed in the middle of a call.
+    pub(crate) fn is_over(&self) -> bool {
+        self.phase.load(Ordering::Acquire) != Phase::Lives as u8
     }
 
     /// Ends it: its threads, and what it has opened. Returns the names of threads that have not
@@ -346,39 +361,45 @@ impl Instance {
     }
 
     fn finish(&self) -> Vec<String> {
-        if !self.started.swap(false, Ordering::AcqRel) {
+        let phase = self.phase.load(Ordering::Acquire);
+        if phase == Phase::Over as u8 {
             return Vec::new();
         }
-        if let Err(error) = self.call(VDEV_CTRL_TERMINATE, "control(TERMINATE)", None) {
+        let failed = phase == Phase::Failed as u8;
+        if !failed && let Err(error) = self.call(VDEV_CTRL_TERMINATE, "control(TERMINATE)", None) {
             tracing::warn!(vdev = self.name(), %error, "it ends nevertheless");
         }
-        self.live.worker.end();
+        // A call of `TERMINATE` that has failed is the last.
+        let failed = self.phase.swap(Phase::Over as u8, Ordering::AcqRel) == Phase::Failed as u8;
+        // Nobody has told the threads of a vdev that has failed to end, and it may hold locks.
+        let limit = if failed { Duration::ZERO } else { THREADS_END_WITHIN };
+        let mut left = self.live.threads.wait(limit);
+        if !self.live.worker.end(limit) {
+            left.push("of pulses and timers".to_owned());
+        }
         let cdevs = self.live.close_cdevs();
-        let left = self.live.threads.wait(THREADS_END_WITHIN);
-        self.live.set_level(false);
         self.live.delist();
+        self.live.set_level(false);
         if let Err(error) = self.live.listed.remove_registers() {
             tracing::warn!(vdev = self.name(), %error, "its regions stay");
         }
         let virtio = vio::forget(self.live.object.pointer());
-        match left.as_slice() {
-            // SAFETY: the vdev has returned from `TERMINATE`, the host calls it no more, and its
-            // threads have ended, as far as it has told of them.
-            [] => unsafe { self.live.memory.free() },
-            // They may use the state of the vdev, which is given up, and its `vdev_t`, which they
-            // keep; but what they map is refused.
-            names => {
-                // So may the buffers of its character devices.
-                core::mem::forget(cdevs);
-                tracing::error!(
-                    vdev = self.name(),
-                    threads = names.join(", "),
-                    "threads outlive control(TERMINATE): it must end and join them"
-                );
-                drop(self.live.listed.vdev().clone().remove());
-                // They may read its arrays, too.
-                core::mem::forget(virtio);
+        if left.is_empty() {
+            if !failed {
+                // SAFETY: the vdev has returned from `TERMINATE`, the host calls it no more, and its
+                // threads have ended, as far as it has told of them.
+                unsafe { self.live.memory.free() };
             }
+            return left;
+        }
+        // They may use the state of the vdev, which is given up, its `vdev_t`, and the arrays and
+        // buffers that it has seen; but what they map is refused.
+        core::mem::forget((cdevs, virtio));
+        self.live.listed.retire();
+        if !failed {
+            let threads = left.join(", ");
+            let why = "threads outlive control(TERMINATE): it must end and join them";
+            tracing::error!(vdev = self.name(), threads, "{why}");
         }
         left
     }
@@ -400,6 +421,10 @@ impl Instance {
         is_good: impl FnOnce(i32) -> bool,
         call: impl FnOnce() -> Result<i32, Fatal>,
     ) -> Result<i32, VdevError> {
+        if self.is_over() {
+            let why = format!("{what}: it has failed before");
+            return Err(VdevError::Misbehaved { vdev: self.name().to_owned(), why });
+        }
         self.live.error.lock().clear();
         let done = call();
         let message = core::mem::take(&mut *self.live.error.lock());
@@ -408,12 +433,7 @@ impl Instance {
             Ok(code) => (Errno::from_raw_os_error(code.saturating_abs()), message),
             Err(Fatal(message)) => {
                 // It has failed in the middle of the call, and is not called again.
-                self.started.store(false, Ordering::Release);
-                // Its state is given up, and with it the buffers.
-                core::mem::forget(self.live.close_cdevs());
-                self.live.delist();
-                // Threads of it may go on, and read its arrays.
-                core::mem::forget(vio::forget(self.live.object.pointer()));
+                self.phase.store(Phase::Failed as u8, Ordering::Release);
                 (Errno::CANCELED, message)
             }
         };

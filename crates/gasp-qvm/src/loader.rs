@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use gasp::Errno;
 use parking_lot::Mutex;
 
 use crate::abi::Edition;
@@ -29,7 +30,10 @@ pub struct Loader {
 
 /// The factories of each file that was loaded, by the dynamic loader's handle. A file is loaded
 /// once, and never unloaded: its constructors run once, and threads of it may be running.
-static LOADED: Mutex<BTreeMap<usize, Vec<Arc<Factory>>>> = Mutex::new(BTreeMap::new());
+static LOADED: Mutex<BTreeMap<usize, File>> = Mutex::new(BTreeMap::new());
+
+/// What a file has: factories, or the error that it was refused with.
+type File = Result<Vec<Arc<Factory>>, (Errno, String)>;
 
 thread_local! {
     /// What the constructors of the file that this thread is loading have registered.
@@ -61,21 +65,21 @@ impl Loader {
             Some(why) => VdevError::NotLoaded { file: file.display().to_string(), why },
         })?;
         if !registered.is_empty() {
-            let factories = factories(&file, &registered)?;
-            for factory in &factories {
-                let mut others = loaded.values().flatten();
-                if let Some(first) = others.find(|other| other.name == factory.name) {
-                    return Err(VdevError::Twice {
-                        name: factory.name.clone(),
-                        first: first.file.clone(),
-                        second: factory.file.clone(),
-                    });
+            let checked = factories(&file, &registered)
+                .and_then(|factories| apart(&loaded, &factories).map(|()| factories));
+            match checked {
+                Ok(factories) => _ = loaded.insert(handle, Ok(factories)),
+                Err(error) => {
+                    loaded.insert(handle, Err((error.errno(), error.to_string())));
+                    return Err(error);
                 }
             }
-            loaded.insert(handle, factories);
         }
-        let factories = loaded.get(&handle).map(Vec::as_slice).unwrap_or_default();
-        choose(factories, &wanted, &file)
+        match loaded.get(&handle) {
+            Some(Ok(factories)) => choose(factories, &wanted, &file),
+            Some(Err((errno, why))) => Err(VdevError::Before { errno: *errno, why: why.clone() }),
+            None => choose(&[], &wanted, &file),
+        }
     }
 
     /// The file of a vdev in the folders; else its name alone, which the dynamic loader looks for.
@@ -87,6 +91,21 @@ impl Loader {
         let there = self.folders.iter().map(|folder| folder.join(&file));
         there.into_iter().find(|path| path.exists()).unwrap_or_else(|| file.into())
     }
+}
+
+/// Refuses factories of names that others have.
+fn apart(loaded: &BTreeMap<usize, File>, factories: &[Arc<Factory>]) -> Result<(), VdevError> {
+    for factory in factories {
+        let mut others = loaded.values().flatten().flatten();
+        let Some(first) = others.find(|other| other.name == factory.name) else { continue };
+        let (first, second) = (first.file.clone(), factory.file.clone());
+        if first == second {
+            let why = "it has changed since it was loaded; restart the program to load the new one";
+            return Err(VdevError::NotLoaded { file: second, why: why.to_owned() });
+        }
+        return Err(VdevError::Twice { name: factory.name.clone(), first, second });
+    }
+    Ok(())
 }
 
 fn choose(

@@ -31,6 +31,8 @@ struct State {
     thread: Option<JoinHandle<()>>,
     /// The vdev is ending: nothing more is delivered.
     is_over: bool,
+    /// Nothing is being delivered any more.
+    has_ended: bool,
 }
 
 /// A timer; its times are nanoseconds of the guest's clock, and the host's, which are one.
@@ -106,7 +108,7 @@ impl Worker {
         }
         state.pulses.push_back(pulse);
         drop(state);
-        self.changed.notify_one();
+        self.changed.notify_all();
         Ok(())
     }
 
@@ -148,7 +150,7 @@ impl Worker {
             When::FromDue(ticks) => Some(timer.was_due.saturating_add(ticks)),
         };
         drop(state);
-        self.changed.notify_one();
+        self.changed.notify_all();
         Ok(())
     }
 
@@ -157,20 +159,26 @@ impl Worker {
         self.state.lock().timers.get(&number).map(|timer| timer.requested)
     }
 
-    /// Delivers no more, and waits for what is being delivered.
-    pub(crate) fn end(&self) {
+    /// Delivers no more, and waits for what is being delivered, for so long at most. Returns whether
+    /// that has ended.
+    pub(crate) fn end(&self, limit: Duration) -> bool {
         let mut state = self.state.lock();
         state.is_over = true;
         let thread = state.thread.take();
         state.pulses.clear();
         state.timers.clear();
-        drop(state);
-        self.changed.notify_one();
+        self.changed.notify_all();
         // A vdev that ends itself in a delivery does not wait for itself.
-        if let Some(thread) = thread.filter(|it| it.thread().id() != thread::current().id()) {
-            // A panic of the host's own is reported by its hook.
-            let _ = thread.join();
+        let Some(_) = thread.filter(|it| it.thread().id() != thread::current().id()) else {
+            return true;
+        };
+        let deadline = Instant::now() + limit;
+        while !state.has_ended {
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
+                return state.has_ended;
+            }
         }
+        true
     }
 
     /// The state, once the thread is running.
@@ -195,10 +203,8 @@ impl Worker {
             if state.is_over {
                 return None;
             }
-            if let Some(pulse) = state.pulses.pop_front() {
-                return Some(Due::Pulse(pulse));
-            }
             let now = clock::now();
+            let has_pulse = !state.pulses.is_empty();
             let first = state.timers.values_mut().filter_map(|timer| Some((timer.due?, timer)));
             match first.min_by_key(|(due, _)| *due) {
                 Some((due, timer)) if due <= now => {
@@ -212,6 +218,8 @@ impl Worker {
                     };
                     return Some(Due::Timer { data: timer.data, times });
                 }
+                // Timers come first: they are few.
+                _ if has_pulse => return state.pulses.pop_front().map(Due::Pulse),
                 Some((due, _)) => {
                     let wait = Duration::from_nanos(due - now);
                     // A wait past the clock's end is a wait without one.
@@ -238,4 +246,7 @@ fn deliver<R: Receiver>(of: &Weak<R>) {
             Due::Timer { data, times } => receiver.expire(data, &times),
         }
     }
+    let worker = receiver.worker();
+    worker.state.lock().has_ended = true;
+    worker.changed.notify_all();
 }

@@ -143,6 +143,15 @@ static int control(vdev_t *vdp, vdev_ctrl_options_t ctrl, const char *arg)
         if (strcmp(how, "negative") == 0) return -7;
         if (strcmp(how, "fatal") == 0) qvm_fatal(QLS_CNF, "no %s today", "flux");
         break;
+    case VDEV_CTRL_GUEST_STARTING:
+        if (strcmp(how, "late") == 0) {
+            uint64_t hz;
+            guest_intr_signal(&vdp->v_intr, GIS_ON);
+            state->timer = guest_timer_create(NULL, vdp, (void *)&state->value, &hz);
+            guest_timer_notify(state->timer, NULL, hz / 20);
+            qvm_fatal(QLS_QVM, "too late");
+        }
+        break;
     case VDEV_CTRL_ASSIGN:
         if (strcmp(how, "length") == 0) { vdp->v_block.location = UINT64_MAX - 3; vdp->v_block.length = 8; }
 #if QVM_EDITION == 800
@@ -169,7 +178,9 @@ static int control(vdev_t *vdp, vdev_ctrl_options_t ctrl, const char *arg)
             return vdev_pulse_deliver(&event);
         }
         break;
-    case VDEV_CTRL_STATUS: qvm_report("value %d\n", state->value); break;
+    case VDEV_CTRL_STATUS:
+        if (strcmp(how, "status") == 0) qvm_fatal(QLS_QVM, "no more");
+        qvm_report("value %d\n", state->value); break;
     case VDEV_CTRL_TERMINATE:
         if (strcmp(how, "ends") == 0) pthread_join(state->thread, NULL);
         break;
@@ -327,4 +338,44 @@ fn pulses_and_timers_arrive_and_the_status_is_collected() {
         assert_eq!(vdev.status(), value, "and not more");
         assert!(vdev.terminate().is_empty());
     }
+}
+
+/// A vdev that fails in the middle of a call is not called again, and holds nothing up.
+#[test]
+fn a_vdev_that_has_failed_is_called_no_more() {
+    let library = Library::of_text(ODD, 800, "odd");
+    let guest = Guests::new();
+    let vdev = guest.create(&library, "vdev odd how late loc 0xfa000000 intr ioapic:5").unwrap();
+    vdev.assign().unwrap();
+    vdev.make_region().unwrap();
+    vdev.configured().unwrap();
+    let text = vdev.starting().unwrap_err().to_string();
+    assert!(text.contains("too late"), "{text}");
+    assert_eq!(vdev.read(at(0xfa00_0004), &mut [0; 4]), Answer::Unsupported);
+    let again = vdev.configured().unwrap_err().to_string();
+    assert!(again.contains("it has failed before"), "{again}");
+    assert!(vdev.terminate().is_empty());
+    assert_eq!(guest.events(), [Event::Interrupt(true), Event::Interrupt(false)]);
+    // Its timer would have called it, and its registers are nobody's.
+    std::thread::sleep(Duration::from_millis(100));
+    let region = guest.listed.region_at(gasp_capi::embed::Space::Memory, 0xfa00_0000);
+    assert!(region.is_none());
+    let vdev = started(&guest, &library, "vdev odd how status");
+    assert_eq!(vdev.status(), "");
+    let end = End { vdev: "odd".into(), cause: Cause::Fatal("no more".into()) };
+    assert_eq!(guest.events(), [Event::End(end)]);
+}
+
+/// A thread that outlives its vdev does not take the engine's device from the next one.
+#[test]
+fn after_a_thread_that_stays_the_device_can_be_used_again() {
+    let library = Library::of_text(ODD, 800, "odd");
+    let guest = Guests::new();
+    let engine = guest.guest.vdev("odd").unwrap();
+    let vdev = guest.create_on(&engine, &library, "vdev odd how thread").unwrap();
+    vdev.configured().unwrap();
+    assert_eq!(vdev.terminate(), ["stays"]);
+    let again = guest.create_on(&engine, &library, "vdev odd how none").unwrap();
+    assert!(guest.guest.find_vdev("odd").is_some_and(|found| found.same(&engine)));
+    assert!(again.terminate().is_empty());
 }

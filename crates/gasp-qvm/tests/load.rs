@@ -10,7 +10,10 @@ const NOTHING: &str = "static int control(vdev_t *vdp, vdev_ctrl_options_t ctrl,
 { (void)vdp, (void)ctrl, (void)arg; return EOK; }\n";
 
 fn refused(text: &str) -> VdevError {
-    Library::of_text(text, 800, "odd").load().unwrap_err()
+    let library = Library::of_text(text, 800, "odd");
+    let error = library.load().unwrap_err();
+    assert_eq!(library.load().unwrap_err().to_string(), error.to_string(), "a second time");
+    error
 }
 
 #[test]

@@ -283,7 +283,8 @@ typedef void *(*vdev_thread_create_func_t)(void *arg);
  *
  * name, thread and attr can be NULL. Returns EOK; EINVAL if vdp is not a vdev or start_routine is
  * NULL; any error of pthread_create(). A thread that exists two seconds after
- * VDEV_CTRL_TERMINATE is reported; what it maps is refused. [ours]
+ * VDEV_CTRL_TERMINATE is reported; what it maps is refused. A thread must not be
+ * cancelled inside a call of these headers, except one that logs. [ours]
  */
 int vdev_thread_create(const vdev_t *vdp, const char *name, pthread_t *thread,
                        pthread_attr_t *attr, vdev_thread_create_func_t start_routine,

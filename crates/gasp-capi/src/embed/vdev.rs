@@ -66,6 +66,14 @@ impl ListedVdev {
         }
     }
 
+    /// Takes its place from it: C's maps of it are refused from now on, its memory stays until this is
+    /// dropped, and the engine's device can be [listed](ListedGuest::list) again. For a vdev whose
+    /// threads outlive it.
+    pub fn retire(&self) {
+        self.hold_back(true);
+        self.guest.0.forget_vdev(self.vdev.name(), self.number);
+    }
+
     /// Whether it is [held back](Self::hold_back).
     pub fn is_held_back(&self) -> bool {
         let section = Section::enter();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use gasp_nvme::{Backing, Nvme, NvmeError};
-use gasp_qvm::{Cause, End, Loader, PciFailure, PciVdev};
+use gasp_qvm::{Loader, PciFailure, PciVdev};
 use gasp_vdev::Shell;
 use gasp_vdev::dma::DmaEngine;
 use gasp_vfio_user::{Options, ServeError, Server, ServerEvent};
@@ -243,13 +243,14 @@ impl Unbound {
                 let (outbox, name) = (outbox.clone(), Arc::<str>::from(plan.name.as_str()));
                 let sockets = sockets.clone();
                 let told = move |failure: &PciFailure| {
-                    // One that is dropped is in the log all the same.
-                    outbox.offer(&name, Event::VdevFailed { why: failure.to_string() });
-                    // The process ends when this returns.
-                    if let PciFailure::Ended(End { cause: Cause::Fatal(_), .. }) = failure {
+                    if let PciFailure::Stuck(_) = failure {
+                        // The process ends when this returns.
                         sockets.remove_all();
                         std::thread::sleep(LAST_WORDS);
+                        return;
                     }
+                    // One that is dropped is in the log all the same.
+                    outbox.offer(&name, Event::VdevFailed { why: failure.to_string() });
                 };
                 let vdev = vdev.create(plan, loader, told)?;
                 let shell = Shell::new(&plan.name, vdev.clone());

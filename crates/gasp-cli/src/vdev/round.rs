@@ -163,12 +163,12 @@ impl<'walk> Round<'walk> {
                 Stop
             })?;
         }
+        // It cannot have been started: it is new.
+        let _ = self.listed.start();
         for Part { instance, .. } in parts {
             instance.configured().map_err(|error| self.refused(&error))?;
             check_mutex(instance, "control(GUEST_CONFIGURED)", self.reports)?;
         }
-        // It cannot have been started: it is new.
-        let _ = self.listed.start();
         for Part { instance, .. } in parts {
             instance.starting().map_err(|error| self.refused(&error))?;
             check_mutex(instance, "control(GUEST_STARTING)", self.reports)?;

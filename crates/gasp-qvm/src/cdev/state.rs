@@ -120,7 +120,11 @@ impl State {
             Delay::Seconds(seconds) if now - since >= Duration::from_secs(seconds.into()) => {
                 tracing::error!(path = %path.display(), %errno, "the host device cannot be opened");
                 // As without one: output is discarded, and there is no input.
-                (self.input, self.output, self.delay) = (End::default(), End::default(), None);
+                // Their names stay, as the vdev may look at them.
+                for end in [&mut self.input, &mut self.output] {
+                    (end.path, end.open) = (None, None);
+                }
+                self.delay = None;
                 self.pending.window.removed(usize::MAX);
                 self.waits.open = None;
             }

@@ -93,6 +93,7 @@ fn begin(starting: *mut Starting) -> (Start, *mut c_void) {
     let this = unsafe { libc::pthread_self() };
     // SAFETY: the text is a C string; the thread is this one.
     unsafe { libc::pthread_setname_np(this, c_text(&short).as_ptr()) };
+    gasp::signal::block_in_thread();
     live.guest.choose();
     let doing = Forever::new(&live.name, live.address(), &name);
     let threads = Arc::clone(&live.threads);

@@ -23,7 +23,7 @@ unsafe fn of(gip: *const GuestIntr) -> Result<(Arc<Live>, GuestIntr), Errno> {
     }
     // SAFETY: it is not NULL, so it is valid for reads, as this function asks.
     let intr = unsafe { gip.read() };
-    let live = Live::of_interrupt(intr.src_id).ok_or(Errno::NXIO)?;
+    let live = Live::of_interrupt(intr.src_id).ok_or(Errno::INVAL)?;
     Ok((live, intr))
 }
 

@@ -44,7 +44,9 @@ fn log(level: u32, vdp: *const Vdev, line: &str) {
     let vdev = live.as_ref().map_or("?", |live| live.name.as_str());
     match level & !OF_CONFIGURATION {
         FATAL..=ERROR => {
-            if let Some(live) = &live {
+            // That of a thread is not why a call of `control` fails.
+            let in_control = Doing::with(|doing| doing.is_some_and(|doing| doing.may_unwind));
+            if let Some(live) = live.as_ref().filter(|_| in_control) {
                 line.clone_into(&mut live.error.lock());
             }
             tracing::error!(vdev, "{line}");

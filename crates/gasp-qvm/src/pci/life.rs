@@ -151,7 +151,9 @@ impl Inner {
         let seated = self.seated.lock();
         let Some(seated) = &*seated else { return };
         let is_new = |running: &Running| {
-            !running.touched.load(Ordering::Relaxed) && !running.seat.has_ended()
+            !running.touched.load(Ordering::Relaxed)
+                && !running.seat.has_ended()
+                && !running.seat.has_signalled()
         };
         if self.running.read().as_ref().is_some_and(is_new) {
             return;

@@ -90,13 +90,16 @@ pub enum PciFailure {
     NotStarted(VdevError),
     /// The vdev has ended its guest, or has failed.
     Ended(End),
+    /// A thread is in the vdev for ever, after `qvm_fatal()`: the process ends when the call that
+    /// reports this returns. Reported after [`Ended`](Self::Ended).
+    Stuck(End),
 }
 
 impl fmt::Display for PciFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotStarted(error) => error.fmt(f),
-            Self::Ended(end) => end.fmt(f),
+            Self::Ended(end) | Self::Stuck(end) => end.fmt(f),
         }
     }
 }

@@ -20,6 +20,7 @@ pub(super) struct Seat {
     /// Whether the function is bus master when the instance is created.
     master: bool,
     /// It has failed: what it signals reaches nobody, and its registers are ones.
+    signalled: AtomicBool,
     ended: AtomicBool,
     refused: Throttle,
 }
@@ -39,6 +40,7 @@ impl Seat {
             on_failure,
             master,
             ended: AtomicBool::new(false),
+            signalled: AtomicBool::new(false),
             refused: Throttle::default(),
         })
     }
@@ -52,7 +54,13 @@ impl Seat {
         self.ended.store(true, Ordering::Release);
     }
 
+    /// Whether the instance has signalled anything: a reset has taken that back.
+    pub(super) fn has_signalled(&self) -> bool {
+        self.signalled.load(Ordering::Acquire)
+    }
+
     fn signal(&self, vector: u16) {
+        self.signalled.store(true, Ordering::Release);
         if let Some(interrupts) = self.interrupts.as_ref().filter(|_| !self.has_ended()) {
             interrupts.signal(vector);
         }
@@ -107,6 +115,13 @@ impl Host for Seat {
     /// The VMM has the BARs, and the vdev the addresses that it was given: nothing moves.
     fn place_bars(&self, _: &[Bar]) -> bool {
         true
+    }
+
+    fn stuck(&self, end: &End) {
+        self.end(end);
+        if let Some(told) = &self.on_failure {
+            told(&PciFailure::Stuck(end.clone()));
+        }
     }
 
     fn end(&self, end: &End) {

@@ -42,7 +42,7 @@ static int at_assign(vdev_t *vdp, const char *how)
     struct state *const state = vdp->v_device;
     struct guest_intr *const gip = &vdp->v_intr;
     CHECK(guest_intr_num_pins(NULL) == 24 && guest_intr_num_pins(vdp) == 0);
-    CHECK(guest_intr_num_pins(MADE_UP) == 0 && guest_intr_level(gip) == (gip->src_id ? 1 : -ENXIO));
+    CHECK(guest_intr_num_pins(MADE_UP) == 0 && guest_intr_level(gip) == (gip->src_id ? 1 : -EINVAL));
     if (strcmp(how, "pin") == 0 || strcmp(how, "shared") == 0) {
         assign(NULL, 7, *how == 'p' ? GIAT_EXCLUSIVE : GIAT_SHARED, gip);
         CHECK(gip->pic != NULL && gip->param == 7 && gip->src_id != 0);

@@ -145,8 +145,8 @@ static int with_made_up(vdev_t *vdp)
     struct sigevent event;
     struct guest_timer_data data;
     uint64_t value = 0;
-    CHECK(guest_intr_signal(&intr, GIS_ON) == ENXIO && guest_intr_level(&intr) == -ENXIO);
-    CHECK(guest_intr_signal(&gone_intr, GIS_ON) == ENXIO);
+    CHECK(guest_intr_signal(&intr, GIS_ON) == EINVAL && guest_intr_level(&intr) == -EINVAL);
+    CHECK(guest_intr_signal(&gone_intr, GIS_ON) == EINVAL);
     guest_intr_string(&intr, (char *)&value, sizeof(value));
     CHECK(guest_timer_notify(MADE_UP, NULL, 1) == EINVAL);
     CHECK(guest_timer_notify(gone_timer, NULL, 1) == EINVAL);

@@ -382,15 +382,22 @@ fn options(edition: u32) {
         path.path().display()
     );
     let device = Device::start(&library, &line);
+    // Enabling the FIFO clears it: a byte that had come before is lost.
     device.write8(IIR, 0x01);
-    until("the file is read", || device.vdev.status().contains("3 received"));
+    let mut bytes = Vec::new();
+    until("the file is read", || {
+        if device.read8(LSR) & DR != 0 {
+            bytes.push(device.read8(DATA));
+        }
+        bytes.last() == Some(&b'c')
+    });
+    assert!(b"abc".ends_with(&bytes), "{bytes:?}");
     device.write8(DATA, b'x');
     until("it is lost", || device.read8(LSR) & TEMT != 0);
     assert_eq!(std::fs::read(&path).unwrap(), b"abc");
     // The end of the file was the end of the line.
     std::thread::sleep(Duration::from_millis(20));
     path.as_file().write_all(b"abcdef").unwrap();
-    assert_eq!([DATA; 3].map(|data| device.read8(data)), *b"abc");
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(device.read8(LSR) & DR, 0);
     device.finish();

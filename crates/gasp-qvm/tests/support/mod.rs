@@ -124,12 +124,21 @@ impl Guests {
 
     /// Creates a vdev as a text of the configuration requests it.
     pub(crate) fn create(&self, library: &Library, text: &str) -> Result<Instance, VdevError> {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        self.create_on(&self.guest.vdev(&format!("vdev{number}")).unwrap(), library, text)
+    }
+
+    /// The same, with a device of the engine.
+    pub(crate) fn create_on(
+        &self,
+        engine: &gasp::Vdev,
+        library: &Library,
+        text: &str,
+    ) -> Result<Instance, VdevError> {
         let factory = library.load()?;
         let request = request(&factory, text)?;
-        let vdev =
-            self.guest.vdev(&format!("{}{}", request.name, NUMBER.fetch_add(1, Ordering::Relaxed)));
         let host: Arc<dyn Host> = Arc::clone(&self.host) as Arc<dyn Host>;
-        Instance::create(&self.listed, &vdev.unwrap(), &factory, &request, host)
+        Instance::create(&self.listed, engine, &factory, &request, host)
     }
 
     pub(crate) fn events(&self) -> Vec<Event> {

@@ -3,9 +3,9 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
-use std::thread::{self, ThreadId};
+use std::thread;
 
-use gasp_qvm::{Cause, PciFailure, PciVdev, VdevError};
+use gasp_qvm::{PciFailure, PciVdev, VdevError};
 use gasp_vm::{End, Machine, Message, RawTerminal};
 use parking_lot::Mutex;
 
@@ -24,7 +24,6 @@ pub(in crate::vm) struct Function {
 /// The machine that a function is in.
 struct Link {
     name: String,
-    main: ThreadId,
     wires: Mutex<Option<Wires>>,
     is_stuck: AtomicBool,
 }
@@ -34,7 +33,6 @@ impl Function {
     pub(in crate::vm) fn create(plan: &VdevPlan) -> Result<Self, VdevError> {
         let link = Arc::new(Link {
             name: plan.name.clone(),
-            main: thread::current().id(),
             wires: Mutex::default(),
             is_stuck: AtomicBool::new(false),
         });
@@ -72,13 +70,12 @@ impl Link {
     }
 
     fn end(&self, failure: &PciFailure) {
-        let (status, is_fatal) = match failure {
-            PciFailure::Ended(end) => (status_of(&end.cause), matches!(end.cause, Cause::Fatal(_))),
+        let (status, is_stuck) = match failure {
+            PciFailure::Ended(end) => (status_of(&end.cause), false),
+            PciFailure::Stuck(end) => (status_of(&end.cause), true),
             _ => (NOT_STARTED, false),
         };
         let ending = self.wires.lock().as_ref().map(|wires| wires.ending.clone());
-        // The thread of a fatal error is in the vdev for ever, unless it is the main one.
-        let is_stuck = is_fatal && thread::current().id() != self.main;
         self.is_stuck.fetch_or(is_stuck, Ordering::AcqRel);
         if let Some(ending) = ending {
             ending.request(End::Device { status, why: failure.to_string() });
