@@ -125,7 +125,9 @@ impl Guests {
     /// Creates a vdev as a text of the configuration requests it.
     pub(crate) fn create(&self, library: &Library, text: &str) -> Result<Instance, VdevError> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        self.create_on(&self.guest.vdev(&format!("vdev{number}")).unwrap(), library, text)
+        let request = request(&*library.load()?, text)?;
+        let engine = self.guest.vdev(&format!("{}{number}", request.name)).unwrap();
+        self.create_on(&engine, library, text)
     }
 
     /// The same, with a device of the engine.
