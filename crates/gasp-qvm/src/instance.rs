@@ -22,6 +22,8 @@ use crate::vio;
 
 /// How long the threads of a vdev may take to end, once it has returned from `TERMINATE`.
 const THREADS_END_WITHIN: Duration = Duration::from_secs(2);
+/// How long a thread of the host that waits for something may take to end.
+const IDLE_ENDS_WITHIN: Duration = Duration::from_millis(200);
 
 /// A vdev in front of a guest.
 ///
@@ -371,10 +373,14 @@ impl Instance {
         }
         // A call of `TERMINATE` that has failed is the last.
         let failed = self.phase.swap(Phase::Over as u8, Ordering::AcqRel) == Phase::Failed as u8;
-        // Nobody has told the threads of a vdev that has failed to end, and it may hold locks.
-        let limit = if failed { Duration::ZERO } else { THREADS_END_WITHIN };
-        let mut left = self.live.threads.wait(limit);
-        if !self.live.worker.end(limit) {
+        // Nobody has told the threads of a vdev that has failed to end, and a callback may wait for a
+        // lock that it holds.
+        let (threads, callback) = match failed {
+            true => (Duration::ZERO, IDLE_ENDS_WITHIN),
+            false => (THREADS_END_WITHIN, THREADS_END_WITHIN),
+        };
+        let mut left = self.live.threads.wait(threads);
+        if !self.live.worker.end(callback) {
             left.push("of pulses and timers".to_owned());
         }
         let cdevs = self.live.close_cdevs();
