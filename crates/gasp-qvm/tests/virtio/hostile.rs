@@ -196,7 +196,7 @@ impl Noise {
 fn a_driver_that_does_anything_hurts_nobody() {
     let library = &*PLAIN;
     for seed in 1..=24 {
-        let mut noise = Noise(seed * 0x9e37_79b9_7f4a_7c15);
+        let mut noise = Noise(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
         let mut driver = Driver::mmio(library);
         let vdev = driver.in_c();
         let mut taken = 0;

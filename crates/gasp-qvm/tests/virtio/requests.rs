@@ -76,7 +76,7 @@ fn descriptors_of_an_indirect_table_are_walked_as_others() {
         let mut all = Vec::new();
         while number != INVALID {
             let found = vdev.descriptor(0, number);
-            all.push((found.addr - DATA, found.len, found.flags));
+            all.push((found.addr.wrapping_sub(DATA), found.len, found.flags));
             number = found.next;
         }
         all
