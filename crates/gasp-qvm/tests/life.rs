@@ -131,6 +131,7 @@ const ODD: &str = r#"
 static const char *const options[] = { "how", NULL };
 struct state { char how[32]; pthread_t thread; volatile int value; struct guest_timer *timer; };
 static void *forever(void *arg) { (void)arg; for (;;) usleep(1000); return NULL; }
+static void *noisy(void *arg) { vdev_logf(QL_QVM_ERR, arg, "a noise"); return NULL; }
 static void *ends(void *arg) { (void)arg; guest_terminate(33); return NULL; }
 static int control(vdev_t *vdp, vdev_ctrl_options_t ctrl, const char *arg)
 {
@@ -160,6 +161,11 @@ static int control(vdev_t *vdp, vdev_ctrl_options_t ctrl, const char *arg)
         break;
     case VDEV_CTRL_GUEST_CONFIGURED:
         if (strcmp(how, "message") == 0) { vdev_logf(QL_QVM_ERR, vdp, "the %s is closed", "door"); return EACCES; }
+        if (strcmp(how, "noisy") == 0) {
+            if (vdev_thread_create(vdp, "noisy", &state->thread, NULL, noisy, vdp) != EOK) return EIO;
+            pthread_join(state->thread, NULL);
+            return ENODEV;
+        }
         if (strcmp(how, "thread") == 0) return vdev_thread_create(vdp, "stays", &state->thread, NULL, forever, vdp);
         if (strcmp(how, "ends") == 0) return vdev_thread_create(vdp, NULL, &state->thread, NULL, ends, vdp);
         if (strcmp(how, "timer") == 0) {
@@ -264,6 +270,9 @@ fn a_vdev_that_refuses_stops_the_start_with_its_name_and_its_message() {
     let vdev = guest.create(&library, "vdev odd how message").unwrap();
     let text = vdev.configured().unwrap_err().to_string();
     assert!(text.contains("the door is closed") && text.contains("Permission denied"), "{text}");
+    let vdev = guest.create(&library, "vdev odd how noisy").unwrap();
+    let text = vdev.configured().unwrap_err().to_string();
+    assert!(text.contains("No such device") && !text.contains("noise"), "of a thread: {text}");
 }
 
 #[test]
