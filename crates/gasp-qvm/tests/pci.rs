@@ -93,6 +93,9 @@ static int control(vdev_t *vdp, vdev_ctrl_options_t ctrl, const char *arg)
         if (strcmp(state->how, "changes") == 0 && state->instance % 2 == 0)
             vdp->v_block.length = 0x2000;
         break;
+    case VDEV_CTRL_GUEST_STARTING:
+        if (strcmp(state->how, "raise") == 0) guest_intr_signal(&vdp->v_intr, GIS_ON);
+        break;
     case VDEV_CTRL_TERMINATE: terminated++; break;
     case VDEV_CTRL_STATUS: qvm_report("instance %u\n", state->instance); break;
     default: break;
@@ -190,6 +193,19 @@ fn a_reset_is_a_new_instance_unless_nothing_was_accessed() {
     bus.detach();
     bus.shell().reset();
     assert_eq!(vdev.status(), None);
+}
+
+/// A reset lowers the pin, so an instance that holds it up is not kept: the guest would never hear.
+#[test]
+fn an_instance_that_has_signalled_is_not_kept_by_a_reset() {
+    let library = plain("VFF_VDEV_MEM");
+    let vdev = function(&library, "vdev plain how raise").unwrap();
+    let bus = TestBus::new(vdev.clone()).unwrap();
+    let before = vdev.status().unwrap();
+    bus.shell().interrupts().disable(IrqKind::Msix);
+    bus.shell().reset();
+    assert_ne!(vdev.status().unwrap(), before);
+    assert!(bus.shell().interrupts().is_raised());
 }
 
 #[test]
